@@ -1,0 +1,25 @@
+//! Code generation only: proto/ → tonic and prost types, with no protoc on the machine (protox compiles).
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+
+const PROTOS: [&str; 5] = [
+    "google/rpc/status.proto",
+    "larder/v1/types.proto",
+    "larder/v1/cache.proto",
+    "larder/v1/admin.proto",
+    "larder/v1/cluster.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    for proto in PROTOS {
+        println!("cargo:rerun-if-changed={}", Path::new("proto").join(proto).display());
+    }
+    let descriptors = protox::compile(PROTOS, ["proto"])?;
+    std::fs::write(out.join("larder.v1.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    Ok(())
+}

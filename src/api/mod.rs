@@ -1,0 +1,22 @@
+//! The wire: generated types, and the only conversions between them and the domain's.
+
+pub use larder::v1;
+
+/// Generated packages, nested as protobuf names them.
+pub mod larder {
+    /// The generated `larder.v1` package: messages, clients and servers.
+    pub mod v1 {
+        tonic::include_proto!("larder.v1");
+    }
+}
+
+/// Generated packages of google.
+pub mod google {
+    /// The generated `google.rpc` package: Status, for errors of single items.
+    pub mod rpc {
+        tonic::include_proto!("google.rpc");
+    }
+}
+
+/// The compiled descriptors of proto/, for server reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/larder.v1.bin"));

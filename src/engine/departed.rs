@@ -1,0 +1,52 @@
+//! Why keys went: a small, bounded memory of departed keys, for the reason in a miss.
+//!
+//! Sets of four words, newest first, each a fingerprint of the key (28 bits) and a reason (4 bits). A key is
+//! forgotten when four others of its set have gone since; one miss in 2^26 is told another key's reason. Made at
+//! the first departure, so a cache that loses nothing pays nothing.
+
+use super::op::MissReason;
+
+const WAYS: usize = 4;
+const SETS: usize = 1_024;
+const REASON_BITS: u32 = 4;
+
+/// A shard's memory of departed keys.
+#[derive(Debug, Default)]
+pub(crate) struct Departed {
+    words: Vec<u32>,
+}
+
+impl Departed {
+    pub(crate) fn insert(&mut self, hash: u64, reason: MissReason) {
+        if self.words.is_empty() {
+            self.words = vec![0; SETS * WAYS];
+        }
+        let set = set(hash);
+        self.words.copy_within(set..set + WAYS - 1, set + 1);
+        self.words[set] = fingerprint(hash) << REASON_BITS | reason as u32;
+    }
+
+    pub(crate) fn reason(&self, hash: u64) -> MissReason {
+        let set = set(hash);
+        self.words
+            .get(set..set + WAYS)
+            .and_then(|words| words.iter().find(|word| *word >> REASON_BITS == fingerprint(hash)))
+            .and_then(|word| {
+                let reason = word & ((1 << REASON_BITS) - 1);
+                MissReason::ALL.into_iter().find(|known| *known as u32 == reason)
+            })
+            .unwrap_or(MissReason::Unknown)
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.words.len() * size_of::<u32>()) as u64
+    }
+}
+
+fn set(hash: u64) -> usize {
+    (hash >> 40) as usize % SETS * WAYS
+}
+
+fn fingerprint(hash: u64) -> u32 {
+    (hash as u32) >> REASON_BITS
+}

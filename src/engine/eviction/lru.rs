@@ -1,0 +1,64 @@
+//! Least recently used: one list, a hit moves to the front, the back goes. Costs nothing beside the entries. A
+//! single long scan flushes it; S3-FIFO does not have that weakness.
+
+use super::list::List;
+use super::{Policy, Slots};
+
+#[derive(Debug)]
+pub(crate) struct Lru {
+    list: List,
+}
+
+impl Lru {
+    pub(super) fn new() -> Self {
+        Self { list: List::default() }
+    }
+}
+
+impl Policy for Lru {
+    fn insert(&mut self, slots: &mut impl Slots, slot: u32) {
+        self.list.push_front(slots, slot);
+    }
+
+    #[inline]
+    fn hit(&mut self, slots: &mut impl Slots, slot: u32) {
+        self.list.move_to_front(slots, slot);
+    }
+
+    fn remove(&mut self, slots: &mut impl Slots, slot: u32) {
+        self.list.remove(slots, slot);
+    }
+
+    fn evict(&mut self, slots: &mut impl Slots) -> Option<u32> {
+        let slot = self.list.back()?;
+        self.list.remove(slots, slot);
+        Some(slot)
+    }
+
+    fn hand_over(&mut self, slots: &mut impl Slots) -> Option<u32> {
+        self.evict(slots)
+    }
+
+    fn moved(&mut self, slots: &mut impl Slots, to: u32) {
+        self.list.moved(slots, to);
+    }
+
+    fn reweighed(&mut self, slots: &impl Slots, slot: u32, was: u64) {
+        self.list.reweighed(slots, slot, was);
+    }
+
+    fn resize(&mut self, _bytes_limit: u64) {}
+
+    fn side_bytes(&self) -> u64 {
+        0
+    }
+
+    fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    fn validate(&self, slots: &impl Slots) {
+        self.list.validate(slots, |_| {});
+    }
+}

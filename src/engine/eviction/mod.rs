@@ -1,0 +1,217 @@
+//! Eviction policies: which entry goes when bytes run out.
+//!
+//! A policy sees slots, their weights in bytes, and hits; never keys or values. Its lists run through the
+//! entries' own cells (two links and one byte of mark each), so that a policy costs no allocation per entry and
+//! can be exchanged while serving: the new one takes the entries over from the old one's cold end, a few with
+//! each operation, while the old one goes on choosing victims among those that it still has.
+//!
+//! To add a policy: one file with the algorithm, its paper and where it differs; a variant in [`PolicyName`] and
+//! in [`AnyPolicy`]; the conformance tests at the end of this file then run over it too.
+
+mod ghost;
+mod list;
+mod lru;
+mod s3_fifo;
+
+use std::fmt;
+use std::str::FromStr;
+
+use lru::Lru;
+use s3_fifo::S3Fifo;
+
+/// What a policy may do with an entry: follow and set its links, keep a byte of its own, ask for its weight and
+/// its key's hash.
+pub(crate) trait Slots {
+    /// The neighbours that the policy set; 0 is none.
+    fn links(&self, slot: u32) -> (u32, u32);
+    fn set_prev(&mut self, slot: u32, prev: u32);
+    fn set_next(&mut self, slot: u32, next: u32);
+    /// The policy's own byte; 0 in a new entry.
+    fn mark(&self, slot: u32) -> u8;
+    fn set_mark(&mut self, slot: u32, mark: u8);
+    /// The bytes that go when the entry goes.
+    fn weight(&self, slot: u32) -> u64;
+    /// The hash of the entry's key.
+    fn hash(&self, slot: u32) -> u64;
+}
+
+/// An eviction policy over slots.
+pub(crate) trait Policy {
+    /// A new entry. Its links are unset and its mark is 0.
+    fn insert(&mut self, slots: &mut impl Slots, slot: u32);
+    /// An entry was read or written again.
+    fn hit(&mut self, slots: &mut impl Slots, slot: u32);
+    /// An entry leaves by another way than eviction.
+    fn remove(&mut self, slots: &mut impl Slots, slot: u32);
+    /// Chooses the entry that goes, takes it out and remembers what it wants to of it. `None`: there is none.
+    fn evict(&mut self, slots: &mut impl Slots) -> Option<u32>;
+    /// Takes out the entry that it values least, and forgets it: another policy takes it over.
+    fn hand_over(&mut self, slots: &mut impl Slots) -> Option<u32>;
+    /// An entry, with links and mark, was copied to another slot.
+    fn moved(&mut self, slots: &mut impl Slots, to: u32);
+    /// An entry's weight is another now than when it came.
+    fn reweighed(&mut self, slots: &impl Slots, slot: u32, was: u64);
+    /// The bytes that entries may take in all.
+    fn resize(&mut self, bytes_limit: u64);
+    /// The bytes that the policy takes beside the entries.
+    fn side_bytes(&self) -> u64;
+    /// Entries that it has.
+    fn len(&self) -> usize;
+    /// Checks its lists and counts.
+    #[cfg(any(test, debug_assertions))]
+    fn validate(&self, slots: &impl Slots);
+}
+
+/// A policy's name, as flags, the wire and labels write it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PolicyName {
+    /// The least recently used entry goes.
+    Lru,
+    /// S3-FIFO: new entries prove themselves in a small queue first.
+    S3Fifo,
+}
+
+/// A name that is no policy's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnknownPolicy {
+    /// The design knows it; this build does not serve it.
+    #[error("policy {name:?} is not served by this build yet; it serves {}", PolicyName::list())]
+    NotServed {
+        /// What was asked for.
+        name: String,
+    },
+    /// Nobody knows it.
+    #[error("there is no policy {name:?}; this build serves {}", PolicyName::list())]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+}
+
+impl PolicyName {
+    /// The policies that this build serves.
+    pub const ALL: [Self; 2] = [Self::Lru, Self::S3Fifo];
+    /// Those that it will serve.
+    const PLANNED: [&'static str; 6] = ["lfu", "fifo", "sieve", "w-tinylfu", "arc", "adaptive"];
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lru => "lru",
+            Self::S3Fifo => "s3-fifo",
+        }
+    }
+
+    /// The names of all, for error messages.
+    #[must_use]
+    pub fn list() -> String {
+        Self::ALL.map(Self::as_str).join(", ")
+    }
+}
+
+impl FromStr for PolicyName {
+    type Err = UnknownPolicy;
+
+    fn from_str(name: &str) -> Result<Self, UnknownPolicy> {
+        Self::ALL.into_iter().find(|policy| policy.as_str() == name).ok_or_else(|| {
+            let name = name.to_owned();
+            if Self::PLANNED.contains(&name.as_str()) {
+                UnknownPolicy::NotServed { name }
+            } else {
+                UnknownPolicy::Unknown { name }
+            }
+        })
+    }
+}
+
+impl fmt::Display for PolicyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Any of the policies, chosen at run time without a virtual call.
+#[derive(Debug)]
+pub(crate) enum AnyPolicy {
+    Lru(Lru),
+    S3Fifo(S3Fifo),
+}
+
+macro_rules! each {
+    ($any:expr, $policy:ident => $body:expr) => {
+        match $any {
+            AnyPolicy::Lru($policy) => $body,
+            AnyPolicy::S3Fifo($policy) => $body,
+        }
+    };
+}
+
+impl AnyPolicy {
+    pub(crate) fn new(name: PolicyName, bytes_limit: u64) -> Self {
+        match name {
+            PolicyName::Lru => Self::Lru(Lru::new()),
+            PolicyName::S3Fifo => Self::S3Fifo(S3Fifo::new(bytes_limit)),
+        }
+    }
+
+    pub(crate) fn name(&self) -> PolicyName {
+        match self {
+            Self::Lru(_) => PolicyName::Lru,
+            Self::S3Fifo(_) => PolicyName::S3Fifo,
+        }
+    }
+}
+
+impl Policy for AnyPolicy {
+    #[inline]
+    fn insert(&mut self, slots: &mut impl Slots, slot: u32) {
+        each!(self, policy => policy.insert(slots, slot));
+    }
+
+    #[inline]
+    fn hit(&mut self, slots: &mut impl Slots, slot: u32) {
+        each!(self, policy => policy.hit(slots, slot));
+    }
+
+    fn remove(&mut self, slots: &mut impl Slots, slot: u32) {
+        each!(self, policy => policy.remove(slots, slot));
+    }
+
+    fn evict(&mut self, slots: &mut impl Slots) -> Option<u32> {
+        each!(self, policy => policy.evict(slots))
+    }
+
+    fn hand_over(&mut self, slots: &mut impl Slots) -> Option<u32> {
+        each!(self, policy => policy.hand_over(slots))
+    }
+
+    fn moved(&mut self, slots: &mut impl Slots, to: u32) {
+        each!(self, policy => policy.moved(slots, to));
+    }
+
+    fn reweighed(&mut self, slots: &impl Slots, slot: u32, was: u64) {
+        each!(self, policy => policy.reweighed(slots, slot, was));
+    }
+
+    fn resize(&mut self, bytes_limit: u64) {
+        each!(self, policy => policy.resize(bytes_limit));
+    }
+
+    fn side_bytes(&self) -> u64 {
+        each!(self, policy => policy.side_bytes())
+    }
+
+    fn len(&self) -> usize {
+        each!(self, policy => policy.len())
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    fn validate(&self, slots: &impl Slots) {
+        each!(self, policy => policy.validate(slots));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,323 @@
+//! The engine: a sharded map of entries with expiry, versions, conditions, counters and eviction, in memory.
+//!
+//! It is synchronous, does no I/O and has no clock: every call takes [`Now`]. A key goes to a shard by a hash
+//! that is seeded at random in each process; a shard is one lock over its index, entries, byte account, timer
+//! wheel and policy. It can be used alone:
+//!
+//! ```
+//! use larder::clock::{Clock, SystemClock};
+//! use larder::engine::{Engine, EngineConfig, Op, Outcome, Set};
+//!
+//! let clock = SystemClock::new();
+//! let engine = Engine::new(&EngineConfig::default(), clock.now());
+//! engine.apply(&Op::Set(Set::new(b"colour", b"green")), clock.now());
+//! let (outcome, _) = engine.apply(&Op::Get { key: b"colour", touch: None }, clock.now());
+//! let Outcome::Hit(hit) = outcome else { panic!("{outcome:?}") };
+//! assert_eq!(hit.value, "green");
+//! ```
+
+mod arena;
+mod departed;
+mod eviction;
+mod expiry;
+mod op;
+mod record;
+mod requests;
+mod shard;
+mod stats;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+pub use eviction::{PolicyName, UnknownPolicy};
+pub use op::{
+    Change, ChangeKind, Condition, EntryView, Expiration, Hit, Increment, MissReason, Op, Outcome, Refusal,
+    Set, ValueView,
+};
+pub use stats::Stats;
+
+use crate::clock::Now;
+use crate::entry::{Ttl, Version};
+use arena::ARENA_BYTES_MAX;
+use record::{INLINE_VALUE_BYTES_MAX, KeyHasher, hash_key};
+use shard::{Hashed, Shard, ShardConfig};
+
+/// How an engine is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// The most bytes that entries, index and policy may take; at least [`BYTES_LIMIT_MIN`].
+    pub bytes_limit: u64,
+    /// The number of shards, rounded up to a power of two; `None` chooses by memory and processors.
+    pub shards: Option<u32>,
+    /// The eviction policy.
+    pub policy: PolicyName,
+    /// The time to live of entries that are stored without one.
+    pub default_ttl: Ttl,
+    /// The largest value that callers will store; a shard is made to hold several.
+    pub value_bytes_max: u64,
+    /// The low [`Version::NODE_BITS`] bits of every version.
+    pub node_hash: u16,
+}
+
+/// The least that an engine can be given, in bytes.
+pub const BYTES_LIMIT_MIN: u64 = 1 << 20;
+const SHARDS_MAX: u64 = 1_024;
+/// A shard of this size is worth having for memory's sake: growing its index takes about a millisecond.
+const SHARD_BYTES_GOOD: u64 = 32 << 20;
+/// A shard of this size is worth having where there is a processor to use it.
+const SHARD_BYTES_MIN: u64 = 8 << 20;
+
+impl Default for EngineConfig {
+    /// 64 MiB, shards by size, S3-FIFO, no default time to live, values up to 1 MiB.
+    fn default() -> Self {
+        Self {
+            bytes_limit: 64 << 20,
+            shards: None,
+            policy: PolicyName::S3Fifo,
+            default_ttl: Ttl::Never,
+            value_bytes_max: 1 << 20,
+            node_hash: 0,
+        }
+    }
+}
+
+impl EngineConfig {
+    /// The number of shards that this configuration comes to.
+    #[must_use]
+    pub fn shard_count(&self) -> u32 {
+        let limit = self.bytes_limit.max(BYTES_LIMIT_MIN);
+        let least = limit.div_ceil(ARENA_BYTES_MAX / 2).next_power_of_two();
+        let wanted = self.shards.map(u64::from).unwrap_or_else(|| {
+            let processors = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+            let busy = (processors * 4).min(limit / SHARD_BYTES_MIN);
+            busy.max(limit / SHARD_BYTES_GOOD).min(limit / (8 * self.value_bytes_max.max(1)))
+        });
+        let power = if self.shards.is_some() {
+            wanted.max(1).next_power_of_two()
+        } else {
+            1 << wanted.max(1).ilog2()
+        };
+        power.clamp(least, SHARDS_MAX) as u32
+    }
+}
+
+/// A sharded map of entries. Shared by reference; every call locks one shard for a short while.
+#[derive(Debug)]
+pub struct Engine {
+    shards: Box<[Mutex<Shard>]>,
+    /// A key's shard is its hash's top bits, shifted down by this.
+    shard_shift: u32,
+    hasher: KeyHasher,
+    versions: VersionClock,
+}
+
+/// Entries that [`Engine::advance`] looks at under one hold of a shard's lock.
+const STEPS_PER_HOLD: usize = 256;
+
+impl Engine {
+    /// An empty engine.
+    #[must_use]
+    pub fn new(config: &EngineConfig, now: Now) -> Self {
+        let count = config.shard_count();
+        let hasher = KeyHasher::default();
+        let shard = ShardConfig {
+            bytes_limit: config.bytes_limit.max(BYTES_LIMIT_MIN) / u64::from(count),
+            policy: config.policy,
+            default_ttl: config.default_ttl,
+            hasher: hasher.clone(),
+        };
+        Self {
+            shards: (0..count).map(|_| Mutex::new(Shard::new(shard.clone(), now))).collect(),
+            shard_shift: 64 - count.ilog2(),
+            hasher,
+            versions: VersionClock::new(config.node_hash),
+        }
+    }
+
+    /// Does one operation.
+    pub fn apply(&self, op: &Op<'_>, now: Now) -> (Outcome, Change) {
+        match op {
+            Op::Get { key, touch } => {
+                let (read, change) = self.read(key, *touch, now, |entry| entry.to_hit());
+                (read.map_or_else(Outcome::Miss, Outcome::Hit), change)
+            }
+            Op::Set(set) => {
+                // A large value is copied to its own allocation before the lock is taken.
+                let large =
+                    (set.value.len() > INLINE_VALUE_BYTES_MAX).then(|| Bytes::copy_from_slice(set.value));
+                self.with(set.key, |shard, key| shard.set(set, key.hash, large.as_ref(), &self.versions, now))
+            }
+            Op::Delete { key, if_version } => {
+                self.with(key, |shard, key| shard.delete(key, *if_version, now))
+            }
+            Op::Increment(increment) => self
+                .with(increment.key, |shard, key| shard.increment(increment, key.hash, &self.versions, now)),
+            Op::Touch { key, ttl } => self.with(key, |shard, key| shard.touch(key, *ttl, now)),
+        }
+    }
+
+    /// Reads an entry and lets `found` write it to where it goes, under the shard's lock and without a copy of
+    /// its own: `found` must be quick and must not call the engine.
+    ///
+    /// # Errors
+    /// The reason of a miss, as far as it is known.
+    #[inline]
+    pub fn read<R>(
+        &self,
+        key: &[u8],
+        touch: Option<Ttl>,
+        now: Now,
+        found: impl FnOnce(EntryView<'_>) -> R,
+    ) -> (Result<R, MissReason>, Change) {
+        let (number, key) = self.place(key);
+        let mut shard = self.shards[number].lock();
+        let mut kind = ChangeKind::None;
+        if let Some(ttl) = touch {
+            kind = shard.touch(key, ttl, now).1;
+        }
+        let read = shard.get(key, now, found);
+        let sequence = shard.sequence(kind);
+        (read, Change { shard: number as u32, sequence, kind })
+    }
+
+    /// Reclaims expired entries, hands entries over to a new policy and comes down to a lowered limit: all that
+    /// is due, in slices, letting go of each lock in between. Says how many steps it took.
+    pub fn advance(&self, now: Now) -> usize {
+        let mut steps = 0;
+        for shard in &self.shards {
+            loop {
+                let taken = shard.lock().advance(now, STEPS_PER_HOLD);
+                steps += taken;
+                if taken < STEPS_PER_HOLD {
+                    break;
+                }
+            }
+        }
+        steps
+    }
+
+    /// Exchanges the eviction policy; no entry is lost. Returns the one before. Entries are handed over a few
+    /// with each operation and by [`Self::advance`].
+    pub fn set_policy(&self, name: PolicyName) -> PolicyName {
+        let mut previous = name;
+        for shard in &self.shards {
+            previous = shard.lock().set_policy(name);
+        }
+        previous
+    }
+
+    /// The eviction policy, or the one that is taking over.
+    #[must_use]
+    pub fn policy(&self) -> PolicyName {
+        self.shards[0].lock().policy_name()
+    }
+
+    /// Sets the bytes that entries, index and policy may take, and evicts down to them before it returns.
+    pub fn resize(&self, bytes_limit: u64, now: Now) {
+        let each = bytes_limit.max(BYTES_LIMIT_MIN) / self.shards.len() as u64;
+        for shard in &self.shards {
+            shard.lock().resize(each);
+        }
+        self.advance(now);
+    }
+
+    /// Removes every entry; how many there were.
+    pub fn clear(&self, now: Now) -> u64 {
+        let mut removed = 0;
+        for shard in &self.shards {
+            let mut held = shard.lock();
+            let emptied = held.emptied(now);
+            let full = std::mem::replace(&mut *held, emptied);
+            drop(held);
+            removed += full.len() as u64;
+        }
+        removed
+    }
+
+    /// Counters and gauges, summed over the shards; each shard's are of one moment.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut sum = Stats::default();
+        for shard in &self.shards {
+            sum.add(&shard.lock().stats());
+        }
+        sum
+    }
+
+    /// Sets the counters to 0.
+    pub fn reset_stats(&self) {
+        for shard in &self.shards {
+            shard.lock().reset_stats();
+        }
+    }
+
+    /// The number of shards.
+    #[must_use]
+    pub fn shard_count(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Checks every invariant of every shard, for tests.
+    ///
+    /// # Panics
+    /// Where one does not hold.
+    #[cfg(any(test, debug_assertions))]
+    pub fn validate(&self) {
+        for shard in &self.shards {
+            shard.lock().validate();
+        }
+    }
+
+    #[inline]
+    fn place<'a>(&self, key: &'a [u8]) -> (usize, Hashed<'a>) {
+        let hash = hash_key(&self.hasher, key);
+        // With one shard the shift is 64, which is none.
+        let number = hash.checked_shr(self.shard_shift).unwrap_or(0) as usize;
+        (number, Hashed { key, hash })
+    }
+
+    fn with(
+        &self,
+        key: &[u8],
+        apply: impl FnOnce(&mut Shard, Hashed<'_>) -> (Outcome, ChangeKind),
+    ) -> (Outcome, Change) {
+        let (number, key) = self.place(key);
+        let mut shard = self.shards[number].lock();
+        let (outcome, kind) = apply(&mut shard, key);
+        let sequence = shard.sequence(kind);
+        (outcome, Change { shard: number as u32, sequence, kind })
+    }
+}
+
+/// Draws versions: a hybrid logical clock (Kulkarni et al., "Logical Physical Clocks", OPODIS 2014) whose logical
+/// part is simply the next microsecond.
+#[derive(Debug)]
+pub(crate) struct VersionClock {
+    node_hash: u64,
+    last: AtomicU64,
+}
+
+impl VersionClock {
+    fn new(node_hash: u16) -> Self {
+        let node_hash = u64::from(node_hash) & ((1 << Version::NODE_BITS) - 1);
+        Self { node_hash, last: AtomicU64::new(0) }
+    }
+
+    /// A version above all before it, and at or above the wall clock.
+    pub(crate) fn next(&self, now: Now) -> Version {
+        let clock = now.unix_us.saturating_sub(Version::EPOCH_UNIX_US).max(1);
+        let mut last = self.last.load(Ordering::Relaxed);
+        loop {
+            let next = clock.max(last + 1);
+            match self.last.compare_exchange_weak(last, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Version(next << Version::NODE_BITS | self.node_hash),
+                Err(newer) => last = newer,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

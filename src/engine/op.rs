@@ -1,0 +1,316 @@
+//! The whole data plane as three enums: an [`Op`] goes in, an [`Outcome`] and a [`Change`] come out.
+//!
+//! An outcome is what the caller asked to know; a miss or an unmet condition is an outcome, not an error. A
+//! change is what a journal would have to write so that replaying it gives the same state: results, never
+//! operations, numbered under the shard's lock, so that journal order is apply order for each key.
+
+use bytes::Bytes;
+
+use crate::entry::{Ttl, Version};
+
+/// One operation on one key.
+#[derive(Debug, Clone, Copy)]
+pub enum Op<'a> {
+    /// Reads an entry; with `touch` it gets a new time to live as well.
+    Get {
+        /// The key.
+        key: &'a [u8],
+        /// The new time to live of an entry that is found.
+        touch: Option<Ttl>,
+    },
+    /// Stores an entry.
+    Set(Set<'a>),
+    /// Removes an entry.
+    Delete {
+        /// The key.
+        key: &'a [u8],
+        /// Only if the entry has this version.
+        if_version: Option<Version>,
+    },
+    /// Adds to a counter.
+    Increment(Increment<'a>),
+    /// Gives an entry a new time to live.
+    Touch {
+        /// The key.
+        key: &'a [u8],
+        /// The new time to live.
+        ttl: Ttl,
+    },
+}
+
+/// The Set operation.
+#[derive(Debug, Clone, Copy)]
+pub struct Set<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// The value. It is copied; nothing of the caller's buffer is kept.
+    pub value: &'a [u8],
+    /// When the entry expires.
+    pub expiration: Expiration,
+    /// What must hold for the entry to be stored.
+    pub condition: Condition,
+    /// The client's own number, kept with the entry; 0 takes no room.
+    pub flags: u32,
+    /// The client's own content type, at most 255 bytes; empty takes no room.
+    pub content_type: &'a str,
+}
+
+impl<'a> Set<'a> {
+    /// Key and value; no condition, the default expiry, no flags, no content type.
+    #[must_use]
+    pub fn new(key: &'a [u8], value: &'a [u8]) -> Self {
+        Self {
+            key,
+            value,
+            expiration: Expiration::Default,
+            condition: Condition::Always,
+            flags: 0,
+            content_type: "",
+        }
+    }
+}
+
+/// When a stored entry expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiration {
+    /// After the keyspace's default time to live, if it has one.
+    Default,
+    /// After this time to live.
+    In(Ttl),
+    /// At this wall time, in ms since 1970; a time that is past stores nothing and deletes what was there.
+    AtUnixMs(u64),
+    /// When the entry that it replaces would have; a new entry takes the default.
+    Keep,
+}
+
+/// What must hold for a Set to store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing.
+    Always,
+    /// There is no entry.
+    IfAbsent,
+    /// There is an entry.
+    IfPresent,
+    /// The entry has this version.
+    IfVersion(Version),
+}
+
+/// The Increment operation; a Decrement is one with a negative `delta`.
+#[derive(Debug, Clone, Copy)]
+pub struct Increment<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// What to add. Wider than the counter, so that −(i64::MIN) can be said.
+    pub delta: i128,
+    /// What a missing key counts as before adding.
+    pub initial: i64,
+    /// The expiry of a counter that is made; one that exists keeps its own.
+    pub expiration: Expiration,
+    /// Applied at most once per key and request id within ten minutes (bounded); empty: no such check.
+    pub request_id: &'a str,
+}
+
+/// What an operation came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Get: the entry.
+    Hit(Hit),
+    /// Get: there is none, and why as far as is known.
+    Miss(MissReason),
+    /// Set: stored under this version. [`Version::NONE`] if the expiry was past, so that nothing was kept.
+    Stored(Version),
+    /// Set: the condition did not hold; the version of what is there, [`Version::NONE`] if nothing is.
+    NotStored(Version),
+    /// Delete: whether there was an entry to remove.
+    Deleted(bool),
+    /// Delete: the condition did not hold; the version of what is there.
+    NotDeleted(Version),
+    /// Increment: the counter's new value.
+    Counted {
+        /// The new value.
+        value: i64,
+        /// The entry's new version.
+        version: Version,
+    },
+    /// Touch: whether there was an entry.
+    Touched(bool),
+    /// The operation cannot be done; nothing was changed.
+    Refused(Refusal),
+}
+
+/// Why an operation cannot be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Increment of a value that is no decimal integer of 64 bits.
+    NotAnInteger,
+    /// The sum does not fit 64 bits.
+    CounterOverflow {
+        /// The counter's value, which stays.
+        current: i64,
+    },
+    /// The entry does not fit what a shard may hold, even when it is empty.
+    TooLarge {
+        /// What the entry needs, in bytes.
+        needs: u64,
+        /// What a shard may hold, in bytes.
+        limit: u64,
+    },
+}
+
+/// An entry as it was read, with its own copy of a small value or a shared reference to a large one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hit {
+    /// The value.
+    pub value: Bytes,
+    /// The entry's version.
+    pub version: Version,
+    /// What is left of its time to live, rounded up; 0 = it does not expire.
+    pub remaining_ttl_ms: u64,
+    /// The client's own number.
+    pub flags: u32,
+    /// The client's own content type.
+    pub content_type: String,
+}
+
+/// An entry under the shard's lock, for callers that write it straight to where it goes.
+#[derive(Debug, Clone, Copy)]
+pub struct EntryView<'a> {
+    /// The value.
+    pub value: ValueView<'a>,
+    /// The entry's version.
+    pub version: Version,
+    /// What is left of its time to live, rounded up; 0 = it does not expire.
+    pub remaining_ttl_ms: u64,
+    /// The client's own number.
+    pub flags: u32,
+    /// The client's own content type.
+    pub content_type: &'a str,
+}
+
+/// A value under the shard's lock.
+#[derive(Debug, Clone, Copy)]
+pub enum ValueView<'a> {
+    /// A small value, in the shard's own memory: copy it.
+    Inline(&'a [u8]),
+    /// A large value in an allocation of its own: clone the reference.
+    Shared(&'a Bytes),
+}
+
+impl ValueView<'_> {
+    /// The value's bytes.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Inline(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+
+    /// The value as an owned buffer: a copy of a small one, a reference to a large one.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        match self {
+            Self::Inline(bytes) => Bytes::copy_from_slice(bytes),
+            Self::Shared(bytes) => (*bytes).clone(),
+        }
+    }
+}
+
+impl EntryView<'_> {
+    /// The entry as an owned [`Hit`].
+    #[must_use]
+    pub fn to_hit(&self) -> Hit {
+        Hit {
+            value: self.value.to_bytes(),
+            version: self.version,
+            remaining_ttl_ms: self.remaining_ttl_ms,
+            flags: self.flags,
+            content_type: self.content_type.to_owned(),
+        }
+    }
+}
+
+/// Why a key was not there, as far as a bounded memory of departed keys can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum MissReason {
+    /// Never seen, or forgotten.
+    Unknown = 1,
+    /// Its time to live ended.
+    Expired = 2,
+    /// The policy let it go.
+    Evicted = 3,
+    /// A client deleted it.
+    Deleted = 4,
+    /// An invalidation covered it.
+    Invalidated = 5,
+    /// The node fenced itself.
+    Fenced = 6,
+    /// The owner is out of service.
+    OwnerDown = 7,
+    /// Its bytes were damaged.
+    Corrupt = 8,
+}
+
+impl MissReason {
+    /// Every reason, in the order of its number.
+    pub const ALL: [Self; 8] = [
+        Self::Unknown,
+        Self::Expired,
+        Self::Evicted,
+        Self::Deleted,
+        Self::Invalidated,
+        Self::Fenced,
+        Self::OwnerDown,
+        Self::Corrupt,
+    ];
+
+    /// The word for it in labels and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Expired => "expired",
+            Self::Evicted => "evicted",
+            Self::Deleted => "deleted",
+            Self::Invalidated => "invalidated",
+            Self::Fenced => "fenced",
+            Self::OwnerDown => "owner_down",
+            Self::Corrupt => "corrupt",
+        }
+    }
+}
+
+/// What a journal has to write about an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// The shard that it happened in.
+    pub shard: u32,
+    /// Its place among the shard's changes: dense from 1, drawn under the shard's lock. 0 if nothing changed.
+    pub sequence: u64,
+    /// What changed.
+    pub kind: ChangeKind,
+}
+
+/// The result of a change. Key, value, flags and content type are those of the operation; a counter's value
+/// is in its outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// Nothing changed.
+    None,
+    /// An entry was written.
+    Put {
+        /// Its version.
+        version: Version,
+        /// When it expires, in ms since 1970; `None`: never.
+        expires_unix_ms: Option<u64>,
+    },
+    /// An entry was removed.
+    Remove,
+    /// An entry got a new expiry.
+    Expiry {
+        /// When it expires, in ms since 1970; `None`: never.
+        expires_unix_ms: Option<u64>,
+    },
+}

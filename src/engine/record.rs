@@ -1,0 +1,435 @@
+//! How an entry lies in its cell, and the shard's records as the policies and the timer wheel see them.
+//!
+//! ```text
+//! offset 0        8        12       16                20      21     22      24
+//! ┌──────────────┬────────┬────────┬─────────────────┬───────┬──────┬───────┬──────────────────────
+//! │ version      │ prev   │ next   │ key length (13) │ attri-│ mark │ ring  │ [expiry] [flags]
+//! │ 8            │ 4      │ 4      │ value length(19)│ butes │      │ tenure│ [content type] key value
+//! └──────────────┴────────┴────────┴─────────────────┴───────┴──────┴───────┴──────────────────────
+//!   expiry, if it has one:   wheel prev 4, wheel next 4, deadline 4 (or 8 where it is > 49 days off)
+//!   flags, if not 0:         4
+//!   content type, if any:    length 1, text
+//!   value:                   its bytes, or 4 bytes that name an allocation of its own if it is large
+//! ```
+//!
+//! All little-endian, in memory only. `prev`, `next` and `mark` belong to the eviction policy; `tenure` and the
+//! attribute GUEST are room kept for the ring. The lengths' word is never 0 in a live cell: a key has a byte.
+
+use bytes::Bytes;
+
+use super::arena::{Arena, CELL_BYTES_MAX, LIVE_WORD, NIL};
+use super::eviction::Slots;
+use super::op::{EntryView, ValueView};
+use crate::entry::Version;
+
+/// The in-memory hash: seeded at random in each process, never on disk or the wire.
+pub(crate) type KeyHasher = foldhash::quality::RandomState;
+/// Values above this get an allocation of their own and are handed out by reference.
+pub(crate) const INLINE_VALUE_BYTES_MAX: usize = 4_096;
+const HEADER: usize = 24;
+const VERSION: usize = 0;
+const PREV: usize = 8;
+const NEXT: usize = 12;
+const LENGTHS: usize = LIVE_WORD;
+const ATTRIBUTES: usize = 20;
+const MARK: usize = 21;
+const WHEEL_PREV: usize = 24;
+const WHEEL_NEXT: usize = 28;
+const DEADLINE: usize = 32;
+const KEY_LENGTH_BITS: u32 = 13;
+
+const EXPIRES: u8 = 1;
+const FAR_DEADLINE: u8 = 2;
+const FLAGS: u8 = 4;
+const CONTENT_TYPE: u8 = 8;
+const LARGE: u8 = 16;
+/// Which of two policies owns the entry while one hands over to the other.
+const HANDED_OVER: u8 = 64;
+
+/// When an entry expires, as it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deadline {
+    /// Never.
+    None,
+    /// At this many ms of engine time, of which the low 32 bits are kept: the wheel knows the rest.
+    Near(u64),
+    /// At this many ms of engine time.
+    Far(u64),
+}
+
+/// What an entry is made of, before it has a cell.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Draft<'a> {
+    pub key: &'a [u8],
+    pub value: DraftValue<'a>,
+    pub version: Version,
+    pub deadline: Deadline,
+    pub flags: u32,
+    pub content_type: &'a str,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum DraftValue<'a> {
+    Inline(&'a [u8]),
+    Large(&'a Bytes),
+}
+
+impl Draft<'_> {
+    fn attributes(&self) -> u8 {
+        let expiry = match self.deadline {
+            Deadline::None => 0,
+            Deadline::Near(_) => EXPIRES,
+            Deadline::Far(_) => EXPIRES | FAR_DEADLINE,
+        };
+        let flags = if self.flags == 0 { 0 } else { FLAGS };
+        let content_type = if self.content_type.is_empty() { 0 } else { CONTENT_TYPE };
+        let large = if matches!(self.value, DraftValue::Large(_)) { LARGE } else { 0 };
+        expiry | flags | content_type | large
+    }
+
+    /// The bytes that its cell must have.
+    pub(crate) fn cell_bytes(&self) -> usize {
+        let content_type = if self.content_type.is_empty() { 0 } else { 1 + self.content_type.len() };
+        let value = match self.value {
+            DraftValue::Inline(value) => value.len(),
+            DraftValue::Large(_) => 4,
+        };
+        let fixed = flags_at(self.attributes()) + if self.flags == 0 { 0 } else { 4 };
+        (fixed + content_type + self.key.len() + value).max(32)
+    }
+
+    /// The bytes that it takes beside its cell.
+    pub(crate) fn large_bytes(&self) -> u64 {
+        match self.value {
+            DraftValue::Inline(_) => 0,
+            DraftValue::Large(value) => large_cost(value.len()),
+        }
+    }
+}
+
+const _: () = assert!(
+    CELL_BYTES_MAX >= HEADER + 16 + 4 + 256 + crate::entry::KEY_BYTES_MAX + INLINE_VALUE_BYTES_MAX,
+    "the largest inline entry fits the largest cell"
+);
+
+/// What an allocation of `bytes` takes, with the allocator's rounding (an eighth of the power of two below)
+/// and the handle's own bytes.
+fn large_cost(bytes: usize) -> u64 {
+    let step = (1usize << bytes.max(8).ilog2()) / 8;
+    (bytes.next_multiple_of(step) + size_of::<Option<Bytes>>() + 32) as u64
+}
+
+fn flags_at(attributes: u8) -> usize {
+    match attributes & (EXPIRES | FAR_DEADLINE) {
+        0 => HEADER,
+        EXPIRES => HEADER + 12,
+        _ => HEADER + 16,
+    }
+}
+
+/// Cells, and the values that are too large for them.
+#[derive(Debug)]
+pub(crate) struct Records {
+    pub arena: Arena,
+    large: Vec<Option<Bytes>>,
+    large_free: Vec<u32>,
+    large_bytes: u64,
+    /// Hashes a key as the shard's index does.
+    hasher: KeyHasher,
+}
+
+fn u32_at(cell: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(cell[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn u64_at(cell: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(cell[at..at + 8].try_into().expect("eight bytes"))
+}
+
+fn put_u32(cell: &mut [u8], at: usize, value: u32) {
+    cell[at..at + 4].copy_from_slice(&value.to_le_bytes());
+}
+
+fn put_u64(cell: &mut [u8], at: usize, value: u64) {
+    cell[at..at + 8].copy_from_slice(&value.to_le_bytes());
+}
+
+/// Where the parts of a cell begin.
+struct Parts {
+    flags: usize,
+    content_type: usize,
+    key: usize,
+    value: usize,
+    value_len: usize,
+}
+
+#[inline]
+fn parts(cell: &[u8]) -> Parts {
+    let attributes = cell[ATTRIBUTES];
+    let lengths = u32_at(cell, LENGTHS);
+    let flags = flags_at(attributes);
+    let content_type = flags + if attributes & FLAGS == 0 { 0 } else { 4 };
+    let key =
+        content_type + if attributes & CONTENT_TYPE == 0 { 0 } else { 1 + usize::from(cell[content_type]) };
+    let value = key + (lengths & ((1 << KEY_LENGTH_BITS) - 1)) as usize;
+    Parts { flags, content_type, key, value, value_len: (lengths >> KEY_LENGTH_BITS) as usize }
+}
+
+impl Records {
+    pub(crate) fn new(hasher: KeyHasher) -> Self {
+        Self { arena: Arena::new(), large: Vec::new(), large_free: Vec::new(), large_bytes: 0, hasher }
+    }
+
+    /// What pages and large values take together.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.arena.held_bytes() + self.large_bytes
+    }
+
+    /// Writes a draft into a cell just taken, with no neighbours, no mark and no wheel slot.
+    pub(crate) fn write(&mut self, address: u32, draft: &Draft<'_>) {
+        let cell = self.arena.cell_mut(address);
+        cell[PREV..HEADER].fill(0);
+        self.overwrite(address, draft);
+    }
+
+    /// Writes a draft over a live entry whose large value was released, if it had one; what belongs to the
+    /// policy stays.
+    pub(crate) fn overwrite(&mut self, address: u32, draft: &Draft<'_>) {
+        let (value_len, handle) = match draft.value {
+            DraftValue::Inline(value) => (value.len(), [0; 4]),
+            DraftValue::Large(value) => (4, self.keep_large(value).to_le_bytes()),
+        };
+        let value: &[u8] = match &draft.value {
+            DraftValue::Inline(value) => value,
+            DraftValue::Large(_) => &handle,
+        };
+        let attributes = draft.attributes();
+        let cell = self.arena.cell_mut(address);
+        put_u64(cell, VERSION, draft.version.0);
+        put_u32(cell, LENGTHS, draft.key.len() as u32 | (value_len as u32) << KEY_LENGTH_BITS);
+        cell[ATTRIBUTES] = attributes | cell[ATTRIBUTES] & HANDED_OVER;
+        match draft.deadline {
+            Deadline::None => {}
+            Deadline::Near(at) => put_u32(cell, DEADLINE, at as u32),
+            Deadline::Far(at) => put_u64(cell, DEADLINE, at),
+        }
+        let mut at = flags_at(attributes);
+        if draft.flags != 0 {
+            put_u32(cell, at, draft.flags);
+            at += 4;
+        }
+        if !draft.content_type.is_empty() {
+            cell[at] = draft.content_type.len() as u8;
+            cell[at + 1..at + 1 + draft.content_type.len()].copy_from_slice(draft.content_type.as_bytes());
+            at += 1 + draft.content_type.len();
+        }
+        cell[at..at + draft.key.len()].copy_from_slice(draft.key);
+        at += draft.key.len();
+        cell[at..at + value.len()].copy_from_slice(value);
+    }
+
+    /// Lets go of the entry's large value, if it has one. The cell is then to be freed or overwritten.
+    pub(crate) fn release_large(&mut self, address: u32) {
+        let cell = self.arena.cell(address);
+        if cell[ATTRIBUTES] & LARGE != 0 {
+            let handle = u32_at(cell, parts(cell).value);
+            let value = self.large[handle as usize].take().expect("a handle names a value that is kept");
+            self.large_bytes -= large_cost(value.len());
+            self.large_free.push(handle);
+        }
+    }
+
+    fn keep_large(&mut self, value: &Bytes) -> u32 {
+        self.large_bytes += large_cost(value.len());
+        let handle = self.large_free.pop().unwrap_or_else(|| {
+            self.large.push(None);
+            (self.large.len() - 1) as u32
+        });
+        self.large[handle as usize] = Some(value.clone());
+        handle
+    }
+
+    #[inline]
+    pub(crate) fn key(&self, address: u32) -> &[u8] {
+        let cell = self.arena.cell(address);
+        let parts = parts(cell);
+        &cell[parts.key..parts.value]
+    }
+
+    #[inline]
+    pub(crate) fn hash_of(&self, key: &[u8]) -> u64 {
+        hash_key(&self.hasher, key)
+    }
+
+    pub(crate) fn version(&self, address: u32) -> Version {
+        Version(u64_at(self.arena.cell(address), VERSION))
+    }
+
+    /// The entry as callers see it, but for the time to live, which is the wheel's to tell.
+    #[inline]
+    pub(crate) fn view(&self, address: u32, remaining_ttl_ms: u64) -> EntryView<'_> {
+        let cell = self.arena.cell(address);
+        let parts = parts(cell);
+        let attributes = cell[ATTRIBUTES];
+        let stored = &cell[parts.value..parts.value + parts.value_len];
+        let value = if attributes & LARGE == 0 {
+            ValueView::Inline(stored)
+        } else {
+            let kept = self.large[u32_at(stored, 0) as usize].as_ref();
+            ValueView::Shared(kept.expect("a handle names a value that is kept"))
+        };
+        let content_type = &cell[parts.content_type..parts.key];
+        EntryView {
+            value,
+            version: Version(u64_at(cell, VERSION)),
+            remaining_ttl_ms,
+            flags: if attributes & FLAGS == 0 { 0 } else { u32_at(cell, parts.flags) },
+            content_type: content_type.get(1..).map_or("", |text| {
+                std::str::from_utf8(text).expect("a content type was text when it was stored")
+            }),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn expires(&self, address: u32) -> bool {
+        self.arena.cell(address)[ATTRIBUTES] & EXPIRES != 0
+    }
+
+    /// The deadline; a near one is put together with `base_ms`, which no live deadline precedes.
+    #[inline]
+    pub(crate) fn deadline_ms(&self, address: u32, base_ms: u64) -> Option<u64> {
+        let cell = self.arena.cell(address);
+        match cell[ATTRIBUTES] & (EXPIRES | FAR_DEADLINE) {
+            0 => None,
+            EXPIRES => Some(base_ms + u64::from(u32_at(cell, DEADLINE).wrapping_sub(base_ms as u32))),
+            _ => Some(u64_at(cell, DEADLINE)),
+        }
+    }
+
+    /// Whether the entry's cell has the room that this deadline needs, no more and no less.
+    pub(crate) fn takes(&self, address: u32, deadline: Deadline) -> bool {
+        match self.arena.cell(address)[ATTRIBUTES] & (EXPIRES | FAR_DEADLINE) {
+            0 => deadline == Deadline::None,
+            EXPIRES => matches!(deadline, Deadline::Near(_)),
+            _ => deadline != Deadline::None,
+        }
+    }
+
+    /// Writes a new deadline into an entry that takes it.
+    pub(crate) fn set_deadline(&mut self, address: u32, deadline: Deadline) {
+        let cell = self.arena.cell_mut(address);
+        match deadline {
+            Deadline::None => {}
+            Deadline::Near(at) if cell[ATTRIBUTES] & FAR_DEADLINE == 0 => put_u32(cell, DEADLINE, at as u32),
+            Deadline::Near(at) | Deadline::Far(at) => put_u64(cell, DEADLINE, at),
+        }
+    }
+
+    pub(crate) fn wheel_links(&self, address: u32) -> (u32, u32) {
+        let cell = self.arena.cell(address);
+        (u32_at(cell, WHEEL_PREV), u32_at(cell, WHEEL_NEXT))
+    }
+
+    pub(crate) fn set_wheel_prev(&mut self, address: u32, prev: u32) {
+        put_u32(self.arena.cell_mut(address), WHEEL_PREV, prev);
+    }
+
+    pub(crate) fn set_wheel_next(&mut self, address: u32, next: u32) {
+        put_u32(self.arena.cell_mut(address), WHEEL_NEXT, next);
+    }
+
+    /// Whether the entry belongs to the policy that is taking over (or to the only one).
+    #[inline]
+    pub(crate) fn handed_over(&self, address: u32) -> bool {
+        self.arena.cell(address)[ATTRIBUTES] & HANDED_OVER != 0
+    }
+
+    pub(crate) fn set_handed_over(&mut self, address: u32, handed_over: bool) {
+        let attributes = &mut self.arena.cell_mut(address)[ATTRIBUTES];
+        *attributes = if handed_over { *attributes | HANDED_OVER } else { *attributes & !HANDED_OVER };
+    }
+
+    /// Copies an entry's cell into another, which is at least as large.
+    pub(crate) fn copy(&mut self, from: u32, to: u32) {
+        let mut buffer = [0u8; CELL_BYTES_MAX];
+        let bytes = self.arena.cell_size(from).min(self.arena.cell_size(to));
+        buffer[..bytes].copy_from_slice(&self.arena.cell(from)[..bytes]);
+        self.arena.cell_mut(to)[..bytes].copy_from_slice(&buffer[..bytes]);
+    }
+
+    /// Copies what belongs to the policy from one cell to another.
+    pub(crate) fn copy_standing(&mut self, from: u32, to: u32) {
+        let (prev, next) = self.links(from);
+        let (mark, handed_over) = (self.mark(from), self.handed_over(from));
+        self.set_prev(to, prev);
+        self.set_next(to, next);
+        self.set_mark(to, mark);
+        self.set_handed_over(to, handed_over);
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    pub(crate) fn validate(&self) {
+        self.arena.validate();
+        let kept: u64 = self.large.iter().flatten().map(|value| large_cost(value.len())).sum();
+        assert_eq!(kept, self.large_bytes);
+        let owners =
+            self.arena.live().filter(|address| self.arena.cell(*address)[ATTRIBUTES] & LARGE != 0).count();
+        assert_eq!(owners, self.large.iter().flatten().count(), "a large value without an entry");
+    }
+}
+
+/// The engine's hash of a key: seeded afresh in each process, never on disk or the wire.
+#[inline]
+pub(crate) fn hash_key(hasher: &KeyHasher, key: &[u8]) -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    let mut state = hasher.build_hasher();
+    state.write(key);
+    state.finish()
+}
+
+impl Slots for Records {
+    #[inline]
+    fn links(&self, slot: u32) -> (u32, u32) {
+        let cell = self.arena.cell(slot);
+        (u32_at(cell, PREV), u32_at(cell, NEXT))
+    }
+
+    #[inline]
+    fn set_prev(&mut self, slot: u32, prev: u32) {
+        put_u32(self.arena.cell_mut(slot), PREV, prev);
+    }
+
+    #[inline]
+    fn set_next(&mut self, slot: u32, next: u32) {
+        put_u32(self.arena.cell_mut(slot), NEXT, next);
+    }
+
+    #[inline]
+    fn mark(&self, slot: u32) -> u8 {
+        self.arena.cell(slot)[MARK]
+    }
+
+    #[inline]
+    fn set_mark(&mut self, slot: u32, mark: u8) {
+        self.arena.cell_mut(slot)[MARK] = mark;
+    }
+
+    fn weight(&self, slot: u32) -> u64 {
+        let cell = self.arena.cell(slot);
+        let large = if cell[ATTRIBUTES] & LARGE == 0 { 0 } else { self.view_large_cost(cell) };
+        cell.len() as u64 + large
+    }
+
+    fn hash(&self, slot: u32) -> u64 {
+        self.hash_of(self.key(slot))
+    }
+}
+
+impl Records {
+    fn view_large_cost(&self, cell: &[u8]) -> u64 {
+        let handle = u32_at(cell, parts(cell).value);
+        self.large[handle as usize].as_ref().map_or(0, |value| large_cost(value.len()))
+    }
+}
+
+const _: () = assert!(NIL == 0, "a fresh cell's zeroed links mean no neighbour");

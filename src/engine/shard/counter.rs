@@ -1,0 +1,95 @@
+//! Counters: entries whose bytes are a decimal integer of 64 bits, as in Redis.
+
+use super::{Hashed, Shard, unix_ms};
+use crate::clock::Now;
+use crate::engine::VersionClock;
+use crate::engine::op::{ChangeKind, Increment, Outcome, Refusal};
+use crate::engine::record::{Draft, DraftValue};
+
+impl Shard {
+    /// Adds to a counter; a missing one counts as `initial`, one that exists keeps its time to live.
+    pub(in crate::engine) fn increment(
+        &mut self,
+        increment: &Increment<'_>,
+        hash: u64,
+        versions: &VersionClock,
+        now: Now,
+    ) -> (Outcome, ChangeKind) {
+        self.tidy(now);
+        if !increment.request_id.is_empty() {
+            if let Some((value, version)) = self.requests.done(hash, increment.request_id, now.ticks_ms) {
+                return (Outcome::Counted { value, version }, ChangeKind::None);
+            }
+        }
+        let existing = self.find_live(Hashed { key: increment.key, hash }, now);
+        let (current, expires_at, flags, content_type) = match existing {
+            None => {
+                (Some(increment.initial), self.expires_at(increment.expiration, None, now), 0, String::new())
+            }
+            Some(slot) => {
+                let view = self.records.view(slot, 0);
+                let value = parse(view.value.as_slice());
+                (value, Some(self.deadline_ms(slot)), view.flags, view.content_type.to_owned())
+            }
+        };
+        let Some(current) = current else { return refused(Refusal::NotAnInteger) };
+        let Ok(value) = i64::try_from(i128::from(current) + increment.delta) else {
+            return refused(Refusal::CounterOverflow { current });
+        };
+        let expires_at = expires_at.flatten();
+        let version = versions.next(now);
+        let text = value.to_string();
+        let draft = Draft {
+            key: increment.key,
+            value: DraftValue::Inline(text.as_bytes()),
+            version,
+            deadline: self.deadline(expires_at),
+            flags,
+            content_type: &content_type,
+        };
+        if let Err(refusal) = self.store(&draft, hash, existing) {
+            return refused(refusal);
+        }
+        self.counts.increments += 1;
+        if !increment.request_id.is_empty() {
+            self.requests.remember(hash, increment.request_id, value, version, now.ticks_ms);
+        }
+        let expires_unix_ms = unix_ms(expires_at, now);
+        (Outcome::Counted { value, version }, ChangeKind::Put { version, expires_unix_ms })
+    }
+}
+
+fn refused(refusal: Refusal) -> (Outcome, ChangeKind) {
+    (Outcome::Refused(refusal), ChangeKind::None)
+}
+
+/// A 64-bit integer exactly as it would be printed: no plus, blanks or leading zeros.
+fn parse(text: &[u8]) -> Option<i64> {
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    let canonical = match digits {
+        [b'0'] => digits.len() == text.len(),
+        [first, ..] => first.is_ascii_digit() && *first != b'0',
+        [] => false,
+    };
+    if !canonical {
+        return None;
+    }
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn only_integers_as_they_are_printed_count() {
+        for good in [0, 7, -7, i64::MAX, i64::MIN] {
+            assert_eq!(parse(good.to_string().as_bytes()), Some(good));
+        }
+        for bad in
+            ["", "-", "-0", "+1", "01", " 1", "1 ", "1.0", "0x1", "9223372036854775808", "ten", "\u{0661}"]
+        {
+            assert_eq!(parse(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+}

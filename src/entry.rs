@@ -1,0 +1,174 @@
+//! The words of the data plane as types: keys, versions, times to live, sizes.
+//!
+//! Each is a newtype that cannot be wrong once built; the limits that a node may tune are passed to the
+//! constructor, the limits of the format are constants here.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The longest key that a node can be set to accept, in bytes.
+pub const KEY_BYTES_MAX: usize = 4_096;
+/// The longest time to live, in milliseconds: 100 years of 365.25 days.
+pub const TTL_MS_MAX: u64 = 3_155_760_000_000;
+/// The longest content type, in bytes.
+pub const CONTENT_TYPE_BYTES_MAX: usize = 255;
+
+/// The token for compare-and-set: unique in the cluster, growing on each node.
+///
+/// ```text
+///  63                                   13 12           0
+/// ┌───────────────────────────────────────┬──────────────┐
+/// │ µs of a hybrid logical clock since    │ node id's    │
+/// │ 2020-01-01 UTC (51 bits: until 2091)  │ hash         │
+/// └───────────────────────────────────────┴──────────────┘
+/// ```
+///
+/// 0 is no version: on the wire it says that there is no entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Version(pub u64);
+
+impl Version {
+    /// No version: there is no entry.
+    pub const NONE: Self = Self(0);
+    /// Bits of the node id's hash at the low end.
+    pub const NODE_BITS: u32 = 13;
+    /// Where the clock part starts counting: 2020-01-01 UTC, in µs since 1970. Counted from 1970 the 51 bits
+    /// would run out in 2041.
+    pub const EPOCH_UNIX_US: u64 = 1_577_836_800_000_000;
+}
+
+/// How long an entry lives from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ttl {
+    /// It never expires.
+    Never,
+    /// It expires after this many milliseconds, 1 to [`TTL_MS_MAX`].
+    Ms(u64),
+}
+
+/// A time to live above the limit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{ttl_ms} ms is longer than the longest time to live, {TTL_MS_MAX} ms (100 years); send 0 for no expiry"
+)]
+pub struct TtlTooLong {
+    /// What was sent.
+    pub ttl_ms: u64,
+}
+
+impl Ttl {
+    /// The wire's form: 0 is no expiry.
+    ///
+    /// # Errors
+    /// [`TtlTooLong`] above [`TTL_MS_MAX`].
+    pub fn from_wire_ms(ttl_ms: u64) -> Result<Self, TtlTooLong> {
+        match ttl_ms {
+            0 => Ok(Self::Never),
+            ms if ms <= TTL_MS_MAX => Ok(Self::Ms(ms)),
+            ttl_ms => Err(TtlTooLong { ttl_ms }),
+        }
+    }
+}
+
+/// A number of bytes, written `64MiB` in flags and files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct ByteSize(pub u64);
+
+/// Text that is no size.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no size: write a whole number and a unit, such as 512KiB, 64MiB, 2GiB or 1000000B")]
+pub struct BadByteSize {
+    /// What was given.
+    pub text: String,
+}
+
+const UNITS: [(&str, u64); 9] = [
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("TB", 1_000_000_000_000),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("KB", 1_000),
+    ("B", 1),
+];
+
+impl ByteSize {
+    /// So many MiB.
+    #[must_use]
+    pub const fn mib(n: u64) -> Self {
+        Self(n << 20)
+    }
+
+    /// The bytes as a usize, saturating.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl FromStr for ByteSize {
+    type Err = BadByteSize;
+
+    fn from_str(text: &str) -> Result<Self, BadByteSize> {
+        let bad = || BadByteSize { text: text.to_owned() };
+        let trimmed = text.trim();
+        let digits = trimmed.len() - trimmed.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, unit) = trimmed.split_at(digits);
+        let number: u64 = number.parse().map_err(|_| bad())?;
+        let unit = unit.trim();
+        let factor = UNITS
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(unit))
+            .map(|(_, factor)| *factor)
+            .ok_or_else(bad)?;
+        number.checked_mul(factor).map(Self).ok_or_else(bad)
+    }
+}
+
+impl fmt::Display for ByteSize {
+    /// The largest binary unit that divides it exactly, so that what is printed parses back to the same.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (unit, factor) =
+            UNITS[..4].iter().find(|(_, factor)| self.0 != 0 && self.0 % factor == 0).unwrap_or(&("B", 1));
+        write!(f, "{}{unit}", self.0 / factor)
+    }
+}
+
+/// A duration as flags write it: `250ms`, `5s`, `1h`.
+#[must_use]
+pub fn duration_text(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string().replace(' ', "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_parse_and_print_back_the_same() {
+        for text in ["0B", "1B", "512KiB", "64MiB", "3GiB", "1TiB", "1000001B"] {
+            let size: ByteSize = text.parse().unwrap();
+            assert_eq!(size.to_string(), text);
+        }
+        assert_eq!("64mib".parse::<ByteSize>().unwrap(), ByteSize::mib(64));
+        assert_eq!("2 MB".parse::<ByteSize>().unwrap(), ByteSize(2_000_000));
+    }
+
+    #[test]
+    fn text_that_is_no_size_is_named_in_the_error() {
+        for text in ["", "MiB", "12", "-1MiB", "1.5GiB", "99999999999TiB", "7 parsecs"] {
+            assert!(text.parse::<ByteSize>().unwrap_err().to_string().contains(text));
+        }
+    }
+
+    #[test]
+    fn ttl_of_zero_never_expires_and_over_a_century_is_refused() {
+        assert_eq!(Ttl::from_wire_ms(0), Ok(Ttl::Never));
+        assert_eq!(Ttl::from_wire_ms(TTL_MS_MAX), Ok(Ttl::Ms(TTL_MS_MAX)));
+        assert!(Ttl::from_wire_ms(TTL_MS_MAX + 1).is_err());
+        assert!(Ttl::from_wire_ms(u64::MAX).unwrap_err().to_string().contains("18446744073709551615"));
+    }
+}

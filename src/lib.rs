@@ -1,0 +1,6 @@
+//! Larder: a distributed cache whose native protocol is gRPC.
+
+pub mod api;
+pub mod clock;
+pub mod engine;
+pub mod entry;
