@@ -7,27 +7,37 @@
 use super::op::MissReason;
 
 const WAYS: usize = 4;
-const SETS: usize = 1_024;
+/// At most this many sets (64 KiB) …
+const SETS_MAX: u64 = 4_096;
+/// … and at least this many (4 KiB); between them, a 512th of the shard's limit.
+const SETS_MIN: u64 = 256;
 const REASON_BITS: u32 = 4;
 
 /// A shard's memory of departed keys.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Departed {
     words: Vec<u32>,
+    sets: usize,
 }
 
 impl Departed {
+    /// For a shard of so many bytes.
+    pub(crate) fn new(bytes_limit: u64) -> Self {
+        let sets = bytes_limit / 512 / (WAYS * size_of::<u32>()) as u64;
+        Self { words: Vec::new(), sets: sets.clamp(SETS_MIN, SETS_MAX) as usize }
+    }
+
     pub(crate) fn insert(&mut self, hash: u64, reason: MissReason) {
         if self.words.is_empty() {
-            self.words = vec![0; SETS * WAYS];
+            self.words = vec![0; self.sets * WAYS];
         }
-        let set = set(hash);
+        let set = self.set(hash);
         self.words.copy_within(set..set + WAYS - 1, set + 1);
         self.words[set] = fingerprint(hash) << REASON_BITS | reason as u32;
     }
 
     pub(crate) fn reason(&self, hash: u64) -> MissReason {
-        let set = set(hash);
+        let set = self.set(hash);
         self.words
             .get(set..set + WAYS)
             .and_then(|words| words.iter().find(|word| *word >> REASON_BITS == fingerprint(hash)))
@@ -41,10 +51,10 @@ impl Departed {
     pub(crate) fn bytes(&self) -> u64 {
         (self.words.len() * size_of::<u32>()) as u64
     }
-}
 
-fn set(hash: u64) -> usize {
-    (hash >> 40) as usize % SETS * WAYS
+    fn set(&self, hash: u64) -> usize {
+        (hash >> 32) as usize % self.sets * WAYS
+    }
 }
 
 fn fingerprint(hash: u64) -> u32 {

@@ -299,6 +299,9 @@ pub(crate) struct VersionClock {
     last: AtomicU64,
 }
 
+/// A wall clock set beyond this (the year 2090) is not believed, so that versions never overflow.
+const CLOCK_MAX_US: u64 = (1 << (64 - Version::NODE_BITS)) - (1 << 45);
+
 impl VersionClock {
     fn new(node_hash: u16) -> Self {
         let node_hash = u64::from(node_hash) & ((1 << Version::NODE_BITS) - 1);
@@ -307,7 +310,7 @@ impl VersionClock {
 
     /// A version above all before it, and at or above the wall clock.
     pub(crate) fn next(&self, now: Now) -> Version {
-        let clock = now.unix_us.saturating_sub(Version::EPOCH_UNIX_US).max(1);
+        let clock = now.unix_us.saturating_sub(Version::EPOCH_UNIX_US).clamp(1, CLOCK_MAX_US);
         let mut last = self.last.load(Ordering::Relaxed);
         loop {
             let next = clock.max(last + 1);

@@ -78,7 +78,7 @@ impl Shard {
             policy: AnyPolicy::new(config.policy, config.bytes_limit),
             retiring: None,
             present: false,
-            departed: Departed::default(),
+            departed: Departed::new(config.bytes_limit),
             requests: Requests::default(),
             counts: Stats::default(),
             sequence: 0,
