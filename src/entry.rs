@@ -47,27 +47,11 @@ pub enum Ttl {
     Ms(u64),
 }
 
-/// A time to live above the limit.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{ttl_ms} ms is longer than the longest time to live, {TTL_MS_MAX} ms (100 years); send 0 for no expiry"
-)]
-pub struct TtlTooLong {
-    /// What was sent.
-    pub ttl_ms: u64,
-}
-
 impl Ttl {
     /// The wire's form: 0 is no expiry.
-    ///
-    /// # Errors
-    /// [`TtlTooLong`] above [`TTL_MS_MAX`].
-    pub fn from_wire_ms(ttl_ms: u64) -> Result<Self, TtlTooLong> {
-        match ttl_ms {
-            0 => Ok(Self::Never),
-            ms if ms <= TTL_MS_MAX => Ok(Self::Ms(ms)),
-            ttl_ms => Err(TtlTooLong { ttl_ms }),
-        }
+    #[must_use]
+    pub fn from_wire_ms(ttl_ms: u64) -> Self {
+        if ttl_ms == 0 { Self::Never } else { Self::Ms(ttl_ms) }
     }
 }
 
@@ -137,6 +121,43 @@ impl fmt::Display for ByteSize {
     }
 }
 
+/// What a node accepts and answers, in bytes and items. Each is a flag of `larder serve`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest key, at most [`KEY_BYTES_MAX`].
+    pub key_bytes_max: usize,
+    /// The largest value.
+    pub value_bytes_max: usize,
+    /// The longest content type, at most [`CONTENT_TYPE_BYTES_MAX`].
+    pub content_type_bytes_max: usize,
+    /// The most items of a batch.
+    pub batch_items_max: usize,
+    /// The largest message that is read.
+    pub message_in_bytes_max: usize,
+    /// The largest message that is sent.
+    pub message_out_bytes_max: usize,
+    /// The longest time to live, at most [`TTL_MS_MAX`].
+    pub ttl_ms_max: u64,
+}
+
+impl Default for Limits {
+    /// Keys of 4 KiB, values of 1 MiB, content types of 255 B, 10,000 items, messages of 4 MiB, 100 years.
+    fn default() -> Self {
+        Self {
+            key_bytes_max: KEY_BYTES_MAX,
+            value_bytes_max: 1 << 20,
+            content_type_bytes_max: CONTENT_TYPE_BYTES_MAX,
+            batch_items_max: 10_000,
+            message_in_bytes_max: 4 << 20,
+            message_out_bytes_max: 4 << 20,
+            ttl_ms_max: TTL_MS_MAX,
+        }
+    }
+}
+
+/// The longest request id of an Increment, in bytes.
+pub const REQUEST_ID_BYTES_MAX: usize = 64;
+
 /// A duration as flags write it: `250ms`, `5s`, `1h`.
 #[must_use]
 pub fn duration_text(duration: Duration) -> String {
@@ -162,13 +183,5 @@ mod tests {
         for text in ["", "MiB", "12", "-1MiB", "1.5GiB", "99999999999TiB", "7 parsecs"] {
             assert!(text.parse::<ByteSize>().unwrap_err().to_string().contains(text));
         }
-    }
-
-    #[test]
-    fn ttl_of_zero_never_expires_and_over_a_century_is_refused() {
-        assert_eq!(Ttl::from_wire_ms(0), Ok(Ttl::Never));
-        assert_eq!(Ttl::from_wire_ms(TTL_MS_MAX), Ok(Ttl::Ms(TTL_MS_MAX)));
-        assert!(Ttl::from_wire_ms(TTL_MS_MAX + 1).is_err());
-        assert!(Ttl::from_wire_ms(u64::MAX).unwrap_err().to_string().contains("18446744073709551615"));
     }
 }

@@ -1,6 +1,8 @@
 //! Larder: a distributed cache whose native protocol is gRPC.
 
 pub mod api;
+pub mod cache;
 pub mod clock;
 pub mod engine;
 pub mod entry;
+pub mod service;

@@ -1,6 +1,13 @@
 //! The wire: generated types, and the only conversions between them and the domain's.
 
+pub(crate) mod convert;
+pub(crate) mod encode;
+mod status;
+pub(crate) mod wire;
+
 pub use larder::v1;
+pub use status::{CallError, DOMAIN};
+pub use wire::Malformed;
 
 /// Generated packages, nested as protobuf names them.
 pub mod larder {

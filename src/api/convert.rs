@@ -1,0 +1,189 @@
+//! Proto ⇄ domain: what a request says, checked against the limits, as operations of the engine.
+
+use super::status::CallError;
+use super::v1;
+use super::wire::{ConditionView, DeleteView, ExpirationView, GetView, IncrementView, SetView, TouchView};
+use crate::engine::{Condition, Expiration, Increment, Op, Set};
+use crate::entry::{Limits, REQUEST_ID_BYTES_MAX, Ttl, Version};
+
+type Result<T> = std::result::Result<T, CallError>;
+
+/// A key within the limits; `field` names it in the error.
+#[inline]
+pub(crate) fn key<'a>(key: &'a [u8], limits: &Limits, field: impl FnOnce() -> String) -> Result<&'a [u8]> {
+    if (1..=limits.key_bytes_max).contains(&key.len()) {
+        return Ok(key);
+    }
+    let max = limits.key_bytes_max;
+    Err(match key.len() {
+        0 => CallError::KeyEmpty { field: field(), max },
+        bytes => CallError::KeyTooLong { field: field(), bytes, max },
+    })
+}
+
+fn key_field() -> String {
+    "key".to_owned()
+}
+
+/// The namespace: only the default one is served yet.
+#[inline]
+pub(crate) fn namespace(name: &str) -> Result<()> {
+    if name.is_empty() { Ok(()) } else { Err(CallError::NamespaceNotFound { name: name.to_owned() }) }
+}
+
+/// The durability: with nothing on disk, only what is acknowledged from memory.
+pub(crate) fn durability(value: i32) -> Result<()> {
+    match v1::Durability::try_from(value) {
+        Ok(v1::Durability::Unspecified | v1::Durability::Buffered) => Ok(()),
+        Ok(v1::Durability::Flushed) => not_served("durability FLUSHED"),
+        Err(_) => Err(CallError::UnknownEnum { field: "durability", value }),
+    }
+}
+
+fn not_served<T>(what: &str) -> Result<T> {
+    Err(CallError::NotServed { what: what.to_owned() })
+}
+
+fn ttl(field: &'static str, ttl_ms: u64, limits: &Limits) -> Result<Ttl> {
+    let max = limits.ttl_ms_max;
+    if ttl_ms > max {
+        Err(CallError::TtlTooLong { field, ttl_ms, max })
+    } else {
+        Ok(Ttl::from_wire_ms(ttl_ms))
+    }
+}
+
+/// What a Get asks for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Get<'a> {
+    pub key: &'a [u8],
+    pub touch: Option<Ttl>,
+    pub metadata_only: bool,
+}
+
+#[inline]
+pub(crate) fn get<'a>(view: &GetView<'a>, limits: &Limits) -> Result<Get<'a>> {
+    namespace(view.namespace)?;
+    let key = key(view.key, limits, key_field)?;
+    if view.max_stale_ms | view.lease_ms | view.wait_ms != 0 {
+        return not_served("max_stale_ms, lease_ms or wait_ms");
+    }
+    let touch = view.touch_ttl_ms.map(|ms| ttl("touch_ttl_ms", ms, limits)).transpose()?;
+    Ok(Get { key, touch, metadata_only: view.metadata_only })
+}
+
+/// A Set; `now_unix_ms` bounds how far off an absolute expiry may be.
+#[inline]
+pub(crate) fn set<'a>(view: &SetView<'a>, limits: &Limits, now_unix_ms: u64) -> Result<Set<'a>> {
+    namespace(view.namespace)?;
+    let key = key(view.key, limits, key_field)?;
+    if view.value.len() > limits.value_bytes_max {
+        return Err(CallError::ValueTooLarge { bytes: view.value.len(), max: limits.value_bytes_max });
+    }
+    let (bytes, max) = (view.content_type.len(), limits.content_type_bytes_max);
+    if bytes > max {
+        return Err(CallError::ContentTypeTooLong { bytes, max });
+    }
+    let expiration = match view.expiration {
+        None => Expiration::Default,
+        Some(ExpirationView::TtlMs(ms)) => Expiration::In(ttl("ttl_ms", ms, limits)?),
+        Some(ExpirationView::ExpireAtUnixMs(at)) => {
+            ttl("expire_at_unix_ms", at.saturating_sub(now_unix_ms), limits)?;
+            Expiration::AtUnixMs(at)
+        }
+        Some(ExpirationView::KeepTtl(true)) => Expiration::Keep,
+        Some(ExpirationView::KeepTtl(false)) => return Err(CallError::FalseInOneof { field: "keep_ttl" }),
+    };
+    let condition = match view.condition {
+        None => Condition::Always,
+        Some(ConditionView::IfAbsent(true)) => Condition::IfAbsent,
+        Some(ConditionView::IfPresent(true)) => Condition::IfPresent,
+        Some(ConditionView::IfAbsent(false)) => return Err(CallError::FalseInOneof { field: "if_absent" }),
+        Some(ConditionView::IfPresent(false)) => return Err(CallError::FalseInOneof { field: "if_present" }),
+        Some(ConditionView::IfVersion(version)) => Condition::IfVersion(if_version(version)?),
+    };
+    if view.tags > 0 || view.soft_ttl_ms != 0 || view.jitter_percent != 0 || view.lease_token != 0 {
+        return not_served("tags, soft_ttl_ms, jitter_percent or lease_token");
+    }
+    durability(view.durability)?;
+    Ok(Set {
+        key,
+        value: view.value,
+        expiration,
+        condition,
+        flags: view.flags,
+        content_type: view.content_type,
+    })
+}
+
+fn if_version(version: u64) -> Result<Version> {
+    if version == 0 { Err(CallError::VersionZero) } else { Ok(Version(version)) }
+}
+
+pub(crate) fn delete<'a>(view: &DeleteView<'a>, limits: &Limits) -> Result<Op<'a>> {
+    namespace(view.namespace)?;
+    let key = key(view.key, limits, key_field)?;
+    durability(view.durability)?;
+    let if_version = view.if_version.map(if_version).transpose()?;
+    Ok(Op::Delete { key, if_version })
+}
+
+/// Which way a counter goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Up,
+    Down,
+}
+
+pub(crate) fn increment<'a>(
+    view: &IncrementView<'a>,
+    direction: Direction,
+    limits: &Limits,
+) -> Result<Increment<'a>> {
+    namespace(view.namespace)?;
+    let key = key(view.key, limits, key_field)?;
+    durability(view.durability)?;
+    let (bytes, max) = (view.request_id.len(), REQUEST_ID_BYTES_MAX);
+    if bytes > max {
+        return Err(CallError::RequestIdTooLong { bytes, max });
+    }
+    let delta = if view.delta == 0 { 1 } else { i128::from(view.delta) };
+    let expiration = match ttl("ttl_ms", view.ttl_ms, limits)? {
+        Ttl::Never => Expiration::Default,
+        ttl => Expiration::In(ttl),
+    };
+    Ok(Increment {
+        key,
+        delta: if direction == Direction::Up { delta } else { -delta },
+        initial: view.initial,
+        expiration,
+        request_id: view.request_id,
+    })
+}
+
+pub(crate) fn touch<'a>(view: &TouchView<'a>, limits: &Limits) -> Result<Op<'a>> {
+    namespace(view.namespace)?;
+    let key = key(view.key, limits, key_field)?;
+    Ok(Op::Touch { key, ttl: ttl("ttl_ms", view.ttl_ms, limits)? })
+}
+
+/// A batch's namespace, durability and length.
+pub(crate) fn batch(name: &str, flushed: i32, items: usize, limits: &Limits) -> Result<()> {
+    namespace(name)?;
+    durability(flushed)?;
+    let max = limits.batch_items_max;
+    if items > max { Err(CallError::BatchTooLong { items, max }) } else { Ok(()) }
+}
+
+/// An item of a BatchSet: its own namespace and durability are empty or the batch's.
+pub(crate) fn batch_item(view: &SetView<'_>, name: &str, flushed: i32) -> Result<()> {
+    if !view.namespace.is_empty() && view.namespace != name {
+        let (value, batch) = (view.namespace.to_owned(), name.to_owned());
+        return Err(CallError::ItemDiffers { field: "namespace", value, batch });
+    }
+    if view.durability != 0 && view.durability != flushed {
+        let (value, batch) = (view.durability.to_string(), flushed.to_string());
+        return Err(CallError::ItemDiffers { field: "durability", value, batch });
+    }
+    Ok(())
+}

@@ -1,0 +1,218 @@
+//! Why a call fails, and the only place that says which gRPC status that is.
+//!
+//! A miss or an unmet condition is no error and never gets here. Every status carries google.rpc details: an
+//! ErrorInfo with a stable reason in the domain [`DOMAIN`], a BadRequest naming the field where the request was at
+//! fault, a RetryInfo where trying again helps.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use super::google;
+use super::wire::Malformed;
+use crate::engine::{Refusal, UnknownPolicy};
+
+/// The domain of every ErrorInfo.
+pub const DOMAIN: &str = "larder.dev";
+/// When an overloaded node asks to be tried again.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// Why a call, or an item of one, fails. Whatever fails has changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the messages say what each field is")]
+pub enum CallError {
+    #[error("the request is malformed: {0}")]
+    Malformed(#[from] Malformed),
+    #[error("the request's gRPC frame is malformed: {what}")]
+    Frame { what: &'static str },
+    #[error("{field} is empty: a key has 1 to {max} bytes")]
+    KeyEmpty { field: String, max: usize },
+    #[error("{field} has {bytes} bytes: a key has 1 to {max}")]
+    KeyTooLong { field: String, bytes: usize, max: usize },
+    #[error("value has {bytes} bytes, the limit is {max} (--max-value); larger objects are blobs")]
+    ValueTooLarge { bytes: usize, max: usize },
+    #[error("content_type has {bytes} bytes, the limit is {max}")]
+    ContentTypeTooLong { bytes: usize, max: usize },
+    #[error("request_id has {bytes} bytes, the limit is {max}")]
+    RequestIdTooLong { bytes: usize, max: usize },
+    #[error(
+        "{field} is {ttl_ms} ms, the longest time to live is {max} ms (100 years by default); 0 never expires"
+    )]
+    TtlTooLong { field: &'static str, ttl_ms: u64, max: u64 },
+    #[error("{field} is false: only true is a value here; leave the field out instead")]
+    FalseInOneof { field: &'static str },
+    #[error("if_version is 0, which no entry has: use if_absent for \"there is none\"")]
+    VersionZero,
+    #[error("{field} is {value}, which the contract does not name")]
+    UnknownEnum { field: &'static str, value: i32 },
+    #[error("the command has no op, or more than one")]
+    NoOp,
+    #[error("the item's {field} is {value:?}, the batch's is {batch:?}: leave it empty or make them equal")]
+    ItemDiffers { field: &'static str, value: String, batch: String },
+    #[error("{field}: {why}")]
+    Invalid { field: &'static str, why: String },
+    #[error("the batch has {items} items, the limit is {max}: send several")]
+    BatchTooLong { items: usize, max: usize },
+    #[error("the message has {bytes} bytes, the limit is {max} (--max-message-in)")]
+    MessageTooLarge { bytes: usize, max: usize },
+    #[error(
+        "the answer would pass {max} bytes (--max-message-out) at key {index} of {keys}: ask for fewer keys"
+    )]
+    AnswerTooLarge { index: usize, keys: usize, max: usize },
+    #[error("the entry takes {needs} bytes, a shard holds at most {limit}: raise --memory or lower --shards")]
+    EntryTooLarge { needs: u64, limit: u64 },
+    #[error("the node has {limit} requests waiting already (--max-in-flight)")]
+    Overloaded { limit: usize },
+    #[error("namespace {name:?} does not exist; \"\" is the default one")]
+    NamespaceNotFound { name: String },
+    #[error("the value is not a decimal integer of 64 bits")]
+    NotAnInteger,
+    #[error("{current} {delta:+} does not fit 64 bits; the counter stays at {current}")]
+    CounterOverflow { current: i64, delta: i128 },
+    #[error(transparent)]
+    Policy(#[from] UnknownPolicy),
+    #[error("{what} is not served by this build yet")]
+    NotServed { what: String },
+    #[error("there is no method {path}")]
+    NoSuchMethod { path: String },
+    #[error("the message is compressed with {encoding:?}; this node reads only identity")]
+    Compressed { encoding: String },
+    #[error("the deadline passed before the work was done; nothing was changed")]
+    DeadlineExceeded,
+    #[error("the node is {state}: {what}")]
+    NotReady { state: &'static str, what: String },
+}
+
+/// The part of a status that depends on the kind of error alone.
+struct Kind {
+    code: Code,
+    reason: &'static str,
+    /// The field that is at fault.
+    field: Option<String>,
+    retry: bool,
+}
+
+fn kind(code: Code, reason: &'static str) -> Kind {
+    Kind { code, reason, field: None, retry: false }
+}
+
+fn bad_field(reason: &'static str, field: &str) -> Kind {
+    Kind { code: Code::InvalidArgument, reason, field: Some(field.to_owned()), retry: false }
+}
+
+impl CallError {
+    fn kind(&self) -> Kind {
+        use Code::{
+            DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, OutOfRange, ResourceExhausted,
+            Unavailable, Unimplemented,
+        };
+        match self {
+            Self::Malformed(_) | Self::Frame { .. } => kind(InvalidArgument, "MALFORMED_MESSAGE"),
+            Self::KeyEmpty { field, .. } => bad_field("KEY_EMPTY", field),
+            Self::KeyTooLong { field, .. } => bad_field("KEY_TOO_LONG", field),
+            Self::ContentTypeTooLong { .. } => bad_field("CONTENT_TYPE_TOO_LONG", "content_type"),
+            Self::RequestIdTooLong { .. } => bad_field("REQUEST_ID_TOO_LONG", "request_id"),
+            Self::TtlTooLong { field, .. } => bad_field("TTL_TOO_LONG", field),
+            Self::FalseInOneof { field } => bad_field("FALSE_IN_ONEOF", field),
+            Self::VersionZero => bad_field("VERSION_ZERO", "if_version"),
+            Self::UnknownEnum { field, .. } => bad_field("UNKNOWN_ENUM_VALUE", field),
+            Self::NoOp => bad_field("NO_OP", "op"),
+            Self::ItemDiffers { field, .. } => bad_field("ITEM_DIFFERS_FROM_BATCH", field),
+            Self::Invalid { field, .. } => bad_field("INVALID_VALUE", field),
+            Self::ValueTooLarge { .. } => kind(ResourceExhausted, "VALUE_TOO_LARGE"),
+            Self::BatchTooLong { .. } => kind(ResourceExhausted, "BATCH_TOO_LONG"),
+            Self::MessageTooLarge { .. } => kind(ResourceExhausted, "MESSAGE_TOO_LARGE"),
+            Self::AnswerTooLarge { .. } => kind(ResourceExhausted, "ANSWER_TOO_LARGE"),
+            Self::EntryTooLarge { .. } => kind(ResourceExhausted, "ENTRY_TOO_LARGE"),
+            Self::Overloaded { .. } => Kind { retry: true, ..kind(ResourceExhausted, "OVERLOADED") },
+            Self::NamespaceNotFound { .. } => kind(NotFound, "NAMESPACE_NOT_FOUND"),
+            Self::NotAnInteger => kind(FailedPrecondition, "NOT_AN_INTEGER"),
+            Self::CounterOverflow { .. } => kind(OutOfRange, "COUNTER_OVERFLOW"),
+            Self::Policy(UnknownPolicy::NotServed { .. }) => kind(Unimplemented, "POLICY_NOT_SERVED"),
+            Self::Policy(_) => bad_field("UNKNOWN_POLICY", "policy"),
+            Self::NotServed { .. } => kind(Unimplemented, "NOT_SERVED"),
+            Self::NoSuchMethod { .. } => kind(Unimplemented, "NO_SUCH_METHOD"),
+            Self::Compressed { .. } => kind(Unimplemented, "COMPRESSED"),
+            Self::DeadlineExceeded => kind(DeadlineExceeded, "DEADLINE_EXCEEDED"),
+            Self::NotReady { .. } => Kind { retry: true, ..kind(Unavailable, "NOT_READY") },
+        }
+    }
+
+    /// The gRPC code.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.kind().code
+    }
+
+    /// What stands in the way of an operation that the engine refused.
+    #[must_use]
+    pub fn refused(refusal: Refusal, delta: i128) -> Self {
+        match refusal {
+            Refusal::NotAnInteger => Self::NotAnInteger,
+            Refusal::CounterOverflow { current } => Self::CounterOverflow { current, delta },
+            Refusal::TooLarge { needs, limit } => Self::EntryTooLarge { needs, limit },
+        }
+    }
+
+    /// The status of an item, for messages that carry one.
+    #[must_use]
+    pub fn to_rpc_status(&self) -> google::rpc::Status {
+        let status = Status::from(self.clone());
+        google::rpc::Status::decode(status.details()).unwrap_or_else(|_| google::rpc::Status {
+            code: status.code() as i32,
+            message: status.message().to_owned(),
+            details: Vec::new(),
+        })
+    }
+
+    /// [`Self::to_rpc_status`] as bytes.
+    #[must_use]
+    pub fn to_rpc_status_bytes(&self) -> Bytes {
+        Bytes::copy_from_slice(Status::from(self.clone()).details())
+    }
+}
+
+impl From<CallError> for Status {
+    fn from(error: CallError) -> Self {
+        let kind = error.kind();
+        let message = error.to_string();
+        let mut details = ErrorDetails::with_error_info(kind.reason, DOMAIN, []);
+        if let Some(field) = kind.field {
+            details.add_bad_request_violation(field, message.clone());
+        }
+        if kind.retry {
+            details.set_retry_info(Some(RETRY_AFTER));
+        }
+        Self::with_error_details(kind.code, message, details)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_carries_reason_field_and_retry() {
+        let status = Status::from(CallError::KeyEmpty { field: "keys[3]".to_owned(), max: 4096 });
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let details = status.get_error_details();
+        assert_eq!(details.error_info().unwrap().reason, "KEY_EMPTY");
+        assert_eq!(details.bad_request().unwrap().field_violations[0].field, "keys[3]");
+        assert!(details.retry_info().is_none());
+        let overload = Status::from(CallError::Overloaded { limit: 1 }).get_error_details();
+        assert!(overload.retry_info().is_some());
+    }
+
+    #[test]
+    fn an_items_status_is_the_calls_status() {
+        let error = CallError::NotAnInteger;
+        let item = error.to_rpc_status();
+        assert_eq!((item.code, item.message), (Code::FailedPrecondition as i32, error.to_string()));
+        assert_eq!(item.details.len(), 1);
+        assert_eq!(google::rpc::Status::decode(error.to_rpc_status_bytes()).unwrap(), error.to_rpc_status());
+    }
+}

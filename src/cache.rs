@@ -1,0 +1,109 @@
+//! The composition that services talk to: the engine now; persistence and origins move in beside it later.
+//!
+//! A lookup asks the engine; what it does not have is a miss. Nothing here knows of gRPC.
+
+use std::time::Instant;
+
+use crate::clock::{Clock, Now, SystemClock};
+use crate::engine::{Change, Engine, EngineConfig, EntryView, MissReason, Op, Outcome, PolicyName, Stats};
+use crate::entry::{Limits, Ttl};
+
+/// A node's cache.
+#[derive(Debug)]
+pub struct Cache {
+    engine: Engine,
+    clock: SystemClock,
+    limits: Limits,
+}
+
+impl Cache {
+    /// An empty cache.
+    #[must_use]
+    pub fn new(engine: &EngineConfig, limits: Limits) -> Self {
+        let clock = SystemClock::new();
+        Self { engine: Engine::new(engine, clock.now()), clock, limits }
+    }
+
+    /// What it accepts.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The present moment on the cache's clock.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// The moment of an instant that was read already.
+    #[must_use]
+    pub fn at(&self, instant: Instant) -> Now {
+        self.clock.at(instant)
+    }
+
+    /// Does one operation.
+    pub fn apply(&self, op: &Op<'_>, now: Now) -> (Outcome, Change) {
+        self.engine.apply(op, now)
+    }
+
+    /// Reads an entry where it lies; see [`Engine::read`].
+    ///
+    /// # Errors
+    /// The reason of a miss.
+    #[inline]
+    pub fn read<R>(
+        &self,
+        key: &[u8],
+        touch: Option<Ttl>,
+        now: Now,
+        found: impl FnOnce(EntryView<'_>) -> R,
+    ) -> Result<R, MissReason> {
+        self.engine.read(key, touch, now, found).0
+    }
+
+    /// Does what has become due: expiry, policy hand-over, a lowered limit. Says how many steps it took.
+    pub fn advance(&self) -> usize {
+        self.engine.advance(self.now())
+    }
+
+    /// Counters and gauges of now.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.engine.stats()
+    }
+
+    /// Sets the counters to 0.
+    pub fn reset_stats(&self) {
+        self.engine.reset_stats();
+    }
+
+    /// The eviction policy.
+    #[must_use]
+    pub fn policy(&self) -> PolicyName {
+        self.engine.policy()
+    }
+
+    /// Exchanges the eviction policy; the one before.
+    pub fn set_policy(&self, policy: PolicyName) -> PolicyName {
+        self.engine.set_policy(policy)
+    }
+
+    /// Sets the limit on bytes and evicts down to it; the one before.
+    pub fn resize(&self, bytes_limit: u64) -> u64 {
+        let previous = self.stats().bytes_limit;
+        self.engine.resize(bytes_limit, self.now());
+        previous
+    }
+
+    /// Removes every entry; how many there were.
+    pub fn clear(&self) -> u64 {
+        self.engine.clear(self.now())
+    }
+
+    /// The number of the engine's shards.
+    #[must_use]
+    pub fn shard_count(&self) -> usize {
+        self.engine.shard_count()
+    }
+}

@@ -1,0 +1,257 @@
+//! The data plane as a tower service: a path is matched, a request's frames are gathered, the call is done and
+//! answered on the spot. What is not Cache's goes to the generated services beside it.
+//!
+//! Nothing is allocated for a unary call but its answer: no boxed future, no task, no copy of a request that came
+//! in one frame.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::{Method as HttpMethod, Request, Response, StatusCode, header};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tonic::service::Routes;
+use tower_service::Service;
+
+use super::body::{ResponseBody, Unary};
+use super::frame::{PREFIX, message_len};
+use super::pipeline::PipelineBody;
+use super::unary::{Method, call};
+use crate::api::CallError;
+use crate::cache::Cache;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The services of a data listener.
+#[derive(Debug, Clone)]
+pub struct DataService {
+    cache: Arc<Cache>,
+    /// Health and reflection.
+    others: Routes,
+}
+
+impl DataService {
+    /// Serves `cache`, and `others` beside it.
+    #[must_use]
+    pub fn new(cache: Arc<Cache>, others: Routes) -> Self {
+        Self { cache, others }
+    }
+}
+
+/// What a path asks for.
+enum Asked {
+    Unary(Method),
+    Pipeline,
+    /// In the contract, and not served yet.
+    Planned,
+    /// In Cache or Cluster, and not in the contract.
+    Unknown,
+    Other,
+}
+
+fn asked(path: &str) -> Asked {
+    let Some(method) = path.strip_prefix("/larder.v1.Cache/") else {
+        return match path.strip_prefix("/larder.v1.Cluster/") {
+            Some("GetRing" | "WatchRing" | "Forward" | "Fence") => Asked::Planned,
+            Some(_) => Asked::Unknown,
+            None => Asked::Other,
+        };
+    };
+    match method {
+        "Get" => Asked::Unary(Method::Get),
+        "Set" => Asked::Unary(Method::Set),
+        "BatchGet" => Asked::Unary(Method::BatchGet),
+        "Pipeline" => Asked::Pipeline,
+        "Delete" => Asked::Unary(Method::Delete),
+        "Increment" => Asked::Unary(Method::Increment),
+        "Decrement" => Asked::Unary(Method::Decrement),
+        "Touch" => Asked::Unary(Method::Touch),
+        "BatchSet" => Asked::Unary(Method::BatchSet),
+        "BatchDelete" => Asked::Unary(Method::BatchDelete),
+        "PutBlob" | "GetBlob" | "DeleteBlob" | "ListBlobs" | "Scan" | "Invalidate" | "Watch" => {
+            Asked::Planned
+        }
+        _ => Asked::Unknown,
+    }
+}
+
+impl<B> Service<Request<B>> for DataService
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = DataFuture<B>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> DataFuture<B> {
+        let asked = asked(request.uri().path());
+        if let Asked::Other = asked {
+            return DataFuture::Other { future: GeneratedFuture(Box::pin(self.others.call(request))) };
+        }
+        if let Some(response) = no_grpc(&request) {
+            return DataFuture::ready(response);
+        }
+        let path = || request.uri().path().trim_start_matches("/larder.v1.").replace('/', ".");
+        match asked {
+            Asked::Planned => DataFuture::failed(CallError::NotServed { what: path() }),
+            Asked::Pipeline => {
+                let body = PipelineBody::new(request.into_body(), Arc::clone(&self.cache));
+                DataFuture::ready(ResponseBody::stream(body))
+            }
+            Asked::Unary(method) => DataFuture::Unary {
+                method,
+                cache: Arc::clone(&self.cache),
+                body: request.into_body(),
+                message: Gathered::default(),
+            },
+            Asked::Unknown | Asked::Other => {
+                DataFuture::failed(CallError::NoSuchMethod { path: request.uri().path().to_owned() })
+            }
+        }
+    }
+}
+
+/// The answer to what is no gRPC call: a browser, a wrong content type.
+fn no_grpc<B>(request: &Request<B>) -> Option<Response<ResponseBody>> {
+    let content_type = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    let status = match (request.method(), content_type) {
+        (&HttpMethod::POST, b"application/grpc" | b"application/grpc+proto") => return None,
+        (&HttpMethod::POST, other) if other.starts_with(b"application/grpc;") => return None,
+        (&HttpMethod::POST, _) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        _ => StatusCode::METHOD_NOT_ALLOWED,
+    };
+    let mut response = Response::new(ResponseBody::default());
+    *response.status_mut() = status;
+    Some(response)
+}
+
+pin_project! {
+    /// A call on a data listener.
+    #[project = DataProjection]
+    #[derive(Debug)]
+    #[expect(missing_docs, reason = "the states of a future")]
+    pub enum DataFuture<B> {
+        Ready { response: Option<Response<ResponseBody>> },
+        Unary {
+            method: Method,
+            cache: Arc<Cache>,
+            #[pin]
+            body: B,
+            message: Gathered,
+        },
+        Other { future: GeneratedFuture },
+    }
+}
+
+/// A generated service's call. Boxed: nothing of it is hot.
+pub struct GeneratedFuture(BoxFuture);
+
+type BoxFuture = Pin<Box<dyn Future<Output = Result<Response<tonic::body::Body>, Infallible>> + Send>>;
+
+impl std::fmt::Debug for GeneratedFuture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GeneratedFuture")
+    }
+}
+
+impl<B> DataFuture<B> {
+    fn ready(response: Response<ResponseBody>) -> Self {
+        Self::Ready { response: Some(response) }
+    }
+
+    fn failed(error: CallError) -> Self {
+        Self::ready(ResponseBody::error(error))
+    }
+}
+
+impl<B> Future for DataFuture<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Output = Result<Response<ResponseBody>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            DataProjection::Ready { response } => {
+                Poll::Ready(Ok(response.take().expect("a future is not polled after it is ready")))
+            }
+            DataProjection::Other { future } => future.0.as_mut().poll(cx).map_ok(ResponseBody::generated),
+            DataProjection::Unary { method, cache, mut body, message } => {
+                let max = cache.limits().message_in_bytes_max;
+                let gathered = loop {
+                    match ready!(body.as_mut().poll_frame(cx)) {
+                        None => break message.whole(max),
+                        Some(Ok(frame)) => {
+                            let Ok(data) = frame.into_data() else { continue };
+                            if let Err(error) = message.push(data, max) {
+                                break Err(error);
+                            }
+                            if body.is_end_stream() {
+                                break message.whole(max);
+                            }
+                        }
+                        // The client has gone; nobody reads the answer.
+                        Some(Err(_)) => break Err(CallError::Frame { what: "the request broke off" }),
+                    }
+                };
+                let done: Result<Unary, CallError> =
+                    gathered.and_then(|frame| call(*method, cache, cache.now(), &frame[PREFIX..]));
+                Poll::Ready(Ok(done.map_or_else(ResponseBody::error, ResponseBody::unary)))
+            }
+        }
+    }
+}
+
+/// The frames of a unary request so far.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    /// The only frame, as it came; most requests have one.
+    first: Bytes,
+    /// All frames, once there is a second.
+    all: BytesMut,
+}
+
+impl Gathered {
+    fn push(&mut self, data: Bytes, max: usize) -> Result<(), CallError> {
+        if self.first.is_empty() && self.all.is_empty() {
+            self.first = data;
+        } else {
+            if self.all.is_empty() {
+                self.all.extend_from_slice(&std::mem::take(&mut self.first));
+            }
+            self.all.extend_from_slice(&data);
+        }
+        // A message that is too long is refused as soon as its prefix is here, not when it has been read.
+        let bytes = self.bytes().len();
+        match message_len(self.bytes(), max)? {
+            Some(len) if bytes > PREFIX + len => {
+                Err(CallError::Frame { what: "a unary request has one message, and something follows it" })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        if self.all.is_empty() { &self.first } else { &self.all }
+    }
+
+    /// The frame of the whole message.
+    fn whole(&mut self, max: usize) -> Result<Bytes, CallError> {
+        let frame =
+            if self.all.is_empty() { std::mem::take(&mut self.first) } else { self.all.split().freeze() };
+        match message_len(&frame, max)? {
+            Some(len) if frame.len() == PREFIX + len => Ok(frame),
+            _ => Err(CallError::Frame { what: "the request ends before its message does" }),
+        }
+    }
+}

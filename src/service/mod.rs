@@ -1,0 +1,14 @@
+//! gRPC in front of the cache: one room for the data plane, which is hand-written for speed, one for Admin, which
+//! is generated.
+//!
+//! A data request is read where it lies, done under its shard's lock and answered from there into the buffer that
+//! is sent. Nothing here knows of sockets, time-outs or metrics: those are layers around it.
+
+mod body;
+mod data;
+mod frame;
+mod pipeline;
+mod unary;
+
+pub use body::ResponseBody;
+pub use data::{DataFuture, DataService};

@@ -1,0 +1,274 @@
+//! Cache.Pipeline: many commands a message, answered in order.
+//!
+//! The response's body *is* the loop: asked for a frame, it reads request messages and does their commands until
+//! replies are worth sending. It is asked only while the peer's flow-control window has room, so a client that
+//! writes without reading is stopped by flow control, and what the stream holds is bounded by one request message
+//! and [`REPLIES_BYTES`] of replies (plus one value). Commands in memory are done as they are read, so a Cancel
+//! finds its command answered already; it has no reply of its own.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http_body::{Body, Frame};
+use tonic::Status;
+
+use super::body::{error_trailers, ok_trailers};
+use super::frame::{PREFIX, finish, message_len};
+use super::unary::{put_delete, put_increment, put_set, put_touch};
+use crate::api::convert::{self, Direction};
+use crate::api::encode::{self, HitMessage};
+use crate::api::wire::{CommandView, DeleteView, Field, GetView, Reader, SetView, TouchView, op};
+use crate::api::{CallError, Malformed};
+use crate::cache::Cache;
+use crate::clock::{Now, monotonic};
+
+/// Replies are sent when this many bytes of them are ready, or when no request is.
+const REPLIES_BYTES: usize = 256 << 10;
+/// The clock is read again after so many commands.
+const COMMANDS_PER_CLOCK: usize = 64;
+/// PipelineReply's field for an error.
+const REPLY_ERROR: u32 = 9;
+
+/// A Pipeline stream: the request's body in, replies out.
+pub(super) struct PipelineBody<B> {
+    incoming: Pin<Box<B>>,
+    cache: Arc<Cache>,
+    /// The end of the last frame that is no whole message yet.
+    partial: BytesMut,
+    /// The message that is being worked on.
+    message: Option<Message>,
+    /// The client has sent its last.
+    half_closed: bool,
+    ended: Option<Ended>,
+    done: bool,
+    /// How many bytes of replies the last frame had.
+    replies_before: usize,
+}
+
+struct Message {
+    rest: Bytes,
+    arrived: Instant,
+}
+
+impl<B> PipelineBody<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    pub(super) fn new(incoming: B, cache: Arc<Cache>) -> Self {
+        Self {
+            incoming: Box::pin(incoming),
+            cache,
+            partial: BytesMut::new(),
+            message: None,
+            half_closed: false,
+            ended: None,
+            done: false,
+            replies_before: 0,
+        }
+    }
+
+    /// Does what is ready, until there are replies enough; whether the stream has to wait for the client then.
+    fn work(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Result<Poll<()>, Ended> {
+        while out.len() < REPLIES_BYTES {
+            if let Some(mut message) = self.message.take() {
+                let at = out.len();
+                out.resize(at + PREFIX, 0);
+                let done = run(&self.cache, &mut message, out);
+                if out.len() == at + PREFIX {
+                    out.truncate(at);
+                } else {
+                    finish(out, at);
+                }
+                done?;
+                if !message.rest.is_empty() {
+                    self.message = Some(message);
+                }
+            } else if let Some(rest) = self.split_message()? {
+                self.message = Some(Message { rest, arrived: monotonic() });
+            } else if self.half_closed {
+                return Err(if self.partial.is_empty() {
+                    Ended::Whole
+                } else {
+                    Ended::at("it ends inside a frame")
+                });
+            } else if self.read(cx)?.is_pending() {
+                return Ok(Poll::Pending);
+            }
+        }
+        Ok(Poll::Ready(()))
+    }
+
+    /// Reads what the client sends next.
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Ended> {
+        match self.incoming.as_mut().poll_frame(cx) {
+            Poll::Pending => return Ok(Poll::Pending),
+            Poll::Ready(None) => self.half_closed = true,
+            Poll::Ready(Some(Err(error))) => return Err(Ended::Broken(error.into())),
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Ok(data) = frame.into_data() {
+                    self.partial.extend_from_slice(&data);
+                }
+            }
+        }
+        Ok(Poll::Ready(()))
+    }
+
+    /// Takes the next whole message off what was read.
+    fn split_message(&mut self) -> Result<Option<Bytes>, Ended> {
+        let max = self.cache.limits().message_in_bytes_max;
+        let Some(len) = message_len(&self.partial, max)? else { return Ok(None) };
+        if self.partial.len() < PREFIX + len {
+            return Ok(None);
+        }
+        self.partial.advance(PREFIX);
+        Ok(Some(self.partial.split_to(len).freeze()))
+    }
+}
+
+/// Why no more requests are worked on.
+enum Ended {
+    /// The client has sent all, and all is done.
+    Whole,
+    /// The client sent what cannot be worked on.
+    Failed(CallError),
+    /// The client or the connection is gone.
+    Broken(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Ended {
+    fn at(what: &'static str) -> Self {
+        Self::Failed(CallError::Frame { what })
+    }
+}
+
+impl<E: Into<CallError>> From<E> for Ended {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl<B> Body for PipelineBody<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.done {
+            return Poll::Ready(None);
+        }
+        if self.ended.is_none() {
+            let mut out = Vec::with_capacity(self.replies_before);
+            if let Err(ended) = self.work(cx, &mut out) {
+                self.ended = Some(ended);
+            } else if out.is_empty() {
+                return Poll::Pending;
+            }
+            if !out.is_empty() {
+                self.replies_before = out.len();
+                return Poll::Ready(Some(Ok(Frame::data(out.into()))));
+            }
+        }
+        self.done = true;
+        Poll::Ready(Some(match self.ended.take() {
+            Some(Ended::Broken(error)) => Err(Status::cancelled(error.to_string())),
+            Some(Ended::Failed(error)) => Ok(Frame::trailers(error_trailers(error))),
+            Some(Ended::Whole) | None => Ok(Frame::trailers(ok_trailers())),
+        }))
+    }
+}
+
+/// Does a message's commands until they are done or there are replies enough; the rest stays in the message.
+fn run(cache: &Cache, message: &mut Message, out: &mut Vec<u8>) -> Result<(), CallError> {
+    let bytes = message.rest.clone();
+    let mut reader = Reader::new(&bytes);
+    let mut now = cache.now();
+    let mut done = 0;
+    while let Some((number, field)) = reader.next()? {
+        match (number, field) {
+            (1, Field::Fixed64(0)) => {}
+            (1, Field::Fixed64(_)) => return Err(CallError::NotServed { what: "ring_epoch".to_owned() }),
+            (2, Field::Bytes(command)) => {
+                let command = CommandView::read(command)?;
+                if done > 0 && done % COMMANDS_PER_CLOCK == 0 {
+                    now = cache.now();
+                }
+                done += 1;
+                answer(cache, now, &command, message.arrived, out);
+                if out.len() >= REPLIES_BYTES {
+                    break;
+                }
+            }
+            (field @ (1 | 2), _) => return Err(Malformed::WireType { field }.into()),
+            _ => {}
+        }
+    }
+    message.rest.advance(bytes.len() - reader.remaining());
+    Ok(())
+}
+
+/// Does one command and puts its reply.
+fn answer(cache: &Cache, now: Now, command: &CommandView<'_>, arrived: Instant, out: &mut Vec<u8>) {
+    let at = out.len();
+    let late = command.timeout_ms > 0
+        && monotonic().saturating_duration_since(arrived) > Duration::from_millis(command.timeout_ms.into());
+    let done = match command.op {
+        _ if late => Err(CallError::DeadlineExceeded),
+        None => Err(CallError::NoOp),
+        Some((op::CANCEL, _)) => return,
+        Some((op::GET, message)) => put_get(cache, now, command.id, message, out),
+        Some((number, message)) => put_other(cache, now, command.id, number, message, out),
+    };
+    if let Err(error) = done {
+        out.truncate(at);
+        let status = error.to_rpc_status_bytes();
+        encode::put_reply_head(out, command.id, REPLY_ERROR, status.len());
+        out.extend_from_slice(&status);
+    }
+}
+
+fn put_get(cache: &Cache, now: Now, id: u64, message: &[u8], out: &mut Vec<u8>) -> Result<(), CallError> {
+    let view = GetView::read(message)?;
+    let get = convert::get(&view, cache.limits())?;
+    let read = cache.read(get.key, get.touch, now, |entry| {
+        let hit = HitMessage::new(&entry, get.metadata_only);
+        encode::put_reply_head(out, id, op::GET - 1, hit.len());
+        hit.write(out);
+    });
+    if let Err(reason) = read {
+        encode::put_reply_head(out, id, op::GET - 1, encode::MISS_LEN);
+        encode::put_miss(out, reason);
+    }
+    Ok(())
+}
+
+fn put_other(
+    cache: &Cache,
+    now: Now,
+    id: u64,
+    number: u32,
+    message: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), CallError> {
+    // None of these answers is longer than 32 bytes.
+    let mut result = Vec::with_capacity(32);
+    match number {
+        op::SET => put_set(cache, now, &SetView::read(message)?, &mut result)?,
+        op::DELETE => put_delete(cache, now, &DeleteView::read(message)?, &mut result)?,
+        op::TOUCH => put_touch(cache, now, &TouchView::read(message)?, &mut result)?,
+        op::INCREMENT => put_increment(cache, now, message, Direction::Up, &mut result)?,
+        _ => put_increment(cache, now, message, Direction::Down, &mut result)?,
+    }
+    encode::put_reply_head(out, id, number - 1, result.len());
+    out.extend_from_slice(&result);
+    Ok(())
+}

@@ -1,0 +1,233 @@
+//! The unary methods of Cache: a request's message in, a response's framed message out.
+
+use bytes::Bytes;
+
+use super::body::Unary;
+use super::frame::{PREFIX, finish, put_prefix};
+use crate::api::CallError;
+use crate::api::convert::{self, Direction};
+use crate::api::encode::{self, HitMessage};
+use crate::api::wire::{BatchView, DeleteView, GetView, IncrementView, SetView, TouchView};
+use crate::cache::Cache;
+use crate::clock::Now;
+use crate::engine::{Op, Outcome, ValueView};
+
+/// The unary methods that are served here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method {
+    Get,
+    Set,
+    Delete,
+    Increment,
+    Decrement,
+    Touch,
+    BatchGet,
+    BatchSet,
+    BatchDelete,
+}
+
+/// Does a call.
+pub(super) fn call(method: Method, cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
+    match method {
+        Method::Get => get(cache, now, message),
+        Method::BatchGet => batch_get(cache, now, message),
+        Method::BatchSet => batch_set(cache, now, message),
+        Method::BatchDelete => batch_delete(cache, now, message),
+        single => {
+            let mut out = vec![0; PREFIX];
+            match single {
+                Method::Set => put_set(cache, now, &SetView::read(message)?, &mut out)?,
+                Method::Delete => put_delete(cache, now, &DeleteView::read(message)?, &mut out)?,
+                Method::Touch => put_touch(cache, now, &TouchView::read(message)?, &mut out)?,
+                Method::Increment => put_increment(cache, now, message, Direction::Up, &mut out)?,
+                _ => put_increment(cache, now, message, Direction::Down, &mut out)?,
+            }
+            finish(&mut out, 0);
+            Ok(out.into())
+        }
+    }
+}
+
+fn get(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
+    let view = GetView::read(message)?;
+    let get = convert::get(&view, cache.limits())?;
+    let read = cache.read(get.key, get.touch, now, |entry| {
+        let hit = HitMessage::new(&entry, get.metadata_only);
+        let mut out = Vec::with_capacity(PREFIX + hit.len());
+        put_prefix(&mut out, hit.len());
+        match entry.value {
+            // A large value is sent from where it lies; the lock is held for a reference only.
+            ValueView::Shared(value) if !get.metadata_only => {
+                let mut tail = Vec::with_capacity(hit.len() - value.len());
+                hit.write_head(&mut out);
+                hit.write_tail(&mut tail);
+                Unary::around(out, Bytes::clone(value), tail)
+            }
+            _ => {
+                hit.write(&mut out);
+                out.into()
+            }
+        }
+    });
+    Ok(read.unwrap_or_else(|reason| {
+        let mut out = Vec::with_capacity(PREFIX + encode::MISS_LEN);
+        put_prefix(&mut out, encode::MISS_LEN);
+        encode::put_miss(&mut out, reason);
+        out.into()
+    }))
+}
+
+fn batch_get(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
+    let view = BatchView::read(message)?;
+    let limits = cache.limits();
+    convert::batch(view.namespace, 0, view.items, limits)?;
+    for (index, key) in view.iter().enumerate() {
+        convert::key(key, limits, || format!("keys[{index}]"))?;
+    }
+    let max = limits.message_out_bytes_max;
+    let mut out = Vec::with_capacity(PREFIX + 16 * view.items);
+    out.resize(PREFIX, 0);
+    for (index, key) in view.iter().enumerate() {
+        let read = cache.read(key, None, now, |entry| {
+            let hit = HitMessage::new(&entry, false);
+            let field = encode::field_len(hit.len());
+            if out.len() + field > max + PREFIX {
+                return false;
+            }
+            if index == 0 {
+                // The others are likely to be as large as the first.
+                out.reserve((field * view.items).min(max));
+            }
+            encode::put_head(&mut out, 1, hit.len());
+            hit.write(&mut out);
+            true
+        });
+        match read {
+            Ok(true) => {}
+            Ok(false) => return Err(CallError::AnswerTooLarge { index, keys: view.items, max }),
+            Err(reason) => {
+                encode::put_head(&mut out, 1, encode::MISS_LEN);
+                encode::put_miss(&mut out, reason);
+            }
+        }
+    }
+    finish(&mut out, 0);
+    Ok(out.into())
+}
+
+/// Puts the SetResponse of a Set.
+pub(super) fn put_set(
+    cache: &Cache,
+    now: Now,
+    view: &SetView<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), CallError> {
+    let set = convert::set(view, cache.limits(), now.unix_ms())?;
+    match cache.apply(&Op::Set(set), now).0 {
+        Outcome::Stored(version) => encode::put_stored(out, version.0),
+        Outcome::NotStored(current) => encode::put_not_stored(out, current.0),
+        other => return Err(unexpected(&other, 0)),
+    }
+    Ok(())
+}
+
+/// Puts the DeleteResponse of a Delete.
+pub(super) fn put_delete(
+    cache: &Cache,
+    now: Now,
+    view: &DeleteView<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), CallError> {
+    match cache.apply(&convert::delete(view, cache.limits())?, now).0 {
+        Outcome::Deleted(deleted) => encode::put_deleted(out, deleted, 0),
+        Outcome::NotDeleted(current) => encode::put_deleted(out, false, current.0),
+        other => return Err(unexpected(&other, 0)),
+    }
+    Ok(())
+}
+
+/// Puts the IncrementResponse or DecrementResponse of an Increment or Decrement.
+pub(super) fn put_increment(
+    cache: &Cache,
+    now: Now,
+    message: &[u8],
+    direction: Direction,
+    out: &mut Vec<u8>,
+) -> Result<(), CallError> {
+    let view = IncrementView::read(message)?;
+    let increment = convert::increment(&view, direction, cache.limits())?;
+    match cache.apply(&Op::Increment(increment), now).0 {
+        Outcome::Counted { value, version } => encode::put_counted(out, value, version.0),
+        other => return Err(unexpected(&other, increment.delta)),
+    }
+    Ok(())
+}
+
+/// Puts the TouchResponse of a Touch.
+pub(super) fn put_touch(
+    cache: &Cache,
+    now: Now,
+    view: &TouchView<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), CallError> {
+    match cache.apply(&convert::touch(view, cache.limits())?, now).0 {
+        Outcome::Touched(found) => encode::put_touched(out, found),
+        other => return Err(unexpected(&other, 0)),
+    }
+    Ok(())
+}
+
+fn unexpected(outcome: &Outcome, delta: i128) -> CallError {
+    match outcome {
+        Outcome::Refused(refusal) => CallError::refused(*refusal, delta),
+        other => unreachable!("no operation of this kind comes to {other:?}"),
+    }
+}
+
+fn batch_set(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
+    let view = BatchView::read(message)?;
+    convert::batch(view.namespace, view.durability, view.items, cache.limits())?;
+    // Every item is read before the first is done: a malformed batch changes nothing.
+    for item in view.iter() {
+        SetView::read(item)?;
+    }
+    let mut out = Vec::with_capacity(PREFIX + 16 * view.items);
+    out.resize(PREFIX, 0);
+    let mut response = Vec::with_capacity(16);
+    for item in view.iter() {
+        let item = SetView::read(item)?;
+        response.clear();
+        let done = convert::batch_item(&item, view.namespace, view.durability)
+            .and_then(|()| put_set(cache, now, &item, &mut response));
+        let (field, body) = match done {
+            Ok(()) => (1, Bytes::new()),
+            Err(error) => (2, error.to_rpc_status_bytes()),
+        };
+        let body: &[u8] = if field == 1 { &response } else { &body };
+        encode::put_head(&mut out, 1, encode::field_len(body.len()));
+        encode::put_head(&mut out, field, body.len());
+        out.extend_from_slice(body);
+    }
+    finish(&mut out, 0);
+    Ok(out.into())
+}
+
+fn batch_delete(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
+    let view = BatchView::read(message)?;
+    let limits = cache.limits();
+    convert::batch(view.namespace, view.durability, view.items, limits)?;
+    for (index, key) in view.iter().enumerate() {
+        convert::key(key, limits, || format!("keys[{index}]"))?;
+    }
+    let deleted: Vec<bool> = view
+        .iter()
+        .map(|key| {
+            let (outcome, _) = cache.apply(&Op::Delete { key, if_version: None }, now);
+            outcome == Outcome::Deleted(true)
+        })
+        .collect();
+    let mut out = vec![0; PREFIX];
+    encode::put_batch_deleted(&mut out, &deleted);
+    finish(&mut out, 0);
+    Ok(out.into())
+}
