@@ -4,3 +4,4 @@ pub mod api;
 pub mod clock;
 pub mod engine;
 pub mod entry;
+pub mod server;
