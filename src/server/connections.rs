@@ -65,6 +65,12 @@ impl Connections {
     }
 }
 
+impl Default for Connections {
+    fn default() -> Self {
+        Self::new(Self::LIMIT_DEFAULT)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Counters {
     accepted: AtomicU64,
