@@ -5,4 +5,5 @@ pub mod cache;
 pub mod clock;
 pub mod engine;
 pub mod entry;
+pub mod server;
 pub mod service;

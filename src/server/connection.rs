@@ -1,0 +1,221 @@
+//! One connection: its opening, HTTP/2 with every limit set, its end.
+//!
+//! hyper is used directly because tonic's server leaves hyper's own limits off (streams, resets), waits for ever
+//! for a peer that says nothing, and cuts connections without a GOAWAY. What answers the requests is any tower
+//! service; a connection ends
+//! - when its peer goes, or does not answer a keepalive ping,
+//! - when its opening takes longer than [`ConnectionConfig::first_byte_timeout`],
+//! - when its listener finishes: GOAWAY, then the end of the calls that run,
+//! - when its listener is cut: at once.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::Router;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+use tower::util::Oneshot;
+use tower::{Service, ServiceExt};
+use tracing::debug;
+
+use super::executor::StreamExecutor;
+use super::listen::Peer;
+use super::opening::{Opening, decline_http1, read_opening};
+use super::phase::{Phase, PhaseSignal};
+
+/// What every connection is held to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionConfig {
+    /// How long a peer may take to begin to speak HTTP/2 (or, on the HTTP listener, to send a request's head).
+    pub first_byte_timeout: Duration,
+    /// Calls at once on one connection. Also how many of them a peer may reset before the node has looked at
+    /// them, and how many stream errors a connection may cause, before it is told to go away.
+    pub streams_max: u32,
+    /// How long a connection is silent before the node asks whether its peer is there.
+    pub keepalive_interval: Duration,
+    /// How long the peer may take to answer that.
+    pub keepalive_timeout: Duration,
+}
+
+impl Default for ConnectionConfig {
+    /// 5 s to begin, 256 calls at once, a ping after 20 s, 10 s to answer it.
+    fn default() -> Self {
+        Self {
+            first_byte_timeout: Duration::from_secs(5),
+            streams_max: 256,
+            keepalive_interval: Duration::from_secs(20),
+            keepalive_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl ConnectionConfig {
+    /// HTTP/2 as this node speaks it.
+    pub(crate) fn http2(&self) -> http2::Builder<StreamExecutor> {
+        let mut http2 = http2::Builder::new(StreamExecutor::default());
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(self.streams_max)
+            // A client that is well resets at most what it may have open, when all its calls time out at once.
+            .max_pending_accept_reset_streams(self.streams_max as usize)
+            .max_local_error_reset_streams(self.streams_max as usize)
+            .max_header_list_size(HEADER_LIST_BYTES_MAX)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES_MAX)
+            .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
+            .keep_alive_interval(self.keepalive_interval)
+            .keep_alive_timeout(self.keepalive_timeout)
+            // gRPC has no use for it.
+            .auto_date_header(false);
+        http2
+    }
+
+    /// HTTP/1.1 for probes and scrapers.
+    pub(crate) fn http1(&self) -> http1::Builder {
+        let mut http1 = http1::Builder::new();
+        http1.timer(TokioTimer::new()).header_read_timeout(self.first_byte_timeout);
+        http1
+    }
+}
+
+/// A tower service that a listener can serve: it is cloned for each call.
+pub trait GrpcService:
+    Service<
+        Request<Incoming>,
+        Response = Response<<Self as GrpcService>::Body>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+{
+    /// What its responses carry.
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static;
+}
+
+impl<S, B> GrpcService for S
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send + 'static>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+{
+    type Body = B;
+}
+
+/// Serves gRPC on a connection until it ends.
+pub(crate) async fn serve_grpc<I, S>(
+    io: I,
+    peer: Peer,
+    mut phase: PhaseSignal,
+    service: S,
+    http2: http2::Builder<StreamExecutor>,
+    first_byte_timeout: Duration,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: GrpcService,
+{
+    let opening = tokio::select! {
+        // Nothing has begun that could be finished.
+        _ = phase.left_open() => return,
+        opening = timeout(first_byte_timeout, read_opening(io)) => opening,
+    };
+    let io = match opening {
+        Ok(Ok(Opening::Http2(io))) => io,
+        Ok(Ok(Opening::Http1(io))) => {
+            debug!(%peer, "HTTP/1 on a gRPC port");
+            let _ = timeout(first_byte_timeout, decline_http1(io)).await;
+            return;
+        }
+        Ok(Ok(Opening::Foreign)) => return debug!(%peer, "neither HTTP/2 nor HTTP/1: closed (TLS?)"),
+        Ok(Ok(Opening::Left)) => return,
+        Ok(Err(error)) => return debug!(%peer, %error, "connection lost before it began"),
+        Err(_) => return debug!(%peer, "no HTTP/2 opening in time: closed"),
+    };
+    let connection = pin!(http2.serve_connection(TokioIo::new(io), PerCall(service)));
+    if let Err(error) = run(connection, phase, http2::Connection::graceful_shutdown).await {
+        debug!(%peer, error = &error as &dyn Error, "connection ended with an error");
+    }
+}
+
+/// Serves plain HTTP on a connection until it ends.
+pub(crate) async fn serve_http<I>(
+    io: I,
+    peer: Peer,
+    phase: PhaseSignal,
+    router: Router,
+    http1: http1::Builder,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connection = pin!(http1.serve_connection(TokioIo::new(io), PerCall(router)));
+    if let Err(error) = run(connection, phase, http1::Connection::graceful_shutdown).await {
+        debug!(%peer, error = &error as &dyn Error, "HTTP connection ended with an error");
+    }
+}
+
+/// Runs a connection of hyper's until it ends or is cut; `finish` makes it end when its calls have.
+async fn run<C>(
+    mut connection: Pin<&mut C>,
+    mut phase: PhaseSignal,
+    finish: fn(Pin<&mut C>),
+) -> hyper::Result<()>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    poll_fn(|context| {
+        loop {
+            if let Poll::Ready(ended) = connection.as_mut().poll(context) {
+                return Poll::Ready(ended);
+            }
+            match phase.poll_next(context) {
+                Poll::Ready(Phase::Cut) => return Poll::Ready(Ok(())),
+                Poll::Ready(Phase::Finishing) => finish(connection.as_mut()),
+                Poll::Ready(Phase::Open) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await
+}
+
+/// A tower service as hyper calls one: a clone for each call, made ready first.
+#[derive(Debug, Clone)]
+struct PerCall<S>(S);
+
+impl<S> hyper::service::Service<Request<Incoming>> for PerCall<S>
+where
+    S: Service<Request<Incoming>> + Clone,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Oneshot<S, Request<Incoming>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.0.clone().oneshot(request)
+    }
+}
+
+const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
+const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// More than one stream's, so that one large request does not stop the small ones beside it.
+const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+const FRAME_BYTES_MAX: u32 = 16 * 1024;
+
+/// Of each stream: what a peer that does not read makes the node hold beyond the message being sent.
+const SEND_BUFFER_BYTES_MAX: usize = 256 * 1024;

@@ -1,0 +1,76 @@
+//! The listeners of a node: a bound address, a service, and the connection limits, put together.
+
+use std::fmt;
+
+use axum::Router;
+use tokio::runtime::Handle;
+
+use super::accept::Listening;
+use super::connection::{ConnectionConfig, GrpcService, serve_grpc, serve_http};
+use super::connections::Connections;
+use super::listen::Bound;
+
+/// What a listener is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Keys.
+    Data,
+    /// The Admin service.
+    Admin,
+    /// Health over gRPC.
+    Health,
+    /// /livez, /readyz and /metrics.
+    Http,
+}
+
+impl Role {
+    /// The flag that sets its address.
+    #[must_use]
+    pub fn flag(self) -> &'static str {
+        match self {
+            Self::Data => "--listen",
+            Self::Admin => "--admin",
+            Self::Health => "--health",
+            Self::Http => "--http",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Data => "data",
+            Self::Admin => "admin",
+            Self::Health => "health",
+            Self::Http => "HTTP",
+        })
+    }
+}
+
+/// Serves gRPC on a listener.
+pub(crate) fn serve_grpc_on<S: GrpcService>(
+    runtime: &Handle,
+    bound: Bound,
+    service: S,
+    connections: Connections,
+    config: &ConnectionConfig,
+) -> Listening {
+    let (http2, first_byte_timeout) = (config.http2(), config.first_byte_timeout);
+    Listening::start(runtime, bound.address, bound.incoming, connections, move |socket, peer, phase| {
+        serve_grpc(socket, peer, phase, service.clone(), http2.clone(), first_byte_timeout)
+    })
+}
+
+/// Serves plain HTTP on a listener.
+pub(crate) fn serve_http_on(
+    runtime: &Handle,
+    bound: Bound,
+    router: Router,
+    connections: Connections,
+    config: &ConnectionConfig,
+) -> Listening {
+    let http1 = config.http1();
+    Listening::start(runtime, bound.address, bound.incoming, connections, move |socket, peer, phase| {
+        serve_http(socket, peer, phase, router.clone(), http1.clone())
+    })
+}

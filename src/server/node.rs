@@ -1,0 +1,293 @@
+//! A node: its listeners, opened, run and drained as its [`Lifecycle`] says.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::connection::{ConnectionConfig, GrpcService};
+use super::connections::Connections;
+use super::course::{Course, DataPlane, Signals};
+use super::health_thread::HealthThread;
+use super::lifecycle::{DRAIN_DEADLINE_DEFAULT, Lifecycle, SpawnError};
+use super::listen::{Address, Bound, ListenError, bind};
+use super::listener::{Role, serve_grpc_on, serve_http_on};
+
+/// Where a node listens and how it behaves there.
+///
+/// # Defaults
+///
+/// Loopback: data 7400, admin 7401, health 7402, HTTP 7403; no lame duck; 8 s to drain; not in standby; nothing
+/// but loopback allowed for data and admin; signals left alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// The data listeners, opened by spawn.
+    pub data: Vec<Address>,
+    /// The admin listener.
+    pub admin: Address,
+    /// The health listener.
+    pub health: Address,
+    /// The HTTP listener.
+    pub http: Address,
+    /// What each connection is held to.
+    pub connection: ConnectionConfig,
+    /// How long a draining node goes on as before, so that clients and load balancers notice that it leaves.
+    pub lame_duck: Duration,
+    /// How long a drain takes at most, the lame duck included, where nobody says otherwise.
+    pub drain_deadline: Duration,
+    /// Wait for spawn instead of serving at once.
+    pub standby: bool,
+    /// Let data and admin be reached from other machines although nothing is encrypted and nobody is asked who
+    /// they are.
+    pub insecure: bool,
+    /// Drain at the first SIGTERM or SIGINT of the process and give up at the second.
+    pub signals: bool,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        let at = |port| Address::tcp("127.0.0.1", port);
+        Self {
+            data: vec![at(7400)],
+            admin: at(7401),
+            health: at(7402),
+            http: at(7403),
+            connection: ConnectionConfig::default(),
+            lame_duck: Duration::ZERO,
+            drain_deadline: DRAIN_DEADLINE_DEFAULT,
+            standby: false,
+            insecure: false,
+            signals: false,
+        }
+    }
+}
+
+impl NodeConfig {
+    /// Refuses a data or admin listener that others could reach.
+    async fn check_exposure(&self) -> Result<(), StartError> {
+        if self.insecure {
+            return Ok(());
+        }
+        let data = self.data.iter().map(|address| (Role::Data, address));
+        for (role, address) in data.chain([(Role::Admin, &self.admin)]) {
+            if !address.is_private().await.map_err(|source| StartError::Listen { role, source })? {
+                return Err(StartError::Exposed { role, address: address.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What answers on a node's listeners.
+#[derive(Debug, Clone)]
+pub struct Services<D, A, H> {
+    /// On the data listeners.
+    pub data: D,
+    /// On the admin listener.
+    pub admin: A,
+    /// On the health listener, run on the health thread.
+    pub health: H,
+    /// On the HTTP listener, run on the health thread: it must not block.
+    pub http: Router,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A listener would be open to other machines.
+    #[error(
+        "the {role} listener ({}) at {address} could be reached from other machines without encryption or authentication: use a loopback address, or allow that with --insecure",
+        role.flag()
+    )]
+    Exposed {
+        /// Which listener.
+        role: Role,
+        /// Where.
+        address: Address,
+    },
+    /// A listener cannot be opened.
+    #[error("the {role} listener ({}): {source}", role.flag())]
+    Listen {
+        /// Which listener.
+        role: Role,
+        /// Why not.
+        #[source]
+        source: ListenError,
+    },
+    /// There is nothing to serve data on.
+    #[error("no data listener is configured: give --listen at least once")]
+    NoDataListener,
+    /// The node was told to leave while it started.
+    #[error(transparent)]
+    Spawn(SpawnError),
+    /// The lifecycle is another node's.
+    #[error("this lifecycle belongs to another node: each node needs one of its own")]
+    LifecycleTaken,
+    /// The operating system gave no thread or no descriptors.
+    #[error("cannot start the health thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// How a node came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// It drained.
+    Drained,
+    /// A second signal cut that short: exit now.
+    Forced,
+}
+
+/// A node that runs. Dropping it ends it at once: connections are cut and the health thread ends.
+#[derive(Debug)]
+pub struct Node {
+    lifecycle: Lifecycle,
+    data: Arc<OnceLock<Vec<Address>>>,
+    admin: Address,
+    health: Address,
+    http: Address,
+    stopped: watch::Receiver<Option<Stop>>,
+    _thread: HealthThread,
+}
+
+impl Node {
+    /// Opens the listeners; data and admin are served by the runtime that this is called in. Returns when the
+    /// node serves, or in standby when it can be told to.
+    ///
+    /// `lifecycle` must be new. `connections` counts those of the data listeners; each other listener has a
+    /// count of its own with the same limit, so that clients of one cannot lock out another's.
+    ///
+    /// # Errors
+    ///
+    /// A [`StartError`]; then nothing is left open.
+    pub async fn start<D, A, H>(
+        config: NodeConfig,
+        lifecycle: Lifecycle,
+        connections: Connections,
+        services: Services<D, A, H>,
+    ) -> Result<Self, StartError>
+    where
+        D: GrpcService,
+        A: GrpcService,
+        H: GrpcService,
+    {
+        if config.data.is_empty() {
+            return Err(StartError::NoDataListener);
+        }
+        config.check_exposure().await?;
+        let requests = lifecycle.take_requests(config.drain_deadline).ok_or(StartError::LifecycleTaken)?;
+        let thread = HealthThread::start().map_err(StartError::Thread)?;
+        let signals = config.signals.then(|| Signals::catch(thread.runtime())).transpose();
+        let signals = signals.map_err(StartError::Thread)?;
+
+        let own_count = || Connections::new(connections.limit().try_into().unwrap_or(usize::MAX));
+        let (here, aside, limits) = (Handle::current(), thread.runtime(), &config.connection);
+        let admin = open(Role::Admin, &config.admin, &here).await?;
+        let health = open(Role::Health, &config.health, aside).await?;
+        let http = open(Role::Http, &config.http, aside).await?;
+        let control = vec![
+            serve_grpc_on(&here, admin, services.admin, own_count(), limits),
+            serve_grpc_on(aside, health, services.health, own_count(), limits),
+            serve_http_on(aside, http, services.http, own_count(), limits),
+        ];
+        let [admin, health, http] = [0, 1, 2].map(|which| Address::clone(control[which].address()));
+
+        let bound = Arc::new(OnceLock::new());
+        let data = DataPlane {
+            runtime: here,
+            addresses: config.data,
+            service: services.data,
+            connections,
+            config: config.connection.clone(),
+            bound: Arc::clone(&bound),
+        };
+        let (stopping, stopped) = watch::channel(None);
+        let course = Course {
+            lifecycle: lifecycle.clone(),
+            requests,
+            data,
+            control,
+            lame_duck: config.lame_duck,
+            signals,
+            stopped: stopping,
+        };
+        aside.spawn(course.run());
+        let node = Self { lifecycle, data: bound, admin, health, http, stopped, _thread: thread };
+        if !config.standby {
+            node.lifecycle.spawn().await.map_err(|error| match error {
+                SpawnError::Listen(source) => StartError::Listen { role: Role::Data, source },
+                leaving @ SpawnError::Leaving { .. } => StartError::Spawn(leaving),
+            })?;
+        }
+        Ok(node)
+    }
+
+    /// The one line that says where the node is to be found:
+    ///
+    /// ```text
+    /// ready state=serving data=tcp://127.0.0.1:41007 admin=tcp://… health=tcp://… http=127.0.0.1:…
+    /// ```
+    ///
+    /// Several data listeners are joined by commas; in standby there is no data=.
+    #[must_use]
+    pub fn ready_line(&self) -> String {
+        let data: Vec<String> = self.data_addresses().iter().map(Address::to_string).collect();
+        let data = if data.is_empty() { String::new() } else { format!(" data={}", data.join(",")) };
+        format!(
+            "ready state={}{data} admin={} health={} http={}",
+            self.lifecycle.state(),
+            self.admin,
+            self.health,
+            self.http.authority(),
+        )
+    }
+
+    /// The node's life.
+    #[must_use]
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.lifecycle
+    }
+
+    /// The data listeners, with the ports that were picked; none in standby.
+    #[must_use]
+    pub fn data_addresses(&self) -> &[Address] {
+        self.data.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// The admin listener.
+    #[must_use]
+    pub fn admin_address(&self) -> &Address {
+        &self.admin
+    }
+
+    /// The health listener.
+    #[must_use]
+    pub fn health_address(&self) -> &Address {
+        &self.health
+    }
+
+    /// The HTTP listener.
+    #[must_use]
+    pub fn http_address(&self) -> &Address {
+        &self.http
+    }
+
+    /// Waits until the node has stopped and every listener is closed: the process may exit. Do that by
+    /// `std::process::exit` or `Runtime::shutdown_background`, as a handler that is stuck would hold up a
+    /// runtime that is dropped.
+    pub async fn stopped(&self) -> Stop {
+        let mut stopped = self.stopped.clone();
+        match stopped.wait_for(Option::is_some).await {
+            Ok(stop) => stop.unwrap_or(Stop::Forced),
+            // The course ended without a word: it panicked.
+            Err(_) => Stop::Forced,
+        }
+    }
+}
+
+async fn open(role: Role, address: &Address, runtime: &Handle) -> Result<Bound, StartError> {
+    bind(address, runtime).await.map_err(|source| StartError::Listen { role, source })
+}
