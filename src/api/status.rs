@@ -27,6 +27,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 pub enum CallError {
     #[error("the request is malformed: {0}")]
     Malformed(#[from] Malformed),
+    #[error("the request is malformed: {why}")]
+    Undecodable { why: String },
     #[error("the request's gRPC frame is malformed: {what}")]
     Frame { what: &'static str },
     #[error("{field} is empty: a key has 1 to {max} bytes")]
@@ -111,7 +113,9 @@ impl CallError {
             Unavailable, Unimplemented,
         };
         match self {
-            Self::Malformed(_) | Self::Frame { .. } => kind(InvalidArgument, "MALFORMED_MESSAGE"),
+            Self::Malformed(_) | Self::Undecodable { .. } | Self::Frame { .. } => {
+                kind(InvalidArgument, "MALFORMED_MESSAGE")
+            }
             Self::KeyEmpty { field, .. } => bad_field("KEY_EMPTY", field),
             Self::KeyTooLong { field, .. } => bad_field("KEY_TOO_LONG", field),
             Self::ContentTypeTooLong { .. } => bad_field("CONTENT_TYPE_TOO_LONG", "content_type"),

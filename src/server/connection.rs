@@ -12,7 +12,7 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -22,13 +22,14 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
-use tower::util::Oneshot;
-use tower::{Service, ServiceExt};
+use tower_service::Service;
 use tracing::debug;
 
 use super::executor::StreamExecutor;
+use super::gather::gather;
 use super::listen::Peer;
 use super::opening::{Opening, decline_http1, read_opening};
 use super::phase::{Phase, PhaseSignal};
@@ -89,7 +90,7 @@ impl ConnectionConfig {
     }
 }
 
-/// A tower service that a listener can serve: it is cloned for each call.
+/// A tower service that a listener can serve: it is cloned for each connection, and always ready.
 pub trait GrpcService:
     Service<
         Request<Incoming>,
@@ -146,8 +147,13 @@ pub(crate) async fn serve_grpc<I, S>(
         Ok(Err(error)) => return debug!(%peer, %error, "connection lost before it began"),
         Err(_) => return debug!(%peer, "no HTTP/2 opening in time: closed"),
     };
-    let connection = pin!(http2.serve_connection(TokioIo::new(io), PerCall(service)));
-    if let Err(error) = run(connection, phase, http2::Connection::graceful_shutdown).await {
+    let (io, gather) = gather(io);
+    let connection = pin!(http2.serve_connection(TokioIo::new(io), PerCall(Mutex::new(service))));
+    let ended = run(connection, phase, http2::Connection::graceful_shutdown, |context| {
+        // An error shows again at the connection's next read or write, which ends it.
+        let _ = gather.send(context);
+    });
+    if let Err(error) = ended.await {
         debug!(%peer, error = &error as &dyn Error, "connection ended with an error");
     }
 }
@@ -162,17 +168,19 @@ pub(crate) async fn serve_http<I>(
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let connection = pin!(http1.serve_connection(TokioIo::new(io), PerCall(router)));
-    if let Err(error) = run(connection, phase, http1::Connection::graceful_shutdown).await {
+    let connection = pin!(http1.serve_connection(TokioIo::new(io), PerCall(Mutex::new(router))));
+    if let Err(error) = run(connection, phase, http1::Connection::graceful_shutdown, |_| {}).await {
         debug!(%peer, error = &error as &dyn Error, "HTTP connection ended with an error");
     }
 }
 
-/// Runs a connection of hyper's until it ends or is cut; `finish` makes it end when its calls have.
+/// Runs a connection of hyper's until it ends or is cut; `finish` makes it end when its calls have, `idle` is
+/// called whenever it has nothing more to do for now.
 async fn run<C>(
     mut connection: Pin<&mut C>,
     mut phase: PhaseSignal,
     finish: fn(Pin<&mut C>),
+    idle: impl Fn(&mut Context<'_>),
 ) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
@@ -186,27 +194,31 @@ where
                 Poll::Ready(Phase::Cut) => return Poll::Ready(Ok(())),
                 Poll::Ready(Phase::Finishing) => finish(connection.as_mut()),
                 Poll::Ready(Phase::Open) => {}
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    idle(context);
+                    return Poll::Pending;
+                }
             }
         }
     })
     .await
 }
 
-/// A tower service as hyper calls one: a clone for each call, made ready first.
-#[derive(Debug, Clone)]
-struct PerCall<S>(S);
+/// A connection's tower service as hyper calls one, without a clone for each call. Ours are always ready; the
+/// lock is the connection's own and never waited for.
+#[derive(Debug)]
+struct PerCall<S>(Mutex<S>);
 
 impl<S> hyper::service::Service<Request<Incoming>> for PerCall<S>
 where
-    S: Service<Request<Incoming>> + Clone,
+    S: Service<Request<Incoming>>,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = Oneshot<S, Request<Incoming>>;
+    type Future = S::Future;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.0.clone().oneshot(request)
+        self.0.lock().call(request)
     }
 }
 

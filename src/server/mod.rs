@@ -28,6 +28,7 @@ mod connection;
 mod connections;
 mod course;
 mod executor;
+mod gather;
 pub mod health;
 mod health_thread;
 mod lifecycle;
@@ -36,6 +37,7 @@ mod listener;
 mod node;
 mod opening;
 mod phase;
+pub mod stack;
 
 pub use connection::{ConnectionConfig, GrpcService};
 pub use connections::Connections;

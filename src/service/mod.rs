@@ -6,9 +6,11 @@
 
 mod body;
 mod data;
+mod deadline;
 mod frame;
 mod pipeline;
 mod unary;
 
 pub use body::ResponseBody;
 pub use data::{DataFuture, DataService};
+pub(crate) use deadline::grpc_timeout;

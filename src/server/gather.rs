@@ -1,0 +1,155 @@
+//! Writes gathered: what a connection writes while it is polled once goes to the socket in one call.
+//!
+//! HTTP/2 flushes after each answer, which costs a system call for every request however many arrived together.
+//! Here a flush only marks what was written; [`Gather::send`], called when the connection has nothing more to do
+//! until its peer or a timer wakes it, hands it all to the socket. Nothing is held back beyond that moment, and no
+//! more than [`GATHERED_BYTES_MAX`] is held at all: beyond it, writes go to the socket as they come.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Held for one connection at most. About a batch of answers; enough that one more would not save much.
+const GATHERED_BYTES_MAX: usize = 64 << 10;
+
+/// The two ends of a socket whose writes are gathered: one for HTTP/2, one for whoever polls the connection.
+pub(crate) fn gather<I>(io: I) -> (Gathered<I>, Gather<I>) {
+    let shared = Arc::new(Mutex::new(Shared { io, pending: Vec::new(), sent: 0 }));
+    (Gathered(Arc::clone(&shared)), Gather(shared))
+}
+
+struct Shared<I> {
+    io: I,
+    /// Written, and not yet the socket's from `sent` on.
+    pending: Vec<u8>,
+    sent: usize,
+}
+
+/// The socket, as HTTP/2 sees it.
+pub(crate) struct Gathered<I>(Arc<Mutex<Shared<I>>>);
+
+/// Sends what was gathered.
+pub(crate) struct Gather<I>(Arc<Mutex<Shared<I>>>);
+
+impl<I: AsyncWrite + Unpin> Gather<I> {
+    /// Hands what was written to the socket; pending while the socket has no room for all of it.
+    ///
+    /// # Errors
+    ///
+    /// What the socket says.
+    pub(crate) fn send(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut shared = self.0.lock();
+        ready!(shared.send(context))?;
+        Pin::new(&mut shared.io).poll_flush(context)
+    }
+}
+
+impl<I: AsyncWrite + Unpin> Shared<I> {
+    fn send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.pending.len() {
+            let sent = ready!(Pin::new(&mut self.io).poll_write(context, &self.pending[self.sent..]))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sent += sent;
+        }
+        self.pending.clear();
+        self.sent = 0;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Gathered<I> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.lock().io).poll_read(context, buf)
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Gathered<I> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut shared = self.0.lock();
+        let bytes: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if shared.pending.len() + bytes <= GATHERED_BYTES_MAX {
+            bufs.iter().for_each(|buf| shared.pending.extend_from_slice(buf));
+            return Poll::Ready(Ok(bytes));
+        }
+        ready!(shared.send(context))?;
+        Pin::new(&mut shared.io).poll_write_vectored(context, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut shared = self.0.lock();
+        ready!(shared.send(context))?;
+        Pin::new(&mut shared.io).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    async fn send(gather: &Gather<tokio::io::DuplexStream>) {
+        std::future::poll_fn(|context| gather.send(context)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn writes_arrive_in_order_and_only_when_sent() {
+        let (near, mut far) = duplex(1 << 20);
+        let (mut io, gather) = gather(near);
+        io.write_all(b"one ").await.unwrap();
+        io.flush().await.unwrap();
+        io.write_all(b"two").await.unwrap();
+        let mut read = [0; 7];
+        let early = tokio::time::timeout(std::time::Duration::ZERO, far.read_exact(&mut read)).await;
+        assert!(early.is_err(), "nothing is sent before its time");
+        send(&gather).await;
+        far.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"one two");
+    }
+
+    #[tokio::test]
+    async fn more_than_is_gathered_goes_through_and_stays_in_order() {
+        let (near, mut far) = duplex(1_000);
+        let (mut io, gather) = gather(near);
+        let sent: Vec<u8> = (0..300_000u32).map(|n| n as u8).collect();
+        let expected = sent.clone();
+        let reader = tokio::spawn(async move {
+            let mut read = Vec::new();
+            far.read_to_end(&mut read).await.unwrap();
+            read
+        });
+        for part in sent.chunks(777) {
+            io.write_all(part).await.unwrap();
+        }
+        send(&gather).await;
+        io.shutdown().await.unwrap();
+        drop((io, gather));
+        assert_eq!(reader.await.unwrap(), expected);
+    }
+}
