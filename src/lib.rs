@@ -5,3 +5,4 @@ pub mod clock;
 pub mod config;
 pub mod engine;
 pub mod entry;
+pub mod telemetry;
