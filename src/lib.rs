@@ -3,7 +3,9 @@
 pub mod api;
 pub mod cache;
 pub mod clock;
+pub mod config;
 pub mod engine;
 pub mod entry;
 pub mod server;
 pub mod service;
+pub mod telemetry;

@@ -1,0 +1,57 @@
+//! What a setting is when nobody says anything.
+
+use crate::engine::PolicyName;
+use crate::entry::{CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, TTL_MS_MAX};
+
+/// `--listen`: this port on loopback, as all listeners, so that nothing is exposed unasked.
+pub const LISTEN_PORT: u16 = 7400;
+/// `--admin`.
+pub const ADMIN_PORT: u16 = 7401;
+/// `--health`.
+pub const HEALTH_PORT: u16 = 7402;
+/// `--http`.
+pub const HTTP_PORT: u16 = 7403;
+/// `--data-dir`, from the working directory.
+pub const DATA_DIR: &str = "./larder-data";
+/// The least that `--memory` can be: what the engine needs to be one.
+pub const MEMORY_BYTES_MIN: u64 = 1 << 20;
+/// `--memory` is at least this where it is not given.
+pub const MEMORY_BYTES_UNASKED_MIN: u64 = 64 << 20;
+/// `--policy`, until `adaptive` is built.
+pub const POLICY: PolicyName = PolicyName::S3Fifo;
+/// `--weight`.
+pub const WEIGHT: u32 = 1;
+/// `--timeout`: 5 s.
+pub const TIMEOUT_MS: u64 = 5_000;
+/// `--stats-interval`: 60 s.
+pub const STATS_INTERVAL_MS: u64 = 60_000;
+/// `--lame-duck`: no pause.
+pub const LAME_DUCK_MS: u64 = 0;
+/// `--drain-deadline`: 8 s, so that a process is gone within 10 s of SIGTERM.
+pub const DRAIN_DEADLINE_MS: u64 = 8_000;
+/// `--first-byte-timeout`: 5 s.
+pub const FIRST_BYTE_TIMEOUT_MS: u64 = 5_000;
+/// `--max-key`: 4 KiB.
+pub const MAX_KEY_BYTES: u64 = KEY_BYTES_MAX as u64;
+/// `--max-value`: 1 MiB.
+pub const MAX_VALUE_BYTES: u64 = 1 << 20;
+/// `--max-message-in`: 4 MiB.
+pub const MAX_MESSAGE_IN_BYTES: u64 = 4 << 20;
+/// `--max-message-out`: 4 MiB, which is the most that stock clients receive.
+pub const MAX_MESSAGE_OUT_BYTES: u64 = 4 << 20;
+/// `--max-batch`.
+pub const MAX_BATCH: u32 = 10_000;
+/// `--max-content-type`.
+pub const MAX_CONTENT_TYPE_BYTES: u64 = CONTENT_TYPE_BYTES_MAX as u64;
+/// `--max-ttl`: 100 years.
+pub const MAX_TTL_MS: u64 = TTL_MS_MAX;
+/// `--max-connections`.
+pub const MAX_CONNECTIONS: u32 = 4_096;
+/// `--max-in-flight`.
+pub const MAX_IN_FLIGHT: u32 = 8_192;
+/// `--max-streams`.
+pub const MAX_STREAMS: u32 = 256;
+/// `--log`.
+pub const LOG: &str = "info";
+/// `--trace-sample`: only what a caller traces is traced.
+pub const TRACE_SAMPLE: f64 = 0.0;

@@ -1,0 +1,263 @@
+//! [`ServeConfig::load`]: each group of settings in turn, then what holds between them.
+
+use std::ffi::OsString;
+
+use super::error::{ConfigError, Said};
+use super::layers::{Environment, Layers};
+use super::setting::{self as of, Setting};
+use super::{HostPort, ListenUrl, Loaded, LogFormat, ServeArgs, ServeConfig};
+use crate::entry::ByteSize;
+
+impl ServeConfig {
+    /// Puts a configuration together from flags, variables (`environment` is asked for each by name:
+    /// `|name| std::env::var_os(name)`) and the file that they name.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, as [`ConfigError`] tells it.
+    pub fn load(
+        args: &ServeArgs,
+        environment: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<Loaded, ConfigError> {
+        let mut config = Self::default();
+        let layers = &mut open(args, environment)?;
+        config.load_listeners(args, layers)?;
+        config.load_engine(args, layers)?;
+        config.load_persistence(args, layers)?;
+        config.load_node(args, layers)?;
+        config.load_life(args, layers)?;
+        config.load_limits(args, layers)?;
+        config.load_telemetry(args, layers)?;
+        let sizes = [
+            (of::MAX_MESSAGE_IN, config.max_message_in_bytes, "such a value could never arrive"),
+            (of::MAX_MESSAGE_OUT, config.max_message_out_bytes, "such a value could never be read"),
+            (of::MEMORY, config.memory_bytes, "such a value could never be stored"),
+        ];
+        for (larger, limit, why) in sizes {
+            config.check_value_fits(layers, larger, limit, why)?;
+        }
+        config.check_listeners(layers)?;
+        let warnings = config.warnings(layers);
+        Ok(Loaded { config, sources: layers.sources(), warnings })
+    }
+
+    fn load_listeners(&mut self, args: &ServeArgs, layers: &mut Layers<'_>) -> Result<(), ConfigError> {
+        let flags = (!args.listen.is_empty()).then(|| args.listen.join(","));
+        let parse = |text: &str| text.split(',').map(|url| url.trim().parse()).collect();
+        layers.set::<Vec<ListenUrl>, super::BadListenUrl>(
+            &of::LISTEN,
+            flags.as_deref(),
+            &mut self.listen,
+            parse,
+        )?;
+        layers.parsed(&of::ADMIN, &args.admin, &mut self.admin)?;
+        layers.parsed(&of::HEALTH, &args.health, &mut self.health)?;
+        layers.parsed(&of::HTTP, &args.http, &mut self.http)?;
+        layers.switch(&of::INSECURE, &args.insecure, &mut self.insecure)
+    }
+
+    fn load_engine(&mut self, args: &ServeArgs, layers: &mut Layers<'_>) -> Result<(), ConfigError> {
+        layers.number(&of::MEMORY, &args.memory, &mut self.memory_bytes)?;
+        let mut shards = 0;
+        layers.number(&of::SHARDS, &args.shards, &mut shards)?;
+        self.shards = (shards > 0).then_some(shards);
+        let mut policy = self.policy.to_string();
+        layers.word(&of::POLICY, &args.policy, &mut policy)?;
+        self.policy = policy.parse().map_err(|source| {
+            let place = layers.said(&of::POLICY, &policy).place;
+            ConfigError::Policy { place, source }
+        })?;
+        layers.refuse(&of::ORIGIN, &args.origin)
+    }
+
+    fn load_persistence(&mut self, args: &ServeArgs, layers: &mut Layers<'_>) -> Result<(), ConfigError> {
+        let served = |layers: &Layers<'_>, setting: &Setting, word: &str, why| match layers.given(setting) {
+            Some(said) if said.text != word => {
+                let instead = format!("leave it out or give {word}");
+                Err(ConfigError::NotServed { said: said.clone(), why, instead })
+            }
+            _ => Ok(()),
+        };
+        let mut mode = String::new();
+        layers.word(&of::PERSISTENCE, &args.persistence, &mut mode)?;
+        served(layers, &of::PERSISTENCE, "none", "it keeps nothing on disk")?;
+        let mut method = String::new();
+        layers.word(&of::RECOVERY, &args.recovery, &mut method)?;
+        served(layers, &of::RECOVERY, "empty", "it keeps nothing on disk to recover from")?;
+        let mut durability = self.durability.as_str().to_owned();
+        layers.word(&of::DURABILITY, &args.durability, &mut durability)?;
+        if durability == "flushed" {
+            return Err(ConfigError::Contradiction {
+                one: layers.said(&of::DURABILITY, durability),
+                other: layers.said(&of::PERSISTENCE, self.persistence.as_str()),
+                why: "nothing is kept on disk that could be flushed to it; leave --durability out or give \
+                      buffered"
+                    .to_owned(),
+            });
+        }
+        layers.refuse(&of::BACKEND, &args.backend)?;
+        layers.refuse(&of::FLUSH_INTERVAL, &args.flush_interval)?;
+        layers.refuse(&of::DISK_LIMIT, &args.disk_limit)?;
+        let mut directory = String::new();
+        layers.word(&of::DATA_DIR, &args.data_dir, &mut directory)?;
+        if !directory.is_empty() {
+            self.data_dir = directory.into();
+        }
+        Ok(())
+    }
+
+    fn load_node(&mut self, args: &ServeArgs, layers: &mut Layers<'_>) -> Result<(), ConfigError> {
+        let some_word = |text: &str| of::NODE_ID.word(text).map(|word| Some(word.to_owned()));
+        layers.set(&of::NODE_ID, args.node_id.as_deref(), &mut self.node_id, some_word)?;
+        layers.set(&of::ADVERTISE, args.advertise.as_deref(), &mut self.advertise, reachable)?;
+        layers.number(&of::WEIGHT, &args.weight, &mut self.weight)?;
+        layers.word(&of::ZONE, &args.zone, &mut self.zone)?;
+        layers.refuse(&of::MEMBERS, &args.members)?;
+        layers.refuse(&of::RING_POINTS, &args.ring_points)?;
+        layers.refuse(&of::ABSENCE_AFTER, &args.absence_after)?;
+        layers.refuse(&of::RESTART_GRACE, &args.restart_grace)?;
+        layers.refuse(&of::GUEST_TTL, &args.guest_ttl)?;
+        layers.refuse(&of::CLUSTER_KEY, &args.cluster_key)
+    }
+
+    fn load_life(&mut self, args: &ServeArgs, layers: &mut Layers<'_>) -> Result<(), ConfigError> {
+        layers.switch(&of::STANDBY, &args.standby, &mut self.standby)?;
+        layers.number(&of::TIMEOUT, &args.timeout, &mut self.timeout_ms)?;
+        layers.number(&of::LAME_DUCK, &args.lame_duck, &mut self.lame_duck_ms)?;
+        layers.number(&of::DRAIN_DEADLINE, &args.drain_deadline, &mut self.drain_deadline_ms)?;
+        layers.number(&of::FIRST_BYTE_TIMEOUT, &args.first_byte_timeout, &mut self.first_byte_timeout_ms)?;
+        layers.number(&of::THREADS, &args.threads, &mut self.threads)?;
+        if self.lame_duck_ms >= self.drain_deadline_ms {
+            return Err(ConfigError::Contradiction {
+                one: layers.said(&of::LAME_DUCK, duration(self.lame_duck_ms)),
+                other: layers.said(&of::DRAIN_DEADLINE, duration(self.drain_deadline_ms)),
+                why: "the pause is part of the drain and leaves no time for the rest of it; make it shorter"
+                    .to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    fn load_limits(&mut self, args: &ServeArgs, layers: &mut Layers<'_>) -> Result<(), ConfigError> {
+        layers.number(&of::MAX_KEY, &args.max_key, &mut self.max_key_bytes)?;
+        layers.number(&of::MAX_VALUE, &args.max_value, &mut self.max_value_bytes)?;
+        layers.number(&of::MAX_MESSAGE_IN, &args.max_message_in, &mut self.max_message_in_bytes)?;
+        layers.number(&of::MAX_MESSAGE_OUT, &args.max_message_out, &mut self.max_message_out_bytes)?;
+        layers.number(&of::MAX_BATCH, &args.max_batch, &mut self.max_batch)?;
+        layers.number(&of::MAX_CONTENT_TYPE, &args.max_content_type, &mut self.max_content_type_bytes)?;
+        layers.number(&of::MAX_TTL, &args.max_ttl, &mut self.max_ttl_ms)?;
+        layers.number(&of::MAX_CONNECTIONS, &args.max_connections, &mut self.max_connections)?;
+        layers.number(&of::MAX_IN_FLIGHT, &args.max_in_flight, &mut self.max_in_flight)?;
+        layers.number(&of::MAX_STREAMS, &args.max_streams, &mut self.max_streams)?;
+        layers.refuse(&of::MAX_TAGS, &args.max_tags)?;
+        layers.refuse(&of::MAX_TAG, &args.max_tag)?;
+        layers.refuse(&of::MAX_NAMESPACES, &args.max_namespaces)
+    }
+
+    fn load_telemetry(&mut self, args: &ServeArgs, layers: &mut Layers<'_>) -> Result<(), ConfigError> {
+        layers.number(&of::STATS_INTERVAL, &args.stats_interval, &mut self.stats_interval_ms)?;
+        layers.refuse(&of::SLOW_OP, &args.slow_op)?;
+        let mut format = self.log_format.as_str().to_owned();
+        layers.word(&of::LOG_FORMAT, &args.log_format, &mut format)?;
+        self.log_format = if format == "json" { LogFormat::Json } else { LogFormat::Text };
+        layers.word(&of::LOG, &args.log, &mut self.log)?;
+        layers.set(&of::OTLP, args.otlp.as_deref(), &mut self.otlp, collector)?;
+        layers.set(
+            &of::TRACE_SAMPLE,
+            args.trace_sample.as_deref(),
+            &mut self.trace_sample,
+            Setting::ratio,
+        )?;
+        match layers.given(&of::TRACE_SAMPLE) {
+            Some(said) if self.trace_sample > 0.0 && self.otlp.is_none() => Err(ConfigError::Needs {
+                said: said.clone(),
+                needed: "--otlp URL",
+                why: "without a collector the traces go nowhere",
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_value_fits(
+        &self,
+        layers: &Layers<'_>,
+        larger: Setting,
+        limit: u64,
+        why: &str,
+    ) -> Result<(), ConfigError> {
+        if self.max_value_bytes <= limit {
+            return Ok(());
+        }
+        Err(ConfigError::Contradiction {
+            one: layers.said(&of::MAX_VALUE, ByteSize(self.max_value_bytes)),
+            other: layers.said(&larger, ByteSize(limit)),
+            why: format!("{why}; lower --max-value or raise --{}", larger.flag),
+        })
+    }
+
+    fn check_listeners(&self, layers: &Layers<'_>) -> Result<(), ConfigError> {
+        let said = |setting: &Setting, url: &dyn ToString| {
+            let text = url.to_string();
+            Said { text: text.clone(), ..layers.said(setting, text) }
+        };
+        let data = self.listen.iter().map(|url| (of::LISTEN, url));
+        let others = [(of::ADMIN, &self.admin), (of::HEALTH, &self.health)];
+        let mut taken: Vec<(&HostPort, Said)> = Vec::new();
+        for (setting, url) in data.chain(others) {
+            let said = said(&setting, url);
+            let ListenUrl::Tcp(address) = url else {
+                let why = "it listens on TCP alone";
+                return Err(ConfigError::NotServed { said, why, instead: "give a tcp:// URL".to_owned() });
+            };
+            if !self.insecure && setting != of::HEALTH && !address.is_loopback() {
+                return Err(ConfigError::Exposed { said });
+            }
+            taken.push((address, said));
+        }
+        taken.push((&self.http, said(&of::HTTP, &self.http)));
+        for (number, (address, one)) in taken.iter().enumerate() {
+            let before = taken[..number].iter().find(|(other, _)| other == address && address.port != 0);
+            if let Some((_, other)) = before {
+                let why = "no two listeners can have one address; give each its own port".to_owned();
+                return Err(ConfigError::Contradiction { one: one.clone(), other: other.clone(), why });
+            }
+        }
+        Ok(())
+    }
+
+    fn warnings(&self, layers: &Layers<'_>) -> Vec<String> {
+        let disk = layers
+            .given(&of::DATA_DIR)
+            .map(|said| format!("{said} is not used: persistence is none, so nothing is kept on disk"));
+        disk.into_iter().collect()
+    }
+}
+
+fn open<'a>(args: &ServeArgs, environment: Environment<'a>) -> Result<Layers<'a>, ConfigError> {
+    Layers::open(args.config.as_deref(), environment)
+}
+
+fn duration(ms: u64) -> String {
+    crate::entry::duration_text(std::time::Duration::from_millis(ms))
+}
+
+/// A URL that others can connect to.
+fn reachable(text: &str) -> Result<Option<ListenUrl>, String> {
+    match text.parse::<ListenUrl>().map_err(|error| error.to_string())? {
+        ListenUrl::Tcp(address) if address.port == 0 => {
+            Err("has port 0, at which nobody can be reached".to_owned())
+        }
+        ListenUrl::Tcp(address) => Ok(Some(ListenUrl::Tcp(address))),
+        _ => Err("is no tcp:// URL, and this build serves no other yet".to_owned()),
+    }
+}
+
+/// A collector's URL. There is no TLS in this build, so https would go out in the clear or not at all.
+fn collector(text: &str) -> Result<Option<String>, &'static str> {
+    match text.parse::<http::Uri>() {
+        Ok(uri) if uri.scheme_str() == Some("https") => {
+            Err("asks for TLS, which this build does not serve yet")
+        }
+        Ok(uri) if uri.scheme_str() == Some("http") && uri.host().is_some() => Ok(Some(text.to_owned())),
+        _ => Err("is no http:// URL"),
+    }
+}

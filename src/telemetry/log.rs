@@ -1,0 +1,233 @@
+//! Logs: on stderr, as text for people or as one JSON object a line; stdout is for the ready line alone.
+//!
+//! Keys are bytes that a client chose. Whoever logs one goes through [`key_text`], which leaves no control
+//! character and no line break in it, so that a key cannot forge a line.
+
+use std::fmt::{self, Write as _};
+use std::io::{self, IsTerminal};
+use std::time::Instant;
+
+use tracing::Subscriber;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::snapshot::{Snapshot, operations};
+use crate::config::LogFormat;
+
+/// Why logs cannot be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// The filter is none.
+    #[error(
+        "--log {filter:?} is no filter ({reason}); give a level, such as info, or a list, such as info,larder=debug"
+    )]
+    BadFilter {
+        /// What was given.
+        filter: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The process logs already.
+    #[error("logging is set up already in this process; set it up once, at the start")]
+    AlreadySet,
+}
+
+/// Sends the process's logs to stderr from now on, coloured if it is a terminal and the format is text.
+///
+/// # Errors
+/// [`LogError`]: the filter is none, or this is not the first call.
+pub fn init(format: LogFormat, filter: &str) -> Result<(), LogError> {
+    let subscriber = subscriber(format, filter, io::stderr().is_terminal(), io::stderr)?;
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::AlreadySet)
+}
+
+fn subscriber<W>(
+    format: LogFormat,
+    filter: &str,
+    coloured: bool,
+    writer: W,
+) -> Result<Box<dyn Subscriber + Send + Sync>, LogError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let parsed = EnvFilter::try_new(filter)
+        .map_err(|error| LogError::BadFilter { filter: filter.to_owned(), reason: error.to_string() })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(writer).with_ansi(coloured);
+    Ok(match format {
+        LogFormat::Text => Box::new(builder.finish()),
+        LogFormat::Json => Box::new(builder.json().flatten_event(true).finish()),
+    })
+}
+
+/// Writes the `stats` line, and remembers the last one for the rates.
+#[derive(Debug)]
+pub struct StatsLog {
+    last: Instant,
+    last_operations: u64,
+    last_hits: u64,
+    last_misses: u64,
+}
+
+impl StatsLog {
+    /// Rates count from `now`, when nothing has been done yet.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self { last: now, last_operations: 0, last_hits: 0, last_misses: 0 }
+    }
+
+    /// Logs the figures: counters since the start, as /metrics has them, and what was done since the last line.
+    pub fn line(&mut self, snapshot: &Snapshot, now: Instant) {
+        let stats = &snapshot.stats;
+        let (operations, misses) = (operations(stats), stats.misses());
+        let seconds = now.saturating_duration_since(self.last).as_secs_f64();
+        let done = operations.saturating_sub(self.last_operations);
+        let recent_hits = stats.hits.saturating_sub(self.last_hits);
+        let recent_misses = misses.saturating_sub(self.last_misses);
+        tracing::info!(
+            target: "larder::stats",
+            state = snapshot.state,
+            policy = snapshot.policy.as_str(),
+            hits = stats.hits,
+            misses,
+            hit_ratio = ratio(stats.hits, misses),
+            recent_hit_ratio = ratio(recent_hits, recent_misses),
+            ops_per_second = if seconds > 0.0 { (done as f64 / seconds).round() } else { 0.0 },
+            sets = stats.sets,
+            deletes = stats.deletes,
+            evictions = stats.evictions,
+            expirations = stats.expirations,
+            entries = stats.entries,
+            bytes_used = stats.bytes_used,
+            bytes_limit = stats.bytes_limit,
+            resident_bytes = snapshot.resident_bytes,
+            connections = snapshot.connections,
+            requests_in_flight = snapshot.requests_in_flight,
+            requests_shed = snapshot.requests_shed,
+            "stats"
+        );
+        *self = Self { last: now, last_operations: operations, last_hits: stats.hits, last_misses: misses };
+    }
+}
+
+/// To four digits; 0 where nothing was looked up.
+fn ratio(hits: u64, misses: u64) -> f64 {
+    match hits + misses {
+        0 => 0.0,
+        lookups => (hits as f64 / lookups as f64 * 1e4).round() / 1e4,
+    }
+}
+
+/// The most bytes of a key that a log shows.
+pub const KEY_TEXT_BYTES_MAX: usize = 128;
+
+/// A key as logs may show it: control characters, quotes, what does not print and what is not UTF-8 are escaped
+/// as Rust writes them; what is longer than [`KEY_TEXT_BYTES_MAX`] is cut, with its length behind.
+#[must_use]
+pub fn key_text(key: &[u8]) -> impl fmt::Display {
+    KeyText(key)
+}
+
+struct KeyText<'k>(&'k [u8]);
+
+impl fmt::Display for KeyText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = &self.0[..self.0.len().min(KEY_TEXT_BYTES_MAX)];
+        for chunk in shown.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                write!(f, "{}", c.escape_debug())?;
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        if shown.len() < self.0.len() {
+            f.write_char('…')?;
+            write!(f, " ({} bytes)", self.0.len())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::clock::monotonic;
+    use crate::engine::Stats;
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: LogFormat, filter: &str, log: impl FnOnce()) -> String {
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let subscriber = subscriber(format, filter, false, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, log);
+        let bytes = std::mem::take(&mut *sink.0.lock());
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn stats_line_has_totals_ratios_and_the_rate_since_the_last() {
+        let start = monotonic();
+        let snapshot = |hits, unknown| {
+            let mut stats = Stats { hits, ..Stats::default() };
+            stats.misses_by_reason[0] = unknown;
+            Snapshot { stats, state: "serving", ..Snapshot::default() }
+        };
+        let text = logged(LogFormat::Json, "info", || {
+            let mut log = StatsLog::new(start);
+            log.line(&snapshot(75, 25), start + Duration::from_secs(10));
+            log.line(&snapshot(75, 75), start + Duration::from_secs(20));
+        });
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0]["message"], "stats");
+        assert_eq!(lines[0]["hits"], 75);
+        assert_eq!(lines[0]["hit_ratio"], 0.75);
+        assert_eq!(lines[0]["ops_per_second"], 10.0);
+        assert_eq!(lines[1]["misses"], 75);
+        assert_eq!(lines[1]["hit_ratio"], 0.5);
+        assert_eq!(lines[1]["recent_hit_ratio"], 0.0);
+        assert_eq!(lines[1]["ops_per_second"], 5.0);
+        assert_eq!(lines[1]["state"], "serving");
+    }
+
+    #[test]
+    fn filter_holds_and_a_bad_one_is_named() {
+        let text = logged(LogFormat::Text, "warn", || {
+            tracing::info!("quiet");
+            tracing::warn!("loud");
+        });
+        assert!(text.contains("loud") && !text.contains("quiet"), "{text}");
+        let error = subscriber(LogFormat::Text, "larder=loudly", false, io::sink).map(drop).unwrap_err();
+        assert!(error.to_string().starts_with("--log \"larder=loudly\" is no filter"), "{error}");
+    }
+
+    #[test]
+    fn no_key_can_forge_a_line() {
+        assert_eq!(key_text(b"user:1").to_string(), "user:1");
+        assert_eq!(key_text("köşe".as_bytes()).to_string(), "köşe");
+        assert_eq!(key_text(b"a\nINFO b\x1b[0m\xff\"").to_string(), "a\\nINFO b\\u{1b}[0m\\xff\\\"");
+        assert_eq!(key_text("\u{202e}".as_bytes()).to_string(), "\\u{202e}");
+        let long = key_text(&[b'k'; 200]).to_string();
+        assert_eq!(long, format!("{}… (200 bytes)", "k".repeat(128)));
+    }
+}

@@ -1,0 +1,341 @@
+//! Every metric: its name, its unit (last in the name) and what it means; and their Prometheus text.
+//!
+//! The engine's figures are read once per scrape, through a closure, so that they are of one moment and the same
+//! as GetStats shows. Names carry no namespace of keys and no key: labels are bounded by what the program knows.
+//!
+//! | name | labels | figure of GetStats |
+//! |---|---|---|
+//! | larder_hits_total, larder_sets_total … | | hits, sets … |
+//! | larder_misses_total | reason | misses_by_reason |
+//! | larder_rpc_calls_total | method, code | |
+//! | larder_rpc_duration_seconds (histogram) | method | |
+//! | larder_node_state: 1 for the state that holds, 0 for the others | state | state |
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+use tonic::Code;
+
+use super::calls::{BOUNDED_BUCKETS, CODES, CallMetrics, Calls, bucket_bound_seconds};
+use super::snapshot::{NODE_STATES, Snapshot};
+use super::{Method, process};
+use crate::engine::MissReason;
+
+/// The media type of [`Metrics::text`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+const RPC_CALLS: (&str, &str) = ("larder_rpc_calls_total", "Calls that ended, by method and status code");
+const RPC_DURATION: (&str, &str) = ("larder_rpc_duration", "How long calls took, by method");
+const HITS: (&str, &str) = ("larder_hits_total", "Lookups that found an entry");
+const MISSES: (&str, &str) = ("larder_misses_total", "Lookups that found none, by reason");
+const SETS: (&str, &str) = ("larder_sets_total", "Sets that stored");
+const SETS_NOT_STORED: (&str, &str) = ("larder_sets_not_stored_total", "Sets whose condition did not hold");
+const SETS_REFUSED: (&str, &str) =
+    ("larder_sets_refused_total", "Sets and increments that were refused because the entry does not fit");
+const DELETES: (&str, &str) = ("larder_deletes_total", "Deletes that removed an entry");
+const INCREMENTS: (&str, &str) =
+    ("larder_increments_total", "Increments and decrements that changed a counter");
+const TOUCHES: (&str, &str) = ("larder_touches_total", "Touches, also by a Get, that found an entry");
+const EVICTIONS: (&str, &str) = ("larder_evictions_total", "Entries that the policy gave up for others");
+const EXPIRATIONS: (&str, &str) =
+    ("larder_expirations_total", "Entries that were reclaimed after their time to live");
+const ENTRIES: (&str, &str) = ("larder_entries", "Entries in memory");
+const BYTES_USED: (&str, &str) = ("larder_bytes_used", "Bytes charged to the limit");
+const BYTES_SPARE: (&str, &str) = ("larder_bytes_spare", "Of the bytes charged, those that hold no entry");
+const BYTES_LIMIT: (&str, &str) = ("larder_bytes_limit", "The limit on bytes");
+const RESIDENT_BYTES: (&str, &str) = ("larder_resident_bytes", "Resident memory of the process, in bytes");
+const CONNECTIONS: (&str, &str) = ("larder_connections", "Open connections on the data listeners");
+const REQUESTS_IN_FLIGHT: (&str, &str) =
+    ("larder_requests_in_flight", "Calls and Pipeline commands that are being worked on");
+const REQUESTS_SHED: (&str, &str) =
+    ("larder_requests_shed_total", "Calls that were turned away because of overload or quota");
+const NODE_STATE: (&str, &str) =
+    ("larder_node_state", "1 for the state that the node is in, 0 for the others");
+const UPTIME: (&str, &str) = ("larder_uptime", "How long the process has run");
+const BUILD_INFO: (&str, &str) = ("larder_build_info", "Always 1; the version of the program");
+const POLICY_INFO: (&str, &str) = ("larder_policy_info", "Always 1; the eviction policy in force");
+const PROCESS_RESIDENT: (&str, &str) =
+    ("process_resident_memory", "Resident memory of the process; the name that dashboards know");
+const PROCESS_FDS: (&str, &str) = ("process_open_fds", "Open file descriptors");
+
+/// The node's metrics, ready to be scraped.
+pub struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    /// Metrics of these calls and of what `snapshot` says at each scrape.
+    #[must_use]
+    pub fn new(calls: Arc<CallMetrics>, snapshot: impl Fn() -> Snapshot + Send + Sync + 'static) -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Scrape { calls, snapshot: Box::new(snapshot) }));
+        Self { registry }
+    }
+
+    /// All metrics as OpenMetrics text, which is Prometheus text too. Cost: one snapshot, and some microseconds
+    /// for each method that was ever called.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::with_capacity(16 << 10);
+        text::encode(&mut text, &self.registry).expect("writing to a String cannot fail");
+        text
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+struct Scrape {
+    calls: Arc<CallMetrics>,
+    snapshot: Box<dyn Fn() -> Snapshot + Send + Sync>,
+}
+
+impl fmt::Debug for Scrape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scrape").field("calls", &self.calls).finish_non_exhaustive()
+    }
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let snapshot = (self.snapshot)();
+        let mut page = Page { encoder: &mut encoder };
+        page.engine(&snapshot)?;
+        page.node(&snapshot)?;
+        let calls: Vec<Calls> = Method::ALL
+            .into_iter()
+            .map(|method| self.calls.calls(method))
+            .filter(|calls| calls.total() > 0)
+            .collect();
+        page.calls(&calls)
+    }
+}
+
+struct Page<'p, 'e> {
+    encoder: &'p mut DescriptorEncoder<'e>,
+}
+
+impl Page<'_, '_> {
+    fn engine(&mut self, snapshot: &Snapshot) -> fmt::Result {
+        let stats = &snapshot.stats;
+        self.counter(HITS, stats.hits)?;
+        let misses = MissReason::ALL.map(|reason| ([("reason", reason.as_str())], stats.misses_for(reason)));
+        self.counters(MISSES, misses)?;
+        self.counter(SETS, stats.sets)?;
+        self.counter(SETS_NOT_STORED, stats.not_stored)?;
+        self.counter(SETS_REFUSED, stats.refusals)?;
+        self.counter(DELETES, stats.deletes)?;
+        self.counter(INCREMENTS, stats.increments)?;
+        self.counter(TOUCHES, stats.touches)?;
+        self.counter(EVICTIONS, stats.evictions)?;
+        self.counter(EXPIRATIONS, stats.expirations)?;
+        self.gauge(ENTRIES, stats.entries)?;
+        self.gauge(BYTES_USED, stats.bytes_used)?;
+        self.gauge(BYTES_SPARE, stats.bytes_spare)?;
+        self.gauge(BYTES_LIMIT, stats.bytes_limit)?;
+        self.gauges(POLICY_INFO, [([("policy", snapshot.policy.as_str())], 1)])
+    }
+
+    fn node(&mut self, snapshot: &Snapshot) -> fmt::Result {
+        self.gauge(CONNECTIONS, snapshot.connections)?;
+        self.gauge(REQUESTS_IN_FLIGHT, snapshot.requests_in_flight)?;
+        self.counter(REQUESTS_SHED, snapshot.requests_shed)?;
+        let states = NODE_STATES.map(|state| ([("state", state)], u64::from(state == snapshot.state)));
+        self.gauges(NODE_STATE, states)?;
+        self.gauges(BUILD_INFO, [([("version", env!("CARGO_PKG_VERSION"))], 1)])?;
+        let (name, help) = UPTIME;
+        self.encoder
+            .encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?
+            .encode_gauge(&snapshot.uptime.as_secs_f64())?;
+        if snapshot.resident_bytes > 0 {
+            self.gauge(RESIDENT_BYTES, snapshot.resident_bytes)?;
+            let (name, help) = PROCESS_RESIDENT;
+            self.encoder
+                .encode_descriptor(name, help, Some(&Unit::Bytes), MetricType::Gauge)?
+                .encode_gauge(&snapshot.resident_bytes)?;
+        }
+        match process::open_descriptors() {
+            Some(count) => self.gauge(PROCESS_FDS, count),
+            None => Ok(()),
+        }
+    }
+
+    fn calls(&mut self, calls: &[Calls]) -> fmt::Result {
+        let counts = calls.iter().flat_map(|calls| {
+            let coded = (0..CODES).filter(|code| calls.codes[*code] > 0);
+            coded.map(|code| {
+                let labels = [("method", calls.method.as_str()), ("code", code_name(code))];
+                (labels, calls.codes[code])
+            })
+        });
+        self.counters(RPC_CALLS, counts)?;
+        let (name, help) = RPC_DURATION;
+        let unit = Unit::Seconds;
+        let mut metric = self.encoder.encode_descriptor(name, help, Some(&unit), MetricType::Histogram)?;
+        for calls in calls {
+            let buckets: Vec<(f64, u64)> = (0..=BOUNDED_BUCKETS)
+                .map(|number| (bucket_bound_seconds(number), calls.buckets[number]))
+                .collect();
+            let sum_seconds = calls.sum_ns as f64 / 1e9;
+            metric.encode_family(&[("method", calls.method.as_str())])?.encode_histogram::<NoLabelSet>(
+                sum_seconds,
+                calls.total(),
+                &buckets,
+                None,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn counter(&mut self, (name, help): (&str, &str), value: u64) -> fmt::Result {
+        // The encoder puts the ending there itself.
+        let name = name.trim_end_matches("_total");
+        let mut metric = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, _, f64>(&value, None)
+    }
+
+    fn counters<const N: usize>(
+        &mut self,
+        (name, help): (&str, &str),
+        values: impl IntoIterator<Item = ([(&'static str, &'static str); N], u64)>,
+    ) -> fmt::Result {
+        let name = name.trim_end_matches("_total");
+        let mut metric = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in values {
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    fn gauge(&mut self, (name, help): (&str, &str), value: u64) -> fmt::Result {
+        self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    fn gauges(
+        &mut self,
+        (name, help): (&str, &str),
+        values: impl IntoIterator<Item = ([(&'static str, &'static str); 1], u64)>,
+    ) -> fmt::Result {
+        let mut metric = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in values {
+            metric.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+}
+
+/// A status code as gRPC's documents write it, by its number.
+fn code_name(code: usize) -> &'static str {
+    code_text(Code::from_i32(i32::try_from(code).unwrap_or(i32::MAX)))
+}
+
+/// A status code as gRPC's documents write it: `DEADLINE_EXCEEDED`.
+#[must_use]
+pub fn code_text(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::engine::Stats;
+
+    fn text_of(calls: CallMetrics, snapshot: Snapshot) -> String {
+        Metrics::new(Arc::new(calls), move || snapshot.clone()).text()
+    }
+
+    #[test]
+    fn figures_of_the_snapshot_appear_under_their_names() {
+        let mut misses_by_reason = [0; 8];
+        misses_by_reason[MissReason::Evicted as usize - 1] = 4;
+        let stats = Stats { hits: 3, misses_by_reason, bytes_limit: 1 << 20, ..Stats::default() };
+        let uptime = Duration::from_millis(1_500);
+        let snapshot = Snapshot {
+            stats,
+            uptime,
+            state: "serving",
+            resident_bytes: 77,
+            requests_shed: 9,
+            ..Snapshot::default()
+        };
+        let text = text_of(CallMetrics::new(), snapshot);
+        for line in [
+            "# TYPE larder_hits counter",
+            "larder_hits_total 3",
+            "larder_misses_total{reason=\"evicted\"} 4",
+            "larder_misses_total{reason=\"owner_down\"} 0",
+            "larder_bytes_limit 1048576",
+            "larder_policy_info{policy=\"s3-fifo\"} 1",
+            "larder_node_state{state=\"serving\"} 1",
+            "larder_node_state{state=\"draining\"} 0",
+            "larder_uptime_seconds 1.5",
+            "larder_resident_bytes 77",
+            "process_resident_memory_bytes 77",
+            "larder_requests_shed_total 9",
+            concat!("larder_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        ] {
+            assert!(text.lines().any(|found| found == line), "no line {line:?} in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn calls_appear_by_method_and_code_with_cumulative_buckets() {
+        let calls = CallMetrics::new();
+        calls.record(Method::Get, Code::Ok, Duration::from_nanos(1_500));
+        calls.record(Method::Get, Code::Ok, Duration::from_micros(3));
+        calls.record(Method::Get, Code::DeadlineExceeded, Duration::from_secs(20));
+        let text = text_of(calls, Snapshot::default());
+        for line in [
+            "larder_rpc_calls_total{method=\"larder.v1.Cache/Get\",code=\"OK\"} 2",
+            "larder_rpc_calls_total{method=\"larder.v1.Cache/Get\",code=\"DEADLINE_EXCEEDED\"} 1",
+            "# TYPE larder_rpc_duration_seconds histogram",
+            "larder_rpc_duration_seconds_count{method=\"larder.v1.Cache/Get\"} 3",
+            "larder_rpc_duration_seconds_bucket{le=\"0.000001\",method=\"larder.v1.Cache/Get\"} 0",
+            "larder_rpc_duration_seconds_bucket{le=\"+Inf\",method=\"larder.v1.Cache/Get\"} 3",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no line {line:?} in\n{text}");
+        }
+        assert!(!text.contains("Cache/Set"), "a method that was never called takes no room");
+    }
+
+    #[test]
+    fn snapshot_is_taken_once_per_scrape() {
+        let taken = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&taken);
+        let metrics = Metrics::new(Arc::new(CallMetrics::new()), move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            Snapshot::default()
+        });
+        let _ = (metrics.text(), metrics.text());
+        assert_eq!(taken.load(Ordering::Relaxed), 2);
+    }
+}

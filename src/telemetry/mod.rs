@@ -1,0 +1,22 @@
+//! What a node tells of itself: figures, logs and traces.
+//!
+//! - [`calls`]: calls counted and timed, by method and status, without contention between worker threads.
+//! - [`snapshot`]: the figures of one moment. /metrics, the stats log and GetStats all read this, so they agree.
+//! - [`metrics`]: every metric's name, unit and meaning, and their Prometheus text.
+//! - [`log`]: logs on stderr, the stats line, and how keys are made harmless in them.
+//! - [`trace`]: OpenTelemetry spans for calls that somebody traces; a call that nobody traces pays for none.
+//!
+//! Nothing here decides anything. It is handed numbers and closures, and knows neither the engine's inside nor
+//! the server.
+
+pub mod calls;
+pub mod log;
+pub mod method;
+pub mod metrics;
+pub mod process;
+pub mod snapshot;
+
+pub use calls::CallMetrics;
+pub use method::Method;
+pub use metrics::Metrics;
+pub use snapshot::Snapshot;

@@ -1,0 +1,114 @@
+//! The figures of one moment, read once and shown in three places: /metrics, the stats log and GetStats.
+
+use std::time::Duration;
+
+use crate::engine::{PolicyName, Stats};
+
+/// A node's figures. Counters count since the start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// Where the node stands in its life: one of [`NODE_STATES`].
+    pub state: &'static str,
+    /// How long the process has run.
+    pub uptime: Duration,
+    /// The default namespace's eviction policy.
+    pub policy: PolicyName,
+    /// What the engine counts.
+    pub stats: Stats,
+    /// Resident memory; 0: the system does not tell.
+    pub resident_bytes: u64,
+    /// Open connections on the data listeners.
+    pub connections: u64,
+    /// Calls, and Pipeline commands, that are being worked on.
+    pub requests_in_flight: u64,
+    /// Calls that were turned away because of overload or quota.
+    pub requests_shed: u64,
+}
+
+/// The words for a node's state, in the order of its life.
+pub const NODE_STATES: [&str; 5] = ["standby", "recovering", "serving", "draining", "stopped"];
+
+impl Snapshot {
+    /// This snapshot with counters that count from `base` on, as ResetStats wants it for GetStats alone; sizes
+    /// are of now.
+    #[must_use]
+    pub fn since(&self, base: &Self) -> Self {
+        let mut rest = self.clone();
+        rest.stats = stats_since(&self.stats, &base.stats);
+        rest.requests_shed = self.requests_shed.saturating_sub(base.requests_shed);
+        rest
+    }
+}
+
+impl Default for Snapshot {
+    /// A node in standby that has done nothing.
+    fn default() -> Self {
+        Self {
+            state: NODE_STATES[0],
+            uptime: Duration::ZERO,
+            policy: PolicyName::S3Fifo,
+            stats: Stats::default(),
+            resident_bytes: 0,
+            connections: 0,
+            requests_in_flight: 0,
+            requests_shed: 0,
+        }
+    }
+}
+
+/// Operations on single keys that were done or refused.
+pub(super) fn operations(stats: &Stats) -> u64 {
+    let sets = stats.sets + stats.not_stored + stats.refusals;
+    stats.hits + stats.misses() + sets + stats.deletes + stats.increments + stats.touches
+}
+
+fn stats_since(now: &Stats, base: &Stats) -> Stats {
+    let mut misses_by_reason = now.misses_by_reason;
+    for (count, before) in misses_by_reason.iter_mut().zip(base.misses_by_reason) {
+        *count = count.saturating_sub(before);
+    }
+    Stats {
+        hits: now.hits.saturating_sub(base.hits),
+        misses_by_reason,
+        sets: now.sets.saturating_sub(base.sets),
+        not_stored: now.not_stored.saturating_sub(base.not_stored),
+        deletes: now.deletes.saturating_sub(base.deletes),
+        increments: now.increments.saturating_sub(base.increments),
+        touches: now.touches.saturating_sub(base.touches),
+        evictions: now.evictions.saturating_sub(base.evictions),
+        expirations: now.expirations.saturating_sub(base.expirations),
+        refusals: now.refusals.saturating_sub(base.refusals),
+        ..*now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_start_again_at_the_base_and_sizes_do_not() {
+        let stats = |n: u64| Stats {
+            hits: n,
+            misses_by_reason: [n; 8],
+            sets: n,
+            not_stored: n,
+            deletes: n,
+            increments: n,
+            touches: n,
+            evictions: n,
+            expirations: n,
+            refusals: n,
+            entries: n,
+            bytes_used: n,
+            bytes_spare: n,
+            bytes_limit: n,
+        };
+        let base = Snapshot { stats: stats(3), requests_shed: 2, ..Snapshot::default() };
+        let now = Snapshot { stats: stats(10), requests_shed: 7, connections: 4, ..Snapshot::default() };
+        let rest = now.since(&base);
+        let sizes = Stats { entries: 10, bytes_used: 10, bytes_spare: 10, bytes_limit: 10, ..stats(7) };
+        assert_eq!((rest.stats, rest.requests_shed, rest.connections), (sizes, 5, 4));
+        assert_eq!(operations(&stats(1)), 15);
+    }
+}
