@@ -2,6 +2,8 @@
 
 pub mod api;
 pub mod cache;
+pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod engine;

@@ -1,0 +1,122 @@
+//! `larder admin config`: the settings in force, and where each comes from.
+
+use std::collections::HashMap;
+use std::io::{self, IsTerminal};
+
+use comfy_table::Table;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use serde_json::{Map, Value, json};
+
+use crate::api::v1;
+use crate::cli::exit::{CliError, Exit};
+use crate::cli::facts::Fact;
+use crate::cli::get::lower;
+use crate::cli::global::Global;
+use crate::cli::output::{print_json, print_raw};
+use crate::client::AdminClient;
+
+pub(super) async fn run(global: &Global, admin: &AdminClient) -> Result<Exit, CliError> {
+    let answer = admin.config().await?;
+    let settings = settings(&answer.config.clone().unwrap_or_default());
+    let origins: HashMap<&str, &v1::ConfigField> =
+        answer.fields.iter().map(|field| (field.path.as_str(), field)).collect();
+    let source = |name: &str| {
+        origins
+            .get(name)
+            .map_or_else(String::new, |field| lower(field.source().as_str_name(), "CONFIG_SOURCE_"))
+    };
+    if global.json() {
+        let document: Map<String, Value> = settings
+            .iter()
+            .map(|(name, fact)| {
+                let live = origins.get(name).is_some_and(|field| field.live);
+                ((*name).to_owned(), json!({ "value": fact.json(), "source": source(name), "live": live }))
+            })
+            .collect();
+        print_json(&Value::Object(document))?;
+    } else if io::stdout().is_terminal() {
+        let mut table = Table::new();
+        table.load_style(UTF8_FULL_CONDENSED).set_header(["setting", "value", "from"]);
+        for (name, fact) in &settings {
+            table.add_row([(*name).to_owned(), fact.plain(), source(name)]);
+        }
+        print_raw(format!("{table}\n").as_bytes())?;
+    } else {
+        let text: String = settings.iter().map(|(name, fact)| format!("{name} {}\n", fact.plain())).collect();
+        print_raw(text.as_bytes())?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Every setting under its path in the Config message, in that message's order.
+fn settings(config: &v1::Config) -> Vec<(&'static str, Fact)> {
+    let text = |text: &str| Fact::Text(text.to_owned());
+    let durability = lower(config.durability().as_str_name(), "DURABILITY_");
+    vec![
+        ("listen", Fact::Texts(config.listen.clone())),
+        ("admin", text(&config.admin)),
+        ("health", text(&config.health)),
+        ("http", text(&config.http)),
+        ("data_dir", text(&config.data_dir)),
+        ("memory_bytes", Fact::Bytes(config.memory_bytes)),
+        ("shards", Fact::Count(config.shards.into())),
+        ("policy", text(&config.policy)),
+        ("persistence", text(&config.persistence)),
+        ("backend", text(&config.backend)),
+        ("durability", Fact::Text(durability)),
+        ("flush_interval_ms", Fact::Ms(config.flush_interval_ms)),
+        ("disk_limit_bytes", Fact::Bytes(config.disk_limit_bytes)),
+        ("recovery", text(&config.recovery)),
+        ("node_id", text(&config.node_id)),
+        ("advertise", text(&config.advertise)),
+        ("weight", Fact::Count(config.weight.into())),
+        ("zone", text(&config.zone)),
+        ("members", text(&config.members)),
+        ("ring_points", Fact::Count(config.ring_points.into())),
+        ("absence_after_ms", Fact::Ms(config.absence_after_ms)),
+        ("restart_grace_ms", Fact::Ms(config.restart_grace_ms)),
+        ("guest_ttl_ms", Fact::Ms(config.guest_ttl_ms)),
+        ("cluster_key", text(&config.cluster_key)),
+        ("origin", text(&config.origin)),
+        ("timeout_ms", Fact::Ms(config.timeout_ms)),
+        ("stats_interval_ms", Fact::Ms(config.stats_interval_ms)),
+        ("lame_duck_ms", Fact::Ms(config.lame_duck_ms)),
+        ("drain_deadline_ms", Fact::Ms(config.drain_deadline_ms)),
+        ("standby", Fact::Flag(config.standby)),
+        ("insecure", Fact::Flag(config.insecure)),
+        ("log_format", text(&config.log_format)),
+        ("max_key_bytes", Fact::Bytes(config.max_key_bytes)),
+        ("max_value_bytes", Fact::Bytes(config.max_value_bytes)),
+        ("max_message_in_bytes", Fact::Bytes(config.max_message_in_bytes)),
+        ("max_message_out_bytes", Fact::Bytes(config.max_message_out_bytes)),
+        ("max_batch", Fact::Count(config.max_batch.into())),
+        ("max_content_type_bytes", Fact::Bytes(config.max_content_type_bytes)),
+        ("max_tags", Fact::Count(config.max_tags.into())),
+        ("max_tag_bytes", Fact::Bytes(config.max_tag_bytes)),
+        ("max_ttl_ms", Fact::Ms(config.max_ttl_ms)),
+        ("max_namespaces", Fact::Count(config.max_namespaces.into())),
+        ("max_connections", Fact::Count(config.max_connections.into())),
+        ("max_in_flight", Fact::Count(config.max_in_flight.into())),
+        ("slow_op_ms", Fact::Ms(config.slow_op_ms)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_of_the_message_is_shown() {
+        let proto = include_str!("../../../proto/larder/v1/admin.proto");
+        let (_, rest) = proto.split_once("message Config {").unwrap();
+        let (body, _) = rest.split_once("\n}").unwrap();
+        let fields: Vec<&str> = body
+            .lines()
+            .map(str::trim)
+            .filter(|line| line.ends_with(';') && !line.starts_with("//"))
+            .filter_map(|line| line.split(" = ").next()?.split(' ').next_back())
+            .collect();
+        let shown: Vec<&str> = settings(&v1::Config::default()).iter().map(|(name, _)| *name).collect();
+        assert_eq!(shown, fields);
+    }
+}

@@ -1,0 +1,137 @@
+//! `larder admin …`: running, observing and changing one node through its admin listener.
+
+mod config;
+mod stats;
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::exit::{CliError, Exit};
+use super::get::lower;
+use super::global::Global;
+use super::output::{note, print};
+use super::parse;
+use crate::client::AdminClient;
+use crate::entry::ByteSize;
+
+/// Arguments of `admin`.
+#[derive(Debug, Args)]
+pub(super) struct AdminArgs {
+    #[command(subcommand)]
+    command: AdminCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum AdminCommand {
+    /// Let a standby node serve; answered when it does
+    Spawn,
+    /// Let a node finish what runs and exit
+    Drain(DrainArgs),
+    /// Show a node's state, counters and sizes
+    Stats(stats::StatsArgs),
+    /// Set the counters of stats back to 0
+    ResetStats,
+    /// Show the eviction policy of --namespace, or change it while serving
+    Policy(PolicyArgs),
+    /// Change how many bytes the node, or with --namespace one namespace, may hold
+    Resize(ResizeArgs),
+    /// Remove all entries of --namespace
+    Clear,
+    /// Show the configuration in force, and where each setting comes from
+    Config,
+}
+
+#[derive(Debug, Args)]
+struct DrainArgs {
+    /// Cut off what still runs after this long [default: the node's --drain-deadline]
+    #[arg(long, value_name = "DUR", value_parser = parse::positive_duration)]
+    deadline: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+struct PolicyArgs {
+    /// The new policy: lru, lfu, fifo, sieve, s3-fifo, w-tinylfu, arc or adaptive
+    name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct ResizeArgs {
+    /// The new limit, such as 64MiB; with --namespace, 0B is no limit of its own
+    size: ByteSize,
+}
+
+pub(super) fn run(global: &Global, args: AdminArgs) -> Result<Exit, CliError> {
+    super::block_on(async {
+        let admin = global.admin_client()?;
+        match args.command {
+            AdminCommand::Spawn => spawn(global, &admin).await,
+            AdminCommand::Drain(args) => drain(global, &admin, args).await,
+            AdminCommand::Stats(args) => stats::run(global, &admin, args).await,
+            AdminCommand::ResetStats => {
+                admin.reset_stats().await?;
+                print(global, &json!({ "reset": true }), &[("reset", &true)])?;
+                Ok(Exit::Done)
+            }
+            AdminCommand::Policy(args) => policy(global, &admin, args).await,
+            AdminCommand::Resize(args) => resize(global, &admin, args).await,
+            AdminCommand::Clear => {
+                let entries = admin.clear(&global.namespace).await?;
+                let document = json!({ "namespace": global.namespace, "entries": entries });
+                print(global, &document, &[("entries", &entries)])?;
+                Ok(Exit::Done)
+            }
+            AdminCommand::Config => config::run(global, &admin).await,
+        }
+    })
+}
+
+async fn spawn(global: &Global, admin: &AdminClient) -> Result<Exit, CliError> {
+    let answer = admin.spawn().await?;
+    let state = lower(answer.state().as_str_name(), "NODE_STATE_");
+    let data = answer.addresses.join(",");
+    print(
+        global,
+        &json!({ "state": state, "addresses": answer.addresses }),
+        &[("state", &state), ("data", &data)],
+    )?;
+    Ok(Exit::Done)
+}
+
+async fn drain(global: &Global, admin: &AdminClient, args: DrainArgs) -> Result<Exit, CliError> {
+    let answer = admin.drain(args.deadline).await?;
+    let state = lower(answer.state().as_str_name(), "NODE_STATE_");
+    print(global, &json!({ "state": state }), &[("state", &state)])?;
+    Ok(Exit::Done)
+}
+
+async fn policy(global: &Global, admin: &AdminClient, args: PolicyArgs) -> Result<Exit, CliError> {
+    let namespace = &global.namespace;
+    let Some(policy) = args.name else {
+        let stats = admin.stats().await?;
+        let found = if namespace.is_empty() {
+            Some(stats.policy)
+        } else {
+            stats.namespaces.into_iter().find(|stats| stats.name == *namespace).map(|stats| stats.policy)
+        };
+        let Some(policy) = found else {
+            note(&format!("there is no namespace {namespace:?}"));
+            return Ok(Exit::NotMet);
+        };
+        print(global, &json!({ "namespace": namespace, "policy": policy }), &[("policy", &policy)])?;
+        return Ok(Exit::Done);
+    };
+    let previous = admin.set_policy(namespace, &policy).await?;
+    let document = json!({ "namespace": namespace, "policy": policy, "previous": previous });
+    print(global, &document, &[("policy", &policy), ("previous", &previous)])?;
+    Ok(Exit::Done)
+}
+
+async fn resize(global: &Global, admin: &AdminClient, args: ResizeArgs) -> Result<Exit, CliError> {
+    let previous = admin.resize(&global.namespace, args.size.0).await?;
+    let document = json!({ "namespace": global.namespace, "bytes_limit": args.size.0,
+        "previous_bytes_limit": previous });
+    print(global, &document, &[("bytes_limit", &args.size.0), ("previous_bytes_limit", &previous)])?;
+    Ok(Exit::Done)
+}

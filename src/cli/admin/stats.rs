@@ -1,0 +1,235 @@
+//! `larder admin stats`: a node's figures, once or again and again.
+
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use clap::Args;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{CellAlignment, Table};
+use serde_json::{Map, Value, json};
+
+use crate::api::v1;
+use crate::cli::exit::{CliError, Exit};
+use crate::cli::facts::{Fact, Group, hit_ratio, json, lines, listing};
+use crate::cli::get::lower;
+use crate::cli::global::Global;
+use crate::cli::output::{colours, print_json, print_raw};
+use crate::cli::parse;
+use crate::client::AdminClient;
+
+/// Arguments of `admin stats`.
+#[derive(Debug, Args)]
+pub(super) struct StatsArgs {
+    /// Show them again at every interval, 100ms to 1h, until interrupted
+    #[arg(long, value_name = "DUR", value_parser = interval)]
+    watch: Option<Duration>,
+}
+
+pub(super) async fn run(global: &Global, admin: &AdminClient, args: StatsArgs) -> Result<Exit, CliError> {
+    let Some(interval) = args.watch else {
+        show(global, &admin.stats().await?)?;
+        return Ok(Exit::Done);
+    };
+    let mut stream = admin.watch_stats(interval).await?;
+    while let Some(stats) = stream.next().await? {
+        if !global.json() {
+            // A new page on a terminal, a blank line between blocks elsewhere.
+            print_raw(if io::stdout().is_terminal() { b"\x1b[2J\x1b[H" } else { b"\n" })?;
+        }
+        show(global, &stats)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = parse::duration(text)?;
+    if (Duration::from_millis(100)..=Duration::from_secs(3_600)).contains(&interval) {
+        return Ok(interval);
+    }
+    Err("an interval is 100ms to 1h".to_owned())
+}
+
+fn show(global: &Global, stats: &v1::GetStatsResponse) -> Result<(), CliError> {
+    let groups = groups(stats);
+    if global.json() {
+        return print_json(&document(stats, &groups));
+    }
+    if !io::stdout().is_terminal() {
+        let mut text = lines(&groups);
+        for namespace in &stats.namespaces {
+            for (name, fact) in namespace_facts(namespace) {
+                text.push_str(&format!("namespace.{:?}.{name} {}\n", namespace.name, fact.plain()));
+            }
+        }
+        return print_raw(text.as_bytes());
+    }
+    let mut text = listing(&groups, colours(&io::stdout()));
+    if !stats.namespaces.is_empty() {
+        text.push_str(&format!("{}\n", namespace_table(&stats.namespaces)));
+    }
+    print_raw(text.as_bytes())
+}
+
+fn document(stats: &v1::GetStatsResponse, groups: &[Group]) -> Value {
+    let mut document = json(groups);
+    let namespaces: Vec<Value> = stats
+        .namespaces
+        .iter()
+        .map(|namespace| {
+            let mut object: Map<String, Value> = namespace_facts(namespace)
+                .into_iter()
+                .map(|(name, fact)| (name.to_owned(), fact.json()))
+                .collect();
+            object.insert("name".to_owned(), Value::from(namespace.name.as_str()));
+            object.insert("policy_estimates".to_owned(), estimates(&namespace.policy_estimates));
+            Value::Object(object)
+        })
+        .collect();
+    document.insert("namespaces".to_owned(), Value::Array(namespaces));
+    document.insert("policy_estimates".to_owned(), estimates(&stats.policy_estimates));
+    Value::Object(document)
+}
+
+fn estimates(estimates: &[v1::PolicyEstimate]) -> Value {
+    estimates
+        .iter()
+        .map(|estimate| {
+            json!({ "policy": estimate.policy, "hit_ratio": estimate.hit_ratio,
+                    "lookups": estimate.lookups, "leader": estimate.leader })
+        })
+        .collect()
+}
+
+fn groups(stats: &v1::GetStatsResponse) -> Vec<Group> {
+    vec![node(stats), memory(stats), lookups(stats), writes(stats), traffic(stats), persistence(stats)]
+}
+
+fn counts(facts: &[(&str, u64)]) -> Vec<(String, Fact)> {
+    facts.iter().map(|(name, count)| ((*name).to_owned(), Fact::Count(*count))).collect()
+}
+
+fn node(stats: &v1::GetStatsResponse) -> Group {
+    let state = lower(stats.state().as_str_name(), "NODE_STATE_");
+    let facts = vec![
+        ("state".to_owned(), Fact::Text(state)),
+        ("node_id".to_owned(), Fact::Text(stats.node_id.clone())),
+        ("incarnation".to_owned(), Fact::Token(stats.incarnation)),
+        ("build".to_owned(), Fact::Text(stats.build.clone())),
+        ("uptime_ms".to_owned(), Fact::Ms(stats.uptime_ms)),
+        ("counted_ms".to_owned(), Fact::Ms(stats.counted_ms)),
+    ];
+    Group { title: "Node", facts }
+}
+
+fn memory(stats: &v1::GetStatsResponse) -> Group {
+    let mut facts = counts(&[("entries", stats.entries), ("guest_entries", stats.guest_entries)]);
+    facts.push(("bytes_used".to_owned(), Fact::Bytes(stats.bytes_used)));
+    facts.push(("bytes_limit".to_owned(), Fact::Bytes(stats.bytes_limit)));
+    facts.push(("resident_bytes".to_owned(), Fact::Bytes(stats.resident_bytes)));
+    facts.push(("policy".to_owned(), Fact::Text(stats.policy.clone())));
+    facts.extend(counts(&[
+        ("evictions", stats.evictions),
+        ("expirations", stats.expirations),
+        ("invalidations", stats.invalidations),
+        ("entries_invalidated", stats.entries_invalidated),
+    ]));
+    Group { title: "Memory", facts }
+}
+
+fn lookups(stats: &v1::GetStatsResponse) -> Group {
+    let mut facts = counts(&[("hits", stats.hits), ("misses", stats.misses)]);
+    facts.push(("hit_ratio".to_owned(), Fact::Ratio(hit_ratio(stats.hits, stats.misses))));
+    facts.extend(counts(&[("stale_hits", stats.stale_hits)]));
+    for hits in &stats.hits_by_tier {
+        let tier = lower(hits.tier().as_str_name(), "TIER_");
+        facts.push((format!("hits_by_tier.{tier}"), Fact::Count(hits.count)));
+    }
+    for misses in &stats.misses_by_reason {
+        let reason = lower(misses.reason().as_str_name(), "MISS_REASON_");
+        facts.push((format!("misses_by_reason.{reason}"), Fact::Count(misses.count)));
+    }
+    facts.extend(counts(&[("origin_loads", stats.origin_loads), ("origin_errors", stats.origin_errors)]));
+    Group { title: "Lookups", facts }
+}
+
+fn writes(stats: &v1::GetStatsResponse) -> Group {
+    let facts = counts(&[
+        ("sets", stats.sets),
+        ("sets_not_stored", stats.sets_not_stored),
+        ("sets_refused", stats.sets_refused),
+        ("deletes", stats.deletes),
+        ("increments", stats.increments),
+        ("touches", stats.touches),
+    ]);
+    Group { title: "Writes", facts }
+}
+
+fn traffic(stats: &v1::GetStatsResponse) -> Group {
+    let facts = counts(&[
+        ("connections", stats.connections),
+        ("requests_in_flight", stats.requests_in_flight),
+        ("requests_shed", stats.requests_shed),
+        ("forwards", stats.forwards),
+    ]);
+    Group { title: "Traffic", facts }
+}
+
+fn persistence(stats: &v1::GetStatsResponse) -> Group {
+    let Some(disk) = &stats.persistence else {
+        return Group { title: "Persistence", facts: Vec::new() };
+    };
+    let name = |name: &str| format!("persistence.{name}");
+    let facts = vec![
+        (name("mode"), Fact::Text(disk.mode.clone())),
+        (name("backend"), Fact::Text(disk.backend.clone())),
+        (name("position"), Fact::Token(disk.position)),
+        (name("synced_position"), Fact::Token(disk.synced_position)),
+        (name("poisoned"), Fact::Text(disk.poisoned.clone())),
+        (name("disk_bytes"), Fact::Bytes(disk.disk_bytes)),
+        (name("disk_limit_bytes"), Fact::Bytes(disk.disk_limit_bytes)),
+        (name("snapshot_position"), Fact::Token(disk.snapshot_position)),
+        (name("snapshot_unix_ms"), Fact::Count(disk.snapshot_unix_ms)),
+        (name("blobs"), Fact::Count(disk.blobs)),
+        (name("blob_bytes"), Fact::Bytes(disk.blob_bytes)),
+    ];
+    Group { title: "Persistence", facts }
+}
+
+fn namespace_facts(namespace: &v1::NamespaceStats) -> Vec<(&'static str, Fact)> {
+    vec![
+        ("policy", Fact::Text(namespace.policy.clone())),
+        ("entries", Fact::Count(namespace.entries)),
+        ("bytes_used", Fact::Bytes(namespace.bytes_used)),
+        ("bytes_limit", Fact::Bytes(namespace.bytes_limit)),
+        ("hits", Fact::Count(namespace.hits)),
+        ("misses", Fact::Count(namespace.misses)),
+        ("hit_ratio", Fact::Ratio(hit_ratio(namespace.hits, namespace.misses))),
+        ("sets", Fact::Count(namespace.sets)),
+        ("sets_not_stored", Fact::Count(namespace.sets_not_stored)),
+        ("sets_refused", Fact::Count(namespace.sets_refused)),
+        ("deletes", Fact::Count(namespace.deletes)),
+        ("evictions", Fact::Count(namespace.evictions)),
+        ("expirations", Fact::Count(namespace.expirations)),
+        ("entries_invalidated", Fact::Count(namespace.entries_invalidated)),
+        ("generation", Fact::Count(namespace.generation)),
+    ]
+}
+
+fn namespace_table(namespaces: &[v1::NamespaceStats]) -> Table {
+    const COLUMNS: usize = 8;
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    for (row, namespace) in namespaces.iter().enumerate() {
+        let facts = namespace_facts(namespace);
+        if row == 0 {
+            let names = facts.iter().take(COLUMNS).map(|(name, _)| *name);
+            table.set_header(std::iter::once("namespace").chain(names));
+        }
+        let cells = facts.iter().take(COLUMNS).map(|(_, fact)| fact.plain());
+        table.add_row(std::iter::once(format!("{:?}", namespace.name)).chain(cells));
+    }
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}

@@ -1,0 +1,165 @@
+//! One caller's stream of operations: which key, get or set, how large a value.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use rand::distr::{Distribution as _, Uniform};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use rand_distr::Zipf;
+
+use super::plan::Plan;
+use super::wire;
+use crate::cli::exit::CliError;
+use crate::cli::parse::Distribution;
+
+/// What a call, or a command of a Pipeline, does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Operation {
+    Get,
+    Set,
+}
+
+/// How many keys have been taken in sequence, over all callers.
+#[derive(Debug, Default)]
+pub(super) struct Sequence(AtomicU64);
+
+/// One caller's operations.
+#[derive(Debug)]
+pub(super) struct Load {
+    plan: Arc<Plan>,
+    sequence: Arc<Sequence>,
+    random: SmallRng,
+    draw: Draw,
+    buffer: BytesMut,
+    item: BytesMut,
+}
+
+#[derive(Debug)]
+enum Draw {
+    Uniform(Uniform<u64>),
+    Zipf(Zipf<f64>),
+    Sequential,
+}
+
+impl Load {
+    pub(super) fn new(plan: Arc<Plan>, sequence: Arc<Sequence>, seed: u64) -> Result<Self, CliError> {
+        let wrong = |error: &dyn std::fmt::Display| CliError::Usage(format!("--distribution: {error}"));
+        let draw = match plan.distribution {
+            Distribution::Uniform => Draw::Uniform(Uniform::new(0, plan.keys).map_err(|e| wrong(&e))?),
+            Distribution::Zipf(exponent) => {
+                Draw::Zipf(Zipf::new(plan.keys as f64, exponent).map_err(|e| wrong(&e))?)
+            }
+            Distribution::Sequential => Draw::Sequential,
+        };
+        let random = SmallRng::seed_from_u64(seed);
+        Ok(Self { plan, sequence, random, draw, buffer: BytesMut::new(), item: BytesMut::new() })
+    }
+
+    /// What the next call does.
+    pub(super) fn operation(&mut self) -> Operation {
+        let ratio = self.plan.ratio;
+        if ratio.sets == 0
+            || (ratio.gets > 0 && self.random.random_range(0..ratio.gets + ratio.sets) < ratio.gets)
+        {
+            Operation::Get
+        } else {
+            Operation::Set
+        }
+    }
+
+    /// A GetRequest or SetRequest of one key.
+    pub(super) fn single(&mut self, operation: Operation) -> Bytes {
+        let first = self.first(1);
+        let number = self.number(first, 0);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        wire::put_namespace(&mut buffer, &self.plan.namespace);
+        self.put_item(&mut buffer, operation, number);
+        self.finish(buffer)
+    }
+
+    /// A BatchGetRequest or BatchSetRequest of `items` keys.
+    pub(super) fn batch(&mut self, operation: Operation, items: usize) -> Bytes {
+        let first = self.first(items);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        wire::put_namespace(&mut buffer, &self.plan.namespace);
+        for index in 0..items {
+            let number = self.number(first, index);
+            match operation {
+                // In BatchGetRequest a key is field 2, as in GetRequest.
+                Operation::Get => self.put_item(&mut buffer, operation, number),
+                Operation::Set => self.put_nested(&mut buffer, wire::BATCH_SET_ITEMS, operation, number),
+            }
+        }
+        self.finish(buffer)
+    }
+
+    /// A PipelineRequest of `items` commands, whose ids count up from `first_id`.
+    pub(super) fn pipeline(&mut self, first_id: u64, items: usize) -> Bytes {
+        let first = self.first(items);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for index in 0..items {
+            let operation = self.operation();
+            let number = self.number(first, index);
+            let mut item = std::mem::take(&mut self.item);
+            item.clear();
+            wire::put_namespace(&mut item, &self.plan.namespace);
+            self.put_item(&mut item, operation, number);
+            wire::put_command(&mut buffer, first_id + index as u64, operation, &item);
+            self.item = item;
+        }
+        self.finish(buffer)
+    }
+
+    fn put_item(&mut self, buffer: &mut BytesMut, operation: Operation, number: u64) {
+        wire::put_length(buffer, wire::KEY, self.plan.key_bytes());
+        self.plan.put_key(buffer, number);
+        if operation == Operation::Set {
+            let range = self.plan.value_bytes;
+            let bytes = match range.max - range.min {
+                0 => range.max,
+                _ => self.random.random_range(range.min..=range.max),
+            };
+            wire::put_bytes(buffer, wire::VALUE, &self.plan.value[..bytes]);
+            if let Some(ttl_ms) = self.plan.ttl_ms {
+                wire::put_number(buffer, wire::TTL_MS, ttl_ms);
+            }
+        }
+    }
+
+    fn put_nested(&mut self, buffer: &mut BytesMut, field: u8, operation: Operation, number: u64) {
+        let mut item = std::mem::take(&mut self.item);
+        item.clear();
+        self.put_item(&mut item, operation, number);
+        wire::put_bytes(buffer, field, &item);
+        self.item = item;
+    }
+
+    /// Where a run of keys in sequence begins. Of no meaning to the other distributions.
+    fn first(&self, items: usize) -> u64 {
+        match self.draw {
+            Draw::Sequential => self.sequence.0.fetch_add(items as u64, Ordering::Relaxed),
+            _ => 0,
+        }
+    }
+
+    fn number(&mut self, first: u64, index: usize) -> u64 {
+        match &self.draw {
+            Draw::Uniform(uniform) => uniform.sample(&mut self.random),
+            Draw::Zipf(zipf) => (zipf.sample(&mut self.random) as u64).clamp(1, self.plan.keys) - 1,
+            Draw::Sequential => (first + index as u64) % self.plan.keys,
+        }
+    }
+
+    /// Hands the message out and keeps the rest of its allocation for the next.
+    fn finish(&mut self, mut buffer: BytesMut) -> Bytes {
+        const ALLOCATION: usize = 64 << 10;
+        let message = buffer.split().freeze();
+        if buffer.capacity() < message.len() {
+            buffer = BytesMut::with_capacity(ALLOCATION.max(message.len() * 4));
+        }
+        self.buffer = buffer;
+        message
+    }
+}

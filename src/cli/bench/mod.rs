@@ -1,0 +1,148 @@
+//! `larder bench`: throughput and latency of a node under load.
+//!
+//! ```text
+//!  BenchArgs ─ plan.rs ─ Plan ─┬─ run.rs      one thread = one runtime with its share of the connections
+//!                              │   ├─ calls.rs   callers of Get/Set and BatchGet/BatchSet
+//!                              │   └─ stream.rs  callers of Pipeline, several messages in flight
+//!                              ├─ load.rs     which key, which operation, how large a value
+//!                              ├─ wire.rs     requests written and answers read by hand, without allocation per key
+//!                              ├─ pace.rs     open loop: when each call should start
+//!                              └─ report.rs   histograms merged, text and JSON
+//! ```
+//!
+//! The tool must not be what is measured. So every thread runs on its own, single-threaded runtime with its own
+//! connections and histograms, and nothing but a few counters is shared; keys are formatted into the request's
+//! buffer, and answers are counted without being decoded.
+//!
+//! Closed loop (no `--rate`): each caller sends its next call when the last is answered; latency is from send
+//! to answer. Open loop (`--rate`): calls are due at times that do not depend on the node, and latency is from
+//! when a call was *due*, so a node that stalls is charged with every call that waited for it (no coordinated
+//! omission).
+//!
+//! In a Pipeline or batch, each key counts with the latency of its message.
+
+mod calls;
+mod load;
+mod pace;
+mod plan;
+mod report;
+mod run;
+mod stream;
+mod wire;
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::exit::{CliError, Exit};
+use super::global::Global;
+use super::parse::{self, Distribution, Ratio, SizeRange};
+use plan::Plan;
+
+/// Arguments of `bench`.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Load")]
+pub(super) struct BenchArgs {
+    /// Connections to the node
+    #[arg(long, short = 'c', value_name = "N", default_value = "8")]
+    connections: NonZeroUsize,
+    /// Callers on each connection, each with one call in flight; with --pipeline, streams [default: 16; with
+    /// --pipeline 1]
+    #[arg(long, value_name = "N")]
+    callers: Option<NonZeroUsize>,
+    /// Commands to a Pipeline message; without it calls are unary
+    #[arg(long, short = 'P', value_name = "N", conflicts_with = "batch", value_parser = items)]
+    pipeline: Option<usize>,
+    /// Pipeline messages in flight on each stream
+    #[arg(long, value_name = "N", default_value = "4", requires = "pipeline")]
+    depth: NonZeroUsize,
+    /// Keys to a BatchGet or BatchSet; without it calls are of single keys
+    #[arg(long, short = 'b', value_name = "N", value_parser = items)]
+    batch: Option<usize>,
+    /// Different keys
+    #[arg(long, short = 'k', value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    keys: u64,
+    /// Bytes of a key: the prefix and a number with leading zeros
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    key_size: usize,
+    /// What keys begin with
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    key_prefix: String,
+    /// How keys are drawn: uniform, zipf:EXPONENT or sequential
+    #[arg(long, short = 'd', value_name = "HOW", default_value = "uniform")]
+    distribution: Distribution,
+    /// Bytes of a value, or a range such as 10-1KiB
+    #[arg(long, short = 's', value_name = "SIZE", default_value = "100")]
+    value_size: SizeRange,
+    /// Gets to sets
+    #[arg(long, short = 'r', value_name = "GETS:SETS", default_value = "9:1")]
+    ratio: Ratio,
+    /// Time to live of what is set; 0 is never [default: the namespace's default]
+    #[arg(long, value_name = "DUR", value_parser = parse::ttl)]
+    ttl: Option<Duration>,
+    /// Set every key once before anything is measured
+    #[arg(long)]
+    prefill: bool,
+    /// Stop after so many keys
+    #[arg(long, short = 'n', value_name = "N", conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
+    requests: Option<u64>,
+    /// Stop after so long [default: 10s]
+    #[arg(long, value_name = "DUR", value_parser = parse::positive_duration)]
+    duration: Option<Duration>,
+    /// Run so long before anything is measured
+    #[arg(long, value_name = "DUR", default_value = "0", value_parser = parse::duration)]
+    warmup: Duration,
+    /// Open loop: so many keys are due a second, however the node keeps up
+    #[arg(long, value_name = "KEYS/S", value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
+    /// With --rate: how calls are spread over time
+    #[arg(long, value_enum, default_value = "poisson", requires = "rate")]
+    arrivals: Arrivals,
+    /// Threads that make the load
+    #[arg(long, value_name = "N", default_value = "1")]
+    threads: NonZeroUsize,
+    /// Write the latencies' whole distribution to a file, as HdrHistogram's tools read it
+    #[arg(long, value_name = "FILE")]
+    histogram: Option<PathBuf>,
+}
+
+/// How calls of an open loop are spread over time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Arrivals {
+    /// As independent callers would.
+    Poisson,
+    /// At even intervals.
+    Constant,
+}
+
+pub(super) fn run(global: &Global, args: BenchArgs) -> Result<Exit, CliError> {
+    let histogram = args.histogram.clone();
+    let plan = Plan::new(global, args)?;
+    super::block_on(async {
+        // One call first, so that a node that is not there is told at once and not counted a million times.
+        global.client()?.get(plan.key(0)).await?;
+        Ok(())
+    })?;
+    if let Some(prefill) = plan.prefill() {
+        let results = run::run(&prefill, "prefill")?;
+        if let Some((code, count)) = results.errors.iter().next() {
+            return Err(CliError::Refused(format!("prefill: {count} keys were refused with {code}")));
+        }
+    }
+    let results = run::run(&plan, "bench")?;
+    report::show(global, &plan, &results)?;
+    if let Some(path) = histogram {
+        report::write_histogram(&path, &results)?;
+    }
+    Ok(if results.errors.is_empty() { Exit::Done } else { Exit::Refused })
+}
+
+/// Keys to a message: up to the protocol's 10,000.
+fn items(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(items @ 1..=10_000) => Ok(items),
+        _ => Err("a message carries 1 to 10000 keys".to_owned()),
+    }
+}

@@ -1,0 +1,140 @@
+//! A caller of Pipeline: one stream with several messages in flight.
+//!
+//! A message in flight has a slot, and its commands' ids are the slot's number × the keys of a message + the
+//! command's place, so that a reply finds its message by a division, in whatever order replies come.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status, Streaming};
+
+use super::calls::client;
+use super::load::Load;
+use super::run::Worker;
+use super::wire::{self, Answer, RawCodec};
+use crate::clock::monotonic;
+
+const PIPELINE: PathAndQuery = PathAndQuery::from_static("/larder.v1.Cache/Pipeline");
+/// How long a caller waits before it opens another stream in place of one that broke.
+const BACK_OFF: Duration = Duration::from_millis(20);
+
+/// A message in flight.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    start: Instant,
+    outstanding: usize,
+}
+
+/// The messages in flight on one stream.
+struct Flight {
+    slots: RefCell<Vec<Slot>>,
+    items: usize,
+}
+
+pub(super) async fn caller(worker: Rc<Worker>, channel: Channel, mut load: Load, depth: usize) {
+    loop {
+        let flight = Flight {
+            slots: RefCell::new(vec![Slot { start: monotonic(), outstanding: 0 }; depth]),
+            items: worker.plan.items,
+        };
+        let Err(code) = stream(&worker, channel.clone(), &mut load, &flight).await else { return };
+        // What was on its way is lost with the stream.
+        let end = monotonic();
+        for slot in flight.slots.into_inner().iter().filter(|slot| slot.outstanding > 0) {
+            worker.answered(slot.start, end, Answer::Refused(code), slot.outstanding as u64);
+        }
+        tokio::time::sleep(BACK_OFF).await;
+    }
+}
+
+/// Runs one stream. Ok: the run is over, and everything was answered.
+async fn stream(worker: &Worker, channel: Channel, load: &mut Load, flight: &Flight) -> Result<(), Code> {
+    let (messages, outgoing) = mpsc::unbounded_channel();
+    let (free, mut free_slots) = mpsc::unbounded_channel();
+    for slot in 0..flight.slots.borrow().len() {
+        let _ = free.send(slot);
+    }
+    let sending = async {
+        while let Some(slot) = free_slots.recv().await {
+            let Some((start, items)) = worker.next_call().await else { break };
+            let message = load.pipeline((slot * flight.items) as u64, items);
+            flight.slots.borrow_mut()[slot] = Slot { start, outstanding: items };
+            if messages.send(message).is_err() {
+                break;
+            }
+        }
+        // Half-closes the stream; the node answers the rest and ends it.
+        drop(messages);
+    };
+    let receiving = receive(worker, channel, UnboundedReceiverStream::new(outgoing), flight, free);
+    tokio::pin!(sending, receiving);
+    tokio::select! {
+        // A stream that breaks ends the sending; one that is through with sending is read to its end.
+        end = &mut receiving => return end,
+        () = &mut sending => {}
+    }
+    receiving.await
+}
+
+async fn receive(
+    worker: &Worker,
+    channel: Channel,
+    outgoing: UnboundedReceiverStream<Bytes>,
+    flight: &Flight,
+    free: mpsc::UnboundedSender<usize>,
+) -> Result<(), Code> {
+    let timeout = worker.plan.timeout;
+    let mut grpc = client(channel);
+    grpc.ready().await.map_err(|_| Code::Unavailable)?;
+    let call = grpc.streaming(Request::new(outgoing), PIPELINE, RawCodec);
+    let mut incoming: Streaming<Bytes> = call.await.map_err(|status| status.code())?.into_inner();
+    loop {
+        let message = match tokio::time::timeout(timeout, incoming.message()).await {
+            Ok(message) => message.map_err(|status: Status| status.code())?,
+            // Nothing need come while nothing is outstanding: the open loop may pause that long.
+            Err(_elapsed) if flight.is_empty() => continue,
+            Err(_elapsed) => return Err(Code::DeadlineExceeded),
+        };
+        let Some(message) = message else {
+            return if flight.is_empty() { Ok(()) } else { Err(Code::Internal) };
+        };
+        let end = monotonic();
+        let mut known = true;
+        let each = |id: u64, answer| match flight.reply(id) {
+            None => known = false,
+            Some((slot, start, is_last)) => {
+                worker.answered(start, end, answer, 1);
+                if is_last {
+                    worker.call_done(start);
+                    let _ = free.send(slot);
+                }
+            }
+        };
+        wire::replies(&message, each).map_err(|wire::Malformed| Code::Internal)?;
+        if !known {
+            return Err(Code::Internal);
+        }
+    }
+}
+
+impl Flight {
+    fn is_empty(&self) -> bool {
+        self.slots.borrow().iter().all(|slot| slot.outstanding == 0)
+    }
+
+    /// The slot that an id belongs to, when its message started, and whether this was its last reply. None: no
+    /// such command is outstanding.
+    fn reply(&self, id: u64) -> Option<(usize, Instant, bool)> {
+        let number = usize::try_from(id).ok()? / self.items;
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.get_mut(number).filter(|slot| slot.outstanding > 0)?;
+        slot.outstanding -= 1;
+        Some((number, slot.start, slot.outstanding == 0))
+    }
+}

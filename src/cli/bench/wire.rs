@@ -1,0 +1,365 @@
+//! Requests written, and answers counted, straight on protobuf's bytes.
+//!
+//! ```text
+//!  GetRequest    1 namespace  2 key                        GetResponse   1 hit  2 stale  3 miss
+//!  SetRequest    1 namespace  2 key  3 value  4 ttl_ms     SetResponse   1 stored  2 not_stored
+//!  BatchGet      1 namespace  2 keys…                      answer        1 GetResponse…
+//!  BatchSet      1 namespace  2 SetRequest…                answer        1 SetResult…   1 response  2 error
+//!  Pipeline      2 command…   1 id  4 get  5 set           answer        1 reply…   1 id  3 get  4 set  9 error
+//!  google.rpc.Status          1 code
+//! ```
+//!
+//! Tested against the generated types, which are the authority.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::{Code, Status};
+
+use super::load::Operation;
+
+pub(super) const NAMESPACE: u8 = 1;
+pub(super) const KEY: u8 = 2;
+pub(super) const VALUE: u8 = 3;
+pub(super) const TTL_MS: u8 = 4;
+pub(super) const BATCH_SET_ITEMS: u8 = 2;
+const PIPELINE_COMMANDS: u8 = 2;
+const COMMAND_ID: u8 = 1;
+const COMMAND_GET: u8 = 4;
+const COMMAND_SET: u8 = 5;
+
+const VARINT: u8 = 0;
+const FIXED64: u8 = 1;
+const LENGTH: u8 = 2;
+const FIXED32: u8 = 5;
+
+/// Hands messages through as bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct RawCodec;
+
+impl Codec for RawCodec {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for RawCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, dst: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        dst.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for RawCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(src.copy_to_bytes(src.remaining())))
+    }
+}
+
+/// What became of one key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    Hit,
+    Miss,
+    Stored,
+    NotStored,
+    Refused(Code),
+}
+
+/// The answer is not what the protocol allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+/// Each key's answer in a GetResponse, SetResponse, BatchGetResponse or BatchSetResponse.
+pub(super) fn answers(
+    message: &[u8],
+    operation: Operation,
+    is_batch: bool,
+    mut each: impl FnMut(Answer),
+) -> Result<(), Malformed> {
+    if !is_batch {
+        each(outcome(message, operation)?);
+        return Ok(());
+    }
+    for field in Fields(message) {
+        let (1, Content::Bytes(item)) = field? else { continue };
+        each(match operation {
+            Operation::Get => outcome(item, operation)?,
+            Operation::Set => match first(item)? {
+                (1, Content::Bytes(response)) => outcome(response, operation)?,
+                (2, Content::Bytes(status)) => Answer::Refused(code(status)?),
+                _ => return Err(Malformed),
+            },
+        });
+    }
+    Ok(())
+}
+
+/// Each reply in a PipelineResponse, under its id.
+pub(super) fn replies(message: &[u8], mut each: impl FnMut(u64, Answer)) -> Result<(), Malformed> {
+    for field in Fields(message) {
+        let (1, Content::Bytes(reply)) = field? else { continue };
+        let (mut id, mut answer) = (0, None);
+        for field in Fields(reply) {
+            match field? {
+                (1, Content::Number(number)) => id = number,
+                (3, Content::Bytes(response)) => answer = Some(outcome(response, Operation::Get)?),
+                (4, Content::Bytes(response)) => answer = Some(outcome(response, Operation::Set)?),
+                (9, Content::Bytes(status)) => answer = Some(Answer::Refused(code(status)?)),
+                _ => {}
+            }
+        }
+        each(id, answer.ok_or(Malformed)?);
+    }
+    Ok(())
+}
+
+fn outcome(response: &[u8], operation: Operation) -> Result<Answer, Malformed> {
+    Ok(match (operation, first(response)?.0) {
+        (Operation::Get, 1 | 2) => Answer::Hit,
+        (Operation::Get, 3) => Answer::Miss,
+        (Operation::Set, 1) => Answer::Stored,
+        (Operation::Set, 2) => Answer::NotStored,
+        _ => return Err(Malformed),
+    })
+}
+
+fn code(status: &[u8]) -> Result<Code, Malformed> {
+    for field in Fields(status) {
+        if let (1, Content::Number(number)) = field? {
+            return Ok(Code::from_i32(i32::try_from(number).map_err(|_| Malformed)?));
+        }
+    }
+    Ok(Code::Unknown)
+}
+
+fn first(message: &[u8]) -> Result<(u64, Content<'_>), Malformed> {
+    Fields(message).next().unwrap_or(Err(Malformed))
+}
+
+/// A field's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+    Fixed,
+}
+
+/// A message's fields in order.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Result<(u64, Content<'a>), Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let field = self.field();
+        if field.is_err() {
+            self.0 = &[];
+        }
+        Some(field)
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn field(&mut self) -> Result<(u64, Content<'a>), Malformed> {
+        let tag = self.varint()?;
+        let content = match (tag & 7) as u8 {
+            VARINT => Content::Number(self.varint()?),
+            FIXED64 => self.take(8).map(|_| Content::Fixed)?,
+            FIXED32 => self.take(4).map(|_| Content::Fixed)?,
+            LENGTH => {
+                let bytes = usize::try_from(self.varint()?).map_err(|_| Malformed)?;
+                Content::Bytes(self.take(bytes)?)
+            }
+            _ => return Err(Malformed),
+        };
+        Ok((tag >> 3, content))
+    }
+
+    fn varint(&mut self) -> Result<u64, Malformed> {
+        let mut number = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let (byte, rest) = self.0.split_first().ok_or(Malformed)?;
+            self.0 = rest;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(number);
+            }
+        }
+        Err(Malformed)
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<&'a [u8], Malformed> {
+        let (taken, rest) = self.0.split_at_checked(bytes).ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+}
+
+pub(super) fn put_namespace(buffer: &mut BytesMut, namespace: &str) {
+    if !namespace.is_empty() {
+        put_bytes(buffer, NAMESPACE, namespace.as_bytes());
+    }
+}
+
+pub(super) fn put_bytes(buffer: &mut BytesMut, field: u8, bytes: &[u8]) {
+    put_length(buffer, field, bytes.len());
+    buffer.put_slice(bytes);
+}
+
+/// The head of a field of bytes, which the caller writes next.
+pub(super) fn put_length(buffer: &mut BytesMut, field: u8, bytes: usize) {
+    buffer.put_u8(field << 3 | LENGTH);
+    put_varint(buffer, bytes as u64);
+}
+
+pub(super) fn put_number(buffer: &mut BytesMut, field: u8, number: u64) {
+    buffer.put_u8(field << 3 | VARINT);
+    put_varint(buffer, number);
+}
+
+/// A command of a Pipeline around the bytes of its GetRequest or SetRequest.
+pub(super) fn put_command(buffer: &mut BytesMut, id: u64, operation: Operation, request: &[u8]) {
+    let bytes = 1 + varint_bytes(id) + 1 + varint_bytes(request.len() as u64) + request.len();
+    put_length(buffer, PIPELINE_COMMANDS, bytes);
+    put_number(buffer, COMMAND_ID, id);
+    let field = match operation {
+        Operation::Get => COMMAND_GET,
+        Operation::Set => COMMAND_SET,
+    };
+    put_bytes(buffer, field, request);
+}
+
+fn put_varint(buffer: &mut BytesMut, mut number: u64) {
+    while number >= 0x80 {
+        buffer.put_u8(number as u8 | 0x80);
+        number >>= 7;
+    }
+    buffer.put_u8(number as u8);
+}
+
+fn varint_bytes(number: u64) -> usize {
+    (64 - (number | 1).leading_zeros() as usize).div_ceil(7)
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+    use crate::api::google::rpc;
+    use crate::api::v1::{
+        self, get_response, pipeline_command::Op, pipeline_reply, set_response, set_result,
+    };
+
+    fn request(namespace: &str, key: &[u8], value: Option<&[u8]>) -> BytesMut {
+        let mut buffer = BytesMut::new();
+        put_namespace(&mut buffer, namespace);
+        put_bytes(&mut buffer, KEY, key);
+        if let Some(value) = value {
+            put_bytes(&mut buffer, VALUE, value);
+            put_number(&mut buffer, TTL_MS, 5_000);
+        }
+        buffer
+    }
+
+    #[test]
+    fn requests_are_what_the_generated_types_read() {
+        let key = [b'k'; 300];
+        let get = v1::GetRequest::decode(request("ns", &key, None)).unwrap();
+        assert_eq!((get.namespace.as_str(), get.key.as_ref()), ("ns", &key[..]));
+        let set = v1::SetRequest::decode(request("", &key, Some(b"v"))).unwrap();
+        assert_eq!(set.value.as_ref(), b"v");
+        assert_eq!(set.expiration, Some(v1::set_request::Expiration::TtlMs(5_000)));
+
+        let mut buffer = BytesMut::new();
+        for id in [0, 127, 128, u64::MAX] {
+            put_command(&mut buffer, id, Operation::Set, &request("", &key, Some(b"")));
+            put_command(&mut buffer, id, Operation::Get, &request("", b"k", None));
+        }
+        let pipeline = v1::PipelineRequest::decode(buffer).unwrap();
+        assert_eq!(pipeline.commands.len(), 8);
+        assert!(matches!(&pipeline.commands[0].op, Some(Op::Set(set)) if set.key.len() == 300));
+        assert!(matches!(&pipeline.commands[7].op, Some(Op::Get(get)) if get.key == "k"));
+        assert_eq!(pipeline.commands[7].id, u64::MAX);
+    }
+
+    fn get(hit: bool) -> v1::GetResponse {
+        let outcome = if hit {
+            get_response::Outcome::Hit(v1::Hit {
+                value: vec![7; 200].into(),
+                version: 9,
+                ..Default::default()
+            })
+        } else {
+            get_response::Outcome::Miss(v1::Miss::default())
+        };
+        v1::GetResponse { outcome: Some(outcome) }
+    }
+
+    fn set(stored: bool) -> v1::SetResponse {
+        let outcome = if stored {
+            set_response::Outcome::Stored(v1::Stored::default())
+        } else {
+            set_response::Outcome::NotStored(v1::NotStored::default())
+        };
+        v1::SetResponse { outcome: Some(outcome) }
+    }
+
+    #[test]
+    fn answers_are_counted_as_the_generated_types_say() {
+        let mut seen = Vec::new();
+        answers(&get(true).encode_to_vec(), Operation::Get, false, |a| seen.push(a)).unwrap();
+        answers(&set(false).encode_to_vec(), Operation::Set, false, |a| seen.push(a)).unwrap();
+        let batch = v1::BatchGetResponse { results: vec![get(false), get(true)] };
+        answers(&batch.encode_to_vec(), Operation::Get, true, |a| seen.push(a)).unwrap();
+        let refused = rpc::Status { code: Code::ResourceExhausted as i32, ..Default::default() };
+        let results = [set_result::Result::Response(set(true)), set_result::Result::Error(refused.clone())]
+            .map(|result| v1::SetResult { result: Some(result) })
+            .to_vec();
+        let batch = v1::BatchSetResponse { results };
+        answers(&batch.encode_to_vec(), Operation::Set, true, |a| seen.push(a)).unwrap();
+        let exhausted = Answer::Refused(Code::ResourceExhausted);
+        let expected = [Answer::Hit, Answer::NotStored, Answer::Miss, Answer::Hit, Answer::Stored, exhausted];
+        assert_eq!(seen, expected);
+
+        let reply = |id, result| v1::PipelineReply { id, owner: "n".to_owned(), result: Some(result) };
+        let message = v1::PipelineResponse {
+            replies: vec![
+                reply(0, pipeline_reply::Result::Get(get(true))),
+                reply(300, pipeline_reply::Result::Set(set(true))),
+                reply(1, pipeline_reply::Result::Error(refused)),
+            ],
+        };
+        let mut seen = Vec::new();
+        replies(&message.encode_to_vec(), |id, answer| seen.push((id, answer))).unwrap();
+        assert_eq!(seen, [(0, Answer::Hit), (300, Answer::Stored), (1, exhausted)]);
+    }
+
+    #[test]
+    fn damaged_answers_are_refused_and_never_panic() {
+        let good = v1::BatchGetResponse { results: vec![get(true)] }.encode_to_vec();
+        for end in 1..good.len() {
+            assert!(answers(&good[..end], Operation::Get, true, |_| {}).is_err(), "{end}");
+        }
+        assert!(answers(&[], Operation::Get, false, |_| {}).is_err());
+        assert!(replies(&[0x0a, 0x00], |_, _| {}).is_err());
+    }
+}

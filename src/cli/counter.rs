@@ -1,0 +1,72 @@
+//! `larder incr` and `larder decr`: counters. What a counter is then is printed bare, as `get` would.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use super::exit::{CliError, Exit};
+use super::global::Global;
+use super::keys::KeyForm;
+use super::output::{bytes_json, print_json, print_raw, token_json};
+use super::parse;
+use crate::client::CounterOptions;
+
+/// Arguments of `incr` and `decr`.
+#[derive(Debug, Args)]
+pub(super) struct CounterArgs {
+    /// The key
+    key: String,
+    /// By how much
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = not_zero)]
+    by: i64,
+    /// What a missing counter counts as
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    initial: i64,
+    /// When a counter that is made by this call expires; 0 is never
+    #[arg(long, value_name = "DUR", default_value = "0", value_parser = parse::ttl)]
+    ttl: Duration,
+    #[command(flatten)]
+    form: KeyForm,
+}
+
+/// Which way a counter goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    Up,
+    Down,
+}
+
+pub(super) fn run(global: &Global, args: CounterArgs, direction: Direction) -> Result<Exit, CliError> {
+    let key = args.form.key(&args.key)?;
+    let asked = key.clone();
+    let options = CounterOptions { initial: args.initial, ttl: args.ttl };
+    let (value, version) = super::block_on(async {
+        let client = global.client()?;
+        Ok(match direction {
+            Direction::Up => {
+                let answer = client.increment(asked, args.by, &options).await?;
+                (answer.value, answer.version)
+            }
+            Direction::Down => {
+                let answer = client.decrement(asked, args.by, &options).await?;
+                (answer.value, answer.version)
+            }
+        })
+    })?;
+    if global.json() {
+        print_json(&json!({ "key": bytes_json(&key), "value": value, "version": token_json(version) }))?;
+    } else {
+        print_raw(format!("{value}\n").as_bytes())?;
+    }
+    Ok(Exit::Done)
+}
+
+/// On the wire a delta of 0 counts as 1, which nobody who writes 0 means.
+fn not_zero(text: &str) -> Result<i64, String> {
+    match text.parse() {
+        Ok(0) => Err("a counter moves by at least 1; use get to read it".to_owned()),
+        Ok(by) => Ok(by),
+        Err(_) => Err("write a whole number of 64 bits".to_owned()),
+    }
+}

@@ -1,0 +1,71 @@
+//! How a command ends: four exit statuses, and the errors behind two of them.
+
+use std::io;
+use std::process::ExitCode;
+
+use crate::client::ClientError;
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: it was done.
+    Done,
+    /// 1: a miss, or a condition that was not met.
+    NotMet,
+    /// 2: wrong usage or configuration.
+    Usage,
+    /// 3: the server or the network refused.
+    Refused,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::NotMet => 1,
+            Exit::Usage => 2,
+            Exit::Refused => 3,
+        })
+    }
+}
+
+/// Why a command could not be carried out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CliError {
+    /// The caller's arguments are at fault.
+    #[error("{0}")]
+    Usage(String),
+    /// Something on this machine is: a file, the terminal, the runtime.
+    #[error("{what}: {source}")]
+    Local {
+        /// What was tried.
+        what: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The node or the network is, or the client found the arguments at fault.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The node refused a part of what was asked, which has been reported.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl CliError {
+    /// The exit status that it stands for.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Usage(_) | Self::Local { .. } => Exit::Usage,
+            Self::Client(error) if error.is_usage() => Exit::Usage,
+            Self::Client(_) | Self::Refused(_) => Exit::Refused,
+        }
+    }
+}
+
+/// Names what was tried, for an error of the operating system.
+pub(super) fn local(what: impl Into<String>) -> impl FnOnce(io::Error) -> CliError {
+    let what = what.into();
+    move |source| CliError::Local { what, source }
+}

@@ -1,0 +1,247 @@
+//! The command line: one file per subcommand, what they share beside it.
+//!
+//! ```text
+//!  main.rs ─ Cli::from_args ─ Cli::run ─┬─ serve.rs                       the node itself
+//!                                       ├─ get set del incr … probe       one call, current-thread runtime
+//!                                       ├─ import replay bench            load, with progress
+//!                                       └─ admin/                         the admin listener
+//!  global.rs  flags before or after the subcommand      output.rs    text, JSON, terminal or not
+//!  exit.rs    the four exit statuses                     parse.rs     durations, ranges, ratios
+//! ```
+//!
+//! Rules that every subcommand keeps: facts go to stdout, words about them to stderr; text is one fact per line
+//! `name value`; with `--output json` stdout carries exactly one JSON document (watching: one per line), also
+//! where the call failed; colours, tables and progress bars appear on a terminal only.
+//!
+//! Exit status: 0; 1 for a miss or a condition not met; 2 for wrong usage or configuration; 3 when the server
+//! or the network refused.
+
+mod admin;
+mod bench;
+mod completions;
+mod counter;
+mod del;
+mod exit;
+mod facts;
+mod get;
+mod global;
+mod import;
+mod keys;
+mod output;
+mod parse;
+mod probe;
+mod progress;
+mod replay;
+mod serve;
+mod set;
+mod touch;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub use exit::{CliError, Exit};
+use global::ClientArgs;
+
+/// A command line that has been parsed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "larder",
+    version,
+    about = "A distributed cache whose native protocol is gRPC",
+    after_help = "Exit status: 0; 1 for a miss or a condition not met; 2 for wrong usage or configuration; \
+                  3 when the server or the network refused."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    client: ClientArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node
+    Serve(serve::ServeArgs),
+    /// Write the value of a key to stdout; exit 1 on a miss
+    Get(get::GetArgs),
+    /// Store a value under a key; exit 1 where a condition is not met
+    Set(set::SetArgs),
+    /// Remove keys; exit 1 where none was there
+    Del(del::DelArgs),
+    /// Add to a counter and print what it is then
+    Incr(counter::CounterArgs),
+    /// Take from a counter and print what it is then
+    Decr(counter::CounterArgs),
+    /// Give an entry a new time to live; exit 1 where there is none
+    Touch(touch::TouchArgs),
+    /// Store every file below a directory, under its path
+    Import(import::ImportArgs),
+    /// Send a recorded trace as load, in order: get, and on a miss set
+    Replay(replay::ReplayArgs),
+    /// Measure throughput and latency
+    Bench(bench::BenchArgs),
+    /// Ask the health service of any listener; exit 0 where it is SERVING, 1 where not, 3 where out of reach
+    Probe(probe::ProbeArgs),
+    /// Run, observe and change a node
+    Admin(admin::AdminArgs),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// The subcommands that call no node, and so take none of the client's flags.
+const WITHOUT_CLIENT: [&str; 2] = ["serve", "completions"];
+
+impl Cli {
+    /// Parses arguments, the program's name first.
+    ///
+    /// # Errors
+    /// clap's error, which also stands for `--help` and `--version`: its `exit` prints it and ends the process
+    /// with 0 or 2.
+    pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut command = command();
+        let matches = command.try_get_matches_from_mut(args)?;
+        let mut cli = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        match matches.subcommand() {
+            Some((name, inner)) if !WITHOUT_CLIENT.contains(&name) => {
+                let inner =
+                    ClientArgs::from_arg_matches(inner).map_err(|error| error.format(&mut command))?;
+                cli.client = inner.or(cli.client);
+            }
+            Some((name, _)) => {
+                if let Some(flag) = global::given_before(&matches) {
+                    let message = format!(
+                        "--{flag} before the subcommand is a client's flag, and `{name}` calls no node; \
+                         write what belongs to `{name}` after it\n"
+                    );
+                    return Err(command.error(clap::error::ErrorKind::ArgumentConflict, message));
+                }
+            }
+            None => {}
+        }
+        Ok(cli)
+    }
+
+    /// Does what the command line says and reports how it ended; what went wrong has been printed.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let output = self.client.output();
+        let end = self.dispatch();
+        match end {
+            Ok(exit) => exit.into(),
+            Err(error) => {
+                output::print_error(output, &error);
+                error.exit().into()
+            }
+        }
+    }
+
+    fn dispatch(self) -> Result<Exit, CliError> {
+        let global = |client: ClientArgs| client.resolve();
+        match self.command {
+            Command::Serve(args) => serve::run(args),
+            Command::Completions(args) => completions::run(&args, &mut command()),
+            Command::Get(args) => get::run(&global(self.client)?, args),
+            Command::Set(args) => set::run(&global(self.client)?, args),
+            Command::Del(args) => del::run(&global(self.client)?, args),
+            Command::Incr(args) => counter::run(&global(self.client)?, args, counter::Direction::Up),
+            Command::Decr(args) => counter::run(&global(self.client)?, args, counter::Direction::Down),
+            Command::Touch(args) => touch::run(&global(self.client)?, args),
+            Command::Import(args) => import::run(&global(self.client)?, args),
+            Command::Replay(args) => replay::run(&global(self.client)?, args),
+            Command::Bench(args) => bench::run(&global(self.client)?, args),
+            Command::Probe(args) => probe::run(&global(self.client)?, args),
+            Command::Admin(args) => admin::run(&global(self.client)?, args),
+        }
+    }
+}
+
+/// The whole command, with the client's flags accepted before and after each subcommand that calls a node.
+fn command() -> clap::Command {
+    let mut command = Cli::command();
+    let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    for name in names.iter().filter(|name| !WITHOUT_CLIENT.contains(&name.as_str())) {
+        command = command.mut_subcommand(name, |sub| {
+            let flags = ClientArgs::augment_args(clap::Command::new("client"));
+            let flags: Vec<clap::Arg> =
+                flags.get_arguments().map(|flag| flag.clone().global(true).env(None::<&str>)).collect();
+            sub.args(flags)
+        });
+    }
+    command
+}
+
+/// The runtime of a subcommand that makes a few calls: no threads of its own, so that it starts at once.
+fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| CliError::Local { what: "cannot start the runtime".to_owned(), source })?;
+    runtime.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::from_args(std::iter::once("larder").chain(line.split(' ')).map(OsString::from))
+    }
+
+    #[test]
+    fn the_command_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn client_flags_stand_before_or_after_the_subcommand_and_the_latter_wins() {
+        for line in [
+            "--nodes tcp://a:1 get k",
+            "get --nodes tcp://a:1 k",
+            "get k --nodes tcp://a:1",
+            "--nodes tcp://b:1 get k --nodes tcp://a:1",
+        ] {
+            let nodes = parse(line).unwrap().client.resolve().unwrap().nodes;
+            assert_eq!(nodes[0].to_string(), "tcp://a:1", "{line}");
+        }
+        for line in [
+            "admin stats --admin tcp://a:1",
+            "admin --admin tcp://a:1 stats",
+            "--admin tcp://a:1 admin stats",
+        ] {
+            let admin = parse(line).unwrap().client.resolve().unwrap().admin;
+            assert_eq!(admin.to_string(), "tcp://a:1", "{line}");
+        }
+    }
+
+    #[test]
+    fn client_flags_before_serve_are_refused() {
+        let error = parse("--namespace x serve").unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("--namespace"), "{error}");
+    }
+
+    #[test]
+    fn wrong_usage_is_refused() {
+        for line in [
+            "frobnicate",
+            "get",
+            "get k --no-such-flag",
+            "set k",
+            "set k v --file f",
+            "set k v --if-absent --if-present",
+            "set k v --ttl soon",
+            "set k v --ttl 5s --keep-ttl",
+            "incr k --by many",
+            "touch k",
+            "bench --requests 5 --duration 5s",
+            "bench --pipeline 4 --batch 4",
+            "bench --ratio 0:0",
+            "get k --output xml",
+            "get k --timeout 0",
+        ] {
+            assert_eq!(parse(line).err().map(|error| error.exit_code()), Some(2), "{line}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What is printed, and how: text for people and scripts, or JSON.
+
+use std::io::{self, IsTerminal, Write};
+
+use serde_json::{Value, json};
+
+use super::exit::{CliError, local};
+use super::global::{Global, Output};
+use crate::client::ClientError;
+
+const ESCAPE_BOLD_RED: &str = "\x1b[1;31m";
+const ESCAPE_RESET: &str = "\x1b[0m";
+
+/// Prints one answer: the facts as lines, or the document.
+pub(super) fn print(
+    global: &Global,
+    document: &Value,
+    facts: &[(&str, &dyn std::fmt::Display)],
+) -> Result<(), CliError> {
+    if global.json() {
+        return print_json(document);
+    }
+    let mut text = String::new();
+    for (name, value) in facts {
+        text.push_str(&format!("{name} {value}\n"));
+    }
+    print_raw(text.as_bytes())
+}
+
+/// Prints one JSON document on a line of its own.
+pub(super) fn print_json(document: &Value) -> Result<(), CliError> {
+    print_raw(format!("{document}\n").as_bytes())
+}
+
+/// Prints bytes as they are. A reader that has gone away (`| head`) is no error worth a word.
+pub(super) fn print_raw(bytes: &[u8]) -> Result<(), CliError> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(local("cannot write to stdout")),
+    }
+}
+
+/// A word to whoever is watching, on stderr.
+pub(super) fn note(text: &str) {
+    // Nobody is left to be told where stderr is gone.
+    let _ = writeln!(io::stderr().lock(), "larder: {text}");
+}
+
+/// Prints what went wrong: words on stderr, and with `--output json` a document on stdout.
+pub(super) fn print_error(output: Output, error: &CliError) {
+    let (start, end) = if colours(&io::stderr()) { (ESCAPE_BOLD_RED, ESCAPE_RESET) } else { ("", "") };
+    let _ = writeln!(io::stderr().lock(), "{start}larder: error:{end} {error}");
+    if output == Output::Json {
+        let _ = print_json(&error_document(error));
+    }
+}
+
+/// True where a stream may carry colours: a terminal, and NO_COLOR not set.
+pub(super) fn colours(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Keys and values in JSON: a string where they are UTF-8, else `{"base64": …}`.
+pub(super) fn bytes_json(bytes: &[u8]) -> Value {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Value::from(text),
+        Err(_) => json!({ "base64": base64(bytes) }),
+    }
+}
+
+/// A fixed64 in JSON: a string, as protobuf's JSON has it, since a JSON number holds 53 bits only.
+pub(super) fn token_json(token: u64) -> Value {
+    Value::from(token.to_string())
+}
+
+fn error_document(error: &CliError) -> Value {
+    let message = error.to_string();
+    let detail = match error {
+        CliError::Client(ClientError::Status {
+            url, code: _, message, reason, fields, retry_after, ..
+        }) => {
+            let retry_after_ms =
+                retry_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+            json!({ "code": code(error), "reason": reason, "message": message, "fields": fields,
+                    "retry_after_ms": retry_after_ms, "url": url })
+        }
+        _ => json!({ "code": code(error), "message": message }),
+    };
+    json!({ "error": detail })
+}
+
+fn code(error: &CliError) -> &'static str {
+    match error {
+        CliError::Client(error) => error.code_name(),
+        CliError::Refused(_) => "UNKNOWN",
+        CliError::Usage(_) | CliError::Local { .. } => "USAGE",
+    }
+}
+
+const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// RFC 4648, section 4, with padding.
+fn base64(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let group = chunk.iter().fold(0_u32, |group, byte| group << 8 | u32::from(*byte));
+        let group = group << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let sextet = (group >> (18 - 6 * place)) & 0x3f;
+            text.push(if place <= chunk.len() { char::from(BASE64[sextet as usize]) } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_equals_the_vectors_of_rfc_4648() {
+        let vectors = [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
+        ];
+        for (plain, encoded) in vectors {
+            assert_eq!(base64(plain.as_bytes()), encoded);
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_utf8_are_base64_in_json() {
+        assert_eq!(bytes_json(b"tea"), json!("tea"));
+        assert_eq!(bytes_json(&[0xff, 0x00]), json!({ "base64": "/wA=" }));
+    }
+}

@@ -1,0 +1,141 @@
+//! `larder set KEY VALUE`: stores a value that stands on the command line, in a file or on stdin.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Args;
+use serde_json::json;
+
+use super::exit::{CliError, Exit, local};
+use super::global::Global;
+use super::keys::KeyForm;
+use super::output::{bytes_json, note, print, token_json};
+use super::parse;
+use crate::client::{SetCondition, SetExpiration, SetOptions, SetOutcome};
+use crate::entry::{CONTENT_TYPE_BYTES_MAX, Version};
+
+/// Arguments of `set`.
+#[derive(Debug, Args)]
+pub(super) struct SetArgs {
+    /// The key
+    key: String,
+    /// The value, as text
+    #[arg(required_unless_present = "file", conflicts_with = "file", allow_hyphen_values = true)]
+    value: Option<String>,
+    /// Read the value from a file; - is stdin
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Expire after this long; 0 is never [default: the namespace's default]
+    #[arg(long, value_name = "DUR", value_parser = parse::ttl, conflicts_with = "keep_ttl")]
+    ttl: Option<Duration>,
+    /// Keep the expiry of the entry that is replaced
+    #[arg(long)]
+    keep_ttl: bool,
+    #[command(flatten)]
+    condition: ConditionArgs,
+    /// 32 bits of your own, given back with the value
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    flags: u32,
+    /// The media type, up to 255 B, given back with the value
+    #[arg(long, value_name = "TYPE", default_value = "", value_parser = content_type)]
+    content_type: String,
+    #[command(flatten)]
+    form: KeyForm,
+}
+
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+struct ConditionArgs {
+    /// Store only where there is no entry
+    #[arg(long)]
+    if_absent: bool,
+    /// Store only where there is an entry
+    #[arg(long)]
+    if_present: bool,
+    /// Store only where there is an entry of this version
+    #[arg(long, value_name = "V", value_parser = clap::value_parser!(u64).range(1..))]
+    if_version: Option<u64>,
+}
+
+pub(super) fn run(global: &Global, args: SetArgs) -> Result<Exit, CliError> {
+    let key = args.form.key(&args.key)?;
+    let value: Bytes = match (args.value, &args.file) {
+        (_, Some(path)) => read(path)?.into(),
+        (Some(text), None) => text.into(),
+        (None, None) => {
+            return Err(CliError::Usage("there is no value; give VALUE or --file FILE".to_owned()));
+        }
+    };
+    check_value_bytes(value.len())?;
+    let options = SetOptions {
+        expiration: match (args.ttl, args.keep_ttl) {
+            (Some(ttl), _) => SetExpiration::After(ttl),
+            (None, true) => SetExpiration::Keep,
+            (None, false) => SetExpiration::NamespaceDefault,
+        },
+        condition: match args.condition {
+            ConditionArgs { if_absent: true, .. } => SetCondition::IfAbsent,
+            ConditionArgs { if_present: true, .. } => SetCondition::IfPresent,
+            ConditionArgs { if_version: Some(version), .. } => SetCondition::IfVersion(Version(version)),
+            ConditionArgs { if_version: None, .. } => SetCondition::Always,
+        },
+        flags: args.flags,
+        content_type: args.content_type,
+    };
+    let asked = key.clone();
+    let outcome = super::block_on(async { Ok(global.client()?.set(asked, value, &options).await?) })?;
+    match outcome {
+        SetOutcome::Stored(stored) => {
+            let document = json!({ "outcome": "stored", "key": bytes_json(&key), "version": token_json(stored.version) });
+            print(global, &document, &[("version", &stored.version)])?;
+            Ok(Exit::Done)
+        }
+        SetOutcome::NotStored(not_stored) => {
+            let version = not_stored.current_version;
+            let document = json!({ "outcome": "not_stored", "key": bytes_json(&key),
+                "current_version": token_json(version), "owner_down": not_stored.owner_down });
+            print(global, &document, &[("current_version", &version)])?;
+            let why = match (not_stored.owner_down, version) {
+                (true, _) => "the key's owner is out of service".to_owned(),
+                (false, 0) => "the condition was not met: there is no entry".to_owned(),
+                (false, version) => {
+                    format!("the condition was not met: there is an entry of version {version}")
+                }
+            };
+            note(&format!("not stored: {why}"));
+            Ok(Exit::NotMet)
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, CliError> {
+    if path.as_os_str() == "-" {
+        let mut value = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut value).map_err(local("cannot read stdin"))?;
+        return Ok(value);
+    }
+    std::fs::read(path).map_err(local(format!("cannot read {}", path.display())))
+}
+
+fn check_value_bytes(bytes: usize) -> Result<(), CliError> {
+    if bytes <= parse::VALUE_BYTES_MAX {
+        return Ok(());
+    }
+    Err(CliError::Usage(format!(
+        "the value has {bytes} bytes; one message carries {} at most, and a node takes 1 MiB unless it is set \
+         to take more",
+        parse::VALUE_BYTES_MAX
+    )))
+}
+
+fn content_type(text: &str) -> Result<String, String> {
+    if text.len() > CONTENT_TYPE_BYTES_MAX {
+        return Err(format!(
+            "it has {} bytes; a content type has up to {CONTENT_TYPE_BYTES_MAX}",
+            text.len()
+        ));
+    }
+    Ok(text.to_owned())
+}

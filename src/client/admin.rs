@@ -1,0 +1,129 @@
+//! The admin listener's calls.
+
+use std::time::Duration;
+
+use tonic::Streaming;
+
+use super::calls::wire_ms;
+use super::error::ClientError;
+use super::pool::Pool;
+use crate::api::v1;
+
+/// A client of one node's Admin service.
+#[derive(Debug)]
+pub struct AdminClient {
+    pool: Pool,
+}
+
+/// A node's figures, again and again.
+#[derive(Debug)]
+pub struct StatsStream<'a> {
+    pool: &'a Pool,
+    messages: Streaming<v1::GetStatsResponse>,
+}
+
+impl StatsStream<'_> {
+    /// The next figures. None: the node has ended the stream.
+    ///
+    /// # Errors
+    /// [`ClientError`] where the stream broke.
+    pub async fn next(&mut self) -> Result<Option<v1::GetStatsResponse>, ClientError> {
+        self.messages.message().await.map_err(|status| self.pool.error("StreamStats", status))
+    }
+}
+
+impl AdminClient {
+    pub(crate) fn new(pool: Pool) -> Self {
+        Self { pool }
+    }
+
+    /// Asks a standby node to serve; answered when it does.
+    ///
+    /// # Errors
+    /// [`ClientError`], as every call here.
+    pub async fn spawn(&self) -> Result<v1::SpawnResponse, ClientError> {
+        let request = self.pool.request(v1::SpawnRequest {});
+        self.pool.finish("Spawn", self.pool.admin().spawn(request)).await
+    }
+
+    /// Asks a node to drain; answered when draining has begun. None: the node's own deadline.
+    ///
+    /// # Errors
+    /// See [`AdminClient::spawn`].
+    pub async fn drain(&self, deadline: Option<Duration>) -> Result<v1::DrainResponse, ClientError> {
+        let deadline_ms = deadline.map_or(0, |deadline| wire_ms(deadline).max(1));
+        let request = self.pool.request(v1::DrainRequest { deadline_ms });
+        self.pool.finish("Drain", self.pool.admin().drain(request)).await
+    }
+
+    /// The node's state, counters and sizes.
+    ///
+    /// # Errors
+    /// See [`AdminClient::spawn`].
+    pub async fn stats(&self) -> Result<v1::GetStatsResponse, ClientError> {
+        let request = self.pool.request(v1::GetStatsRequest {});
+        self.pool.finish("GetStats", self.pool.admin().get_stats(request)).await
+    }
+
+    /// The same at once and then at every interval, for as long as the caller reads.
+    ///
+    /// # Errors
+    /// See [`AdminClient::spawn`].
+    pub async fn watch_stats(&self, interval: Duration) -> Result<StatsStream<'_>, ClientError> {
+        let message = v1::StreamStatsRequest { interval_ms: wire_ms(interval) };
+        // No grpc-timeout: the stream is meant to last.
+        let request = tonic::Request::new(message);
+        let messages = self.pool.finish("StreamStats", self.pool.admin().stream_stats(request)).await?;
+        Ok(StatsStream { pool: &self.pool, messages })
+    }
+
+    /// Sets the counters back to 0.
+    ///
+    /// # Errors
+    /// See [`AdminClient::spawn`].
+    pub async fn reset_stats(&self) -> Result<(), ClientError> {
+        let request = self.pool.request(v1::ResetStatsRequest {});
+        self.pool.finish("ResetStats", self.pool.admin().reset_stats(request)).await?;
+        Ok(())
+    }
+
+    /// Changes a namespace's eviction policy and answers the previous one.
+    ///
+    /// # Errors
+    /// See [`AdminClient::spawn`].
+    pub async fn set_policy(&self, namespace: &str, policy: &str) -> Result<String, ClientError> {
+        let message =
+            v1::SetEvictionPolicyRequest { namespace: namespace.to_owned(), policy: policy.to_owned() };
+        let request = self.pool.request(message);
+        let mut admin = self.pool.admin();
+        Ok(self.pool.finish("SetEvictionPolicy", admin.set_eviction_policy(request)).await?.previous)
+    }
+
+    /// Changes how many bytes a namespace, or with "" the node, may hold; answers the previous limit.
+    ///
+    /// # Errors
+    /// See [`AdminClient::spawn`].
+    pub async fn resize(&self, namespace: &str, bytes_limit: u64) -> Result<u64, ClientError> {
+        let message = v1::ResizeRequest { namespace: namespace.to_owned(), bytes_limit };
+        let request = self.pool.request(message);
+        Ok(self.pool.finish("Resize", self.pool.admin().resize(request)).await?.previous_bytes_limit)
+    }
+
+    /// Removes all entries of a namespace and answers how many there were.
+    ///
+    /// # Errors
+    /// See [`AdminClient::spawn`].
+    pub async fn clear(&self, namespace: &str) -> Result<u64, ClientError> {
+        let request = self.pool.request(v1::ClearRequest { namespace: namespace.to_owned() });
+        Ok(self.pool.finish("Clear", self.pool.admin().clear(request)).await?.entries)
+    }
+
+    /// The configuration in force.
+    ///
+    /// # Errors
+    /// See [`AdminClient::spawn`].
+    pub async fn config(&self) -> Result<v1::GetConfigResponse, ClientError> {
+        let request = self.pool.request(v1::GetConfigRequest {});
+        self.pool.finish("GetConfig", self.pool.admin().get_config(request)).await
+    }
+}

@@ -1,0 +1,347 @@
+//! The data plane's calls: one method of the service each, with what may be left out in option structs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tonic::transport::Channel;
+
+use super::builder::ClientBuilder;
+use super::error::ClientError;
+use super::pool::Pool;
+use super::url::NodeUrl;
+use crate::api::google::rpc;
+use crate::api::v1;
+use crate::entry::Version;
+
+/// What a Get came to: hit, stale or miss.
+pub type GetOutcome = v1::get_response::Outcome;
+/// What a Set came to: stored or not stored.
+pub type SetOutcome = v1::set_response::Outcome;
+
+/// A client of one node's data plane. Cloning it is cheap and shares the connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pool: Arc<Pool>,
+    namespace: Arc<str>,
+}
+
+/// When an entry that is set expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum SetExpiration {
+    /// After the namespace's default time to live.
+    #[default]
+    NamespaceDefault,
+    /// After this long. Zero is never.
+    After(Duration),
+    /// At this wall time, in milliseconds since 1970-01-01 UTC. A time that has passed stores nothing and
+    /// deletes what was there.
+    AtUnixMs(u64),
+    /// When the entry that is replaced would have expired.
+    Keep,
+}
+
+/// On what condition an entry is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum SetCondition {
+    /// On none.
+    #[default]
+    Always,
+    /// Only where there is no entry.
+    IfAbsent,
+    /// Only where there is one.
+    IfPresent,
+    /// Only where there is one of this version: compare-and-set.
+    IfVersion(Version),
+}
+
+/// What a Set may say beside key and value.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SetOptions {
+    /// When the entry expires.
+    pub expiration: SetExpiration,
+    /// On what condition it is stored.
+    pub condition: SetCondition,
+    /// The caller's own 32 bits.
+    pub flags: u32,
+    /// The media type, up to 255 B. Empty = none.
+    pub content_type: String,
+}
+
+/// What an Increment or Decrement may say beside key and delta.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CounterOptions {
+    /// What a missing counter counts as.
+    pub initial: i64,
+    /// How long a counter that is made by this call lives. Zero is never.
+    pub ttl: Duration,
+}
+
+/// What a Delete came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deletion {
+    /// There was an entry, and it is gone.
+    pub deleted: bool,
+    /// The version that is there, where a condition was not met. [`Version::NONE`] otherwise.
+    pub current_version: Version,
+}
+
+impl SetOptions {
+    /// The request of a Set with these options.
+    #[must_use]
+    pub fn request(&self, namespace: &str, key: Bytes, value: Bytes) -> v1::SetRequest {
+        use v1::set_request::{Condition, Expiration};
+        v1::SetRequest {
+            namespace: namespace.to_owned(),
+            key,
+            value,
+            expiration: match self.expiration {
+                SetExpiration::NamespaceDefault => None,
+                SetExpiration::After(ttl) => Some(Expiration::TtlMs(wire_ms(ttl))),
+                SetExpiration::AtUnixMs(at) => Some(Expiration::ExpireAtUnixMs(at)),
+                SetExpiration::Keep => Some(Expiration::KeepTtl(true)),
+            },
+            condition: match self.condition {
+                SetCondition::Always => None,
+                SetCondition::IfAbsent => Some(Condition::IfAbsent(true)),
+                SetCondition::IfPresent => Some(Condition::IfPresent(true)),
+                SetCondition::IfVersion(version) => Some(Condition::IfVersion(version.0)),
+            },
+            flags: self.flags,
+            content_type: self.content_type.clone(),
+            ..v1::SetRequest::default()
+        }
+    }
+}
+
+impl Client {
+    /// The way to a client.
+    pub fn builder(nodes: impl IntoIterator<Item = NodeUrl>) -> ClientBuilder {
+        ClientBuilder::new(nodes)
+    }
+
+    pub(crate) fn new(pool: Pool, namespace: String) -> Self {
+        Self { pool: Arc::new(pool), namespace: namespace.into() }
+    }
+
+    /// The namespace that every call names.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The next connection in turn, for a caller that brings its own codec.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        self.pool.channel()
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Looks a key up.
+    ///
+    /// # Errors
+    /// [`ClientError`], as every call here: unreachable, timed out, or the status that the node answered.
+    pub async fn get(&self, key: impl Into<Bytes>) -> Result<GetOutcome, ClientError> {
+        let message =
+            v1::GetRequest { namespace: self.owned_namespace(), key: key.into(), ..Default::default() };
+        let mut cache = self.pool.cache();
+        let response = self.pool.finish("Get", cache.get(self.pool.request(message))).await?;
+        response.outcome.ok_or_else(|| self.pool.bad_answer("Get", "no outcome"))
+    }
+
+    /// Stores an entry.
+    ///
+    /// # Errors
+    /// See [`Client::get`].
+    pub async fn set(
+        &self,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+        options: &SetOptions,
+    ) -> Result<SetOutcome, ClientError> {
+        let message = options.request(&self.namespace, key.into(), value.into());
+        let mut cache = self.pool.cache();
+        let response = self.pool.finish("Set", cache.set(self.pool.request(message))).await?;
+        response.outcome.ok_or_else(|| self.pool.bad_answer("Set", "no outcome"))
+    }
+
+    /// Removes an entry, of a given version where one is named.
+    ///
+    /// # Errors
+    /// See [`Client::get`].
+    pub async fn delete(
+        &self,
+        key: impl Into<Bytes>,
+        if_version: Option<Version>,
+    ) -> Result<Deletion, ClientError> {
+        let message = v1::DeleteRequest {
+            namespace: self.owned_namespace(),
+            key: key.into(),
+            if_version: if_version.map(|version| version.0),
+            ..Default::default()
+        };
+        let mut cache = self.pool.cache();
+        let response = self.pool.finish("Delete", cache.delete(self.pool.request(message))).await?;
+        Ok(Deletion { deleted: response.deleted, current_version: Version(response.current_version) })
+    }
+
+    /// Adds to a counter and answers what it is then. Delta 0 counts as 1.
+    ///
+    /// # Errors
+    /// See [`Client::get`]; `FAILED_PRECONDITION` where the value is no integer, `OUT_OF_RANGE` where the sum
+    /// leaves i64.
+    pub async fn increment(
+        &self,
+        key: impl Into<Bytes>,
+        delta: i64,
+        options: &CounterOptions,
+    ) -> Result<v1::IncrementResponse, ClientError> {
+        let message = v1::IncrementRequest {
+            namespace: self.owned_namespace(),
+            key: key.into(),
+            delta,
+            initial: options.initial,
+            ttl_ms: wire_ms(options.ttl),
+            ..Default::default()
+        };
+        let mut cache = self.pool.cache();
+        self.pool.finish("Increment", cache.increment(self.pool.request(message))).await
+    }
+
+    /// Takes from a counter, as [`Client::increment`] in everything else.
+    ///
+    /// # Errors
+    /// See [`Client::increment`].
+    pub async fn decrement(
+        &self,
+        key: impl Into<Bytes>,
+        delta: i64,
+        options: &CounterOptions,
+    ) -> Result<v1::DecrementResponse, ClientError> {
+        let message = v1::DecrementRequest {
+            namespace: self.owned_namespace(),
+            key: key.into(),
+            delta,
+            initial: options.initial,
+            ttl_ms: wire_ms(options.ttl),
+            ..Default::default()
+        };
+        let mut cache = self.pool.cache();
+        self.pool.finish("Decrement", cache.decrement(self.pool.request(message))).await
+    }
+
+    /// Gives an entry a new time to live, counted from now; zero is never. False: there is no entry.
+    ///
+    /// # Errors
+    /// See [`Client::get`].
+    pub async fn touch(&self, key: impl Into<Bytes>, ttl: Duration) -> Result<bool, ClientError> {
+        let message =
+            v1::TouchRequest { namespace: self.owned_namespace(), key: key.into(), ttl_ms: wire_ms(ttl) };
+        let mut cache = self.pool.cache();
+        Ok(self.pool.finish("Touch", cache.touch(self.pool.request(message))).await?.found)
+    }
+
+    /// Looks many keys up; the outcomes are in the keys' order.
+    ///
+    /// # Errors
+    /// See [`Client::get`]; `RESOURCE_EXHAUSTED` where the answer would pass the message limit.
+    pub async fn batch_get(&self, keys: Vec<Bytes>) -> Result<Vec<GetOutcome>, ClientError> {
+        let asked = keys.len();
+        let message = v1::BatchGetRequest { namespace: self.owned_namespace(), keys };
+        let mut cache = self.pool.cache();
+        let response = self.pool.finish("BatchGet", cache.batch_get(self.pool.request(message))).await?;
+        let outcomes: Vec<_> = response.results.into_iter().filter_map(|result| result.outcome).collect();
+        self.as_many("BatchGet", asked, outcomes)
+    }
+
+    /// Stores many entries, each with its own result, in the items' order. Not atomic.
+    ///
+    /// # Errors
+    /// See [`Client::get`]; what is wrong with one item is that item's result.
+    pub async fn batch_set(
+        &self,
+        items: Vec<(Bytes, Bytes)>,
+        options: &SetOptions,
+    ) -> Result<Vec<Result<SetOutcome, rpc::Status>>, ClientError> {
+        use v1::set_result::Result as Item;
+        let asked = items.len();
+        let items = items.into_iter().map(|(key, value)| options.request("", key, value)).collect();
+        let message = v1::BatchSetRequest { namespace: self.owned_namespace(), items, ..Default::default() };
+        let mut cache = self.pool.cache();
+        let response = self.pool.finish("BatchSet", cache.batch_set(self.pool.request(message))).await?;
+        let results: Vec<_> = response
+            .results
+            .into_iter()
+            .filter_map(|result| match result.result? {
+                Item::Response(response) => response.outcome.map(Ok),
+                Item::Error(status) => Some(Err(status)),
+            })
+            .collect();
+        self.as_many("BatchSet", asked, results)
+    }
+
+    /// Removes many keys; each answer says whether there was an entry. Not atomic.
+    ///
+    /// # Errors
+    /// See [`Client::get`].
+    pub async fn batch_delete(&self, keys: Vec<Bytes>) -> Result<Vec<bool>, ClientError> {
+        let asked = keys.len();
+        let message =
+            v1::BatchDeleteRequest { namespace: self.owned_namespace(), keys, ..Default::default() };
+        let mut cache = self.pool.cache();
+        let response =
+            self.pool.finish("BatchDelete", cache.batch_delete(self.pool.request(message))).await?;
+        self.as_many("BatchDelete", asked, response.deleted)
+    }
+
+    fn as_many<T>(&self, method: &'static str, asked: usize, results: Vec<T>) -> Result<Vec<T>, ClientError> {
+        if results.len() == asked {
+            return Ok(results);
+        }
+        Err(self.pool.bad_answer(method, format!("{} results for {asked} items", results.len())))
+    }
+
+    fn owned_namespace(&self) -> String {
+        self.namespace.as_ref().to_owned()
+    }
+}
+
+/// A duration as the wire has it: whole milliseconds, rounded up so that a short one does not become "never".
+pub(super) fn wire_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_below_a_millisecond_is_not_never() {
+        assert_eq!(wire_ms(Duration::ZERO), 0);
+        assert_eq!(wire_ms(Duration::from_nanos(1)), 1);
+        assert_eq!(wire_ms(Duration::from_micros(1_500)), 2);
+        assert_eq!(wire_ms(Duration::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn options_become_the_wires_oneofs() {
+        use v1::set_request::{Condition, Expiration};
+        let options = SetOptions {
+            expiration: SetExpiration::Keep,
+            condition: SetCondition::IfVersion(Version(7)),
+            flags: 3,
+            content_type: "text/plain".to_owned(),
+        };
+        let request = options.request("ns", Bytes::from("k"), Bytes::from("v"));
+        assert_eq!(request.expiration, Some(Expiration::KeepTtl(true)));
+        assert_eq!(request.condition, Some(Condition::IfVersion(7)));
+        assert_eq!((request.namespace.as_str(), request.flags), ("ns", 3));
+        let plain = SetOptions::default().request("", Bytes::new(), Bytes::new());
+        assert_eq!((plain.expiration, plain.condition), (None, None));
+    }
+}

@@ -1,0 +1,201 @@
+//! What can go wrong with a call, and whose fault it was: the caller's, the network's, the node's.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use super::url::{BadNodeUrl, NodeUrl};
+use crate::entry::duration_text;
+
+/// A call that brought no outcome. A miss or a condition that was not met is none of these.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The caller gave a URL that cannot be used.
+    #[error(transparent)]
+    BadUrl(#[from] BadNodeUrl),
+
+    /// The caller gave no node at all.
+    #[error("no node is named; give one as tcp://HOST:PORT")]
+    NoNode,
+
+    /// The caller gave more nodes than this build can route between.
+    #[error(
+        "{count} nodes are named ({urls}), but this build cannot route between nodes yet; name exactly one"
+    )]
+    SeveralNodes {
+        /// How many.
+        count: usize,
+        /// Which.
+        urls: String,
+    },
+
+    /// No connection to the node: it is not there, or the network does not lead to it.
+    #[error("cannot reach {url}: {problem}; is a node listening there?")]
+    Unreachable {
+        /// Where it should be.
+        url: String,
+        /// What the connection attempt ended with.
+        problem: String,
+        /// The transport's own error.
+        #[source]
+        source: Box<Status>,
+    },
+
+    /// The deadline passed at the caller's end.
+    #[error("{method} at {url} gave no answer within {}; --timeout sets how long to wait", duration_text(*.after))]
+    Timeout {
+        /// The node.
+        url: String,
+        /// The method that was called.
+        method: &'static str,
+        /// How long was waited.
+        after: Duration,
+    },
+
+    /// The node answered with an error.
+    #[error("{}", status_text(.code, .message, .reason))]
+    Status {
+        /// The node.
+        url: String,
+        /// The gRPC code.
+        code: Code,
+        /// The node's words.
+        message: String,
+        /// The stable reason of google.rpc.ErrorInfo. Empty where the node gave none.
+        reason: String,
+        /// The fields that google.rpc.BadRequest names.
+        fields: Vec<String>,
+        /// After how long google.rpc.RetryInfo says that a retry helps.
+        retry_after: Option<Duration>,
+        /// The status as it came.
+        #[source]
+        source: Box<Status>,
+    },
+
+    /// The node answered something that the protocol does not allow.
+    #[error("{url} answered {method} with {problem}: is it a larder node of this version?")]
+    BadAnswer {
+        /// The node.
+        url: String,
+        /// The method that was called.
+        method: &'static str,
+        /// What is wrong with the answer.
+        problem: String,
+    },
+}
+
+impl ClientError {
+    /// A status as tonic hands it out, told apart by who made it: the network, the local timer or the node.
+    #[must_use]
+    pub(crate) fn from_status(url: &NodeUrl, method: &'static str, after: Duration, status: Status) -> Self {
+        let url = url.to_string();
+        if status.code() == Code::Cancelled && status.message() == "Timeout expired" {
+            return Self::Timeout { url, method, after };
+        }
+        if let Some(problem) = transport_problem(&status) {
+            return Self::Unreachable { url, problem, source: Box::new(status) };
+        }
+        let details = status.get_error_details();
+        Self::Status {
+            url,
+            code: status.code(),
+            message: status.message().to_owned(),
+            reason: details.error_info().map(|info| info.reason.clone()).unwrap_or_default(),
+            fields: details
+                .bad_request()
+                .map(|bad| bad.field_violations.iter().map(|violation| violation.field.clone()).collect())
+                .unwrap_or_default(),
+            retry_after: details.retry_info().and_then(|info| info.retry_delay),
+            source: Box::new(status),
+        }
+    }
+
+    /// The gRPC code that this error counts under, as its name is written: `UNAVAILABLE`.
+    #[must_use]
+    pub fn code_name(&self) -> &'static str {
+        match self {
+            Self::BadUrl(_) | Self::NoNode | Self::SeveralNodes { .. } => code_name(Code::InvalidArgument),
+            Self::Unreachable { .. } => code_name(Code::Unavailable),
+            Self::Timeout { .. } => code_name(Code::DeadlineExceeded),
+            Self::Status { code, .. } => code_name(*code),
+            Self::BadAnswer { .. } => code_name(Code::Internal),
+        }
+    }
+
+    /// True where the caller's own arguments are at fault and no node was asked.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::BadUrl(_) | Self::NoNode | Self::SeveralNodes { .. })
+    }
+}
+
+/// The name of a gRPC code as the protocol writes it.
+#[must_use]
+pub(crate) fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+fn status_text(code: &Code, message: &str, reason: &str) -> String {
+    let name = code_name(*code);
+    match (message.is_empty(), reason.is_empty()) {
+        (true, true) => name.to_owned(),
+        (true, false) => format!("{name} ({reason})"),
+        (false, true) => format!("{name}: {message}"),
+        (false, false) => format!("{name} ({reason}): {message}"),
+    }
+}
+
+/// The innermost cause, where the status was made by the transport and never came from a node.
+fn transport_problem(status: &Status) -> Option<String> {
+    let mut cause: &dyn StdError = status.source()?;
+    let from_transport = cause.is::<tonic::transport::Error>();
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    from_transport.then(|| cause.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_shows_code_reason_and_message() {
+        assert_eq!(
+            status_text(&Code::NotFound, "no such namespace", "NO_NAMESPACE"),
+            "NOT_FOUND (NO_NAMESPACE): no such namespace"
+        );
+        assert_eq!(status_text(&Code::Internal, "", ""), "INTERNAL");
+    }
+
+    #[test]
+    fn tonics_own_timer_is_told_from_a_cancellation() {
+        let url: NodeUrl = "tcp://a:1".parse().unwrap();
+        let after = Duration::from_secs(5);
+        let error = ClientError::from_status(&url, "Get", after, Status::cancelled("Timeout expired"));
+        assert!(matches!(error, ClientError::Timeout { .. }) && error.to_string().contains("5s"), "{error}");
+        let error = ClientError::from_status(&url, "Get", after, Status::cancelled("by the node"));
+        assert_eq!(error.code_name(), "CANCELLED");
+    }
+}

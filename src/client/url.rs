@@ -1,0 +1,146 @@
+//! Where a node is: the URLs of `--nodes`, `--admin` and the client's builder.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// How a URL is reached. The scheme is its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// `tcp://HOST:PORT`.
+    Tcp,
+    /// `unix://PATH`.
+    Unix,
+    /// `udp://HOST:PORT`.
+    Udp,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Unix => "unix",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// A node's URL that this build can connect to: `tcp://HOST:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct NodeUrl {
+    authority: String,
+}
+
+impl NodeUrl {
+    /// `HOST:PORT`, an IPv6 address in brackets.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+}
+
+impl fmt::Display for NodeUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tcp://{}", self.authority)
+    }
+}
+
+/// Text that is no URL of a node, or one that this build cannot reach.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadNodeUrl {
+    /// It is not written as a URL should be.
+    #[error(
+        "{url:?} is no URL of a node: {problem}; write it as tcp://HOST:PORT, such as tcp://127.0.0.1:7400"
+    )]
+    Malformed {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A transport of Larder's that this build has no client for.
+    #[error("{url:?}: {transport}:// is not served by this build yet; use tcp://HOST:PORT")]
+    NotServed {
+        /// What was given.
+        url: String,
+        /// Its transport.
+        transport: Transport,
+    },
+}
+
+impl FromStr for NodeUrl {
+    type Err = BadNodeUrl;
+
+    fn from_str(text: &str) -> Result<Self, BadNodeUrl> {
+        let malformed = |problem| BadNodeUrl::Malformed { url: text.to_owned(), problem };
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return Err(malformed("there is no scheme"));
+        };
+        match scheme {
+            "tcp" => {}
+            "unix" => {
+                return Err(BadNodeUrl::NotServed { url: text.to_owned(), transport: Transport::Unix });
+            }
+            "udp" => return Err(BadNodeUrl::NotServed { url: text.to_owned(), transport: Transport::Udp }),
+            _ => return Err(malformed("its scheme is none of tcp, unix and udp")),
+        }
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        let Some((host, port)) = authority.rsplit_once(':') else {
+            return Err(malformed("there is no port"));
+        };
+        if host.is_empty() {
+            return Err(malformed("there is no host"));
+        }
+        if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
+            return Err(malformed("an IPv6 address stands in brackets, such as tcp://[::1]:7400"));
+        }
+        if host.contains(['@', '?', '#', '/']) || host.contains(char::is_whitespace) {
+            return Err(malformed("it may hold a host and a port only"));
+        }
+        match port.parse::<u16>() {
+            Ok(0) => Err(malformed("port 0 is no port to connect to")),
+            Ok(_) if port.bytes().all(|b| b.is_ascii_digit()) => Ok(Self { authority: authority.to_owned() }),
+            _ => Err(malformed("its port is no number from 1 to 65535")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tcp_urls_of_names_and_addresses_are_taken() {
+        for text in ["tcp://127.0.0.1:7400", "tcp://[::1]:7400", "tcp://cache-0.larder.svc:1"] {
+            assert_eq!(text.parse::<NodeUrl>().unwrap().to_string(), text);
+        }
+        assert_eq!("tcp://a:7400/".parse::<NodeUrl>().unwrap().authority(), "a:7400");
+    }
+
+    #[test]
+    fn text_that_is_no_node_url_is_refused_with_what_is_wrong() {
+        let cases = [
+            ("127.0.0.1:7400", "no scheme"),
+            ("http://a:1", "none of tcp"),
+            ("tcp://a", "no port"),
+            ("tcp://:7400", "no host"),
+            ("tcp://a:0", "port 0"),
+            ("tcp://a:65536", "65535"),
+            ("tcp://a:+80", "65535"),
+            ("tcp://::1:7400", "brackets"),
+            ("tcp://a/b:7400", "host and a port only"),
+        ];
+        for (text, problem) in cases {
+            let error = text.parse::<NodeUrl>().unwrap_err().to_string();
+            assert!(error.contains(text) && error.contains(problem), "{error}");
+        }
+    }
+
+    #[test]
+    fn transports_that_come_later_say_so() {
+        for text in ["unix:///run/larder.sock", "udp://127.0.0.1:7400"] {
+            let error = text.parse::<NodeUrl>().unwrap_err().to_string();
+            assert!(error.contains("not served by this build yet"), "{error}");
+        }
+    }
+}

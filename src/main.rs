@@ -1,0 +1,15 @@
+//! The `larder` program: parse, run, exit status.
+
+use std::process::ExitCode;
+
+use larder::cli::Cli;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match Cli::from_args(std::env::args_os()) {
+        Ok(cli) => cli.run(),
+        Err(error) => error.exit(),
+    }
+}
