@@ -1,5 +1,7 @@
 //! What `larder serve` makes of flags, variables and a file, and what it says of those that are wrong.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;

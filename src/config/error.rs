@@ -150,9 +150,9 @@ pub enum ConfigError {
     #[error("{one} contradicts {other}: {why}")]
     Contradiction {
         /// The one.
-        one: Said,
+        one: Box<Said>,
         /// The other.
-        other: Said,
+        other: Box<Said>,
         /// Why they cannot both hold, and what to do.
         why: String,
     },

@@ -87,8 +87,8 @@ impl ServeConfig {
         layers.word(&of::DURABILITY, &args.durability, &mut durability)?;
         if durability == "flushed" {
             return Err(ConfigError::Contradiction {
-                one: layers.said(&of::DURABILITY, durability),
-                other: layers.said(&of::PERSISTENCE, self.persistence.as_str()),
+                one: Box::new(layers.said(&of::DURABILITY, durability)),
+                other: Box::new(layers.said(&of::PERSISTENCE, self.persistence.as_str())),
                 why: "nothing is kept on disk that could be flushed to it; leave --durability out or give \
                       buffered"
                     .to_owned(),
@@ -128,8 +128,8 @@ impl ServeConfig {
         layers.number(&of::THREADS, &args.threads, &mut self.threads)?;
         if self.lame_duck_ms >= self.drain_deadline_ms {
             return Err(ConfigError::Contradiction {
-                one: layers.said(&of::LAME_DUCK, duration(self.lame_duck_ms)),
-                other: layers.said(&of::DRAIN_DEADLINE, duration(self.drain_deadline_ms)),
+                one: Box::new(layers.said(&of::LAME_DUCK, duration(self.lame_duck_ms))),
+                other: Box::new(layers.said(&of::DRAIN_DEADLINE, duration(self.drain_deadline_ms))),
                 why: "the pause is part of the drain and leaves no time for the rest of it; make it shorter"
                     .to_owned(),
             });
@@ -188,8 +188,8 @@ impl ServeConfig {
             return Ok(());
         }
         Err(ConfigError::Contradiction {
-            one: layers.said(&of::MAX_VALUE, ByteSize(self.max_value_bytes)),
-            other: layers.said(&larger, ByteSize(limit)),
+            one: Box::new(layers.said(&of::MAX_VALUE, ByteSize(self.max_value_bytes))),
+            other: Box::new(layers.said(&larger, ByteSize(limit))),
             why: format!("{why}; lower --max-value or raise --{}", larger.flag),
         })
     }
@@ -218,7 +218,11 @@ impl ServeConfig {
             let before = taken[..number].iter().find(|(other, _)| other == address && address.port != 0);
             if let Some((_, other)) = before {
                 let why = "no two listeners can have one address; give each its own port".to_owned();
-                return Err(ConfigError::Contradiction { one: one.clone(), other: other.clone(), why });
+                return Err(ConfigError::Contradiction {
+                    one: Box::new(one.clone()),
+                    other: Box::new(other.clone()),
+                    why,
+                });
             }
         }
         Ok(())

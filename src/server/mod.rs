@@ -31,6 +31,7 @@ mod executor;
 mod gather;
 pub mod health;
 mod health_thread;
+pub mod http;
 mod lifecycle;
 pub mod listen;
 mod listener;

@@ -15,6 +15,7 @@ pub mod method;
 pub mod metrics;
 pub mod process;
 pub mod snapshot;
+pub mod trace;
 
 pub use calls::CallMetrics;
 pub use method::Method;
