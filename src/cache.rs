@@ -73,9 +73,10 @@ impl Cache {
         self.engine.stats()
     }
 
-    /// Sets the counters to 0.
-    pub fn reset_stats(&self) {
-        self.engine.reset_stats();
+    /// The least that [`Self::resize`] may ask for.
+    #[must_use]
+    pub fn bytes_limit_min(&self) -> u64 {
+        self.engine.bytes_limit_min()
     }
 
     /// The eviction policy.

@@ -85,6 +85,8 @@ pub enum CallError {
     Compressed { encoding: String },
     #[error("the deadline passed before the work was done; nothing was changed")]
     DeadlineExceeded,
+    #[error("the node stays in standby: {why}")]
+    CannotListen { why: String },
     #[error("the node is {state}: {what}")]
     NotReady { state: &'static str, what: String },
 }
@@ -142,6 +144,7 @@ impl CallError {
             Self::NoSuchMethod { .. } => kind(Unimplemented, "NO_SUCH_METHOD"),
             Self::Compressed { .. } => kind(Unimplemented, "COMPRESSED"),
             Self::DeadlineExceeded => kind(DeadlineExceeded, "DEADLINE_EXCEEDED"),
+            Self::CannotListen { .. } => kind(FailedPrecondition, "CANNOT_LISTEN"),
             Self::NotReady { .. } => Kind { retry: true, ..kind(Unavailable, "NOT_READY") },
         }
     }

@@ -111,6 +111,7 @@ pub struct Engine {
     shard_shift: u32,
     hasher: KeyHasher,
     versions: VersionClock,
+    value_bytes_max: u64,
 }
 
 /// Entries that [`Engine::advance`] looks at under one hold of a shard's lock.
@@ -133,6 +134,7 @@ impl Engine {
             shard_shift: 64 - count.ilog2(),
             hasher,
             versions: VersionClock::new(config.node_hash),
+            value_bytes_max: config.value_bytes_max,
         }
     }
 
@@ -246,11 +248,10 @@ impl Engine {
         sum
     }
 
-    /// Sets the counters to 0.
-    pub fn reset_stats(&self) {
-        for shard in &self.shards {
-            shard.lock().reset_stats();
-        }
+    /// The least that [`Self::resize`] may ask for, so that each shard can hold a few of the largest values.
+    #[must_use]
+    pub fn bytes_limit_min(&self) -> u64 {
+        BYTES_LIMIT_MIN.max(self.value_bytes_max * 2 * self.shards.len() as u64)
     }
 
     /// The number of shards.

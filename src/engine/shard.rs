@@ -277,10 +277,6 @@ impl Shard {
         self.policy.name()
     }
 
-    pub(super) fn reset_stats(&mut self) {
-        self.counts = Stats::default();
-    }
-
     pub(super) fn len(&self) -> usize {
         self.index.len()
     }

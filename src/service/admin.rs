@@ -1,0 +1,283 @@
+//! The Admin service: what operators ask of a node. Generated plumbing, hand-written answers.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_stream::wrappers::IntervalStream;
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status};
+
+use crate::api::answers::stats_response;
+use crate::api::convert::namespace;
+use crate::api::v1::{self, admin_server::Admin};
+use crate::api::{CallError, NodeIdentity};
+use crate::cache::Cache;
+use crate::engine::{BYTES_LIMIT_MIN, PolicyName};
+use crate::telemetry::Snapshot;
+
+/// A future that a closure makes anew.
+type Made<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What the Admin service needs of the node around it, as closures: it knows no sockets.
+pub struct AdminConfig {
+    /// Makes the node serve; answers with its data listeners.
+    pub spawn: Box<dyn Fn() -> Made<Result<Vec<String>, CallError>> + Send + Sync>,
+    /// Makes the node drain, within a deadline or its own.
+    pub drain: Box<dyn Fn(Option<Duration>) + Send + Sync>,
+    /// Ends when the node begins to drain.
+    pub leaving: Box<dyn Fn() -> Made<()> + Send + Sync>,
+    /// Who the node is.
+    pub identity: Box<dyn Fn() -> NodeIdentity + Send + Sync>,
+    /// The node's configuration, with sources.
+    pub config: Box<dyn Fn() -> v1::GetConfigResponse + Send + Sync>,
+    /// The node's figures of now.
+    pub snapshot: Box<dyn Fn() -> Snapshot + Send + Sync>,
+    /// The most that Resize may ask for.
+    pub memory_bytes_max: u64,
+}
+
+impl std::fmt::Debug for AdminConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AdminConfig").finish_non_exhaustive()
+    }
+}
+
+/// The Admin service of a node.
+#[derive(Debug, Clone)]
+pub struct AdminService {
+    cache: Arc<Cache>,
+    config: Arc<AdminConfig>,
+    /// The figures at the last ResetStats.
+    base: Arc<Mutex<Snapshot>>,
+}
+
+impl AdminService {
+    /// Answers for `cache`.
+    #[must_use]
+    pub fn new(cache: Arc<Cache>, config: AdminConfig) -> Self {
+        Self { cache, config: Arc::new(config), base: Arc::default() }
+    }
+
+    fn stats(&self) -> v1::GetStatsResponse {
+        let snapshot = (self.config.snapshot)();
+        let base = self.base.lock().clone();
+        stats_response(&snapshot, &base, &(self.config.identity)())
+    }
+}
+
+fn not_served<T>(method: &str) -> Result<Response<T>, Status> {
+    Err(CallError::NotServed { what: format!("Admin.{method}") }.into())
+}
+
+/// StreamStats: the default and the bounds of its interval.
+const STREAM_INTERVAL_DEFAULT_MS: u64 = 1_000;
+const STREAM_INTERVAL_MS: std::ops::RangeInclusive<u64> = 100..=3_600_000;
+/// Drain: the longest deadline.
+const DRAIN_DEADLINE_MS_MAX: u64 = 3_600_000;
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn spawn(&self, _: Request<v1::SpawnRequest>) -> Result<Response<v1::SpawnResponse>, Status> {
+        let addresses = (self.config.spawn)().await?;
+        Ok(Response::new(v1::SpawnResponse { state: self.stats().state, addresses }))
+    }
+
+    async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainResponse>, Status> {
+        let deadline = match request.get_ref().deadline_ms {
+            0 => None,
+            ms if ms <= DRAIN_DEADLINE_MS_MAX => Some(Duration::from_millis(ms)),
+            ms => {
+                let why = format!("{ms} ms is more than an hour; 0 takes --drain-deadline");
+                return Err(CallError::Invalid { field: "deadline_ms", why }.into());
+            }
+        };
+        (self.config.drain)(deadline);
+        Ok(Response::new(v1::DrainResponse { state: self.stats().state }))
+    }
+
+    async fn get_stats(
+        &self,
+        _: Request<v1::GetStatsRequest>,
+    ) -> Result<Response<v1::GetStatsResponse>, Status> {
+        Ok(Response::new(self.stats()))
+    }
+
+    type StreamStatsStream = Pin<Box<dyn Stream<Item = Result<v1::GetStatsResponse, Status>> + Send>>;
+
+    async fn stream_stats(
+        &self,
+        request: Request<v1::StreamStatsRequest>,
+    ) -> Result<Response<Self::StreamStatsStream>, Status> {
+        let interval_ms = match request.get_ref().interval_ms {
+            0 => STREAM_INTERVAL_DEFAULT_MS,
+            ms if STREAM_INTERVAL_MS.contains(&ms) => ms,
+            ms => {
+                let why = format!("{ms} ms is not between 100 ms and an hour; 0 is one second");
+                return Err(CallError::Invalid { field: "interval_ms", why }.into());
+            }
+        };
+        let mut ticks = interval(Duration::from_millis(interval_ms));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (admin, leaving) = (self.clone(), (self.config.leaving)());
+        let stats = IntervalStream::new(ticks).map(move |_| Ok(admin.stats()));
+        // A watcher does not hold up a drain.
+        let until = futures_util::StreamExt::take_until(stats, leaving);
+        Ok(Response::new(Box::pin(until)))
+    }
+
+    async fn reset_stats(
+        &self,
+        _: Request<v1::ResetStatsRequest>,
+    ) -> Result<Response<v1::ResetStatsResponse>, Status> {
+        *self.base.lock() = (self.config.snapshot)();
+        tracing::info!("statistics reset");
+        Ok(Response::new(v1::ResetStatsResponse {}))
+    }
+
+    async fn set_eviction_policy(
+        &self,
+        request: Request<v1::SetEvictionPolicyRequest>,
+    ) -> Result<Response<v1::SetEvictionPolicyResponse>, Status> {
+        let request = request.into_inner();
+        namespace(&request.namespace)?;
+        let policy: PolicyName = request.policy.parse().map_err(CallError::from)?;
+        let previous = self.cache.set_policy(policy);
+        tracing::info!(%previous, %policy, "eviction policy changed");
+        Ok(Response::new(v1::SetEvictionPolicyResponse { previous: previous.to_string() }))
+    }
+
+    async fn resize(&self, request: Request<v1::ResizeRequest>) -> Result<Response<v1::ResizeResponse>, Status> {
+        let request = request.into_inner();
+        namespace(&request.namespace)?;
+        let (asked, max) = (request.bytes_limit, self.config.memory_bytes_max);
+        // What every shard must be able to hold.
+        let min = self.cache.bytes_limit_min().max(BYTES_LIMIT_MIN);
+        if !(min..=max).contains(&asked) {
+            let why = format!("{asked} bytes is not between {min} and {max}, what the process may use");
+            return Err(CallError::Invalid { field: "bytes_limit", why }.into());
+        }
+        let cache = Arc::clone(&self.cache);
+        // Evicting down to a lower limit takes a while, in slices; it must not hold up a worker's other calls.
+        let previous = tokio::task::spawn_blocking(move || cache.resize(asked))
+            .await
+            .map_err(|error| Status::internal(format!("resizing failed: {error}")))?;
+        tracing::info!(previous, bytes_limit = asked, "resized");
+        Ok(Response::new(v1::ResizeResponse { previous_bytes_limit: previous }))
+    }
+
+    async fn clear(&self, request: Request<v1::ClearRequest>) -> Result<Response<v1::ClearResponse>, Status> {
+        namespace(&request.get_ref().namespace)?;
+        let cache = Arc::clone(&self.cache);
+        let entries = tokio::task::spawn_blocking(move || cache.clear())
+            .await
+            .map_err(|error| Status::internal(format!("clearing failed: {error}")))?;
+        tracing::info!(entries, "cleared");
+        Ok(Response::new(v1::ClearResponse { entries }))
+    }
+
+    async fn get_config(
+        &self,
+        _: Request<v1::GetConfigRequest>,
+    ) -> Result<Response<v1::GetConfigResponse>, Status> {
+        Ok(Response::new((self.config.config)()))
+    }
+
+    async fn create_namespace(
+        &self,
+        _: Request<v1::CreateNamespaceRequest>,
+    ) -> Result<Response<v1::CreateNamespaceResponse>, Status> {
+        not_served("CreateNamespace")
+    }
+
+    async fn update_namespace(
+        &self,
+        _: Request<v1::UpdateNamespaceRequest>,
+    ) -> Result<Response<v1::UpdateNamespaceResponse>, Status> {
+        not_served("UpdateNamespace")
+    }
+
+    async fn list_namespaces(
+        &self,
+        _: Request<v1::ListNamespacesRequest>,
+    ) -> Result<Response<v1::ListNamespacesResponse>, Status> {
+        not_served("ListNamespaces")
+    }
+
+    async fn delete_namespace(
+        &self,
+        _: Request<v1::DeleteNamespaceRequest>,
+    ) -> Result<Response<v1::DeleteNamespaceResponse>, Status> {
+        not_served("DeleteNamespace")
+    }
+
+    async fn flush(&self, _: Request<v1::FlushRequest>) -> Result<Response<v1::FlushResponse>, Status> {
+        not_served("Flush")
+    }
+
+    async fn create_snapshot(
+        &self,
+        _: Request<v1::CreateSnapshotRequest>,
+    ) -> Result<Response<v1::CreateSnapshotResponse>, Status> {
+        not_served("CreateSnapshot")
+    }
+
+    async fn list_snapshots(
+        &self,
+        _: Request<v1::ListSnapshotsRequest>,
+    ) -> Result<Response<v1::ListSnapshotsResponse>, Status> {
+        not_served("ListSnapshots")
+    }
+
+    async fn verify_recovery(
+        &self,
+        _: Request<v1::VerifyRecoveryRequest>,
+    ) -> Result<Response<v1::VerifyRecoveryResponse>, Status> {
+        not_served("VerifyRecovery")
+    }
+
+    async fn compact_journal(
+        &self,
+        _: Request<v1::CompactJournalRequest>,
+    ) -> Result<Response<v1::CompactJournalResponse>, Status> {
+        not_served("CompactJournal")
+    }
+
+    async fn update_config(
+        &self,
+        _: Request<v1::UpdateConfigRequest>,
+    ) -> Result<Response<v1::UpdateConfigResponse>, Status> {
+        not_served("UpdateConfig")
+    }
+
+    async fn list_hot_keys(
+        &self,
+        _: Request<v1::ListHotKeysRequest>,
+    ) -> Result<Response<v1::ListHotKeysResponse>, Status> {
+        not_served("ListHotKeys")
+    }
+
+    async fn list_slow_ops(
+        &self,
+        _: Request<v1::ListSlowOpsRequest>,
+    ) -> Result<Response<v1::ListSlowOpsResponse>, Status> {
+        not_served("ListSlowOps")
+    }
+
+    async fn get_memory_report(
+        &self,
+        _: Request<v1::GetMemoryReportRequest>,
+    ) -> Result<Response<v1::GetMemoryReportResponse>, Status> {
+        not_served("GetMemoryReport")
+    }
+
+    async fn explain_key(
+        &self,
+        _: Request<v1::ExplainKeyRequest>,
+    ) -> Result<Response<v1::ExplainKeyResponse>, Status> {
+        not_served("ExplainKey")
+    }
+}

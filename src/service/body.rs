@@ -1,7 +1,7 @@
 //! The bodies of responses: a unary message that is whole already, a Pipeline stream, or a generated service's.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header};
@@ -24,6 +24,7 @@ enum Inner {
     Unary(Unary),
     Stream(Pin<Box<dyn Body<Data = Bytes, Error = Status> + Send>>),
     Generated(tonic::body::Body),
+    Observed(Box<Observed>),
 }
 
 impl std::fmt::Debug for Inner {
@@ -33,7 +34,29 @@ impl std::fmt::Debug for Inner {
             Self::Unary(_) => "Unary",
             Self::Stream(_) => "Stream",
             Self::Generated(_) => "Generated",
+            Self::Observed(_) => "Observed",
         })
+    }
+}
+
+/// A body whose end somebody waits for.
+struct Observed {
+    body: ResponseBody,
+    on_end: Option<Box<dyn FnOnce(Code) + Send>>,
+}
+
+impl Observed {
+    fn end(&mut self, code: Code) {
+        if let Some(on_end) = self.on_end.take() {
+            on_end(code);
+        }
+    }
+}
+
+impl Drop for Observed {
+    /// A body that is dropped before its trailers was not read to its end.
+    fn drop(&mut self) {
+        self.end(Code::Cancelled);
     }
 }
 
@@ -113,6 +136,11 @@ impl ResponseBody {
         response.map(|body| Self(Inner::Generated(body)))
     }
 
+    /// Calls `on_end` once: with the code in the trailers, or with CANCELLED if they are never asked for.
+    pub(crate) fn on_end(self, on_end: impl FnOnce(Code) + Send + 'static) -> Self {
+        Self(Inner::Observed(Box::new(Observed { body: self, on_end: Some(Box::new(on_end)) })))
+    }
+
     /// The call's code, if the response's head or kind tells it already; `None`: its trailers will.
     pub(crate) fn code(response: &Response<Self>) -> Option<Code> {
         match response.body().0 {
@@ -137,6 +165,19 @@ impl Body for ResponseBody {
             Inner::Unary(unary) => Poll::Ready(unary.next_frame().map(Ok)),
             Inner::Stream(body) => body.as_mut().poll_frame(cx),
             Inner::Generated(body) => Pin::new(body).poll_frame(cx),
+            Inner::Observed(observed) => {
+                let frame = ready!(Pin::new(&mut observed.body).poll_frame(cx));
+                match &frame {
+                    Some(Ok(frame)) => {
+                        if let Some(code) = frame.trailers_ref().and_then(code_in) {
+                            observed.end(code);
+                        }
+                    }
+                    Some(Err(status)) => observed.end(status.code()),
+                    None => observed.end(Code::Unknown),
+                }
+                Poll::Ready(frame)
+            }
         }
     }
 
@@ -146,6 +187,7 @@ impl Body for ResponseBody {
             Inner::Unary(unary) => !unary.trailers,
             Inner::Stream(body) => body.is_end_stream(),
             Inner::Generated(body) => body.is_end_stream(),
+            Inner::Observed(observed) => observed.body.is_end_stream(),
         }
     }
 
@@ -155,6 +197,7 @@ impl Body for ResponseBody {
             Inner::Unary(unary) => SizeHint::with_exact(unary.remaining()),
             Inner::Stream(_) => SizeHint::default(),
             Inner::Generated(body) => body.size_hint(),
+            Inner::Observed(observed) => observed.body.size_hint(),
         }
     }
 }

@@ -14,11 +14,12 @@ use bytes::{Bytes, BytesMut};
 use http::{Method as HttpMethod, Request, Response, StatusCode, header};
 use http_body::Body;
 use pin_project_lite::pin_project;
-use tonic::service::Routes;
 use tower_service::Service;
 
 use super::body::{ResponseBody, Unary};
+use super::deadline::grpc_timeout;
 use super::frame::{PREFIX, message_len};
+use super::others::{OtherFuture, OtherService};
 use super::pipeline::PipelineBody;
 use super::unary::{Method, call};
 use crate::api::CallError;
@@ -31,13 +32,13 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub struct DataService {
     cache: Arc<Cache>,
     /// Health and reflection.
-    others: Routes,
+    others: OtherService,
 }
 
 impl DataService {
     /// Serves `cache`, and `others` beside it.
     #[must_use]
-    pub fn new(cache: Arc<Cache>, others: Routes) -> Self {
+    pub fn new(cache: Arc<Cache>, others: OtherService) -> Self {
         Self { cache, others }
     }
 }
@@ -95,7 +96,7 @@ where
     fn call(&mut self, request: Request<B>) -> DataFuture<B> {
         let asked = asked(request.uri().path());
         if let Asked::Other = asked {
-            return DataFuture::Other { future: GeneratedFuture(Box::pin(self.others.call(request))) };
+            return DataFuture::Other { future: self.others.call(request) };
         }
         if let Some(response) = no_grpc(&request) {
             return DataFuture::ready(response);
@@ -103,10 +104,13 @@ where
         let path = || request.uri().path().trim_start_matches("/larder.v1.").replace('/', ".");
         match asked {
             Asked::Planned => DataFuture::failed(CallError::NotServed { what: path() }),
-            Asked::Pipeline => {
-                let body = PipelineBody::new(request.into_body(), Arc::clone(&self.cache));
-                DataFuture::ready(ResponseBody::stream(body))
-            }
+            Asked::Pipeline => match grpc_timeout(request.headers()) {
+                Err(error) => DataFuture::failed(error),
+                Ok(timeout) => {
+                    let body = PipelineBody::new(request.into_body(), Arc::clone(&self.cache), timeout);
+                    DataFuture::ready(ResponseBody::stream(body))
+                }
+            },
             Asked::Unary(method) => DataFuture::Unary {
                 method,
                 cache: Arc::clone(&self.cache),
@@ -148,18 +152,7 @@ pin_project! {
             body: B,
             message: Gathered,
         },
-        Other { future: GeneratedFuture },
-    }
-}
-
-/// A generated service's call. Boxed: nothing of it is hot.
-pub struct GeneratedFuture(BoxFuture);
-
-type BoxFuture = Pin<Box<dyn Future<Output = Result<Response<tonic::body::Body>, Infallible>> + Send>>;
-
-impl std::fmt::Debug for GeneratedFuture {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("GeneratedFuture")
+        Other { #[pin] future: OtherFuture },
     }
 }
 
@@ -185,8 +178,7 @@ where
             DataProjection::Ready { response } => {
                 Poll::Ready(Ok(response.take().expect("a future is not polled after it is ready")))
             }
-            DataProjection::Other { future } => future.0.as_mut().poll(cx).map_ok(ResponseBody::generated),
-            DataProjection::Unary { method, cache, mut body, message } => {
+            DataProjection::Other { future } => future.poll(cx),DataProjection::Unary { method, cache, mut body, message } => {
                 let max = cache.limits().message_in_bytes_max;
                 let gathered = loop {
                     match ready!(body.as_mut().poll_frame(cx)) {

@@ -4,13 +4,17 @@
 //! A data request is read where it lies, done under its shard's lock and answered from there into the buffer that
 //! is sent. Nothing here knows of sockets, time-outs or metrics: those are layers around it.
 
+mod admin;
 mod body;
 mod data;
 mod deadline;
 mod frame;
+mod others;
 mod pipeline;
 mod unary;
 
+pub use admin::{AdminConfig, AdminService};
 pub use body::ResponseBody;
+pub use others::{OtherFuture, OtherService};
 pub use data::{DataFuture, DataService};
 pub(crate) use deadline::grpc_timeout;

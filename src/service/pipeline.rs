@@ -6,6 +6,7 @@
 //! and [`REPLIES_BYTES`] of replies (plus one value). Commands in memory are done as they are read, so a Cancel
 //! finds its command answered already; it has no reply of its own.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body, Frame};
+use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
 use super::body::{error_trailers, ok_trailers};
@@ -46,6 +48,8 @@ pub(super) struct PipelineBody<B> {
     done: bool,
     /// How many bytes of replies the last frame had.
     replies_before: usize,
+    /// The end of the caller's patience with the whole stream.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 struct Message {
@@ -58,7 +62,7 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    pub(super) fn new(incoming: B, cache: Arc<Cache>) -> Self {
+    pub(super) fn new(incoming: B, cache: Arc<Cache>, timeout: Option<Duration>) -> Self {
         Self {
             incoming: Box::pin(incoming),
             cache,
@@ -68,6 +72,7 @@ where
             ended: None,
             done: false,
             replies_before: 0,
+            deadline: timeout.map(|timeout| Box::pin(sleep(timeout))),
         }
     }
 
@@ -165,6 +170,9 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if self.done {
             return Poll::Ready(None);
+        }
+        if self.ended.is_none() && self.deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
+            self.ended = Some(Ended::Failed(CallError::DeadlineExceeded));
         }
         if self.ended.is_none() {
             let mut out = Vec::with_capacity(self.replies_before);

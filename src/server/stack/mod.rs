@@ -1,9 +1,21 @@
-//! The layers around the services, outermost first, each with its reason.
+//! The layers around a listener's services, outermost first, each with its reason.
+//!
+//! | layer | why |
+//! |---|---|
+//! | [`TraceLayer`](crate::telemetry::TraceLayer) | a sampled call gets its span before anything can fail it; an unsampled one pays nothing |
+//! | [`MetricsLayer`] | counts what callers see: also what the layers below refuse |
+//! | [`RepairLayer`] | puts statuses right that generated services give otherwise than the contract |
+//! | [`DeadlineLayer`] | outside of the queue: time spent waiting counts |
+//! | [`InFlight`] | bounds what waits, and sheds the rest at once |
+//!
+//! They are generic and none boxes its future: a call through all of them allocates nothing.
 
 mod deadline;
 mod in_flight;
+mod metrics;
 mod repair;
 
 pub use deadline::{Deadline, DeadlineFuture, DeadlineLayer};
 pub use in_flight::{InFlight, InFlightFuture, InFlightService};
+pub use metrics::{Metered, MeteredFuture, MetricsLayer};
 pub use repair::{Repair, RepairFuture, RepairLayer};

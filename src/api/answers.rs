@@ -1,0 +1,171 @@
+//! Domain → proto for Admin: a node's figures and its configuration.
+
+use super::v1;
+use crate::config::{Loaded, Source};
+use crate::engine::MissReason;
+use crate::telemetry::Snapshot;
+
+/// Who a node is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeIdentity {
+    /// Its id.
+    pub node_id: String,
+    /// The incarnation of its state.
+    pub incarnation: u64,
+}
+
+impl From<MissReason> for v1::MissReason {
+    fn from(reason: MissReason) -> Self {
+        match reason {
+            MissReason::Unknown => Self::Unknown,
+            MissReason::Expired => Self::Expired,
+            MissReason::Evicted => Self::Evicted,
+            MissReason::Deleted => Self::Deleted,
+            MissReason::Invalidated => Self::Invalidated,
+            MissReason::Fenced => Self::Fenced,
+            MissReason::OwnerDown => Self::OwnerDown,
+            MissReason::Corrupt => Self::Corrupt,
+        }
+    }
+}
+
+/// A node's state by its word.
+fn node_state(word: &str) -> v1::NodeState {
+    v1::NodeState::from_str_name(&format!("NODE_STATE_{}", word.to_uppercase())).unwrap_or_default()
+}
+
+/// GetStatsResponse: figures of `now`, counters since `base`.
+pub(crate) fn stats_response(now: &Snapshot, base: &Snapshot, node: &NodeIdentity) -> v1::GetStatsResponse {
+    let counted = now.uptime.saturating_sub(base.uptime);
+    let since = now.since(base);
+    let stats = &since.stats;
+    let misses_by_reason: Vec<v1::MissCount> = MissReason::ALL
+        .into_iter()
+        .map(|reason| (v1::MissReason::from(reason), stats.misses_for(reason)))
+        .filter(|(_, count)| *count > 0)
+        .map(|(reason, count)| v1::MissCount { reason: reason as i32, count })
+        .collect();
+    let default_namespace = v1::NamespaceStats {
+        hits: stats.hits,
+        misses: stats.misses(),
+        sets: stats.sets,
+        deletes: stats.deletes,
+        evictions: stats.evictions,
+        expirations: stats.expirations,
+        entries: stats.entries,
+        bytes_used: stats.bytes_used,
+        bytes_limit: stats.bytes_limit,
+        policy: since.policy.to_string(),
+        misses_by_reason: misses_by_reason.clone(),
+        sets_not_stored: stats.not_stored,
+        sets_refused: stats.refusals,
+        ..v1::NamespaceStats::default()
+    };
+    v1::GetStatsResponse {
+        state: node_state(since.state) as i32,
+        node_id: node.node_id.clone(),
+        incarnation: node.incarnation,
+        uptime_ms: millis(since.uptime),
+        hits: stats.hits,
+        misses: stats.misses(),
+        sets: stats.sets,
+        deletes: stats.deletes,
+        evictions: stats.evictions,
+        expirations: stats.expirations,
+        entries: stats.entries,
+        bytes_used: stats.bytes_used,
+        bytes_limit: stats.bytes_limit,
+        resident_bytes: since.resident_bytes,
+        connections: since.connections,
+        policy: since.policy.to_string(),
+        namespaces: vec![default_namespace],
+        misses_by_reason,
+        hits_by_tier: vec![v1::HitCount { tier: v1::Tier::Memory as i32, count: stats.hits }],
+        increments: stats.increments,
+        touches: stats.touches,
+        sets_not_stored: stats.not_stored,
+        sets_refused: stats.refusals,
+        requests_in_flight: since.requests_in_flight,
+        requests_shed: since.requests_shed,
+        counted_ms: millis(counted),
+        build: env!("CARGO_PKG_VERSION").to_owned(),
+        ..v1::GetStatsResponse::default()
+    }
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What may have changed since the configuration was loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveConfig {
+    /// The data listeners with the ports that were picked.
+    pub listen: Vec<String>,
+    /// The admin, health and HTTP listeners likewise.
+    pub control: [String; 3],
+    /// The node's id.
+    pub node_id: String,
+    /// The URL under which others reach it.
+    pub advertise: String,
+    /// The engine's limit.
+    pub memory_bytes: u64,
+    /// The engine's shards.
+    pub shards: u32,
+    /// The eviction policy.
+    pub policy: String,
+}
+
+/// GetConfigResponse.
+pub(crate) fn config_response(loaded: &Loaded, live: &LiveConfig) -> v1::GetConfigResponse {
+    let config = &loaded.config;
+    let [admin, health, http] = live.control.clone();
+    let fields = loaded
+        .sources
+        .iter()
+        .filter_map(|source| {
+            let value = match source.source {
+                Source::Default => v1::ConfigSource::Default,
+                Source::File => v1::ConfigSource::File,
+                Source::Environment => v1::ConfigSource::Environment,
+                Source::Flag => v1::ConfigSource::Flag,
+            };
+            let path = source.setting.field?.to_owned();
+            Some(v1::ConfigField { path, source: value as i32, live: false })
+        })
+        .collect();
+    let config = v1::Config {
+        listen: live.listen.clone(),
+        admin,
+        health,
+        http,
+        data_dir: config.data_dir.display().to_string(),
+        memory_bytes: live.memory_bytes,
+        shards: live.shards,
+        policy: live.policy.clone(),
+        persistence: config.persistence.as_str().to_owned(),
+        durability: v1::Durability::Buffered as i32,
+        node_id: live.node_id.clone(),
+        advertise: live.advertise.clone(),
+        weight: config.weight,
+        zone: config.zone.clone(),
+        timeout_ms: config.timeout_ms,
+        stats_interval_ms: config.stats_interval_ms,
+        lame_duck_ms: config.lame_duck_ms,
+        drain_deadline_ms: config.drain_deadline_ms,
+        standby: config.standby,
+        insecure: config.insecure,
+        log_format: config.log_format.as_str().to_owned(),
+        max_key_bytes: config.max_key_bytes,
+        max_value_bytes: config.max_value_bytes,
+        max_message_in_bytes: config.max_message_in_bytes,
+        max_message_out_bytes: config.max_message_out_bytes,
+        max_batch: config.max_batch,
+        max_content_type_bytes: config.max_content_type_bytes,
+        max_ttl_ms: config.max_ttl_ms,
+        max_connections: config.max_connections,
+        max_in_flight: config.max_in_flight,
+        ..v1::Config::default()
+    };
+    v1::GetConfigResponse { config: Some(config), fields }
+}
