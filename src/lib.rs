@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod engine;
 pub mod entry;
+pub mod node;
 pub mod server;
 pub mod service;
 pub mod telemetry;

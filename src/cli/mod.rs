@@ -44,6 +44,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use exit::{CliError, Exit};
 use global::ClientArgs;
 
+use crate::config::ServeArgs;
+
 /// A command line that has been parsed.
 #[derive(Debug, Parser)]
 #[command(
@@ -63,7 +65,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a node
-    Serve(serve::ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Write the value of a key to stdout; exit 1 on a miss
     Get(get::GetArgs),
     /// Store a value under a key; exit 1 where a condition is not met
@@ -140,7 +142,7 @@ impl Cli {
     fn dispatch(self) -> Result<Exit, CliError> {
         let global = |client: ClientArgs| client.resolve();
         match self.command {
-            Command::Serve(args) => serve::run(args),
+            Command::Serve(args) => serve::run(&args),
             Command::Completions(args) => completions::run(&args, &mut command()),
             Command::Get(args) => get::run(&global(self.client)?, args),
             Command::Set(args) => set::run(&global(self.client)?, args),

@@ -1,13 +1,47 @@
 //! `larder serve`: the node itself.
 
-use clap::Args;
+use std::io::Write;
 
 use super::exit::{CliError, Exit};
+use crate::config::{Loaded, ServeArgs, ServeConfig};
+use crate::node::{NodeError, RunningNode};
+use crate::server::{StartError, Stop};
+use crate::telemetry::log;
 
-/// Arguments of `serve`.
-#[derive(Debug, Args)]
-pub(super) struct ServeArgs {}
+pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
+    let loaded = ServeConfig::load(args, &|name| std::env::var_os(name))
+        .map_err(|error| CliError::Usage(error.to_string()))?;
+    let config = &loaded.config;
+    log::init(config.log_format, &config.log).map_err(|error| CliError::Usage(error.to_string()))?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.threads as usize)
+        .thread_name("larder-worker")
+        .enable_all()
+        .build()
+        .map_err(|source| CliError::Local { what: "cannot start the runtime".to_owned(), source })?;
+    // The listeners' tasks run on the workers; this thread only waits.
+    let ended = runtime.block_on(serve(loaded));
+    // A handler that is stuck must not hold up the exit.
+    runtime.shutdown_background();
+    ended
+}
 
-pub(super) fn run(_args: ServeArgs) -> Result<Exit, CliError> {
-    Err(CliError::Usage("this build has no server yet".to_owned()))
+async fn serve(loaded: Loaded) -> Result<Exit, CliError> {
+    let node = RunningNode::start(loaded).await.map_err(|error| match error {
+        NodeError::Start(StartError::Listen { .. }) => CliError::Refused(error.to_string()),
+        other => CliError::Usage(other.to_string()),
+    })?;
+    let line = node.ready_line();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "{line}");
+    // Whoever started the node may have closed the pipe after reading what it needs; that is no reason to stop.
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    drop(stdout);
+    match node.stopped().await {
+        Stop::Drained => Ok(Exit::Done),
+        Stop::Forced => Err(CliError::Refused("stopped by a second signal before it had drained".to_owned())),
+    }
 }

@@ -11,11 +11,17 @@ use super::defaults::MEMORY_BYTES_UNASKED_MIN;
 /// [`MEMORY_BYTES_UNASKED_MIN`], which is also the answer where the system does not tell.
 #[must_use]
 pub fn default_bytes() -> u64 {
+    default_of(process_bytes())
+}
+
+/// What the process may use; `None` where the system does not tell.
+#[must_use]
+pub fn process_bytes() -> Option<u64> {
     let read = |path: &Path| std::fs::read_to_string(path).ok();
     let meminfo = read(Path::new("/proc/meminfo"));
     let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
     let limits: Vec<String> = limit_files(&groups).iter().filter_map(|path| read(path)).collect();
-    default_of(usable_bytes(meminfo.as_deref(), limits.iter().map(String::as_str)))
+    usable_bytes(meminfo.as_deref(), limits.iter().map(String::as_str))
 }
 
 fn default_of(usable: Option<u64>) -> u64 {

@@ -150,7 +150,10 @@ impl Admin for AdminService {
         Ok(Response::new(v1::SetEvictionPolicyResponse { previous: previous.to_string() }))
     }
 
-    async fn resize(&self, request: Request<v1::ResizeRequest>) -> Result<Response<v1::ResizeResponse>, Status> {
+    async fn resize(
+        &self,
+        request: Request<v1::ResizeRequest>,
+    ) -> Result<Response<v1::ResizeResponse>, Status> {
         let request = request.into_inner();
         namespace(&request.namespace)?;
         let (asked, max) = (request.bytes_limit, self.config.memory_bytes_max);

@@ -178,7 +178,8 @@ where
             DataProjection::Ready { response } => {
                 Poll::Ready(Ok(response.take().expect("a future is not polled after it is ready")))
             }
-            DataProjection::Other { future } => future.poll(cx),DataProjection::Unary { method, cache, mut body, message } => {
+            DataProjection::Other { future } => future.poll(cx),
+            DataProjection::Unary { method, cache, mut body, message } => {
                 let max = cache.limits().message_in_bytes_max;
                 let gathered = loop {
                     match ready!(body.as_mut().poll_frame(cx)) {

@@ -15,6 +15,6 @@ mod unary;
 
 pub use admin::{AdminConfig, AdminService};
 pub use body::ResponseBody;
-pub use others::{OtherFuture, OtherService};
 pub use data::{DataFuture, DataService};
 pub(crate) use deadline::grpc_timeout;
+pub use others::{OtherFuture, OtherService};

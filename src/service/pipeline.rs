@@ -171,7 +171,9 @@ where
         if self.done {
             return Poll::Ready(None);
         }
-        if self.ended.is_none() && self.deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
+        if self.ended.is_none()
+            && self.deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready())
+        {
             self.ended = Some(Ended::Failed(CallError::DeadlineExceeded));
         }
         if self.ended.is_none() {

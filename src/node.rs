@@ -1,0 +1,359 @@
+//! A whole node, put together from a configuration: cache, services, layers, listeners, figures.
+//!
+//! ```text
+//!   data listeners ─ trace ─ metrics ─ repair ─ deadline ─ in flight ─┬─ DataService ── Cache ── Engine
+//!                                                                     └─ health, reflection
+//!   admin listener ─ trace ─ metrics ─ repair ─ deadline ─ in flight ─── Admin, health, reflection
+//!   health listener, HTTP listener (own thread) ──────────────────────── health; /livez /readyz /metrics
+//!   "larder-sweep" (own thread) ──────────────────────────────────────── Cache::advance
+//! ```
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use tokio::time::{MissedTickBehavior, interval_at};
+use tonic::service::Routes;
+use tower::ServiceBuilder;
+
+use crate::api::answers::config_response;
+use crate::api::v1::admin_server::AdminServer;
+use crate::api::{CallError, FILE_DESCRIPTOR_SET, LiveConfig, NodeIdentity};
+use crate::cache::Cache;
+use crate::clock::{Clock, SystemClock, monotonic};
+use crate::config::{ListenUrl, Loaded, ServeConfig, memory};
+use crate::engine::EngineConfig;
+use crate::entry::{Limits, Ttl, Version};
+use crate::server::stack::{DeadlineLayer, InFlight, MetricsLayer, RepairLayer};
+use crate::server::{
+    Address, ConnectionConfig, Connections, GrpcService, Lifecycle, Mount, Node, NodeConfig, NodeState,
+    Services, SpawnError, StartError, Stop, http,
+};
+use crate::service::{AdminConfig, AdminService, DataService, OtherService};
+use crate::telemetry::log::StatsLog;
+use crate::telemetry::trace::{CallTracer, TraceConfig, TraceError, TraceLayer, Tracing};
+use crate::telemetry::{CallMetrics, Metrics, Snapshot, process};
+
+/// Admin calls that may wait at once.
+const ADMIN_IN_FLIGHT_MAX: usize = 256;
+/// How often what has become due is looked for.
+const SWEEP_EVERY: Duration = Duration::from_millis(50);
+/// How long the last spans may take to be sent.
+const TRACES_FLUSHED_WITHIN: Duration = Duration::from_secs(1);
+
+/// Why a node could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// A listener, or a thread.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The exporter of traces.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+}
+
+/// A node that runs.
+#[derive(Debug)]
+pub struct RunningNode {
+    node: Arc<Node>,
+    cache: Arc<Cache>,
+    tracing: Option<Tracing>,
+}
+
+/// What all the closures of a node look at.
+struct Facts {
+    loaded: Loaded,
+    cache: Arc<Cache>,
+    lifecycle: Lifecycle,
+    connections: Connections,
+    in_flight: InFlight,
+    started: Instant,
+    incarnation: u64,
+    /// Set when the listeners are open.
+    node: OnceLock<Arc<Node>>,
+}
+
+impl RunningNode {
+    /// Starts a node in the runtime that this is called in. Returns when it serves, or in standby when it can be
+    /// told to.
+    ///
+    /// # Errors
+    /// [`NodeError`]; then nothing is left open.
+    pub async fn start(loaded: Loaded) -> Result<Self, NodeError> {
+        let config = &loaded.config;
+        let cache = Arc::new(Cache::new(&engine_config(config), limits(config)));
+        let node_id = config.identity(&[]).node_id;
+        let tracing = config
+            .otlp
+            .as_deref()
+            .map(|endpoint| {
+                Tracing::start(TraceConfig { endpoint, node_id: &node_id, sample: config.trace_sample })
+            })
+            .transpose()?;
+        let tracer = tracing.as_ref().map_or_else(CallTracer::off, Tracing::tracer);
+        let facts = Arc::new(Facts {
+            cache: Arc::clone(&cache),
+            lifecycle: Lifecycle::new(),
+            connections: Connections::new(config.max_connections as usize),
+            in_flight: InFlight::new(config.max_in_flight as usize),
+            started: monotonic(),
+            incarnation: SystemClock::new().now().unix_us,
+            node: OnceLock::new(),
+            loaded,
+        });
+        let services = facts.services(&tracer);
+        let node_config = node_config(&facts.loaded.config);
+        let node =
+            Node::start(node_config, facts.lifecycle.clone(), facts.connections.clone(), services).await?;
+        let node = Arc::new(node);
+        // The first and only time.
+        let _ = facts.node.set(Arc::clone(&node));
+        sweep(&cache).map_err(StartError::Thread)?;
+        log_stats(&facts);
+        Ok(Self { node, cache, tracing })
+    }
+
+    /// The line for stdout; see [`Node::ready_line`].
+    #[must_use]
+    pub fn ready_line(&self) -> String {
+        self.node.ready_line()
+    }
+
+    /// The listeners and the life of the node.
+    #[must_use]
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The cache behind it.
+    #[must_use]
+    pub fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
+    /// Waits until the node has stopped, and its last spans are sent: the process may exit.
+    pub async fn stopped(self) -> Stop {
+        let stop = self.node.stopped().await;
+        if let Some(tracing) = self.tracing {
+            tracing.shutdown(TRACES_FLUSHED_WITHIN).await;
+        }
+        stop
+    }
+}
+
+impl Facts {
+    fn services(
+        self: &Arc<Self>,
+        tracer: &CallTracer,
+    ) -> Services<impl GrpcService, impl GrpcService, Routes> {
+        let calls = Arc::new(CallMetrics::new());
+        let health = self.lifecycle.health();
+        let config = &self.loaded.config;
+        let in_flight = self.in_flight.clone();
+        let data = ServiceBuilder::new()
+            .layer(TraceLayer::new(tracer.clone()))
+            .layer(MetricsLayer::new(Arc::clone(&calls)))
+            .layer(RepairLayer)
+            .layer(DeadlineLayer::new(config.timeout().unwrap_or(Duration::MAX)))
+            .layer(in_flight)
+            .service(DataService::new(
+                Arc::clone(&self.cache),
+                OtherService::new(with_reflection(Routes::new(health.service(Mount::Data)))),
+            ));
+        let admin = AdminServer::new(AdminService::new(Arc::clone(&self.cache), self.admin_config()));
+        let admin = Routes::new(admin).add_service(health.service(Mount::Control));
+        let admin = ServiceBuilder::new()
+            .layer(TraceLayer::new(tracer.clone()))
+            .layer(MetricsLayer::new(Arc::clone(&calls)))
+            .layer(RepairLayer)
+            // Spawn and Resize take as long as they take: only a caller's own deadline counts.
+            .layer(DeadlineLayer::new(Duration::MAX))
+            .layer(InFlight::new(ADMIN_IN_FLIGHT_MAX))
+            .service(OtherService::new(with_reflection(admin)));
+        let (facts, lifecycle) = (Arc::clone(self), self.lifecycle.clone());
+        let metrics = Arc::new(Metrics::new(calls, move || facts.snapshot()));
+        let ready = move || match lifecycle.state() {
+            NodeState::Serving => http::Readiness::Ready,
+            state => http::Readiness::NotReady(state.as_str()),
+        };
+        let http = http::router(ready, move || metrics.text());
+        let health = with_reflection(Routes::new(health.service(Mount::Control)));
+        Services { data, admin, health, http }
+    }
+
+    fn admin_config(self: &Arc<Self>) -> AdminConfig {
+        let facts = || Arc::clone(self);
+        let (life, drained, left) = (self.lifecycle.clone(), self.lifecycle.clone(), self.lifecycle.clone());
+        let (identity, config, snapshot) = (facts(), facts(), facts());
+        AdminConfig {
+            spawn: Box::new(move || {
+                let life = life.clone();
+                Box::pin(async move {
+                    let addresses = life.spawn().await.map_err(spawn_failed)?;
+                    Ok(addresses.iter().map(Address::to_string).collect())
+                })
+            }),
+            drain: Box::new(move |deadline| {
+                drained.drain(deadline);
+            }),
+            leaving: Box::new(move || {
+                let mut states = left.subscribe();
+                Box::pin(async move {
+                    // Refused when the node is gone, which is leaving too.
+                    let _ = states.wait_for(|state| *state >= NodeState::Draining).await;
+                })
+            }),
+            identity: Box::new(move || NodeIdentity {
+                node_id: identity.live_config().node_id,
+                incarnation: identity.incarnation,
+            }),
+            config: Box::new(move || config_response(&config.loaded, &config.live_config())),
+            snapshot: Box::new(move || snapshot.snapshot()),
+            memory_bytes_max: memory::process_bytes().unwrap_or(u64::MAX),
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            state: self.lifecycle.state().as_str(),
+            uptime: monotonic().saturating_duration_since(self.started),
+            policy: self.cache.policy(),
+            stats: self.cache.stats(),
+            resident_bytes: process::resident_bytes().unwrap_or(0),
+            connections: self.connections.open(),
+            requests_in_flight: self.in_flight.waiting() as u64,
+            requests_shed: self.in_flight.shed(),
+        }
+    }
+
+    fn live_config(&self) -> LiveConfig {
+        let config = &self.loaded.config;
+        let bound = self.node.get();
+        let listen: Vec<ListenUrl> = bound
+            .map_or(&[][..], |node| node.data_addresses())
+            .iter()
+            .filter_map(|address| address.to_string().parse().ok())
+            .collect();
+        let listen = if listen.is_empty() { config.listen.clone() } else { listen };
+        let identity = config.identity(&listen);
+        let control = match bound {
+            Some(node) => [
+                node.admin_address().to_string(),
+                node.health_address().to_string(),
+                node.http_address().authority(),
+            ],
+            None => [config.admin.to_string(), config.health.to_string(), config.http.to_string()],
+        };
+        LiveConfig {
+            listen: listen.iter().map(ToString::to_string).collect(),
+            control,
+            node_id: identity.node_id,
+            advertise: identity.advertise,
+            memory_bytes: self.cache.stats().bytes_limit,
+            shards: self.cache.shard_count() as u32,
+            policy: self.cache.policy().to_string(),
+        }
+    }
+}
+
+fn spawn_failed(error: SpawnError) -> CallError {
+    match error {
+        SpawnError::Leaving { state } => {
+            CallError::NotReady { state: state.as_str(), what: "it cannot be made to serve again".to_owned() }
+        }
+        other => CallError::CannotListen { why: other.to_string() },
+    }
+}
+
+/// Server reflection, both versions, over the whole contract.
+fn with_reflection(routes: Routes) -> Routes {
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let v1 = builder().build_v1().expect("the descriptors were compiled with this program");
+    let v1alpha = builder().build_v1alpha().expect("the descriptors were compiled with this program");
+    routes.add_service(v1).add_service(v1alpha)
+}
+
+fn engine_config(config: &ServeConfig) -> EngineConfig {
+    let node_id = config.identity(&[]).node_id;
+    let hash = xxhash_rust::xxh64::xxh64(node_id.as_bytes(), 0);
+    EngineConfig {
+        bytes_limit: config.memory_bytes,
+        shards: config.shards,
+        policy: config.policy,
+        default_ttl: Ttl::Never,
+        value_bytes_max: config.max_value_bytes,
+        node_hash: (hash & ((1 << Version::NODE_BITS) - 1)) as u16,
+    }
+}
+
+fn limits(config: &ServeConfig) -> Limits {
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    Limits {
+        key_bytes_max: bytes(config.max_key_bytes),
+        value_bytes_max: bytes(config.max_value_bytes),
+        content_type_bytes_max: bytes(config.max_content_type_bytes),
+        batch_items_max: config.max_batch as usize,
+        message_in_bytes_max: bytes(config.max_message_in_bytes),
+        message_out_bytes_max: bytes(config.max_message_out_bytes),
+        ttl_ms_max: config.max_ttl_ms,
+    }
+}
+
+fn node_config(config: &ServeConfig) -> NodeConfig {
+    let address = |url: &ListenUrl| match url {
+        ListenUrl::Tcp(at) | ListenUrl::Udp(at) => Address::tcp(at.host.clone(), at.port),
+        ListenUrl::Unix(_) => unreachable!("the configuration refuses what is not served yet"),
+    };
+    NodeConfig {
+        data: config.listen.iter().map(address).collect(),
+        admin: address(&config.admin),
+        health: address(&config.health),
+        http: Address::tcp(config.http.host.clone(), config.http.port),
+        connection: ConnectionConfig {
+            first_byte_timeout: config.first_byte_timeout(),
+            streams_max: config.max_streams,
+            ..ConnectionConfig::default()
+        },
+        lame_duck: config.lame_duck(),
+        drain_deadline: config.drain_deadline(),
+        standby: config.standby,
+        insecure: config.insecure,
+        signals: true,
+    }
+}
+
+/// Reclaims what has expired and so on, on a thread of its own, until the cache is gone.
+fn sweep(cache: &Arc<Cache>) -> std::io::Result<()> {
+    let cache = Arc::downgrade(cache);
+    std::thread::Builder::new().name("larder-sweep".to_owned()).spawn(move || {
+        while let Some(cache) = cache.upgrade() {
+            cache.advance();
+            drop(cache);
+            std::thread::sleep(SWEEP_EVERY);
+        }
+    })?;
+    Ok(())
+}
+
+/// Logs the figures every so often, and once more when the node leaves.
+fn log_stats(facts: &Arc<Facts>) {
+    let Some(every) = facts.loaded.config.stats_interval() else { return };
+    let facts = Arc::clone(facts);
+    tokio::spawn(async move {
+        let mut log = StatsLog::new(facts.started);
+        let mut ticks = interval_at(tokio::time::Instant::now() + every, every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut states = facts.lifecycle.subscribe();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => log.line(&facts.snapshot(), monotonic()),
+                _ = states.wait_for(|state| *state >= NodeState::Draining) => break,
+            }
+        }
+        log.line(&facts.snapshot(), monotonic());
+    });
+}
