@@ -225,6 +225,7 @@ pub(crate) enum ExpirationView {
 
 /// The oneof `condition` of SetRequest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::enum_variant_names, reason = "the contract's names")]
 pub(crate) enum ConditionView {
     IfAbsent(bool),
     IfPresent(bool),
