@@ -14,7 +14,11 @@ pub use wire::Malformed;
 /// Generated packages, nested as protobuf names them.
 pub mod larder {
     /// The generated `larder.v1` package: messages, clients and servers.
-    #[expect(clippy::allow_attributes, reason = "tonic's generator writes them")]
+    #[expect(
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        reason = "tonic's generator writes them"
+    )]
     pub mod v1 {
         tonic::include_proto!("larder.v1");
     }
