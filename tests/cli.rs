@@ -1,5 +1,7 @@
 //! The command line as its users meet it: the real binary against a node that is only a map.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
 mod support;
 
 use std::process::{Command, Output, Stdio};
