@@ -52,9 +52,12 @@ fn expire(entries: u64) {
                 let key = format!("{:016}", n % entries);
                 let begun = Instant::now();
                 if n % 10 == 0 {
-                    cache.apply(&Op::Set(Set::new(format!("new-{n:012}").as_bytes(), &[7; 100])), cache.now());
+                    cache
+                        .apply(&Op::Set(Set::new(format!("new-{n:012}").as_bytes(), &[7; 100])), cache.now());
                 } else {
-                    let _ = std::hint::black_box(cache.read(key.as_bytes(), None, cache.now(), |entry| entry.version));
+                    let _ = std::hint::black_box(
+                        cache.read(key.as_bytes(), None, cache.now(), |entry| entry.version),
+                    );
                 }
                 worst = worst.max(begun.elapsed());
                 n += 7_919;

@@ -15,10 +15,14 @@ fn main() {
     let scale = if quick() { 100 } else { 1 };
     for policy in ["lru", "s3-fifo"] {
         for ttl in ["0s", "1h"] {
-            let figures = [1_000_000, 1_400_000, 2_000_000].map(|entries| larder(policy, ttl, entries / scale));
+            let figures =
+                [1_000_000, 1_400_000, 2_000_000].map(|entries| larder(policy, ttl, entries / scale));
             let mean = figures.iter().sum::<f64>() / 3.0;
             let with = if ttl == "0s" { "no TTL  " } else { "with TTL" };
-            println!("larder {policy:<8} {with} {mean:>6.1} B  ({:.1} {:.1} {:.1})", figures[0], figures[1], figures[2]);
+            println!(
+                "larder {policy:<8} {with} {mean:>6.1} B  ({:.1} {:.1} {:.1})",
+                figures[0], figures[1], figures[2]
+            );
         }
     }
     if have("redis-server", "redis-server") {
@@ -40,7 +44,19 @@ fn larder(policy: &str, ttl: &str, entries: u64) -> f64 {
     let node = Process::larder(&["--memory", "2GiB", "--policy", policy]);
     growth(&node, entries, || {
         let keys = entries.to_string();
-        let args = ["--keys", &keys, "--prefill", "--ttl", ttl, "--requests", "100", "--batch", "100", "--ratio", "1:0"];
+        let args = [
+            "--keys",
+            &keys,
+            "--prefill",
+            "--ttl",
+            ttl,
+            "--requests",
+            "100",
+            "--batch",
+            "100",
+            "--ratio",
+            "1:0",
+        ];
         larder_bench(&node, &args);
     })
 }

@@ -5,7 +5,6 @@
 
 mod support;
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
@@ -34,7 +33,10 @@ fn rounds() -> usize {
 /// Keys as both Redis's and Larder's load tools write them: 16 digits.
 fn prefill(node: &Process) {
     let keys = KEYS.to_string();
-    larder_bench(node, &["--keys", &keys, "--prefill", "--requests", "1000", "--batch", "100", "--ratio", "1:0"]);
+    larder_bench(
+        node,
+        &["--keys", &keys, "--prefill", "--requests", "1000", "--batch", "100", "--ratio", "1:0"],
+    );
 }
 
 fn unary() {
@@ -92,7 +94,20 @@ fn batch() {
     prefill_redis(&redis);
     let keys = KEYS.to_string();
     let requests = if quick() { "200000" } else { "10000000" };
-    let args = ["--keys", &keys, "--batch", "100", "-c", "8", "--callers", "4", "--ratio", "1:0", "--requests", requests];
+    let args = [
+        "--keys",
+        &keys,
+        "--batch",
+        "100",
+        "-c",
+        "8",
+        "--callers",
+        "4",
+        "--ratio",
+        "1:0",
+        "--requests",
+        requests,
+    ];
     let pairs: Vec<_> = (0..rounds()).map(|_| (larder_bench(&larder, &args), redis_mget(&redis))).collect();
     report(&pairs, "redis-rs MGET 100");
 }
@@ -130,7 +145,8 @@ fn redis_mget(redis: &Process) -> f64 {
 
 /// 8 connections with 4 MGETs in flight each, as Larder's load has; prints keys per second.
 fn mget(data: &str) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
     let span = Duration::from_millis(if quick() { 300 } else { 3_000 });
     let keys = runtime.block_on(async {
         let client = redis::Client::open(format!("redis://{data}/")).expect("a URL");
@@ -148,7 +164,8 @@ fn mget(data: &str) {
                         (0..100).for_each(|_| {
                             mget.arg(format!("{:016}", rng.random_range(0..KEYS)));
                         });
-                        let values: redis::Value = mget.query_async(&mut connection).await.expect("it answers");
+                        let values: redis::Value =
+                            mget.query_async(&mut connection).await.expect("it answers");
                         assert!(matches!(values, redis::Value::Array(values) if values.len() == 100));
                         keys += 100;
                     }
@@ -162,7 +179,9 @@ fn mget(data: &str) {
 }
 
 fn pipeline() {
-    headline("Pipeline, 8 streams × 16 commands a message, gets: Larder / redis-benchmark -c 8 -P 16, keys/s");
+    headline(
+        "Pipeline, 8 streams × 16 commands a message, gets: Larder / redis-benchmark -c 8 -P 16, keys/s",
+    );
     if !have("redis-benchmark", "redis-tools") || !have("redis-server", "redis-server") {
         return;
     }
@@ -173,10 +192,22 @@ fn pipeline() {
     let requests = if quick() { "200000" } else { "6000000" };
     for depth in ["1", "4", "16"] {
         let args = [
-            "--keys", &keys, "--pipeline", "16", "-c", "8", "--depth", depth, "--ratio", "1:0", "--requests", requests,
+            "--keys",
+            &keys,
+            "--pipeline",
+            "16",
+            "-c",
+            "8",
+            "--depth",
+            depth,
+            "--ratio",
+            "1:0",
+            "--requests",
+            requests,
         ];
-        let pairs: Vec<_> =
-            (0..rounds()).map(|_| (larder_bench(&larder, &args), redis_benchmark(&redis, requests))).collect();
+        let pairs: Vec<_> = (0..rounds())
+            .map(|_| (larder_bench(&larder, &args), redis_benchmark(&redis, requests)))
+            .collect();
         print!("{depth:>2} messages in flight a stream: ");
         report(&pairs, "redis-benchmark -P 16");
     }

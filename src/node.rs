@@ -8,6 +8,8 @@
 //!   "larder-sweep" (own thread) ──────────────────────────────────────── Cache::advance
 //! ```
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -159,6 +161,7 @@ impl Facts {
             .service(DataService::new(
                 Arc::clone(&self.cache),
                 OtherService::new(with_reflection(Routes::new(health.service(Mount::Data)))),
+                leaving(self.lifecycle.clone(), config.lame_duck()),
             ));
         let admin = AdminServer::new(AdminService::new(Arc::clone(&self.cache), self.admin_config()));
         let admin = Routes::new(admin).add_service(health.service(Mount::Control));
@@ -196,13 +199,7 @@ impl Facts {
             drain: Box::new(move |deadline| {
                 drained.drain(deadline);
             }),
-            leaving: Box::new(move || {
-                let mut states = left.subscribe();
-                Box::pin(async move {
-                    // Refused when the node is gone, which is leaving too.
-                    let _ = states.wait_for(|state| *state >= NodeState::Draining).await;
-                })
-            }),
+            leaving: Box::new(leaving(left, Duration::ZERO)),
             identity: Box::new(move || NodeIdentity {
                 node_id: identity.live_config().node_id,
                 incarnation: identity.incarnation,
@@ -253,6 +250,18 @@ impl Facts {
             shards: self.cache.shard_count() as u32,
             policy: self.cache.policy().to_string(),
         }
+    }
+}
+
+/// Makes futures that end when the node has drained for `lame_duck`.
+fn leaving(life: Lifecycle, lame_duck: Duration) -> impl Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    move || {
+        let mut states = life.subscribe();
+        Box::pin(async move {
+            // Refused when the node is gone, which is leaving too.
+            let _ = states.wait_for(|state| *state >= NodeState::Draining).await;
+            tokio::time::sleep(lame_duck).await;
+        })
     }
 }
 

@@ -42,19 +42,31 @@ impl Cache for Bare {
     async fn delete(&self, _: Request<v1::DeleteRequest>) -> Result<Response<v1::DeleteResponse>, Status> {
         none()
     }
-    async fn increment(&self, _: Request<v1::IncrementRequest>) -> Result<Response<v1::IncrementResponse>, Status> {
+    async fn increment(
+        &self,
+        _: Request<v1::IncrementRequest>,
+    ) -> Result<Response<v1::IncrementResponse>, Status> {
         none()
     }
-    async fn decrement(&self, _: Request<v1::DecrementRequest>) -> Result<Response<v1::DecrementResponse>, Status> {
+    async fn decrement(
+        &self,
+        _: Request<v1::DecrementRequest>,
+    ) -> Result<Response<v1::DecrementResponse>, Status> {
         none()
     }
     async fn touch(&self, _: Request<v1::TouchRequest>) -> Result<Response<v1::TouchResponse>, Status> {
         none()
     }
-    async fn batch_get(&self, _: Request<v1::BatchGetRequest>) -> Result<Response<v1::BatchGetResponse>, Status> {
+    async fn batch_get(
+        &self,
+        _: Request<v1::BatchGetRequest>,
+    ) -> Result<Response<v1::BatchGetResponse>, Status> {
         none()
     }
-    async fn batch_set(&self, _: Request<v1::BatchSetRequest>) -> Result<Response<v1::BatchSetResponse>, Status> {
+    async fn batch_set(
+        &self,
+        _: Request<v1::BatchSetRequest>,
+    ) -> Result<Response<v1::BatchSetResponse>, Status> {
         none()
     }
     async fn batch_delete(
@@ -77,7 +89,10 @@ impl Cache for Bare {
         none()
     }
     type GetBlobStream = Nothing<v1::GetBlobResponse>;
-    async fn get_blob(&self, _: Request<v1::GetBlobRequest>) -> Result<Response<Self::GetBlobStream>, Status> {
+    async fn get_blob(
+        &self,
+        _: Request<v1::GetBlobRequest>,
+    ) -> Result<Response<Self::GetBlobStream>, Status> {
         none()
     }
     async fn delete_blob(
@@ -86,7 +101,10 @@ impl Cache for Bare {
     ) -> Result<Response<v1::DeleteBlobResponse>, Status> {
         none()
     }
-    async fn list_blobs(&self, _: Request<v1::ListBlobsRequest>) -> Result<Response<v1::ListBlobsResponse>, Status> {
+    async fn list_blobs(
+        &self,
+        _: Request<v1::ListBlobsRequest>,
+    ) -> Result<Response<v1::ListBlobsResponse>, Status> {
         none()
     }
     async fn scan(&self, _: Request<v1::ScanRequest>) -> Result<Response<v1::ScanResponse>, Status> {

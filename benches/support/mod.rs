@@ -97,7 +97,11 @@ impl Process {
     /// memcached on core 0 with one thread.
     pub(crate) fn memcached() -> Self {
         let port = free_port().to_string();
-        Self::on_port("memcached", &["-u", "root", "-m", "4096", "-t", "1", "-l", "127.0.0.1", "-p", &port], &port)
+        Self::on_port(
+            "memcached",
+            &["-u", "root", "-m", "4096", "-t", "1", "-l", "127.0.0.1", "-p", &port],
+            &port,
+        )
     }
 
     /// This benchmark again, as the bare tonic service.

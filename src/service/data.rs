@@ -20,7 +20,7 @@ use super::body::{ResponseBody, Unary};
 use super::deadline::grpc_timeout;
 use super::frame::{PREFIX, message_len};
 use super::others::{OtherFuture, OtherService};
-use super::pipeline::PipelineBody;
+use super::pipeline::{Leaving, PipelineBody};
 use super::unary::{Method, call};
 use crate::api::CallError;
 use crate::cache::Cache;
@@ -28,18 +28,29 @@ use crate::cache::Cache;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The services of a data listener.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct DataService {
     cache: Arc<Cache>,
     /// Health and reflection.
     others: OtherService,
+    leaving: Arc<dyn Fn() -> Leaving + Send + Sync>,
+}
+
+impl std::fmt::Debug for DataService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DataService").finish_non_exhaustive()
+    }
 }
 
 impl DataService {
-    /// Serves `cache`, and `others` beside it.
+    /// Serves `cache`, and `others` beside it. What `leaving` makes ends when streams must: at a drain.
     #[must_use]
-    pub fn new(cache: Arc<Cache>, others: OtherService) -> Self {
-        Self { cache, others }
+    pub fn new(
+        cache: Arc<Cache>,
+        others: OtherService,
+        leaving: impl Fn() -> Leaving + Send + Sync + 'static,
+    ) -> Self {
+        Self { cache, others, leaving: Arc::new(leaving) }
     }
 }
 
@@ -107,7 +118,12 @@ where
             Asked::Pipeline => match grpc_timeout(request.headers()) {
                 Err(error) => DataFuture::failed(error),
                 Ok(timeout) => {
-                    let body = PipelineBody::new(request.into_body(), Arc::clone(&self.cache), timeout);
+                    let body = PipelineBody::new(
+                        request.into_body(),
+                        Arc::clone(&self.cache),
+                        timeout,
+                        (self.leaving)(),
+                    );
                     DataFuture::ready(ResponseBody::stream(body))
                 }
             },

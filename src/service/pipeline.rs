@@ -9,7 +9,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -50,7 +50,12 @@ pub(super) struct PipelineBody<B> {
     replies_before: usize,
     /// The end of the caller's patience with the whole stream.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Ends when the node wants its streams to end.
+    leaving: Leaving,
 }
+
+/// A future that ends when the node leaves.
+pub(super) type Leaving = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 struct Message {
     rest: Bytes,
@@ -62,7 +67,7 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    pub(super) fn new(incoming: B, cache: Arc<Cache>, timeout: Option<Duration>) -> Self {
+    pub(super) fn new(incoming: B, cache: Arc<Cache>, timeout: Option<Duration>, leaving: Leaving) -> Self {
         Self {
             incoming: Box::pin(incoming),
             cache,
@@ -73,6 +78,7 @@ where
             done: false,
             replies_before: 0,
             deadline: timeout.map(|timeout| Box::pin(sleep(timeout))),
+            leaving,
         }
     }
 
@@ -181,7 +187,10 @@ where
             if let Err(ended) = self.work(cx, &mut out) {
                 self.ended = Some(ended);
             } else if out.is_empty() {
-                return Poll::Pending;
+                // All that came is answered: a node that leaves need not wait for more.
+                ready!(self.leaving.as_mut().poll(cx));
+                let what = "its streams end; open another on another node".to_owned();
+                self.ended = Some(Ended::Failed(CallError::NotReady { state: "draining", what }));
             }
             if !out.is_empty() {
                 self.replies_before = out.len();
