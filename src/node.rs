@@ -8,8 +8,6 @@
 //!   "larder-sweep" (own thread) ──────────────────────────────────────── Cache::advance
 //! ```
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -152,6 +150,7 @@ impl Facts {
         let health = self.lifecycle.health();
         let config = &self.loaded.config;
         let in_flight = self.in_flight.clone();
+        let ending = health.clone();
         let data = ServiceBuilder::new()
             .layer(TraceLayer::new(tracer.clone()))
             .layer(MetricsLayer::new(Arc::clone(&calls)))
@@ -160,8 +159,8 @@ impl Facts {
             .layer(in_flight)
             .service(DataService::new(
                 Arc::clone(&self.cache),
+                move || Box::pin(ending.ending(Mount::Data)),
                 OtherService::new(with_reflection(Routes::new(health.service(Mount::Data)))),
-                leaving(self.lifecycle.clone(), config.lame_duck()),
             ));
         let admin = AdminServer::new(AdminService::new(Arc::clone(&self.cache), self.admin_config()));
         let admin = Routes::new(admin).add_service(health.service(Mount::Control));
@@ -199,7 +198,13 @@ impl Facts {
             drain: Box::new(move |deadline| {
                 drained.drain(deadline);
             }),
-            leaving: Box::new(leaving(left, Duration::ZERO)),
+            leaving: Box::new(move || {
+                let mut states = left.subscribe();
+                Box::pin(async move {
+                    // Refused when the node is gone, which is leaving too.
+                    let _ = states.wait_for(|state| *state >= NodeState::Draining).await;
+                })
+            }),
             identity: Box::new(move || NodeIdentity {
                 node_id: identity.live_config().node_id,
                 incarnation: identity.incarnation,
@@ -250,18 +255,6 @@ impl Facts {
             shards: self.cache.shard_count() as u32,
             policy: self.cache.policy().to_string(),
         }
-    }
-}
-
-/// Makes futures that end when the node has drained for `lame_duck`.
-fn leaving(life: Lifecycle, lame_duck: Duration) -> impl Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> {
-    move || {
-        let mut states = life.subscribe();
-        Box::pin(async move {
-            // Refused when the node is gone, which is leaving too.
-            let _ = states.wait_for(|state| *state >= NodeState::Draining).await;
-            tokio::time::sleep(lame_duck).await;
-        })
     }
 }
 
