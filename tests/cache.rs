@@ -60,7 +60,10 @@ async fn what_is_set_is_got_with_all_that_was_said_of_it() {
     // All of it is replaced.
     let later = calls.set(set("tea", "Assam")).await.unwrap();
     let hit = calls.get("tea").await.unwrap();
-    assert_eq!((hit.value, hit.version, hit.flags, hit.content_type), ("Assam".into(), later, 0, String::new()));
+    assert_eq!(
+        (hit.value, hit.version, hit.flags, hit.content_type),
+        ("Assam".into(), later, 0, String::new())
+    );
 }
 
 #[tokio::test]
@@ -287,7 +290,10 @@ async fn a_get_can_touch() {
     let version = calls.set(expiring("k", Expiration::TtlMs(HOUR_MS))).await.unwrap();
     let hit = calls.lookup(GetRequest { touch_ttl_ms: Some(2 * HOUR_MS), ..get("k") }).await.unwrap();
     assert_eq!(hit.version, version);
-    assert!((2 * HOUR_MS - 30_000..=2 * HOUR_MS).contains(&hit.remaining_ttl_ms), "the answer has the new one");
+    assert!(
+        (2 * HOUR_MS - 30_000..=2 * HOUR_MS).contains(&hit.remaining_ttl_ms),
+        "the answer has the new one"
+    );
     let rest = calls.get("k").await.unwrap().remaining_ttl_ms;
     assert!(rest > HOUR_MS && rest <= 2 * HOUR_MS, "unset leaves it");
     calls.lookup(GetRequest { touch_ttl_ms: Some(0), ..get("k") }).await.unwrap();
@@ -589,6 +595,8 @@ async fn a_buffered_write_may_say_so() {
     assert_eq!(calls.increment(IncrementRequest { durability, ..increment("k", 1) }).await, 2);
     let items = vec![SetRequest { durability, ..set("b", "1") }, set("c", "1")];
     let done = calls.0.batch_set(BatchSetRequest { items, durability, ..Default::default() }).await.unwrap();
-    assert!(done.into_inner().results.iter().all(|r| matches!(r.result, Some(set_result::Result::Response(_)))));
+    assert!(
+        done.into_inner().results.iter().all(|r| matches!(r.result, Some(set_result::Result::Response(_))))
+    );
     assert!(calls.delete(DeleteRequest { durability, ..delete("k") }).await.deleted);
 }

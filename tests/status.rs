@@ -141,8 +141,7 @@ async fn content_types_and_request_ids_have_their_limits() {
 #[tokio::test]
 async fn an_option_that_is_not_served_yet_is_never_ignored() {
     let (_node, mut calls) = start().await;
-    let not_served =
-        |result: Result<(), Status>| refused(result, Code::Unimplemented, "NOT_SERVED", None);
+    let not_served = |result: Result<(), Status>| refused(result, Code::Unimplemented, "NOT_SERVED", None);
     let sets = [
         SetRequest { tags: vec!["red".to_owned()], ..set("k", "v") },
         SetRequest { soft_ttl_ms: 1, ..set("k", "v") },
@@ -216,12 +215,7 @@ async fn an_entry_that_no_shard_can_hold_is_refused() {
     let node = Node::with(&["--memory", "4MiB", "--shards", "16"]).await;
     let mut calls = Calls(node.cache().await);
     calls.set(set("k", "old")).await.unwrap();
-    refused(
-        calls.0.set(set("k", vec![0; 1 << 20])).await,
-        Code::ResourceExhausted,
-        "ENTRY_TOO_LARGE",
-        None,
-    );
+    refused(calls.0.set(set("k", vec![0; 1 << 20])).await, Code::ResourceExhausted, "ENTRY_TOO_LARGE", None);
     assert_eq!(calls.value("k").await, "old");
 }
 
@@ -482,8 +476,17 @@ async fn a_message_that_is_none_is_an_invalid_argument() {
         b"\x17\x00",
     ];
     for message in messages {
-        let methods =
-            ["Get", "Set", "Delete", "Increment", "Decrement", "Touch", "BatchGet", "BatchSet", "BatchDelete"];
+        let methods = [
+            "Get",
+            "Set",
+            "Delete",
+            "Increment",
+            "Decrement",
+            "Touch",
+            "BatchGet",
+            "BatchSet",
+            "BatchDelete",
+        ];
         for method in methods {
             let answer = data.cache(method, frame(0, message.len(), message)).await;
             let status = answer.status.unwrap();
@@ -499,10 +502,8 @@ async fn a_message_that_is_none_is_an_invalid_argument() {
 async fn a_malformed_item_fails_the_whole_batch_before_anything_is_done() {
     let (node, mut calls) = start().await;
     let raw = Raw::connect(&node.data()).await;
-    let mut message = prost::Message::encode_to_vec(&BatchSetRequest {
-        items: vec![set("k", "v")],
-        ..Default::default()
-    });
+    let mut message =
+        prost::Message::encode_to_vec(&BatchSetRequest { items: vec![set("k", "v")], ..Default::default() });
     message.extend_from_slice(b"\x12\x02\x12\x09");
     let status = raw.cache("BatchSet", frame(0, message.len(), &message)).await.status.unwrap();
     assert_status(&status, Code::InvalidArgument, "MALFORMED_MESSAGE", None);
@@ -608,7 +609,8 @@ async fn admin_holds_its_numbers_to_their_bounds() {
 async fn a_spawn_that_cannot_be_says_why() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("tcp://{}", taken.local_addr().unwrap());
-    let node = Node::with(&["--listen", &url, "--standby", "--lame-duck", "30m", "--drain-deadline", "1h"]).await;
+    let node =
+        Node::with(&["--listen", &url, "--standby", "--lame-duck", "30m", "--drain-deadline", "1h"]).await;
     let mut admin = node.admin().await;
     let status = admin.spawn(SpawnRequest {}).await.unwrap_err();
     assert!(status.message().contains(&url), "{status:?}");
