@@ -11,9 +11,26 @@ pub use larder::v1;
 pub use status::{CallError, DOMAIN};
 pub use wire::Malformed;
 
+/// What fuzz/ drives and nobody else can reach.
+#[cfg(fuzzing)]
+pub mod fuzz {
+    /// Reads `bytes` as each hot request, by hand and by the generated types.
+    ///
+    /// # Panics
+    /// Where the two differ.
+    pub fn requests_agree(bytes: &[u8]) {
+        super::wire::agree::agree(bytes);
+    }
+}
+
 /// Generated packages, nested as protobuf names them.
 pub mod larder {
     /// The generated `larder.v1` package: messages, clients and servers.
+    #[expect(
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        reason = "tonic's generator writes them"
+    )]
     pub mod v1 {
         tonic::include_proto!("larder.v1");
     }

@@ -225,6 +225,7 @@ pub(crate) enum ExpirationView {
 
 /// The oneof `condition` of SetRequest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::enum_variant_names, reason = "the contract's names")]
 pub(crate) enum ConditionView {
     IfAbsent(bool),
     IfPresent(bool),
@@ -375,8 +376,21 @@ pub(crate) struct BatchView<'a> {
 }
 
 impl<'a> BatchView<'a> {
-    /// Reads all but the items' insides. `durability` is field 3 where the message has it.
-    pub(crate) fn read(message: &'a [u8]) -> Result<Self> {
+    /// Reads a BatchGetRequest.
+    pub(crate) fn read_get(message: &'a [u8]) -> Result<Self> {
+        Self::read(message, |_, _| Ok(()))
+    }
+
+    /// Reads a BatchSetRequest, all but its items' insides, or a BatchDeleteRequest.
+    pub(crate) fn read_write(message: &'a [u8]) -> Result<Self> {
+        Self::read(message, |view, field| {
+            view.durability = field.varint(3)? as i32;
+            Ok(())
+        })
+    }
+
+    /// `third` is given field 3, which is the durability or unknown.
+    fn read(message: &'a [u8], third: impl Fn(&mut Self, Field<'a>) -> Result<()>) -> Result<Self> {
         let mut view = Self { message, ..Self::default() };
         let mut reader = Reader::new(message);
         while let Some((number, field)) = reader.next()? {
@@ -386,11 +400,7 @@ impl<'a> BatchView<'a> {
                     field.bytes(number)?;
                     view.items += 1;
                 }
-                3 => {
-                    if let Field::Varint(durability) = field {
-                        view.durability = durability as i32;
-                    }
-                }
+                3 => third(&mut view, field)?,
                 _ => {}
             }
         }
@@ -459,5 +469,7 @@ impl<'a> CommandView<'a> {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod agree;
 #[cfg(test)]
 mod tests;

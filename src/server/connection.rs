@@ -63,7 +63,7 @@ impl Default for ConnectionConfig {
 impl ConnectionConfig {
     /// HTTP/2 as this node speaks it.
     pub(crate) fn http2(&self) -> http2::Builder<StreamExecutor> {
-        let mut http2 = http2::Builder::new(StreamExecutor::default());
+        let mut http2 = http2::Builder::new(StreamExecutor);
         http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.streams_max)

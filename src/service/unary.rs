@@ -78,7 +78,7 @@ fn get(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
 }
 
 fn batch_get(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
-    let view = BatchView::read(message)?;
+    let view = BatchView::read_get(message)?;
     let limits = cache.limits();
     convert::batch(view.namespace, 0, view.items, limits)?;
     for (index, key) in view.iter().enumerate() {
@@ -185,7 +185,7 @@ fn unexpected(outcome: &Outcome, delta: i128) -> CallError {
 }
 
 fn batch_set(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
-    let view = BatchView::read(message)?;
+    let view = BatchView::read_write(message)?;
     convert::batch(view.namespace, view.durability, view.items, cache.limits())?;
     // Every item is read before the first is done: a malformed batch changes nothing.
     for item in view.iter() {
@@ -213,7 +213,7 @@ fn batch_set(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError
 }
 
 fn batch_delete(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
-    let view = BatchView::read(message)?;
+    let view = BatchView::read_write(message)?;
     let limits = cache.limits();
     convert::batch(view.namespace, view.durability, view.items, limits)?;
     for (index, key) in view.iter().enumerate() {

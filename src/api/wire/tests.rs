@@ -4,88 +4,9 @@
 use proptest::prelude::*;
 use prost::Message;
 
+use super::agree::{agree, set_view};
 use super::*;
 use crate::api::v1;
-
-fn get_view(request: &v1::GetRequest) -> GetView<'_> {
-    GetView {
-        namespace: &request.namespace,
-        key: &request.key,
-        touch_ttl_ms: request.touch_ttl_ms,
-        max_stale_ms: request.max_stale_ms,
-        lease_ms: request.lease_ms,
-        wait_ms: request.wait_ms,
-        metadata_only: request.metadata_only,
-    }
-}
-
-fn set_view(request: &v1::SetRequest) -> SetView<'_> {
-    use v1::set_request::{Condition, Expiration};
-    SetView {
-        namespace: &request.namespace,
-        key: &request.key,
-        value: &request.value,
-        expiration: request.expiration.map(|expiration| match expiration {
-            Expiration::TtlMs(ms) => ExpirationView::TtlMs(ms),
-            Expiration::ExpireAtUnixMs(ms) => ExpirationView::ExpireAtUnixMs(ms),
-            Expiration::KeepTtl(keep) => ExpirationView::KeepTtl(keep),
-        }),
-        condition: request.condition.map(|condition| match condition {
-            Condition::IfAbsent(holds) => ConditionView::IfAbsent(holds),
-            Condition::IfPresent(holds) => ConditionView::IfPresent(holds),
-            Condition::IfVersion(version) => ConditionView::IfVersion(version),
-        }),
-        flags: request.flags,
-        content_type: &request.content_type,
-        tags: request.tags.len(),
-        soft_ttl_ms: request.soft_ttl_ms,
-        jitter_percent: request.jitter_percent,
-        lease_token: request.lease_token,
-        durability: request.durability,
-    }
-}
-
-fn increment_view(request: &v1::IncrementRequest) -> IncrementView<'_> {
-    IncrementView {
-        namespace: &request.namespace,
-        key: &request.key,
-        delta: request.delta,
-        initial: request.initial,
-        ttl_ms: request.ttl_ms,
-        request_id: &request.request_id,
-        durability: request.durability,
-    }
-}
-
-/// Both readers on the same bytes: equal views, or both refuse.
-fn agree(bytes: &[u8]) {
-    let generated = v1::GetRequest::decode(bytes);
-    assert_eq!(GetView::read(bytes).ok(), generated.as_ref().ok().map(get_view), "Get");
-    let generated = v1::SetRequest::decode(bytes);
-    assert_eq!(SetView::read(bytes).ok(), generated.as_ref().ok().map(set_view), "Set");
-    let generated = v1::IncrementRequest::decode(bytes);
-    assert_eq!(IncrementView::read(bytes).ok(), generated.as_ref().ok().map(increment_view), "Increment");
-    let generated = v1::DeleteRequest::decode(bytes).ok();
-    let view = generated.as_ref().map(|request| DeleteView {
-        namespace: &request.namespace,
-        key: &request.key,
-        if_version: request.if_version,
-        durability: request.durability,
-    });
-    assert_eq!(DeleteView::read(bytes).ok(), view, "Delete");
-    let generated = v1::TouchRequest::decode(bytes).ok();
-    let view = generated.as_ref().map(|request| TouchView {
-        namespace: &request.namespace,
-        key: &request.key,
-        ttl_ms: request.ttl_ms,
-    });
-    assert_eq!(TouchView::read(bytes).ok(), view, "Touch");
-    if let Ok(generated) = v1::BatchGetRequest::decode(bytes) {
-        let view = BatchView::read(bytes).expect("what the generated type reads, the view reads");
-        assert_eq!((view.namespace, view.items), (&*generated.namespace, generated.keys.len()));
-        assert!(view.iter().eq(generated.keys.iter().map(|key| &key[..])));
-    }
-}
 
 prop_compose! {
     fn set_request()(
@@ -183,5 +104,13 @@ fn unknown_fields_and_groups_are_skipped() {
     // Field 100 as a group that holds a nested group, a varint, a fixed32 and bytes.
     bytes.extend([0xa3, 0x06, 0x0b, 0x08, 0x01, 0x0c, 0x1d, 1, 2, 3, 4, 0x22, 1, 9, 0xa4, 0x06]);
     assert_eq!(GetView::read(&bytes).unwrap().key, b"k");
+    agree(&bytes);
+}
+
+#[test]
+fn durability_of_a_wrong_wire_type_is_refused_and_in_a_batch_get_unknown() {
+    let bytes = [0x1a, 0x01, 0x01];
+    assert_eq!(BatchView::read_write(&bytes), Err(Malformed::WireType { field: 3 }));
+    assert_eq!(BatchView::read_get(&bytes).unwrap().durability, 0);
     agree(&bytes);
 }

@@ -87,10 +87,10 @@ impl Policy for S3Fifo {
     }
 
     fn evict(&mut self, slots: &mut impl Slots) -> Option<u32> {
-        if self.small.bytes() >= self.small_bytes_max || self.main.len() == 0 {
-            if let Some(slot) = self.evict_small(slots) {
-                return Some(slot);
-            }
+        if (self.small.bytes() >= self.small_bytes_max || self.main.len() == 0)
+            && let Some(slot) = self.evict_small(slots)
+        {
+            return Some(slot);
         }
         self.evict_main(slots).or_else(|| self.evict_small(slots))
     }

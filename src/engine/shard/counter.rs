@@ -16,10 +16,10 @@ impl Shard {
         now: Now,
     ) -> (Outcome, ChangeKind) {
         self.tidy(now);
-        if !increment.request_id.is_empty() {
-            if let Some((value, version)) = self.requests.done(hash, increment.request_id, now.ticks_ms) {
-                return (Outcome::Counted { value, version }, ChangeKind::None);
-            }
+        if !increment.request_id.is_empty()
+            && let Some((value, version)) = self.requests.done(hash, increment.request_id, now.ticks_ms)
+        {
+            return (Outcome::Counted { value, version }, ChangeKind::None);
         }
         let existing = self.find_live(Hashed { key: increment.key, hash }, now);
         let (current, expires_at, flags, content_type) = match existing {

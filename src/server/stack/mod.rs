@@ -2,7 +2,7 @@
 //!
 //! | layer | why |
 //! |---|---|
-//! | [`TraceLayer`](crate::telemetry::TraceLayer) | a sampled call gets its span before anything can fail it; an unsampled one pays nothing |
+//! | [`TraceLayer`](crate::telemetry::trace::TraceLayer) | a sampled call gets its span before anything can fail it; an unsampled one pays nothing |
 //! | [`MetricsLayer`] | counts what callers see: also what the layers below refuse |
 //! | [`RepairLayer`] | puts statuses right that generated services give otherwise than the contract |
 //! | [`DeadlineLayer`] | outside of the queue: time spent waiting counts |
