@@ -112,6 +112,20 @@ impl FromStr for ByteSize {
     }
 }
 
+impl serde::Serialize for ByteSize {
+    /// As the text that [`FromStr`] reads.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for ByteSize {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 impl fmt::Display for ByteSize {
     /// The largest binary unit that divides it exactly, so that what is printed parses back to the same.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -178,6 +192,14 @@ mod tests {
         }
         assert_eq!("64mib".parse::<ByteSize>().unwrap(), ByteSize::mib(64));
         assert_eq!("2 MB".parse::<ByteSize>().unwrap(), ByteSize(2_000_000));
+    }
+
+    #[test]
+    fn sizes_in_files_are_text() {
+        let sizes: Vec<ByteSize> = serde_json::from_str(r#"["64MiB", "1B"]"#).unwrap();
+        assert_eq!(serde_json::to_string(&sizes).unwrap(), r#"["64MiB","1B"]"#);
+        let refused = serde_json::from_str::<ByteSize>(r#""much""#).unwrap_err();
+        assert!(refused.to_string().contains("much"));
     }
 
     #[test]

@@ -1,4 +1,78 @@
 //! Larder: a distributed cache whose native protocol is gRPC.
+//!
+//! This crate is the `larder` program and what it is made of. Version 0.1 is one node that keeps everything in
+//! memory: the contract in `proto/larder/v1` is whole, and what is not served yet (persistence, the ring,
+//! namespaces, blobs, scans, invalidation, tags, leases, origins, TLS) answers `UNIMPLEMENTED` and is never
+//! ignored in silence.
+//!
+//! # Layers
+//!
+//! ```text
+//!   larder serve                                              larder get, set, bench …
+//!   ┌──────────────────────────────────────────────┐          ┌─────────────────┐
+//!   │ cli, config      flags, variables, a file    │          │ cli             │
+//!   │ node             puts a node together        │          └───────┬─────────┘
+//!   │ server           sockets, HTTP/2, life cycle │  gRPC    ┌───────┴─────────┐
+//!   │ service          a message in, a message out │◀─────────│ client          │
+//!   │ cache            engine, later disk, origin  │          └───────┬─────────┘
+//!   │ engine           shards: index, arena,       │                  │
+//!   │                  timer wheel, policy         │                  │
+//!   └───────┬──────────────────────────────────────┘                  │
+//!           └───────────── api, entry, clock, telemetry ──────────────┘
+//! ```
+//!
+//! Arrows point down. The engine is synchronous, does no I/O and has no clock: every call takes the time. The
+//! server moves bytes and states and knows nothing of caches. The client imports neither.
+//!
+//! # Ways in
+//!
+//! - **The engine in your own process**, without a socket: [`Engine`]. A call costs a hash, a lock and a copy.
+//!
+//!   ```
+//!   use larder::clock::{Clock, SystemClock};
+//!   use larder::engine::{Condition, EngineConfig, Expiration, Op, Outcome, Set};
+//!   use larder::entry::Ttl;
+//!   use larder::Engine;
+//!
+//!   let clock = SystemClock::new();
+//!   let engine = Engine::new(&EngineConfig { bytes_limit: 16 << 20, ..EngineConfig::default() }, clock.now());
+//!
+//!   let set = Set { expiration: Expiration::In(Ttl::Ms(60_000)), ..Set::new(b"colour", b"green") };
+//!   let (Outcome::Stored(version), _) = engine.apply(&Op::Set(set), clock.now()) else { panic!("full") };
+//!
+//!   // Compare-and-set: only while the entry is the one that was read.
+//!   let set = Set { condition: Condition::IfVersion(version), ..Set::new(b"colour", b"red") };
+//!   let (stored, _) = engine.apply(&Op::Set(set), clock.now());
+//!   assert!(matches!(stored, Outcome::Stored(newer) if newer > version));
+//!   let (again, _) = engine.apply(&Op::Set(set), clock.now());
+//!   assert!(matches!(again, Outcome::NotStored(_)), "that version is gone");
+//!   ```
+//!
+//! - **A whole node in your own process**, for tests above all: [`RunningNode`] with a [`ServeConfig`].
+//! - **A client** of a node elsewhere: [`Client`].
+//!
+//!   ```no_run
+//!   # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//!   use larder::client::{GetOutcome, SetOptions};
+//!   use larder::Client;
+//!
+//!   let client = Client::builder(["tcp://127.0.0.1:7400".parse()?]).build()?;
+//!   client.set("colour", "green", &SetOptions::default()).await?;
+//!   match client.get("colour").await? {
+//!       GetOutcome::Hit(hit) => println!("{:?} of version {}", hit.value, hit.version),
+//!       other => println!("{other:?}"),
+//!   }
+//!   # Ok(())
+//!   # }
+//!   ```
+//!
+//! # Words
+//!
+//! An *entry* is key, value, version, expiry, flags and content type. A *version* is drawn anew by every write
+//! and is the token for compare-and-set. An *outcome* is what an operation came to: a miss or a condition that
+//! does not hold is one, and is no error. A *policy* says which entry goes when bytes run out.
+//!
+//! The book in `docs/` tells how to run and operate a node.
 
 pub mod api;
 pub mod cache;
@@ -12,3 +86,8 @@ pub mod node;
 pub mod server;
 pub mod service;
 pub mod telemetry;
+
+pub use client::Client;
+pub use config::ServeConfig;
+pub use engine::Engine;
+pub use node::RunningNode;

@@ -150,6 +150,7 @@ impl Facts {
         let health = self.lifecycle.health();
         let config = &self.loaded.config;
         let in_flight = self.in_flight.clone();
+        let ending = health.clone();
         let data = ServiceBuilder::new()
             .layer(TraceLayer::new(tracer.clone()))
             .layer(MetricsLayer::new(Arc::clone(&calls)))
@@ -158,6 +159,7 @@ impl Facts {
             .layer(in_flight)
             .service(DataService::new(
                 Arc::clone(&self.cache),
+                move || Box::pin(ending.ending(Mount::Data)),
                 OtherService::new(with_reflection(Routes::new(health.service(Mount::Data)))),
             ));
         let admin = AdminServer::new(AdminService::new(Arc::clone(&self.cache), self.admin_config()));

@@ -1,5 +1,7 @@
 //! The command line as its users meet it: the real binary against a node that is only a map.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
 mod support;
 
 use std::process::{Command, Output, Stdio};
@@ -298,4 +300,78 @@ fn bench_writes_a_histogram() {
     assert_eq!(output.status.code(), Some(0));
     assert!(stdout(&output).contains("\nkeys 100\n"));
     assert!(std::fs::read_to_string(file).unwrap().contains("#[Max"));
+}
+
+#[test]
+fn import_stores_every_file_under_its_path_and_counts_what_is_refused() {
+    let node = FakeNode::start();
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    std::fs::create_dir_all(root.join("deep/er")).unwrap();
+    std::fs::write(root.join("a.txt"), "one").unwrap();
+    std::fs::write(root.join("deep/er/b.txt"), "two").unwrap();
+    std::fs::write(root.join("empty"), "").unwrap();
+    std::os::unix::fs::symlink(root, root.join("deep/round")).unwrap();
+    for index in 0..2_500 {
+        std::fs::write(root.join(format!("deep/{index}")), vec![b'x'; index]).unwrap();
+    }
+    let path = root.to_str().unwrap();
+    let (code, document) = json(&node, &["import", path]);
+    assert_eq!((code, &document["stored"]), (Some(0), &Value::from(2_503)), "{document}");
+    assert_eq!(node.value(b"deep/er/b.txt").as_deref(), Some(&b"two"[..]));
+    assert_eq!(node.value(b"empty").as_deref(), Some(&b""[..]));
+    assert_eq!(node.value(b"deep/2499").map(|value| value.len()), Some(2_499));
+
+    std::fs::write(root.join("over"), vec![0; support::fake::VALUE_BYTES_MAX + 1]).unwrap();
+    std::fs::write(root.join("way over"), vec![0; 5 << 20]).unwrap();
+    let output = on(&node, &["import", path, "--prefix", "files/"]);
+    assert_eq!(output.status.code(), REFUSED);
+    assert!(stdout(&output).contains("stored 2503\n") && stdout(&output).contains("refused 2\n"));
+    assert!(stderr(&output).contains("files/over: RESOURCE_EXHAUSTED"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("files/way over: it has 5242880 bytes"), "{}", stderr(&output));
+    assert_ends(&on(&node, &["import", "/no/such"]), USAGE, "", "/no/such is no directory");
+}
+
+fn write_trace(path: &std::path::Path, numbers: impl IntoIterator<Item = u64>) {
+    let bytes: Vec<u8> = numbers.into_iter().flat_map(u64::to_le_bytes).collect();
+    std::fs::write(path, zstd::encode_all(&bytes[..], 3).unwrap()).unwrap();
+}
+
+#[test]
+fn replay_counts_as_if_every_request_waited_for_the_last() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("t.u64.zst");
+    // Runs of one key, keys that come back within a window, and new ones.
+    let keys: Vec<u64> = (0..5_000_u64).map(|i| if i % 3 == 0 { i / 90 } else { (i * i) % 701 }).collect();
+    let distinct = keys.iter().collect::<std::collections::HashSet<_>>().len() as u64;
+    write_trace(&path, keys.iter().copied());
+    for flags in [&[][..], &["--window", "1"], &["--streams", "3"]] {
+        let node = FakeNode::start();
+        let (code, document) = json(&node, &[&["replay", path.to_str().unwrap()], flags].concat());
+        assert_eq!(code, Some(0), "{document}");
+        assert_eq!(document["requests"], 5_000, "{flags:?}");
+        assert_eq!(document["misses"], distinct, "{flags:?}");
+        assert_eq!(document["repeats_before_set"], 0);
+        let counters = node.counters();
+        assert_eq!((counters.hits, counters.misses, counters.sets), (5_000 - distinct, distinct, distinct));
+        assert_eq!(node.value(b"0000000000000000").map(|value| value.len()), Some(100));
+    }
+    let node = FakeNode::start();
+    let output = on(&node, &["replay", path.to_str().unwrap(), "--limit", "10", "--value-size", "7"]);
+    assert!(stdout(&output).starts_with("requests 10\n"), "{}", stdout(&output));
+    assert_eq!(node.value(b"0000000000000000").map(|value| value.len()), Some(7));
+}
+
+#[test]
+fn replay_takes_sizes_from_the_trace_and_counts_what_is_refused() {
+    let node = FakeNode::start();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("t.u64s.zst");
+    write_trace(&path, [1, 500, 2, 1 << 21, 3, 1 << 40, 1, 500, 4, 900_000, 5, 900_000]);
+    let (code, document) = json(&node, &["replay", path.to_str().unwrap()]);
+    assert_eq!(code, REFUSED, "{document}");
+    assert_eq!(document["refused_by_code"]["RESOURCE_EXHAUSTED"], 2, "{document}");
+    assert_eq!((&document["hits"], &document["stored"]), (&Value::from(1), &Value::from(3)));
+    assert_eq!(node.value(b"0000000000000001").map(|value| value.len()), Some(500));
+    assert_ends(&on(&node, &["replay", "trace.csv"]), USAGE, "", "NAME.u64.zst");
 }

@@ -121,12 +121,18 @@ async fn a_drain_lets_the_running_call_finish_and_takes_no_new_connection() {
     let idle = connect(&data).await;
 
     node.life.drain(Some(Duration::from_secs(20)));
+    let began = monotonic();
     // The listening socket closes when the connections have been told to go away.
     soon(async { while tokio::net::TcpStream::connect(data.authority()).await.is_ok() {} }).await;
     assert_eq!(node.life.state(), NodeState::Draining);
     node.cache.release(1);
     assert!(soon(running).await.unwrap().is_ok());
     assert_eq!(soon(node.node.stopped()).await, Stop::Drained);
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "an idle connection held it until {:?}",
+        began.elapsed()
+    );
     drop(idle);
 }
 

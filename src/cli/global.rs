@@ -27,11 +27,11 @@ pub(super) enum Output {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Calling a node")]
 pub(super) struct ClientArgs {
-    /// The nodes [default: tcp://127.0.0.1:7400]
-    #[arg(long, value_name = "URL,…", env = "LARDER_NODES", hide_env_values = true)]
+    /// The nodes [env: LARDER_NODES] [default: tcp://127.0.0.1:7400]
+    #[arg(long, value_name = "URL,…", env = "LARDER_NODES", hide_env = true)]
     nodes: Option<String>,
-    /// The admin listener, for `admin` [default: tcp://127.0.0.1:7401]
-    #[arg(long, value_name = "URL", env = "LARDER_ADMIN", hide_env_values = true)]
+    /// The admin listener, for `admin` [env: LARDER_ADMIN] [default: tcp://127.0.0.1:7401]
+    #[arg(long, value_name = "URL", env = "LARDER_ADMIN", hide_env = true)]
     admin: Option<String>,
     /// The namespace [default: the one that is named ""]
     #[arg(long, value_name = "NAME")]

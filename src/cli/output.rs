@@ -77,13 +77,11 @@ pub(super) fn token_json(token: u64) -> Value {
 fn error_document(error: &CliError) -> Value {
     let message = error.to_string();
     let detail = match error {
-        CliError::Client(ClientError::Status {
-            url, code: _, message, reason, fields, retry_after, ..
-        }) => {
+        CliError::Client(ClientError::Status(refusal)) => {
             let retry_after_ms =
-                retry_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
-            json!({ "code": code(error), "reason": reason, "message": message, "fields": fields,
-                    "retry_after_ms": retry_after_ms, "url": url })
+                refusal.retry_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+            json!({ "code": code(error), "reason": refusal.reason, "message": message,
+                    "fields": refusal.fields, "retry_after_ms": retry_after_ms, "url": refusal.url })
         }
         _ => json!({ "code": code(error), "message": message }),
     };

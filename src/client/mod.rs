@@ -30,8 +30,7 @@ pub use builder::{ClientBuilder, MESSAGE_BYTES_MAX};
 pub use calls::{
     Client, CounterOptions, Deletion, GetOutcome, SetCondition, SetExpiration, SetOptions, SetOutcome,
 };
-pub use error::ClientError;
-pub(crate) use error::code_name;
+pub use error::{ClientError, Refusal};
 pub use health::{HealthClient, Serving};
 pub use pipeline::{PipelineReceiver, PipelineSender};
 pub use url::{BadNodeUrl, NodeUrl, Transport};

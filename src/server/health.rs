@@ -94,6 +94,16 @@ impl Health {
     pub(crate) fn end_watches(&self, mount: Mount) {
         self.0.send_modify(|table| table.ended = table.ended.max(Some(mount)));
     }
+
+    /// Waits until the Watch streams of this mount are to end, and with them every other stream that would live
+    /// as long as its client likes.
+    pub(crate) fn ending(&self, mount: Mount) -> impl Future<Output = ()> + Send + 'static {
+        let mut table = self.0.subscribe();
+        async move {
+            // Refused when the node is gone, which is an end too.
+            let _ = table.wait_for(|table| table.ended >= Some(mount)).await;
+        }
+    }
 }
 
 impl Default for Health {

@@ -27,19 +27,34 @@ use crate::cache::Cache;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// A future that ends when the listener does.
+pub(super) type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// The services of a data listener.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct DataService {
     cache: Arc<Cache>,
+    ending: Arc<dyn Fn() -> Ending + Send + Sync>,
     /// Health and reflection.
     others: OtherService,
 }
 
+impl std::fmt::Debug for DataService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DataService").field("cache", &self.cache).finish_non_exhaustive()
+    }
+}
+
 impl DataService {
-    /// Serves `cache`, and `others` beside it.
+    /// Serves `cache`, and `others` beside it. What `ending` gives ends when the listener is to close: Pipeline
+    /// streams end then, which would live as long as their clients like.
     #[must_use]
-    pub fn new(cache: Arc<Cache>, others: OtherService) -> Self {
-        Self { cache, others }
+    pub fn new(
+        cache: Arc<Cache>,
+        ending: impl Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync + 'static,
+        others: OtherService,
+    ) -> Self {
+        Self { cache, ending: Arc::new(ending), others }
     }
 }
 
@@ -107,7 +122,8 @@ where
             Asked::Pipeline => match grpc_timeout(request.headers()) {
                 Err(error) => DataFuture::failed(error),
                 Ok(timeout) => {
-                    let body = PipelineBody::new(request.into_body(), Arc::clone(&self.cache), timeout);
+                    let (cache, ending) = (Arc::clone(&self.cache), (self.ending)());
+                    let body = PipelineBody::new(request.into_body(), cache, timeout, ending);
                     DataFuture::ready(ResponseBody::stream(body))
                 }
             },

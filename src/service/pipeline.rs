@@ -4,7 +4,7 @@
 //! replies are worth sending. It is asked only while the peer's flow-control window has room, so a client that
 //! writes without reading is stopped by flow control, and what the stream holds is bounded by one request message
 //! and [`REPLIES_BYTES`] of replies (plus one value). Commands in memory are done as they are read, so a Cancel
-//! finds its command answered already; it has no reply of its own.
+//! finds its command answered already; it has no reply of its own. A stream whose listener ends reads no more.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,6 +18,7 @@ use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
 use super::body::{error_trailers, ok_trailers};
+use super::data::Ending;
 use super::frame::{PREFIX, finish, message_len};
 use super::unary::{put_delete, put_increment, put_set, put_touch};
 use crate::api::convert::{self, Direction};
@@ -50,6 +51,8 @@ pub(super) struct PipelineBody<B> {
     replies_before: usize,
     /// The end of the caller's patience with the whole stream.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// The end of the listener.
+    ending: Ending,
 }
 
 struct Message {
@@ -62,7 +65,7 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    pub(super) fn new(incoming: B, cache: Arc<Cache>, timeout: Option<Duration>) -> Self {
+    pub(super) fn new(incoming: B, cache: Arc<Cache>, timeout: Option<Duration>, ending: Ending) -> Self {
         Self {
             incoming: Box::pin(incoming),
             cache,
@@ -73,6 +76,7 @@ where
             done: false,
             replies_before: 0,
             deadline: timeout.map(|timeout| Box::pin(sleep(timeout))),
+            ending,
         }
     }
 
@@ -107,8 +111,12 @@ where
         Ok(Poll::Ready(()))
     }
 
-    /// Reads what the client sends next.
+    /// Reads what the client sends next, unless the listener ends: all that was read before is answered by then.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Ended> {
+        if self.ending.as_mut().poll(cx).is_ready() {
+            let what = "the stream ends; open one on another node".to_owned();
+            return Err(CallError::NotReady { state: "draining", what }.into());
+        }
         match self.incoming.as_mut().poll_frame(cx) {
             Poll::Pending => return Ok(Poll::Pending),
             Poll::Ready(None) => self.half_closed = true,
@@ -130,7 +138,9 @@ where
             return Ok(None);
         }
         self.partial.advance(PREFIX);
-        Ok(Some(self.partial.split_to(len).freeze()))
+        let message = self.partial.split_to(len).freeze();
+        check_length(&message, self.cache.limits().batch_items_max)?;
+        Ok(Some(message))
     }
 }
 
@@ -195,6 +205,23 @@ where
             Some(Ended::Whole) | None => Ok(Frame::trailers(ok_trailers())),
         }))
     }
+}
+
+/// A command takes two bytes or more.
+const COMMAND_BYTES_MIN: usize = 2;
+
+/// Refuses a message with too many commands before the first is done. Only a message that may have so many is
+/// counted; one that is malformed is for [`run`] to tell.
+fn check_length(message: &[u8], max: usize) -> Result<(), CallError> {
+    if message.len() / COMMAND_BYTES_MIN <= max {
+        return Ok(());
+    }
+    let mut reader = Reader::new(message);
+    let mut items = 0;
+    while let Ok(Some((number, _))) = reader.next() {
+        items += usize::from(number == 2);
+    }
+    if items > max { Err(CallError::BatchTooLong { items, max }) } else { Ok(()) }
 }
 
 /// Does a message's commands until they are done or there are replies enough; the rest stays in the message.

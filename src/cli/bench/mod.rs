@@ -3,6 +3,7 @@
 //! ```text
 //!  BenchArgs ─ plan.rs ─ Plan ─┬─ run.rs      one thread = one runtime with its share of the connections
 //!                              │   ├─ calls.rs   callers of Get/Set and BatchGet/BatchSet
+//!                              │   │    └─ connection.rs  unary calls straight on hyper
 //!                              │   └─ stream.rs  callers of Pipeline, several messages in flight
 //!                              ├─ load.rs     which key, which operation, how large a value
 //!                              ├─ wire.rs     requests written and answers read by hand, without allocation per key
@@ -22,6 +23,7 @@
 //! In a Pipeline or batch, each key counts with the latency of its message.
 
 mod calls;
+mod connection;
 mod load;
 mod pace;
 mod plan;

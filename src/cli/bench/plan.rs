@@ -47,6 +47,8 @@ pub(super) enum Pace {
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) builder: ClientBuilder,
+    /// `HOST:PORT` of the node.
+    pub(super) authority: String,
     pub(super) namespace: String,
     pub(super) timeout: Duration,
     pub(super) threads: usize,
@@ -80,6 +82,7 @@ impl Plan {
         };
         let plan = Self {
             builder: global.builder(),
+            authority: global.nodes.first().map(|url| url.authority().to_owned()).unwrap_or_default(),
             namespace: global.namespace.clone(),
             timeout: global.timeout,
             threads: args.threads.get().min(args.connections.get()),

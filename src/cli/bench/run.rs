@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use tokio::task::LocalSet;
 
+use super::connection::Connection;
 use super::load::{Load, Sequence};
 use super::pace::{self, Queue, Schedule};
 use super::plan::{Mode, Pace, Plan, Until};
 use super::wire::Answer;
 use super::{calls, stream};
+use crate::api::code_name;
 use crate::cli::exit::{CliError, local};
 use crate::cli::progress;
-use crate::client::code_name;
 use crate::clock::monotonic;
 
 const HISTOGRAM_NS_MIN: u64 = 1_000;
@@ -268,15 +269,16 @@ fn thread(
         let mut callers = Vec::new();
         for connection in mine {
             let client = plan.builder.clone().connections(NonZeroUsize::MIN).build()?;
+            let unary = Rc::new(Connection::new(&plan.authority));
             for caller in 0..plan.callers {
                 let seed = (connection * plan.callers + caller) as u64;
-                let (worker, channel, load) = (worker.clone(), client.channel(), worker.load(seed)?);
+                let (worker, load) = (worker.clone(), worker.load(seed)?);
                 callers.push(match plan.mode {
                     Mode::Unary | Mode::Batch => {
-                        tokio::task::spawn_local(calls::caller(worker, channel, load))
+                        tokio::task::spawn_local(calls::caller(worker, unary.clone(), load))
                     }
                     Mode::Pipeline { depth } => {
-                        tokio::task::spawn_local(stream::caller(worker, channel, load, depth))
+                        tokio::task::spawn_local(stream::caller(worker, client.channel(), load, depth))
                     }
                 });
             }

@@ -11,13 +11,14 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::client::Grpc;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
-use super::calls::client;
 use super::load::Load;
 use super::run::Worker;
 use super::wire::{self, Answer, RawCodec};
+use crate::client::MESSAGE_BYTES_MAX;
 use crate::clock::monotonic;
 
 const PIPELINE: PathAndQuery = PathAndQuery::from_static("/larder.v1.Cache/Pipeline");
@@ -90,7 +91,9 @@ async fn receive(
     free: mpsc::UnboundedSender<usize>,
 ) -> Result<(), Code> {
     let timeout = worker.plan.timeout;
-    let mut grpc = client(channel);
+    let mut grpc = Grpc::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
     grpc.ready().await.map_err(|_| Code::Unavailable)?;
     let call = grpc.streaming(Request::new(outgoing), PIPELINE, RawCodec);
     let mut incoming: Streaming<Bytes> = call.await.map_err(|status| status.code())?.into_inner();

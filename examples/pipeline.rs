@@ -1,0 +1,99 @@
+//! A Pipeline stream: page views counted, many commands to a message, several messages on the way.
+//!
+//! Counts 100,000 views of 100 pages, once with one call each from 64 callers and once over one Pipeline stream,
+//! and prints what each took.
+//!
+//! ```text
+//! cargo run --release --example pipeline                                 (starts a node of its own)
+//! cargo run --release --example pipeline -- --nodes tcp://127.0.0.1:7400 (uses yours)
+//! ```
+
+use std::error::Error;
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use larder::api::v1::{
+    IncrementRequest, PipelineCommand, pipeline_command::Op, pipeline_reply::Result as Reply,
+};
+use larder::client::{CounterOptions, GetOutcome};
+use larder::clock::monotonic;
+use larder::config::ServeArgs;
+use larder::{Client, RunningNode, ServeConfig};
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+const VIEWS: u64 = 100_000;
+const PAGES: u64 = 100;
+const COMMANDS: u64 = 100;
+const MESSAGES_IN_FLIGHT: usize = 8;
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let mut arguments = std::env::args().skip(1);
+    let (url, _node) = match (arguments.next().as_deref(), arguments.next()) {
+        (Some("--nodes"), Some(url)) => (url, None),
+        _ => {
+            let node = start_node().await?;
+            (node.node().data_addresses()[0].to_string(), Some(node))
+        }
+    };
+    let client = Client::builder([url.parse()?]).build()?;
+    client.batch_delete((0..PAGES).map(|page| key(page).into()).collect()).await?;
+
+    let (start, options) = (monotonic(), CounterOptions::default());
+    stream::iter(0..VIEWS)
+        .map(|view| client.increment(key(view % PAGES), 1, &options))
+        .buffer_unordered(64)
+        .try_for_each(|_| async { Ok(()) })
+        .await?;
+    println!("{VIEWS} calls:    {:?}", start.elapsed());
+
+    let start = monotonic();
+    let answered = count_in_pipeline(&client).await?;
+    println!("{answered} commands: {:?}", start.elapsed());
+
+    if let GetOutcome::Hit(hit) = client.get(key(7)).await? {
+        println!("page 7: {} views", String::from_utf8_lossy(&hit.value));
+    }
+    Ok(())
+}
+
+/// Sends every view as a command; how many were answered.
+async fn count_in_pipeline(client: &Client) -> Result<u64, Failure> {
+    let (sender, mut receiver) = client.pipeline(MESSAGES_IN_FLIGHT);
+    // Written by a task of its own: a stream that is not read is stopped by flow control.
+    let writer = tokio::spawn(async move {
+        for first in (0..VIEWS).step_by(COMMANDS as usize) {
+            let command = |view| {
+                let key = key(view % PAGES).into();
+                let increment = IncrementRequest { key, delta: 1, ..Default::default() };
+                PipelineCommand { id: view, op: Some(Op::Increment(increment)), ..Default::default() }
+            };
+            if !sender.send((first..first + COMMANDS).map(command).collect()).await {
+                break;
+            }
+        }
+    });
+    let mut answered = 0;
+    while let Some(replies) = receiver.replies().await? {
+        for reply in replies {
+            match reply.result {
+                Some(Reply::Increment(_)) => answered += 1,
+                other => return Err(format!("command {}: {other:?}", reply.id).into()),
+            }
+        }
+    }
+    writer.await?;
+    Ok(answered)
+}
+
+fn key(page: u64) -> String {
+    format!("views:{page}")
+}
+
+/// A node in this process, on free ports.
+async fn start_node() -> Result<RunningNode, Failure> {
+    let free = || Some("tcp://127.0.0.1:0".to_owned());
+    let (listen, http) = (free().into_iter().collect(), Some("127.0.0.1:0".to_owned()));
+    let args = ServeArgs { listen, admin: free(), health: free(), http, ..ServeArgs::default() };
+    Ok(RunningNode::start(ServeConfig::load(&args, &|_| None)?).await?)
+}

@@ -1,0 +1,371 @@
+//! The harness over real nodes: one in the test's runtime, or the program as a process of its own.
+//!
+//! Both listen on free ports of loopback and end with the value that stands for them.
+
+#![allow(dead_code, reason = "every test program uses its own part")]
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Parser;
+use larder::api::v1::admin_client::AdminClient;
+use larder::api::v1::cache_client::CacheClient;
+use larder::api::v1::*;
+use larder::config::{ServeArgs, ServeConfig};
+use larder::node::RunningNode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+/// Much longer than anything takes.
+pub(crate) const LONG: Duration = Duration::from_secs(30);
+
+/// Fails instead of hanging.
+pub(crate) async fn soon<F: Future>(what: F) -> F::Output {
+    tokio::time::timeout(LONG, what).await.expect("within 30 s")
+}
+
+const FREE_PORTS: [&str; 8] = [
+    "--listen",
+    "tcp://127.0.0.1:0",
+    "--admin",
+    "tcp://127.0.0.1:0",
+    "--health",
+    "tcp://127.0.0.1:0",
+    "--http",
+    "127.0.0.1:0",
+];
+
+#[derive(Parser)]
+struct Flags {
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+/// A node in the test's runtime.
+pub(crate) struct Node {
+    pub(crate) running: RunningNode,
+}
+
+impl Node {
+    /// One that serves, with 64 MiB and otherwise the defaults.
+    pub(crate) async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// One with more flags of `larder serve`.
+    pub(crate) async fn with(flags: &[&str]) -> Self {
+        let mut words = [&["serve"], &FREE_PORTS[..], &["--memory", "64MiB"]].concat();
+        // A flag of the test's takes the place of ours.
+        for flag in flags {
+            if let Some(at) = words.iter().position(|word| word == flag) {
+                words.drain(at..at + 2);
+            }
+        }
+        words.extend(flags);
+        let args = Flags::try_parse_from(words).unwrap().serve;
+        let no_variables = |_: &str| -> Option<OsString> { None };
+        let loaded = ServeConfig::load(&args, &no_variables).unwrap();
+        Self { running: soon(RunningNode::start(loaded)).await.unwrap() }
+    }
+
+    /// host:port of the first data listener.
+    pub(crate) fn data(&self) -> String {
+        self.running.node().data_addresses()[0].authority()
+    }
+
+    /// host:port of the admin listener.
+    pub(crate) fn admin_authority(&self) -> String {
+        self.running.node().admin_address().authority()
+    }
+
+    /// host:port of the health listener.
+    pub(crate) fn health(&self) -> String {
+        self.running.node().health_address().authority()
+    }
+
+    /// host:port of the HTTP listener.
+    pub(crate) fn http(&self) -> String {
+        self.running.node().http_address().authority()
+    }
+
+    /// A generated client of Cache on a connection of its own.
+    pub(crate) async fn cache(&self) -> CacheClient<Channel> {
+        CacheClient::new(connect(&self.data()).await).max_decoding_message_size(64 << 20)
+    }
+
+    /// A generated client of Admin on a connection of its own.
+    pub(crate) async fn admin(&self) -> AdminClient<Channel> {
+        AdminClient::new(connect(&self.admin_authority()).await)
+    }
+
+    /// What /metrics shows.
+    pub(crate) async fn metrics(&self) -> String {
+        let (status, body) = http_get(&self.http(), "/metrics").await;
+        assert_eq!(status, 200);
+        body
+    }
+}
+
+pub(crate) async fn connect(authority: &str) -> Channel {
+    soon(Endpoint::from_shared(format!("http://{authority}")).unwrap().connect()).await.unwrap()
+}
+
+/// GET over plain HTTP/1.1: the status and the body.
+pub(crate) async fn http_get(authority: &str, path: &str) -> (u16, String) {
+    let mut stream = soon(TcpStream::connect(authority)).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    soon(stream.read_to_string(&mut answer)).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// The value of a line of metrics text; `sample` is the name with its labels.
+#[track_caller]
+pub(crate) fn metric(text: &str, sample: &str) -> u64 {
+    let found = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+    let value = found.unwrap_or_else(|| panic!("no sample {sample} in\n{text}"));
+    value.parse::<f64>().unwrap() as u64
+}
+
+pub(crate) fn get(key: impl AsRef<[u8]>) -> GetRequest {
+    GetRequest { key: Bytes::copy_from_slice(key.as_ref()), ..GetRequest::default() }
+}
+
+pub(crate) fn set(key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> SetRequest {
+    SetRequest {
+        key: Bytes::copy_from_slice(key.as_ref()),
+        value: Bytes::copy_from_slice(value.as_ref()),
+        ..SetRequest::default()
+    }
+}
+
+pub(crate) fn delete(key: impl AsRef<[u8]>) -> DeleteRequest {
+    DeleteRequest { key: Bytes::copy_from_slice(key.as_ref()), ..DeleteRequest::default() }
+}
+
+pub(crate) fn increment(key: impl AsRef<[u8]>, delta: i64) -> IncrementRequest {
+    IncrementRequest { key: Bytes::copy_from_slice(key.as_ref()), delta, ..IncrementRequest::default() }
+}
+
+pub(crate) fn decrement(key: impl AsRef<[u8]>, delta: i64) -> DecrementRequest {
+    DecrementRequest { key: Bytes::copy_from_slice(key.as_ref()), delta, ..DecrementRequest::default() }
+}
+
+pub(crate) fn touch(key: impl AsRef<[u8]>, ttl_ms: u64) -> TouchRequest {
+    TouchRequest { key: Bytes::copy_from_slice(key.as_ref()), ttl_ms, ..TouchRequest::default() }
+}
+
+/// Why there was no hit.
+pub(crate) type Missed = MissReason;
+
+/// A Get's outcome.
+#[track_caller]
+pub(crate) fn found(response: GetResponse) -> Result<Hit, Missed> {
+    match response.outcome.expect("an outcome") {
+        get_response::Outcome::Hit(hit) => Ok(hit),
+        get_response::Outcome::Miss(miss) => Err(miss.reason()),
+        get_response::Outcome::Stale(stale) => panic!("nothing is ever stale yet: {stale:?}"),
+    }
+}
+
+/// A Set's outcome: the new version, or the one that is there.
+#[track_caller]
+pub(crate) fn stored(response: SetResponse) -> Result<u64, u64> {
+    match response.outcome.expect("an outcome") {
+        set_response::Outcome::Stored(stored) => Ok(stored.version),
+        set_response::Outcome::NotStored(not) => {
+            assert!(!not.owner_down);
+            Err(not.current_version)
+        }
+    }
+}
+
+/// Calls that must succeed, by their outcomes.
+#[derive(Clone)]
+pub(crate) struct Calls(pub(crate) CacheClient<Channel>);
+
+impl Calls {
+    pub(crate) async fn get(&mut self, key: impl AsRef<[u8]>) -> Result<Hit, Missed> {
+        self.lookup(get(key)).await
+    }
+
+    pub(crate) async fn lookup(&mut self, request: GetRequest) -> Result<Hit, Missed> {
+        found(soon(self.0.get(request)).await.unwrap().into_inner())
+    }
+
+    pub(crate) async fn value(&mut self, key: impl AsRef<[u8]>) -> Bytes {
+        self.get(key).await.unwrap().value
+    }
+
+    pub(crate) async fn set(&mut self, request: SetRequest) -> Result<u64, u64> {
+        stored(soon(self.0.set(request)).await.unwrap().into_inner())
+    }
+
+    pub(crate) async fn increment(&mut self, request: IncrementRequest) -> i64 {
+        soon(self.0.increment(request)).await.unwrap().into_inner().value
+    }
+
+    pub(crate) async fn decrement(&mut self, request: DecrementRequest) -> i64 {
+        soon(self.0.decrement(request)).await.unwrap().into_inner().value
+    }
+
+    pub(crate) async fn delete(&mut self, request: DeleteRequest) -> DeleteResponse {
+        soon(self.0.delete(request)).await.unwrap().into_inner()
+    }
+
+    pub(crate) async fn touch(&mut self, request: TouchRequest) -> bool {
+        soon(self.0.touch(request)).await.unwrap().into_inner().found
+    }
+}
+
+/// What a status says: code, reason and, where the request is at fault, the field.
+#[track_caller]
+pub(crate) fn facts(status: &Status) -> (Code, String, Option<String>) {
+    let details = status.get_error_details();
+    let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
+    assert_eq!(info.domain, "larder.dev");
+    let field = details.bad_request().map(|bad| {
+        assert_eq!(bad.field_violations.len(), 1);
+        assert_eq!(bad.field_violations[0].description, status.message());
+        bad.field_violations[0].field.clone()
+    });
+    assert!(!status.message().is_empty());
+    (status.code(), info.reason.clone(), field)
+}
+
+/// Checks a status, and that it asks for a retry if and only if one can help.
+#[track_caller]
+pub(crate) fn assert_status(status: &Status, code: Code, reason: &str, field: Option<&str>) {
+    assert_eq!(facts(status), (code, reason.to_owned(), field.map(str::to_owned)), "{status:?}");
+    let retry = ["OVERLOADED", "NOT_READY"].contains(&reason);
+    assert_eq!(status.get_error_details().retry_info().is_some(), retry, "{status:?}");
+}
+
+/// `larder serve` as a process, killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) ready: Ready,
+    stdout: Option<JoinHandle<String>>,
+    stderr: Option<JoinHandle<String>>,
+}
+
+/// What the ready line says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ready {
+    pub(crate) line: String,
+    pub(crate) state: String,
+    /// Empty in standby.
+    pub(crate) data: Vec<String>,
+    pub(crate) admin: String,
+    pub(crate) health: String,
+    pub(crate) http: String,
+}
+
+impl Ready {
+    fn parse(line: &str) -> Self {
+        let mut words = line.split(' ');
+        assert_eq!(words.next(), Some("ready"), "{line:?}");
+        let mut next = |name: &str, url: &str| {
+            let value = words.next().and_then(|word| word.strip_prefix(name)?.strip_prefix('='));
+            let value = value.unwrap_or_else(|| panic!("no {name}= in its place in {line:?}"));
+            value.strip_prefix(url).unwrap_or_else(|| panic!("{name} is no {url} in {line:?}")).to_owned()
+        };
+        let state = next("state", "");
+        let data = if line.contains(" data=") {
+            let all = next("data", "");
+            all.split(',').map(|url| url.strip_prefix("tcp://").unwrap().to_owned()).collect()
+        } else {
+            Vec::new()
+        };
+        let (admin, health) = (next("admin", "tcp://"), next("health", "tcp://"));
+        let http = next("http", "");
+        assert_eq!(words.next(), None, "{line:?}");
+        Self { line: line.to_owned(), state, data, admin, health, http }
+    }
+}
+
+/// The program, with nothing of the test's environment.
+pub(crate) fn larder() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+    command.env_clear().stdin(Stdio::null());
+    command
+}
+
+impl Process {
+    /// Starts it on free ports with these flags, and waits for its ready line.
+    pub(crate) fn start(flags: &[&str]) -> Self {
+        let mut child = larder()
+            .arg("serve")
+            .args(FREE_PORTS)
+            .args(flags)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (say, said) = mpsc::channel();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let stdout = std::thread::spawn(move || {
+            let mut text = String::new();
+            out.read_line(&mut text).unwrap();
+            let _ = say.send(text.clone());
+            out.read_to_string(&mut text).unwrap();
+            text
+        });
+        let mut err = child.stderr.take().unwrap();
+        let stderr = std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = err.read_to_string(&mut text);
+            text
+        });
+        let line = said.recv_timeout(LONG);
+        let Some(line) = line.ok().and_then(|line| line.strip_suffix('\n').map(str::to_owned)) else {
+            let _ = child.kill();
+            panic!("no ready line; stderr: {}", stderr.join().unwrap());
+        };
+        Self { child, ready: Ready::parse(&line), stdout: Some(stdout), stderr: Some(stderr) }
+    }
+
+    /// Runs it with these flags to its end, which must come by itself: exit status, stdout, stderr.
+    pub(crate) fn fails(flags: &[&str]) -> (Option<i32>, String, String) {
+        let output = larder().arg("serve").args(flags).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let killed = Command::new("kill").args(["-TERM", &self.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+    }
+
+    /// Waits for its end: how it ended, all of stdout, all of stderr.
+    pub(crate) fn ended(mut self) -> (ExitStatus, String, String) {
+        let (tell, told) = mpsc::channel();
+        let (stdout, stderr) = (self.stdout.take().unwrap(), self.stderr.take().unwrap());
+        std::thread::spawn(move || tell.send((stdout.join().unwrap(), stderr.join().unwrap())));
+        // Its outputs close when it ends.
+        let (stdout, stderr) = told.recv_timeout(LONG).expect("it ends within 30 s");
+        (self.child.wait().unwrap(), stdout, stderr)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
