@@ -303,7 +303,8 @@ fn put_other(
         op::DELETE => put_delete(cache, now, &DeleteView::read(message)?, &mut result)?,
         op::TOUCH => put_touch(cache, now, &TouchView::read(message)?, &mut result)?,
         op::INCREMENT => put_increment(cache, now, message, Direction::Up, &mut result)?,
-        _ => put_increment(cache, now, message, Direction::Down, &mut result)?,
+        op::DECREMENT => put_increment(cache, now, message, Direction::Down, &mut result)?,
+        _ => return Err(CallError::NoOp),
     }
     encode::put_reply_head(out, id, number - 1, result.len());
     out.extend_from_slice(&result);
