@@ -73,7 +73,15 @@ async fn get_stats_and_metrics_agree_with_what_was_done() {
     let [only] = &stats.namespaces[..] else { panic!("{:?}", stats.namespaces) };
     assert_eq!(only.name, "");
     assert_eq!(
-        [only.hits, only.misses, only.sets, only.sets_not_stored, only.deletes, only.entries, only.bytes_used],
+        [
+            only.hits,
+            only.misses,
+            only.sets,
+            only.sets_not_stored,
+            only.deletes,
+            only.entries,
+            only.bytes_used
+        ],
         [5, 4, 3, 1, 2, 1, stats.bytes_used]
     );
     assert_eq!((&only.misses_by_reason, &only.policy), (&stats.misses_by_reason, &stats.policy));
@@ -114,7 +122,10 @@ async fn reset_begins_the_counters_again_and_leaves_sizes_and_metrics() {
     let before = stats(&mut admin).await;
     soon(admin.reset_stats(ResetStatsRequest {})).await.unwrap();
     let after = stats(&mut admin).await;
-    assert_eq!([after.hits, after.misses, after.sets, after.deletes, after.increments, after.touches], [0; 6]);
+    assert_eq!(
+        [after.hits, after.misses, after.sets, after.deletes, after.increments, after.touches],
+        [0; 6]
+    );
     assert_eq!([after.sets_not_stored, after.namespaces[0].hits, after.namespaces[0].misses], [0; 3]);
     assert!(after.misses_by_reason.is_empty());
     assert_eq!([after.entries, after.bytes_used], [before.entries, before.bytes_used]);
@@ -138,7 +149,8 @@ async fn stream_stats_says_it_at_once_and_again() {
     assert!(second.sets <= 1 && third.sets == 1);
     assert!(third.uptime_ms >= first.uptime_ms + 150, "{} then {}", first.uptime_ms, third.uptime_ms);
     // Neither it nor one with the default interval holds up a drain.
-    let mut other = soon(admin.stream_stats(StreamStatsRequest { interval_ms: 0 })).await.unwrap().into_inner();
+    let mut other =
+        soon(admin.stream_stats(StreamStatsRequest { interval_ms: 0 })).await.unwrap().into_inner();
     soon(admin.drain(DrainRequest::default())).await.unwrap();
     while let Ok(Some(_)) = soon(stream.message()).await {}
     while let Ok(Some(_)) = soon(other.message()).await {}
@@ -181,14 +193,20 @@ async fn the_policy_is_exchanged_under_load_without_an_error_or_a_lost_entry() {
         assert_eq!(stats(&mut admin).await.policy, policy);
         previous = policy;
         let now = done.load(Ordering::Relaxed);
-        soon(async { while done.load(Ordering::Relaxed) < now + 20 { tokio::task::yield_now().await } }).await;
+        soon(async {
+            while done.load(Ordering::Relaxed) < now + 20 {
+                tokio::task::yield_now().await
+            }
+        })
+        .await;
     }
     stop.store(true, Ordering::Relaxed);
     for worker in workers {
         soon(worker).await.unwrap();
     }
     let keys = kept.iter().map(|key| key.clone().into()).collect();
-    let results = calls.0.batch_get(BatchGetRequest { keys, ..Default::default() }).await.unwrap().into_inner();
+    let results =
+        calls.0.batch_get(BatchGetRequest { keys, ..Default::default() }).await.unwrap().into_inner();
     for (key, result) in kept.iter().zip(results.results) {
         assert_eq!(found(result).unwrap().value, key.as_bytes());
     }
@@ -272,7 +290,12 @@ async fn get_config_shows_what_is_in_force_and_where_it_comes_from() {
     assert_eq!((config.policy.as_str(), config.persistence.as_str()), ("s3-fifo", "none"));
     // Every limit of the contract is shown.
     assert_eq!(
-        [config.max_key_bytes, config.max_value_bytes, config.max_message_in_bytes, config.max_message_out_bytes],
+        [
+            config.max_key_bytes,
+            config.max_value_bytes,
+            config.max_message_in_bytes,
+            config.max_message_out_bytes
+        ],
         [4 << 10, 1 << 20, 4 << 20, 4 << 20]
     );
     assert_eq!((config.max_batch, config.max_content_type_bytes), (10_000, 255));
@@ -349,7 +372,8 @@ async fn health_answers_on_all_three_listeners() {
 macro_rules! listed {
     ($client:path, $pb:ident, $authority:expr) => {{
         let mut client = <$client>::new(connect($authority).await);
-        let ask = |message| $pb::ServerReflectionRequest { host: String::new(), message_request: Some(message) };
+        let ask =
+            |message| $pb::ServerReflectionRequest { host: String::new(), message_request: Some(message) };
         let asked = [
             ask($pb::server_reflection_request::MessageRequest::ListServices(String::new())),
             ask($pb::server_reflection_request::MessageRequest::FileContainingSymbol(
@@ -383,9 +407,12 @@ async fn reflection_of_both_versions_lists_every_service() {
             reflection,
             &authority
         );
-        let old = listed!(v1alpha::server_reflection_client::ServerReflectionClient<Channel>, v1alpha, &authority);
+        let old =
+            listed!(v1alpha::server_reflection_client::ServerReflectionClient<Channel>, v1alpha, &authority);
         for names in [new, old] {
-            for service in ["grpc.health.v1.Health", "larder.v1.Admin", "larder.v1.Cache", "larder.v1.Cluster"] {
+            for service in
+                ["grpc.health.v1.Health", "larder.v1.Admin", "larder.v1.Cache", "larder.v1.Cluster"]
+            {
                 assert!(names.iter().any(|name| name == service), "no {service} at {authority} in {names:?}");
             }
         }
@@ -411,6 +438,10 @@ async fn open_connections_are_counted_until_they_close() {
     }
     assert_eq!(stats(&mut admin).await.connections, 3);
     drop(clients);
-    soon(async { while stats(&mut admin).await.connections > 0 { tokio::time::sleep(Duration::from_millis(1)).await } })
-        .await;
+    soon(async {
+        while stats(&mut admin).await.connections > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await
+        }
+    })
+    .await;
 }

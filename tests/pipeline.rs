@@ -264,7 +264,12 @@ async fn a_cancel_has_no_reply_and_what_was_done_has_one() {
     let stream = Stream::open(&mut calls).await;
     let cancel = |id| command(id, Op::Cancel(CancelRequest { id }));
     stream
-        .send(message([command(1, Op::Set(set("k", "v"))), cancel(1), cancel(99), command(2, Op::Get(get("k")))]))
+        .send(message([
+            command(1, Op::Set(set("k", "v"))),
+            cancel(1),
+            cancel(99),
+            command(2, Op::Get(get("k"))),
+        ]))
         .await;
     let (replies, end) = stream.rest().await;
     let ids: Vec<u64> = replies.iter().map(|reply| reply.id).collect();
@@ -385,10 +390,8 @@ async fn a_command_past_its_own_deadline_is_not_done() {
     let mut stream = Stream::open(&mut calls).await;
     // More than windows and buffers hold, so that the last command is not reached before somebody reads.
     let gets = (0..32).map(|id| command(id, Op::Get(get("large"))));
-    let timed = |id, timeout_ms, key: &str| PipelineCommand {
-        timeout_ms,
-        ..command(id, Op::Set(set(key, "v")))
-    };
+    let timed =
+        |id, timeout_ms, key: &str| PipelineCommand { timeout_ms, ..command(id, Op::Set(set(key, "v"))) };
     stream.send(message(gets.chain([timed(32, 1, "late"), timed(33, 3_600_000, "patient")]))).await;
     let first = stream.next().await.unwrap().unwrap();
     // The first reply is here, so the message has arrived: its time runs.
@@ -407,16 +410,13 @@ async fn a_command_past_its_own_deadline_is_not_done() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_writes_without_reading_is_stopped_by_flow_control() {
     let process = Process::start(&["--memory", "64MiB"]);
-    let mut admin =
-        larder::api::v1::admin_client::AdminClient::new(connect(&process.ready.admin).await);
+    let mut admin = larder::api::v1::admin_client::AdminClient::new(connect(&process.ready.admin).await);
     let mut resident = async || {
         let stats = admin.get_stats(GetStatsRequest {}).await.unwrap().into_inner();
         assert!(stats.resident_bytes > 0);
         stats.resident_bytes
     };
-    let client = |channel| {
-        Calls(cache_client::CacheClient::new(channel).max_decoding_message_size(16 << 20))
-    };
+    let client = |channel| Calls(cache_client::CacheClient::new(channel).max_decoding_message_size(16 << 20));
     client(connect(&process.ready.data[0]).await).set(set("large", vec![1; 1 << 20])).await.unwrap();
     let before = resident().await;
     // Each message asks for 16 MiB and takes 64 KiB itself.

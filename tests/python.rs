@@ -22,7 +22,8 @@ fn a_python_client_made_from_proto_alone_can_do_all_that_is_served() {
         Err(why) => return skip(&format!("the Python client: {why}")),
     };
     let generated = tempfile::tempdir().unwrap();
-    let protos = ["google/rpc/status", "larder/v1/types", "larder/v1/cache", "larder/v1/admin", "larder/v1/cluster"];
+    let protos =
+        ["google/rpc/status", "larder/v1/types", "larder/v1/cache", "larder/v1/admin", "larder/v1/cluster"];
     let output = Command::new(&python)
         .args(["-m", "grpc_tools.protoc", "-I", "proto", "--python_out"])
         .arg(generated.path())
@@ -63,6 +64,13 @@ fn python_with_grpc() -> Result<PathBuf, String> {
     // Whatever was left half made.
     let _ = std::fs::remove_dir_all(&directory);
     run(Command::new("python3").args(["-m", "venv"]).arg(&directory))?;
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "grpcio==1.85.1", "grpcio-tools==1.85.1"]))?;
+    run(Command::new(&python).args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "grpcio==1.85.1",
+        "grpcio-tools==1.85.1",
+    ]))?;
     if works() { Ok(python) } else { Err("grpcio was installed and cannot be imported".to_owned()) }
 }
