@@ -18,7 +18,8 @@ use super::exit::{CliError, Exit, local};
 use super::global::Global;
 use super::output::{bytes_json, note, print};
 use super::{parse, progress};
-use crate::client::{Client, SetExpiration, SetOptions, SetOutcome, code_name};
+use crate::api::code_name;
+use crate::client::{Client, SetExpiration, SetOptions, SetOutcome};
 use crate::clock::monotonic;
 use crate::entry::KEY_BYTES_MAX;
 

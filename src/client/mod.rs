@@ -30,7 +30,6 @@ pub use builder::{ClientBuilder, MESSAGE_BYTES_MAX};
 pub use calls::{
     Client, CounterOptions, Deletion, GetOutcome, SetCondition, SetExpiration, SetOptions, SetOutcome,
 };
-pub(crate) use error::code_name;
 pub use error::{ClientError, Refusal};
 pub use health::{HealthClient, Serving};
 pub use pipeline::{PipelineReceiver, PipelineSender};

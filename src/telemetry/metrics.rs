@@ -20,6 +20,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use tonic::Code;
 
+use crate::api::code_name;
+
 use super::calls::{BOUNDED_BUCKETS, CODES, CallMetrics, Calls, bucket_bound_seconds};
 use super::snapshot::{NODE_STATES, Snapshot};
 use super::{Method, process};
@@ -171,7 +173,10 @@ impl Page<'_, '_> {
         let counts = calls.iter().flat_map(|calls| {
             let coded = (0..CODES).filter(|code| calls.codes[*code] > 0);
             coded.map(|code| {
-                let labels = [("method", calls.method.as_str()), ("code", code_name(code))];
+                let labels = [
+                    ("method", calls.method.as_str()),
+                    ("code", code_name(Code::from_i32(i32::try_from(code).unwrap_or(i32::MAX)))),
+                ];
                 (labels, calls.codes[code])
             })
         });
@@ -228,35 +233,6 @@ impl Page<'_, '_> {
             metric.encode_family(&labels)?.encode_gauge(&value)?;
         }
         Ok(())
-    }
-}
-
-/// A status code as gRPC's documents write it, by its number.
-fn code_name(code: usize) -> &'static str {
-    code_text(Code::from_i32(i32::try_from(code).unwrap_or(i32::MAX)))
-}
-
-/// A status code as gRPC's documents write it: `DEADLINE_EXCEEDED`.
-#[must_use]
-pub fn code_text(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 

@@ -17,9 +17,9 @@ use super::pace::{self, Queue, Schedule};
 use super::plan::{Mode, Pace, Plan, Until};
 use super::wire::Answer;
 use super::{calls, stream};
+use crate::api::code_name;
 use crate::cli::exit::{CliError, local};
 use crate::cli::progress;
-use crate::client::code_name;
 use crate::clock::monotonic;
 
 const HISTOGRAM_NS_MIN: u64 = 1_000;

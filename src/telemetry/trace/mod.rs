@@ -26,7 +26,7 @@ use tonic::Code;
 
 pub use layer::{TraceBody, TraceFuture, TraceLayer, TraceService};
 
-use super::metrics::code_text;
+use crate::api::code_name;
 use parent::Parent;
 
 /// How a node traces.
@@ -192,7 +192,7 @@ impl CallSpan {
         self.ended = true;
         let span = self.context.span();
         if let Some(code) = code {
-            let text = code_text(code);
+            let text = code_name(code);
             span.set_attribute(KeyValue::new("rpc.response.status_code", text));
             if is_our_fault(code) {
                 span.set_attribute(KeyValue::new("error.type", text));

@@ -1,0 +1,70 @@
+//! Any text as the file of `--config`, as variables and as flags: a configuration within its own bounds, or an
+//! error that says what is wrong.
+//!
+//! Input: the file; after a NUL variables, `NAME=VALUE` a line; after another NUL flags, a word a line.
+#![no_main]
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use clap::Parser;
+use larder::config::{ListenUrl, SETTINGS, ServeArgs, ServeConfig};
+use libfuzzer_sys::fuzz_target;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+/// Where this process writes its files: in memory where it can be.
+static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
+    let memory = PathBuf::from("/dev/shm");
+    let directory = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    directory.join(format!("larder-fuzz-{}.toml", std::process::id()))
+});
+
+fn check(config: &ServeConfig) {
+    assert!(config.max_value_bytes <= config.max_message_in_bytes, "{config:?}");
+    assert!(config.max_value_bytes <= config.max_message_out_bytes, "{config:?}");
+    assert!(config.max_value_bytes <= config.memory_bytes, "{config:?}");
+    assert!(config.memory_bytes >= 1 << 20, "{config:?}");
+    assert!(config.lame_duck_ms < config.drain_deadline_ms, "{config:?}");
+    assert!((0.0..=1.0).contains(&config.trace_sample), "{config:?}");
+    assert!(config.weight >= 1 && !config.listen.is_empty(), "{config:?}");
+    for url in config.listen.iter().chain([&config.admin]) {
+        let ListenUrl::Tcp(address) = url else { panic!("{config:?}") };
+        assert!(config.insecure || address.is_loopback(), "{config:?}");
+    }
+    // What is asked of a configuration on the way to a node.
+    let _ = (config.timeout(), config.stats_interval(), config.lame_duck(), config.drain_deadline());
+    let _ = (config.first_byte_timeout(), config.identity(&config.listen));
+}
+
+fuzz_target!(|input: &[u8]| {
+    let mut parts = input.splitn(3, |byte| *byte == 0);
+    let file = parts.next().unwrap_or_default();
+    let variables = String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
+    let words = String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
+    let mut args = ServeArgs::default();
+    if !words.is_empty() {
+        let Ok(cli) = Cli::try_parse_from(["serve"].into_iter().chain(words.lines())) else { return };
+        args = cli.serve;
+    }
+    // Only the file of this run is read: one that the input names could be /dev/zero.
+    std::fs::write(&*FILE, file).expect("the file is written");
+    args.config = Some(FILE.display().to_string());
+    let environment = |name: &str| {
+        let found =
+            variables.lines().filter_map(|line| line.split_once('=')).find(|(known, _)| *known == name);
+        found.map(|(_, value)| OsString::from(value))
+    };
+    match ServeConfig::load(&args, &environment) {
+        Ok(loaded) => {
+            check(&loaded.config);
+            assert_eq!(loaded.sources.len(), SETTINGS.len(), "each setting has its source");
+        }
+        Err(error) => assert!(error.to_string().len() > 20, "{error}"),
+    }
+});

@@ -1,0 +1,6 @@
+//! Any bytes as each hot request: the hand-written readers and the generated types read the same, or both refuse.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| larder::api::fuzz::requests_agree(bytes));
