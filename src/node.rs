@@ -11,7 +11,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use tokio::time::{MissedTickBehavior, interval_at};
+use tokio::time::{MissedTickBehavior, interval};
 use tonic::service::Routes;
 use tower::ServiceBuilder;
 
@@ -347,7 +347,9 @@ fn log_stats(facts: &Arc<Facts>) {
     let facts = Arc::clone(facts);
     tokio::spawn(async move {
         let mut log = StatsLog::new(facts.started);
-        let mut ticks = interval_at(tokio::time::Instant::now() + every, every);
+        let mut ticks = interval(every);
+        // The first line comes after one interval, not at once.
+        ticks.reset();
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut states = facts.lifecycle.subscribe();
         loop {

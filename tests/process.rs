@@ -239,10 +239,10 @@ async fn stats_log_metrics_and_command_line_show_matching_figures() {
     process.terminate();
     let (status, _, stderr) = tokio::task::spawn_blocking(|| process.ended()).await.unwrap();
     assert_eq!(status.code(), Some(0));
-    let lines =
-        stderr.lines().map(|line| serde_json::from_str::<Value>(line).expect("all of stderr is JSON"));
+    let lines: Vec<Value> =
+        stderr.lines().map(|line| serde_json::from_str(line).expect("all of stderr is JSON")).collect();
     // The node logs its figures once more when it leaves.
-    let logged = lines.filter(|line| line["message"] == "stats").last().expect("a stats line");
+    let logged = lines.iter().rfind(|line| line["message"] == "stats").expect("a stats line");
     for (name, expected) in
         [("hits", 10), ("misses", 5), ("sets", 10), ("deletes", 1), ("evictions", 0), ("entries", 9)]
     {

@@ -10,12 +10,11 @@ mod raw;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
 use larder::api::v1::cluster_client::ClusterClient;
 use larder::api::v1::set_request::{Condition, Expiration};
 use larder::api::v1::*;
 use node::*;
-use raw::{Answer, Raw, answer, frame, framed, post};
+use raw::{Raw, answer, frame, framed, post};
 use tonic::{Code, Status};
 
 const CENTURY_MS: u64 = 36_525 * 24 * 3_600_000;
@@ -434,136 +433,6 @@ async fn methods_that_are_not_served_yet_say_so() {
     not_served("ListSlowOps", admin.list_slow_ops(ListSlowOpsRequest::default()).await.map(drop));
     not_served("GetMemoryReport", admin.get_memory_report(GetMemoryReportRequest::default()).await.map(drop));
     not_served("ExplainKey", admin.explain_key(ExplainKeyRequest::default()).await.map(drop));
-}
-
-#[tokio::test]
-async fn a_method_that_nobody_named_is_unimplemented_on_every_listener() {
-    let node = Node::start().await;
-    let elsewhere = [
-        (node.data(), "/larder.v1.Cache/Nope"),
-        (node.data(), "/larder.v1.Cache/"),
-        (node.data(), "/larder.v1.Cluster/Nope"),
-        (node.data(), "/larder.v1.Admin/GetStats"),
-        (node.data(), "/no.such.Service/Method"),
-        (node.data(), "/"),
-        (node.admin_authority(), "/larder.v1.Admin/Nope"),
-        (node.admin_authority(), "/larder.v1.Cache/Get"),
-        (node.admin_authority(), "/no.such.Service/Method"),
-    ];
-    for (authority, path) in elsewhere {
-        let raw = Raw::connect(&authority).await;
-        let Answer { http, status, .. } = raw.call(post(path), framed(&get("k"))).await;
-        assert_eq!(http, StatusCode::OK, "{path}");
-        let status = status.unwrap_or_else(|| panic!("{path} has no status"));
-        assert_status(&status, Code::Unimplemented, "NO_SUCH_METHOD", None);
-    }
-    let raw = Raw::connect(&node.health()).await;
-    let answer = raw.call(post("/larder.v1.Admin/GetStats"), framed(&get("k"))).await;
-    assert_eq!(answer.status.unwrap().code(), Code::Unimplemented);
-}
-
-#[tokio::test]
-async fn a_message_that_is_none_is_an_invalid_argument() {
-    let node = Node::start().await;
-    let data = Raw::connect(&node.data()).await;
-    let messages: [&[u8]; 7] = [
-        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
-        b"\x12\x05ab",
-        b"\x10\x01",
-        b"\x0a\x02\xff\xfe",
-        b"\x00",
-        b"\x0b",
-        b"\x17\x00",
-    ];
-    for message in messages {
-        let methods = [
-            "Get",
-            "Set",
-            "Delete",
-            "Increment",
-            "Decrement",
-            "Touch",
-            "BatchGet",
-            "BatchSet",
-            "BatchDelete",
-        ];
-        for method in methods {
-            let answer = data.cache(method, frame(0, message.len(), message)).await;
-            let status = answer.status.unwrap();
-            assert_status(&status, Code::InvalidArgument, "MALFORMED_MESSAGE", None);
-        }
-    }
-    let admin = Raw::connect(&node.admin_authority()).await;
-    let answer = admin.call(post("/larder.v1.Admin/Clear"), frame(0, 4, b"\x0a\x05ab")).await;
-    assert_status(&answer.status.unwrap(), Code::InvalidArgument, "MALFORMED_MESSAGE", None);
-}
-
-#[tokio::test]
-async fn a_malformed_item_fails_the_whole_batch_before_anything_is_done() {
-    let (node, mut calls) = start().await;
-    let raw = Raw::connect(&node.data()).await;
-    let mut message =
-        prost::Message::encode_to_vec(&BatchSetRequest { items: vec![set("k", "v")], ..Default::default() });
-    message.extend_from_slice(b"\x12\x02\x12\x09");
-    let status = raw.cache("BatchSet", frame(0, message.len(), &message)).await.status.unwrap();
-    assert_status(&status, Code::InvalidArgument, "MALFORMED_MESSAGE", None);
-    assert!(calls.get("k").await.is_err());
-}
-
-#[tokio::test]
-async fn a_frame_that_is_none_is_told_apart_from_a_bad_message() {
-    let (node, mut calls) = start().await;
-    let raw = Raw::connect(&node.data()).await;
-    let good = framed(&set("k", "v"));
-    let twice = [&good[..], &good[..]].concat();
-    let bodies: [(&str, Bytes); 6] = [
-        ("nothing", Bytes::new()),
-        ("half a prefix", Bytes::from_static(b"\0\0\0")),
-        ("a prefix alone", frame(0, 10, b"")),
-        ("less than it says", frame(0, 10, b"abc")),
-        ("two messages", twice.into()),
-        ("a flag of 2", frame(2, 0, b"")),
-    ];
-    for (what, body) in bodies {
-        let status = raw.cache("Set", body).await.status.unwrap();
-        assert_status(&status, Code::InvalidArgument, "MALFORMED_MESSAGE", None);
-        assert!(status.message().contains("frame"), "{what}: {status:?}");
-    }
-    let status = raw.cache("Set", frame(1, 3, b"abc")).await.status.unwrap();
-    assert_status(&status, Code::Unimplemented, "COMPRESSED", None);
-    assert!(calls.get("k").await.is_err());
-    // A message may come in any number of pieces.
-    let (response, mut body) = raw.open(post("/larder.v1.Cache/Set")).await;
-    for byte in good.iter() {
-        body.send_data(Bytes::copy_from_slice(&[*byte]), false).unwrap();
-    }
-    body.send_data(Bytes::new(), true).unwrap();
-    assert_eq!(answer(response).await.status.unwrap().code(), Code::Ok);
-    assert_eq!(calls.value("k").await, "v");
-}
-
-#[tokio::test]
-async fn what_is_no_grpc_call_gets_an_http_answer() {
-    let node = Node::start().await;
-    let raw = Raw::connect(&node.data()).await;
-    let head = |method: &str, content_type: &str| {
-        let head = Request::builder().method(method).uri("http://larder/larder.v1.Cache/Get");
-        if content_type.is_empty() { head } else { head.header("content-type", content_type) }
-    };
-    for (method, content_type, expected) in [
-        ("GET", "", StatusCode::METHOD_NOT_ALLOWED),
-        ("GET", "application/grpc", StatusCode::METHOD_NOT_ALLOWED),
-        ("PUT", "application/grpc", StatusCode::METHOD_NOT_ALLOWED),
-        ("POST", "", StatusCode::UNSUPPORTED_MEDIA_TYPE),
-        ("POST", "application/json", StatusCode::UNSUPPORTED_MEDIA_TYPE),
-        ("POST", "application/grpc-web", StatusCode::UNSUPPORTED_MEDIA_TYPE),
-        ("POST", "application/grpc+json", StatusCode::UNSUPPORTED_MEDIA_TYPE),
-        ("POST", "application/grpc", StatusCode::OK),
-        ("POST", "application/grpc+proto", StatusCode::OK),
-    ] {
-        let answer = raw.call(head(method, content_type), framed(&get("k"))).await;
-        assert_eq!(answer.http, expected, "{method} {content_type}");
-    }
 }
 
 #[tokio::test]

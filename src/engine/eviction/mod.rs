@@ -212,6 +212,3 @@ impl Policy for AnyPolicy {
         each!(self, policy => policy.validate(slots));
     }
 }
-
-#[cfg(test)]
-mod tests;

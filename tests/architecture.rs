@@ -1,0 +1,378 @@
+//! The house's rules, read off the sources: which way arrows point, how long files are, what is not written.
+//!
+//! A rule that stands in the way is a reason to look at the design, not to loosen it in passing.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Which room may know which other rooms, and of some only these names.
+///
+/// cli → node → server → service → cache → engine → entry; the wire's words (api) are for those that speak them.
+const ARROWS: &[(&str, &[(&str, Only)])] = &[
+    ("entry", &[]),
+    ("clock", &[]),
+    ("engine", &[("clock", ALL), ("entry", ALL)]),
+    ("cache", &[("clock", ALL), ("engine", ALL), ("entry", ALL)]),
+    // The conversions of the domain's words: also those of configuration and figures, which Admin answers.
+    (
+        "api",
+        &[
+            ("config", Some(&["Loaded", "Source"])),
+            ("engine", ENGINE_WORDS),
+            ("entry", ALL),
+            ("telemetry", Some(&["Snapshot"])),
+        ],
+    ),
+    (
+        "service",
+        &[
+            ("api", ALL),
+            ("cache", ALL),
+            ("clock", ALL),
+            ("engine", ENGINE_WORDS),
+            ("entry", ALL),
+            ("telemetry", Some(&["Snapshot"])),
+        ],
+    ),
+    ("server", &[("clock", ALL), ("telemetry", Some(&["metrics", "CallMetrics", "Method"]))]),
+    // Layers answer calls themselves, so they know how a call is answered.
+    (
+        "server/stack",
+        &[
+            ("api", Some(&["CallError"])),
+            ("clock", ALL),
+            ("service", Some(&["ResponseBody", "grpc_timeout"])),
+            ("telemetry", Some(&["CallMetrics", "Method"])),
+        ],
+    ),
+    ("client", &[("api", ALL), ("clock", ALL), ("entry", ALL)]),
+    ("config", &[("engine", Some(&["PolicyName", "UnknownPolicy"])), ("entry", ALL)]),
+    (
+        "telemetry",
+        &[
+            ("clock", ALL),
+            ("config", Some(&["LogFormat"])),
+            ("engine", Some(&["MissReason", "PolicyName", "Stats"])),
+        ],
+    ),
+    // Puts everything together, and knows nothing of the command line or the client.
+    (
+        "node",
+        &[
+            ("api", ALL),
+            ("cache", ALL),
+            ("clock", ALL),
+            ("config", ALL),
+            ("engine", Some(&["EngineConfig"])),
+            ("entry", ALL),
+            ("server", ALL),
+            ("service", ALL),
+            ("telemetry", ALL),
+        ],
+    ),
+    (
+        "cli",
+        &[
+            ("api", Some(&["google", "v1"])),
+            ("client", ALL),
+            ("clock", ALL),
+            ("config", ALL),
+            ("entry", ALL),
+            ("node", ALL),
+            ("server", Some(&["StartError", "Stop"])),
+            ("telemetry", Some(&["log"])),
+        ],
+    ),
+];
+
+type Only = Option<&'static [&'static str]>;
+const ALL: Only = None;
+/// What operations, outcomes and policies are called; not the engine itself.
+const ENGINE_WORDS: Only = Some(&[
+    "BYTES_LIMIT_MIN",
+    "Condition",
+    "EntryView",
+    "Expiration",
+    "Increment",
+    "MissReason",
+    "Op",
+    "Outcome",
+    "PolicyName",
+    "Refusal",
+    "Set",
+    "UnknownPolicy",
+    "ValueView",
+]);
+
+/// The crates that the engine stands on: data structures and errors.
+const ENGINE_CRATES: &[&str] =
+    &["std", "bytes", "foldhash", "hashbrown", "parking_lot", "thiserror", "crate", "self", "super"];
+/// And what it keeps away from within std.
+const ENGINE_NOT: &[&str] =
+    &["std::fs", "std::io", "std::net", "std::process", "std::env", "std::time::SystemTime"];
+
+const LINES_MAX: usize = 600;
+
+/// A source file.
+struct Source {
+    path: PathBuf,
+    /// Its text without comments and without what is compiled for tests alone.
+    code: String,
+}
+
+impl Source {
+    /// The room that it belongs to: `engine`, `node`, `server/stack`.
+    fn room(&self) -> &str {
+        let path = self.path.to_str().unwrap();
+        if path.starts_with("server/stack/") {
+            return "server/stack";
+        }
+        path.split('/').next().unwrap().trim_end_matches(".rs")
+    }
+}
+
+/// All of src/, but for files of tests.
+fn sources() -> Vec<Source> {
+    let mut sources = Vec::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    rust_files(&root, &mut |path, text| {
+        let path = path.strip_prefix(&root).unwrap().to_owned();
+        let name = path.file_name().unwrap();
+        if name != "tests.rs" && !path.components().any(|part| part.as_os_str() == "tests") {
+            let code = code(&text);
+            sources.push(Source { path, code });
+        }
+    });
+    assert!(sources.len() > 50, "{} sources are not all", sources.len());
+    sources
+}
+
+fn rust_files(directory: &Path, found: &mut impl FnMut(&Path, String)) {
+    let mut entries: Vec<PathBuf> =
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found(&path, std::fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+/// Leaves out comments and items for tests, which rustfmt lays out so that an item ends with its own indent.
+fn code(text: &str) -> String {
+    let mut lines = text.lines();
+    let mut code = String::new();
+    while let Some(line) = lines.next() {
+        let (indent, rest) = line.split_at(line.len() - line.trim_start().len());
+        if rest.starts_with("//") {
+            continue;
+        }
+        if rest.starts_with("#[cfg(test)]") || rest.starts_with("#[cfg(any(test,") {
+            for line in lines.by_ref() {
+                let ends = line.strip_prefix(indent).is_some_and(|rest| {
+                    rest.starts_with('}') || (!rest.starts_with([' ', '#', '/']) && rest.ends_with(';'))
+                });
+                if ends {
+                    break;
+                }
+            }
+            continue;
+        }
+        code.push_str(line);
+        code.push('\n');
+    }
+    code
+}
+
+/// Every `crate::ROOM::NAME` in the code, also in groups.
+fn mentions(code: &str) -> BTreeSet<(String, String)> {
+    let mut mentions = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        // pub(in crate::engine) is no arrow, and $crate no path of ours.
+        if code[..at].ends_with("in ") || code[..at].ends_with('$') {
+            continue;
+        }
+        let rest = &code[at + "crate::".len()..];
+        for (room, rest) in names(rest) {
+            let within = rest.strip_prefix("::").map(names).unwrap_or_default();
+            if within.is_empty() {
+                mentions.insert((room.to_owned(), String::new()));
+            }
+            mentions.extend(within.into_iter().map(|(name, _)| (room.to_owned(), name.to_owned())));
+        }
+    }
+    mentions
+}
+
+/// The names that a path goes on with, each with what follows it: one, or those of a group.
+fn names(path: &str) -> Vec<(&str, &str)> {
+    let name = |text: &'_ str| text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+    let Some(group) = path.strip_prefix('{') else {
+        let end = name(path);
+        return if end == 0 { Vec::new() } else { vec![path.split_at(end)] };
+    };
+    let (mut found, mut depth, mut expected) = (Vec::new(), 0, true);
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => expected = true,
+            c if expected && (c.is_alphabetic() || c == '_') => {
+                expected = false;
+                found.push(group[at..].split_at(name(&group[at..])));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+#[test]
+fn arrows_point_from_the_outside_in() {
+    let mut wrong = Vec::new();
+    let mut used = BTreeSet::new();
+    for source in sources() {
+        let room = source.room();
+        if room == "lib" {
+            continue;
+        }
+        let within = room.split('/').next().unwrap();
+        for (to, name) in mentions(&source.code) {
+            let allowed =
+                ARROWS.iter().find(|(from, _)| *from == room).map(|(_, to)| *to).unwrap_or_default();
+            let arrow = allowed.iter().find(|(known, _)| *known == to);
+            let right = to == within
+                || arrow.is_some_and(|(_, only)| only.is_none_or(|only| only.contains(&name.as_str())));
+            if !right {
+                wrong.push(format!("src/{}: crate::{to}::{name}", source.path.display()));
+            }
+            used.insert((room.to_owned(), to, name));
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new(), "wrong arrows");
+    // The reader above reads.
+    for (from, to, name) in
+        [("engine", "clock", "Now"), ("service", "api", "CallError"), ("config", "entry", "ByteSize")]
+    {
+        assert!(used.contains(&(from.to_owned(), to.to_owned(), name.to_owned())), "{from} → {to}::{name}");
+    }
+}
+
+#[test]
+fn no_file_leaves_its_room_by_super() {
+    for source in sources() {
+        let depth = source.path.components().count();
+        let module = source.path.file_name().unwrap() == "mod.rs";
+        let climb = "super::".repeat(if module { depth - 1 } else { depth });
+        // What is indented may stand in a module of the file's own.
+        let mut lines = source.code.lines().filter(|line| depth > 2 || !line.starts_with(' '));
+        let leaves = lines.find(|line| line.contains(&climb));
+        assert_eq!(
+            leaves,
+            None,
+            "src/{}: write crate::, which is what the rules read",
+            source.path.display()
+        );
+    }
+}
+
+#[test]
+fn the_engine_stands_on_little() {
+    for source in sources().into_iter().filter(|source| ["engine", "entry"].contains(&source.room())) {
+        let path = source.path.display();
+        let more: &[&str] = if source.room() == "entry" { &["humantime"] } else { &[] };
+        for line in source.code.lines() {
+            let line = line.trim_start().trim_start_matches("pub ").trim_start_matches("pub(crate) ");
+            if let Some(import) = line.strip_prefix("use ") {
+                let root = import.split([':', ';', ' ']).next().unwrap();
+                // Modules of the file's own are imported without a prefix.
+                let own = source.code.contains(&format!("mod {root};"));
+                let right = own || ENGINE_CRATES.contains(&root) || more.contains(&root);
+                assert!(right, "src/{path} uses {root}");
+            }
+        }
+        for not in ENGINE_NOT.iter().chain(&["tokio::", "tonic::", "hyper::", "tracing::", "sled::"]) {
+            assert!(!source.code.contains(not), "src/{path} has {not}");
+        }
+    }
+}
+
+#[test]
+fn only_the_clock_asks_for_the_time() {
+    for source in sources() {
+        for asks in ["Instant::now(", "SystemTime::now(", "UNIX_EPOCH.elapsed("] {
+            let right = source.path == Path::new("clock.rs") || !source.code.contains(asks);
+            assert!(right, "src/{}: {asks}) outside clock.rs", source.path.display());
+        }
+    }
+}
+
+#[test]
+fn nothing_panics_on_purpose_outside_of_tests() {
+    for source in sources() {
+        for word in [".unwrap()", ".unwrap_err()", "panic!(", "todo!(", "unimplemented!(", "dbg!("] {
+            let at = source.code.lines().find(|line| line.contains(word));
+            assert!(at.is_none(), "src/{}: {}", source.path.display(), at.unwrap_or_default().trim());
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_long_says_why_and_every_file_says_what_it_is() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for directory in ["src", "tests", "benches", "examples"].map(|name| root.join(name)) {
+        if !directory.is_dir() {
+            continue;
+        }
+        rust_files(&directory, &mut |path, text| {
+            let header: Vec<&str> = text.lines().take_while(|line| line.starts_with("//!")).collect();
+            assert!(!header.is_empty(), "{} has no //! at its head", path.display());
+            let lines = text.lines().count();
+            let excused = header.iter().any(|line| line.starts_with("//! Long because"));
+            assert!(
+                lines <= LINES_MAX || excused,
+                "{} has {lines} lines and does not say why",
+                path.display()
+            );
+        });
+    }
+    let lines = |name: &str| std::fs::read_to_string(root.join("src").join(name)).unwrap().lines().count();
+    assert!(lines("lib.rs") <= 120 && lines("main.rs") <= 60);
+}
+
+#[test]
+fn every_test_is_named_by_a_sentence() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for directory in ["src", "tests"] {
+        rust_files(&root.join(directory), &mut |path, text| {
+            for line in text.lines() {
+                let line = line.trim_start();
+                let name = line.strip_prefix("fn test_").or(line.strip_prefix("async fn test_"));
+                assert!(name.is_none(), "{}: {line}", path.display());
+            }
+        });
+    }
+}
+
+#[test]
+fn the_reader_of_these_rules_reads() {
+    let text = "use crate::engine::{Op, record::{Draft}, Set};\n//! crate::cli::x\nfn f() { crate::node::g() }\n\
+                #[cfg(test)]\nmod tests {\n    use crate::api::v1;\n}\nuse crate::{cache::Cache, entry};\n\
+                pub(in crate::server) fn h() {}\n#[cfg(test)]\nmod more;\nfn i() { x.unwrap() }\n";
+    let pairs = [
+        ("cache", "Cache"),
+        ("engine", "Op"),
+        ("engine", "Set"),
+        ("engine", "record"),
+        ("entry", ""),
+        ("node", "g"),
+    ];
+    let expected = pairs.map(|(room, name)| (room.to_owned(), name.to_owned())).into();
+    assert_eq!(mentions(&code(text)), expected);
+    assert!(code(text).contains(".unwrap()") && !code(text).contains("mod more"));
+}
