@@ -8,7 +8,7 @@
 //!   "larder-sweep" (own thread) ──────────────────────────────────────── Cache::advance
 //! ```
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval};
@@ -52,7 +52,7 @@ pub enum NodeError {
     Trace(#[from] TraceError),
 }
 
-/// A node that runs.
+/// A node that runs. Dropping it ends it at once, as a [`Node`].
 #[derive(Debug)]
 pub struct RunningNode {
     node: Arc<Node>,
@@ -69,8 +69,8 @@ struct Facts {
     in_flight: InFlight,
     started: Instant,
     incarnation: u64,
-    /// Set when the listeners are open.
-    node: OnceLock<Arc<Node>>,
+    /// Set when the listeners are open. Weak, as the node's own services hold this: dropping it must end it.
+    node: OnceLock<Weak<Node>>,
 }
 
 impl RunningNode {
@@ -107,7 +107,7 @@ impl RunningNode {
             Node::start(node_config, facts.lifecycle.clone(), facts.connections.clone(), services).await?;
         let node = Arc::new(node);
         // The first and only time.
-        let _ = facts.node.set(Arc::clone(&node));
+        let _ = facts.node.set(Arc::downgrade(&node));
         sweep(&cache).map_err(StartError::Thread)?;
         log_stats(&facts);
         Ok(Self { node, cache, tracing })
@@ -230,7 +230,8 @@ impl Facts {
 
     fn live_config(&self) -> LiveConfig {
         let config = &self.loaded.config;
-        let bound = self.node.get();
+        let bound = self.node.get().and_then(Weak::upgrade);
+        let bound = bound.as_deref();
         let listen: Vec<ListenUrl> = bound
             .map_or(&[][..], |node| node.data_addresses())
             .iter()
@@ -344,20 +345,24 @@ fn sweep(cache: &Arc<Cache>) -> std::io::Result<()> {
 /// Logs the figures every so often, and once more when the node leaves.
 fn log_stats(facts: &Arc<Facts>) {
     let Some(every) = facts.loaded.config.stats_interval() else { return };
-    let facts = Arc::clone(facts);
+    let (mut log, mut states) = (StatsLog::new(facts.started), facts.lifecycle.subscribe());
+    let facts = Arc::downgrade(facts);
     tokio::spawn(async move {
-        let mut log = StatsLog::new(facts.started);
         let mut ticks = interval(every);
         // The first line comes after one interval, not at once.
         ticks.reset();
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut states = facts.lifecycle.subscribe();
         loop {
-            tokio::select! {
-                _ = ticks.tick() => log.line(&facts.snapshot(), monotonic()),
-                _ = states.wait_for(|state| *state >= NodeState::Draining) => break,
+            let leaving = tokio::select! {
+                _ = ticks.tick() => false,
+                _ = states.wait_for(|state| *state >= NodeState::Draining) => true,
+            };
+            // None: the node was dropped.
+            let Some(facts) = facts.upgrade() else { break };
+            log.line(&facts.snapshot(), monotonic());
+            if leaving {
+                break;
             }
         }
-        log.line(&facts.snapshot(), monotonic());
     });
 }
