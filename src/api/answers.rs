@@ -123,15 +123,15 @@ pub(crate) fn config_response(loaded: &Loaded, live: &LiveConfig) -> v1::GetConf
     let fields = loaded
         .sources
         .iter()
-        .filter_map(|source| {
+        .map(|source| {
             let value = match source.source {
                 Source::Default => v1::ConfigSource::Default,
                 Source::File => v1::ConfigSource::File,
                 Source::Environment => v1::ConfigSource::Environment,
                 Source::Flag => v1::ConfigSource::Flag,
             };
-            let path = source.setting.field?.to_owned();
-            Some(v1::ConfigField { path, source: value as i32, live: false })
+            let path = source.setting.field.to_owned();
+            v1::ConfigField { path, source: value as i32, live: false }
         })
         .collect();
     let config = v1::Config {
@@ -165,6 +165,12 @@ pub(crate) fn config_response(loaded: &Loaded, live: &LiveConfig) -> v1::GetConf
         max_ttl_ms: config.max_ttl_ms,
         max_connections: config.max_connections,
         max_in_flight: config.max_in_flight,
+        max_streams: config.max_streams,
+        first_byte_timeout_ms: config.first_byte_timeout_ms,
+        threads: config.threads,
+        log: config.log.clone(),
+        otlp: config.otlp.clone().unwrap_or_default(),
+        trace_sample: config.trace_sample,
         ..v1::Config::default()
     };
     v1::GetConfigResponse { config: Some(config), fields }

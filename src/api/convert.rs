@@ -44,6 +44,15 @@ fn not_served<T>(what: &str) -> Result<T> {
     Err(CallError::NotServed { what: what.to_owned() })
 }
 
+/// Refuses the first of these options that is set: none is served yet.
+#[inline]
+fn none_set(options: &[(&str, u64)]) -> Result<()> {
+    match options.iter().find(|(_, value)| *value != 0) {
+        Some((option, _)) => not_served(option),
+        None => Ok(()),
+    }
+}
+
 fn ttl(field: &'static str, ttl_ms: u64, limits: &Limits) -> Result<Ttl> {
     let max = limits.ttl_ms_max;
     if ttl_ms > max {
@@ -65,9 +74,9 @@ pub(crate) struct Get<'a> {
 pub(crate) fn get<'a>(view: &GetView<'a>, limits: &Limits) -> Result<Get<'a>> {
     namespace(view.namespace)?;
     let key = key(view.key, limits, key_field)?;
-    if view.max_stale_ms | view.lease_ms | view.wait_ms != 0 {
-        return not_served("max_stale_ms, lease_ms or wait_ms");
-    }
+    let unserved =
+        [("max_stale_ms", view.max_stale_ms), ("lease_ms", view.lease_ms), ("wait_ms", view.wait_ms)];
+    none_set(&unserved)?;
     let touch = view.touch_ttl_ms.map(|ms| ttl("touch_ttl_ms", ms, limits)).transpose()?;
     Ok(Get { key, touch, metadata_only: view.metadata_only })
 }
@@ -102,9 +111,12 @@ pub(crate) fn set<'a>(view: &SetView<'a>, limits: &Limits, now_unix_ms: u64) -> 
         Some(ConditionView::IfPresent(false)) => return Err(CallError::FalseInOneof { field: "if_present" }),
         Some(ConditionView::IfVersion(version)) => Condition::IfVersion(if_version(version)?),
     };
-    if view.tags > 0 || view.soft_ttl_ms != 0 || view.jitter_percent != 0 || view.lease_token != 0 {
-        return not_served("tags, soft_ttl_ms, jitter_percent or lease_token");
-    }
+    none_set(&[
+        ("tags", view.tags as u64),
+        ("soft_ttl_ms", view.soft_ttl_ms),
+        ("jitter_percent", view.jitter_percent.into()),
+        ("lease_token", view.lease_token),
+    ])?;
     durability(view.durability)?;
     Ok(Set {
         key,

@@ -36,7 +36,8 @@ pub(super) fn print_json(document: &Value) -> Result<(), CliError> {
 pub(super) fn print_raw(bytes: &[u8]) -> Result<(), CliError> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        // Nothing that follows would be read either: a command that goes on and on ends here too.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
         result => result.map_err(local("cannot write to stdout")),
     }
 }

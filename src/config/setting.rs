@@ -14,8 +14,8 @@ use crate::entry::{ByteSize, CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, TTL_MS_MAX, 
 pub struct Setting {
     /// The flag without its dashes, and the key in the file: `max-value`.
     pub flag: &'static str,
-    /// The field of the proto's `Config`: `max_value_bytes`. `None`: it has none.
-    pub field: Option<&'static str>,
+    /// The field of the proto's `Config`: `max_value_bytes`.
+    pub field: &'static str,
     pub(super) kind: Kind,
 }
 
@@ -44,11 +44,7 @@ pub(super) type Problem = &'static str;
 
 impl Setting {
     const fn of(flag: &'static str, field: &'static str, kind: Kind) -> Self {
-        Self { flag, field: Some(field), kind }
-    }
-
-    const fn own(flag: &'static str, kind: Kind) -> Self {
-        Self { flag, field: None, kind }
+        Self { flag, field, kind }
     }
 
     /// Its variable: `LARDER_MAX_VALUE`.
@@ -229,16 +225,16 @@ pub(super) const MAX_IN_FLIGHT: Setting =
     Setting::of("max-in-flight", "max_in_flight", Kind::Count(1, 1_000_000));
 pub(super) const SLOW_OP: Setting =
     Setting::of("slow-op", "slow_op_ms", Kind::NotServed("it keeps no slow calls"));
-pub(super) const MAX_STREAMS: Setting = Setting::own("max-streams", Kind::Count(1, 1_024));
+pub(super) const MAX_STREAMS: Setting = Setting::of("max-streams", "max_streams", Kind::Count(1, 1_024));
 pub(super) const FIRST_BYTE_TIMEOUT: Setting =
-    Setting::own("first-byte-timeout", Kind::Duration(10, HOUR_MS / 6));
-pub(super) const THREADS: Setting = Setting::own("threads", Kind::Count(1, 1_024));
-pub(super) const LOG: Setting = Setting::own("log", Kind::Text(1, 4_096));
+    Setting::of("first-byte-timeout", "first_byte_timeout_ms", Kind::Duration(10, HOUR_MS / 6));
+pub(super) const THREADS: Setting = Setting::of("threads", "threads", Kind::Count(1, 1_024));
+pub(super) const LOG: Setting = Setting::of("log", "log", Kind::Text(1, 4_096));
 pub(super) const OTLP: Setting =
-    Setting::own("otlp", Kind::Parsed("the URL of a collector such as http://127.0.0.1:4317"));
-pub(super) const TRACE_SAMPLE: Setting = Setting::own("trace-sample", Kind::Ratio);
+    Setting::of("otlp", "otlp", Kind::Parsed("the URL of a collector such as http://127.0.0.1:4317"));
+pub(super) const TRACE_SAMPLE: Setting = Setting::of("trace-sample", "trace_sample", Kind::Ratio);
 
-/// Every setting: first those of the proto's `Config` in its order, then those that it does not have.
+/// Every setting, in the order of the proto's `Config`.
 pub const SETTINGS: [Setting; 51] = [
     LISTEN,
     ADMIN,

@@ -52,7 +52,7 @@ const BYTES_LIMIT: (&str, &str) = ("larder_bytes_limit", "The limit on bytes");
 const RESIDENT_BYTES: (&str, &str) = ("larder_resident_bytes", "Resident memory of the process, in bytes");
 const CONNECTIONS: (&str, &str) = ("larder_connections", "Open connections on the data listeners");
 const REQUESTS_IN_FLIGHT: (&str, &str) =
-    ("larder_requests_in_flight", "Calls and Pipeline commands that are being worked on");
+    ("larder_requests_in_flight", "Calls that wait; one that is done at once never does");
 const REQUESTS_SHED: (&str, &str) =
     ("larder_requests_shed_total", "Calls that were turned away because of overload or quota");
 const NODE_STATE: (&str, &str) =

@@ -19,7 +19,7 @@ pub struct Snapshot {
     pub resident_bytes: u64,
     /// Open connections on the data listeners.
     pub connections: u64,
-    /// Calls, and Pipeline commands, that are being worked on.
+    /// Calls that wait for something: the rest of a request, a lock, another node.
     pub requests_in_flight: u64,
     /// Calls that were turned away because of overload or quota.
     pub requests_shed: u64,

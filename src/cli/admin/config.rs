@@ -98,6 +98,12 @@ fn settings(config: &v1::Config) -> Vec<(&'static str, Fact)> {
         ("max_connections", Fact::Count(config.max_connections.into())),
         ("max_in_flight", Fact::Count(config.max_in_flight.into())),
         ("slow_op_ms", Fact::Ms(config.slow_op_ms)),
+        ("max_streams", Fact::Count(config.max_streams.into())),
+        ("first_byte_timeout_ms", Fact::Ms(config.first_byte_timeout_ms)),
+        ("threads", Fact::Count(config.threads.into())),
+        ("log", text(&config.log)),
+        ("otlp", text(&config.otlp)),
+        ("trace_sample", Fact::Real(config.trace_sample)),
     ]
 }
 

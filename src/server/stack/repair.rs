@@ -105,9 +105,11 @@ fn repair(status: &Status) -> Option<CallError> {
             Some(CallError::Undecodable { why: message.to_owned() })
         }
         Code::Cancelled if message.contains("Timeout expired") => Some(CallError::DeadlineExceeded),
-        Code::Unimplemented if message.is_empty() => {
-            Some(CallError::NoSuchMethod { path: "of that name here".to_owned() })
-        }
+        Code::Unimplemented if message.is_empty() => Some(CallError::NoSuchMethod {
+            path:
+                "of that name on this listener; Admin is on the admin listener, Cache on the data listeners"
+                    .to_owned(),
+        }),
         _ => None,
     }
 }
