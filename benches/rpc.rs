@@ -5,8 +5,9 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use larder::clock::monotonic;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use support::{Process, have, headline, larder_bench, median, pinned, quick};
@@ -67,11 +68,13 @@ fn unary() {
         let cpu = (node.cpu_seconds() - cpu) * 1e6 / requests.parse::<f64>().expect("a number");
         (rate.parse::<f64>().expect("h2load prints a rate"), cpu)
     };
+    // Rate and CPU time of larder's run and of the bare service's.
+    type Pair = ((f64, f64), (f64, f64));
     for (connections, streams) in [("8", "16"), ("50", "1")] {
         let pairs: Vec<_> = (0..rounds())
             .map(|_| (run(&larder, connections, streams), run(&bare, connections, streams)))
             .collect();
-        let of = |pick: fn(&((f64, f64), (f64, f64))) -> f64| median(pairs.iter().map(pick).collect());
+        let of = |pick: fn(&Pair) -> f64| median(pairs.iter().map(pick).collect());
         println!(
             "{connections:>3} × {streams:<3} larder {:>7.0}/s ({:.1} µs CPU)  bare {:>7.0}/s ({:.1} µs CPU)  ratio {:.2}",
             of(|pair| pair.0.0),
@@ -150,7 +153,7 @@ fn mget(data: &str) {
     let span = Duration::from_millis(if quick() { 300 } else { 3_000 });
     let keys = runtime.block_on(async {
         let client = redis::Client::open(format!("redis://{data}/")).expect("a URL");
-        let begun = Instant::now();
+        let begun = monotonic();
         let mut callers = tokio::task::JoinSet::new();
         for number in 0..8u64 {
             let connection = client.get_multiplexed_async_connection().await.expect("it is up");
