@@ -5,6 +5,7 @@
 #[path = "support/node.rs"]
 mod node;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -94,6 +95,31 @@ async fn versions_grow_with_every_write_and_with_nothing_else() {
     // A key that was deleted does not begin again from below.
     calls.delete(delete("a")).await;
     assert!(calls.set(set("a", "again")).await.unwrap() > last);
+}
+
+#[tokio::test]
+async fn versions_are_unique_also_among_writes_of_one_moment() {
+    let (node, _) = start().await;
+    let mut writers = Vec::new();
+    for writer in 0..4 {
+        let mut calls = Calls(node.cache().await);
+        writers.push(tokio::spawn(async move {
+            let items = (0..2_000).map(|n| set(format!("{writer} {n}"), "v")).collect();
+            let done = calls.0.batch_set(BatchSetRequest { items, ..Default::default() }).await.unwrap();
+            let results = done.into_inner().results.into_iter().map(|result| match result.result {
+                Some(set_result::Result::Response(response)) => stored(response).unwrap(),
+                other => panic!("{other:?}"),
+            });
+            let versions: Vec<u64> = results.collect();
+            assert!(versions.is_sorted_by(|one, next| one < next));
+            versions
+        }));
+    }
+    let mut all = BTreeSet::new();
+    for writer in writers {
+        all.extend(soon(writer).await.unwrap());
+    }
+    assert_eq!(all.len(), 8_000);
 }
 
 #[tokio::test]
