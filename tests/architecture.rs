@@ -52,6 +52,8 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     (
         "telemetry",
         &[
+            // The contract's names of status codes, as labels.
+            ("api", Some(&["code_name"])),
             ("clock", ALL),
             ("config", Some(&["LogFormat"])),
             ("engine", Some(&["MissReason", "PolicyName", "Stats"])),
@@ -75,7 +77,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     (
         "cli",
         &[
-            ("api", Some(&["google", "v1"])),
+            ("api", Some(&["code_name", "google", "v1"])),
             ("client", ALL),
             ("clock", ALL),
             ("config", ALL),
