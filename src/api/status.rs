@@ -83,7 +83,7 @@ pub enum CallError {
     NoSuchMethod { path: String },
     #[error("the message is compressed with {encoding:?}; this node reads only identity")]
     Compressed { encoding: String },
-    #[error("the deadline passed before the work was done; nothing was changed")]
+    #[error("the deadline passed; what was not answered was not done")]
     DeadlineExceeded,
     #[error("the node stays in standby: {why}")]
     CannotListen { why: String },
