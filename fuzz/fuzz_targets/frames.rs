@@ -104,7 +104,9 @@ fn service() -> DataService {
         ..Limits::default()
     };
     let cache = Arc::new(Cache::new(&engine, limits));
-    DataService::new(cache, OtherService::new(tonic::service::Routes::default()))
+    // The node never drains.
+    let ending = || Box::pin(std::future::pending()) as Pin<Box<dyn Future<Output = ()> + Send>>;
+    DataService::new(cache, ending, OtherService::new(tonic::service::Routes::default()))
 }
 
 fn status_in(headers: &HeaderMap) -> Option<String> {

@@ -17,6 +17,8 @@ const TICK_BITS: u32 = 6;
 const LEVEL_BITS: u32 = 6;
 const LEVELS: usize = 6;
 const SLOTS: usize = 1 << LEVEL_BITS;
+/// How far ahead the furthest slot begins.
+const REACH_TICKS: u64 = (SLOTS as u64 - 1) << (LEVEL_BITS * (LEVELS as u32 - 1));
 /// In an entry's `prev`: it is the first of the slot whose number the other bits give.
 const FIRST_OF_SLOT: u32 = 1 << 31;
 
@@ -176,9 +178,11 @@ impl Wheel {
         (self.current >> (LEVEL_BITS * level as u32)) as usize % SLOTS
     }
 
-    /// The level is that of the highest digit in which the deadline's tick differs from the present one.
+    /// The level is that of the highest digit in which the deadline's tick differs from the present one. What is
+    /// beyond the wheel's reach waits in the furthest slot, and is put in anew when that comes: in the slot of its
+    /// own digit, which may be the present one, it would be taken out and put back for ever.
     fn slot_for(&self, deadline_ms: u64) -> usize {
-        let tick = tick_of(deadline_ms).max(self.current);
+        let tick = tick_of(deadline_ms).clamp(self.current, self.current + REACH_TICKS);
         let differs = (tick ^ self.current) | 1;
         let level = ((63 - differs.leading_zeros()) / LEVEL_BITS) as usize;
         let level = level.min(LEVELS - 1);

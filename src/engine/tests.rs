@@ -358,6 +358,28 @@ fn expired_entry_is_never_served_and_is_reclaimed_unasked() {
 }
 
 #[test]
+fn a_deadline_beyond_the_wheels_reach_waits_without_work() {
+    const HUNDRED_YEARS: u64 = crate::entry::TTL_MS_MAX;
+    let engine = engine(16 << 20, 1, PolicyName::Lru);
+    for n in 0..500u32 {
+        let expiration = Expiration::In(Ttl::Ms(1));
+        engine.apply(&Op::Set(Set { expiration, ..Set::new(&n.to_le_bytes(), b"v") }), at(0));
+    }
+    // More is due than one operation reclaims, so the wheel still stands at the beginning.
+    let now = at(3 * HUNDRED_YEARS);
+    let expiration = Expiration::In(Ttl::Ms(HUNDRED_YEARS));
+    engine.apply(&Op::Set(Set { expiration, ..Set::new(b"far", b"v") }), now);
+    let advance = |now| engine.shards[0].lock().advance(now, 10_000);
+    assert!(advance(now) < 10_000, "the wheel turns for nothing");
+    let last = at(4 * HUNDRED_YEARS - 1);
+    assert!(advance(last) < 10_000, "the wheel turns for nothing");
+    assert_eq!(value_of(get(&engine, b"far", last)), Some(b"v".to_vec()));
+    advance(at(4 * HUNDRED_YEARS + 64));
+    assert_eq!(engine.stats().entries, 0);
+    engine.validate();
+}
+
+#[test]
 fn a_wall_clock_jump_of_ten_years_changes_no_live_ttl() {
     let engine = engine(16 << 20, 1, PolicyName::S3Fifo);
     let set = Set { expiration: Expiration::In(Ttl::Ms(1_000)), ..Set::new(b"k", b"v") };
