@@ -61,10 +61,8 @@ pub enum CallError {
     BatchTooLong { items: usize, max: usize },
     #[error("the message has {bytes} bytes, the limit is {max} (--max-message-in)")]
     MessageTooLarge { bytes: usize, max: usize },
-    #[error(
-        "the answer would pass {max} bytes (--max-message-out) at key {index} of {keys}: ask for fewer keys"
-    )]
-    AnswerTooLarge { index: usize, keys: usize, max: usize },
+    #[error("only {answered} of {keys} answers fit {max} bytes (--max-message-out): ask for fewer keys")]
+    AnswerTooLarge { answered: usize, keys: usize, max: usize },
     #[error("the entry takes {needs} bytes, a shard holds at most {limit}: raise --memory or lower --shards")]
     EntryTooLarge { needs: u64, limit: u64 },
     #[error("the node has {limit} requests waiting already (--max-in-flight)")]
