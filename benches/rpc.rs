@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 use support::{Process, have, headline, larder_bench, median, pinned, quick};
 
 const KEYS: usize = 100_000;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 
 fn main() {
     if let Some(port) = std::env::args().skip_while(|arg| arg != "--bare").nth(1) {
@@ -52,7 +52,7 @@ fn unary() {
     let body = std::env::temp_dir().join(format!("larder-get-{}.bin", std::process::id()));
     std::fs::write(&body, message).expect("the temporary directory takes a file");
     let run = |node: &Process, connections: &str, streams: &str| {
-        let requests = if quick() { "20000" } else { "300000" };
+        let requests = if quick() { "20000" } else { "200000" };
         let cpu = node.cpu_seconds();
         let output = pinned(1, "h2load")
             .args(["-n", requests, "-c", connections, "-m", streams, "-t", "1", "-d"])
@@ -96,7 +96,7 @@ fn batch() {
     prefill(&larder);
     prefill_redis(&redis);
     let keys = KEYS.to_string();
-    let requests = if quick() { "200000" } else { "10000000" };
+    let requests = if quick() { "200000" } else { "3000000" };
     let args = [
         "--keys",
         &keys,
@@ -150,7 +150,7 @@ fn redis_mget(redis: &Process) -> f64 {
 fn mget(data: &str) {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
-    let span = Duration::from_millis(if quick() { 300 } else { 3_000 });
+    let span = Duration::from_millis(if quick() { 300 } else { 2_000 });
     let keys = runtime.block_on(async {
         let client = redis::Client::open(format!("redis://{data}/")).expect("a URL");
         let begun = monotonic();
@@ -192,7 +192,7 @@ fn pipeline() {
     prefill(&larder);
     prefill_redis(&redis);
     let keys = KEYS.to_string();
-    let requests = if quick() { "200000" } else { "6000000" };
+    let requests = if quick() { "200000" } else { "2000000" };
     for depth in ["1", "4", "16"] {
         let args = [
             "--keys",
