@@ -62,6 +62,16 @@ impl Cache {
         self.engine.read(key, touch, now, found).0
     }
 
+    /// Reads many entries where they lie; see [`Engine::read_batch`].
+    pub fn read_batch(
+        &self,
+        keys: &[&[u8]],
+        now: Now,
+        found: impl FnMut(usize, Result<EntryView<'_>, MissReason>),
+    ) {
+        self.engine.read_batch(keys, now, found);
+    }
+
     /// Does what has become due: expiry, policy hand-over, a lowered limit. Says how many steps it took.
     pub fn advance(&self) -> usize {
         self.engine.advance(self.now())

@@ -79,6 +79,7 @@ pub mod cache;
 pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod code;
 pub mod config;
 pub mod engine;
 pub mod entry;

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("entry", &[]),
     ("clock", &[]),
+    ("code", &[]),
     ("engine", &[("clock", ALL), ("entry", ALL)]),
     ("cache", &[("clock", ALL), ("engine", ALL), ("entry", ALL)]),
     // The conversions of the domain's words: also those of configuration and figures, which Admin answers.
@@ -47,7 +48,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("telemetry", Some(&["CallMetrics", "Method"])),
         ],
     ),
-    ("client", &[("api", ALL), ("clock", ALL), ("entry", ALL)]),
+    ("client", &[("api", ALL), ("clock", ALL), ("code", ALL), ("entry", ALL)]),
     ("config", &[("engine", Some(&["PolicyName", "UnknownPolicy"])), ("entry", ALL)]),
     (
         "telemetry",
@@ -55,6 +56,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             // The contract's names of status codes, as labels.
             ("api", Some(&["code_name"])),
             ("clock", ALL),
+            ("code", ALL),
             ("config", Some(&["LogFormat"])),
             ("engine", Some(&["MissReason", "PolicyName", "Stats"])),
         ],
@@ -80,6 +82,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("api", Some(&["code_name", "google", "v1"])),
             ("client", ALL),
             ("clock", ALL),
+            ("code", ALL),
             ("config", ALL),
             ("entry", ALL),
             ("node", ALL),

@@ -200,14 +200,12 @@ async fn an_expired_entry_is_never_served() {
     let ttl = Duration::from_millis(60);
     calls.set(expiring("k", Expiration::TtlMs(60))).await.unwrap();
     let set_by = monotonic();
-    let mut hits = 0;
     loop {
         let asked = set_by.elapsed();
         match calls.get("k").await {
             Ok(hit) => {
                 assert!(asked < ttl, "served {asked:?} after a Set with {ttl:?}");
                 assert!((1..=60).contains(&hit.remaining_ttl_ms), "{}", hit.remaining_ttl_ms);
-                hits += 1;
             }
             Err(reason) => {
                 assert_eq!(reason, MissReason::Expired);
@@ -217,7 +215,7 @@ async fn an_expired_entry_is_never_served() {
         assert!(asked < LONG);
     }
     // It lived for its whole time, too.
-    assert!(set_by.elapsed() >= Duration::from_millis(50) && hits > 0, "{hits} hits");
+    assert!(set_by.elapsed() >= Duration::from_millis(50), "{:?}", set_by.elapsed());
     assert!(!calls.touch(touch("k", 0)).await);
     assert_eq!(calls.delete(delete("k")).await, DeleteResponse::default());
     assert!(calls.set(conditional("k", "new", Condition::IfAbsent(true))).await.is_ok());

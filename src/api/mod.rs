@@ -8,7 +8,7 @@ pub(crate) mod wire;
 
 pub use answers::{LiveConfig, NodeIdentity};
 pub use larder::v1;
-pub use status::{CallError, DOMAIN, code_name};
+pub use status::{CallError, DOMAIN};
 pub use wire::Malformed;
 
 /// What fuzz/ drives and nobody else can reach.

@@ -20,30 +20,6 @@ pub const DOMAIN: &str = "larder.dev";
 /// When an overloaded node asks to be tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// The name of a gRPC code as the protocol writes it.
-#[must_use]
-pub fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
-}
-
 /// Why a call, or an item of one, fails. Whatever fails has changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -85,10 +61,8 @@ pub enum CallError {
     BatchTooLong { items: usize, max: usize },
     #[error("the message has {bytes} bytes, the limit is {max} (--max-message-in)")]
     MessageTooLarge { bytes: usize, max: usize },
-    #[error(
-        "the answer would pass {max} bytes (--max-message-out) at key {index} of {keys}: ask for fewer keys"
-    )]
-    AnswerTooLarge { index: usize, keys: usize, max: usize },
+    #[error("only {answered} of {keys} answers fit {max} bytes (--max-message-out): ask for fewer keys")]
+    AnswerTooLarge { answered: usize, keys: usize, max: usize },
     #[error("the entry takes {needs} bytes, a shard holds at most {limit}: raise --memory or lower --shards")]
     EntryTooLarge { needs: u64, limit: u64 },
     #[error("the node has {limit} requests waiting already (--max-in-flight)")]
@@ -107,7 +81,7 @@ pub enum CallError {
     NoSuchMethod { path: String },
     #[error("the message is compressed with {encoding:?}; this node reads only identity")]
     Compressed { encoding: String },
-    #[error("the deadline passed before the work was done; nothing was changed")]
+    #[error("the deadline passed; what was not answered was not done")]
     DeadlineExceeded,
     #[error("the node stays in standby: {why}")]
     CannotListen { why: String },

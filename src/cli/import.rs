@@ -18,9 +18,9 @@ use super::exit::{CliError, Exit, local};
 use super::global::Global;
 use super::output::{bytes_json, note, print};
 use super::{parse, progress};
-use crate::api::code_name;
 use crate::client::{Client, SetExpiration, SetOptions, SetOutcome};
 use crate::clock::monotonic;
+use crate::code::code_name;
 use crate::entry::KEY_BYTES_MAX;
 
 const BATCH_BYTES: usize = 1 << 20;

@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use crate::api::code_name;
+use crate::code::code_name;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 

@@ -289,6 +289,7 @@ impl Arena {
     }
 
     /// All live cells of all pages.
+    #[cfg(any(test, debug_assertions))]
     pub(crate) fn live(&self) -> impl Iterator<Item = u32> + '_ {
         (1..self.pages.len() as u32)
             .filter(|number| self.pages[*number as usize].is_some())

@@ -115,6 +115,15 @@ impl Shard {
         Ok(found(self.records.view(slot, remaining)))
     }
 
+    /// Touches the entries that these hashes lead to. None of these loads waits for another, so the memory is
+    /// asked for all at once.
+    pub(super) fn warm(&self, hashes: impl Iterator<Item = u64>) {
+        let touched = hashes.fold(0, |touched, hash| {
+            touched ^ self.index.iter_hash(hash).next().map_or(0, |slot| self.records.touch(*slot))
+        });
+        std::hint::black_box(touched);
+    }
+
     /// Stores an entry; `large` is the value's own copy if it is too large for a cell.
     pub(super) fn set(
         &mut self,

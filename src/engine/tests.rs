@@ -394,6 +394,26 @@ fn a_wall_clock_jump_of_ten_years_changes_no_live_ttl() {
 }
 
 #[test]
+fn a_batch_reads_what_single_gets_read() {
+    let engine = engine(16 << 20, 8, PolicyName::S3Fifo);
+    let keys: Vec<String> = (0..1_000).map(|n| format!("key-{}", n % 700)).collect();
+    for (n, key) in keys.iter().enumerate().filter(|(n, _)| n % 3 != 0) {
+        let value = vec![7; n * 10];
+        let expiration = Expiration::In(if n % 5 == 0 { Ttl::Ms(10) } else { Ttl::Never });
+        engine.apply(&Op::Set(Set { expiration, ..Set::new(key.as_bytes(), &value) }), at(0));
+    }
+    let asked: Vec<&[u8]> = keys.iter().map(String::as_bytes).collect();
+    let mut read: Vec<Option<Outcome>> = vec![None; keys.len()];
+    engine.read_batch(&asked, at(10), |index, entry| {
+        let outcome = entry.map_or_else(Outcome::Miss, |entry| Outcome::Hit(entry.to_hit()));
+        assert_eq!(read[index].replace(outcome), None, "each key is answered once");
+    });
+    for (key, read) in asked.into_iter().zip(read) {
+        assert_eq!(read, Some(get(&engine, key, at(10))));
+    }
+}
+
+#[test]
 fn miss_tells_its_reason() {
     let engine = engine(BYTES_LIMIT_MIN, 1, PolicyName::Lru);
     let miss = |key: &[u8]| get(&engine, key, at(0));

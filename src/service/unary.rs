@@ -81,39 +81,45 @@ fn batch_get(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError
     let view = BatchView::read_get(message)?;
     let limits = cache.limits();
     convert::batch(view.namespace, 0, view.items, limits)?;
-    for (index, key) in view.iter().enumerate() {
+    let keys: Vec<&[u8]> = view.iter().collect();
+    for (index, key) in keys.iter().enumerate() {
         convert::key(key, limits, || format!("keys[{index}]"))?;
     }
     let max = limits.message_out_bytes_max;
-    let mut out = Vec::with_capacity(PREFIX + 16 * view.items);
-    out.resize(PREFIX, 0);
-    for (index, key) in view.iter().enumerate() {
-        let read = cache.read(key, None, now, |entry| {
-            let hit = HitMessage::new(&entry, false);
-            let field = encode::field_len(hit.len());
-            if out.len() + field > max + PREFIX {
-                return false;
-            }
-            if index == 0 {
-                // The others are likely to be as large as the first.
-                out.reserve((field * view.items).min(max));
-            }
-            encode::put_head(&mut out, 1, hit.len());
-            hit.write(&mut out);
-            true
-        });
+    // Answers in the order in which the engine finds them, and where each is.
+    let mut answers = Vec::with_capacity(ANSWER_BYTES_LIKELY * keys.len());
+    let mut spans = vec![0..0; keys.len()];
+    let mut answered = 0;
+    cache.read_batch(&keys, now, |index, read| {
+        let begin = answers.len();
         match read {
-            Ok(true) => {}
-            Ok(false) => return Err(CallError::AnswerTooLarge { index, keys: view.items, max }),
+            Ok(entry) => {
+                let hit = HitMessage::new(&entry, false);
+                if begin + encode::field_len(hit.len()) > max {
+                    return;
+                }
+                encode::put_head(&mut answers, 1, hit.len());
+                hit.write(&mut answers);
+            }
             Err(reason) => {
-                encode::put_head(&mut out, 1, encode::MISS_LEN);
-                encode::put_miss(&mut out, reason);
+                encode::put_head(&mut answers, 1, encode::MISS_LEN);
+                encode::put_miss(&mut answers, reason);
             }
         }
+        answered += 1;
+        spans[index] = begin..answers.len();
+    });
+    if answered < keys.len() || answers.len() > max {
+        return Err(CallError::AnswerTooLarge { answered, keys: keys.len(), max });
     }
-    finish(&mut out, 0);
+    let mut out = Vec::with_capacity(PREFIX + answers.len());
+    put_prefix(&mut out, answers.len());
+    spans.into_iter().for_each(|span| out.extend_from_slice(&answers[span]));
     Ok(out.into())
 }
+
+/// What room is made for each answer of a batch before its size is known.
+const ANSWER_BYTES_LIKELY: usize = 128;
 
 /// Puts the SetResponse of a Set.
 pub(super) fn put_set(

@@ -17,10 +17,10 @@ use super::pace::{self, Queue, Schedule};
 use super::plan::{Mode, Pace, Plan, Until};
 use super::wire::Answer;
 use super::{calls, stream};
-use crate::api::code_name;
 use crate::cli::exit::{CliError, local};
 use crate::cli::progress;
 use crate::clock::monotonic;
+use crate::code::code_name;
 
 const HISTOGRAM_NS_MIN: u64 = 1_000;
 const HISTOGRAM_NS_MAX: u64 = 3_600_000_000_000;

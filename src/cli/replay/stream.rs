@@ -9,11 +9,11 @@ use indicatif::ProgressBar;
 use tokio::sync::mpsc;
 
 use super::trace::Request;
-use crate::api::code_name;
 use crate::api::v1::{self, get_response, pipeline_command::Op, pipeline_reply, set_response};
 use crate::cli::exit::CliError;
 use crate::cli::parse::VALUE_BYTES_MAX;
 use crate::client::{Client, PipelineReceiver, PipelineSender, SetExpiration, SetOptions};
+use crate::code::code_name;
 
 /// A message is closed at so many commands, or so many bytes of values asked for or sent.
 const MESSAGE_COMMANDS: usize = 512;

@@ -53,6 +53,7 @@ impl Policy for Lru {
         0
     }
 
+    #[cfg(any(test, debug_assertions))]
     fn len(&self) -> usize {
         self.list.len()
     }

@@ -56,6 +56,7 @@ pub(crate) trait Policy {
     /// The bytes that the policy takes beside the entries.
     fn side_bytes(&self) -> u64;
     /// Entries that it has.
+    #[cfg(any(test, debug_assertions))]
     fn len(&self) -> usize;
     /// Checks its lists and counts.
     #[cfg(any(test, debug_assertions))]
@@ -203,6 +204,7 @@ impl Policy for AnyPolicy {
         each!(self, policy => policy.side_bytes())
     }
 
+    #[cfg(any(test, debug_assertions))]
     fn len(&self) -> usize {
         each!(self, policy => policy.len())
     }

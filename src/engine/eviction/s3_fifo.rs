@@ -119,6 +119,7 @@ impl Policy for S3Fifo {
         self.ghosts.bytes()
     }
 
+    #[cfg(any(test, debug_assertions))]
     fn len(&self) -> usize {
         self.small.len() + self.main.len()
     }

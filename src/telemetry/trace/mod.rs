@@ -26,7 +26,7 @@ use tonic::Code;
 
 pub use layer::{TraceBody, TraceFuture, TraceLayer, TraceService};
 
-use crate::api::code_name;
+use crate::code::code_name;
 use parent::Parent;
 
 /// How a node traces.
