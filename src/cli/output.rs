@@ -33,6 +33,7 @@ pub(super) fn print_json(document: &Value) -> Result<(), CliError> {
 }
 
 /// Prints bytes as they are. A reader that has gone away (`| head`) is no error worth a word.
+#[expect(clippy::exit, reason = "of a command whose reader is gone there is nothing left to do or to undo")]
 pub(super) fn print_raw(bytes: &[u8]) -> Result<(), CliError> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
