@@ -166,7 +166,7 @@ pub struct ServeArgs {
     /// Most open connections on the data listeners, 1 to 1000000. Default: 4096
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub max_connections: Option<String>,
-    /// Most calls that are worked on at a time, 1 to 1000000; more are turned away. Default: 8192
+    /// Most calls that may wait at a time, 1 to 1000000; more are turned away. Default: 8192
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub max_in_flight: Option<String>,
     /// Most HTTP/2 streams of a connection, 1 to 1024. Default: 256
