@@ -20,6 +20,7 @@ mod arena;
 mod departed;
 mod eviction;
 mod expiry;
+mod index;
 mod op;
 mod record;
 mod requests;
@@ -129,6 +130,7 @@ impl Engine {
             bytes_limit: config.bytes_limit.max(BYTES_LIMIT_MIN) / u64::from(count),
             policy: config.policy,
             default_ttl: config.default_ttl,
+            shard_bits: count.ilog2(),
             hasher: hasher.clone(),
         };
         Self {

@@ -8,13 +8,13 @@ mod counter;
 mod room;
 
 use bytes::Bytes;
-use hashbrown::HashTable;
 
 use super::VersionClock;
 use super::arena::{cell_bytes, class_of, largest_cell_for};
 use super::departed::Departed;
 use super::eviction::{AnyPolicy, Policy, PolicyName, Slots};
 use super::expiry::Wheel;
+use super::index::Index;
 use super::op::{ChangeKind, Condition, EntryView, Expiration, MissReason, Outcome, Refusal, Set};
 use super::record::{Deadline, Draft, DraftValue, KeyHasher, Records};
 use super::requests::Requests;
@@ -31,6 +31,8 @@ pub(super) struct ShardConfig {
     pub bytes_limit: u64,
     pub policy: PolicyName,
     pub default_ttl: Ttl,
+    /// Top bits of the hash that chose the shard.
+    pub shard_bits: u32,
     pub hasher: KeyHasher,
 }
 
@@ -45,7 +47,7 @@ pub(super) struct Hashed<'a> {
 #[derive(Debug)]
 pub(super) struct Shard {
     config: ShardConfig,
-    index: HashTable<u32>,
+    index: Index,
     records: Records,
     wheel: Wheel,
     policy: AnyPolicy,
@@ -72,7 +74,7 @@ struct Kept {
 impl Shard {
     pub(super) fn new(config: ShardConfig, now: Now) -> Self {
         Self {
-            index: HashTable::new(),
+            index: Index::new(config.shard_bits, config.bytes_limit),
             records: Records::new(config.hasher.clone()),
             wheel: Wheel::new(now.ticks_ms),
             policy: AnyPolicy::new(config.policy, config.bytes_limit),
@@ -119,7 +121,7 @@ impl Shard {
     /// asked for all at once.
     pub(super) fn warm(&self, hashes: impl Iterator<Item = u64>) {
         let touched = hashes.fold(0, |touched, hash| {
-            touched ^ self.index.iter_hash(hash).next().map_or(0, |slot| self.records.touch(*slot))
+            touched ^ self.index.likely(hash).map_or(0, |slot| self.records.touch(slot))
         });
         std::hint::black_box(touched);
     }
@@ -262,6 +264,8 @@ impl Shard {
     pub(super) fn resize(&mut self, bytes_limit: u64) {
         self.config.bytes_limit = bytes_limit;
         self.policy.resize(bytes_limit);
+        let records = &self.records;
+        self.index.resize(bytes_limit, |slot| records.hash(slot));
     }
 
     /// An empty shard to put in this one's place: same counters, sequence and limits.
@@ -304,7 +308,7 @@ impl Shard {
     #[inline]
     fn find_live(&mut self, key: Hashed<'_>, now: Now) -> Option<u32> {
         let records = &self.records;
-        let slot = *self.index.find(key.hash, |slot| records.key(*slot) == key.key)?;
+        let slot = self.index.find(key.hash, |slot| records.key(slot) == key.key)?;
         if self.deadline_ms(slot).is_some_and(|deadline| deadline <= now.ticks_ms) {
             self.wheel.remove(&mut self.records, slot);
             self.reclaim_expired(slot);
@@ -368,11 +372,11 @@ impl Shard {
             return Ok(());
         }
         let class = class_of(cell);
-        self.make_room(class, draft.large_bytes(), cell_bytes(class) as u64)?;
+        self.make_room(hash, class, draft.large_bytes(), cell_bytes(class) as u64)?;
         // Making room may have let the very entry go that is being replaced.
         let key = draft.key;
         let records = &self.records;
-        let existing = existing.and(self.index.find(hash, |slot| records.key(*slot) == key).copied());
+        let existing = existing.and(self.index.find(hash, |slot| records.key(slot) == key));
         let slot = self.records.arena.allocate(class).expect("room was made");
         self.records.write(slot, draft);
         match existing {
@@ -408,8 +412,7 @@ impl Shard {
 
     /// A new entry, written but not known yet, joins index and policy.
     fn enter(&mut self, slot: u32, hash: u64) {
-        let records = &self.records;
-        self.index.insert_unique(hash, slot, |slot| records.hash_of(records.key(*slot)));
+        self.index.insert(hash, slot);
         self.records.set_handed_over(slot, self.present);
         self.policy.insert(&mut self.records, slot);
     }
@@ -425,7 +428,7 @@ impl Shard {
         policy.moved(records, new);
         policy.reweighed(records, new, was);
         policy.hit(records, new);
-        *self.index.find_mut(hash, |slot| *slot == old).expect("the entry was found by its hash") = new;
+        self.index.replace(hash, old, new);
         self.records.release_large(old);
         self.records.arena.free(old);
     }
@@ -442,8 +445,7 @@ impl Shard {
 
     /// Takes an entry out that its policy and the wheel have let go.
     fn forget(&mut self, slot: u32, hash: u64) {
-        let found = self.index.find_entry(hash, |other| *other == slot);
-        found.expect("every entry is in the index").remove();
+        self.index.remove(hash, slot);
         self.records.release_large(slot);
         self.records.arena.free(slot);
     }
@@ -494,13 +496,14 @@ impl Shard {
             listed += retiring.len();
         }
         self.wheel.validate(&self.records);
+        self.index.validate();
         let mut expiring = 0;
         let mut live = 0;
         for slot in self.records.arena.live() {
             let key = self.records.key(slot);
             let hash = self.records.hash_of(key);
-            let indexed = self.index.find(hash, |other| self.records.key(*other) == key);
-            assert_eq!(indexed, Some(&slot), "a live cell is not what the index has for its key");
+            let indexed = self.index.find(hash, |other| self.records.key(other) == key);
+            assert_eq!(indexed, Some(slot), "a live cell is not what the index has for its key");
             expiring += usize::from(self.records.expires(slot));
             live += 1;
         }

@@ -13,17 +13,18 @@ impl Shard {
     /// What the shard takes, as far as it grows with its entries.
     pub(super) fn held_bytes(&self) -> u64 {
         self.records.held_bytes()
-            + self.index.allocation_size() as u64
+            + self.index.bytes()
             + self.policy.side_bytes()
             + self.retiring.as_ref().map_or(0, Policy::side_bytes)
             + self.departed.bytes()
             + self.requests.bytes()
     }
 
-    /// Sees to it that a cell of the class can be allocated and `large_bytes` more be held. While the shard is
+    /// Sees to it that a cell of the class can be allocated for a key of this hash and `large_bytes` more be held. While the shard is
     /// above its limit, because that was lowered, it may stay there but not grow.
     pub(super) fn make_room(
         &mut self,
+        hash: u64,
         class: usize,
         large_bytes: u64,
         cell_bytes: u64,
@@ -38,7 +39,7 @@ impl Shard {
         loop {
             let ready = self.records.arena.has_room(class);
             let page = if ready { 0 } else { self.records.arena.page_cost(class) };
-            if self.held_bytes() + large_bytes + self.index_growth() + page <= ceiling {
+            if self.held_bytes() + large_bytes + self.index.growth(hash) + page <= ceiling {
                 if ready || self.records.arena.add_page(class) {
                     return Ok(());
                 }
@@ -59,17 +60,10 @@ impl Shard {
             self.records.arena.drop_spares();
             steps += 1;
             if !self.empty_a_page() && !self.evict() {
-                self.index.shrink_to(0, |_| 0);
                 break;
             }
         }
         steps
-    }
-
-    /// What the index takes more when the next entry makes it grow.
-    fn index_growth(&self) -> u64 {
-        let full = self.index.len() == self.index.capacity();
-        if full { (self.index.allocation_size() as u64).max(64) } else { 0 }
     }
 
     /// Moves the cells of a sparse page to others of its class, where enough cells are free for it to pay.
@@ -94,7 +88,7 @@ impl Shard {
         if self.records.expires(to) {
             self.wheel.moved(&mut self.records, to);
         }
-        *self.index.find_mut(hash, |slot| *slot == from).expect("every entry is in the index") = to;
+        self.index.replace(hash, from, to);
         self.records.arena.free(from);
     }
 
