@@ -2,11 +2,14 @@
 //!
 //! A lookup asks the engine; what it does not have is a miss. Nothing here knows of gRPC.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use crate::clock::{Clock, Now, SystemClock};
 use crate::engine::{Change, Engine, EngineConfig, EntryView, MissReason, Op, Outcome, PolicyName, Stats};
 use crate::entry::{Limits, Ttl};
+
+pub use crate::engine::KEYS_PER_HOLD;
 
 /// A node's cache.
 #[derive(Debug)]
@@ -67,7 +70,7 @@ impl Cache {
         &self,
         keys: &[&[u8]],
         now: Now,
-        found: impl FnMut(usize, Result<EntryView<'_>, MissReason>),
+        found: impl FnMut(usize, Result<EntryView<'_>, MissReason>) -> ControlFlow<()>,
     ) {
         self.engine.read_batch(keys, now, found);
     }

@@ -9,6 +9,60 @@ const BYTES: u32 = 2;
 /// Tier::Memory.
 const TIER_MEMORY: u64 = 1;
 
+/// Where bytes are put: the buffer that is sent, or a [`Small`] on the way there.
+pub(crate) trait Sink {
+    fn put(&mut self, byte: u8);
+    fn put_slice(&mut self, bytes: &[u8]);
+}
+
+impl Sink for Vec<u8> {
+    #[inline]
+    fn put(&mut self, byte: u8) {
+        self.push(byte);
+    }
+
+    #[inline]
+    fn put_slice(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+/// A few fields that are appended to the buffer together: one check for room instead of one a byte.
+#[derive(Debug)]
+pub(crate) struct Small {
+    bytes: [u8; SMALL_BYTES],
+    len: usize,
+}
+
+/// The fixed parts of a reply, a GetResponse and a Hit take 57 bytes at most.
+const SMALL_BYTES: usize = 64;
+
+impl Small {
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Self { bytes: [0; SMALL_BYTES], len: 0 }
+    }
+
+    #[inline]
+    fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl Sink for Small {
+    #[inline]
+    fn put(&mut self, byte: u8) {
+        self.bytes[self.len] = byte;
+        self.len += 1;
+    }
+
+    #[inline]
+    fn put_slice(&mut self, bytes: &[u8]) {
+        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+}
+
 /// The bytes that a varint takes.
 #[inline]
 pub(crate) fn varint_len(value: u64) -> usize {
@@ -16,22 +70,22 @@ pub(crate) fn varint_len(value: u64) -> usize {
 }
 
 #[inline]
-pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn put_varint(out: &mut impl Sink, mut value: u64) {
     while value >= 0x80 {
-        out.push(value as u8 | 0x80);
+        out.put(value as u8 | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.put(value as u8);
 }
 
 #[inline]
-fn put_key(out: &mut Vec<u8>, field: u32, wire_type: u32) {
+fn put_key(out: &mut impl Sink, field: u32, wire_type: u32) {
     put_varint(out, u64::from(field << 3 | wire_type));
 }
 
 /// A message or bytes field's head; its content is for the caller to write.
 #[inline]
-pub(crate) fn put_head(out: &mut Vec<u8>, field: u32, len: usize) {
+pub(crate) fn put_head(out: &mut impl Sink, field: u32, len: usize) {
     put_key(out, field, BYTES);
     put_varint(out, len as u64);
 }
@@ -43,7 +97,7 @@ pub(crate) fn field_len(len: usize) -> usize {
 }
 
 #[inline]
-fn put_number(out: &mut Vec<u8>, field: u32, value: u64) {
+fn put_number(out: &mut impl Sink, field: u32, value: u64) {
     if value != 0 {
         put_key(out, field, VARINT);
         put_varint(out, value);
@@ -56,10 +110,10 @@ fn number_len(value: u64) -> usize {
 }
 
 #[inline]
-fn put_fixed64(out: &mut Vec<u8>, field: u32, value: u64) {
+fn put_fixed64(out: &mut impl Sink, field: u32, value: u64) {
     if value != 0 {
         put_key(out, field, FIXED64);
-        out.extend_from_slice(&value.to_le_bytes());
+        out.put_slice(&value.to_le_bytes());
     }
 }
 
@@ -104,7 +158,7 @@ impl<'a> HitMessage<'a> {
 
     /// What comes before the value's bytes.
     #[inline]
-    pub(crate) fn write_head(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write_head(&self, out: &mut impl Sink) {
         put_head(out, 1, self.hit_len);
         if !self.value.is_empty() {
             put_head(out, 1, self.value.len());
@@ -114,22 +168,33 @@ impl<'a> HitMessage<'a> {
     /// What comes after the value's bytes.
     #[inline]
     pub(crate) fn write_tail(&self, out: &mut Vec<u8>) {
-        put_fixed64(out, 2, self.entry.version.0);
-        put_number(out, 3, self.entry.remaining_ttl_ms);
-        put_number(out, 4, u64::from(self.entry.flags));
+        let mut small = Small::new();
+        put_fixed64(&mut small, 2, self.entry.version.0);
+        put_number(&mut small, 3, self.entry.remaining_ttl_ms);
+        put_number(&mut small, 4, u64::from(self.entry.flags));
         if !self.entry.content_type.is_empty() {
-            put_head(out, 5, self.entry.content_type.len());
-            out.extend_from_slice(self.entry.content_type.as_bytes());
+            put_head(&mut small, 5, self.entry.content_type.len());
+            out.put_slice(small.as_slice());
+            out.put_slice(self.entry.content_type.as_bytes());
+            small = Small::new();
         }
-        put_number(out, 6, TIER_MEMORY);
-        put_number(out, 8, self.entry.value.as_slice().len() as u64);
+        put_number(&mut small, 6, TIER_MEMORY);
+        put_number(&mut small, 8, self.entry.value.as_slice().len() as u64);
+        out.put_slice(small.as_slice());
     }
 
     /// The whole GetResponse.
     #[inline]
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        self.write_head(out);
-        out.extend_from_slice(self.value);
+        self.write_after(Small::new(), out);
+    }
+
+    /// The whole GetResponse, after what stands before it in the message around it.
+    #[inline]
+    pub(crate) fn write_after(&self, mut before: Small, out: &mut Vec<u8>) {
+        self.write_head(&mut before);
+        out.put_slice(before.as_slice());
+        out.put_slice(self.value);
         self.write_tail(out);
     }
 }
@@ -183,7 +248,7 @@ pub(crate) fn put_batch_deleted(out: &mut Vec<u8>, deleted: &[bool]) {
 
 /// PipelineReply's fields before its result; `result` is the result's field number and length.
 #[inline]
-pub(crate) fn put_reply_head(out: &mut Vec<u8>, id: u64, result: u32, result_len: usize) {
+pub(crate) fn put_reply_head(out: &mut impl Sink, id: u64, result: u32, result_len: usize) {
     put_head(out, 1, number_len(id) + field_len(result_len));
     put_number(out, 1, id);
     put_head(out, result, result_len);

@@ -27,10 +27,11 @@ mod requests;
 mod shard;
 mod stats;
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 pub use eviction::{PolicyName, UnknownPolicy};
 pub use op::{
@@ -115,8 +116,8 @@ pub struct Engine {
     value_bytes_max: u64,
 }
 
-/// Keys that [`Engine::read_batch`] reads under one hold of a shard's lock.
-pub const KEYS_PER_HOLD: usize = 64;
+/// Keys that [`Engine::read_batch`] reads under one hold of their shards' locks.
+pub const KEYS_PER_HOLD: usize = 16;
 /// Entries that [`Engine::advance`] looks at under one hold of a shard's lock.
 const STEPS_PER_HOLD: usize = 256;
 
@@ -188,31 +189,39 @@ impl Engine {
         (read, Change { shard: number as u32, sequence, kind })
     }
 
-    /// Reads many entries, shard by shard: a lock is taken once for up to [`KEYS_PER_HOLD`] keys, and the memory
-    /// that those lie in is asked for together before any of it is needed, as waiting for it is most of what a
-    /// read costs. `found` is called once for each key with its index, in the shards' order, under a lock: as for
-    /// [`Self::read`] it must be quick and must not call the engine.
+    /// Reads many entries, in the order of their keys and up to [`KEYS_PER_HOLD`] at a time: the shards of those are
+    /// locked together (in the order of their numbers, so that no two callers wait for each other), and the memory
+    /// that the entries lie in is asked for all at once before any of it is needed, as waiting for it is most of
+    /// what a read costs. `found` is called once for each key with its index, under locks: as for [`Self::read`] it
+    /// must be quick and must not call the engine. Where it breaks off, the keys after are not read.
     pub fn read_batch(
         &self,
         keys: &[&[u8]],
         now: Now,
-        mut found: impl FnMut(usize, Result<EntryView<'_>, MissReason>),
+        mut found: impl FnMut(usize, Result<EntryView<'_>, MissReason>) -> ControlFlow<()>,
     ) {
-        let mut placed: Vec<(usize, usize, u64)> = Vec::with_capacity(keys.len());
-        placed.extend(keys.iter().enumerate().map(|(index, key)| {
-            let (number, key) = self.place(key);
-            (number, index, key.hash)
-        }));
-        placed.sort_unstable();
-        for of_one_shard in placed.chunk_by(|one, other| one.0 == other.0) {
-            for part in of_one_shard.chunks(KEYS_PER_HOLD) {
-                let mut shard = self.shards[part[0].0].lock();
-                shard.warm(part.iter().map(|(_, _, hash)| *hash));
-                for (_, index, hash) in part {
-                    let key = Hashed { key: keys[*index], hash: *hash };
-                    if let Err(reason) = shard.get(key, now, |entry| found(*index, Ok(entry))) {
-                        found(*index, Err(reason));
-                    }
+        for (part, keys) in keys.chunks(KEYS_PER_HOLD).enumerate() {
+            let mut placed = [(0, Hashed { key: &[], hash: 0 }); KEYS_PER_HOLD];
+            for (place, key) in placed.iter_mut().zip(keys) {
+                *place = self.place(key);
+            }
+            let placed = &placed[..keys.len()];
+            let mut held = Held::lock(&self.shards, placed.iter().map(|(number, _)| *number));
+            for (number, key) in placed {
+                held.shard(*number).ask_for_index(key.hash);
+            }
+            for (number, key) in placed {
+                held.shard(*number).ask_for_entry(key.hash);
+            }
+            for (index, (number, key)) in placed.iter().enumerate() {
+                let index = part * KEYS_PER_HOLD + index;
+                let shard = held.shard(*number);
+                let mut next = ControlFlow::Continue(());
+                if let Err(reason) = shard.get(*key, now, |entry| next = found(index, Ok(entry))) {
+                    next = found(index, Err(reason));
+                }
+                if next.is_break() {
+                    return;
                 }
             }
         }
@@ -323,6 +332,37 @@ impl Engine {
         let (outcome, kind) = apply(&mut shard, key);
         let sequence = shard.sequence(kind);
         (outcome, Change { shard: number as u32, sequence, kind })
+    }
+}
+
+/// Shards that are locked together.
+struct Held<'a> {
+    /// In the order of their numbers.
+    shards: [Option<(usize, MutexGuard<'a, Shard>)>; KEYS_PER_HOLD],
+}
+
+impl<'a> Held<'a> {
+    /// Locks the shards of at most [`KEYS_PER_HOLD`] keys.
+    fn lock(shards: &'a [Mutex<Shard>], numbers: impl Iterator<Item = usize>) -> Self {
+        let mut wanted = [usize::MAX; KEYS_PER_HOLD];
+        wanted.iter_mut().zip(numbers).for_each(|(wanted, number)| *wanted = number);
+        wanted.sort_unstable();
+        let mut held = Self { shards: [const { None }; KEYS_PER_HOLD] };
+        let mut last = usize::MAX;
+        for (place, number) in held.shards.iter_mut().zip(wanted) {
+            if number != last && number != usize::MAX {
+                *place = Some((number, shards[number].lock()));
+                last = number;
+            }
+        }
+        held
+    }
+
+    #[inline]
+    fn shard(&mut self, number: usize) -> &mut Shard {
+        let mut held = self.shards.iter_mut().flatten();
+        let (_, shard) = held.find(|(held, _)| *held == number).expect("every key's shard was locked");
+        shard
     }
 }
 

@@ -117,13 +117,18 @@ impl Shard {
         Ok(found(self.records.view(slot, remaining)))
     }
 
-    /// Touches the entries that these hashes lead to. None of these loads waits for another, so the memory is
-    /// asked for all at once.
-    pub(super) fn warm(&self, hashes: impl Iterator<Item = u64>) {
-        let touched = hashes.fold(0, |touched, hash| {
-            touched ^ self.index.likely(hash).map_or(0, |slot| self.records.touch(slot))
-        });
-        std::hint::black_box(touched);
+    /// Asks for the index's line of a key, without waiting for it to come.
+    #[inline]
+    pub(super) fn ask_for_index(&self, hash: u64) {
+        self.index.ask_for(hash);
+    }
+
+    /// Asks for the memory of a key's entry, without waiting for it to come.
+    #[inline]
+    pub(super) fn ask_for_entry(&self, hash: u64) {
+        if let Some(slot) = self.index.likely(hash) {
+            self.records.ask_for(slot);
+        }
     }
 
     /// Stores an entry; `large` is the value's own copy if it is too large for a cell.

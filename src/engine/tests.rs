@@ -349,7 +349,7 @@ fn expired_entry_is_never_served_and_is_reclaimed_unasked() {
         let left = value_of(get(&engine, &n.to_le_bytes(), at(1_000))).is_some();
         assert_eq!(left, 500 + n % 1_000 > 1_000);
     }
-    let miss = get(&engine, &9_001u64.to_le_bytes(), at(1_000));
+    let miss = get(&engine, &9_500u64.to_le_bytes(), at(1_000));
     assert_eq!(miss, Outcome::Miss(MissReason::Expired));
     engine.advance(at(1_500 + 64));
     assert_eq!(engine.stats().entries, 0);
@@ -407,10 +407,17 @@ fn a_batch_reads_what_single_gets_read() {
     engine.read_batch(&asked, at(10), |index, entry| {
         let outcome = entry.map_or_else(Outcome::Miss, |entry| Outcome::Hit(entry.to_hit()));
         assert_eq!(read[index].replace(outcome), None, "each key is answered once");
+        ControlFlow::Continue(())
     });
-    for (key, read) in asked.into_iter().zip(read) {
+    for (key, read) in asked.iter().zip(read) {
         assert_eq!(read, Some(get(&engine, key, at(10))));
     }
+    let mut order = Vec::new();
+    engine.read_batch(&asked, at(10), |index, _| {
+        order.push(index);
+        if index == 99 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!(order, (0..100).collect::<Vec<_>>(), "in the keys' order, and no further than is wanted");
 }
 
 #[test]

@@ -3,10 +3,11 @@
 //! The response's body *is* the loop: asked for a frame, it reads request messages and does their commands until
 //! replies are worth sending. It is asked only while the peer's flow-control window has room, so a client that
 //! writes without reading is stopped by flow control, and what the stream holds is bounded by one request message
-//! and [`REPLIES_BYTES`] of replies (plus one value). Commands in memory are done as they are read, so a Cancel
+//! and [`REPLIES_BYTES`] of replies (plus one value). Gets in a row are read together. Commands in memory are done as they are read, so a Cancel
 //! finds its command answered already; it has no reply of its own. A stream whose listener ends reads no more.
 
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -22,11 +23,12 @@ use super::data::Ending;
 use super::frame::{PREFIX, finish, message_len};
 use super::unary::{put_delete, put_increment, put_set, put_touch};
 use crate::api::convert::{self, Direction};
-use crate::api::encode::{self, HitMessage};
+use crate::api::encode::{self, HitMessage, Small};
 use crate::api::wire::{CommandView, DeleteView, Field, GetView, Reader, SetView, TouchView, op};
 use crate::api::{CallError, Malformed};
-use crate::cache::Cache;
+use crate::cache::{Cache, KEYS_PER_HOLD};
 use crate::clock::{Now, monotonic};
+use crate::engine::{EntryView, MissReason};
 
 /// Replies are sent when this many bytes of them are ready, or when no request is.
 const REPLIES_BYTES: usize = 256 << 10;
@@ -228,29 +230,118 @@ fn check_length(message: &[u8], max: usize) -> Result<(), CallError> {
 fn run(cache: &Cache, message: &mut Message, out: &mut Vec<u8>) -> Result<(), CallError> {
     let bytes = message.rest.clone();
     let mut reader = Reader::new(&bytes);
-    let mut now = cache.now();
-    let mut done = 0;
+    let (mut gets, mut now, mut done) = (Gets::default(), cache.now(), 0);
+    let end = loop {
+        let begin = bytes.len() - reader.remaining();
+        let command = match next_command(&mut reader) {
+            Ok(Some(command)) => command,
+            end => break end.map(|_| ()),
+        };
+        if done > 0 && done % COMMANDS_PER_CLOCK == 0 {
+            now = cache.now();
+        }
+        done += 1;
+        let taken = gets.take(cache, &command, begin);
+        if !taken || gets.is_full() {
+            if let Some(left) = gets.answer(cache, now, out) {
+                message.rest.advance(left);
+                return Ok(());
+            }
+            if !taken {
+                answer(cache, now, &command, message.arrived, out);
+            }
+        }
+        if out.len() >= REPLIES_BYTES {
+            break Ok(());
+        }
+    };
+    let left = gets.answer(cache, now, out);
+    message.rest.advance(left.unwrap_or(bytes.len() - reader.remaining()));
+    if left.is_some() { Ok(()) } else { end }
+}
+
+fn next_command<'a>(reader: &mut Reader<'a>) -> Result<Option<CommandView<'a>>, CallError> {
     while let Some((number, field)) = reader.next()? {
         match (number, field) {
             (1, Field::Fixed64(0)) => {}
             (1, Field::Fixed64(_)) => return Err(CallError::NotServed { what: "ring_epoch".to_owned() }),
-            (2, Field::Bytes(command)) => {
-                let command = CommandView::read(command)?;
-                if done > 0 && done % COMMANDS_PER_CLOCK == 0 {
-                    now = cache.now();
-                }
-                done += 1;
-                answer(cache, now, &command, message.arrived, out);
-                if out.len() >= REPLIES_BYTES {
-                    break;
-                }
-            }
+            (2, Field::Bytes(command)) => return Ok(Some(CommandView::read(command)?)),
             (field @ (1 | 2), _) => return Err(Malformed::WireType { field }.into()),
             _ => {}
         }
     }
-    message.rest.advance(bytes.len() - reader.remaining());
-    Ok(())
+    Ok(None)
+}
+
+/// Gets in a row that want nothing but the value: they are read together.
+#[derive(Default)]
+struct Gets<'a> {
+    keys: [&'a [u8]; KEYS_PER_HOLD],
+    asked: [Asked; KEYS_PER_HOLD],
+    len: usize,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Asked {
+    id: u64,
+    metadata_only: bool,
+    /// Where in the message the command begins.
+    begin: usize,
+}
+
+impl<'a> Gets<'a> {
+    /// Takes a command on, if it is such a Get.
+    fn take(&mut self, cache: &Cache, command: &CommandView<'a>, begin: usize) -> bool {
+        let Some((op::GET, message)) = command.op else { return false };
+        let Ok(view) = GetView::read(message) else { return false };
+        match convert::get(&view, cache.limits()) {
+            Ok(get) if get.touch.is_none() && command.timeout_ms == 0 => {
+                self.keys[self.len] = get.key;
+                self.asked[self.len] = Asked { id: command.id, metadata_only: get.metadata_only, begin };
+                self.len += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.len == KEYS_PER_HOLD
+    }
+
+    /// Puts the replies until there are enough; where the first command begins that has none then.
+    fn answer(&mut self, cache: &Cache, now: Now, out: &mut Vec<u8>) -> Option<usize> {
+        let mut left = None;
+        let asked = &self.asked;
+        cache.read_batch(&self.keys[..self.len], now, |index, read| {
+            let Asked { id, metadata_only, begin } = asked[index];
+            if out.len() >= REPLIES_BYTES {
+                left = Some(begin);
+                return ControlFlow::Break(());
+            }
+            put_read(id, metadata_only, read, out);
+            ControlFlow::Continue(())
+        });
+        self.len = 0;
+        left
+    }
+}
+
+/// Puts the reply of a Get.
+#[inline]
+fn put_read(id: u64, metadata_only: bool, read: Result<EntryView<'_>, MissReason>, out: &mut Vec<u8>) {
+    match read {
+        Ok(entry) => {
+            let hit = HitMessage::new(&entry, metadata_only);
+            let mut before = Small::new();
+            encode::put_reply_head(&mut before, id, op::GET - 1, hit.len());
+            hit.write_after(before, out);
+        }
+        Err(reason) => {
+            encode::put_reply_head(out, id, op::GET - 1, encode::MISS_LEN);
+            encode::put_miss(out, reason);
+        }
+    }
 }
 
 /// Does one command and puts its reply.
@@ -276,14 +367,9 @@ fn answer(cache: &Cache, now: Now, command: &CommandView<'_>, arrived: Instant, 
 fn put_get(cache: &Cache, now: Now, id: u64, message: &[u8], out: &mut Vec<u8>) -> Result<(), CallError> {
     let view = GetView::read(message)?;
     let get = convert::get(&view, cache.limits())?;
-    let read = cache.read(get.key, get.touch, now, |entry| {
-        let hit = HitMessage::new(&entry, get.metadata_only);
-        encode::put_reply_head(out, id, op::GET - 1, hit.len());
-        hit.write(out);
-    });
+    let read = cache.read(get.key, get.touch, now, |entry| put_read(id, get.metadata_only, Ok(entry), out));
     if let Err(reason) = read {
-        encode::put_reply_head(out, id, op::GET - 1, encode::MISS_LEN);
-        encode::put_miss(out, reason);
+        put_read(id, false, Err(reason), out);
     }
     Ok(())
 }

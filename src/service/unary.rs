@@ -1,12 +1,14 @@
 //! The unary methods of Cache: a request's message in, a response's framed message out.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 
 use super::body::Unary;
 use super::frame::{PREFIX, finish, put_prefix};
 use crate::api::CallError;
 use crate::api::convert::{self, Direction};
-use crate::api::encode::{self, HitMessage};
+use crate::api::encode::{self, HitMessage, Small};
 use crate::api::wire::{BatchView, DeleteView, GetView, IncrementView, SetView, TouchView};
 use crate::cache::Cache;
 use crate::clock::Now;
@@ -86,40 +88,37 @@ fn batch_get(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError
         convert::key(key, limits, || format!("keys[{index}]"))?;
     }
     let max = limits.message_out_bytes_max;
-    // Answers in the order in which the engine finds them, and where each is.
-    let mut answers = Vec::with_capacity(ANSWER_BYTES_LIKELY * keys.len());
-    let mut spans = vec![0..0; keys.len()];
+    let mut out = Vec::with_capacity(PREFIX + ANSWER_BYTES_LIKELY * keys.len());
+    out.resize(PREFIX, 0);
     let mut answered = 0;
-    cache.read_batch(&keys, now, |index, read| {
-        let begin = answers.len();
+    cache.read_batch(&keys, now, |_, read| {
         match read {
             Ok(entry) => {
                 let hit = HitMessage::new(&entry, false);
-                if begin + encode::field_len(hit.len()) > max {
-                    return;
+                if out.len() - PREFIX + encode::field_len(hit.len()) > max {
+                    return ControlFlow::Break(());
                 }
-                encode::put_head(&mut answers, 1, hit.len());
-                hit.write(&mut answers);
+                let mut before = Small::new();
+                encode::put_head(&mut before, 1, hit.len());
+                hit.write_after(before, &mut out);
             }
             Err(reason) => {
-                encode::put_head(&mut answers, 1, encode::MISS_LEN);
-                encode::put_miss(&mut answers, reason);
+                encode::put_head(&mut out, 1, encode::MISS_LEN);
+                encode::put_miss(&mut out, reason);
             }
         }
         answered += 1;
-        spans[index] = begin..answers.len();
+        ControlFlow::Continue(())
     });
-    if answered < keys.len() || answers.len() > max {
+    if answered < keys.len() || out.len() - PREFIX > max {
         return Err(CallError::AnswerTooLarge { answered, keys: keys.len(), max });
     }
-    let mut out = Vec::with_capacity(PREFIX + answers.len());
-    put_prefix(&mut out, answers.len());
-    spans.into_iter().for_each(|span| out.extend_from_slice(&answers[span]));
+    finish(&mut out, 0);
     Ok(out.into())
 }
 
 /// What room is made for each answer of a batch before its size is known.
-const ANSWER_BYTES_LIKELY: usize = 128;
+const ANSWER_BYTES_LIKELY: usize = 144;
 
 /// Puts the SetResponse of a Set.
 pub(super) fn put_set(
