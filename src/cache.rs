@@ -2,11 +2,14 @@
 //!
 //! A lookup asks the engine; what it does not have is a miss. Nothing here knows of gRPC.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
 use crate::clock::{Clock, Now, SystemClock};
-use crate::engine::{Change, Engine, EngineConfig, EntryView, MissReason, Op, Outcome, PolicyName, Stats};
+use crate::engine::{
+    Change, Engine, EngineConfig, EntryView, MissReason, Namespace, Op, Outcome, PolicyName, Stats,
+};
 use crate::entry::{Limits, Ttl};
 
 pub use crate::engine::KEYS_PER_HOLD;
@@ -45,9 +48,19 @@ impl Cache {
         self.clock.at(instant)
     }
 
-    /// Does one operation.
-    pub fn apply(&self, op: &Op<'_>, now: Now) -> (Outcome, Change) {
-        self.engine.apply(op, now)
+    /// The namespace of a name; "" is the default one.
+    #[must_use]
+    #[inline]
+    pub fn namespace(&self, name: &str) -> Option<Cow<'_, Namespace>> {
+        if name.is_empty() {
+            return Some(Cow::Borrowed(self.engine.default_namespace()));
+        }
+        self.engine.namespace(name).map(Cow::Owned)
+    }
+
+    /// Does one operation in a namespace.
+    pub fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> (Outcome, Change) {
+        self.engine.apply(namespace, op, now)
     }
 
     /// Reads an entry where it lies; see [`Engine::read`].
@@ -57,22 +70,24 @@ impl Cache {
     #[inline]
     pub fn read<R>(
         &self,
+        namespace: &Namespace,
         key: &[u8],
         touch: Option<Ttl>,
         now: Now,
         found: impl FnOnce(EntryView<'_>) -> R,
     ) -> Result<R, MissReason> {
-        self.engine.read(key, touch, now, found).0
+        self.engine.read(namespace, key, touch, now, found).0
     }
 
     /// Reads many entries where they lie; see [`Engine::read_batch`].
     pub fn read_batch(
         &self,
+        namespace: &Namespace,
         keys: &[&[u8]],
         now: Now,
         found: impl FnMut(usize, Result<EntryView<'_>, MissReason>) -> ControlFlow<()>,
     ) {
-        self.engine.read_batch(keys, now, found);
+        self.engine.read_batch(namespace, keys, now, found);
     }
 
     /// Does what has become due: expiry, policy hand-over, a lowered limit. Says how many steps it took.
@@ -92,15 +107,10 @@ impl Cache {
         self.engine.bytes_limit_min()
     }
 
-    /// The eviction policy.
+    /// The default namespace's eviction policy.
     #[must_use]
     pub fn policy(&self) -> PolicyName {
-        self.engine.policy()
-    }
-
-    /// Exchanges the eviction policy; the one before.
-    pub fn set_policy(&self, policy: PolicyName) -> PolicyName {
-        self.engine.set_policy(policy)
+        self.engine.default_namespace().config().policy
     }
 
     /// Sets the limit on bytes and evicts down to it; the one before.
@@ -110,9 +120,15 @@ impl Cache {
         previous
     }
 
-    /// Removes every entry; how many there were.
-    pub fn clear(&self) -> u64 {
-        self.engine.clear(self.now())
+    /// Takes out entries that invalidations cover, until it has looked at so many; whether any may be left.
+    pub fn sweep(&self, entries_max: usize) -> bool {
+        self.engine.sweep(entries_max)
+    }
+
+    /// The engine itself, for what operators do to namespaces and ask of them.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// The number of the engine's shards.

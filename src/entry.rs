@@ -53,6 +53,15 @@ impl Ttl {
     pub fn from_wire_ms(ttl_ms: u64) -> Self {
         if ttl_ms == 0 { Self::Never } else { Self::Ms(ttl_ms) }
     }
+
+    /// As [`Self::from_wire_ms`] takes it.
+    #[must_use]
+    pub fn to_wire_ms(self) -> u64 {
+        match self {
+            Self::Never => 0,
+            Self::Ms(ms) => ms,
+        }
+    }
 }
 
 /// A number of bytes, written `64MiB` in flags and files.
@@ -146,6 +155,10 @@ pub struct Limits {
     pub value_bytes_max: usize,
     /// The longest content type, at most [`CONTENT_TYPE_BYTES_MAX`].
     pub content_type_bytes_max: usize,
+    /// The most tags of an entry, at most [`TAGS_MAX`].
+    pub tags_max: usize,
+    /// The longest tag, at most [`TAG_BYTES_MAX`].
+    pub tag_bytes_max: usize,
     /// The most items of a batch.
     pub batch_items_max: usize,
     /// The largest message that is read.
@@ -157,12 +170,14 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Keys of 4 KiB, values of 1 MiB, content types of 255 B, 10,000 items, messages of 4 MiB, 100 years.
+    /// Keys of 4 KiB, values of 1 MiB, content types of 255 B, 16 tags of 255 B, 10,000 items, messages of 4 MiB, 100 years.
     fn default() -> Self {
         Self {
             key_bytes_max: KEY_BYTES_MAX,
             value_bytes_max: 1 << 20,
             content_type_bytes_max: CONTENT_TYPE_BYTES_MAX,
+            tags_max: TAGS_MAX,
+            tag_bytes_max: TAG_BYTES_MAX,
             batch_items_max: 10_000,
             message_in_bytes_max: 4 << 20,
             message_out_bytes_max: 4 << 20,
@@ -171,6 +186,12 @@ impl Default for Limits {
     }
 }
 
+/// The most tags that an entry can have.
+pub const TAGS_MAX: usize = 16;
+/// The longest tag that is possible, in bytes.
+pub const TAG_BYTES_MAX: usize = 255;
+/// The longest name of a namespace, in bytes.
+pub const NAMESPACE_BYTES_MAX: usize = 255;
 /// The longest request id of an Increment, in bytes.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;
 

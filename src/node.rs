@@ -305,6 +305,7 @@ fn limits(config: &ServeConfig) -> Limits {
         message_in_bytes_max: bytes(config.max_message_in_bytes),
         message_out_bytes_max: bytes(config.max_message_out_bytes),
         ttl_ms_max: config.max_ttl_ms,
+        ..Limits::default()
     }
 }
 

@@ -25,12 +25,6 @@ fn key_field() -> String {
     "key".to_owned()
 }
 
-/// The namespace: only the default one is served yet.
-#[inline]
-pub(crate) fn namespace(name: &str) -> Result<()> {
-    if name.is_empty() { Ok(()) } else { Err(CallError::NamespaceNotFound { name: name.to_owned() }) }
-}
-
 /// The durability: with nothing on disk, only what is acknowledged from memory.
 pub(crate) fn durability(value: i32) -> Result<()> {
     match v1::Durability::try_from(value) {
@@ -72,7 +66,6 @@ pub(crate) struct Get<'a> {
 
 #[inline]
 pub(crate) fn get<'a>(view: &GetView<'a>, limits: &Limits) -> Result<Get<'a>> {
-    namespace(view.namespace)?;
     let key = key(view.key, limits, key_field)?;
     let unserved =
         [("max_stale_ms", view.max_stale_ms), ("lease_ms", view.lease_ms), ("wait_ms", view.wait_ms)];
@@ -83,8 +76,7 @@ pub(crate) fn get<'a>(view: &GetView<'a>, limits: &Limits) -> Result<Get<'a>> {
 
 /// A Set; `now_unix_ms` bounds how far off an absolute expiry may be.
 #[inline]
-pub(crate) fn set<'a>(view: &SetView<'a>, limits: &Limits, now_unix_ms: u64) -> Result<Set<'a>> {
-    namespace(view.namespace)?;
+pub(crate) fn set<'a>(view: &'a SetView<'a>, limits: &Limits, now_unix_ms: u64) -> Result<Set<'a>> {
     let key = key(view.key, limits, key_field)?;
     if view.value.len() > limits.value_bytes_max {
         return Err(CallError::ValueTooLarge { bytes: view.value.len(), max: limits.value_bytes_max });
@@ -112,12 +104,17 @@ pub(crate) fn set<'a>(view: &SetView<'a>, limits: &Limits, now_unix_ms: u64) -> 
         Some(ConditionView::IfVersion(version)) => Condition::IfVersion(if_version(version)?),
     };
     none_set(&[
-        ("tags", view.tags as u64),
         ("soft_ttl_ms", view.soft_ttl_ms),
         ("jitter_percent", view.jitter_percent.into()),
         ("lease_token", view.lease_token),
     ])?;
     durability(view.durability)?;
+    if view.tags.len() > limits.tags_max {
+        return Err(CallError::TooManyTags { tags: view.tags.len(), max: limits.tags_max });
+    }
+    for (index, name) in view.tags.iter().enumerate() {
+        tag(name, limits, || format!("tags[{index}]"))?;
+    }
     Ok(Set {
         key,
         value: view.value,
@@ -125,7 +122,14 @@ pub(crate) fn set<'a>(view: &SetView<'a>, limits: &Limits, now_unix_ms: u64) -> 
         condition,
         flags: view.flags,
         content_type: view.content_type,
+        tags: &view.tags,
     })
+}
+
+/// A tag within the limits; `field` names it in the error.
+pub(crate) fn tag(name: &str, limits: &Limits, field: impl FnOnce() -> String) -> Result<()> {
+    let (bytes, max) = (name.len(), limits.tag_bytes_max);
+    if (1..=max).contains(&bytes) { Ok(()) } else { Err(CallError::BadTag { field: field(), bytes, max }) }
 }
 
 fn if_version(version: u64) -> Result<Version> {
@@ -133,7 +137,6 @@ fn if_version(version: u64) -> Result<Version> {
 }
 
 pub(crate) fn delete<'a>(view: &DeleteView<'a>, limits: &Limits) -> Result<Op<'a>> {
-    namespace(view.namespace)?;
     let key = key(view.key, limits, key_field)?;
     durability(view.durability)?;
     let if_version = view.if_version.map(if_version).transpose()?;
@@ -152,7 +155,6 @@ pub(crate) fn increment<'a>(
     direction: Direction,
     limits: &Limits,
 ) -> Result<Increment<'a>> {
-    namespace(view.namespace)?;
     let key = key(view.key, limits, key_field)?;
     durability(view.durability)?;
     let (bytes, max) = (view.request_id.len(), REQUEST_ID_BYTES_MAX);
@@ -174,14 +176,12 @@ pub(crate) fn increment<'a>(
 }
 
 pub(crate) fn touch<'a>(view: &TouchView<'a>, limits: &Limits) -> Result<Op<'a>> {
-    namespace(view.namespace)?;
     let key = key(view.key, limits, key_field)?;
     Ok(Op::Touch { key, ttl: ttl("ttl_ms", view.ttl_ms, limits)? })
 }
 
-/// A batch's namespace, durability and length.
-pub(crate) fn batch(name: &str, flushed: i32, items: usize, limits: &Limits) -> Result<()> {
-    namespace(name)?;
+/// A batch's durability and length.
+pub(crate) fn batch(flushed: i32, items: usize, limits: &Limits) -> Result<()> {
     durability(flushed)?;
     let max = limits.batch_items_max;
     if items > max { Err(CallError::BatchTooLong { items, max }) } else { Ok(()) }

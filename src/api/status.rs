@@ -13,7 +13,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::google;
 use super::wire::Malformed;
-use crate::engine::{Refusal, UnknownPolicy};
+use crate::engine::{NamespaceError, Refusal, UnknownPolicy};
 
 /// The domain of every ErrorInfo.
 pub const DOMAIN: &str = "larder.dev";
@@ -39,6 +39,10 @@ pub enum CallError {
     ValueTooLarge { bytes: usize, max: usize },
     #[error("content_type has {bytes} bytes, the limit is {max}")]
     ContentTypeTooLong { bytes: usize, max: usize },
+    #[error("the entry has {tags} tags, the limit is {max}")]
+    TooManyTags { tags: usize, max: usize },
+    #[error("{field} has {bytes} bytes: a tag has 1 to {max}")]
+    BadTag { field: String, bytes: usize, max: usize },
     #[error("request_id has {bytes} bytes, the limit is {max}")]
     RequestIdTooLong { bytes: usize, max: usize },
     #[error(
@@ -63,12 +67,18 @@ pub enum CallError {
     MessageTooLarge { bytes: usize, max: usize },
     #[error("only {answered} of {keys} answers fit {max} bytes (--max-message-out): ask for fewer keys")]
     AnswerTooLarge { answered: usize, keys: usize, max: usize },
-    #[error("the entry takes {needs} bytes, a shard holds at most {limit}: raise --memory or lower --shards")]
+    #[error(
+        "the entry takes {needs} bytes, a shard of the namespace holds at most {limit}: raise --memory or the cap, or lower --shards"
+    )]
     EntryTooLarge { needs: u64, limit: u64 },
     #[error("the node has {limit} requests waiting already (--max-in-flight)")]
     Overloaded { limit: usize },
     #[error("namespace {name:?} does not exist; \"\" is the default one")]
     NamespaceNotFound { name: String },
+    #[error("the namespace was deleted while the call was under way")]
+    NamespaceGone,
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
     #[error("the value is not a decimal integer of 64 bits")]
     NotAnInteger,
     #[error("{current} {delta:+} does not fit 64 bits; the counter stays at {current}")]
@@ -109,8 +119,8 @@ fn bad_field(reason: &'static str, field: &str) -> Kind {
 impl CallError {
     fn kind(&self) -> Kind {
         use Code::{
-            DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, OutOfRange, ResourceExhausted,
-            Unavailable, Unimplemented,
+            AlreadyExists, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, OutOfRange,
+            ResourceExhausted, Unavailable, Unimplemented,
         };
         match self {
             Self::Malformed(_) | Self::Undecodable { .. } | Self::Frame { .. } => {
@@ -119,6 +129,8 @@ impl CallError {
             Self::KeyEmpty { field, .. } => bad_field("KEY_EMPTY", field),
             Self::KeyTooLong { field, .. } => bad_field("KEY_TOO_LONG", field),
             Self::ContentTypeTooLong { .. } => bad_field("CONTENT_TYPE_TOO_LONG", "content_type"),
+            Self::TooManyTags { .. } => bad_field("TOO_MANY_TAGS", "tags"),
+            Self::BadTag { field, .. } => bad_field("BAD_TAG", field),
             Self::RequestIdTooLong { .. } => bad_field("REQUEST_ID_TOO_LONG", "request_id"),
             Self::TtlTooLong { field, .. } => bad_field("TTL_TOO_LONG", field),
             Self::FalseInOneof { field } => bad_field("FALSE_IN_ONEOF", field),
@@ -134,6 +146,11 @@ impl CallError {
             Self::EntryTooLarge { .. } => kind(ResourceExhausted, "ENTRY_TOO_LARGE"),
             Self::Overloaded { .. } => Kind { retry: true, ..kind(ResourceExhausted, "OVERLOADED") },
             Self::NamespaceNotFound { .. } => kind(NotFound, "NAMESPACE_NOT_FOUND"),
+            Self::NamespaceGone => kind(NotFound, "NAMESPACE_NOT_FOUND"),
+            Self::Namespace(NamespaceError::NotFound { .. }) => kind(NotFound, "NAMESPACE_NOT_FOUND"),
+            Self::Namespace(NamespaceError::Exists { .. }) => kind(AlreadyExists, "NAMESPACE_EXISTS"),
+            Self::Namespace(NamespaceError::TooMany) => kind(ResourceExhausted, "TOO_MANY_NAMESPACES"),
+            Self::Namespace(_) => bad_field("DEFAULT_NAMESPACE", "name"),
             Self::NotAnInteger => kind(FailedPrecondition, "NOT_AN_INTEGER"),
             Self::CounterOverflow { .. } => kind(OutOfRange, "COUNTER_OVERFLOW"),
             Self::Policy(UnknownPolicy::NotServed { .. }) => kind(Unimplemented, "POLICY_NOT_SERVED"),
@@ -160,6 +177,7 @@ impl CallError {
             Refusal::NotAnInteger => Self::NotAnInteger,
             Refusal::CounterOverflow { current } => Self::CounterOverflow { current, delta },
             Refusal::TooLarge { needs, limit } => Self::EntryTooLarge { needs, limit },
+            Refusal::NoNamespace => Self::NamespaceGone,
         }
     }
 

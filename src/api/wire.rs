@@ -233,7 +233,7 @@ pub(crate) enum ConditionView {
 }
 
 /// SetRequest.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct SetView<'a> {
     pub namespace: &'a str,
     pub key: &'a [u8],
@@ -242,8 +242,7 @@ pub(crate) struct SetView<'a> {
     pub condition: Option<ConditionView>,
     pub flags: u32,
     pub content_type: &'a str,
-    /// How many tags there are.
-    pub tags: usize,
+    pub tags: Vec<&'a str>,
     pub soft_ttl_ms: u64,
     pub jitter_percent: u32,
     pub lease_token: u64,
@@ -268,10 +267,7 @@ impl<'a> SetView<'a> {
                 9 => view.condition = Some(ConditionView::IfVersion(field.fixed64(number)?)),
                 10 => view.flags = field.varint(number)? as u32,
                 11 => view.content_type = field.text(number)?,
-                12 => {
-                    field.text(number)?;
-                    view.tags += 1;
-                }
+                12 => view.tags.push(field.text(number)?),
                 13 => view.soft_ttl_ms = field.varint(number)?,
                 14 => view.jitter_percent = field.varint(number)? as u32,
                 15 => view.lease_token = field.fixed64(number)?,

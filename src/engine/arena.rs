@@ -144,6 +144,12 @@ impl Arena {
         self.spare_cell_bytes
     }
 
+    /// What lies in cells that hold an entry.
+    pub(crate) fn cell_bytes_in_use(&self) -> u64 {
+        let cells = |page: &Page| u64::from(page.live) * u64::from(page.cell);
+        self.pages.iter().flatten().map(cells).sum()
+    }
+
     /// What one more page for the class would take.
     pub(crate) fn page_cost(&self, class: usize) -> u64 {
         let spare = self.spares[usize::from(page_bytes(class) == LARGE_PAGE_BYTES)].is_some();

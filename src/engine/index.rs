@@ -249,15 +249,17 @@ impl Index {
         }
     }
 
-    /// Cuts the range anew if a shard of so many bytes wants segments of a far other size.
-    pub(crate) fn resize(&mut self, bytes_limit: u64, hash: impl Fn(u32) -> u64) {
-        if self.segment_bits.abs_diff(segment_bits(bytes_limit)) > 2 {
+    /// Cuts the range anew if a shard of so many bytes wants segments of a far other size; whether it did.
+    pub(crate) fn resize(&mut self, bytes_limit: u64, hash: impl Fn(u32) -> u64) -> bool {
+        let other = self.segment_bits.abs_diff(segment_bits(bytes_limit)) > 2;
+        if other {
             let mut fresh = Self::new(self.shard_bits, bytes_limit);
             for slot in self.segments.iter().flat_map(Segment::slots) {
                 fresh.insert(hash(slot), slot);
             }
             *self = fresh;
         }
+        other
     }
 
     pub(crate) fn segment_count(&self) -> usize {
@@ -403,7 +405,7 @@ mod tests {
         let mut sorted = hashes.clone();
         sorted.sort_unstable();
         assert_eq!(walked, sorted);
-        index.resize(64 << 20, |slot| hashes[slot as usize - 1]);
+        assert!(index.resize(64 << 20, |slot| hashes[slot as usize - 1]));
         index.validate();
         assert_eq!((index.len(), index.segment_count()), (20_000, 2_048));
     }

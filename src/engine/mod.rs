@@ -1,6 +1,7 @@
 //! The engine: a sharded map of entries with expiry, versions, conditions, counters and eviction, in memory.
 //!
-//! It is synchronous, does no I/O and has no clock: every call takes [`Now`]. A key goes to a shard by a hash
+//! It is synchronous, does no I/O and has no clock: every call takes [`Now`], and every operation the namespace that
+//! it is done in. A key goes to a shard by a hash
 //! that is seeded at random in each process; a shard is one lock over its index, entries, byte account, timer
 //! wheel and policy. It can be used alone:
 //!
@@ -10,8 +11,9 @@
 //!
 //! let clock = SystemClock::new();
 //! let engine = Engine::new(&EngineConfig::default(), clock.now());
-//! engine.apply(&Op::Set(Set::new(b"colour", b"green")), clock.now());
-//! let (outcome, _) = engine.apply(&Op::Get { key: b"colour", touch: None }, clock.now());
+//! let namespace = engine.default_namespace();
+//! engine.apply(namespace, &Op::Set(Set::new(b"colour", b"green")), clock.now());
+//! let (outcome, _) = engine.apply(namespace, &Op::Get { key: b"colour", touch: None }, clock.now());
 //! let Outcome::Hit(hit) = outcome else { panic!("{outcome:?}") };
 //! assert_eq!(hit.value, "green");
 //! ```
@@ -20,12 +22,17 @@ mod arena;
 mod departed;
 mod eviction;
 mod expiry;
+mod hot;
 mod index;
+mod keyspace;
+mod memory;
+mod namespace;
 mod op;
 mod record;
 mod requests;
 mod shard;
 mod stats;
+mod tags;
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,15 +41,23 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 
 pub use eviction::{PolicyName, UnknownPolicy};
+pub use hot::{HotKey, HotKeys};
+pub use keyspace::{Explanation, ScanPlace, ScanRange};
+pub use memory::Memory;
+pub use namespace::{
+    NAMESPACES_MAX, Namespace, NamespaceChange, NamespaceConfig, NamespaceError, NamespaceReport,
+};
 pub use op::{
     Change, ChangeKind, Condition, EntryView, Expiration, Hit, Increment, MissReason, Op, Outcome, Refusal,
     Set, ValueView,
 };
+pub use shard::Scope;
 pub use stats::Stats;
 
 use crate::clock::Now;
 use crate::entry::{Ttl, Version};
 use arena::ARENA_BYTES_MAX;
+use namespace::{DEFAULT, Namespaces};
 use record::{INLINE_VALUE_BYTES_MAX, KeyHasher, hash_key};
 use shard::{Hashed, Shard, ShardConfig};
 
@@ -109,6 +124,7 @@ impl EngineConfig {
 #[derive(Debug)]
 pub struct Engine {
     shards: Box<[Mutex<Shard>]>,
+    namespaces: Namespaces,
     /// A key's shard is its hash's top bits, shifted down by this.
     shard_shift: u32,
     hasher: KeyHasher,
@@ -127,15 +143,24 @@ impl Engine {
     pub fn new(config: &EngineConfig, now: Now) -> Self {
         let count = config.shard_count();
         let hasher = KeyHasher::default();
-        let shard = ShardConfig {
-            bytes_limit: config.bytes_limit.max(BYTES_LIMIT_MIN) / u64::from(count),
+        let bytes_limit = config.bytes_limit.max(BYTES_LIMIT_MIN);
+        let namespaces = Namespaces::new(&NamespaceConfig {
+            name: String::new(),
+            bytes_limit,
             policy: config.policy,
             default_ttl: config.default_ttl,
+        });
+        let shard = ShardConfig {
+            bytes_limit: bytes_limit / u64::from(count),
+            shards: u64::from(count),
             shard_bits: count.ilog2(),
             hasher: hasher.clone(),
         };
         Self {
-            shards: (0..count).map(|_| Mutex::new(Shard::new(shard.clone(), now))).collect(),
+            shards: (0..count)
+                .map(|_| Mutex::new(Shard::new(shard.clone(), namespaces.default(), now)))
+                .collect(),
+            namespaces,
             shard_shift: 64 - count.ilog2(),
             hasher,
             versions: VersionClock::new(config.node_hash),
@@ -143,25 +168,28 @@ impl Engine {
         }
     }
 
-    /// Does one operation.
-    pub fn apply(&self, op: &Op<'_>, now: Now) -> (Outcome, Change) {
+    /// Does one operation in a namespace of this engine.
+    pub fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> (Outcome, Change) {
         match op {
             Op::Get { key, touch } => {
-                let (read, change) = self.read(key, *touch, now, |entry| entry.to_hit());
+                let (read, change) = self.read(namespace, key, *touch, now, |entry| entry.to_hit());
                 (read.map_or_else(Outcome::Miss, Outcome::Hit), change)
             }
             Op::Set(set) => {
                 // A large value is copied to its own allocation before the lock is taken.
                 let large =
                     (set.value.len() > INLINE_VALUE_BYTES_MAX).then(|| Bytes::copy_from_slice(set.value));
-                self.with(set.key, |shard, key| shard.set(set, key.hash, large.as_ref(), &self.versions, now))
+                self.with(namespace, set.key, |shard, key| {
+                    shard.set(set, key, large.as_ref(), &self.versions, now)
+                })
             }
             Op::Delete { key, if_version } => {
-                self.with(key, |shard, key| shard.delete(key, *if_version, now))
+                self.with(namespace, key, |shard, key| shard.delete(key, *if_version, now))
             }
-            Op::Increment(increment) => self
-                .with(increment.key, |shard, key| shard.increment(increment, key.hash, &self.versions, now)),
-            Op::Touch { key, ttl } => self.with(key, |shard, key| shard.touch(key, *ttl, now)),
+            Op::Increment(increment) => self.with(namespace, increment.key, |shard, key| {
+                shard.increment(increment, key, &self.versions, now)
+            }),
+            Op::Touch { key, ttl } => self.with(namespace, key, |shard, key| shard.touch(key, *ttl, now)),
         }
     }
 
@@ -173,12 +201,13 @@ impl Engine {
     #[inline]
     pub fn read<R>(
         &self,
+        namespace: &Namespace,
         key: &[u8],
         touch: Option<Ttl>,
         now: Now,
         found: impl FnOnce(EntryView<'_>) -> R,
     ) -> (Result<R, MissReason>, Change) {
-        let (number, key) = self.place(key);
+        let (number, key) = self.place(namespace, key);
         let mut shard = self.shards[number].lock();
         let mut kind = ChangeKind::None;
         if let Some(ttl) = touch {
@@ -196,14 +225,15 @@ impl Engine {
     /// must be quick and must not call the engine. Where it breaks off, the keys after are not read.
     pub fn read_batch(
         &self,
+        namespace: &Namespace,
         keys: &[&[u8]],
         now: Now,
         mut found: impl FnMut(usize, Result<EntryView<'_>, MissReason>) -> ControlFlow<()>,
     ) {
         for (part, keys) in keys.chunks(KEYS_PER_HOLD).enumerate() {
-            let mut placed = [(0, Hashed { key: &[], hash: 0 }); KEYS_PER_HOLD];
+            let mut placed = [(0, Hashed { namespace, key: &[], hash: 0 }); KEYS_PER_HOLD];
             for (place, key) in placed.iter_mut().zip(keys) {
-                *place = self.place(key);
+                *place = self.place(namespace, key);
             }
             let placed = &placed[..keys.len()];
             let mut held = Held::lock(&self.shards, placed.iter().map(|(number, _)| *number));
@@ -243,41 +273,46 @@ impl Engine {
         steps
     }
 
-    /// Exchanges the eviction policy; no entry is lost. Returns the one before. Entries are handed over a few
-    /// with each operation and by [`Self::advance`].
-    pub fn set_policy(&self, name: PolicyName) -> PolicyName {
-        let mut previous = name;
+    /// Exchanges a namespace's eviction policy; no entry is lost. Returns the one before. Entries are handed over a
+    /// few with each operation and by [`Self::advance`].
+    pub fn set_policy(&self, namespace: &Namespace, policy: PolicyName) -> PolicyName {
+        let previous = namespace.policy();
+        namespace.change(&NamespaceChange { policy: Some(policy), ..NamespaceChange::default() });
         for shard in &self.shards {
-            previous = shard.lock().set_policy(name);
+            shard.lock().set_policy(namespace, policy);
         }
         previous
     }
 
-    /// The eviction policy, or the one that is taking over.
-    #[must_use]
-    pub fn policy(&self) -> PolicyName {
-        self.shards[0].lock().policy_name()
-    }
-
     /// Sets the bytes that entries, index and policy may take, and evicts down to them before it returns.
     pub fn resize(&self, bytes_limit: u64, now: Now) {
-        let each = bytes_limit.max(BYTES_LIMIT_MIN) / self.shards.len() as u64;
+        let bytes_limit = bytes_limit.max(BYTES_LIMIT_MIN);
+        let change = NamespaceChange { bytes_limit: Some(bytes_limit), ..NamespaceChange::default() };
+        self.namespaces.default().change(&change);
         for shard in &self.shards {
-            shard.lock().resize(each);
+            shard.lock().resize(bytes_limit / self.shards.len() as u64);
         }
         self.advance(now);
     }
 
-    /// Removes every entry; how many there were.
-    pub fn clear(&self, now: Now) -> u64 {
+    /// Removes every entry of a namespace; how many there were.
+    pub fn clear(&self, namespace: &Namespace, now: Now) -> u64 {
         let mut removed = 0;
+        let until = self.versions.next(now);
         for shard in &self.shards {
             let mut held = shard.lock();
-            let emptied = held.emptied(now);
-            let full = std::mem::replace(&mut *held, emptied);
-            drop(held);
-            removed += full.len() as u64;
+            removed += held.stats_of(namespace).entries;
+            if namespace.number() == DEFAULT && held.has_only_default() {
+                let emptied = held.emptied(namespace, now);
+                let full = std::mem::replace(&mut *held, emptied);
+                // Taking it apart takes long.
+                drop(held);
+                drop(full);
+            } else {
+                held.invalidate(namespace, Scope::All, until, MissReason::Deleted);
+            }
         }
+        self.sweep(usize::MAX);
         removed
     }
 
@@ -315,19 +350,24 @@ impl Engine {
     }
 
     #[inline]
-    fn place<'a>(&self, key: &'a [u8]) -> (usize, Hashed<'a>) {
-        let hash = hash_key(&self.hasher, key);
+    fn place<'a>(&self, namespace: &'a Namespace, key: &'a [u8]) -> (usize, Hashed<'a>) {
+        let hash = hash_key(&self.hasher, namespace.number(), key);
+        (self.shard_of(hash), Hashed { namespace, key, hash })
+    }
+
+    #[inline]
+    fn shard_of(&self, hash: u64) -> usize {
         // With one shard the shift is 64, which is none.
-        let number = hash.checked_shr(self.shard_shift).unwrap_or(0) as usize;
-        (number, Hashed { key, hash })
+        hash.checked_shr(self.shard_shift).unwrap_or(0) as usize
     }
 
     fn with(
         &self,
+        namespace: &Namespace,
         key: &[u8],
         apply: impl FnOnce(&mut Shard, Hashed<'_>) -> (Outcome, ChangeKind),
     ) -> (Outcome, Change) {
-        let (number, key) = self.place(key);
+        let (number, key) = self.place(namespace, key);
         let mut shard = self.shards[number].lock();
         let (outcome, kind) = apply(&mut shard, key);
         let sequence = shard.sequence(kind);

@@ -53,6 +53,8 @@ pub struct Set<'a> {
     pub flags: u32,
     /// The client's own content type, at most 255 bytes; empty takes no room.
     pub content_type: &'a str,
+    /// Names under which the entry can be invalidated together with others, at most 16; a repeated one counts once.
+    pub tags: &'a [&'a str],
 }
 
 impl<'a> Set<'a> {
@@ -66,6 +68,7 @@ impl<'a> Set<'a> {
             condition: Condition::Always,
             flags: 0,
             content_type: "",
+            tags: &[],
         }
     }
 }
@@ -156,6 +159,8 @@ pub enum Refusal {
         /// What a shard may hold, in bytes.
         limit: u64,
     },
+    /// The namespace was deleted meanwhile.
+    NoNamespace,
 }
 
 /// An entry as it was read, with its own copy of a small value or a shared reference to a large one.

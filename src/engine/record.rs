@@ -8,18 +8,21 @@
 //! └──────────────┴────────┴────────┴─────────────────┴───────┴──────┴───────┴──────────────────────
 //!   expiry, if it has one:   wheel prev 4, wheel next 4, deadline 4 (or 8 where it is > 49 days off)
 //!   flags, if not 0:         4
+//!   namespace, if not the default one: its number, 2
+//!   tags, if any:            how many 1, their numbers 4 each
 //!   content type, if any:    length 1, text
 //!   value:                   its bytes, or 4 bytes that name an allocation of its own if it is large
 //! ```
 //!
-//! All little-endian, in memory only. `prev`, `next` and `mark` belong to the eviction policy; `tenure` and the
-//! attribute GUEST are room kept for the ring. The lengths' word is never 0 in a live cell: a key has a byte.
+//! All little-endian, in memory only. `prev`, `next` and `mark` belong to the eviction policy; `tenure` is
+//! room kept for the ring, the mark of a guest entry included. The lengths' word is never 0 in a live cell: a key has a byte.
 
 use bytes::Bytes;
 
 use super::arena::{Arena, CELL_BYTES_MAX, LIVE_WORD, NIL};
 use super::eviction::Slots;
 use super::op::{EntryView, ValueView};
+use super::tags::{TAGS_MAX, TagNumbers};
 use crate::entry::Version;
 
 /// The in-memory hash: seeded at random in each process, never on disk or the wire.
@@ -43,8 +46,10 @@ const FAR_DEADLINE: u8 = 2;
 const FLAGS: u8 = 4;
 const CONTENT_TYPE: u8 = 8;
 const LARGE: u8 = 16;
+const NAMESPACED: u8 = 32;
 /// Which of two policies owns the entry while one hands over to the other.
 const HANDED_OVER: u8 = 64;
+const TAGGED: u8 = 128;
 
 /// When an entry expires, as it is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,12 +65,14 @@ pub(crate) enum Deadline {
 /// What an entry is made of, before it has a cell.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Draft<'a> {
+    pub namespace: u16,
     pub key: &'a [u8],
     pub value: DraftValue<'a>,
     pub version: Version,
     pub deadline: Deadline,
     pub flags: u32,
     pub content_type: &'a str,
+    pub tags: TagNumbers,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +91,9 @@ impl Draft<'_> {
         let flags = if self.flags == 0 { 0 } else { FLAGS };
         let content_type = if self.content_type.is_empty() { 0 } else { CONTENT_TYPE };
         let large = if matches!(self.value, DraftValue::Large(_)) { LARGE } else { 0 };
-        expiry | flags | content_type | large
+        let namespaced = if self.namespace == 0 { 0 } else { NAMESPACED };
+        let tagged = if self.tags.as_slice().is_empty() { 0 } else { TAGGED };
+        expiry | flags | content_type | large | namespaced | tagged
     }
 
     /// The bytes that its cell must have.
@@ -94,8 +103,9 @@ impl Draft<'_> {
             DraftValue::Inline(value) => value.len(),
             DraftValue::Large(_) => 4,
         };
-        let fixed = flags_at(self.attributes()) + if self.flags == 0 { 0 } else { 4 };
-        (fixed + content_type + self.key.len() + value).max(32)
+        let attributes = self.attributes();
+        let tags = if attributes & TAGGED == 0 { 0 } else { 1 + 4 * self.tags.as_slice().len() };
+        (tags_at(attributes) + tags + content_type + self.key.len() + value).max(32)
     }
 
     /// The bytes that it takes beside its cell.
@@ -108,7 +118,16 @@ impl Draft<'_> {
 }
 
 const _: () = assert!(
-    CELL_BYTES_MAX >= HEADER + 16 + 4 + 256 + crate::entry::KEY_BYTES_MAX + INLINE_VALUE_BYTES_MAX,
+    CELL_BYTES_MAX
+        >= HEADER
+            + 16
+            + 4
+            + 2
+            + 1
+            + 4 * TAGS_MAX
+            + 256
+            + crate::entry::KEY_BYTES_MAX
+            + INLINE_VALUE_BYTES_MAX,
     "the largest inline entry fits the largest cell"
 );
 
@@ -125,6 +144,14 @@ fn flags_at(attributes: u8) -> usize {
         EXPIRES => HEADER + 12,
         _ => HEADER + 16,
     }
+}
+
+fn namespace_at(attributes: u8) -> usize {
+    flags_at(attributes) + if attributes & FLAGS == 0 { 0 } else { 4 }
+}
+
+fn tags_at(attributes: u8) -> usize {
+    namespace_at(attributes) + if attributes & NAMESPACED == 0 { 0 } else { 2 }
 }
 
 /// Cells, and the values that are too large for them.
@@ -156,7 +183,6 @@ fn put_u64(cell: &mut [u8], at: usize, value: u64) {
 
 /// Where the parts of a cell begin.
 struct Parts {
-    flags: usize,
     content_type: usize,
     key: usize,
     value: usize,
@@ -167,12 +193,12 @@ struct Parts {
 fn parts(cell: &[u8]) -> Parts {
     let attributes = cell[ATTRIBUTES];
     let lengths = u32_at(cell, LENGTHS);
-    let flags = flags_at(attributes);
-    let content_type = flags + if attributes & FLAGS == 0 { 0 } else { 4 };
+    let tags = tags_at(attributes);
+    let content_type = tags + if attributes & TAGGED == 0 { 0 } else { 1 + 4 * usize::from(cell[tags]) };
     let key =
         content_type + if attributes & CONTENT_TYPE == 0 { 0 } else { 1 + usize::from(cell[content_type]) };
     let value = key + (lengths & ((1 << KEY_LENGTH_BITS) - 1)) as usize;
-    Parts { flags, content_type, key, value, value_len: (lengths >> KEY_LENGTH_BITS) as usize }
+    Parts { content_type, key, value, value_len: (lengths >> KEY_LENGTH_BITS) as usize }
 }
 
 impl Records {
@@ -183,6 +209,11 @@ impl Records {
     /// What pages and large values take together.
     pub(crate) fn held_bytes(&self) -> u64 {
         self.arena.held_bytes() + self.large_bytes
+    }
+
+    /// What large values take.
+    pub(crate) fn large_bytes(&self) -> u64 {
+        self.large_bytes
     }
 
     /// Writes a draft into a cell just taken, with no neighbours, no mark and no wheel slot.
@@ -217,6 +248,16 @@ impl Records {
         if draft.flags != 0 {
             put_u32(cell, at, draft.flags);
             at += 4;
+        }
+        if draft.namespace != 0 {
+            cell[at..at + 2].copy_from_slice(&draft.namespace.to_le_bytes());
+            at += 2;
+        }
+        let tags = draft.tags.as_slice();
+        if !tags.is_empty() {
+            cell[at] = tags.len() as u8;
+            tags.iter().zip(0..).for_each(|(tag, index)| put_u32(cell, at + 1 + 4 * index, *tag));
+            at += 1 + 4 * tags.len();
         }
         if !draft.content_type.is_empty() {
             cell[at] = draft.content_type.len() as u8;
@@ -256,17 +297,36 @@ impl Records {
         &cell[parts.key..parts.value]
     }
 
+    /// Whether this is the entry of this key.
+    #[inline]
+    pub(crate) fn is(&self, address: u32, namespace: u16, key: &[u8]) -> bool {
+        let cell = self.arena.cell(address);
+        let parts = parts(cell);
+        &cell[parts.key..parts.value] == key && namespace_in(cell) == namespace
+    }
+
+    /// The number of the entry's namespace.
+    #[inline]
+    pub(crate) fn namespace(&self, address: u32) -> u16 {
+        namespace_in(self.arena.cell(address))
+    }
+
+    pub(crate) fn tags(&self, address: u32) -> TagNumbers {
+        let cell = self.arena.cell(address);
+        let mut tags = TagNumbers::default();
+        if cell[ATTRIBUTES] & TAGGED != 0 {
+            let at = tags_at(cell[ATTRIBUTES]);
+            (0..usize::from(cell[at])).for_each(|index| tags.push(u32_at(cell, at + 1 + 4 * index)));
+        }
+        tags
+    }
+
     /// Reads the entry's first and last bytes, so that its memory is on the way: nothing depends on what they are,
     /// so nothing waits for them.
     #[inline]
     pub(crate) fn ask_for(&self, address: u32) {
         let cell = self.arena.cell(address);
         std::hint::black_box((cell[MARK], cell[cell.len() - 1]));
-    }
-
-    #[inline]
-    pub(crate) fn hash_of(&self, key: &[u8]) -> u64 {
-        hash_key(&self.hasher, key)
     }
 
     pub(crate) fn version(&self, address: u32) -> Version {
@@ -291,7 +351,7 @@ impl Records {
             value,
             version: Version(u64_at(cell, VERSION)),
             remaining_ttl_ms,
-            flags: if attributes & FLAGS == 0 { 0 } else { u32_at(cell, parts.flags) },
+            flags: if attributes & FLAGS == 0 { 0 } else { u32_at(cell, flags_at(attributes)) },
             content_type: content_type.get(1..).map_or("", |text| {
                 std::str::from_utf8(text).expect("a content type was text when it was stored")
             }),
@@ -386,11 +446,24 @@ impl Records {
     }
 }
 
+#[inline]
+fn namespace_in(cell: &[u8]) -> u16 {
+    let attributes = cell[ATTRIBUTES];
+    if attributes & NAMESPACED == 0 {
+        return 0;
+    }
+    let at = namespace_at(attributes);
+    u16::from_le_bytes([cell[at], cell[at + 1]])
+}
+
 /// The engine's hash of a key: seeded afresh in each process, never on disk or the wire.
 #[inline]
-pub(crate) fn hash_key(hasher: &KeyHasher, key: &[u8]) -> u64 {
+pub(crate) fn hash_key(hasher: &KeyHasher, namespace: u16, key: &[u8]) -> u64 {
     use std::hash::{BuildHasher, Hasher};
     let mut state = hasher.build_hasher();
+    if namespace != 0 {
+        state.write_u16(namespace);
+    }
     state.write(key);
     state.finish()
 }
@@ -429,7 +502,7 @@ impl Slots for Records {
     }
 
     fn hash(&self, slot: u32) -> u64 {
-        self.hash_of(self.key(slot))
+        hash_key(&self.hasher, self.namespace(slot), self.key(slot))
     }
 }
 

@@ -1,26 +1,36 @@
-//! One lock's worth of the engine: index, entries, byte account, expiry and policy.
+//! One lock's worth of the engine: index, entries, byte account, expiry, tags and, for each namespace, a policy.
 //!
 //! Invariants, checked by `validate`: every live cell is in the index once, in one policy's lists once, and in
-//! the wheel if and only if it expires; what the shard holds never grows past its limit; a change draws the next
-//! sequence number before the lock is let go.
+//! the wheel if and only if it expires; each namespace's entries and weight add up; what the shard holds never grows
+//! past its limit; a change draws the next sequence number before the lock is let go.
 
 mod counter;
+mod explain;
 mod room;
+mod scan;
+mod space;
+mod store;
+mod sweep;
 
 use bytes::Bytes;
 
 use super::VersionClock;
-use super::arena::{cell_bytes, class_of, largest_cell_for};
 use super::departed::Departed;
-use super::eviction::{AnyPolicy, Policy, PolicyName, Slots};
+use super::eviction::{Policy, PolicyName};
 use super::expiry::Wheel;
+use super::hot::Hot;
 use super::index::Index;
-use super::op::{ChangeKind, Condition, EntryView, Expiration, MissReason, Outcome, Refusal, Set};
+use super::namespace::Namespace;
+use super::op::{ChangeKind, Condition, EntryView, Expiration, MissReason, Outcome, Set};
 use super::record::{Deadline, Draft, DraftValue, KeyHasher, Records};
 use super::requests::Requests;
 use super::stats::Stats;
+use super::tags::{TagNumbers, Tags};
 use crate::clock::Now;
 use crate::entry::{Ttl, Version};
+pub use space::Scope;
+use space::{Space, Spaces};
+use sweep::Sweep;
 
 /// Expired entries that an operation reclaims on its way, and entries that it hands over to a new policy.
 const STEPS_PER_OP: usize = 8;
@@ -29,16 +39,17 @@ const STEPS_PER_OP: usize = 8;
 #[derive(Debug, Clone)]
 pub(super) struct ShardConfig {
     pub bytes_limit: u64,
-    pub policy: PolicyName,
-    pub default_ttl: Ttl,
+    /// Shards that share the work with this one, itself counted.
+    pub shards: u64,
     /// Top bits of the hash that chose the shard.
     pub shard_bits: u32,
     pub hasher: KeyHasher,
 }
 
-/// A key with its hash, which the engine has computed to choose the shard.
+/// A key with its namespace and its hash, which the engine has computed to choose the shard.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Hashed<'a> {
+    pub namespace: &'a Namespace,
     pub key: &'a [u8],
     pub hash: u64,
 }
@@ -50,14 +61,18 @@ pub(super) struct Shard {
     index: Index,
     records: Records,
     wheel: Wheel,
-    policy: AnyPolicy,
-    /// The policy before, while it still has entries.
-    retiring: Option<AnyPolicy>,
-    /// What an entry's handed-over attribute is if `policy` has it.
-    present: bool,
+    spaces: Spaces,
+    /// Namespaces whose entries are being handed over to another policy.
+    handing_over: Vec<u16>,
+    sweep: Sweep,
+    tags: Tags,
     departed: Departed,
     requests: Requests,
-    counts: Stats,
+    hot: Hot,
+    /// The namespace that gives way when the shard is full, and for how many entries more.
+    giving_way: (u16, u32),
+    /// What namespaces counted that are gone.
+    gone: Stats,
     sequence: u64,
 }
 
@@ -69,20 +84,24 @@ struct Kept {
     version: Version,
     flags: u32,
     content_type: String,
+    tags: TagNumbers,
 }
 
 impl Shard {
-    pub(super) fn new(config: ShardConfig, now: Now) -> Self {
+    pub(super) fn new(config: ShardConfig, default: &Namespace, now: Now) -> Self {
         Self {
             index: Index::new(config.shard_bits, config.bytes_limit),
             records: Records::new(config.hasher.clone()),
             wheel: Wheel::new(now.ticks_ms),
-            policy: AnyPolicy::new(config.policy, config.bytes_limit),
-            retiring: None,
-            present: false,
+            spaces: Spaces::new(Space::new(default.clone(), config.bytes_limit)),
+            handing_over: Vec::new(),
+            sweep: Sweep::default(),
+            tags: Tags::new(),
             departed: Departed::new(config.bytes_limit),
             requests: Requests::default(),
-            counts: Stats::default(),
+            hot: Hot::new(now),
+            giving_way: (0, 0),
+            gone: Stats::default(),
             sequence: 0,
             config,
         }
@@ -106,13 +125,15 @@ impl Shard {
         found: impl FnOnce(EntryView<'_>) -> R,
     ) -> Result<R, MissReason> {
         self.tidy(now);
+        self.hot.count(key.namespace, key.key, key.hash, now);
         let Some(slot) = self.find_live(key, now) else {
             let reason = self.departed.reason(key.hash);
-            self.counts.count_miss(reason);
+            self.counts(key.namespace).count_miss(reason);
             return Err(reason);
         };
-        self.counts.hits += 1;
-        self.hit(slot);
+        let space = self.spaces.of(key.namespace.number());
+        space.counts.hits += 1;
+        space.policy_of(self.records.handed_over(slot)).hit(&mut self.records, slot);
         let remaining = self.remaining_ttl_ms(slot, now);
         Ok(found(self.records.view(slot, remaining)))
     }
@@ -135,13 +156,15 @@ impl Shard {
     pub(super) fn set(
         &mut self,
         set: &Set<'_>,
-        hash: u64,
+        key: Hashed<'_>,
         large: Option<&Bytes>,
         versions: &VersionClock,
         now: Now,
     ) -> (Outcome, ChangeKind) {
         self.tidy(now);
-        let key = Hashed { key: set.key, hash };
+        if let Err(refusal) = self.open_space(key.namespace) {
+            return (Outcome::Refused(refusal), ChangeKind::None);
+        }
         let existing = self.find_live(key, now);
         let current = existing.map_or(Version::NONE, |slot| self.records.version(slot));
         let holds = match set.condition {
@@ -151,28 +174,32 @@ impl Shard {
             Condition::IfVersion(version) => existing.is_some() && version == current,
         };
         if !holds {
-            self.counts.not_stored += 1;
+            self.counts(key.namespace).not_stored += 1;
             return (Outcome::NotStored(current), ChangeKind::None);
         }
-        let Some(expires_at) = self.expires_at(set.expiration, existing, now) else {
+        let default_ttl = key.namespace.default_ttl();
+        let Some(expires_at) = self.expires_at(set.expiration, default_ttl, existing, now) else {
             // The expiry is past: nothing is stored, and what was there goes.
             let Some(slot) = existing else { return (Outcome::Stored(Version::NONE), ChangeKind::None) };
-            self.remove_entry(slot, hash);
-            self.departed.insert(hash, MissReason::Expired);
+            self.remove_entry(slot, key.hash);
+            self.departed.insert(key.hash, MissReason::Expired);
             return (Outcome::Stored(Version::NONE), ChangeKind::Remove);
         };
         let version = versions.next(now);
+        let number = key.namespace.number();
         let draft = Draft {
+            namespace: number,
             key: set.key,
             value: large.map_or(DraftValue::Inline(set.value), DraftValue::Large),
             version,
             deadline: self.deadline(expires_at),
             flags: set.flags,
             content_type: set.content_type,
+            tags: self.tags.take(number, set.tags),
         };
-        match self.store(&draft, hash, existing) {
+        match self.store(&draft, key.hash, existing) {
             Ok(()) => {
-                self.counts.sets += 1;
+                self.counts(key.namespace).sets += 1;
                 let expires_unix_ms = unix_ms(expires_at, now);
                 (Outcome::Stored(version), ChangeKind::Put { version, expires_unix_ms })
             }
@@ -197,7 +224,7 @@ impl Shard {
         }
         self.remove_entry(slot, key.hash);
         self.departed.insert(key.hash, MissReason::Deleted);
-        self.counts.deletes += 1;
+        self.counts(key.namespace).deletes += 1;
         (Outcome::Deleted(true), ChangeKind::Remove)
     }
 
@@ -209,7 +236,7 @@ impl Shard {
         };
         let expires_at = ttl_end(ttl, now);
         let deadline = self.deadline(expires_at);
-        self.counts.touches += 1;
+        self.counts(key.namespace).touches += 1;
         let kind = ChangeKind::Expiry { expires_unix_ms: unix_ms(expires_at, now) };
         if self.records.takes(slot, deadline) {
             if self.records.expires(slot) {
@@ -217,17 +244,21 @@ impl Shard {
                 self.records.set_deadline(slot, deadline);
                 self.wheel.insert(&mut self.records, slot);
             }
-            self.hit(slot);
+            let space = self.spaces.of(key.namespace.number());
+            space.policy_of(self.records.handed_over(slot)).hit(&mut self.records, slot);
             return (Outcome::Touched(true), kind);
         }
         let kept = self.keep(slot);
+        self.tags.retain(&kept.tags);
         let draft = Draft {
+            namespace: key.namespace.number(),
             key: &kept.key,
             value: if kept.large { DraftValue::Large(&kept.value) } else { DraftValue::Inline(&kept.value) },
             version: kept.version,
             deadline,
             flags: kept.flags,
             content_type: &kept.content_type,
+            tags: kept.tags,
         };
         match self.store(&draft, key.hash, Some(slot)) {
             Ok(()) => (Outcome::Touched(true), kind),
@@ -235,68 +266,60 @@ impl Shard {
         }
     }
 
-    /// Reclaims expired entries and hands entries over to a new policy, at most `budget` steps. Says how many it
-    /// took; fewer than the budget: all is done.
-    pub(super) fn advance(&mut self, now: Now, budget: usize) -> usize {
-        let mut left = budget;
-        while let Some(slot) = self.wheel.next_expired(&mut self.records, now.ticks_ms, &mut left) {
-            self.reclaim_expired(slot);
+    /// Starts to hand a namespace's entries over to another policy; which one it was before.
+    pub(super) fn set_policy(&mut self, namespace: &Namespace, name: PolicyName) -> PolicyName {
+        let number = namespace.number();
+        let Some(space) = self.spaces.get_mut(number) else { return name };
+        let previous = space.set_policy(name, &mut self.records);
+        if space.retiring.is_some() && !self.handing_over.contains(&number) {
+            self.handing_over.push(number);
         }
-        while left > 0 && self.hand_over_one() {
-            left -= 1;
-        }
-        left -= self.shrink(left);
-        budget - left
-    }
-
-    /// Starts to hand entries over to another policy; which one it was before.
-    pub(super) fn set_policy(&mut self, name: PolicyName) -> PolicyName {
-        let previous = self.policy.name();
-        if previous == name {
-            return previous;
-        }
-        while self.retiring.is_some() {
-            self.hand_over_one();
-        }
-        let next = AnyPolicy::new(name, self.config.bytes_limit);
-        self.retiring = Some(std::mem::replace(&mut self.policy, next));
-        self.present = !self.present;
-        self.config.policy = name;
         previous
     }
 
     /// Sets the limit; entries above it go as [`Self::advance`] is called.
     pub(super) fn resize(&mut self, bytes_limit: u64) {
         self.config.bytes_limit = bytes_limit;
-        self.policy.resize(bytes_limit);
+        if let Some(space) = self.spaces.get_mut(0) {
+            space.policy.resize(bytes_limit);
+        }
         let records = &self.records;
-        self.index.resize(bytes_limit, |slot| records.hash(slot));
+        if self.index.resize(bytes_limit, |slot| super::eviction::Slots::hash(records, slot)) {
+            self.sweep.begin_again();
+        }
     }
 
-    /// An empty shard to put in this one's place: same counters, sequence and limits.
-    pub(super) fn emptied(&self, now: Now) -> Self {
-        let mut empty = Self::new(self.config.clone(), now);
-        empty.counts = self.counts;
+    /// An empty shard to put in this one's place, which has the default namespace only: same counters, sequence and
+    /// limits.
+    pub(super) fn emptied(&self, default: &Namespace, now: Now) -> Self {
+        let mut empty = Self::new(self.config.clone(), default, now);
+        empty.gone = self.gone;
+        empty
+            .counts(default)
+            .add(&self.spaces.iter().next().map_or_else(Stats::default, |space| space.counts));
         empty.sequence = self.sequence;
         empty
     }
 
+    pub(super) fn has_only_default(&self) -> bool {
+        self.spaces.is_only_default()
+    }
+
     pub(super) fn stats(&self) -> Stats {
+        let mut sum = self.gone;
+        self.spaces.iter().for_each(|space| sum.add(&space.counts));
         Stats {
             entries: self.index.len() as u64,
             bytes_used: self.held_bytes(),
             bytes_spare: self.records.arena.spare_cell_bytes(),
             bytes_limit: self.config.bytes_limit,
-            ..self.counts
+            ..sum
         }
     }
 
-    pub(super) fn policy_name(&self) -> PolicyName {
-        self.policy.name()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.index.len()
+    /// A namespace's own share of that; `bytes_used` is what its entries weigh.
+    pub(super) fn stats_of(&self, namespace: &Namespace) -> Stats {
+        self.spaces.get(namespace.number()).map_or_else(Stats::default, Space::stats)
     }
 
     // What operations are made of.
@@ -304,22 +327,38 @@ impl Shard {
     /// Work that waits, a little with each operation.
     #[inline]
     fn tidy(&mut self, now: Now) {
-        if self.wheel.is_behind(now.ticks_ms) || self.retiring.is_some() {
+        if self.wheel.is_behind(now.ticks_ms) || !self.handing_over.is_empty() {
             self.advance(now, STEPS_PER_OP);
         }
     }
 
-    /// The key's entry, unless its time has ended: then it is reclaimed here.
+    /// The key's entry, unless its time has ended or an invalidation covers it: then it is reclaimed here.
     #[inline]
     fn find_live(&mut self, key: Hashed<'_>, now: Now) -> Option<u32> {
-        let records = &self.records;
-        let slot = self.index.find(key.hash, |slot| records.key(slot) == key.key)?;
+        let (records, number) = (&self.records, key.namespace.number());
+        let slot = self.index.find(key.hash, |slot| records.is(slot, number, key.key))?;
         if self.deadline_ms(slot).is_some_and(|deadline| deadline <= now.ticks_ms) {
             self.wheel.remove(&mut self.records, slot);
             self.reclaim_expired(slot);
             return None;
         }
+        if self.sweep.is_due()
+            && let Some(reason) = self.dead_reason(slot)
+        {
+            self.reclaim_dead(slot, reason);
+            return None;
+        }
         Some(slot)
+    }
+
+    /// The counters that an operation in a namespace counts in; those of a namespace that has nothing here and was
+    /// deleted are lost among the ones that are gone.
+    #[inline]
+    fn counts(&mut self, namespace: &Namespace) -> &mut Stats {
+        if namespace.number() != 0 && self.open_space(namespace).is_err() {
+            return &mut self.gone;
+        }
+        &mut self.spaces.of(namespace.number()).counts
     }
 
     #[inline]
@@ -332,27 +371,16 @@ impl Shard {
         self.deadline_ms(slot).map_or(0, |deadline| deadline - now.ticks_ms)
     }
 
-    /// The policy that has the entry.
-    #[inline]
-    fn policy_of(&mut self, slot: u32) -> (&mut AnyPolicy, &mut Records) {
-        let handed_over = self.records.handed_over(slot) == self.present;
-        match &mut self.retiring {
-            Some(retiring) if !handed_over => (retiring, &mut self.records),
-            _ => (&mut self.policy, &mut self.records),
-        }
-    }
-
-    #[inline]
-    fn hit(&mut self, slot: u32) {
-        let (policy, records) = self.policy_of(slot);
-        policy.hit(records, slot);
-    }
-
     /// The engine time at which an entry stored now expires: `Some(None)` never, `None` it is past already.
-    fn expires_at(&self, expiration: Expiration, existing: Option<u32>, now: Now) -> Option<Option<u64>> {
-        let default = || ttl_end(self.config.default_ttl, now);
+    fn expires_at(
+        &self,
+        expiration: Expiration,
+        default_ttl: Ttl,
+        existing: Option<u32>,
+        now: Now,
+    ) -> Option<Option<u64>> {
         match expiration {
-            Expiration::Default => Some(default()),
+            Expiration::Default => Some(ttl_end(default_ttl, now)),
             Expiration::In(ttl) => Some(ttl_end(ttl, now)),
             Expiration::AtUnixMs(at) => {
                 let left = at.checked_sub(now.unix_ms()).filter(|left| *left > 0)?;
@@ -360,122 +388,13 @@ impl Shard {
             }
             Expiration::Keep => Some(match existing {
                 Some(slot) => self.deadline_ms(slot),
-                None => default(),
+                None => ttl_end(default_ttl, now),
             }),
         }
     }
 
     fn deadline(&self, expires_at: Option<u64>) -> Deadline {
         expires_at.map_or(Deadline::None, |at| self.wheel.deadline(at))
-    }
-
-    /// Puts a draft in the place of `existing`, or beside the others.
-    fn store(&mut self, draft: &Draft<'_>, hash: u64, existing: Option<u32>) -> Result<(), Refusal> {
-        let cell = draft.cell_bytes();
-        if let Some(slot) = existing.filter(|slot| self.fits_in_place(*slot, draft, cell)) {
-            self.overwrite(slot, draft);
-            return Ok(());
-        }
-        let class = class_of(cell);
-        self.make_room(hash, class, draft.large_bytes(), cell_bytes(class) as u64)?;
-        // Making room may have let the very entry go that is being replaced.
-        let key = draft.key;
-        let records = &self.records;
-        let existing = existing.and(self.index.find(hash, |slot| records.key(slot) == key));
-        let slot = self.records.arena.allocate(class).expect("room was made");
-        self.records.write(slot, draft);
-        match existing {
-            Some(old) => self.replace(old, slot, hash),
-            None => self.enter(slot, hash),
-        }
-        if draft.deadline != Deadline::None {
-            self.wheel.insert(&mut self.records, slot);
-        }
-        Ok(())
-    }
-
-    fn fits_in_place(&self, slot: u32, draft: &Draft<'_>, cell: usize) -> bool {
-        let has = self.records.arena.cell_size(slot);
-        let large_before = self.records.weight(slot) - has as u64;
-        has >= cell && has <= largest_cell_for(class_of(cell)) && draft.large_bytes() <= large_before
-    }
-
-    fn overwrite(&mut self, slot: u32, draft: &Draft<'_>) {
-        let was = self.records.weight(slot);
-        if self.records.expires(slot) {
-            self.wheel.remove(&mut self.records, slot);
-        }
-        self.records.release_large(slot);
-        self.records.overwrite(slot, draft);
-        if draft.deadline != Deadline::None {
-            self.wheel.insert(&mut self.records, slot);
-        }
-        let (policy, records) = self.policy_of(slot);
-        policy.reweighed(records, slot, was);
-        policy.hit(records, slot);
-    }
-
-    /// A new entry, written but not known yet, joins index and policy.
-    fn enter(&mut self, slot: u32, hash: u64) {
-        self.index.insert(hash, slot);
-        self.records.set_handed_over(slot, self.present);
-        self.policy.insert(&mut self.records, slot);
-    }
-
-    /// A new cell takes the place of an entry's old one everywhere but in the wheel, where it is not yet.
-    fn replace(&mut self, old: u32, new: u32, hash: u64) {
-        if self.records.expires(old) {
-            self.wheel.remove(&mut self.records, old);
-        }
-        let was = self.records.weight(old);
-        self.records.copy_standing(old, new);
-        let (policy, records) = self.policy_of(new);
-        policy.moved(records, new);
-        policy.reweighed(records, new, was);
-        policy.hit(records, new);
-        self.index.replace(hash, old, new);
-        self.records.release_large(old);
-        self.records.arena.free(old);
-    }
-
-    /// Takes an entry out of everything.
-    fn remove_entry(&mut self, slot: u32, hash: u64) {
-        let (policy, records) = self.policy_of(slot);
-        policy.remove(records, slot);
-        if self.records.expires(slot) {
-            self.wheel.remove(&mut self.records, slot);
-        }
-        self.forget(slot, hash);
-    }
-
-    /// Takes an entry out that its policy and the wheel have let go.
-    fn forget(&mut self, slot: u32, hash: u64) {
-        self.index.remove(hash, slot);
-        self.records.release_large(slot);
-        self.records.arena.free(slot);
-    }
-
-    /// Takes out an entry that has left the wheel because its time ended.
-    fn reclaim_expired(&mut self, slot: u32) {
-        let hash = self.records.hash(slot);
-        let (policy, records) = self.policy_of(slot);
-        policy.remove(records, slot);
-        self.forget(slot, hash);
-        self.departed.insert(hash, MissReason::Expired);
-        self.counts.expirations += 1;
-    }
-
-    /// Gives one entry of the retiring policy to the present one. False when there is none.
-    fn hand_over_one(&mut self) -> bool {
-        let Some(retiring) = &mut self.retiring else { return false };
-        let Some(slot) = retiring.hand_over(&mut self.records) else {
-            self.retiring = None;
-            return false;
-        };
-        self.records.set_mark(slot, 0);
-        self.records.set_handed_over(slot, self.present);
-        self.policy.insert(&mut self.records, slot);
-        true
     }
 
     fn keep(&self, slot: u32) -> Kept {
@@ -487,33 +406,47 @@ impl Shard {
             version: view.version,
             flags: view.flags,
             content_type: view.content_type.to_owned(),
+            tags: self.records.tags(slot),
         }
     }
 
     /// Checks every invariant.
     #[cfg(any(test, debug_assertions))]
     pub(super) fn validate(&self) {
+        use super::eviction::Slots;
         self.records.validate();
-        self.policy.validate(&self.records);
-        let mut listed = self.policy.len();
-        if let Some(retiring) = &self.retiring {
-            retiring.validate(&self.records);
-            listed += retiring.len();
+        let mut listed = 0;
+        for space in self.spaces.iter() {
+            space.policy.validate(&self.records);
+            listed += space.policy.len();
+            if let Some(retiring) = &space.retiring {
+                retiring.validate(&self.records);
+                listed += retiring.len();
+            }
         }
         self.wheel.validate(&self.records);
         self.index.validate();
         let mut expiring = 0;
         let mut live = 0;
+        let mut weights = std::collections::HashMap::<u16, (u64, u64)>::new();
         for slot in self.records.arena.live() {
-            let key = self.records.key(slot);
-            let hash = self.records.hash_of(key);
-            let indexed = self.index.find(hash, |other| self.records.key(other) == key);
+            let (number, key) = (self.records.namespace(slot), self.records.key(slot));
+            let indexed =
+                self.index.find(self.records.hash(slot), |other| self.records.is(other, number, key));
             assert_eq!(indexed, Some(slot), "a live cell is not what the index has for its key");
             expiring += usize::from(self.records.expires(slot));
             live += 1;
+            let weight = weights.entry(number).or_default();
+            *weight = (weight.0 + 1, weight.1 + self.records.weight(slot));
         }
         assert_eq!((live, live), (self.index.len(), listed));
         assert_eq!(expiring, self.wheel.len());
+        for space in self.spaces.iter() {
+            let known = weights.remove(&space.namespace.number()).unwrap_or_default();
+            assert_eq!((space.entries, space.bytes), known);
+        }
+        assert!(weights.is_empty(), "entries of a namespace without a space: {weights:?}");
+        self.tags.validate(self.records.arena.live().map(|slot| self.records.tags(slot)));
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Stats {
     pub evictions: u64,
     /// Entries reclaimed after their time to live.
     pub expirations: u64,
+    /// Entries that an invalidation or a Clear covered, counted when they are swept or looked for.
+    pub invalidated: u64,
     /// Sets and increments refused because the entry does not fit a shard.
     pub refusals: u64,
     /// Entries now.
@@ -72,6 +74,7 @@ impl Stats {
         self.touches += other.touches;
         self.evictions += other.evictions;
         self.expirations += other.expirations;
+        self.invalidated += other.invalidated;
         self.refusals += other.refusals;
         self.entries += other.entries;
         self.bytes_used += other.bytes_used;

@@ -12,7 +12,6 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
 use crate::api::answers::stats_response;
-use crate::api::convert::namespace;
 use crate::api::v1::{self, admin_server::Admin};
 use crate::api::{CallError, NodeIdentity};
 use crate::cache::Cache;
@@ -143,9 +142,9 @@ impl Admin for AdminService {
         request: Request<v1::SetEvictionPolicyRequest>,
     ) -> Result<Response<v1::SetEvictionPolicyResponse>, Status> {
         let request = request.into_inner();
-        namespace(&request.namespace)?;
+        let namespace = super::unary::namespace(&self.cache, &request.namespace)?;
         let policy: PolicyName = request.policy.parse().map_err(CallError::from)?;
-        let previous = self.cache.set_policy(policy);
+        let previous = self.cache.engine().set_policy(&namespace, policy);
         tracing::info!(%previous, %policy, "eviction policy changed");
         Ok(Response::new(v1::SetEvictionPolicyResponse { previous: previous.to_string() }))
     }
@@ -155,7 +154,7 @@ impl Admin for AdminService {
         request: Request<v1::ResizeRequest>,
     ) -> Result<Response<v1::ResizeResponse>, Status> {
         let request = request.into_inner();
-        namespace(&request.namespace)?;
+        super::unary::namespace(&self.cache, &request.namespace)?;
         let (asked, max) = (request.bytes_limit, self.config.memory_bytes_max);
         // What every shard must be able to hold.
         let min = self.cache.bytes_limit_min().max(BYTES_LIMIT_MIN);
@@ -173,9 +172,9 @@ impl Admin for AdminService {
     }
 
     async fn clear(&self, request: Request<v1::ClearRequest>) -> Result<Response<v1::ClearResponse>, Status> {
-        namespace(&request.get_ref().namespace)?;
+        let namespace = super::unary::namespace(&self.cache, &request.get_ref().namespace)?.into_owned();
         let cache = Arc::clone(&self.cache);
-        let entries = tokio::task::spawn_blocking(move || cache.clear())
+        let entries = tokio::task::spawn_blocking(move || cache.engine().clear(&namespace, cache.now()))
             .await
             .map_err(|error| Status::internal(format!("clearing failed: {error}")))?;
         tracing::info!(entries, "cleared");

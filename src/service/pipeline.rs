@@ -6,6 +6,7 @@
 //! and [`REPLIES_BYTES`] of replies (plus one value). Gets in a row are read together. Commands in memory are done as they are read, so a Cancel
 //! finds its command answered already; it has no reply of its own. A stream whose listener ends reads no more.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::pin::Pin;
@@ -21,14 +22,14 @@ use tonic::Status;
 use super::body::{error_trailers, ok_trailers};
 use super::data::Ending;
 use super::frame::{PREFIX, finish, message_len};
-use super::unary::{put_delete, put_increment, put_set, put_touch};
+use super::unary::{namespace, put_delete, put_increment, put_set, put_touch};
 use crate::api::convert::{self, Direction};
 use crate::api::encode::{self, HitMessage, Small};
 use crate::api::wire::{CommandView, DeleteView, Field, GetView, Reader, SetView, TouchView, op};
 use crate::api::{CallError, Malformed};
 use crate::cache::{Cache, KEYS_PER_HOLD};
 use crate::clock::{Now, monotonic};
-use crate::engine::{EntryView, MissReason};
+use crate::engine::{EntryView, MissReason, Namespace};
 
 /// Replies are sent when this many bytes of them are ready, or when no request is.
 const REPLIES_BYTES: usize = 256 << 10;
@@ -276,6 +277,9 @@ fn next_command<'a>(reader: &mut Reader<'a>) -> Result<Option<CommandView<'a>>, 
 /// Gets in a row that want nothing but the value: they are read together.
 #[derive(Default)]
 struct Gets<'a> {
+    /// The namespace of all of them, and what the commands call it.
+    namespace: Option<Cow<'a, Namespace>>,
+    name: &'a str,
     keys: [&'a [u8]; KEYS_PER_HOLD],
     asked: [Asked; KEYS_PER_HOLD],
     len: usize,
@@ -290,12 +294,14 @@ struct Asked {
 }
 
 impl<'a> Gets<'a> {
-    /// Takes a command on, if it is such a Get.
-    fn take(&mut self, cache: &Cache, command: &CommandView<'a>, begin: usize) -> bool {
+    /// Takes a command on, if it is such a Get in the namespace of those before.
+    fn take(&mut self, cache: &'a Cache, command: &CommandView<'a>, begin: usize) -> bool {
         let Some((op::GET, message)) = command.op else { return false };
         let Ok(view) = GetView::read(message) else { return false };
         match convert::get(&view, cache.limits()) {
-            Ok(get) if get.touch.is_none() && command.timeout_ms == 0 => {
+            Ok(get)
+                if get.touch.is_none() && command.timeout_ms == 0 && self.is_in(cache, view.namespace) =>
+            {
                 self.keys[self.len] = get.key;
                 self.asked[self.len] = Asked { id: command.id, metadata_only: get.metadata_only, begin };
                 self.len += 1;
@@ -303,6 +309,14 @@ impl<'a> Gets<'a> {
             }
             _ => false,
         }
+    }
+
+    fn is_in(&mut self, cache: &'a Cache, name: &'a str) -> bool {
+        if self.len == 0 {
+            self.namespace = cache.namespace(name);
+            self.name = name;
+        }
+        self.namespace.is_some() && self.name == name
     }
 
     fn is_full(&self) -> bool {
@@ -313,7 +327,8 @@ impl<'a> Gets<'a> {
     fn answer(&mut self, cache: &Cache, now: Now, out: &mut Vec<u8>) -> Option<usize> {
         let mut left = None;
         let asked = &self.asked;
-        cache.read_batch(&self.keys[..self.len], now, |index, read| {
+        let namespace = self.namespace.as_deref()?;
+        cache.read_batch(namespace, &self.keys[..self.len], now, |index, read| {
             let Asked { id, metadata_only, begin } = asked[index];
             if out.len() >= REPLIES_BYTES {
                 left = Some(begin);
@@ -367,7 +382,9 @@ fn answer(cache: &Cache, now: Now, command: &CommandView<'_>, arrived: Instant, 
 fn put_get(cache: &Cache, now: Now, id: u64, message: &[u8], out: &mut Vec<u8>) -> Result<(), CallError> {
     let view = GetView::read(message)?;
     let get = convert::get(&view, cache.limits())?;
-    let read = cache.read(get.key, get.touch, now, |entry| put_read(id, get.metadata_only, Ok(entry), out));
+    let namespace = namespace(cache, view.namespace)?;
+    let read = cache
+        .read(&namespace, get.key, get.touch, now, |entry| put_read(id, get.metadata_only, Ok(entry), out));
     if let Err(reason) = read {
         put_read(id, false, Err(reason), out);
     }
@@ -385,7 +402,10 @@ fn put_other(
     // None of these answers is longer than 32 bytes.
     let mut result = Vec::with_capacity(32);
     match number {
-        op::SET => put_set(cache, now, &SetView::read(message)?, &mut result)?,
+        op::SET => {
+            let view = SetView::read(message)?;
+            put_set(cache, &*namespace(cache, view.namespace)?, now, &view, &mut result)?;
+        }
         op::DELETE => put_delete(cache, now, &DeleteView::read(message)?, &mut result)?,
         op::TOUCH => put_touch(cache, now, &TouchView::read(message)?, &mut result)?,
         op::INCREMENT => put_increment(cache, now, message, Direction::Up, &mut result)?,

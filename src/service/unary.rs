@@ -1,5 +1,6 @@
 //! The unary methods of Cache: a request's message in, a response's framed message out.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use crate::api::encode::{self, HitMessage, Small};
 use crate::api::wire::{BatchView, DeleteView, GetView, IncrementView, SetView, TouchView};
 use crate::cache::Cache;
 use crate::clock::Now;
-use crate::engine::{Op, Outcome, ValueView};
+use crate::engine::{Namespace, Op, Outcome, ValueView};
 
 /// The unary methods that are served here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +39,10 @@ pub(super) fn call(method: Method, cache: &Cache, now: Now, message: &[u8]) -> R
         single => {
             let mut out = vec![0; PREFIX];
             match single {
-                Method::Set => put_set(cache, now, &SetView::read(message)?, &mut out)?,
+                Method::Set => {
+                    let view = SetView::read(message)?;
+                    put_set(cache, &*namespace(cache, view.namespace)?, now, &view, &mut out)?;
+                }
                 Method::Delete => put_delete(cache, now, &DeleteView::read(message)?, &mut out)?,
                 Method::Touch => put_touch(cache, now, &TouchView::read(message)?, &mut out)?,
                 Method::Increment => put_increment(cache, now, message, Direction::Up, &mut out)?,
@@ -50,10 +54,17 @@ pub(super) fn call(method: Method, cache: &Cache, now: Now, message: &[u8]) -> R
     }
 }
 
+/// The namespace that a request names.
+#[inline]
+pub(super) fn namespace<'a>(cache: &'a Cache, name: &str) -> Result<Cow<'a, Namespace>, CallError> {
+    cache.namespace(name).ok_or_else(|| CallError::NamespaceNotFound { name: name.to_owned() })
+}
+
 fn get(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
     let view = GetView::read(message)?;
     let get = convert::get(&view, cache.limits())?;
-    let read = cache.read(get.key, get.touch, now, |entry| {
+    let namespace = namespace(cache, view.namespace)?;
+    let read = cache.read(&namespace, get.key, get.touch, now, |entry| {
         let hit = HitMessage::new(&entry, get.metadata_only);
         let mut out = Vec::with_capacity(PREFIX + hit.len());
         put_prefix(&mut out, hit.len());
@@ -82,7 +93,8 @@ fn get(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
 fn batch_get(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
     let view = BatchView::read_get(message)?;
     let limits = cache.limits();
-    convert::batch(view.namespace, 0, view.items, limits)?;
+    let namespace = namespace(cache, view.namespace)?;
+    convert::batch(0, view.items, limits)?;
     let keys: Vec<&[u8]> = view.iter().collect();
     for (index, key) in keys.iter().enumerate() {
         convert::key(key, limits, || format!("keys[{index}]"))?;
@@ -91,7 +103,7 @@ fn batch_get(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError
     let mut out = Vec::with_capacity(PREFIX + ANSWER_BYTES_LIKELY * keys.len());
     out.resize(PREFIX, 0);
     let mut answered = 0;
-    cache.read_batch(&keys, now, |_, read| {
+    cache.read_batch(&namespace, &keys, now, |_, read| {
         match read {
             Ok(entry) => {
                 let hit = HitMessage::new(&entry, false);
@@ -123,12 +135,13 @@ const ANSWER_BYTES_LIKELY: usize = 144;
 /// Puts the SetResponse of a Set.
 pub(super) fn put_set(
     cache: &Cache,
+    namespace: &Namespace,
     now: Now,
     view: &SetView<'_>,
     out: &mut Vec<u8>,
 ) -> Result<(), CallError> {
     let set = convert::set(view, cache.limits(), now.unix_ms())?;
-    match cache.apply(&Op::Set(set), now).0 {
+    match cache.apply(namespace, &Op::Set(set), now).0 {
         Outcome::Stored(version) => encode::put_stored(out, version.0),
         Outcome::NotStored(current) => encode::put_not_stored(out, current.0),
         other => return Err(unexpected(&other, 0)),
@@ -143,7 +156,8 @@ pub(super) fn put_delete(
     view: &DeleteView<'_>,
     out: &mut Vec<u8>,
 ) -> Result<(), CallError> {
-    match cache.apply(&convert::delete(view, cache.limits())?, now).0 {
+    let namespace = namespace(cache, view.namespace)?;
+    match cache.apply(&namespace, &convert::delete(view, cache.limits())?, now).0 {
         Outcome::Deleted(deleted) => encode::put_deleted(out, deleted, 0),
         Outcome::NotDeleted(current) => encode::put_deleted(out, false, current.0),
         other => return Err(unexpected(&other, 0)),
@@ -161,7 +175,8 @@ pub(super) fn put_increment(
 ) -> Result<(), CallError> {
     let view = IncrementView::read(message)?;
     let increment = convert::increment(&view, direction, cache.limits())?;
-    match cache.apply(&Op::Increment(increment), now).0 {
+    let namespace = namespace(cache, view.namespace)?;
+    match cache.apply(&namespace, &Op::Increment(increment), now).0 {
         Outcome::Counted { value, version } => encode::put_counted(out, value, version.0),
         other => return Err(unexpected(&other, increment.delta)),
     }
@@ -175,7 +190,8 @@ pub(super) fn put_touch(
     view: &TouchView<'_>,
     out: &mut Vec<u8>,
 ) -> Result<(), CallError> {
-    match cache.apply(&convert::touch(view, cache.limits())?, now).0 {
+    let namespace = namespace(cache, view.namespace)?;
+    match cache.apply(&namespace, &convert::touch(view, cache.limits())?, now).0 {
         Outcome::Touched(found) => encode::put_touched(out, found),
         other => return Err(unexpected(&other, 0)),
     }
@@ -191,7 +207,8 @@ fn unexpected(outcome: &Outcome, delta: i128) -> CallError {
 
 fn batch_set(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
     let view = BatchView::read_write(message)?;
-    convert::batch(view.namespace, view.durability, view.items, cache.limits())?;
+    let namespace = namespace(cache, view.namespace)?;
+    convert::batch(view.durability, view.items, cache.limits())?;
     // Every item is read before the first is done: a malformed batch changes nothing.
     for item in view.iter() {
         SetView::read(item)?;
@@ -203,7 +220,7 @@ fn batch_set(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError
         let item = SetView::read(item)?;
         response.clear();
         let done = convert::batch_item(&item, view.namespace, view.durability)
-            .and_then(|()| put_set(cache, now, &item, &mut response));
+            .and_then(|()| put_set(cache, &namespace, now, &item, &mut response));
         let (field, body) = match done {
             Ok(()) => (1, Bytes::new()),
             Err(error) => (2, error.to_rpc_status_bytes()),
@@ -220,14 +237,15 @@ fn batch_set(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError
 fn batch_delete(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
     let view = BatchView::read_write(message)?;
     let limits = cache.limits();
-    convert::batch(view.namespace, view.durability, view.items, limits)?;
+    let namespace = namespace(cache, view.namespace)?;
+    convert::batch(view.durability, view.items, limits)?;
     for (index, key) in view.iter().enumerate() {
         convert::key(key, limits, || format!("keys[{index}]"))?;
     }
     let deleted: Vec<bool> = view
         .iter()
         .map(|key| {
-            let (outcome, _) = cache.apply(&Op::Delete { key, if_version: None }, now);
+            let (outcome, _) = cache.apply(&namespace, &Op::Delete { key, if_version: None }, now);
             outcome == Outcome::Deleted(true)
         })
         .collect();

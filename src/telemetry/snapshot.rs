@@ -77,6 +77,7 @@ fn stats_since(now: &Stats, base: &Stats) -> Stats {
         touches: now.touches.saturating_sub(base.touches),
         evictions: now.evictions.saturating_sub(base.evictions),
         expirations: now.expirations.saturating_sub(base.expirations),
+        invalidated: now.invalidated.saturating_sub(base.invalidated),
         refusals: now.refusals.saturating_sub(base.refusals),
         ..*now
     }
@@ -98,6 +99,7 @@ mod tests {
             touches: n,
             evictions: n,
             expirations: n,
+            invalidated: n,
             refusals: n,
             entries: n,
             bytes_used: n,

@@ -38,7 +38,7 @@ pub(super) fn set_view(request: &v1::SetRequest) -> SetView<'_> {
         }),
         flags: request.flags,
         content_type: &request.content_type,
-        tags: request.tags.len(),
+        tags: request.tags.iter().map(String::as_str).collect(),
         soft_ttl_ms: request.soft_ttl_ms,
         jitter_percent: request.jitter_percent,
         lease_token: request.lease_token,

@@ -55,6 +55,11 @@ pub(crate) trait Policy {
     fn resize(&mut self, bytes_limit: u64);
     /// The bytes that the policy takes beside the entries.
     fn side_bytes(&self) -> u64;
+    /// What it thinks of an entry that it has, for people.
+    fn view(&self, slots: &impl Slots, slot: u32) -> String {
+        let _ = (slots, slot);
+        String::new()
+    }
     /// Entries that it has.
     #[cfg(any(test, debug_assertions))]
     fn len(&self) -> usize;
@@ -202,6 +207,10 @@ impl Policy for AnyPolicy {
 
     fn side_bytes(&self) -> u64 {
         each!(self, policy => policy.side_bytes())
+    }
+
+    fn view(&self, slots: &impl Slots, slot: u32) -> String {
+        each!(self, policy => policy.view(slots, slot))
     }
 
     #[cfg(any(test, debug_assertions))]

@@ -5,26 +5,33 @@ use crate::clock::Now;
 use crate::engine::VersionClock;
 use crate::engine::op::{ChangeKind, Increment, Outcome, Refusal};
 use crate::engine::record::{Draft, DraftValue};
+use crate::engine::tags::TagNumbers;
 
 impl Shard {
     /// Adds to a counter; a missing one counts as `initial`, one that exists keeps its time to live.
     pub(in crate::engine) fn increment(
         &mut self,
         increment: &Increment<'_>,
-        hash: u64,
+        key: Hashed<'_>,
         versions: &VersionClock,
         now: Now,
     ) -> (Outcome, ChangeKind) {
         self.tidy(now);
+        if let Err(refusal) = self.open_space(key.namespace) {
+            return refused(refusal);
+        }
+        let hash = key.hash;
         if !increment.request_id.is_empty()
             && let Some((value, version)) = self.requests.done(hash, increment.request_id, now.ticks_ms)
         {
             return (Outcome::Counted { value, version }, ChangeKind::None);
         }
-        let existing = self.find_live(Hashed { key: increment.key, hash }, now);
+        let existing = self.find_live(key, now);
         let (current, expires_at, flags, content_type) = match existing {
             None => {
-                (Some(increment.initial), self.expires_at(increment.expiration, None, now), 0, String::new())
+                let default_ttl = key.namespace.default_ttl();
+                let expires_at = self.expires_at(increment.expiration, default_ttl, None, now);
+                (Some(increment.initial), expires_at, 0, String::new())
             }
             Some(slot) => {
                 let view = self.records.view(slot, 0);
@@ -39,18 +46,22 @@ impl Shard {
         let expires_at = expires_at.flatten();
         let version = versions.next(now);
         let text = value.to_string();
+        let tags = existing.map_or_else(TagNumbers::default, |slot| self.records.tags(slot));
+        self.tags.retain(&tags);
         let draft = Draft {
+            namespace: key.namespace.number(),
             key: increment.key,
             value: DraftValue::Inline(text.as_bytes()),
             version,
             deadline: self.deadline(expires_at),
             flags,
             content_type: &content_type,
+            tags,
         };
         if let Err(refusal) = self.store(&draft, hash, existing) {
             return refused(refusal);
         }
-        self.counts.increments += 1;
+        self.counts(key.namespace).increments += 1;
         if !increment.request_id.is_empty() {
             self.requests.remember(hash, increment.request_id, value, version, now.ticks_ms);
         }

@@ -1,40 +1,47 @@
 //! How a shard finds room: a free cell, a new page, a page emptied into its neighbours, and only then a victim.
 
-use super::Shard;
+use super::{Shard, Space};
+use crate::engine::arena::cell_bytes;
 use crate::engine::eviction::{Policy, Slots};
+use crate::engine::namespace::Namespace;
 use crate::engine::op::{MissReason, Refusal};
+use crate::engine::record::Draft;
 
 /// Pages are emptied only while this much of what is held (one part in so many) lies in free cells …
 const SPARE_PART: u64 = 32;
 /// … and at least this much.
 const SPARE_BYTES_MIN: u64 = 128 << 10;
+/// Entries that the fullest namespace lets go before it is asked again which one that is.
+const EVICTIONS_PER_CHOICE: u32 = 32;
 
 impl Shard {
     /// What the shard takes, as far as it grows with its entries.
     pub(super) fn held_bytes(&self) -> u64 {
+        let spaces: u64 = self.spaces.iter().map(|space| space.side_bytes() + space.dead.bytes()).sum();
         self.records.held_bytes()
             + self.index.bytes()
-            + self.policy.side_bytes()
-            + self.retiring.as_ref().map_or(0, Policy::side_bytes)
+            + spaces
+            + self.tags.bytes()
             + self.departed.bytes()
             + self.requests.bytes()
+            + self.hot.bytes()
     }
 
-    /// Sees to it that a cell of the class can be allocated for a key of this hash and `large_bytes` more be held. While the shard is
-    /// above its limit, because that was lowered, it may stay there but not grow.
-    pub(super) fn make_room(
-        &mut self,
-        hash: u64,
-        class: usize,
-        large_bytes: u64,
-        cell_bytes: u64,
-    ) -> Result<(), Refusal> {
-        let needs = large_bytes + cell_bytes;
-        let most = self.config.bytes_limit / 4 * 3;
+    /// Sees to it that a cell of the class can be allocated for a draft whose key has this hash, and its large value be
+    /// held. A namespace that would pass its own cap gives way to itself. While the shard is above its limit, because
+    /// that was lowered, it may stay there but not grow.
+    pub(super) fn make_room(&mut self, draft: &Draft<'_>, hash: u64, class: usize) -> Result<(), Refusal> {
+        let large_bytes = draft.large_bytes();
+        let needs = large_bytes + cell_bytes(class) as u64;
+        let most = match self.spaces.of(draft.namespace).namespace.bytes_limit() {
+            cap if draft.namespace != 0 && cap != 0 => cap.min(self.config.bytes_limit / 4 * 3),
+            _ => self.config.bytes_limit / 4 * 3,
+        };
         if needs > most {
-            self.counts.refusals += 1;
             return Err(Refusal::TooLarge { needs, limit: most });
         }
+        // What its entries in other shards take, those let go as they are stored to; none of another namespace does.
+        while self.spaces.of(draft.namespace).namespace.is_over(needs) && self.evict_from(draft.namespace) {}
         let ceiling = self.config.bytes_limit.max(self.held_bytes());
         loop {
             let ready = self.records.arena.has_room(class);
@@ -46,8 +53,7 @@ impl Shard {
             } else if large_bytes > 0 {
                 self.records.arena.drop_spares();
             }
-            if !self.empty_a_page() && !self.evict() {
-                self.counts.refusals += 1;
+            if !self.empty_a_page() && !self.sweep_some() && !self.evict() {
                 return Err(Refusal::TooLarge { needs, limit: most });
             }
         }
@@ -83,8 +89,8 @@ impl Shard {
     fn move_cell(&mut self, from: u32, to: u32) {
         let hash = self.records.hash(from);
         self.records.copy(from, to);
-        let (policy, records) = self.policy_of(to);
-        policy.moved(records, to);
+        let space = self.spaces.of(self.records.namespace(to));
+        space.policy_of(self.records.handed_over(to)).moved(&mut self.records, to);
         if self.records.expires(to) {
             self.wheel.moved(&mut self.records, to);
         }
@@ -92,17 +98,57 @@ impl Shard {
         self.records.arena.free(from);
     }
 
-    /// Lets one entry go, the retiring policy's first. False when there is none.
+    /// Lets one entry go, of the namespace that has the most of what it may have. False when there is none.
     fn evict(&mut self) -> bool {
-        let retired = self.retiring.as_mut().and_then(|retiring| retiring.evict(&mut self.records));
-        let Some(slot) = retired.or_else(|| self.policy.evict(&mut self.records)) else { return false };
+        if self.spaces.is_only_default() {
+            return self.evict_from(0);
+        }
+        let (mut namespace, mut left) = self.giving_way;
+        if left == 0 {
+            namespace = self.fullest();
+            left = EVICTIONS_PER_CHOICE;
+        }
+        if self.evict_from(namespace) {
+            self.giving_way = (namespace, left - 1);
+            return true;
+        }
+        self.giving_way.1 = 0;
+        self.evict_from(self.fullest())
+    }
+
+    /// The namespace whose entries take the greatest part of what it may have here.
+    fn fullest(&self) -> u16 {
+        let part = |space: &&Space| {
+            let cap = match space.namespace.bytes_limit() {
+                cap if cap != 0 && space.namespace.number() != 0 => cap / self.config.shards,
+                _ => self.config.bytes_limit,
+            };
+            u128::from(space.bytes) * (1 << 32) / u128::from(cap.max(1))
+        };
+        let fullest = self.spaces.iter().filter(|space| space.entries > 0).max_by_key(part);
+        fullest.map_or(0, |space| space.namespace.number())
+    }
+
+    /// Lets entries of a namespace that is over its cap go, at most [`EVICTIONS_PER_CHOICE`]; whether there were any.
+    pub(in crate::engine) fn shrink_namespace(&mut self, namespace: &Namespace) -> bool {
+        if self.spaces.get(namespace.number()).is_none_or(|space| space.entries == 0) {
+            return false;
+        }
+        let over = (0..EVICTIONS_PER_CHOICE).take_while(|_| namespace.is_over(0));
+        over.map_while(|_| self.evict_from(namespace.number()).then_some(())).count() > 0
+    }
+
+    /// Lets one entry of a namespace go. False when it has none here.
+    fn evict_from(&mut self, namespace: u16) -> bool {
+        let Some(space) = self.spaces.get_mut(namespace) else { return false };
+        let Some(slot) = space.victim(&mut self.records) else { return false };
+        space.counts.evictions += 1;
         let hash = self.records.hash(slot);
         if self.records.expires(slot) {
             self.wheel.remove(&mut self.records, slot);
         }
         self.forget(slot, hash);
         self.departed.insert(hash, MissReason::Evicted);
-        self.counts.evictions += 1;
         true
     }
 }

@@ -1,0 +1,159 @@
+//! The keys that are asked for most, always counted: Space-Saving (Metwally, Agrawal, El Abbadi, "Efficient
+//! computation of frequent and top-k elements in data streams", ICDT 2005) over a sample of the lookups.
+//!
+//! Each shard has [`COUNTERS`] counters and looks at one lookup of 16, at random gaps so that no rhythm of the
+//! callers hides a key. A key that makes up more than one lookup of [`COUNTERS`] is among them; a key that comes new
+//! takes over the least counter with its count, which is how far that key's count may be too high. Counts are
+//! halved now and then, so that they speak of the present.
+
+use super::namespace::Namespace;
+use crate::clock::Now;
+
+/// Counters of a shard.
+const COUNTERS: usize = 128;
+/// One lookup of so many is counted, on average.
+const LOOKUPS_PER_SAMPLE: u64 = 16;
+/// Counts are halved after so many samples.
+const SAMPLES_MAX: u64 = 1 << 16;
+
+/// A key that is asked for often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HotKey {
+    /// Its namespace's name.
+    pub namespace: String,
+    /// The key.
+    pub key: Vec<u8>,
+    /// How many lookups asked for it, at most.
+    pub count: u64,
+    /// By how much that may be too high.
+    pub count_error: u64,
+    /// Its value's length; 0 also where there is no entry now.
+    pub value_bytes: u64,
+}
+
+/// The hottest keys.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HotKeys {
+    /// The hottest first.
+    pub keys: Vec<HotKey>,
+    /// How many lookups they are counted over.
+    pub lookups: u64,
+    /// How far back those reach, in ms.
+    pub window_ms: u64,
+}
+
+#[derive(Debug)]
+struct Counter {
+    namespace: Namespace,
+    key: Box<[u8]>,
+    count: u64,
+    error: u64,
+}
+
+/// A shard's count.
+#[derive(Debug)]
+pub(crate) struct Hot {
+    /// Lookups until the next sample.
+    gap: u32,
+    random: u64,
+    samples: u64,
+    /// When the counting began, and when counts were last halved, in engine time.
+    since_ms: u64,
+    halved_ms: u64,
+    /// The hashes of the counted keys, apart from the rest as they are what is looked through.
+    hashes: Vec<u64>,
+    counters: Vec<Counter>,
+    key_bytes: usize,
+}
+
+impl Hot {
+    pub(crate) fn new(now: Now) -> Self {
+        Self {
+            gap: 1,
+            random: 0x9e37_79b9_7f4a_7c15,
+            samples: 0,
+            since_ms: now.ticks_ms,
+            halved_ms: now.ticks_ms,
+            hashes: Vec::new(),
+            counters: Vec::new(),
+            key_bytes: 0,
+        }
+    }
+
+    /// Counts a lookup.
+    #[inline]
+    pub(crate) fn count(&mut self, namespace: &Namespace, key: &[u8], hash: u64, now: Now) {
+        self.gap -= 1;
+        if self.gap == 0 {
+            self.sample(namespace, key, hash, now);
+        }
+    }
+
+    #[cold]
+    fn sample(&mut self, namespace: &Namespace, key: &[u8], hash: u64, now: Now) {
+        // Knuth's multiplier; the top five bits choose a gap of 1 to 31, 16 on average.
+        self.random =
+            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.gap = ((self.random >> 59) as u32).max(1);
+        self.samples += 1;
+        if self.samples > SAMPLES_MAX {
+            self.halve(now);
+        }
+        if let Some(known) = self.hashes.iter().position(|other| *other == hash) {
+            self.counters[known].count += 1;
+            return;
+        }
+        if self.counters.len() < COUNTERS {
+            self.key_bytes += key.len();
+            self.hashes.push(hash);
+            self.counters.push(Counter { namespace: namespace.clone(), key: key.into(), count: 1, error: 0 });
+            return;
+        }
+        let (least, counter) = (self.counters.iter_mut().enumerate())
+            .min_by_key(|(_, counter)| counter.count)
+            .expect("there are counters");
+        self.key_bytes = self.key_bytes - counter.key.len() + key.len();
+        let (count, error) = (counter.count + 1, counter.count);
+        *counter = Counter { namespace: namespace.clone(), key: key.into(), count, error };
+        self.hashes[least] = hash;
+    }
+
+    fn halve(&mut self, now: Now) {
+        self.samples /= 2;
+        self.since_ms = self.halved_ms;
+        self.halved_ms = now.ticks_ms;
+        for counter in &mut self.counters {
+            counter.count /= 2;
+            counter.error /= 2;
+        }
+        let mut counted = self.counters.iter().map(|counter| counter.count > 0);
+        self.hashes.retain(|_| counted.next().unwrap_or(false));
+        self.counters.retain(|counter| counter.count > 0);
+        self.key_bytes = self.counters.iter().map(|counter| counter.key.len()).sum();
+    }
+
+    /// Adds what is counted here; the value's length is for who has the entries.
+    pub(crate) fn add_to(
+        &self,
+        all: &mut HotKeys,
+        now: Now,
+        value_bytes: impl Fn(&Namespace, &[u8], u64) -> u64,
+    ) {
+        all.lookups += self.samples * LOOKUPS_PER_SAMPLE;
+        all.window_ms = all.window_ms.max(now.ticks_ms.saturating_sub(self.since_ms));
+        let live =
+            self.counters.iter().zip(&self.hashes).filter(|(counter, _)| !counter.namespace.is_deleted());
+        all.keys.extend(live.map(|(counter, hash)| HotKey {
+            namespace: counter.namespace.name().to_owned(),
+            key: counter.key.to_vec(),
+            count: counter.count * LOOKUPS_PER_SAMPLE,
+            count_error: counter.error * LOOKUPS_PER_SAMPLE,
+            value_bytes: value_bytes(&counter.namespace, &counter.key, *hash),
+        }));
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        let each = size_of::<Counter>() + size_of::<u64>();
+        (self.counters.capacity() * each + self.key_bytes) as u64
+    }
+}

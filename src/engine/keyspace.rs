@@ -1,0 +1,254 @@
+//! What is done to a namespace as a whole, and what operators ask of one: scanning, invalidating, changing,
+//! explaining. Each goes through the shards one after the other and holds one lock at a time.
+
+use std::ops::ControlFlow;
+
+use super::hot::HotKeys;
+use super::namespace::{Namespace, NamespaceChange, NamespaceConfig, NamespaceError, NamespaceReport};
+use super::op::{EntryView, Hit, MissReason};
+use super::shard::Scope;
+use super::{Engine, Memory, Stats};
+use crate::clock::Now;
+use crate::entry::Version;
+
+/// Hot keys that are listed.
+const HOT_KEYS_MAX: usize = 100;
+
+/// Where a scan goes on: after this hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScanPlace(pub u64);
+
+/// What a scan looks for, and how much it may do at a time.
+#[derive(Debug, Clone, Copy)]
+pub struct ScanRange<'a> {
+    /// What the keys begin with.
+    pub prefix: &'a [u8],
+    /// Where the page before ended; `None` for the first.
+    pub after: Option<ScanPlace>,
+    /// Entries, also of other prefixes and namespaces, that it looks at before it ends the page.
+    pub entries_max: usize,
+}
+
+/// What the engine knows of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// The shard that it is in, from 0.
+    pub shard: u32,
+    /// The entry without its value, or why there is none as far as is remembered.
+    pub entry: Result<Hit, MissReason>,
+    /// The value's length.
+    pub value_bytes: u64,
+    /// What the entry is charged.
+    pub charged_bytes: u64,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// What the policy thinks of it, for people.
+    pub policy_view: String,
+    /// The generation that it was set in.
+    pub generation: u64,
+}
+
+impl Engine {
+    /// The default namespace.
+    #[must_use]
+    #[inline]
+    pub fn default_namespace(&self) -> &Namespace {
+        self.namespaces.default()
+    }
+
+    /// The namespace of a name other than "".
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> Option<Namespace> {
+        self.namespaces.find(name)
+    }
+
+    /// All namespaces, the default one first, the others by name.
+    #[must_use]
+    pub fn namespaces(&self) -> Vec<Namespace> {
+        self.namespaces.all()
+    }
+
+    /// A namespace with its figures.
+    #[must_use]
+    pub fn report(&self, namespace: &Namespace) -> NamespaceReport {
+        let mut stats = Stats::default();
+        for shard in &self.shards {
+            stats.add(&shard.lock().stats_of(namespace));
+        }
+        NamespaceReport { config: namespace.config(), stats, generation: namespace.generation() }
+    }
+
+    /// Creates a namespace.
+    ///
+    /// # Errors
+    /// The name is taken or empty, or there are [`super::NAMESPACES_MAX`] of them.
+    pub fn create_namespace(&self, config: &NamespaceConfig) -> Result<Namespace, NamespaceError> {
+        self.namespaces.create(config)
+    }
+
+    /// Changes a namespace other than the default one. A lowered cap is come down to before this returns, where the
+    /// entries of its shards allow it.
+    pub fn update_namespace(&self, namespace: &Namespace, change: &NamespaceChange) {
+        namespace.change(change);
+        if let Some(policy) = change.policy {
+            self.set_policy(namespace, policy);
+        }
+        if change.bytes_limit.is_some() {
+            self.shrink_namespace(namespace);
+        }
+    }
+
+    /// Deletes a namespace with its entries; how many there were.
+    ///
+    /// # Errors
+    /// There is none of the name, or it is the default one.
+    pub fn delete_namespace(&self, name: &str) -> Result<u64, NamespaceError> {
+        let namespace = self.namespaces.delete(name)?;
+        let mut entries = 0;
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            entries += shard.stats_of(&namespace).entries;
+            shard.invalidate(&namespace, Scope::All, Version(u64::MAX), MissReason::Deleted);
+        }
+        Ok(entries)
+    }
+
+    /// Lets everything of a namespace die that the scope covers, without looking at it: from when this returns it is
+    /// never found again. [`Self::sweep`] takes it out. Returns the namespace's count of invalidations.
+    pub fn invalidate(&self, namespace: &Namespace, scope: Scope<'_>, now: Now) -> u64 {
+        namespace.invalidated(|| {
+            let until = self.versions.next(now);
+            for shard in &self.shards {
+                shard.lock().invalidate(namespace, scope, until, MissReason::Invalidated);
+            }
+            until
+        })
+    }
+
+    /// Takes dead entries out, until it has looked at `entries_max` entries or none is left. Whether any may be left.
+    pub fn sweep(&self, entries_max: usize) -> bool {
+        let mut seen = 0;
+        for shard in &self.shards {
+            loop {
+                if seen >= entries_max {
+                    return true;
+                }
+                match shard.lock().sweep_segment() {
+                    Some(entries) => seen += entries + 1,
+                    None => break,
+                }
+            }
+        }
+        false
+    }
+
+    /// Visits entries of a namespace in an order that stays as long as the engine does, so that what is there
+    /// throughout is visited exactly once. `visit` is called under a shard's lock: it must be quick and must not call
+    /// the engine; where it breaks off, the entry that it was given counts as not visited. Returns where to go on;
+    /// `None`: that was all.
+    pub fn scan(
+        &self,
+        namespace: &Namespace,
+        range: ScanRange<'_>,
+        now: Now,
+        mut visit: impl FnMut(&[u8], EntryView<'_>) -> ControlFlow<()>,
+    ) -> Option<ScanPlace> {
+        let mut after = range.after.map(|ScanPlace(hash)| hash);
+        let first = after.map_or(0, |hash| self.shard_of(hash));
+        let mut looked_at = 0;
+        for number in first..self.shards.len() {
+            let mut segment = {
+                let shard = self.shards[number].lock();
+                after.filter(|hash| self.shard_of(*hash) == number).map_or(0, |hash| shard.segment_of(hash))
+            };
+            loop {
+                let shard = self.shards[number].lock();
+                let segments = shard.segment_count();
+                if segment >= segments {
+                    break;
+                }
+                match shard.scan_segment(segment, namespace, range.prefix, after, now, &mut visit) {
+                    ControlFlow::Break(last) => return Some(ScanPlace(last.unwrap_or(0))),
+                    ControlFlow::Continue(entries) => looked_at += entries + 1,
+                }
+                drop(shard);
+                segment += 1;
+                // What comes next is above everything in the segments before it.
+                let end = self.segment_start(number, segment, segments);
+                after = end.map(|start| start - 1);
+                if looked_at >= range.entries_max && end.is_some() {
+                    return after.map(ScanPlace);
+                }
+            }
+        }
+        None
+    }
+
+    /// What is known of a key. Counts as no use of the entry.
+    #[must_use]
+    pub fn explain(&self, namespace: &Namespace, key: &[u8], now: Now) -> Explanation {
+        let (number, key) = self.place(namespace, key);
+        let known = self.shards[number].lock().explain(key, now);
+        let shard = number as u32;
+        match known {
+            Ok(known) => Explanation {
+                shard,
+                value_bytes: known.value_bytes,
+                charged_bytes: known.charged_bytes,
+                tags: known.tags,
+                policy_view: known.policy_view,
+                generation: namespace.generation_of(known.hit.version),
+                entry: Ok(known.hit),
+            },
+            Err(reason) => Explanation {
+                shard,
+                entry: Err(reason),
+                value_bytes: 0,
+                charged_bytes: 0,
+                tags: Vec::new(),
+                policy_view: String::new(),
+                generation: 0,
+            },
+        }
+    }
+
+    /// The keys that are asked for most, up to 100.
+    #[must_use]
+    pub fn hot_keys(&self, now: Now) -> HotKeys {
+        let mut all = HotKeys::default();
+        for shard in &self.shards {
+            shard.lock().add_hot_keys(&mut all, now);
+        }
+        all.keys.sort_by_key(|key| std::cmp::Reverse((key.count - key.count_error, key.count)));
+        all.keys.truncate(HOT_KEYS_MAX);
+        all
+    }
+
+    /// Where the bytes are.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        let mut memory = Memory::default();
+        for shard in &self.shards {
+            shard.lock().add_memory(&mut memory);
+        }
+        memory
+    }
+
+    /// Lets entries of a namespace go, round the shards, until it is within its cap.
+    fn shrink_namespace(&self, namespace: &Namespace) {
+        let mut some = true;
+        while some && namespace.is_over(0) {
+            some = false;
+            for shard in &self.shards {
+                some |= shard.lock().shrink_namespace(namespace);
+            }
+        }
+    }
+
+    /// The least hash of a segment; `None` at the end of all.
+    fn segment_start(&self, shard: usize, segment: usize, segments: usize) -> Option<u64> {
+        let all = self.shards.len() as u128 * segments as u128;
+        let start = ((shard * segments + segment) as u128) * (1 << 64) / all;
+        u64::try_from(start).ok()
+    }
+}

@@ -1,0 +1,351 @@
+//! Namespaces: named keyspaces with their own cap, policy and default time to live.
+//!
+//! A namespace is known by a number of 16 bits in entries and shards; 0 is the default one, which is always there
+//! and whose limit is the engine's own. What all shards must agree on about one (its cap, what it uses in all,
+//! its invalidations) is in a [`Namespace`] that they share; a number is given to another namespace only when no
+//! shard and no caller holds the one before, so an operation that is under way cannot reach a stranger's entries.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use super::eviction::PolicyName;
+use super::stats::Stats;
+use crate::entry::{Ttl, Version};
+
+/// The number of the default namespace.
+pub(crate) const DEFAULT: u16 = 0;
+/// Namespaces that an engine can have, the default one counted.
+pub const NAMESPACES_MAX: usize = 1_024;
+/// How many invalidations are remembered, to tell in which generation an entry was set.
+const INVALIDATIONS_REMEMBERED: usize = 64;
+
+/// What is in force for a namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespaceConfig {
+    /// Its name; empty for the default one.
+    pub name: String,
+    /// The most bytes that its entries may take; 0: no cap of its own. The default one's is the engine's limit.
+    pub bytes_limit: u64,
+    /// Its eviction policy.
+    pub policy: PolicyName,
+    /// The time to live of entries that are stored without one.
+    pub default_ttl: Ttl,
+}
+
+/// What to change of a namespace; what is `None` stays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NamespaceChange {
+    /// The new cap; 0 takes it away.
+    pub bytes_limit: Option<u64>,
+    /// The new policy.
+    pub policy: Option<PolicyName>,
+    /// The new default time to live; entries that are there keep theirs.
+    pub default_ttl: Option<Ttl>,
+}
+
+/// A namespace with its figures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamespaceReport {
+    /// What is in force for it.
+    pub config: NamespaceConfig,
+    /// Its counters and sizes.
+    pub stats: Stats,
+    /// How many invalidations it has seen.
+    pub generation: u64,
+}
+
+/// Why namespaces cannot be changed so.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NamespaceError {
+    /// There is none of that name.
+    #[error("there is no namespace {name:?}")]
+    NotFound {
+        /// The name.
+        name: String,
+    },
+    /// There is one of that name.
+    #[error("a namespace {name:?} exists already")]
+    Exists {
+        /// The name.
+        name: String,
+    },
+    /// There are as many as there can be.
+    #[error("there are {NAMESPACES_MAX} namespaces, which is the most; delete one first")]
+    TooMany,
+    /// The default namespace can be neither created nor deleted.
+    #[error("the default namespace is always there")]
+    Default,
+}
+
+/// A namespace of an engine. Cheap to clone; it stays valid when the namespace is deleted, but then nothing is
+/// found in it and nothing stored.
+#[derive(Debug, Clone)]
+pub struct Namespace(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    number: u16,
+    name: Box<str>,
+    bytes_limit: AtomicU64,
+    default_ttl_ms: AtomicU64,
+    policy: Mutex<PolicyName>,
+    /// What its entries weigh in all shards; not kept for the default one.
+    bytes_used: AtomicU64,
+    deleted: AtomicBool,
+    invalidations: Mutex<Invalidations>,
+}
+
+#[derive(Debug, Default)]
+struct Invalidations {
+    count: u64,
+    /// The latest, oldest first.
+    recent: VecDeque<Version>,
+}
+
+impl Namespace {
+    fn new(number: u16, config: &NamespaceConfig) -> Self {
+        Self(Arc::new(Shared {
+            number,
+            name: config.name.as_str().into(),
+            bytes_limit: AtomicU64::new(config.bytes_limit),
+            default_ttl_ms: AtomicU64::new(config.default_ttl.to_wire_ms()),
+            policy: Mutex::new(config.policy),
+            bytes_used: AtomicU64::new(0),
+            deleted: AtomicBool::new(false),
+            invalidations: Mutex::default(),
+        }))
+    }
+
+    /// Its name; empty for the default one.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// What is in force for it.
+    #[must_use]
+    pub fn config(&self) -> NamespaceConfig {
+        NamespaceConfig {
+            name: self.name().to_owned(),
+            bytes_limit: self.bytes_limit(),
+            policy: *self.0.policy.lock(),
+            default_ttl: self.default_ttl(),
+        }
+    }
+
+    /// How many invalidations it has seen.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.0.invalidations.lock().count
+    }
+
+    #[inline]
+    pub(crate) fn number(&self) -> u16 {
+        self.0.number
+    }
+
+    pub(crate) fn bytes_limit(&self) -> u64 {
+        self.0.bytes_limit.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn default_ttl(&self) -> Ttl {
+        Ttl::from_wire_ms(self.0.default_ttl_ms.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn policy(&self) -> PolicyName {
+        *self.0.policy.lock()
+    }
+
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.0.deleted.load(Ordering::Acquire)
+    }
+
+    /// Takes on a change; the shards are the engine's to tell.
+    pub(crate) fn change(&self, change: &NamespaceChange) {
+        if let Some(bytes_limit) = change.bytes_limit {
+            self.0.bytes_limit.store(bytes_limit, Ordering::Relaxed);
+        }
+        if let Some(policy) = change.policy {
+            *self.0.policy.lock() = policy;
+        }
+        if let Some(default_ttl) = change.default_ttl {
+            self.0.default_ttl_ms.store(default_ttl.to_wire_ms(), Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn charge(&self, bytes: u64) {
+        if self.0.number != DEFAULT {
+            self.0.bytes_used.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn refund(&self, bytes: u64) {
+        if self.0.number != DEFAULT {
+            self.0.bytes_used.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it would pass its own cap with so many bytes more.
+    #[inline]
+    pub(crate) fn is_over(&self, more: u64) -> bool {
+        if self.0.number == DEFAULT {
+            return false;
+        }
+        let limit = self.bytes_limit();
+        limit != 0 && self.0.bytes_used.load(Ordering::Relaxed) + more > limit
+    }
+
+    /// Lets an invalidation happen, one at a time: `happen` is given its generation and answers with its version.
+    pub(crate) fn invalidated(&self, happen: impl FnOnce() -> Version) -> u64 {
+        let mut invalidations = self.0.invalidations.lock();
+        let version = happen();
+        invalidations.count += 1;
+        if invalidations.recent.len() == INVALIDATIONS_REMEMBERED {
+            invalidations.recent.pop_front();
+        }
+        invalidations.recent.push_back(version);
+        invalidations.count
+    }
+
+    /// The generation in which an entry of this version was set; at least that, where too much came after it.
+    pub(crate) fn generation_of(&self, version: Version) -> u64 {
+        let invalidations = self.0.invalidations.lock();
+        let after = invalidations.recent.iter().filter(|other| **other > version).count();
+        invalidations.count - after as u64
+    }
+}
+
+/// The namespaces of an engine, by name.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    default: Namespace,
+    by_name: ArcSwap<HashMap<Box<str>, Namespace>>,
+    /// Also makes changes one at a time.
+    deleted: Mutex<Vec<Namespace>>,
+}
+
+impl Namespaces {
+    pub(crate) fn new(config: &NamespaceConfig) -> Self {
+        Self {
+            default: Namespace::new(DEFAULT, config),
+            by_name: ArcSwap::default(),
+            deleted: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn default(&self) -> &Namespace {
+        &self.default
+    }
+
+    /// Finds a namespace other than the default one.
+    pub(crate) fn find(&self, name: &str) -> Option<Namespace> {
+        self.by_name.load().get(name).cloned()
+    }
+
+    /// All, the default one first, the others by name.
+    pub(crate) fn all(&self) -> Vec<Namespace> {
+        let mut named: Vec<Namespace> = self.by_name.load().values().cloned().collect();
+        named.sort_by(|one, other| one.name().cmp(other.name()));
+        named.insert(0, self.default.clone());
+        named
+    }
+
+    pub(crate) fn create(&self, config: &NamespaceConfig) -> Result<Namespace, NamespaceError> {
+        if config.name.is_empty() {
+            return Err(NamespaceError::Default);
+        }
+        let mut deleted = self.deleted.lock();
+        let mut by_name = HashMap::clone(&self.by_name.load());
+        if by_name.contains_key(config.name.as_str()) {
+            return Err(NamespaceError::Exists { name: config.name.clone() });
+        }
+        if by_name.len() + 1 >= NAMESPACES_MAX {
+            return Err(NamespaceError::TooMany);
+        }
+        // A number is free again when nobody else holds the namespace that had it.
+        deleted.retain(|namespace| Arc::strong_count(&namespace.0) > 1);
+        let taken: Vec<u16> = by_name.values().chain(deleted.iter()).map(Namespace::number).collect();
+        let number = (1..=u16::MAX).find(|number| !taken.contains(number)).ok_or(NamespaceError::TooMany)?;
+        let namespace = Namespace::new(number, config);
+        by_name.insert(config.name.as_str().into(), namespace.clone());
+        self.by_name.store(Arc::new(by_name));
+        Ok(namespace)
+    }
+
+    /// Takes a namespace's name away; its entries are the engine's to drop.
+    pub(crate) fn delete(&self, name: &str) -> Result<Namespace, NamespaceError> {
+        if name.is_empty() {
+            return Err(NamespaceError::Default);
+        }
+        let mut deleted = self.deleted.lock();
+        let mut by_name = HashMap::clone(&self.by_name.load());
+        let Some(namespace) = by_name.remove(name) else {
+            return Err(NamespaceError::NotFound { name: name.to_owned() });
+        };
+        namespace.0.deleted.store(true, Ordering::Release);
+        deleted.push(namespace.clone());
+        self.by_name.store(Arc::new(by_name));
+        Ok(namespace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(name: &str) -> NamespaceConfig {
+        NamespaceConfig {
+            name: name.to_owned(),
+            bytes_limit: 0,
+            policy: PolicyName::Lru,
+            default_ttl: Ttl::Never,
+        }
+    }
+
+    #[test]
+    fn a_number_is_not_given_away_while_somebody_holds_its_namespace() {
+        let namespaces = Namespaces::new(&config(""));
+        let held = namespaces.create(&config("a")).unwrap();
+        namespaces.delete("a").unwrap();
+        assert!(held.is_deleted());
+        let again = namespaces.create(&config("a")).unwrap();
+        assert_ne!(again.number(), held.number());
+        let number = held.number();
+        drop(held);
+        assert_eq!(namespaces.create(&config("b")).unwrap().number(), number);
+    }
+
+    #[test]
+    fn there_are_at_most_1024_namespaces_with_the_default_one() {
+        let namespaces = Namespaces::new(&config(""));
+        for n in 1..NAMESPACES_MAX {
+            namespaces.create(&config(&n.to_string())).unwrap();
+        }
+        assert_eq!(namespaces.create(&config("more")).unwrap_err(), NamespaceError::TooMany);
+        assert_eq!(
+            namespaces.create(&config("7")).unwrap_err().to_string(),
+            "a namespace \"7\" exists already"
+        );
+        assert_eq!(namespaces.create(&config("")).unwrap_err(), NamespaceError::Default);
+        assert_eq!(namespaces.delete("").unwrap_err(), NamespaceError::Default);
+        assert_eq!(namespaces.all().len(), NAMESPACES_MAX);
+        namespaces.delete("7").unwrap();
+        namespaces.create(&config("more")).unwrap();
+    }
+
+    #[test]
+    fn an_entrys_generation_is_how_many_invalidations_came_before_it() {
+        let namespaces = Namespaces::new(&config(""));
+        let namespace = namespaces.default();
+        assert_eq!(namespace.generation_of(Version(5)), 0);
+        assert_eq!(namespace.invalidated(|| Version(10)), 1);
+        assert_eq!(namespace.invalidated(|| Version(20)), 2);
+        let generations = [5, 15, 25].map(|version| namespace.generation_of(Version(version)));
+        assert_eq!((generations, namespace.generation()), ([0, 1, 2], 2));
+    }
+}

@@ -1,0 +1,161 @@
+//! Work that waits: expired entries, entries that invalidations cover, hand-over to another policy, a lowered limit.
+//!
+//! An invalidation writes down what it covers and since when; it touches no entry. What it covers is dead from then
+//! on, wherever it is found; the sweep, which walks the index segment by segment, takes it out. A round that began
+//! after an invalidation and has been everywhere leaves nothing that it covers, so that it can be forgotten.
+
+use super::space::Scope;
+use super::{Shard, Space};
+use crate::clock::Now;
+use crate::engine::namespace::Namespace;
+use crate::engine::op::MissReason;
+use crate::entry::Version;
+
+/// Where the sweep is.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    /// The round that is under way, or comes next.
+    round: u64,
+    /// How many segments it has seen of this round.
+    segments_done: usize,
+    /// Rounds have to be made before this one.
+    until: u64,
+    /// The slots of the segment that is looked at; kept for its room.
+    slots: Vec<u32>,
+}
+
+impl Sweep {
+    #[inline]
+    pub(super) fn is_due(&self) -> bool {
+        self.round < self.until
+    }
+
+    /// The segments are others now.
+    pub(super) fn begin_again(&mut self) {
+        self.segments_done = 0;
+    }
+
+    /// The first round that begins from now on; the sweep will make it.
+    fn ask_for_round(&mut self) -> u64 {
+        let round = if self.segments_done == 0 { self.round } else { self.round + 1 };
+        self.until = self.until.max(round + 1);
+        round
+    }
+}
+
+impl Shard {
+    /// Reclaims what has expired or is dead, hands entries over to a new policy and comes down to a lowered limit, at
+    /// most `budget` steps (a segment of the sweep may take a few more). Says how many it took; fewer than the
+    /// budget: all is done.
+    pub(in crate::engine) fn advance(&mut self, now: Now, budget: usize) -> usize {
+        let mut left = budget;
+        while let Some(slot) = self.wheel.next_expired(&mut self.records, now.ticks_ms, &mut left) {
+            self.reclaim_expired(slot);
+        }
+        while left > 0 && self.hand_over_one() {
+            left -= 1;
+        }
+        left -= self.shrink(left);
+        budget - left
+    }
+
+    /// Looks at one segment for dead entries, if invalidations ask for it. How many entries it looked at; `None`: no
+    /// invalidation waits.
+    pub(in crate::engine) fn sweep_segment(&mut self) -> Option<usize> {
+        if !self.sweep.is_due() {
+            return None;
+        }
+        let mut slots = std::mem::take(&mut self.sweep.slots);
+        slots.clear();
+        slots.extend(self.index.segment(self.sweep.segments_done));
+        for slot in &slots {
+            self.records.ask_for(*slot);
+        }
+        for slot in &slots {
+            if let Some(reason) = self.dead_reason(*slot) {
+                self.reclaim_dead(*slot, reason);
+            }
+        }
+        let seen = slots.len();
+        self.sweep.slots = slots;
+        self.sweep.segments_done += 1;
+        if self.sweep.segments_done >= self.index.segment_count() {
+            self.end_round();
+        }
+        Some(seen)
+    }
+
+    /// Looks for dead entries until some are found or none are left; whether any went.
+    pub(super) fn sweep_some(&mut self) -> bool {
+        let before = self.index.len();
+        while self.index.len() == before && self.sweep_segment().is_some() {}
+        self.index.len() < before
+    }
+
+    fn end_round(&mut self) {
+        let round = self.sweep.round;
+        for space in self.spaces.iter_mut() {
+            space.dead.swept(round);
+        }
+        let emptied = |space: &&Space| space.namespace.is_deleted() && space.entries == 0;
+        let deleted: Vec<u16> =
+            self.spaces.iter().filter(emptied).map(|space| space.namespace.number()).collect();
+        for number in deleted {
+            self.handing_over.retain(|other| *other != number);
+            if let Some(space) = self.spaces.remove(number) {
+                self.gone.add(&space.counts);
+            }
+        }
+        self.sweep.round += 1;
+        self.sweep.segments_done = 0;
+        if !self.sweep.is_due() {
+            self.sweep.slots = Vec::new();
+        }
+    }
+
+    /// Lets everything die that the scope covers and that is not newer than `until`.
+    pub(in crate::engine) fn invalidate(
+        &mut self,
+        namespace: &Namespace,
+        scope: Scope<'_>,
+        until: Version,
+        reason: MissReason,
+    ) {
+        let number = namespace.number();
+        let Some(space) = self.spaces.get_mut(number) else { return };
+        if space.entries == 0 && !namespace.is_deleted() {
+            return;
+        }
+        match scope {
+            Scope::All => space.dead.kill_all(until, self.sweep.ask_for_round(), reason),
+            Scope::Prefix(prefix) => space.dead.kill_prefix(prefix, until, self.sweep.ask_for_round()),
+            Scope::Tag(tag) => {
+                if self.tags.kill(number, tag, until) {
+                    space.dead.kill_tag(self.sweep.ask_for_round());
+                }
+            }
+        }
+    }
+
+    /// Why an entry that is still there is dead, if it is.
+    pub(super) fn dead_reason(&self, slot: u32) -> Option<MissReason> {
+        let space = self.spaces.get(self.records.namespace(slot))?;
+        if space.dead.is_empty() {
+            return None;
+        }
+        let version = self.records.version(slot);
+        let tags_are_dead = || self.tags.are_dead(&self.records.tags(slot), version);
+        space.dead.reason(self.records.key(slot), version, tags_are_dead)
+    }
+
+    /// Gives one entry of a retiring policy to the present one. False when there is none.
+    fn hand_over_one(&mut self) -> bool {
+        while let Some(number) = self.handing_over.last() {
+            if self.spaces.of(*number).hand_over_one(&mut self.records) {
+                return true;
+            }
+            self.handing_over.pop();
+        }
+        false
+    }
+}

@@ -1,0 +1,429 @@
+//! The engine against a plain map: random operations in several namespaces, invalidations, scans, time jumps, policy
+//! swaps and resizes, `validate` after each. The seed is in every failure's message; `LARDER_MODEL_OPS` runs it longer.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use super::*;
+
+const TAGS: [&str; 3] = ["red", "green", "blue"];
+
+pub(super) fn config(name: &str, bytes_limit: u64) -> NamespaceConfig {
+    let (name, policy, default_ttl) = (name.to_owned(), PolicyName::S3Fifo, Ttl::Never);
+    NamespaceConfig { name, bytes_limit, policy, default_ttl }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Known {
+    value: Vec<u8>,
+    version: Version,
+    expires_at: Option<u64>,
+    flags: u32,
+    content_type: String,
+    tags: Vec<&'static str>,
+}
+
+struct Model {
+    engine: Engine,
+    /// By namespace and key.
+    known: HashMap<(String, Vec<u8>), Known>,
+    /// The namespace that operations are done in now.
+    namespace: Namespace,
+    now: Now,
+    rng: SmallRng,
+    /// Entries that the model lost because the engine had let them go.
+    evicted: u64,
+    sequences: HashMap<u32, u64>,
+    last_version: Version,
+    bytes_limit: u64,
+}
+
+impl Model {
+    fn new(seed: u64, bytes_limit: u64, policy: PolicyName) -> Self {
+        let engine = engine(bytes_limit, 2, policy);
+        for (name, bytes_limit) in [("capped", 200_000), ("free", 0)] {
+            engine.create_namespace(&config(name, bytes_limit)).unwrap();
+        }
+        Self {
+            namespace: engine.default_namespace().clone(),
+            engine,
+            known: HashMap::new(),
+            now: at(1_000),
+            rng: SmallRng::seed_from_u64(seed),
+            evicted: 0,
+            sequences: HashMap::new(),
+            last_version: Version::NONE,
+            bytes_limit,
+        }
+    }
+
+    fn key(&mut self) -> Vec<u8> {
+        let n: u32 = self.rng.random_range(0..400);
+        if n % 50 == 7 { vec![n as u8; 1 + n as usize * 10] } else { format!("key-{n}").into_bytes() }
+    }
+
+    fn place(&self, key: &[u8]) -> (String, Vec<u8>) {
+        (self.namespace.name().to_owned(), key.to_vec())
+    }
+
+    fn value(&mut self) -> Vec<u8> {
+        let len = match self.rng.random_range(0..20) {
+            0 => 0,
+            1 => self.rng.random_range(4_000..4_200),
+            2 => self.rng.random_range(0..60_000),
+            3..6 => return self.rng.random_range(-5i64..1_000_000).to_string().into_bytes(),
+            _ => self.rng.random_range(0..400),
+        };
+        vec![0x80 | self.rng.random::<u8>(); len]
+    }
+
+    fn ttl(&mut self) -> Ttl {
+        match self.rng.random_range(0..6) {
+            0..3 => Ttl::Never,
+            3 => Ttl::Ms(self.rng.random_range(1..2_000)),
+            4 => Ttl::Ms(self.rng.random_range(1..10_000_000)),
+            _ => Ttl::Ms(self.rng.random_range(1..crate::entry::TTL_MS_MAX)),
+        }
+    }
+
+    fn end(&self, ttl: Ttl) -> Option<u64> {
+        match ttl {
+            Ttl::Never => None,
+            Ttl::Ms(ms) => Some(self.now.ticks_ms + ms),
+        }
+    }
+
+    /// What the model believes to be there; if the engine has evicted it, the model learns that first.
+    fn current(&mut self, key: &[u8]) -> Option<Known> {
+        let now = self.now.ticks_ms;
+        if self.known.get(&self.place(key)).is_some_and(|known| known.expires_at.is_some_and(|at| at <= now))
+        {
+            self.known.remove(&self.place(key));
+        }
+        let believed = self.known.get(&self.place(key)).cloned()?;
+        if matches!(self.read(key), Outcome::Miss(_)) {
+            self.evicted += 1;
+            self.known.remove(&self.place(key));
+            return None;
+        }
+        Some(believed)
+    }
+
+    fn read(&self, key: &[u8]) -> Outcome {
+        self.engine.apply(&self.namespace, &Op::Get { key, touch: None }, self.now).0
+    }
+
+    fn stored(&mut self, change: Change, version: Version, expires_at: Option<u64>) {
+        assert!(version > self.last_version, "versions only grow");
+        self.last_version = version;
+        let expires_unix_ms = expires_at.map(|at| self.now.unix_ms() + at - self.now.ticks_ms);
+        assert_eq!(change.kind, ChangeKind::Put { version, expires_unix_ms });
+    }
+
+    fn sequenced(&mut self, change: Change) {
+        if change.kind == ChangeKind::None {
+            assert_eq!(change.sequence, 0);
+        } else {
+            let last = self.sequences.entry(change.shard).or_default();
+            *last += 1;
+            assert_eq!(change.sequence, *last, "sequence numbers are dense");
+        }
+    }
+
+    fn set(&mut self) {
+        let (key, value, ttl) = (self.key(), self.value(), self.ttl());
+        let current = self.current(&key);
+        let condition = match self.rng.random_range(0..8) {
+            0 => Condition::IfAbsent,
+            1 => Condition::IfPresent,
+            2 => Condition::IfVersion(current.as_ref().map_or(Version(9), |known| known.version)),
+            3 => Condition::IfVersion(Version(12)),
+            _ => Condition::Always,
+        };
+        let expiration = match self.rng.random_range(0..8) {
+            0 => Expiration::Keep,
+            1 => Expiration::AtUnixMs(self.now.unix_ms() - 1 + self.rng.random_range(0..500)),
+            2..5 => Expiration::Default,
+            _ => Expiration::In(ttl),
+        };
+        let flags = if self.rng.random_bool(0.2) { self.rng.random() } else { 0 };
+        let content_type = if self.rng.random_bool(0.2) { "text/plain" } else { "" };
+        let tags: Vec<&'static str> = TAGS.into_iter().filter(|_| self.rng.random_bool(0.1)).collect();
+        let set = Set { key: &key, value: &value, expiration, condition, flags, content_type, tags: &tags };
+        let (outcome, change) = self.engine.apply(&self.namespace, &Op::Set(set), self.now);
+        self.sequenced(change);
+        let holds = match condition {
+            Condition::Always => true,
+            Condition::IfAbsent => current.is_none(),
+            Condition::IfPresent => current.is_some(),
+            Condition::IfVersion(version) => current.as_ref().is_some_and(|known| known.version == version),
+        };
+        let there = current.as_ref().map_or(Version::NONE, |known| known.version);
+        if !holds {
+            assert_eq!(outcome, Outcome::NotStored(there));
+            return;
+        }
+        let expires_at = match expiration {
+            Expiration::Default => None,
+            Expiration::In(ttl) => self.end(ttl),
+            Expiration::Keep => current.and_then(|known| known.expires_at),
+            Expiration::AtUnixMs(at) if at <= self.now.unix_ms() => {
+                assert_eq!(outcome, Outcome::Stored(Version::NONE));
+                self.known.remove(&self.place(&key));
+                return;
+            }
+            Expiration::AtUnixMs(at) => Some(self.now.ticks_ms + at - self.now.unix_ms()),
+        };
+        let Outcome::Stored(version) = outcome else { panic!("{outcome:?}") };
+        self.stored(change, version, expires_at);
+        let content_type = content_type.to_owned();
+        self.known.insert(self.place(&key), Known { value, version, expires_at, flags, content_type, tags });
+    }
+
+    fn get(&mut self) {
+        let key = self.key();
+        let current = self.current(&key);
+        let touch = self.rng.random_bool(0.2).then(|| self.ttl());
+        let (outcome, change) = self.engine.apply(&self.namespace, &Op::Get { key: &key, touch }, self.now);
+        self.sequenced(change);
+        match (outcome, current) {
+            (Outcome::Miss(_), None) => {}
+            (Outcome::Hit(hit), Some(mut known)) => {
+                if let Some(ttl) = touch {
+                    known.expires_at = self.end(ttl);
+                }
+                assert_eq!(hit.value, known.value);
+                assert_eq!((hit.version, hit.flags), (known.version, known.flags));
+                assert_eq!(hit.content_type, known.content_type);
+                let remaining = known.expires_at.map_or(0, |at| at - self.now.ticks_ms);
+                assert_eq!(hit.remaining_ttl_ms, remaining);
+                self.known.insert(self.place(&key), known);
+            }
+            (outcome, current) => panic!(
+                "{outcome:?} where {} was expected",
+                if current.is_some() { "a hit" } else { "a miss" }
+            ),
+        }
+    }
+
+    fn increment(&mut self) {
+        let key = self.key();
+        let current = self.current(&key);
+        let delta = i128::from(self.rng.random_range(-100i64..100));
+        let expiration = Expiration::In(self.ttl());
+        let increment = Increment { key: &key, delta, initial: 5, expiration, request_id: "" };
+        let (outcome, change) = self.engine.apply(&self.namespace, &Op::Increment(increment), self.now);
+        self.sequenced(change);
+        let before = match &current {
+            None => Some(5),
+            Some(known) => std::str::from_utf8(&known.value).ok().and_then(|text| text.parse::<i64>().ok()),
+        };
+        let Some(before) = before else {
+            assert_eq!(outcome, Outcome::Refused(Refusal::NotAnInteger));
+            return;
+        };
+        let Outcome::Counted { value, version } = outcome else { panic!("{outcome:?}") };
+        assert_eq!(i128::from(value), i128::from(before) + delta);
+        let fresh = match expiration {
+            Expiration::In(ttl) => self.end(ttl),
+            _ => None,
+        };
+        let expires_at = current.as_ref().map_or(fresh, |known| known.expires_at);
+        self.stored(change, version, expires_at);
+        let (flags, content_type, tags) = current
+            .map_or((0, String::new(), Vec::new()), |known| (known.flags, known.content_type, known.tags));
+        let value = value.to_string().into_bytes();
+        self.known.insert(self.place(&key), Known { value, version, expires_at, flags, content_type, tags });
+    }
+
+    fn delete_or_touch(&mut self) {
+        let key = self.key();
+        let current = self.current(&key);
+        if self.rng.random_bool(0.5) {
+            let ttl = self.ttl();
+            let (outcome, change) =
+                self.engine.apply(&self.namespace, &Op::Touch { key: &key, ttl }, self.now);
+            self.sequenced(change);
+            assert_eq!(outcome, Outcome::Touched(current.is_some()));
+            let (expires_at, place) = (self.end(ttl), self.place(&key));
+            if let Some(known) = self.known.get_mut(&place) {
+                known.expires_at = expires_at;
+            }
+            return;
+        }
+        let if_version = self.rng.random_bool(0.3).then_some(Version(3));
+        let (outcome, change) =
+            self.engine.apply(&self.namespace, &Op::Delete { key: &key, if_version }, self.now);
+        self.sequenced(change);
+        match current {
+            Some(known) if if_version.is_some() => assert_eq!(outcome, Outcome::NotDeleted(known.version)),
+            current => {
+                assert_eq!(outcome, Outcome::Deleted(current.is_some()));
+                self.known.remove(&self.place(&key));
+            }
+        }
+    }
+
+    fn disturb(&mut self) {
+        match self.rng.random_range(0..12) {
+            0 => {
+                let next = PolicyName::ALL[self.rng.random_range(0..PolicyName::ALL.len())];
+                self.engine.set_policy(&self.namespace, next);
+            }
+            1 => {
+                self.bytes_limit = self.rng.random_range(BYTES_LIMIT_MIN..4 * BYTES_LIMIT_MIN);
+                self.engine.resize(self.bytes_limit, self.now);
+                assert!(self.engine.stats().bytes_used <= self.bytes_limit);
+            }
+            // Years on the monotonic side alone: the wall's versions have room for seventy.
+            2 => self.now.ticks_ms += self.rng.random_range(0..400_000_000_000),
+            3 if self.rng.random_bool(0.1) => {
+                let before = self.known.len();
+                let removed = self.engine.clear(&self.namespace, self.now);
+                let name = self.namespace.name().to_owned();
+                self.known.retain(|(namespace, _), _| *namespace != name);
+                // Entries that have expired are counted until they are reclaimed, and the model knows of evicted ones.
+                assert!(removed <= before as u64 + self.engine.stats().expirations + 1_000);
+            }
+            4 => self.recreate(),
+            5..8 => {
+                self.engine.advance(self.now);
+                self.engine.sweep(self.rng.random_range(0..300));
+            }
+            _ => self.now = self.now.plus(Duration::from_millis(self.rng.random_range(0..5_000))),
+        }
+    }
+
+    /// Deletes a namespace and creates another of the same name.
+    fn recreate(&mut self) {
+        let config = config("free", 0);
+        self.engine.delete_namespace("free").unwrap();
+        self.known.retain(|(namespace, _), _| namespace != "free");
+        let gone = self.engine.apply(&self.namespace, &Op::Set(Set::new(b"x", b"y")), self.now).0;
+        if self.namespace.name() == "free" {
+            assert_eq!(gone, Outcome::Refused(Refusal::NoNamespace));
+        } else {
+            let (outcome, change) =
+                self.engine.apply(&self.namespace, &Op::Delete { key: b"x", if_version: None }, self.now);
+            assert_eq!(outcome, Outcome::Deleted(true));
+            // The Set and the Delete.
+            *self.sequences.entry(change.shard).or_default() += 2;
+            assert_eq!(change.sequence, self.sequences[&change.shard]);
+            self.known.remove(&self.place(b"x"));
+            let Outcome::Stored(version) = gone else { panic!("{gone:?}") };
+            self.last_version = version;
+        }
+        self.namespace = self.engine.create_namespace(&config).unwrap();
+    }
+
+    fn enter_namespace(&mut self) {
+        let namespaces = self.engine.namespaces();
+        self.namespace = namespaces[self.rng.random_range(0..namespaces.len())].clone();
+    }
+
+    fn invalidate(&mut self) {
+        let name = self.namespace.name().to_owned();
+        let generation = self.namespace.generation();
+        let prefix = format!("key-{}", self.rng.random_range(1..40));
+        let tag = TAGS[self.rng.random_range(0..TAGS.len())];
+        let scope = match self.rng.random_range(0..8) {
+            0 => Scope::All,
+            1..5 => Scope::Prefix(prefix.as_bytes()),
+            _ => Scope::Tag(tag),
+        };
+        assert_eq!(self.engine.invalidate(&self.namespace, scope, self.now), generation + 1);
+        self.known.retain(|(namespace, key), known| {
+            let covered = match scope {
+                Scope::All => true,
+                Scope::Prefix(prefix) => key.starts_with(prefix),
+                Scope::Tag(tag) => known.tags.contains(&tag),
+            };
+            *namespace != name || !covered
+        });
+    }
+
+    /// Everything that the model knows is found once, and nothing else.
+    fn scan(&mut self) {
+        let prefix: &[u8] = [&b""[..], b"key-1", b"none"][self.rng.random_range(0..3)];
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let range = ScanRange { prefix, after, entries_max: self.rng.random_range(1..100) };
+            let mut room = self.rng.random_range(1..20);
+            let next = self.engine.scan(&self.namespace, range, self.now, |key, entry| {
+                if room == 0 {
+                    return ControlFlow::Break(());
+                }
+                room -= 1;
+                found.push((key.to_vec(), entry.version));
+                ControlFlow::Continue(())
+            });
+            match next {
+                Some(place) => after = Some(place),
+                None => break,
+            }
+        }
+        found.sort_unstable();
+        let now = self.now.ticks_ms;
+        let name = self.namespace.name();
+        let alive = |known: &Known| known.expires_at.is_none_or(|at| at > now);
+        let expected: HashMap<&[u8], Version> = self
+            .known
+            .iter()
+            .filter(|((namespace, key), known)| namespace == name && key.starts_with(prefix) && alive(known))
+            .map(|((_, key), known)| (&key[..], known.version))
+            .collect();
+        for pair in found.windows(2) {
+            assert_ne!(pair[0].0, pair[1].0, "found twice");
+        }
+        for (key, version) in &found {
+            assert_eq!(expected.get(&key[..]), Some(version), "found what should not be there");
+        }
+        for (key, version) in expected {
+            let there = matches!(self.read(key), Outcome::Hit(_));
+            let found = found.binary_search(&(key.to_vec(), version)).is_ok();
+            assert_eq!(found, there, "what is there is found");
+        }
+    }
+
+    fn step(&mut self) {
+        match self.rng.random_range(0..100) {
+            0..40 => self.set(),
+            40..70 => self.get(),
+            70..80 => self.increment(),
+            80..90 => self.delete_or_touch(),
+            90 => self.scan(),
+            91..93 => self.invalidate(),
+            93..95 => self.enter_namespace(),
+            _ => self.disturb(),
+        }
+    }
+}
+
+#[test]
+fn every_operation_agrees_with_a_plain_map() {
+    let ops: usize = std::env::var("LARDER_MODEL_OPS").ok().and_then(|n| n.parse().ok()).unwrap_or(6_000);
+    for (seed, policy) in (1..).zip(PolicyName::ALL.iter().cycle()).take(6) {
+        let limit = if seed % 3 == 0 { 64 * BYTES_LIMIT_MIN } else { 2 * BYTES_LIMIT_MIN };
+        let mut model = Model::new(seed, limit, *policy);
+        for op in 0..ops {
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                model.step();
+                model.engine.validate();
+                assert!(model.engine.stats().bytes_used <= model.bytes_limit.max(limit));
+                // One entry of each shard may be above the cap, where it is the only one there.
+                let capped = model.engine.report(&model.engine.namespace("capped").unwrap());
+                assert!(capped.stats.bytes_used <= 200_000 + 2 * 70_000, "{capped:?}");
+            }));
+            assert!(outcome.is_ok(), "seed {seed}, operation {op}, {policy}: see the panic above");
+        }
+        let evictions = model.engine.stats().evictions;
+        assert!(
+            model.evicted <= evictions,
+            "the model missed {} entries, {evictions} were evicted",
+            model.evicted
+        );
+    }
+}
