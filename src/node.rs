@@ -320,6 +320,7 @@ fn node_config(config: &ServeConfig) -> NodeConfig {
         http: Address::tcp(config.http.host.clone(), config.http.port),
         connection: ConnectionConfig {
             first_byte_timeout: config.first_byte_timeout(),
+            stall_timeout: config.stall_timeout(),
             streams_max: config.max_streams,
             ..ConnectionConfig::default()
         },

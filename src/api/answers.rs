@@ -171,6 +171,7 @@ pub(crate) fn config_response(loaded: &Loaded, live: &LiveConfig) -> v1::GetConf
         log: config.log.clone(),
         otlp: config.otlp.clone().unwrap_or_default(),
         trace_sample: config.trace_sample,
+        stall_timeout_ms: config.stall_timeout_ms,
         ..v1::Config::default()
     };
     v1::GetConfigResponse { config: Some(config), fields }

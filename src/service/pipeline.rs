@@ -6,7 +6,6 @@
 //! and [`REPLIES_BYTES`] of replies (plus one value). Commands in memory are done as they are read, so a Cancel
 //! finds its command answered already; it has no reply of its own. A stream whose listener ends reads no more.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,10 +13,9 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body, Frame};
-use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
-use super::body::{error_trailers, ok_trailers};
+use super::body::{ResponseBody, ok_trailers};
 use super::data::Ending;
 use super::frame::{PREFIX, finish, message_len};
 use super::unary::{put_delete, put_increment, put_set, put_touch};
@@ -49,8 +47,6 @@ pub(super) struct PipelineBody<B> {
     done: bool,
     /// How many bytes of replies the last frame had.
     replies_before: usize,
-    /// The end of the caller's patience with the whole stream.
-    deadline: Option<Pin<Box<Sleep>>>,
     /// The end of the listener.
     ending: Ending,
 }
@@ -65,7 +61,7 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    pub(super) fn new(incoming: B, cache: Arc<Cache>, timeout: Option<Duration>, ending: Ending) -> Self {
+    pub(super) fn new(incoming: B, cache: Arc<Cache>, ending: Ending) -> Self {
         Self {
             incoming: Box::pin(incoming),
             cache,
@@ -75,7 +71,6 @@ where
             ended: None,
             done: false,
             replies_before: 0,
-            deadline: timeout.map(|timeout| Box::pin(sleep(timeout))),
             ending,
         }
     }
@@ -181,11 +176,6 @@ where
         if self.done {
             return Poll::Ready(None);
         }
-        if self.ended.is_none()
-            && self.deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready())
-        {
-            self.ended = Some(Ended::Failed(CallError::DeadlineExceeded));
-        }
         if self.ended.is_none() {
             let mut out = Vec::with_capacity(self.replies_before);
             if let Err(ended) = self.work(cx, &mut out) {
@@ -201,7 +191,7 @@ where
         self.done = true;
         Poll::Ready(Some(match self.ended.take() {
             Some(Ended::Broken(error)) => Err(Status::cancelled(error.to_string())),
-            Some(Ended::Failed(error)) => Ok(Frame::trailers(error_trailers(error))),
+            Some(Ended::Failed(error)) => Ok(Frame::trailers(ResponseBody::trailers(error))),
             Some(Ended::Whole) | None => Ok(Frame::trailers(ok_trailers())),
         }))
     }

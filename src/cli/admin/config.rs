@@ -104,6 +104,7 @@ fn settings(config: &v1::Config) -> Vec<(&'static str, Fact)> {
         ("log", text(&config.log)),
         ("otlp", text(&config.otlp)),
         ("trace_sample", Fact::Real(config.trace_sample)),
+        ("stall_timeout_ms", Fact::Ms(config.stall_timeout_ms)),
     ]
 }
 
