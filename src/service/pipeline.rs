@@ -54,6 +54,10 @@ pub(super) struct PipelineBody<B> {
 struct Message {
     rest: Bytes,
     arrived: Instant,
+    /// How many of its commands are done.
+    done: usize,
+    /// It was sent by a ring.
+    by_ring: bool,
 }
 
 impl<B> PipelineBody<B>
@@ -92,7 +96,7 @@ where
                     self.message = Some(message);
                 }
             } else if let Some(rest) = self.split_message()? {
-                self.message = Some(Message { rest, arrived: monotonic() });
+                self.message = Some(Message { rest, arrived: monotonic(), done: 0, by_ring: false });
             } else if self.half_closed {
                 return Err(if self.partial.is_empty() {
                     Ended::Whole
@@ -219,18 +223,21 @@ fn run(cache: &Cache, message: &mut Message, out: &mut Vec<u8>) -> Result<(), Ca
     let bytes = message.rest.clone();
     let mut reader = Reader::new(&bytes);
     let mut now = cache.now();
-    let mut done = 0;
     while let Some((number, field)) = reader.next()? {
         match (number, field) {
             (1, Field::Fixed64(0)) => {}
-            (1, Field::Fixed64(_)) => return Err(CallError::NotServed { what: "ring_epoch".to_owned() }),
+            (1, Field::Fixed64(_)) if message.done == 0 => message.by_ring = true,
+            // As no writer of protobuf puts it, and what it was said of is done.
+            (1, Field::Fixed64(_)) => {
+                return Err(CallError::Frame { what: "ring_epoch stands behind commands" });
+            }
             (2, Field::Bytes(command)) => {
                 let command = CommandView::read(command)?;
-                if done > 0 && done % COMMANDS_PER_CLOCK == 0 {
+                if message.done % COMMANDS_PER_CLOCK == COMMANDS_PER_CLOCK - 1 {
                     now = cache.now();
                 }
-                done += 1;
-                answer(cache, now, &command, message.arrived, out);
+                message.done += 1;
+                answer(cache, now, &command, message, out);
                 if out.len() >= REPLIES_BYTES {
                     break;
                 }
@@ -244,14 +251,16 @@ fn run(cache: &Cache, message: &mut Message, out: &mut Vec<u8>) -> Result<(), Ca
 }
 
 /// Does one command and puts its reply.
-fn answer(cache: &Cache, now: Now, command: &CommandView<'_>, arrived: Instant, out: &mut Vec<u8>) {
+fn answer(cache: &Cache, now: Now, command: &CommandView<'_>, message: &Message, out: &mut Vec<u8>) {
     let at = out.len();
     let late = command.timeout_ms > 0
-        && monotonic().saturating_duration_since(arrived) > Duration::from_millis(command.timeout_ms.into());
+        && monotonic().saturating_duration_since(message.arrived)
+            > Duration::from_millis(command.timeout_ms.into());
     let done = match command.op {
         _ if late => Err(CallError::DeadlineExceeded),
         None => Err(CallError::NoOp),
         Some((op::CANCEL, _)) => return,
+        Some(_) if message.by_ring => Err(CallError::NotServed { what: "ring_epoch".to_owned() }),
         Some((op::GET, message)) => put_get(cache, now, command.id, message, out),
         Some((number, message)) => put_other(cache, now, command.id, number, message, out),
     };
