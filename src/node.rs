@@ -4,7 +4,8 @@
 //!   data listeners ─ trace ─ metrics ─ repair ─ deadline ─ in flight ─┬─ DataService ── Cache ── Engine
 //!                                                                     └─ health, reflection
 //!   admin listener ─ trace ─ metrics ─ repair ─ deadline ─ in flight ─── Admin, health, reflection
-//!   health listener, HTTP listener (own thread) ──────────────────────── health; /livez /readyz /metrics
+//!   health listener (own thread) ─────── repair ─ deadline ───────────── health, reflection
+//!   HTTP listener (own thread) ───────────────────────────────────────── /livez /readyz /metrics
 //!   "larder-sweep" (own thread) ──────────────────────────────────────── Cache::advance
 //! ```
 
@@ -145,7 +146,7 @@ impl Facts {
     fn services(
         self: &Arc<Self>,
         tracer: &CallTracer,
-    ) -> Services<impl GrpcService, impl GrpcService, Routes> {
+    ) -> Services<impl GrpcService, impl GrpcService, impl GrpcService> {
         let calls = Arc::new(CallMetrics::new());
         let health = self.lifecycle.health();
         let config = &self.loaded.config;
@@ -179,7 +180,11 @@ impl Facts {
             state => http::Readiness::NotReady(state.as_str()),
         };
         let http = http::router(ready, move || metrics.text());
-        let health = with_reflection(Routes::new(health.service(Mount::Control)));
+        // Neither counted nor traced: probes are many and tell nothing of the load.
+        let health = ServiceBuilder::new()
+            .layer(RepairLayer)
+            .layer(DeadlineLayer::new(Duration::MAX))
+            .service(OtherService::new(with_reflection(Routes::new(health.service(Mount::Control)))));
         Services { data, admin, health, http }
     }
 
