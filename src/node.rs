@@ -266,9 +266,7 @@ impl Facts {
 
 fn spawn_failed(error: SpawnError) -> CallError {
     match error {
-        SpawnError::Leaving { state } => {
-            CallError::NotReady { state: state.as_str(), what: "it cannot be made to serve again".to_owned() }
-        }
+        SpawnError::Leaving { state } => CallError::Leaving { state: state.as_str() },
         other => CallError::CannotListen { why: other.to_string() },
     }
 }
