@@ -76,11 +76,26 @@ struct Facts {
 
 impl RunningNode {
     /// Starts a node in the runtime that this is called in. Returns when it serves, or in standby when it can be
-    /// told to.
+    /// told to. The process's signals are its host's own.
     ///
     /// # Errors
     /// [`NodeError`]; then nothing is left open.
     pub async fn start(loaded: Loaded) -> Result<Self, NodeError> {
+        let config = node_config(&loaded.config);
+        Self::start_as(config, loaded).await
+    }
+
+    /// [`Self::start`] for a program that is the node: SIGTERM and SIGINT are taken over for good. The first drains
+    /// the node, the second makes [`Self::stopped`] return at once.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_as_program(loaded: Loaded) -> Result<Self, NodeError> {
+        let config = NodeConfig { signals: true, ..node_config(&loaded.config) };
+        Self::start_as(config, loaded).await
+    }
+
+    async fn start_as(node_config: NodeConfig, loaded: Loaded) -> Result<Self, NodeError> {
         let config = &loaded.config;
         let cache = Arc::new(Cache::new(&engine_config(config), limits(config)));
         let node_id = config.identity(&[]).node_id;
@@ -103,7 +118,6 @@ impl RunningNode {
             loaded,
         });
         let services = facts.services(&tracer);
-        let node_config = node_config(&facts.loaded.config);
         let node =
             Node::start(node_config, facts.lifecycle.clone(), facts.connections.clone(), services).await?;
         let node = Arc::new(node);
@@ -331,7 +345,7 @@ fn node_config(config: &ServeConfig) -> NodeConfig {
         drain_deadline: config.drain_deadline(),
         standby: config.standby,
         insecure: config.insecure,
-        signals: true,
+        signals: false,
     }
 }
 
