@@ -12,6 +12,7 @@
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 use tonic::service::Routes;
 use tower::ServiceBuilder;
@@ -57,11 +58,13 @@ pub enum NodeError {
 #[derive(Debug)]
 pub struct RunningNode {
     node: Arc<Node>,
-    cache: Arc<Cache>,
+    facts: Arc<Facts>,
+    stats_log: Option<Arc<Mutex<StatsLog>>>,
     tracing: Option<Tracing>,
 }
 
 /// What all the closures of a node look at.
+#[derive(Debug)]
 struct Facts {
     loaded: Loaded,
     cache: Arc<Cache>,
@@ -124,8 +127,8 @@ impl RunningNode {
         // The first and only time.
         let _ = facts.node.set(Arc::downgrade(&node));
         sweep(&cache).map_err(StartError::Thread)?;
-        log_stats(&facts);
-        Ok(Self { node, cache, tracing })
+        let stats_log = log_stats(&facts);
+        Ok(Self { node, facts, stats_log, tracing })
     }
 
     /// The line for stdout; see [`Node::ready_line`].
@@ -143,12 +146,16 @@ impl RunningNode {
     /// The cache behind it.
     #[must_use]
     pub fn cache(&self) -> &Arc<Cache> {
-        &self.cache
+        &self.facts.cache
     }
 
-    /// Waits until the node has stopped, and its last spans are sent: the process may exit.
+    /// Waits until the node has stopped, its last figures are logged and its last spans are sent: the process may
+    /// exit.
     pub async fn stopped(self) -> Stop {
         let stop = self.node.stopped().await;
+        if let Some(log) = &self.stats_log {
+            log.lock().line(&self.facts.snapshot(), monotonic());
+        }
         if let Some(tracing) = self.tracing {
             tracing.shutdown(TRACES_FLUSHED_WITHIN).await;
         }
@@ -362,27 +369,25 @@ fn sweep(cache: &Arc<Cache>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Logs the figures every so often, and once more when the node leaves.
-fn log_stats(facts: &Arc<Facts>) {
-    let Some(every) = facts.loaded.config.stats_interval() else { return };
-    let (mut log, mut states) = (StatsLog::new(facts.started), facts.lifecycle.subscribe());
-    let facts = Arc::downgrade(facts);
+/// Logs the figures every so often, if they are to be; [`RunningNode::stopped`] logs the last ones.
+fn log_stats(facts: &Arc<Facts>) -> Option<Arc<Mutex<StatsLog>>> {
+    let every = facts.loaded.config.stats_interval()?;
+    let log = Arc::new(Mutex::new(StatsLog::new(facts.started)));
+    let (facts, lines) = (Arc::downgrade(facts), Arc::clone(&log));
     tokio::spawn(async move {
         let mut ticks = interval(every);
         // The first line comes after one interval, not at once.
         ticks.reset();
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let leaving = tokio::select! {
-                _ = ticks.tick() => false,
-                _ = states.wait_for(|state| *state >= NodeState::Draining) => true,
-            };
+            ticks.tick().await;
             // None: the node was dropped.
             let Some(facts) = facts.upgrade() else { break };
-            log.line(&facts.snapshot(), monotonic());
-            if leaving {
+            if facts.lifecycle.state() == NodeState::Stopped {
                 break;
             }
+            lines.lock().line(&facts.snapshot(), monotonic());
         }
     });
+    Some(log)
 }
