@@ -224,7 +224,10 @@ fn admin_shows_and_changes_a_node() {
     assert_ends(&on(&node, &["admin", "policy", "best"]), REFUSED, "", "lru and s3-fifo");
     let resized = on(&node, &["admin", "resize", "128MiB"]);
     assert_ends(&resized, Some(0), "bytes_limit 134217728\nprevious_bytes_limit 67108864\n", "");
-    assert!(stdout(&on(&node, &["admin", "config"])).contains("memory_bytes 67108864\n"));
+    let config = stdout(&on(&node, &["admin", "config"]));
+    for line in ["memory_bytes 67108864 -\n", "policy lru flag\n"] {
+        assert!(config.contains(line), "{config}");
+    }
     let (_, config) = json(&node, &["admin", "config"]);
     assert_eq!(config["policy"]["source"], "flag");
     assert_ends(&on(&node, &["admin", "clear"]), Some(0), "entries 1\n", "");

@@ -42,7 +42,10 @@ pub(super) async fn run(global: &Global, admin: &AdminClient) -> Result<Exit, Cl
         }
         print_raw(format!("{table}\n").as_bytes())?;
     } else {
-        let text: String = settings.iter().map(|(name, fact)| format!("{name} {}\n", fact.plain())).collect();
+        let text: String = settings
+            .iter()
+            .map(|(name, fact)| format!("{name} {} {}\n", fact.plain(), Fact::Text(source(name)).plain()))
+            .collect();
         print_raw(text.as_bytes())?;
     }
     Ok(Exit::Done)
