@@ -17,9 +17,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use tonic::service::Routes;
 use tower::ServiceBuilder;
 
-use crate::api::answers::config_response;
 use crate::api::v1::admin_server::AdminServer;
-use crate::api::{CallError, FILE_DESCRIPTOR_SET, LiveConfig, NodeIdentity};
+use crate::api::{CallError, FILE_DESCRIPTOR_SET};
 use crate::cache::Cache;
 use crate::clock::{Clock, SystemClock, monotonic};
 use crate::config::{ListenUrl, Loaded, ServeConfig, memory};
@@ -30,7 +29,9 @@ use crate::server::{
     Address, ConnectionConfig, Connections, GrpcService, Lifecycle, Mount, Node, NodeConfig, NodeState,
     Services, SpawnError, StartError, Stop, http,
 };
-use crate::service::{AdminConfig, AdminService, DataService, OtherService};
+use crate::service::{
+    AdminConfig, AdminService, DataService, LiveConfig, NodeIdentity, OtherService, config_response,
+};
 use crate::telemetry::log::StatsLog;
 use crate::telemetry::trace::{CallTracer, TraceConfig, TraceError, TraceLayer, Tracing};
 use crate::telemetry::{CallMetrics, Metrics, Snapshot, process};
