@@ -4,20 +4,21 @@
 //!   data listeners ─ trace ─ metrics ─ repair ─ deadline ─ in flight ─┬─ DataService ── Cache ── Engine
 //!                                                                     └─ health, reflection
 //!   admin listener ─ trace ─ metrics ─ repair ─ deadline ─ in flight ─── Admin, health, reflection
-//!   health listener, HTTP listener (own thread) ──────────────────────── health; /livez /readyz /metrics
+//!   health listener (own thread) ─────── repair ─ deadline ───────────── health, reflection
+//!   HTTP listener (own thread) ───────────────────────────────────────── /livez /readyz /metrics
 //!   "larder-sweep" (own thread) ──────────────────────────────────────── Cache::advance
 //! ```
 
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 use tonic::service::Routes;
 use tower::ServiceBuilder;
 
-use crate::api::answers::config_response;
 use crate::api::v1::admin_server::AdminServer;
-use crate::api::{CallError, FILE_DESCRIPTOR_SET, LiveConfig, NodeIdentity};
+use crate::api::{CallError, FILE_DESCRIPTOR_SET};
 use crate::cache::Cache;
 use crate::clock::{Clock, SystemClock, monotonic};
 use crate::config::{ListenUrl, Loaded, ServeConfig, memory};
@@ -28,7 +29,9 @@ use crate::server::{
     Address, ConnectionConfig, Connections, GrpcService, Lifecycle, Mount, Node, NodeConfig, NodeState,
     Services, SpawnError, StartError, Stop, http,
 };
-use crate::service::{AdminConfig, AdminService, DataService, OtherService};
+use crate::service::{
+    AdminConfig, AdminService, DataService, LiveConfig, NodeIdentity, OtherService, config_response,
+};
 use crate::telemetry::log::StatsLog;
 use crate::telemetry::trace::{CallTracer, TraceConfig, TraceError, TraceLayer, Tracing};
 use crate::telemetry::{CallMetrics, Metrics, Snapshot, process};
@@ -56,11 +59,13 @@ pub enum NodeError {
 #[derive(Debug)]
 pub struct RunningNode {
     node: Arc<Node>,
-    cache: Arc<Cache>,
+    facts: Arc<Facts>,
+    stats_log: Option<Arc<Mutex<StatsLog>>>,
     tracing: Option<Tracing>,
 }
 
 /// What all the closures of a node look at.
+#[derive(Debug)]
 struct Facts {
     loaded: Loaded,
     cache: Arc<Cache>,
@@ -75,11 +80,26 @@ struct Facts {
 
 impl RunningNode {
     /// Starts a node in the runtime that this is called in. Returns when it serves, or in standby when it can be
-    /// told to.
+    /// told to. The process's signals are its host's own.
     ///
     /// # Errors
     /// [`NodeError`]; then nothing is left open.
     pub async fn start(loaded: Loaded) -> Result<Self, NodeError> {
+        let config = node_config(&loaded.config);
+        Self::start_as(config, loaded).await
+    }
+
+    /// [`Self::start`] for a program that is the node: SIGTERM and SIGINT are taken over for good. The first drains
+    /// the node, the second makes [`Self::stopped`] return at once.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_as_program(loaded: Loaded) -> Result<Self, NodeError> {
+        let config = NodeConfig { signals: true, ..node_config(&loaded.config) };
+        Self::start_as(config, loaded).await
+    }
+
+    async fn start_as(node_config: NodeConfig, loaded: Loaded) -> Result<Self, NodeError> {
         let config = &loaded.config;
         let cache = Arc::new(Cache::new(&engine_config(config), limits(config)));
         let node_id = config.identity(&[]).node_id;
@@ -102,15 +122,14 @@ impl RunningNode {
             loaded,
         });
         let services = facts.services(&tracer);
-        let node_config = node_config(&facts.loaded.config);
         let node =
             Node::start(node_config, facts.lifecycle.clone(), facts.connections.clone(), services).await?;
         let node = Arc::new(node);
         // The first and only time.
         let _ = facts.node.set(Arc::downgrade(&node));
         sweep(&cache).map_err(StartError::Thread)?;
-        log_stats(&facts);
-        Ok(Self { node, cache, tracing })
+        let stats_log = log_stats(&facts);
+        Ok(Self { node, facts, stats_log, tracing })
     }
 
     /// The line for stdout; see [`Node::ready_line`].
@@ -128,12 +147,16 @@ impl RunningNode {
     /// The cache behind it.
     #[must_use]
     pub fn cache(&self) -> &Arc<Cache> {
-        &self.cache
+        &self.facts.cache
     }
 
-    /// Waits until the node has stopped, and its last spans are sent: the process may exit.
+    /// Waits until the node has stopped, its last figures are logged and its last spans are sent: the process may
+    /// exit.
     pub async fn stopped(self) -> Stop {
         let stop = self.node.stopped().await;
+        if let Some(log) = &self.stats_log {
+            log.lock().line(&self.facts.snapshot(), monotonic());
+        }
         if let Some(tracing) = self.tracing {
             tracing.shutdown(TRACES_FLUSHED_WITHIN).await;
         }
@@ -145,7 +168,7 @@ impl Facts {
     fn services(
         self: &Arc<Self>,
         tracer: &CallTracer,
-    ) -> Services<impl GrpcService, impl GrpcService, Routes> {
+    ) -> Services<impl GrpcService, impl GrpcService, impl GrpcService> {
         let calls = Arc::new(CallMetrics::new());
         let health = self.lifecycle.health();
         let config = &self.loaded.config;
@@ -179,7 +202,11 @@ impl Facts {
             state => http::Readiness::NotReady(state.as_str()),
         };
         let http = http::router(ready, move || metrics.text());
-        let health = with_reflection(Routes::new(health.service(Mount::Control)));
+        // Neither counted nor traced: probes are many and tell nothing of the load.
+        let health = ServiceBuilder::new()
+            .layer(RepairLayer)
+            .layer(DeadlineLayer::new(Duration::MAX))
+            .service(OtherService::new(with_reflection(Routes::new(health.service(Mount::Control)))));
         Services { data, admin, health, http }
     }
 
@@ -261,9 +288,7 @@ impl Facts {
 
 fn spawn_failed(error: SpawnError) -> CallError {
     match error {
-        SpawnError::Leaving { state } => {
-            CallError::NotReady { state: state.as_str(), what: "it cannot be made to serve again".to_owned() }
-        }
+        SpawnError::Leaving { state } => CallError::Leaving { state: state.as_str() },
         other => CallError::CannotListen { why: other.to_string() },
     }
 }
@@ -321,6 +346,7 @@ fn node_config(config: &ServeConfig) -> NodeConfig {
         http: Address::tcp(config.http.host.clone(), config.http.port),
         connection: ConnectionConfig {
             first_byte_timeout: config.first_byte_timeout(),
+            stall_timeout: config.stall_timeout(),
             streams_max: config.max_streams,
             ..ConnectionConfig::default()
         },
@@ -328,7 +354,7 @@ fn node_config(config: &ServeConfig) -> NodeConfig {
         drain_deadline: config.drain_deadline(),
         standby: config.standby,
         insecure: config.insecure,
-        signals: true,
+        signals: false,
     }
 }
 
@@ -345,27 +371,25 @@ fn sweep(cache: &Arc<Cache>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Logs the figures every so often, and once more when the node leaves.
-fn log_stats(facts: &Arc<Facts>) {
-    let Some(every) = facts.loaded.config.stats_interval() else { return };
-    let (mut log, mut states) = (StatsLog::new(facts.started), facts.lifecycle.subscribe());
-    let facts = Arc::downgrade(facts);
+/// Logs the figures every so often, if they are to be; [`RunningNode::stopped`] logs the last ones.
+fn log_stats(facts: &Arc<Facts>) -> Option<Arc<Mutex<StatsLog>>> {
+    let every = facts.loaded.config.stats_interval()?;
+    let log = Arc::new(Mutex::new(StatsLog::new(facts.started)));
+    let (facts, lines) = (Arc::downgrade(facts), Arc::clone(&log));
     tokio::spawn(async move {
         let mut ticks = interval(every);
         // The first line comes after one interval, not at once.
         ticks.reset();
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let leaving = tokio::select! {
-                _ = ticks.tick() => false,
-                _ = states.wait_for(|state| *state >= NodeState::Draining) => true,
-            };
+            ticks.tick().await;
             // None: the node was dropped.
             let Some(facts) = facts.upgrade() else { break };
-            log.line(&facts.snapshot(), monotonic());
-            if leaving {
+            if facts.lifecycle.state() == NodeState::Stopped {
                 break;
             }
+            lines.lock().line(&facts.snapshot(), monotonic());
         }
     });
+    Some(log)
 }

@@ -253,12 +253,15 @@ async fn clear_removes_all_and_says_how_many() {
         calls.set(set(format!("{n}"), "v")).await.unwrap();
     }
     let last = calls.get("99").await.unwrap().version;
+    calls.set(set("deleted", "v")).await.unwrap();
+    calls.delete(delete("deleted")).await;
     let cleared = soon(admin.clear(ClearRequest::default())).await.unwrap().into_inner();
     assert_eq!(cleared.entries, 100);
-    // proto: DELETED is what Clear leaves, and best effort.
-    assert!(matches!(calls.get("0").await, Err(MissReason::Deleted | MissReason::Unknown)));
+    for key in ["0", "deleted"] {
+        assert_eq!(calls.get(key).await, Err(MissReason::Unknown), "Clear makes a node forget");
+    }
     let after = stats(&mut admin).await;
-    assert_eq!((after.entries, after.sets, after.evictions, after.deletes), (0, 100, 0, 0));
+    assert_eq!((after.entries, after.sets, after.evictions, after.deletes), (0, 101, 0, 1));
     assert!(calls.set(set("99", "v")).await.unwrap() > last, "versions go on");
     assert_eq!(soon(admin.clear(ClearRequest::default())).await.unwrap().into_inner().entries, 1);
 }

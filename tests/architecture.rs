@@ -16,22 +16,15 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("code", &[]),
     ("engine", &[("clock", ALL), ("entry", ALL)]),
     ("cache", &[("clock", ALL), ("engine", ALL), ("entry", ALL)]),
-    // The conversions of the domain's words: also those of configuration and figures, which Admin answers.
-    (
-        "api",
-        &[
-            ("config", Some(&["Loaded", "Source"])),
-            ("engine", ENGINE_WORDS),
-            ("entry", ALL),
-            ("telemetry", Some(&["Snapshot"])),
-        ],
-    ),
+    ("api", &[("engine", ENGINE_WORDS), ("entry", ALL)]),
     (
         "service",
         &[
             ("api", ALL),
             ("cache", ALL),
             ("clock", ALL),
+            // Configuration and figures, which Admin answers.
+            ("config", Some(&["Loaded", "Source"])),
             ("engine", ENGINE_WORDS),
             ("entry", ALL),
             ("telemetry", Some(&["Snapshot"])),

@@ -141,6 +141,52 @@ fn errors_of_the_node_are_documents_in_json() {
     assert_eq!(document["error"]["reason"], "NAMESPACE_NOT_FOUND");
 }
 
+/// How a server ends a call that it does not answer.
+#[derive(Clone, Copy)]
+enum Ends {
+    ByReset,
+    ByResetBehindTheHead,
+    ByHangingUp,
+}
+
+/// A server that ends its first call so; where it listens.
+fn server_that_ends(how: Ends) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            listener.set_nonblocking(true).unwrap();
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let mut connection = h2::server::handshake(listener.accept().await.unwrap().0).await.unwrap();
+            let (_request, mut respond) = connection.accept().await.unwrap().unwrap();
+            match how {
+                Ends::ByReset => respond.send_reset(h2::Reason::CANCEL),
+                Ends::ByResetBehindTheHead => {
+                    let head = http::Response::builder().header("content-type", "application/grpc");
+                    let mut body = respond.send_response(head.body(()).unwrap(), false).unwrap();
+                    body.send_data(bytes::Bytes::from_static(b"\0"), false).unwrap();
+                    body.send_reset(h2::Reason::INTERNAL_ERROR);
+                }
+                Ends::ByHangingUp => return,
+            }
+            // Until the client has gone.
+            while connection.accept().await.is_some() {}
+        });
+    });
+    url
+}
+
+#[test]
+fn a_call_that_is_broken_off_is_told_from_a_node_that_is_not_there() {
+    for how in [Ends::ByReset, Ends::ByResetBehindTheHead, Ends::ByHangingUp] {
+        let url = server_that_ends(how);
+        let output = larder(&["--nodes", &url, "get", "k"]);
+        assert_ends(&output, REFUSED, "", &format!("{url} closed Get before it was answered ("));
+        assert!(!stderr(&output).contains("is a node listening"), "{}", stderr(&output));
+    }
+}
+
 #[test]
 fn a_node_that_is_not_there_or_silent_has_status_3() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -224,7 +270,10 @@ fn admin_shows_and_changes_a_node() {
     assert_ends(&on(&node, &["admin", "policy", "best"]), REFUSED, "", "lru and s3-fifo");
     let resized = on(&node, &["admin", "resize", "128MiB"]);
     assert_ends(&resized, Some(0), "bytes_limit 134217728\nprevious_bytes_limit 67108864\n", "");
-    assert!(stdout(&on(&node, &["admin", "config"])).contains("memory_bytes 67108864\n"));
+    let config = stdout(&on(&node, &["admin", "config"]));
+    for line in ["memory_bytes 67108864 -\n", "policy lru flag\n"] {
+        assert!(config.contains(line), "{config}");
+    }
     let (_, config) = json(&node, &["admin", "config"]);
     assert_eq!(config["policy"]["source"], "flag");
     assert_ends(&on(&node, &["admin", "clear"]), Some(0), "entries 1\n", "");

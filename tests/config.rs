@@ -106,6 +106,7 @@ fn every_served_setting_of_a_file_arrives() {
         lame-duck = "1s"
         drain-deadline = "2s"
         first-byte-timeout = "3s"
+        stall-timeout = "4s"
         threads = 3
         max-key = "1KiB"
         max-value = "2MiB"
@@ -157,6 +158,7 @@ fn every_served_setting_of_a_file_arrives() {
         max_in_flight: 9,
         max_streams: 10,
         first_byte_timeout_ms: 3_000,
+        stall_timeout_ms: 4_000,
         threads: 3,
         log: "warn".to_owned(),
         otlp: Some("http://127.0.0.1:4317".to_owned()),

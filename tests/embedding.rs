@@ -7,8 +7,10 @@ mod node;
 
 use std::sync::Arc;
 
+use larder::server::NodeState;
 use node::*;
 use tokio::net::TcpStream;
+use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::test]
 async fn a_node_that_is_dropped_leaves_nothing_open_and_nothing_behind() {
@@ -40,4 +42,17 @@ async fn two_nodes_of_one_program_are_two_caches() {
     assert_eq!(here.value("k").await, "here");
     drop(other);
     assert_eq!(here.value("k").await, "here");
+}
+
+#[tokio::test]
+async fn signals_of_the_process_are_the_hosts_own() {
+    let mut terminate = signal(SignalKind::terminate()).unwrap();
+    let node = Node::start().await;
+    let killed = std::process::Command::new("kill").args(["-TERM", &std::process::id().to_string()]).status();
+    assert!(killed.unwrap().success());
+    soon(terminate.recv()).await.unwrap();
+    // Whoever else took the signal was woken by it as this test was; a round trip later it would have acted.
+    let health = http_get(&node.http(), "/readyz").await;
+    assert_eq!(health, (200, "ok\n".to_owned()));
+    assert_eq!(node.running.node().lifecycle().state(), NodeState::Serving);
 }

@@ -33,6 +33,8 @@ async fn a_method_that_nobody_named_is_unimplemented_on_every_listener() {
         (node.admin_authority(), "/larder.v1.Admin/Nope"),
         (node.admin_authority(), "/larder.v1.Cache/Get"),
         (node.admin_authority(), "/no.such.Service/Method"),
+        (node.health(), "/larder.v1.Admin/GetStats"),
+        (node.health(), "/grpc.health.v1.Health/Nope"),
     ];
     for (authority, path) in elsewhere {
         let raw = Raw::connect(&authority).await;
@@ -41,9 +43,62 @@ async fn a_method_that_nobody_named_is_unimplemented_on_every_listener() {
         let status = status.unwrap_or_else(|| panic!("{path} has no status"));
         assert_status(&status, Code::Unimplemented, "NO_SUCH_METHOD", None);
     }
-    let raw = Raw::connect(&node.health()).await;
-    let answer = raw.call(post("/larder.v1.Admin/GetStats"), framed(&get("k"))).await;
-    assert_eq!(answer.status.unwrap().code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn generated_services_refuse_what_is_malformed_as_the_cache_does() {
+    use Code::{DeadlineExceeded, InvalidArgument, ResourceExhausted, Unimplemented};
+    let node = Node::start().await;
+    let malformed = (InvalidArgument, "MALFORMED_MESSAGE", None);
+    for listener in [node.data(), node.admin_authority(), node.health()] {
+        let raw = Raw::connect(&listener).await;
+        let check = || post("/grpc.health.v1.Health/Check");
+        let good = || frame(0, 0, b"");
+        for (what, head, body, (code, reason, field)) in [
+            ("rubbish", check(), frame(0, 3, b"\xff\xff\xff"), malformed),
+            ("no message", check(), Bytes::new(), malformed),
+            ("a torn frame", check(), frame(0, 10, b"abc"), malformed),
+            ("a flag of 7", check(), frame(7, 0, b""), malformed),
+            ("compressed", check(), frame(1, 3, b"abc"), (Unimplemented, "COMPRESSED", None)),
+            (
+                "gzip",
+                check().header("grpc-encoding", "gzip"),
+                frame(1, 3, b"abc"),
+                (Unimplemented, "COMPRESSED", None),
+            ),
+            ("too long", check(), frame(0, 5 << 20, b"abc"), (ResourceExhausted, "MESSAGE_TOO_LARGE", None)),
+            (
+                "no time-out",
+                check().header("grpc-timeout", "soon"),
+                good(),
+                (InvalidArgument, "INVALID_VALUE", Some("grpc-timeout")),
+            ),
+            (
+                "no time",
+                check().header("grpc-timeout", "0n"),
+                good(),
+                (DeadlineExceeded, "DEADLINE_EXCEEDED", None),
+            ),
+        ] {
+            let status = raw.call(head, body).await.status.unwrap();
+            assert_eq!(status.code(), code, "{what} on {listener}: {status:?}");
+            assert_status(&status, code, reason, field);
+        }
+        let answer = raw.call(check(), good()).await;
+        assert_eq!(answer.status.unwrap().code(), Code::Ok);
+    }
+}
+
+#[tokio::test]
+async fn a_deadline_ends_a_health_watch() {
+    let node = Node::start().await;
+    for listener in [node.data(), node.admin_authority(), node.health()] {
+        let raw = Raw::connect(&listener).await;
+        let head = post("/grpc.health.v1.Health/Watch").header("grpc-timeout", "100m");
+        let answer = raw.call(head, frame(0, 0, b"")).await;
+        assert!(!answer.body.is_empty());
+        assert_status(&answer.status.unwrap(), Code::DeadlineExceeded, "DEADLINE_EXCEEDED", None);
+    }
 }
 
 #[tokio::test]

@@ -259,6 +259,31 @@ async fn what_is_wrong_with_one_command_is_its_reply_and_the_others_go_on() {
 }
 
 #[tokio::test]
+async fn commands_sent_by_a_ring_are_refused_one_by_one_and_the_stream_goes_on() {
+    let (node, mut calls) = start().await;
+    let mut stream = Stream::open(&mut calls).await;
+    calls.set(set("large", vec![1; 1 << 20])).await.unwrap();
+    let cancel = Op::Cancel(CancelRequest { id: 0 });
+    let ops = [Op::Set(set("k", "v")), cancel, Op::Get(get("large")), Op::Increment(increment("n", 1))];
+    stream.send(PipelineRequest { ring_epoch: 7, ..numbered(ops) }).await;
+    let replies = stream.replies(3).await;
+    for (reply, id) in replies.into_iter().zip([0, 2, 3]) {
+        assert_eq!(reply.id, id);
+        assert_status(&error(&reply.result.unwrap()), Code::Unimplemented, "NOT_SERVED", None);
+    }
+    let replies = stream.done(vec![Op::Get(get("k")), Op::Get(get("n")), Op::Set(set("k", "w"))]).await;
+    assert_eq!((value(&replies[0]), value(&replies[1])), (None, None), "what was refused was not done");
+    let (_, end) = stream.rest().await;
+    assert_eq!(end.code(), Code::Ok);
+    // Behind commands that are done, it is too late to refuse them.
+    let mut late = numbered([Op::Set(set("late", "v"))]).encode_to_vec();
+    late.extend(PipelineRequest { ring_epoch: 7, commands: Vec::new() }.encode_to_vec());
+    let raw = Raw::connect(&node.data()).await;
+    let answer = raw.cache("Pipeline", frame(0, late.len(), &late)).await;
+    assert_status(&answer.status.unwrap(), Code::InvalidArgument, "MALFORMED_MESSAGE", None);
+}
+
+#[tokio::test]
 async fn a_cancel_has_no_reply_and_what_was_done_has_one() {
     let (_node, mut calls) = start().await;
     let stream = Stream::open(&mut calls).await;

@@ -489,5 +489,5 @@ async fn a_spawn_that_cannot_be_says_why() {
     admin.drain(DrainRequest::default()).await.unwrap();
     let status = admin.spawn(SpawnRequest {}).await.unwrap_err();
     assert!(status.message().contains("draining"), "{status:?}");
-    assert_status(&status, Code::Unavailable, "NOT_READY", None);
+    assert_status(&status, Code::FailedPrecondition, "LEAVING", None);
 }

@@ -39,7 +39,7 @@ fn check(config: &ServeConfig) {
     }
     // What is asked of a configuration on the way to a node.
     let _ = (config.timeout(), config.stats_interval(), config.lame_duck(), config.drain_deadline());
-    let _ = (config.first_byte_timeout(), config.identity(&config.listen));
+    let _ = (config.first_byte_timeout(), config.stall_timeout(), config.identity(&config.listen));
 }
 
 fuzz_target!(|input: &[u8]| {

@@ -3,7 +3,7 @@
 use super::status::CallError;
 use super::v1;
 use super::wire::{ConditionView, DeleteView, ExpirationView, GetView, IncrementView, SetView, TouchView};
-use crate::engine::{Condition, Expiration, Increment, Op, Set};
+use crate::engine::{Condition, Expiration, Increment, MissReason, Op, Set};
 use crate::entry::{Limits, REQUEST_ID_BYTES_MAX, Ttl, Version};
 
 type Result<T> = std::result::Result<T, CallError>;
@@ -198,4 +198,19 @@ pub(crate) fn batch_item(view: &SetView<'_>, name: &str, flushed: i32) -> Result
         return Err(CallError::ItemDiffers { field: "durability", value, batch });
     }
     Ok(())
+}
+
+impl From<MissReason> for v1::MissReason {
+    fn from(reason: MissReason) -> Self {
+        match reason {
+            MissReason::Unknown => Self::Unknown,
+            MissReason::Expired => Self::Expired,
+            MissReason::Evicted => Self::Evicted,
+            MissReason::Deleted => Self::Deleted,
+            MissReason::Invalidated => Self::Invalidated,
+            MissReason::Fenced => Self::Fenced,
+            MissReason::OwnerDown => Self::OwnerDown,
+            MissReason::Corrupt => Self::Corrupt,
+        }
+    }
 }

@@ -1,12 +1,10 @@
 //! The wire: generated types, and the only conversions between them and the domain's.
 
-pub(crate) mod answers;
 pub(crate) mod convert;
 pub(crate) mod encode;
 mod status;
 pub(crate) mod wire;
 
-pub use answers::{LiveConfig, NodeIdentity};
 pub use larder::v1;
 pub use status::{CallError, DOMAIN};
 pub use wire::Malformed;

@@ -95,6 +95,8 @@ pub enum CallError {
     DeadlineExceeded,
     #[error("the node stays in standby: {why}")]
     CannotListen { why: String },
+    #[error("the node is {state}: it never serves again; start a new one")]
+    Leaving { state: &'static str },
     #[error("the node is {state}: {what}")]
     NotReady { state: &'static str, what: String },
 }
@@ -160,6 +162,8 @@ impl CallError {
             Self::Compressed { .. } => kind(Unimplemented, "COMPRESSED"),
             Self::DeadlineExceeded => kind(DeadlineExceeded, "DEADLINE_EXCEEDED"),
             Self::CannotListen { .. } => kind(FailedPrecondition, "CANNOT_LISTEN"),
+            // Nothing that is waited for changes that.
+            Self::Leaving { .. } => kind(FailedPrecondition, "LEAVING"),
             Self::NotReady { .. } => Kind { retry: true, ..kind(Unavailable, "NOT_READY") },
         }
     }

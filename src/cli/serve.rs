@@ -40,7 +40,7 @@ fn keep_pages_small() {
 }
 
 async fn serve(loaded: Loaded) -> Result<Exit, CliError> {
-    let node = RunningNode::start(loaded).await.map_err(|error| match error {
+    let node = RunningNode::start_as_program(loaded).await.map_err(|error| match error {
         NodeError::Start(StartError::Listen { .. }) => CliError::Refused(error.to_string()),
         other => CliError::Usage(other.to_string()),
     })?;

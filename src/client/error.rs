@@ -45,6 +45,21 @@ pub enum ClientError {
         source: Box<Status>,
     },
 
+    /// The node, or what is between, ended the call or its connection without an answer. Whether the call was
+    /// done is not known.
+    #[error("{url} closed {method} before it was answered ({problem})")]
+    BrokenOff {
+        /// The node.
+        url: String,
+        /// The method that was called.
+        method: &'static str,
+        /// What the transport saw.
+        problem: String,
+        /// The transport's own error.
+        #[source]
+        source: Box<Status>,
+    },
+
     /// The deadline passed at the caller's end.
     #[error("{method} at {url} gave no answer within {}; --timeout sets how long to wait", duration_text(*.after))]
     Timeout {
@@ -102,8 +117,14 @@ impl ClientError {
         if status.code() == Code::Cancelled && status.message() == "Timeout expired" {
             return Self::Timeout { url, method, after };
         }
-        if let Some(problem) = transport_problem(&status) {
-            return Self::Unreachable { url, problem, source: Box::new(status) };
+        // A status that came from a node has no cause here.
+        if let Some(cause) = status.source() {
+            let (connecting, problem) = looked_into(cause);
+            let source = Box::new(status);
+            if connecting {
+                return Self::Unreachable { url, problem, source };
+            }
+            return Self::BrokenOff { url, method, problem, source };
         }
         let details = status.get_error_details();
         Self::Status(Box::new(Refusal {
@@ -125,7 +146,7 @@ impl ClientError {
     pub fn code_name(&self) -> &'static str {
         match self {
             Self::BadUrl(_) | Self::NoNode | Self::SeveralNodes { .. } => code_name(Code::InvalidArgument),
-            Self::Unreachable { .. } => code_name(Code::Unavailable),
+            Self::Unreachable { .. } | Self::BrokenOff { .. } => code_name(Code::Unavailable),
             Self::Timeout { .. } => code_name(Code::DeadlineExceeded),
             Self::Status(refusal) => code_name(refusal.code),
             Self::BadAnswer { .. } => code_name(Code::Internal),
@@ -149,14 +170,14 @@ fn status_text(code: &Code, message: &str, reason: &str) -> String {
     }
 }
 
-/// The innermost cause, where the status was made by the transport and never came from a node.
-fn transport_problem(status: &Status) -> Option<String> {
-    let mut cause: &dyn StdError = status.source()?;
-    let from_transport = cause.is::<tonic::transport::Error>();
+/// Whether a transport's error is about a connection that never came to be, and its innermost cause.
+fn looked_into(mut cause: &(dyn StdError + 'static)) -> (bool, String) {
+    let mut connecting = cause.is::<tonic::ConnectError>();
     while let Some(deeper) = cause.source() {
         cause = deeper;
+        connecting |= cause.is::<tonic::ConnectError>();
     }
-    from_transport.then(|| cause.to_string())
+    (connecting, cause.to_string())
 }
 
 #[cfg(test)]

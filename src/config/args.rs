@@ -129,6 +129,9 @@ pub struct ServeArgs {
     /// How long a new connection may say nothing, 10ms to 10m. Default: 5s
     #[arg(long, value_name = "DUR", help_heading = "Life cycle")]
     pub first_byte_timeout: Option<String>,
+    /// How long a client may read nothing of an answer that waits for it, 10ms to 10m. Default: 10s
+    #[arg(long, value_name = "DUR", help_heading = "Life cycle")]
+    pub stall_timeout: Option<String>,
     /// Worker threads, 1 to 1024. Default: one per processor
     #[arg(long, value_name = "N", help_heading = "Life cycle")]
     pub threads: Option<String>,

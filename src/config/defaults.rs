@@ -31,6 +31,8 @@ pub const LAME_DUCK_MS: u64 = 0;
 pub const DRAIN_DEADLINE_MS: u64 = 8_000;
 /// `--first-byte-timeout`: 5 s.
 pub const FIRST_BYTE_TIMEOUT_MS: u64 = 5_000;
+/// `--stall-timeout`: 10 s.
+pub const STALL_TIMEOUT_MS: u64 = 10_000;
 /// `--max-key`: 4 KiB.
 pub const MAX_KEY_BYTES: u64 = KEY_BYTES_MAX as u64;
 /// `--max-value`: 1 MiB.

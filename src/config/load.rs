@@ -125,6 +125,7 @@ impl ServeConfig {
         layers.number(&of::LAME_DUCK, &args.lame_duck, &mut self.lame_duck_ms)?;
         layers.number(&of::DRAIN_DEADLINE, &args.drain_deadline, &mut self.drain_deadline_ms)?;
         layers.number(&of::FIRST_BYTE_TIMEOUT, &args.first_byte_timeout, &mut self.first_byte_timeout_ms)?;
+        layers.number(&of::STALL_TIMEOUT, &args.stall_timeout, &mut self.stall_timeout_ms)?;
         layers.number(&of::THREADS, &args.threads, &mut self.threads)?;
         if self.lame_duck_ms >= self.drain_deadline_ms {
             return Err(ConfigError::Contradiction {

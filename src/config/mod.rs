@@ -100,6 +100,8 @@ pub struct ServeConfig {
     pub max_streams: u32,
     /// How long a new connection may say nothing, more than 0.
     pub first_byte_timeout_ms: u64,
+    /// How long a client may read nothing of an answer that waits for it, more than 0.
+    pub stall_timeout_ms: u64,
     /// Worker threads, 1 or more.
     pub threads: u32,
     /// What is logged, in the syntax of tracing's `EnvFilter`.
@@ -186,6 +188,12 @@ impl ServeConfig {
         Duration::from_millis(self.first_byte_timeout_ms)
     }
 
+    /// [`Self::stall_timeout_ms`].
+    #[must_use]
+    pub fn stall_timeout(&self) -> Duration {
+        Duration::from_millis(self.stall_timeout_ms)
+    }
+
     /// Who the node is, with the URLs that its data listeners were bound to. Before that, in standby, the
     /// configured ones stand in for them.
     #[must_use]
@@ -263,6 +271,7 @@ impl Default for ServeConfig {
             max_in_flight: defaults::MAX_IN_FLIGHT,
             max_streams: defaults::MAX_STREAMS,
             first_byte_timeout_ms: defaults::FIRST_BYTE_TIMEOUT_MS,
+            stall_timeout_ms: defaults::STALL_TIMEOUT_MS,
             threads: std::thread::available_parallelism()
                 .map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
             log: defaults::LOG.to_owned(),

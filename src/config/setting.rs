@@ -228,6 +228,8 @@ pub(super) const SLOW_OP: Setting =
 pub(super) const MAX_STREAMS: Setting = Setting::of("max-streams", "max_streams", Kind::Count(1, 1_024));
 pub(super) const FIRST_BYTE_TIMEOUT: Setting =
     Setting::of("first-byte-timeout", "first_byte_timeout_ms", Kind::Duration(10, HOUR_MS / 6));
+pub(super) const STALL_TIMEOUT: Setting =
+    Setting::of("stall-timeout", "stall_timeout_ms", Kind::Duration(10, HOUR_MS / 6));
 pub(super) const THREADS: Setting = Setting::of("threads", "threads", Kind::Count(1, 1_024));
 pub(super) const LOG: Setting = Setting::of("log", "log", Kind::Text(1, 4_096));
 pub(super) const OTLP: Setting =
@@ -235,7 +237,7 @@ pub(super) const OTLP: Setting =
 pub(super) const TRACE_SAMPLE: Setting = Setting::of("trace-sample", "trace_sample", Kind::Ratio);
 
 /// Every setting, in the order of the proto's `Config`.
-pub const SETTINGS: [Setting; 51] = [
+pub const SETTINGS: [Setting; 52] = [
     LISTEN,
     ADMIN,
     HEALTH,
@@ -287,4 +289,5 @@ pub const SETTINGS: [Setting; 51] = [
     LOG,
     OTLP,
     TRACE_SAMPLE,
+    STALL_TIMEOUT,
 ];

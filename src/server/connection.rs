@@ -17,6 +17,8 @@ use std::time::Duration;
 
 use axum::Router;
 use bytes::Bytes;
+use futures_util::TryFutureExt;
+use futures_util::future::MapOk;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -33,6 +35,7 @@ use super::gather::gather;
 use super::listen::Peer;
 use super::opening::{Opening, decline_http1, read_opening};
 use super::phase::{Phase, PhaseSignal};
+use super::stall::Told;
 
 /// What every connection is held to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,16 +49,19 @@ pub struct ConnectionConfig {
     pub keepalive_interval: Duration,
     /// How long the peer may take to answer that.
     pub keepalive_timeout: Duration,
+    /// How long a call's peer may take nothing of an answer that waits for it, before the call is reset.
+    pub stall_timeout: Duration,
 }
 
 impl Default for ConnectionConfig {
-    /// 5 s to begin, 256 calls at once, a ping after 20 s, 10 s to answer it.
+    /// 5 s to begin, 256 calls at once, a ping after 20 s, 10 s to answer it, 10 s to read on.
     fn default() -> Self {
         Self {
             first_byte_timeout: Duration::from_secs(5),
             streams_max: 256,
             keepalive_interval: Duration::from_secs(20),
             keepalive_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -63,7 +69,7 @@ impl Default for ConnectionConfig {
 impl ConnectionConfig {
     /// HTTP/2 as this node speaks it.
     pub(crate) fn http2(&self) -> http2::Builder<StreamExecutor> {
-        let mut http2 = http2::Builder::new(StreamExecutor);
+        let mut http2 = http2::Builder::new(StreamExecutor::new(self.stall_timeout));
         http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.streams_max)
@@ -204,21 +210,21 @@ where
     .await
 }
 
-/// A connection's tower service as hyper calls one, without a clone for each call. Ours are always ready; the
+/// A connection's tower service as hyper calls one, without a clone for each call, its answers [`Told`]. Ours are always ready; the
 /// lock is the connection's own and never waited for.
 #[derive(Debug)]
 struct PerCall<S>(Mutex<S>);
 
-impl<S> hyper::service::Service<Request<Incoming>> for PerCall<S>
+impl<S, B> hyper::service::Service<Request<Incoming>> for PerCall<S>
 where
-    S: Service<Request<Incoming>>,
+    S: Service<Request<Incoming>, Response = Response<B>>,
 {
-    type Response = S::Response;
+    type Response = Response<Told<B>>;
     type Error = S::Error;
-    type Future = S::Future;
+    type Future = MapOk<S::Future, fn(Response<B>) -> Response<Told<B>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.0.lock().call(request)
+        self.0.lock().call(request).map_ok(|response| response.map(Told::new))
     }
 }
 

@@ -28,6 +28,7 @@ use super::lifecycle::{Lifecycle, NodeState, Requests, SpawnError};
 use super::listen::{Address, Bound, bind};
 use super::listener::serve_grpc_on;
 use super::node::Stop;
+use crate::clock::monotonic;
 
 /// A node's listeners and what it was told to do with them.
 pub(crate) struct Course<D> {
@@ -206,18 +207,30 @@ impl Signals {
 }
 
 /// Drains at the first signal, is ready at the second. Without signals it waits for ever.
+///
+/// What follows the first at once is the first again: GNU timeout sends its signal to the process and then to the
+/// process's group, and a terminal's Ctrl-C may come by way of a parent as well.
 async fn obey(signals: Option<Signals>, lifecycle: Lifecycle) {
     let Some(mut signals) = signals else { return std::future::pending().await };
     let name = signals.next().await;
+    let first = monotonic();
     info!("{name}: draining; a second signal exits at once");
     lifecycle.drain(None);
-    let name = signals.next().await;
+    let name = loop {
+        let name = signals.next().await;
+        if first.elapsed() >= SAME_SIGNAL_WITHIN {
+            break name;
+        }
+    };
     warn!("{name} again: exiting at once");
 }
 
 async fn ended(listening: &[Listening]) {
     join_all(listening.iter().map(Listening::ended)).await;
 }
+
+/// Within what time a signal is the one before, sent in another way. Nobody decides anew so fast.
+const SAME_SIGNAL_WITHIN: Duration = Duration::from_millis(250);
 
 /// How long connections that were cut may take to notice.
 const CUT_MAX: Duration = Duration::from_millis(200);

@@ -2,16 +2,32 @@
 //!
 //! A request in memory is done as soon as its frames are read, so a task for it would only be allocated, scheduled
 //! and woken to find that out. Each stream's future is polled once where it was accepted; one that has to wait
-//! (for the rest of a body, for a window to open) is spawned and polled again there, as any future may be.
+//! (for the rest of a body, for a window to open) is spawned and polled again there, as any future may be. There
+//! it is dropped, which resets the stream, when its peer has taken nothing for too long or past its deadline.
 
-use std::future::Future;
-use std::task::{Context, Waker};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use hyper::rt::Executor;
+use tracing::debug;
+
+use super::stall::{Patience, listen};
 
 /// Polls a stream's future once, and spawns it if that was not enough.
-#[derive(Debug, Clone, Default)]
-pub struct StreamExecutor;
+#[derive(Debug, Clone)]
+pub struct StreamExecutor {
+    stall_timeout: Duration,
+}
+
+impl StreamExecutor {
+    /// Resets streams whose peer takes nothing for `stall_timeout`.
+    #[must_use]
+    pub fn new(stall_timeout: Duration) -> Self {
+        Self { stall_timeout }
+    }
+}
 
 impl<F> Executor<F> for StreamExecutor
 where
@@ -20,8 +36,24 @@ where
 {
     fn execute(&self, stream: F) {
         let mut stream = Box::pin(stream);
-        if stream.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-            tokio::spawn(stream);
+        let (polled, heard) = listen(|| stream.as_mut().poll(&mut Context::from_waker(Waker::noop())));
+        if polled.is_pending() {
+            let mut patience = Patience::new(self.stall_timeout);
+            patience.note(heard);
+            tokio::spawn(run(stream, patience));
         }
     }
+}
+
+/// Runs a stream to its end, or as long as its peer reads.
+async fn run<F: Future>(mut stream: Pin<Box<F>>, mut patience: Patience) {
+    poll_fn(|context| {
+        let (polled, heard) = listen(|| stream.as_mut().poll(context));
+        if polled.is_ready() {
+            return Poll::Ready(());
+        }
+        patience.note(heard);
+        patience.poll_lost(context).map(|()| debug!("stream reset: its peer does not read"))
+    })
+    .await;
 }

@@ -39,6 +39,7 @@ mod node;
 mod opening;
 mod phase;
 pub mod stack;
+mod stall;
 
 pub use connection::{ConnectionConfig, GrpcService};
 pub use connections::Connections;

@@ -43,7 +43,8 @@ pub struct NodeConfig {
     /// Let data and admin be reached from other machines although nothing is encrypted and nobody is asked who
     /// they are.
     pub insecure: bool,
-    /// Drain at the first SIGTERM or SIGINT of the process and give up at the second.
+    /// Drain at the first SIGTERM or SIGINT of the process and give up at the second. One that follows the first
+    /// within 250 ms is the same one.
     pub signals: bool,
 }
 

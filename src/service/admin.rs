@@ -11,9 +11,9 @@ use tokio_stream::wrappers::IntervalStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
-use crate::api::answers::stats_response;
+use super::answers::{NodeIdentity, stats_response};
+use crate::api::CallError;
 use crate::api::v1::{self, admin_server::Admin};
-use crate::api::{CallError, NodeIdentity};
 use crate::cache::Cache;
 use crate::engine::{BYTES_LIMIT_MIN, PolicyName};
 use crate::telemetry::Snapshot;

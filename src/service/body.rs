@@ -101,14 +101,6 @@ pub(super) fn ok_trailers() -> HeaderMap {
     trailers
 }
 
-/// The trailers of a call that failed after its response had begun.
-pub(super) fn error_trailers(error: CallError) -> HeaderMap {
-    let mut trailers = HeaderMap::new();
-    // Only values that are no header text are refused, and tonic escapes those.
-    let _ = Status::from(error).add_header(&mut trailers);
-    trailers
-}
-
 fn response(body: ResponseBody) -> Response<ResponseBody> {
     let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -128,7 +120,20 @@ impl ResponseBody {
 
     /// The response that streams `body`.
     pub(super) fn stream(body: impl Body<Data = Bytes, Error = Status> + Send + 'static) -> Response<Self> {
-        response(Self(Inner::Stream(Box::pin(body))))
+        response(Self::streaming(body))
+    }
+
+    /// A body that streams `body`.
+    pub(crate) fn streaming(body: impl Body<Data = Bytes, Error = Status> + Send + 'static) -> Self {
+        Self(Inner::Stream(Box::pin(body)))
+    }
+
+    /// The trailers of a call that failed after its response had begun.
+    pub(crate) fn trailers(error: CallError) -> HeaderMap {
+        let mut trailers = HeaderMap::new();
+        // Only values that are no header text are refused, and tonic escapes those.
+        let _ = Status::from(error).add_header(&mut trailers);
+        trailers
     }
 
     /// A generated service's response.

@@ -17,7 +17,6 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::body::{ResponseBody, Unary};
-use super::deadline::grpc_timeout;
 use super::frame::{PREFIX, message_len};
 use super::others::{OtherFuture, OtherService};
 use super::pipeline::PipelineBody;
@@ -119,14 +118,11 @@ where
         let path = || request.uri().path().trim_start_matches("/larder.v1.").replace('/', ".");
         match asked {
             Asked::Planned => DataFuture::failed(CallError::NotServed { what: path() }),
-            Asked::Pipeline => match grpc_timeout(request.headers()) {
-                Err(error) => DataFuture::failed(error),
-                Ok(timeout) => {
-                    let (cache, ending) = (Arc::clone(&self.cache), (self.ending)());
-                    let body = PipelineBody::new(request.into_body(), cache, timeout, ending);
-                    DataFuture::ready(ResponseBody::stream(body))
-                }
-            },
+            Asked::Pipeline => {
+                let (cache, ending) = (Arc::clone(&self.cache), (self.ending)());
+                let body = PipelineBody::new(request.into_body(), cache, ending);
+                DataFuture::ready(ResponseBody::stream(body))
+            }
             Asked::Unary(method) => DataFuture::Unary {
                 method,
                 cache: Arc::clone(&self.cache),

@@ -5,6 +5,7 @@
 //! is sent. Nothing here knows of sockets, time-outs or metrics: those are layers around it.
 
 mod admin;
+mod answers;
 mod body;
 mod data;
 mod deadline;
@@ -14,6 +15,8 @@ mod pipeline;
 mod unary;
 
 pub use admin::{AdminConfig, AdminService};
+pub(crate) use answers::config_response;
+pub use answers::{LiveConfig, NodeIdentity};
 pub use body::ResponseBody;
 pub use data::{DataFuture, DataService};
 pub(crate) use deadline::grpc_timeout;

@@ -3,11 +3,11 @@
 //! The response's body *is* the loop: asked for a frame, it reads request messages and does their commands until
 //! replies are worth sending. It is asked only while the peer's flow-control window has room, so a client that
 //! writes without reading is stopped by flow control, and what the stream holds is bounded by one request message
-//! and [`REPLIES_BYTES`] of replies (plus one value). Gets in a row are read together. Commands in memory are done as they are read, so a Cancel
-//! finds its command answered already; it has no reply of its own. A stream whose listener ends reads no more.
+//! and [`REPLIES_BYTES`] of replies (plus one value). Gets in a row are
+//! read together. Commands in memory are done as they are read, so a Cancel finds its command answered already; it
+//! has no reply of its own. A stream whose listener ends reads no more.
 
 use std::borrow::Cow;
-use std::future::Future;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,10 +16,9 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body, Frame};
-use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
-use super::body::{error_trailers, ok_trailers};
+use super::body::{ResponseBody, ok_trailers};
 use super::data::Ending;
 use super::frame::{PREFIX, finish, message_len};
 use super::unary::{namespace, put_delete, put_increment, put_set, put_touch};
@@ -52,8 +51,6 @@ pub(super) struct PipelineBody<B> {
     done: bool,
     /// How many bytes of replies the last frame had.
     replies_before: usize,
-    /// The end of the caller's patience with the whole stream.
-    deadline: Option<Pin<Box<Sleep>>>,
     /// The end of the listener.
     ending: Ending,
 }
@@ -61,6 +58,10 @@ pub(super) struct PipelineBody<B> {
 struct Message {
     rest: Bytes,
     arrived: Instant,
+    /// How many of its commands are done.
+    done: usize,
+    /// It was sent by a ring.
+    by_ring: bool,
 }
 
 impl<B> PipelineBody<B>
@@ -68,7 +69,7 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    pub(super) fn new(incoming: B, cache: Arc<Cache>, timeout: Option<Duration>, ending: Ending) -> Self {
+    pub(super) fn new(incoming: B, cache: Arc<Cache>, ending: Ending) -> Self {
         Self {
             incoming: Box::pin(incoming),
             cache,
@@ -78,7 +79,6 @@ where
             ended: None,
             done: false,
             replies_before: 0,
-            deadline: timeout.map(|timeout| Box::pin(sleep(timeout))),
             ending,
         }
     }
@@ -100,7 +100,7 @@ where
                     self.message = Some(message);
                 }
             } else if let Some(rest) = self.split_message()? {
-                self.message = Some(Message { rest, arrived: monotonic() });
+                self.message = Some(Message { rest, arrived: monotonic(), done: 0, by_ring: false });
             } else if self.half_closed {
                 return Err(if self.partial.is_empty() {
                     Ended::Whole
@@ -184,11 +184,6 @@ where
         if self.done {
             return Poll::Ready(None);
         }
-        if self.ended.is_none()
-            && self.deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready())
-        {
-            self.ended = Some(Ended::Failed(CallError::DeadlineExceeded));
-        }
         if self.ended.is_none() {
             let mut out = Vec::with_capacity(self.replies_before);
             if let Err(ended) = self.work(cx, &mut out) {
@@ -204,7 +199,7 @@ where
         self.done = true;
         Poll::Ready(Some(match self.ended.take() {
             Some(Ended::Broken(error)) => Err(Status::cancelled(error.to_string())),
-            Some(Ended::Failed(error)) => Ok(Frame::trailers(error_trailers(error))),
+            Some(Ended::Failed(error)) => Ok(Frame::trailers(ResponseBody::trailers(error))),
             Some(Ended::Whole) | None => Ok(Frame::trailers(ok_trailers())),
         }))
     }
@@ -231,25 +226,25 @@ fn check_length(message: &[u8], max: usize) -> Result<(), CallError> {
 fn run(cache: &Cache, message: &mut Message, out: &mut Vec<u8>) -> Result<(), CallError> {
     let bytes = message.rest.clone();
     let mut reader = Reader::new(&bytes);
-    let (mut gets, mut now, mut done) = (Gets::default(), cache.now(), 0);
+    let (mut gets, mut now) = (Gets::default(), cache.now());
     let end = loop {
         let begin = bytes.len() - reader.remaining();
-        let command = match next_command(&mut reader) {
+        let command = match next_command(&mut reader, message) {
             Ok(Some(command)) => command,
             end => break end.map(|_| ()),
         };
-        if done > 0 && done % COMMANDS_PER_CLOCK == 0 {
+        if message.done % COMMANDS_PER_CLOCK == COMMANDS_PER_CLOCK - 1 {
             now = cache.now();
         }
-        done += 1;
-        let taken = gets.take(cache, &command, begin);
+        message.done += 1;
+        let taken = !message.by_ring && gets.take(cache, &command, begin);
         if !taken || gets.is_full() {
             if let Some(left) = gets.answer(cache, now, out) {
                 message.rest.advance(left);
                 return Ok(());
             }
             if !taken {
-                answer(cache, now, &command, message.arrived, out);
+                answer(cache, now, &command, message, out);
             }
         }
         if out.len() >= REPLIES_BYTES {
@@ -261,11 +256,18 @@ fn run(cache: &Cache, message: &mut Message, out: &mut Vec<u8>) -> Result<(), Ca
     if left.is_some() { Ok(()) } else { end }
 }
 
-fn next_command<'a>(reader: &mut Reader<'a>) -> Result<Option<CommandView<'a>>, CallError> {
+fn next_command<'a>(
+    reader: &mut Reader<'a>,
+    message: &mut Message,
+) -> Result<Option<CommandView<'a>>, CallError> {
     while let Some((number, field)) = reader.next()? {
         match (number, field) {
             (1, Field::Fixed64(0)) => {}
-            (1, Field::Fixed64(_)) => return Err(CallError::NotServed { what: "ring_epoch".to_owned() }),
+            (1, Field::Fixed64(_)) if message.done == 0 => message.by_ring = true,
+            // As no writer of protobuf puts it, and what it was said of is done.
+            (1, Field::Fixed64(_)) => {
+                return Err(CallError::Frame { what: "ring_epoch stands behind commands" });
+            }
             (2, Field::Bytes(command)) => return Ok(Some(CommandView::read(command)?)),
             (field @ (1 | 2), _) => return Err(Malformed::WireType { field }.into()),
             _ => {}
@@ -360,14 +362,16 @@ fn put_read(id: u64, metadata_only: bool, read: Result<EntryView<'_>, MissReason
 }
 
 /// Does one command and puts its reply.
-fn answer(cache: &Cache, now: Now, command: &CommandView<'_>, arrived: Instant, out: &mut Vec<u8>) {
+fn answer(cache: &Cache, now: Now, command: &CommandView<'_>, message: &Message, out: &mut Vec<u8>) {
     let at = out.len();
     let late = command.timeout_ms > 0
-        && monotonic().saturating_duration_since(arrived) > Duration::from_millis(command.timeout_ms.into());
+        && monotonic().saturating_duration_since(message.arrived)
+            > Duration::from_millis(command.timeout_ms.into());
     let done = match command.op {
         _ if late => Err(CallError::DeadlineExceeded),
         None => Err(CallError::NoOp),
         Some((op::CANCEL, _)) => return,
+        Some(_) if message.by_ring => Err(CallError::NotServed { what: "ring_epoch".to_owned() }),
         Some((op::GET, message)) => put_get(cache, now, command.id, message, out),
         Some((number, message)) => put_other(cache, now, command.id, number, message, out),
     };

@@ -47,8 +47,14 @@ pub(crate) fn post(path: &str) -> http::request::Builder {
 
 impl Raw {
     pub(crate) async fn connect(authority: &str) -> Self {
+        Self::connect_with(authority, 65_535).await
+    }
+
+    /// One whose streams let the node send so many bytes that were not read yet.
+    pub(crate) async fn connect_with(authority: &str, window: u32) -> Self {
         let stream = soon(TcpStream::connect(authority)).await.unwrap();
-        let (send, connection) = soon(h2::client::handshake(stream)).await.unwrap();
+        let handshake = h2::client::Builder::new().initial_window_size(window).handshake(stream);
+        let (send, connection) = soon(handshake).await.unwrap();
         tokio::spawn(connection);
         Self(send)
     }

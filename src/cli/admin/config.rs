@@ -42,7 +42,10 @@ pub(super) async fn run(global: &Global, admin: &AdminClient) -> Result<Exit, Cl
         }
         print_raw(format!("{table}\n").as_bytes())?;
     } else {
-        let text: String = settings.iter().map(|(name, fact)| format!("{name} {}\n", fact.plain())).collect();
+        let text: String = settings
+            .iter()
+            .map(|(name, fact)| format!("{name} {} {}\n", fact.plain(), Fact::Text(source(name)).plain()))
+            .collect();
         print_raw(text.as_bytes())?;
     }
     Ok(Exit::Done)
@@ -104,6 +107,7 @@ fn settings(config: &v1::Config) -> Vec<(&'static str, Fact)> {
         ("log", text(&config.log)),
         ("otlp", text(&config.otlp)),
         ("trace_sample", Fact::Real(config.trace_sample)),
+        ("stall_timeout_ms", Fact::Ms(config.stall_timeout_ms)),
     ]
 }
 

@@ -1,7 +1,8 @@
 //! Deadline: a call ends when its caller's patience does, or the node's own if the caller names none.
 //!
-//! Covers the time to the response's head; a stream's own deadline is kept by the stream. The timer is made only
-//! for a call that has to wait, so a call that is done at once pays for none.
+//! The node's own covers the time to the response's head, the caller's covers a stream to its end, also while its
+//! peer does not read. The timer is made only for a stream and for a call that has to wait, so a call that is done
+//! at once pays for none.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -9,13 +10,18 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tonic::Status;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::api::CallError;
+use crate::clock::monotonic;
+use crate::server::stall::until;
 use crate::service::{ResponseBody, grpc_timeout};
 
 /// Makes [`Deadline`].
@@ -66,13 +72,19 @@ where
                 let timeout = asked.map_or(self.timeout, |asked| asked.min(self.timeout));
                 return DeadlineFuture {
                     call: Call::Running { future: self.inner.call(request) },
+                    asked,
                     timeout,
                     sleep: None,
                 };
             }
             Err(error) => error,
         };
-        DeadlineFuture { call: Call::Refused { error: Some(error) }, timeout: Duration::ZERO, sleep: None }
+        DeadlineFuture {
+            call: Call::Refused { error: Some(error) },
+            asked: None,
+            timeout: Duration::ZERO,
+            sleep: None,
+        }
     }
 }
 
@@ -82,6 +94,7 @@ pin_project! {
     pub struct DeadlineFuture<F> {
         #[pin]
         call: Call<F>,
+        asked: Option<Duration>,
         timeout: Duration,
         sleep: Option<Pin<Box<Sleep>>>,
     }
@@ -106,10 +119,19 @@ where
         let this = self.project();
         match this.call.project() {
             CallProjection::Running { future } => {
-                if let Poll::Ready(done) = future.poll(cx) {
-                    return Poll::Ready(done);
-                }
                 let timeout = *this.timeout;
+                if let Poll::Ready(Ok(response)) = future.poll(cx) {
+                    return Poll::Ready(Ok(match *this.asked {
+                        // Its head or kind does not tell how it ends: a stream.
+                        Some(asked) if ResponseBody::code(&response).is_none() => {
+                            let began = this.sleep.as_ref().map(|sleep| sleep.deadline() - timeout);
+                            response.map(|body| {
+                                Timed::body(body, began.unwrap_or_else(|| monotonic().into()) + asked)
+                            })
+                        }
+                        _ => response,
+                    }));
+                }
                 let sleep = this.sleep.get_or_insert_with(|| Box::pin(sleep(timeout)));
                 ready!(sleep.as_mut().poll(cx));
                 Poll::Ready(Ok(ResponseBody::error(CallError::DeadlineExceeded)))
@@ -119,5 +141,39 @@ where
                 Poll::Ready(Ok(ResponseBody::error(error)))
             }
         }
+    }
+}
+
+/// A stream that ends at its caller's deadline.
+struct Timed {
+    /// `None`: it has ended.
+    body: Option<ResponseBody>,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Timed {
+    fn body(body: ResponseBody, deadline: Instant) -> ResponseBody {
+        ResponseBody::streaming(Self { body: Some(body), sleep: Box::pin(sleep_until(deadline)) })
+    }
+}
+
+impl Body for Timed {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        // Nobody asks for a frame while the peer does not read: then whoever runs the stream ends it.
+        until(this.sleep.deadline().into_std());
+        if this.sleep.as_mut().poll(cx).is_ready() {
+            this.body = None;
+            let trailers = ResponseBody::trailers(CallError::DeadlineExceeded);
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
+        Pin::new(body).poll_frame(cx)
     }
 }

@@ -3,7 +3,9 @@
 //! | tonic 0.14 answers | the contract |
 //! |---|---|
 //! | OUT_OF_RANGE for a message over the limit | RESOURCE_EXHAUSTED |
-//! | INTERNAL for a message that does not decode | INVALID_ARGUMENT |
+//! | INTERNAL for a message or a frame that does not decode | INVALID_ARGUMENT |
+//! | INTERNAL for a compressed frame | UNIMPLEMENTED |
+//! | a message alone for an encoding that is not read | UNIMPLEMENTED with details |
 //! | CANCELLED for a time-out of its own | DEADLINE_EXCEEDED |
 //! | a code alone for an unknown method | UNIMPLEMENTED with details |
 //!
@@ -101,10 +103,17 @@ fn repair(status: &Status) -> Option<CallError> {
             let (bytes, max) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
             Some(CallError::MessageTooLarge { bytes, max })
         }
-        Code::Internal if message.contains("decode") || message.contains("Missing request message") => {
+        Code::Internal if message.contains("with compressed-flag") => {
+            Some(CallError::Compressed { encoding: "a compressed frame".to_owned() })
+        }
+        Code::Internal if UNDECODABLE.iter().any(|says| message.contains(says)) => {
             Some(CallError::Undecodable { why: message.to_owned() })
         }
         Code::Cancelled if message.contains("Timeout expired") => Some(CallError::DeadlineExceeded),
+        Code::Unimplemented if message.starts_with("Content is compressed with") => {
+            let encoding = message.split('`').nth(1).unwrap_or(message);
+            Some(CallError::Compressed { encoding: encoding.to_owned() })
+        }
         Code::Unimplemented if message.is_empty() => Some(CallError::NoSuchMethod {
             path:
                 "of that name on this listener; Admin is on the admin listener, Cache on the data listeners"
@@ -113,3 +122,7 @@ fn repair(status: &Status) -> Option<CallError> {
         _ => None,
     }
 }
+
+/// What tonic says of a request that it cannot read.
+const UNDECODABLE: [&str; 4] =
+    ["decode", "Missing request message", "invalid compression flag", "Unexpected EOF decoding"];

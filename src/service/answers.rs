@@ -1,6 +1,6 @@
-//! Domain → proto for Admin: a node's figures and its configuration.
+//! Admin's answers about a node as a whole: its figures and its configuration.
 
-use super::v1;
+use crate::api::v1;
 use crate::config::{Loaded, Source};
 use crate::engine::MissReason;
 use crate::telemetry::Snapshot;
@@ -12,21 +12,6 @@ pub struct NodeIdentity {
     pub node_id: String,
     /// The incarnation of its state.
     pub incarnation: u64,
-}
-
-impl From<MissReason> for v1::MissReason {
-    fn from(reason: MissReason) -> Self {
-        match reason {
-            MissReason::Unknown => Self::Unknown,
-            MissReason::Expired => Self::Expired,
-            MissReason::Evicted => Self::Evicted,
-            MissReason::Deleted => Self::Deleted,
-            MissReason::Invalidated => Self::Invalidated,
-            MissReason::Fenced => Self::Fenced,
-            MissReason::OwnerDown => Self::OwnerDown,
-            MissReason::Corrupt => Self::Corrupt,
-        }
-    }
 }
 
 /// A node's state by its word.
@@ -171,6 +156,7 @@ pub(crate) fn config_response(loaded: &Loaded, live: &LiveConfig) -> v1::GetConf
         log: config.log.clone(),
         otlp: config.otlp.clone().unwrap_or_default(),
         trace_sample: config.trace_sample,
+        stall_timeout_ms: config.stall_timeout_ms,
         ..v1::Config::default()
     };
     v1::GetConfigResponse { config: Some(config), fields }
