@@ -20,6 +20,7 @@ pub struct Cache {
     engine: Engine,
     clock: SystemClock,
     limits: Limits,
+    id: u64,
 }
 
 impl Cache {
@@ -27,13 +28,19 @@ impl Cache {
     #[must_use]
     pub fn new(engine: &EngineConfig, limits: Limits) -> Self {
         let clock = SystemClock::new();
-        Self { engine: Engine::new(engine, clock.now()), clock, limits }
+        Self { engine: Engine::new(engine, clock.now()), clock, limits, id: rand::random() }
     }
 
     /// What it accepts.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// A number that no other cache has, in this process or another.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// The present moment on the cache's clock.

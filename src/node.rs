@@ -40,6 +40,8 @@ use crate::telemetry::{CallMetrics, Metrics, Snapshot, process};
 const ADMIN_IN_FLIGHT_MAX: usize = 256;
 /// How often what has become due is looked for.
 const SWEEP_EVERY: Duration = Duration::from_millis(50);
+/// Entries that are looked at for invalidations each time: a tenth of a processor, a million in five seconds.
+const ENTRIES_PER_SWEEP: usize = 10_000;
 /// How long the last spans may take to be sent.
 const TRACES_FLUSHED_WITHIN: Duration = Duration::from_secs(1);
 
@@ -364,6 +366,7 @@ fn sweep(cache: &Arc<Cache>) -> std::io::Result<()> {
     std::thread::Builder::new().name("larder-sweep".to_owned()).spawn(move || {
         while let Some(cache) = cache.upgrade() {
             cache.advance();
+            cache.sweep(ENTRIES_PER_SWEEP);
             drop(cache);
             std::thread::sleep(SWEEP_EVERY);
         }

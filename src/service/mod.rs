@@ -10,6 +10,7 @@ mod body;
 mod data;
 mod deadline;
 mod frame;
+mod keyspace;
 mod others;
 mod pipeline;
 mod unary;
