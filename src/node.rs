@@ -38,6 +38,11 @@ use crate::telemetry::{CallMetrics, Metrics, Snapshot, process};
 
 /// Admin calls that may wait at once.
 const ADMIN_IN_FLIGHT_MAX: usize = 256;
+/// The longest request to Admin, which takes names and settings. tonic makes room for what a request says it has
+/// before any of it is here, and a stream may stay as long as its connection.
+const ADMIN_BYTES_MAX: usize = 64 << 10;
+/// The longest request to reflection, which takes names.
+const REFLECTION_BYTES_MAX: usize = 4 << 10;
 /// How often what has become due is looked for.
 const SWEEP_EVERY: Duration = Duration::from_millis(50);
 /// Entries that are looked at for invalidations each time: a tenth of a processor, a million in five seconds.
@@ -187,7 +192,8 @@ impl Facts {
                 move || Box::pin(ending.ending(Mount::Data)),
                 OtherService::new(with_reflection(Routes::new(health.service(Mount::Data)))),
             ));
-        let admin = AdminServer::new(AdminService::new(Arc::clone(&self.cache), self.admin_config()));
+        let admin = AdminServer::new(AdminService::new(Arc::clone(&self.cache), self.admin_config()))
+            .max_decoding_message_size(ADMIN_BYTES_MAX);
         let admin = Routes::new(admin).add_service(health.service(Mount::Control));
         let admin = ServiceBuilder::new()
             .layer(TraceLayer::new(tracer.clone()))
@@ -306,7 +312,9 @@ fn with_reflection(routes: Routes) -> Routes {
     };
     let v1 = builder().build_v1().expect("the descriptors were compiled with this program");
     let v1alpha = builder().build_v1alpha().expect("the descriptors were compiled with this program");
-    routes.add_service(v1).add_service(v1alpha)
+    routes
+        .add_service(v1.max_decoding_message_size(REFLECTION_BYTES_MAX))
+        .add_service(v1alpha.max_decoding_message_size(REFLECTION_BYTES_MAX))
 }
 
 fn engine_config(config: &ServeConfig) -> EngineConfig {
