@@ -24,6 +24,7 @@ mod op;
 mod record;
 mod requests;
 mod shard;
+pub mod simulate;
 mod stats;
 
 use std::sync::atomic::{AtomicU64, Ordering};

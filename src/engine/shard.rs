@@ -75,7 +75,7 @@ impl Shard {
             index: HashTable::new(),
             records: Records::new(config.hasher.clone()),
             wheel: Wheel::new(now.ticks_ms),
-            policy: AnyPolicy::new(config.policy, config.bytes_limit),
+            policy: AnyPolicy::new(config.policy, config.bytes_limit, 0),
             retiring: None,
             present: false,
             departed: Departed::new(config.bytes_limit),
@@ -251,10 +251,12 @@ impl Shard {
         while self.retiring.is_some() {
             self.hand_over_one();
         }
-        let next = AnyPolicy::new(name, self.config.bytes_limit);
+        let next = AnyPolicy::new(name, self.config.bytes_limit, self.index.len());
         self.retiring = Some(std::mem::replace(&mut self.policy, next));
         self.present = !self.present;
         self.config.policy = name;
+        // The new policy's tables count from now on.
+        self.shrink(usize::MAX);
         previous
     }
 
@@ -422,7 +424,7 @@ impl Shard {
         let was = self.records.weight(old);
         self.records.copy_standing(old, new);
         let (policy, records) = self.policy_of(new);
-        policy.moved(records, new);
+        policy.moved(records, old, new);
         policy.reweighed(records, new, was);
         policy.hit(records, new);
         *self.index.find_mut(hash, |slot| *slot == old).expect("the entry was found by its hash") = new;

@@ -90,7 +90,7 @@ impl Shard {
         let hash = self.records.hash(from);
         self.records.copy(from, to);
         let (policy, records) = self.policy_of(to);
-        policy.moved(records, to);
+        policy.moved(records, from, to);
         if self.records.expires(to) {
             self.wheel.moved(&mut self.records, to);
         }
