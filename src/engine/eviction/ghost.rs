@@ -14,7 +14,7 @@
 //! oldest key is discarded by counting it off its tick. Up to 1024 keys a tick is one key, and the order exact;
 //! beyond that it is exact to a thousandth of the keys. One key in 16,000 is taken for another.
 //!
-//! Costs 4.5 B for each key that it fits (6 B below 4096 keys) and 2 B for each tick of each list.
+//! Costs 4.5 B for each key that it fits (6 B below 4096 keys) and 8 KiB at most for the ticks of each list.
 
 const WAYS: usize = 16;
 const TICK_BITS: u32 = 12;
