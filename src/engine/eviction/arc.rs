@@ -143,7 +143,7 @@ impl Policy for Arc {
         self.capacity()
     }
 
-    #[cfg(any(test, debug_assertions))]
+    #[cfg(test)]
     fn bytes(&self) -> u64 {
         self.recent.bytes() + self.frequent.bytes()
     }

@@ -138,7 +138,7 @@ impl Policy for Lfu {
         self.len
     }
 
-    #[cfg(any(test, debug_assertions))]
+    #[cfg(test)]
     fn bytes(&self) -> u64 {
         self.lists.iter().map(List::bytes).sum()
     }

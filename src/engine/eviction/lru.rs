@@ -58,7 +58,7 @@ impl Policy for Lru {
         self.list.len()
     }
 
-    #[cfg(any(test, debug_assertions))]
+    #[cfg(test)]
     fn bytes(&self) -> u64 {
         self.list.bytes()
     }

@@ -73,7 +73,7 @@ pub(crate) trait Policy {
     #[cfg(any(test, debug_assertions))]
     fn len(&self) -> usize;
     /// Their weights.
-    #[cfg(any(test, debug_assertions))]
+    #[cfg(test)]
     fn bytes(&self) -> u64;
     /// Checks its lists and counts.
     #[cfg(any(test, debug_assertions))]
@@ -263,7 +263,7 @@ impl Policy for AnyPolicy {
         each!(self, policy => policy.len())
     }
 
-    #[cfg(any(test, debug_assertions))]
+    #[cfg(test)]
     fn bytes(&self) -> u64 {
         each!(self, policy => policy.bytes())
     }

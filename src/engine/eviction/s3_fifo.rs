@@ -135,7 +135,7 @@ impl Policy for S3Fifo {
         self.small.len() + self.main.len()
     }
 
-    #[cfg(any(test, debug_assertions))]
+    #[cfg(test)]
     fn bytes(&self) -> u64 {
         self.small.bytes() + self.main.bytes()
     }

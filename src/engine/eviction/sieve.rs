@@ -82,7 +82,7 @@ impl Policy for Sieve {
         self.list.len()
     }
 
-    #[cfg(any(test, debug_assertions))]
+    #[cfg(test)]
     fn bytes(&self) -> u64 {
         self.list.bytes()
     }

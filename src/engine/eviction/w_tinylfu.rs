@@ -226,7 +226,7 @@ impl Policy for WTinyLfu {
         self.entries()
     }
 
-    #[cfg(any(test, debug_assertions))]
+    #[cfg(test)]
     fn bytes(&self) -> u64 {
         self.window.bytes() + self.probation.bytes() + self.protected.bytes()
     }
