@@ -1,16 +1,17 @@
-//! A shard's index: from the hash of a key to the slot of its entry, in the order of the hashes.
+//! A shard's index: from the hash of a key to the slot of its entry.
 //!
-//! The hashes' range is cut into segments of equal width; each is a small open-addressing table of buckets, one
-//! cache line a bucket, whose home bucket is where the hash lies between the segment's ends. So a lookup costs
-//! one line in nearly every case; a table grows by an eighth, not by doubling, and takes microseconds for it
-//! as tags are all that it needs to read; and the slots can be walked in an order that neither growth nor a
-//! moved cell changes, which is what paging through the cache takes.
+//! The hashes are dealt to segments by their low bits; each segment is a small open-addressing table of buckets, one
+//! cache line a bucket. There is one more segment for every 256 entries more: the segments are split one after the
+//! other, so that their number grows smoothly (linear hashing: Litwin, "Linear hashing: a new tool for file and table
+//! addressing", VLDB 1980). A lookup costs one line in nearly every case; nothing ever doubles, and a split or a
+//! table's growth by an eighth takes microseconds.
 //!
 //! ```text
-//! hash, without the bits that chose the shard
-//! ┌─────────────────┬──────────┬─────────────┐
-//! │ segment         │ tag (16) │ not kept    │   home bucket = tag × buckets / 2^16
-//! └─────────────────┴──────────┴─────────────┘
+//! hash
+//! ┌──────────────────┬──────┬──────────┬─────────────┬─────────┐
+//! │ the shard's bits │      │ tag (16) │             │ segment │   home bucket = tag × buckets / 2^16
+//! └──────────────────┴──────┴──────────┴─────────────┴─────────┘
+//! 63                         47      32                        0
 //! bucket, 64 bytes
 //! ┌────────────────────────┬──────────────┬──────────────┬───────┐
 //! │ slots, 10 × 4 (0 none) │ tags, 10 × 2 │ passed by, 2 │ spare │
@@ -20,13 +21,25 @@
 //! An entry whose home bucket is full lies in the next one that is not; each bucket that it was too late for
 //! counts it as passed by (as in F14, Bronson and Shi, "Open-sourcing F14", 2019), so a lookup ends at the first
 //! bucket that nobody passed by, and removing leaves no tombstone.
+//!
+//! Walking: all hashes of a segment follow one another when hashes are sorted by their bits read backwards
+//! ([`order`]), and a split cuts such a stretch in two. So whoever walks in that order, a segment at a time, meets
+//! everything that stays exactly once, whatever is split meanwhile (as Redis's SCAN does with its buckets).
 
 const SLOTS_PER_BUCKET: usize = 10;
+const TAG_AT: u32 = 32;
 const TAG_BITS: u32 = 16;
-/// Bytes of shard for each segment: about 200 entries of 16 B key and 100 B value.
-const SHARD_BYTES_PER_SEGMENT: u64 = 32 << 10;
-const SEGMENT_BITS_MAX: u32 = 20;
+/// Entries for each segment, on average.
+const ENTRIES_PER_SEGMENT: usize = 256;
+/// Below the tag's bits.
+const SEGMENTS_MAX: usize = 1 << 24;
 const NONE: u32 = 0;
+
+/// Where a hash stands in a walk.
+#[inline]
+pub(crate) fn order(hash: u64) -> u64 {
+    hash.reverse_bits()
+}
 
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(align(64))]
@@ -48,10 +61,10 @@ struct Segment {
 /// Slots by the hash of their keys.
 #[derive(Debug)]
 pub(crate) struct Index {
-    segments: Box<[Segment]>,
-    /// The hash's top bits, which are the same for all of the shard.
-    shard_bits: u32,
-    segment_bits: u32,
+    /// As many as there were at the last doubling, and those that were split off since.
+    segments: Vec<Segment>,
+    /// How many low bits of a hash chose its segment at the last doubling.
+    bits: u32,
     len: usize,
     buckets: usize,
 }
@@ -170,11 +183,8 @@ fn fits(entries: usize, buckets: usize) -> bool {
 }
 
 impl Index {
-    /// For a shard of so many bytes whose keys' hashes have the same `shard_bits` top bits.
-    pub(crate) fn new(shard_bits: u32, bytes_limit: u64) -> Self {
-        let segment_bits = segment_bits(bytes_limit);
-        let segments = (0..1u32 << segment_bits).map(|_| Segment::default()).collect();
-        Self { segments, shard_bits, segment_bits, len: 0, buckets: 0 }
+    pub(crate) fn new() -> Self {
+        Self { segments: vec![Segment::default()], bits: 0, len: 0, buckets: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -183,30 +193,34 @@ impl Index {
 
     /// What the index takes.
     pub(crate) fn bytes(&self) -> u64 {
-        (self.buckets * BUCKET_BYTES + self.segments.len() * size_of::<Segment>()) as u64
+        (self.buckets * BUCKET_BYTES + self.segments.capacity() * size_of::<Segment>()) as u64
     }
 
-    /// What it takes more once another entry with this hash is in.
+    /// What it takes more, at most, once another entry with this hash is in.
     #[inline]
     pub(crate) fn growth(&self, hash: u64) -> u64 {
-        let segment = &self.segments[self.place(hash).0];
-        ((segment.buckets_for_one_more() - segment.buckets.len()) * BUCKET_BYTES) as u64
+        let segment = &self.segments[self.segment_of(hash)];
+        let buckets = segment.buckets_for_one_more() - segment.buckets.len();
+        if !self.wants_split() {
+            return (buckets * BUCKET_BYTES) as u64;
+        }
+        let full = self.segments.len() == self.segments.capacity();
+        let segments = if full { self.segments.len().max(4) } else { 0 };
+        ((buckets + BUCKETS_PER_SPLIT) * BUCKET_BYTES + segments * size_of::<Segment>()) as u64
     }
 
     /// The slot of this hash that `is` the one.
     #[inline]
     pub(crate) fn find(&self, hash: u64, is: impl FnMut(u32) -> bool) -> Option<u32> {
-        let (segment, tag) = self.place(hash);
-        self.segments[segment].find(tag, is)
+        self.segments[self.segment_of(hash)].find(tag(hash), is)
     }
 
     /// Reads a byte of the hash's home bucket, so that its line is on the way: nothing depends on what it is, so
     /// nothing waits for it.
     #[inline]
     pub(crate) fn ask_for(&self, hash: u64) {
-        let (segment, tag) = self.place(hash);
-        let segment = &self.segments[segment];
-        std::hint::black_box(segment.buckets.get(segment.home(tag)).map(|bucket| bucket.passed_by));
+        let segment = &self.segments[self.segment_of(hash)];
+        std::hint::black_box(segment.buckets.get(segment.home(tag(hash))).map(|bucket| bucket.passed_by));
     }
 
     /// The first slot that may be of a key with this hash, for who wants its memory near.
@@ -215,30 +229,35 @@ impl Index {
         self.find(hash, |_| true)
     }
 
-    pub(crate) fn insert(&mut self, hash: u64, slot: u32) {
-        let (segment, tag) = self.place(hash);
-        let segment = &mut self.segments[segment];
+    /// Puts a slot in; `hash_of` tells the hash of one that is there.
+    pub(crate) fn insert(&mut self, hash: u64, slot: u32, hash_of: impl FnMut(u32) -> u64) {
+        if self.wants_split() {
+            self.split(hash_of);
+        }
+        let number = self.segment_of(hash);
+        let segment = &mut self.segments[number];
         let (buckets, wanted) = (segment.buckets.len(), segment.buckets_for_one_more());
         if wanted != buckets {
             segment.rebuild(wanted);
             self.buckets += wanted - buckets;
         }
-        segment.put(tag, slot);
+        segment.put(tag(hash), slot);
         self.len += 1;
     }
 
     /// A slot that is there gets another number.
     pub(crate) fn replace(&mut self, hash: u64, old: u32, new: u32) {
-        let (segment, tag) = self.place(hash);
-        let (bucket, place) = self.segments[segment].place_of(tag, old);
-        self.segments[segment].buckets[bucket].slots[place] = new;
+        let number = self.segment_of(hash);
+        let segment = &mut self.segments[number];
+        let (bucket, place) = segment.place_of(tag(hash), old);
+        segment.buckets[bucket].slots[place] = new;
     }
 
     /// Takes out a slot that is there.
     pub(crate) fn remove(&mut self, hash: u64, slot: u32) {
-        let (segment, tag) = self.place(hash);
-        let segment = &mut self.segments[segment];
-        segment.take(tag, slot);
+        let number = self.segment_of(hash);
+        let segment = &mut self.segments[number];
+        segment.take(tag(hash), slot);
         self.len -= 1;
         let buckets = segment.buckets.len();
         let (len, places) = (segment.len as usize, buckets * SLOTS_PER_BUCKET);
@@ -249,27 +268,8 @@ impl Index {
         }
     }
 
-    /// Cuts the range anew if a shard of so many bytes wants segments of a far other size; whether it did.
-    pub(crate) fn resize(&mut self, bytes_limit: u64, hash: impl Fn(u32) -> u64) -> bool {
-        let other = self.segment_bits.abs_diff(segment_bits(bytes_limit)) > 2;
-        if other {
-            let mut fresh = Self::new(self.shard_bits, bytes_limit);
-            for slot in self.segments.iter().flat_map(Segment::slots) {
-                fresh.insert(hash(slot), slot);
-            }
-            *self = fresh;
-        }
-        other
-    }
-
     pub(crate) fn segment_count(&self) -> usize {
         self.segments.len()
-    }
-
-    /// The segment that a hash belongs to; segments are in the order of the hashes.
-    #[inline]
-    pub(crate) fn segment_of(&self, hash: u64) -> usize {
-        self.place(hash).0
     }
 
     /// The slots of a segment, in no order.
@@ -277,12 +277,47 @@ impl Index {
         self.segments[number].slots()
     }
 
+    /// The segment that a hash belongs to.
     #[inline]
-    fn place(&self, hash: u64) -> (usize, u16) {
-        let hash = hash << self.shard_bits;
-        let segment = (hash >> (u64::BITS - self.segment_bits)) as usize;
-        let tag = hash << self.segment_bits >> (u64::BITS - TAG_BITS);
-        (segment, tag as u16)
+    pub(crate) fn segment_of(&self, hash: u64) -> usize {
+        let finer = hash as usize & ((2 << self.bits) - 1);
+        if finer < self.segments.len() { finer } else { finer & ((1 << self.bits) - 1) }
+    }
+
+    /// The last place in a walk of the stretch that a segment's hashes make up.
+    pub(crate) fn end_of(&self, number: usize) -> u64 {
+        let doubled = 1 << self.bits;
+        // A segment that was split, or split off, since the last doubling is told by one bit more.
+        let split = number >= doubled || number + doubled < self.segments.len();
+        let bits = self.bits + u32::from(split);
+        order(number as u64) | u64::MAX.checked_shr(bits).unwrap_or(0)
+    }
+
+    fn wants_split(&self) -> bool {
+        self.len >= self.segments.len() * ENTRIES_PER_SEGMENT && self.segments.len() < SEGMENTS_MAX
+    }
+
+    /// Splits the next segment in turn.
+    fn split(&mut self, mut hash_of: impl FnMut(u32) -> u64) {
+        let bit = self.segments.len().ilog2();
+        let number = self.segments.len() - (1 << bit);
+        let whole = std::mem::take(&mut self.segments[number]);
+        self.bits = bit;
+        self.segments.push(Segment::default());
+        let (mut stay, mut go) = (Vec::new(), Vec::new());
+        for bucket in &whole.buckets {
+            for (slot, tag) in bucket.slots.iter().zip(bucket.tags).filter(|(slot, _)| **slot != NONE) {
+                let part = if hash_of(*slot) >> bit & 1 == 0 { &mut stay } else { &mut go };
+                part.push((tag, *slot));
+            }
+        }
+        self.buckets -= whole.buckets.len();
+        for (number, part) in [(number, stay), (self.segments.len() - 1, go)] {
+            let segment = &mut self.segments[number];
+            segment.rebuild((part.len() * 5).div_ceil(SLOTS_PER_BUCKET * 4));
+            part.into_iter().for_each(|(tag, slot)| segment.put(tag, slot));
+            self.buckets += segment.buckets.len();
+        }
     }
 
     /// Checks counts, homes and the marks of those passed by.
@@ -317,8 +352,12 @@ impl Segment {
     }
 }
 
-fn segment_bits(bytes_limit: u64) -> u32 {
-    (bytes_limit / SHARD_BYTES_PER_SEGMENT).max(2).ilog2().clamp(1, SEGMENT_BITS_MAX)
+/// What a split may cost in buckets: two tables with a fifth free after one with an eighth free.
+const BUCKETS_PER_SPLIT: usize = 2 * ENTRIES_PER_SEGMENT / SLOTS_PER_BUCKET;
+
+#[inline]
+fn tag(hash: u64) -> u16 {
+    (hash >> TAG_AT) as u16
 }
 
 #[cfg(test)]
@@ -329,25 +368,19 @@ mod tests {
     use rand::rngs::SmallRng;
     use rand::{RngExt, SeedableRng};
 
-    /// A hash of the shard whose top three bits are 101.
-    fn hash(rng: &mut SmallRng) -> u64 {
-        rng.random::<u64>() >> 3 | 0b101 << 61
-    }
-
     #[test]
     fn what_is_inserted_is_found_until_it_is_removed() {
         let mut rng = SmallRng::seed_from_u64(3);
-        let mut index = Index::new(3, 1 << 20);
+        let mut index = Index::new();
         let mut known: HashMap<u32, u64> = HashMap::new();
         let mut next = 1;
         for step in 0..60_000 {
             let growing = step / 10_000 % 2 == 0;
             if rng.random_bool(if growing { 0.8 } else { 0.2 }) {
-                let hash = hash(&mut rng);
-                let before = index.bytes();
-                let growth = index.growth(hash);
-                index.insert(hash, next);
-                assert_eq!(index.bytes(), before + growth, "growth is foretold");
+                let hash: u64 = rng.random();
+                let most = index.bytes() + index.growth(hash);
+                index.insert(hash, next, |slot| known[&slot]);
+                assert!(index.bytes() <= most, "growth is foretold");
                 known.insert(next, hash);
                 next += 1;
             } else if let Some((slot, hash)) = known.iter().next().map(|(slot, hash)| (*slot, *hash)) {
@@ -373,52 +406,62 @@ mod tests {
 
     #[test]
     fn equal_hashes_are_told_apart_by_the_caller() {
-        let mut index = Index::new(0, 1 << 20);
-        for slot in 1..=100 {
-            index.insert(7, slot);
+        let mut index = Index::new();
+        for slot in 1..=1_000 {
+            index.insert(7, slot, |_| 7);
         }
         index.validate();
-        for slot in 1..=100 {
+        for slot in 1..=1_000 {
             assert_eq!(index.find(7, |other| other == slot), Some(slot));
         }
-        for slot in (1..=100).rev() {
+        for slot in (1..=1_000).rev() {
             index.remove(7, slot);
-            index.validate();
         }
-    }
-
-    #[test]
-    fn segments_are_in_the_order_of_the_hashes_and_hold_their_own() {
-        let mut rng = SmallRng::seed_from_u64(5);
-        let mut index = Index::new(3, 4 << 20);
-        let hashes: Vec<u64> = (0..20_000).map(|_| hash(&mut rng)).collect();
-        for (slot, hash) in hashes.iter().enumerate() {
-            index.insert(*hash, slot as u32 + 1);
-        }
-        let mut walked = Vec::new();
-        for segment in 0..index.segment_count() {
-            let mut part: Vec<u64> = index.segment(segment).map(|slot| hashes[slot as usize - 1]).collect();
-            assert!(part.iter().all(|hash| index.segment_of(*hash) == segment));
-            part.sort_unstable();
-            walked.extend(part);
-        }
-        let mut sorted = hashes.clone();
-        sorted.sort_unstable();
-        assert_eq!(walked, sorted);
-        assert!(index.resize(64 << 20, |slot| hashes[slot as usize - 1]));
         index.validate();
-        assert_eq!((index.len(), index.segment_count()), (20_000, 2_048));
     }
 
     #[test]
-    fn an_entry_costs_less_than_eight_bytes_at_any_size() {
+    fn segments_are_stretches_of_a_walk_that_splits_cut_in_two() {
+        let mut rng = SmallRng::seed_from_u64(5);
+        let hashes: Vec<u64> = (0..20_000).map(|_| rng.random()).collect();
+        let mut index = Index::new();
+        for (slot, hash) in hashes.iter().enumerate() {
+            index.insert(*hash, slot as u32 + 1, |slot| hashes[slot as usize - 1]);
+            if slot % 777 != 0 {
+                continue;
+            }
+            let (mut walked, mut after) = (Vec::new(), None::<u64>);
+            loop {
+                let number = index.segment_of(order(after.map_or(0, |after| after + 1)));
+                let mut part: Vec<u64> =
+                    index.segment(number).map(|slot| order(hashes[slot as usize - 1])).collect();
+                part.sort_unstable();
+                assert!(part.iter().all(|place| after.is_none_or(|after| *place > after)));
+                assert!(part.last().is_none_or(|last| *last <= index.end_of(number)));
+                walked.extend(part);
+                after = Some(index.end_of(number));
+                if after == Some(u64::MAX) {
+                    break;
+                }
+            }
+            let mut sorted: Vec<u64> = hashes[..=slot].iter().map(|hash| order(*hash)).collect();
+            sorted.sort_unstable();
+            assert_eq!(walked, sorted);
+        }
+    }
+
+    #[test]
+    fn an_entry_costs_less_than_nine_bytes_at_any_size() {
         let mut rng = SmallRng::seed_from_u64(9);
-        let mut index = Index::new(3, 32 << 20);
-        for slot in 1..=400_000 {
-            index.insert(hash(&mut rng), slot);
-            if slot % 100_000 == 0 {
+        let mut index = Index::new();
+        let mut hashes = vec![0];
+        for slot in 1..=400_000u32 {
+            let hash: u64 = rng.random();
+            index.insert(hash, slot, |slot| hashes[slot as usize]);
+            hashes.push(hash);
+            if slot % 10_000 == 0 {
                 let each = index.bytes() as f64 / f64::from(slot);
-                assert!(each < 8.3, "{each} B an entry with {slot}");
+                assert!(each < 8.6, "{each} B an entry with {slot}");
             }
         }
     }

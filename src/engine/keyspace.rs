@@ -14,9 +14,14 @@ use crate::entry::Version;
 /// Hot keys that are listed.
 const HOT_KEYS_MAX: usize = 100;
 
-/// Where a scan goes on: after this hash.
+/// Where a scan goes on: in this shard, after this place in its walk; `None`: from its beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ScanPlace(pub u64);
+pub struct ScanPlace {
+    /// The shard.
+    pub shard: u32,
+    /// The place in its walk.
+    pub after: Option<u64>,
+}
 
 /// What a scan looks for, and how much it may do at a time.
 #[derive(Debug, Clone, Copy)]
@@ -153,31 +158,26 @@ impl Engine {
         now: Now,
         mut visit: impl FnMut(&[u8], EntryView<'_>) -> ControlFlow<()>,
     ) -> Option<ScanPlace> {
-        let mut after = range.after.map(|ScanPlace(hash)| hash);
-        let first = after.map_or(0, |hash| self.shard_of(hash));
+        let begin = range.after.unwrap_or(ScanPlace { shard: 0, after: None });
         let mut looked_at = 0;
-        for number in first..self.shards.len() {
-            let mut segment = {
-                let shard = self.shards[number].lock();
-                after.filter(|hash| self.shard_of(*hash) == number).map_or(0, |hash| shard.segment_of(hash))
-            };
+        for number in begin.shard as usize..self.shards.len() {
+            let shard = number as u32;
+            let mut after = begin.after.filter(|_| shard == begin.shard);
             loop {
-                let shard = self.shards[number].lock();
-                let segments = shard.segment_count();
-                if segment >= segments {
+                let held = self.shards[number].lock();
+                match held.scan_segment(namespace, range.prefix, after, now, &mut visit) {
+                    ControlFlow::Break(after) => return Some(ScanPlace { shard, after }),
+                    ControlFlow::Continue((end, entries)) => {
+                        looked_at += entries + 1;
+                        after = Some(end);
+                    }
+                }
+                drop(held);
+                if after == Some(u64::MAX) {
                     break;
                 }
-                match shard.scan_segment(segment, namespace, range.prefix, after, now, &mut visit) {
-                    ControlFlow::Break(last) => return Some(ScanPlace(last.unwrap_or(0))),
-                    ControlFlow::Continue(entries) => looked_at += entries + 1,
-                }
-                drop(shard);
-                segment += 1;
-                // What comes next is above everything in the segments before it.
-                let end = self.segment_start(number, segment, segments);
-                after = end.map(|start| start - 1);
-                if looked_at >= range.entries_max && end.is_some() {
-                    return after.map(ScanPlace);
+                if looked_at >= range.entries_max {
+                    return Some(ScanPlace { shard, after });
                 }
             }
         }
@@ -243,12 +243,5 @@ impl Engine {
                 some |= shard.lock().shrink_namespace(namespace);
             }
         }
-    }
-
-    /// The least hash of a segment; `None` at the end of all.
-    fn segment_start(&self, shard: usize, segment: usize, segments: usize) -> Option<u64> {
-        let all = self.shards.len() as u128 * segments as u128;
-        let start = ((shard * segments + segment) as u128) * (1 << 64) / all;
-        u64::try_from(start).ok()
     }
 }

@@ -154,7 +154,6 @@ impl Engine {
         let shard = ShardConfig {
             bytes_limit: bytes_limit / u64::from(count),
             shards: u64::from(count),
-            shard_bits: count.ilog2(),
             hasher: hasher.clone(),
         };
         Self {

@@ -41,8 +41,6 @@ pub(super) struct ShardConfig {
     pub bytes_limit: u64,
     /// Shards that share the work with this one, itself counted.
     pub shards: u64,
-    /// Top bits of the hash that chose the shard.
-    pub shard_bits: u32,
     pub hasher: KeyHasher,
 }
 
@@ -90,7 +88,7 @@ struct Kept {
 impl Shard {
     pub(super) fn new(config: ShardConfig, default: &Namespace, now: Now) -> Self {
         Self {
-            index: Index::new(config.shard_bits, config.bytes_limit),
+            index: Index::new(),
             records: Records::new(config.hasher.clone()),
             wheel: Wheel::new(now.ticks_ms),
             spaces: Spaces::new(Space::new(default.clone(), config.bytes_limit)),
@@ -284,10 +282,6 @@ impl Shard {
         self.config.bytes_limit = bytes_limit;
         if let Some(space) = self.spaces.get_mut(0) {
             space.policy.resize(bytes_limit);
-        }
-        let records = &self.records;
-        if self.index.resize(bytes_limit, |slot| super::eviction::Slots::hash(records, slot)) {
-            self.sweep.begin_again();
         }
     }
 

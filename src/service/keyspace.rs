@@ -1,13 +1,13 @@
 //! Scan and Invalidate: what is asked of a namespace as a whole. Neither is hot, so the generated messages do.
 //!
 //! ```text
-//! page token, 25 bytes, big-endian
-//! ┌──────────┬──────────────┬──────────────────────────────────┬──────────────────┐
-//! │ form (1) │ cache id (8) │ XXH64 of namespace, 0, prefix (8)│ place: hash (8)  │
-//! └──────────┴──────────────┴──────────────────────────────────┴──────────────────┘
+//! page token, 21 or 29 bytes, big-endian
+//! ┌──────────┬──────────────┬──────────────────────────────────┬───────────┬──────────────────┐
+//! │ form (1) │ cache id (8) │ XXH64 of namespace, 0, prefix (8)│ shard (4) │ place in it, (8) │
+//! └──────────┴──────────────┴──────────────────────────────────┴───────────┴──────────────────┘
 //! ```
 //!
-//! The order of a scan is that of the engine's hashes, which are seeded in each process: a token is worth something
+//! The order of a scan comes of the engine's hashes, which are seeded in each process: a token is worth something
 //! only where it came from.
 
 use std::ops::ControlFlow;
@@ -30,7 +30,8 @@ const ENTRIES_PER_PAGE: usize = 20_000;
 /// What an item takes in the page beside its own bytes.
 const ITEM_HEAD_BYTES: usize = 6;
 const TOKEN_FORM: u8 = 1;
-const TOKEN_BYTES: usize = 25;
+/// Without and with a place in the shard.
+const TOKEN_BYTES: [usize; 2] = [21, 29];
 
 /// Answers a Scan.
 pub(super) fn scan(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
@@ -48,7 +49,7 @@ pub(super) fn scan(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, Cal
         size => size as usize,
     };
     let wanted = wanted.min(limits.batch_items_max);
-    let room = limits.message_out_bytes_max.saturating_sub(TOKEN_BYTES + ITEM_HEAD_BYTES);
+    let room = limits.message_out_bytes_max.saturating_sub(TOKEN_BYTES[1] + ITEM_HEAD_BYTES);
     let mut page = v1::ScanResponse::default();
     let (mut bytes, mut too_large) = (0, false);
     let range = ScanRange { prefix: &request.prefix, after, entries_max: ENTRIES_PER_PAGE };
@@ -134,7 +135,8 @@ impl Token {
         let mut token = vec![TOKEN_FORM];
         token.extend_from_slice(&self.cache.to_be_bytes());
         token.extend_from_slice(&self.range.to_be_bytes());
-        token.extend_from_slice(&place.0.to_be_bytes());
+        token.extend_from_slice(&place.shard.to_be_bytes());
+        token.extend(place.after.iter().flat_map(|after| after.to_be_bytes()));
         token.into()
     }
 
@@ -147,9 +149,9 @@ impl Token {
             let bytes = token.get(at..at + 8)?;
             Some(u64::from_be_bytes(bytes.try_into().ok()?))
         };
-        let (Some(cache), Some(range), Some(place), true) =
-            (number(1), number(9), number(17), token.len() == TOKEN_BYTES && token[0] == TOKEN_FORM)
-        else {
+        let known = TOKEN_BYTES.contains(&token.len()) && token[0] == TOKEN_FORM;
+        let shard = token.get(17..21).and_then(|bytes| Some(u32::from_be_bytes(bytes.try_into().ok()?)));
+        let (true, Some(cache), Some(range), Some(shard)) = (known, number(1), number(9), shard) else {
             return Err(bad_token("it is none that a node gave"));
         };
         if cache != self.cache {
@@ -160,7 +162,7 @@ impl Token {
         if range != self.range {
             return Err(bad_token("it is of a scan of another namespace or prefix"));
         }
-        Ok(Some(ScanPlace(place)))
+        Ok(Some(ScanPlace { shard, after: number(21) }))
     }
 }
 

@@ -11,8 +11,8 @@
 //! whatever their weights; room is made before the next entry enters, so a candidate is the window's last entry
 //! once the window could not take one of average weight more; a frequent candidate that is not the more frequent
 //! one stays once in 128 times, as in Caffeine, so that nobody can keep victims in place by colliding hashes; the
-//! window changes its size by a few entries with each request. There is no doorkeeper: with as many counters as
-//! the sketch has it gained nothing.
+//! window changes its size by a few entries with each request.
+//! There is no doorkeeper.
 //!
 //! Costs the two links and two bits in the entry's cell, and 8 to 16 B an entry for the sketch.
 

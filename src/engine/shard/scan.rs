@@ -1,34 +1,27 @@
-//! Walking a shard's entries in the order of their hashes, a segment of the index at a time.
+//! Walking a shard's entries, a segment of the index at a time.
 
 use std::ops::ControlFlow;
 
 use super::Shard;
 use crate::clock::Now;
 use crate::engine::eviction::Slots;
+use crate::engine::index::order;
 use crate::engine::namespace::Namespace;
 use crate::engine::op::EntryView;
 
 impl Shard {
-    /// The segment of the index that a hash belongs to.
-    pub(in crate::engine) fn segment_of(&self, hash: u64) -> usize {
-        self.index.segment_of(hash)
-    }
-
-    pub(in crate::engine) fn segment_count(&self) -> usize {
-        self.index.segment_count()
-    }
-
-    /// Visits the live entries of a segment whose keys begin with the prefix and whose hashes are above `after`, in the
-    /// order of these. Breaks off where `visit` does, with the hash of the entry before. How many it looked at else.
+    /// Visits the live entries of the next segment after a place in the walk ([`order`]) whose keys begin with the
+    /// prefix. Breaks off where `visit` does, with the place of the entry before. Tells where the segment ends else, and
+    /// how many entries it looked at.
     pub(in crate::engine) fn scan_segment(
         &self,
-        segment: usize,
         namespace: &Namespace,
         prefix: &[u8],
         after: Option<u64>,
         now: Now,
         visit: &mut impl FnMut(&[u8], EntryView<'_>) -> ControlFlow<()>,
-    ) -> ControlFlow<Option<u64>, usize> {
+    ) -> ControlFlow<Option<u64>, (u64, usize)> {
+        let segment = self.index.segment_of(order(after.map_or(0, |after| after + 1)));
         let slots: Vec<u32> = self.index.segment(segment).collect();
         slots.iter().for_each(|slot| self.records.ask_for(*slot));
         let wanted = |slot: &u32| {
@@ -37,12 +30,12 @@ impl Shard {
         let mut found: Vec<(u64, u32)> = slots
             .iter()
             .filter(|slot| wanted(slot))
-            .map(|slot| (self.records.hash(*slot), *slot))
-            .filter(|(hash, _)| after.is_none_or(|after| *hash > after))
+            .map(|slot| (order(self.records.hash(*slot)), *slot))
+            .filter(|(place, _)| after.is_none_or(|after| *place > after))
             .collect();
         found.sort_unstable();
         let mut last = after;
-        for (hash, slot) in found {
+        for (place, slot) in found {
             let expired = self.deadline_ms(slot).is_some_and(|deadline| deadline <= now.ticks_ms);
             if expired || self.sweep.is_due() && self.dead_reason(slot).is_some() {
                 continue;
@@ -51,8 +44,8 @@ impl Shard {
             if visit(self.records.key(slot), view).is_break() {
                 return ControlFlow::Break(last);
             }
-            last = Some(hash);
+            last = Some(place);
         }
-        ControlFlow::Continue(slots.len())
+        ControlFlow::Continue((self.index.end_of(segment), slots.len()))
     }
 }

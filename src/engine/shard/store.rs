@@ -85,7 +85,8 @@ impl Shard {
 
     /// A new entry, written but not known yet, joins index and policy.
     fn enter(&mut self, slot: u32, hash: u64, namespace: u16) {
-        self.index.insert(hash, slot);
+        let records = &self.records;
+        self.index.insert(hash, slot, |slot| records.hash(slot));
         let space = self.spaces.of(namespace);
         self.records.set_handed_over(slot, space.present);
         space.policy.insert(&mut self.records, slot);

@@ -2,7 +2,8 @@
 //!
 //! An invalidation writes down what it covers and since when; it touches no entry. What it covers is dead from then
 //! on, wherever it is found; the sweep, which walks the index segment by segment, takes it out. A round that began
-//! after an invalidation and has been everywhere leaves nothing that it covers, so that it can be forgotten.
+//! after an invalidation and has been everywhere leaves nothing that it covers, so that it can be forgotten. A segment
+//! that is split meanwhile gives entries to a new one behind all others, where the round still comes to.
 
 use super::space::Scope;
 use super::{Shard, Space};
@@ -28,11 +29,6 @@ impl Sweep {
     #[inline]
     pub(super) fn is_due(&self) -> bool {
         self.round < self.until
-    }
-
-    /// The segments are others now.
-    pub(super) fn begin_again(&mut self) {
-        self.segments_done = 0;
     }
 
     /// The first round that begins from now on; the sweep will make it.
