@@ -235,19 +235,19 @@ impl Engine {
             for (place, key) in placed.iter_mut().zip(keys) {
                 *place = self.place(namespace, key);
             }
-            let placed = &placed[..keys.len()];
-            let mut held = Held::lock(&self.shards, placed.iter().map(|(number, _)| *number));
-            for (number, key) in placed {
-                held.shard(*number).ask_for_index(key.hash);
+            let placed = &mut placed[..keys.len()];
+            let mut held = Held::lock(&self.shards, placed);
+            for (shard, key) in &*placed {
+                held.shard(*shard).ask_for_index(key.hash);
             }
-            for (number, key) in placed {
-                held.shard(*number).ask_for_entry(key.hash);
+            for (shard, key) in &*placed {
+                held.shard(*shard).ask_for_entry(key.hash);
             }
-            for (index, (number, key)) in placed.iter().enumerate() {
+            for (index, (shard, key)) in placed.iter().enumerate() {
                 let index = part * KEYS_PER_HOLD + index;
-                let shard = held.shard(*number);
                 let mut next = ControlFlow::Continue(());
-                if let Err(reason) = shard.get(*key, now, |entry| next = found(index, Ok(entry))) {
+                if let Err(reason) = held.shard(*shard).get(*key, now, |entry| next = found(index, Ok(entry)))
+                {
                     next = found(index, Err(reason));
                 }
                 if next.is_break() {
@@ -375,34 +375,33 @@ impl Engine {
     }
 }
 
-/// Shards that are locked together.
-struct Held<'a> {
-    /// In the order of their numbers.
-    shards: [Option<(usize, MutexGuard<'a, Shard>)>; KEYS_PER_HOLD],
-}
+/// Shards that are locked together, in the order of their numbers.
+struct Held<'a>([Option<MutexGuard<'a, Shard>>; KEYS_PER_HOLD]);
 
 impl<'a> Held<'a> {
-    /// Locks the shards of at most [`KEYS_PER_HOLD`] keys.
-    fn lock(shards: &'a [Mutex<Shard>], numbers: impl Iterator<Item = usize>) -> Self {
-        let mut wanted = [usize::MAX; KEYS_PER_HOLD];
-        wanted.iter_mut().zip(numbers).for_each(|(wanted, number)| *wanted = number);
+    /// Locks the shards of at most [`KEYS_PER_HOLD`] keys, and puts in place of each key's shard which of these it is.
+    fn lock(shards: &'a [Mutex<Shard>], placed: &mut [(usize, Hashed<'_>)]) -> Self {
+        let mut wanted = [(usize::MAX, 0); KEYS_PER_HOLD];
+        for (index, (wanted, (number, _))) in wanted.iter_mut().zip(&*placed).enumerate() {
+            *wanted = (*number, index);
+        }
+        let wanted = &mut wanted[..placed.len()];
         wanted.sort_unstable();
-        let mut held = Self { shards: [const { None }; KEYS_PER_HOLD] };
-        let mut last = usize::MAX;
-        for (place, number) in held.shards.iter_mut().zip(wanted) {
-            if number != last && number != usize::MAX {
-                *place = Some((number, shards[number].lock()));
-                last = number;
+        let mut held = Self([const { None }; KEYS_PER_HOLD]);
+        let (mut last, mut locked) = (usize::MAX, 0);
+        for (number, index) in &*wanted {
+            if *number != last {
+                held.0[locked] = Some(shards[*number].lock());
+                (last, locked) = (*number, locked + 1);
             }
+            placed[*index].0 = locked - 1;
         }
         held
     }
 
     #[inline]
-    fn shard(&mut self, number: usize) -> &mut Shard {
-        let mut held = self.shards.iter_mut().flatten();
-        let (_, shard) = held.find(|(held, _)| *held == number).expect("every key's shard was locked");
-        shard
+    fn shard(&mut self, index: usize) -> &mut Shard {
+        self.0[index].as_mut().expect("every key's shard was locked")
     }
 }
 
