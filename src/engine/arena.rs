@@ -17,10 +17,13 @@ pub(crate) const NIL: u32 = 0;
 const GRANULE: usize = 4;
 /// Bits of an address below the page number.
 const PAGE_SHIFT: u32 = 14;
-/// A page for cells of up to [`SMALL_CELL_MAX`]: little is lost while a class has few entries.
-const SMALL_PAGE_BYTES: usize = 16 << 10;
+/// A page for cells of up to [`SMALL_CELL_MAX`]: little is lost while a class has few entries. The largest size that
+/// jemalloc still packs; from 16 KiB on it gives every allocation a page of 4 KiB more.
+const SMALL_PAGE_BYTES: usize = 14 << 10;
 /// A page for larger cells: little is lost at its end.
 const LARGE_PAGE_BYTES: usize = 64 << 10;
+/// What the allocator takes for a large page beside it.
+const LARGE_PAGE_EXTRA: u64 = 4 << 10;
 const SMALL_CELL_MAX: usize = 512;
 /// Pages that an address can name, less the page 0 that does not exist.
 const PAGES_MAX: usize = (1 << 17) - 1;
@@ -81,6 +84,11 @@ pub(crate) fn largest_cell_for(class: usize) -> usize {
 
 fn page_bytes(class: usize) -> usize {
     if cell_bytes(class) <= SMALL_CELL_MAX { SMALL_PAGE_BYTES } else { LARGE_PAGE_BYTES }
+}
+
+/// What a page of so many bytes takes of the process's memory.
+fn page_takes(bytes: usize) -> u64 {
+    bytes as u64 + if bytes == LARGE_PAGE_BYTES { LARGE_PAGE_EXTRA } else { 0 }
 }
 
 fn cells_per_page(class: usize) -> u16 {
@@ -153,7 +161,7 @@ impl Arena {
     /// What one more page for the class would take.
     pub(crate) fn page_cost(&self, class: usize) -> u64 {
         let spare = self.spares[usize::from(page_bytes(class) == LARGE_PAGE_BYTES)].is_some();
-        if spare { 0 } else { page_bytes(class) as u64 }
+        if spare { 0 } else { page_takes(page_bytes(class)) }
     }
 
     /// A free cell of the class, or of one at most an eighth larger: a class that is seldom stored does not
@@ -178,7 +186,7 @@ impl Arena {
     /// Gives back the spare pages.
     pub(crate) fn drop_spares(&mut self) {
         for spare in &mut self.spares {
-            self.held_bytes -= spare.take().map_or(0, |bytes| bytes.len() as u64);
+            self.held_bytes -= spare.take().map_or(0, |bytes| page_takes(bytes.len()));
         }
     }
 
@@ -194,7 +202,7 @@ impl Arena {
         };
         let kind = usize::from(page_bytes(class) == LARGE_PAGE_BYTES);
         let bytes = self.spares[kind].take().unwrap_or_else(|| {
-            self.held_bytes += page_bytes(class) as u64;
+            self.held_bytes += page_takes(page_bytes(class));
             vec![0; page_bytes(class)].into_boxed_slice()
         });
         self.pages[number as usize] = Some(Page {
@@ -311,11 +319,11 @@ impl Arena {
             let cells = cells_per_page(usize::from(page.class));
             assert_eq!(self.live_cells(number as u32).len(), usize::from(page.live), "page {number}");
             assert!(page.live > 0, "page {number} is empty and was not given back");
-            held += page.bytes.len() as u64;
+            held += page_takes(page.bytes.len());
             spare += u64::from(cells - page.live) * u64::from(page.cell);
             free[usize::from(page.class)] += u32::from(cells - page.live);
         }
-        held += self.spares.iter().flatten().map(|bytes| bytes.len() as u64).sum::<u64>();
+        held += self.spares.iter().flatten().map(|bytes| page_takes(bytes.len())).sum::<u64>();
         assert_eq!((held, spare), (self.held_bytes, self.spare_cell_bytes));
         for (class, free) in free.into_iter().enumerate() {
             assert_eq!(self.classes[class].free_cells, free, "free cells of class {class}");
@@ -406,7 +414,7 @@ impl Arena {
         if self.spares[kind].is_none() {
             self.spares[kind] = Some(page.bytes);
         } else {
-            self.held_bytes -= page.bytes.len() as u64;
+            self.held_bytes -= page_takes(page.bytes.len());
         }
     }
 }

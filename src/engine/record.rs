@@ -131,11 +131,13 @@ const _: () = assert!(
     "the largest inline entry fits the largest cell"
 );
 
-/// What an allocation of `bytes` takes, with the allocator's rounding (an eighth of the power of two below)
-/// and the handle's own bytes.
+/// What an allocation of `bytes` takes, as jemalloc rounds it (to a quarter of the power of two below; from 16 KiB on
+/// there is a page more), with the handle's own bytes.
 fn large_cost(bytes: usize) -> u64 {
-    let step = (1usize << bytes.max(8).ilog2()) / 8;
-    (bytes.next_multiple_of(step) + size_of::<Option<Bytes>>() + 32) as u64
+    let step = (1usize << bytes.saturating_sub(1).max(8).ilog2()) / 4;
+    let rounded = bytes.next_multiple_of(step);
+    let page = if rounded >= 16 << 10 { 4 << 10 } else { 0 };
+    (rounded + page + size_of::<Option<Bytes>>() + 32) as u64
 }
 
 fn flags_at(attributes: u8) -> usize {
