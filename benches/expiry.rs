@@ -39,7 +39,7 @@ fn expire(entries: u64) {
         let left = (begun + 10_000 + n % 1_000).saturating_sub(now.ticks_ms);
         let key = format!("{n:016}");
         let set = Set { expiration: Expiration::In(Ttl::Ms(left)), ..Set::new(key.as_bytes(), &[7; 100]) };
-        cache.apply(&Op::Set(set), now);
+        cache.apply(cache.engine().default_namespace(), &Op::Set(set), now);
     }
     let held = cache.stats();
     assert_eq!(held.entries, entries);
@@ -48,17 +48,22 @@ fn expire(entries: u64) {
     let client = {
         let (cache, done) = (Arc::clone(&cache), Arc::clone(&done));
         std::thread::spawn(move || {
+            let namespace = cache.engine().default_namespace();
             let (mut worst, mut operations, mut n) = (Duration::ZERO, 0u64, 0u64);
             while !done.load(Ordering::Relaxed) {
                 let key = format!("{:016}", n % entries);
                 let begun = monotonic();
                 if n % 10 == 0 {
-                    cache
-                        .apply(&Op::Set(Set::new(format!("new-{n:012}").as_bytes(), &[7; 100])), cache.now());
+                    let key = format!("new-{n:012}");
+                    cache.apply(namespace, &Op::Set(Set::new(key.as_bytes(), &[7; 100])), cache.now());
                 } else {
-                    let _ = std::hint::black_box(
-                        cache.read(key.as_bytes(), None, cache.now(), |entry| entry.version),
-                    );
+                    let _ = std::hint::black_box(cache.read(
+                        namespace,
+                        key.as_bytes(),
+                        None,
+                        cache.now(),
+                        |entry| entry.version,
+                    ));
                 }
                 worst = worst.max(begun.elapsed());
                 n += 7_919;
