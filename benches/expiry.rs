@@ -48,14 +48,14 @@ fn expire(entries: u64) {
     let client = {
         let (cache, done) = (Arc::clone(&cache), Arc::clone(&done));
         std::thread::spawn(move || {
+            let namespace = cache.engine().default_namespace();
             let (mut worst, mut operations, mut n) = (Duration::ZERO, 0u64, 0u64);
             while !done.load(Ordering::Relaxed) {
-                let namespace = cache.engine().default_namespace();
                 let key = format!("{:016}", n % entries);
                 let begun = monotonic();
                 if n % 10 == 0 {
-                    let new = format!("new-{n:012}");
-                    cache.apply(namespace, &Op::Set(Set::new(new.as_bytes(), &[7; 100])), cache.now());
+                    let key = format!("new-{n:012}");
+                    cache.apply(namespace, &Op::Set(Set::new(key.as_bytes(), &[7; 100])), cache.now());
                 } else {
                     let _ = std::hint::black_box(cache.read(
                         namespace,

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use crate::clock::{Clock, Now, SystemClock};
 use crate::engine::{
-    Change, Engine, EngineConfig, EntryView, MissReason, Namespace, Op, Outcome, PolicyName, Stats,
+    Change, Engine, EngineConfig, EntryView, MissReason, Namespace, NamespaceChange, NamespaceReport, Op,
+    Outcome, PolicyName, Stats,
 };
 use crate::entry::{Limits, Ttl};
 
@@ -125,6 +126,20 @@ impl Cache {
         let previous = self.stats().bytes_limit;
         self.engine.resize(bytes_limit, self.now());
         previous
+    }
+
+    /// Changes a namespace; the default one's limit is the engine's.
+    pub fn update_namespace(&self, namespace: &Namespace, change: &NamespaceChange) {
+        if let (true, Some(bytes_limit)) = (namespace.name().is_empty(), change.bytes_limit) {
+            self.engine.resize(bytes_limit, self.now());
+        }
+        self.engine.update_namespace(namespace, change);
+    }
+
+    /// All namespaces with their figures, the default one first, the others by name.
+    #[must_use]
+    pub fn namespace_reports(&self) -> Vec<NamespaceReport> {
+        self.engine.reports()
     }
 
     /// Takes out entries that invalidations cover, until it has looked at so many; whether any may be left.

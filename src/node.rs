@@ -256,6 +256,8 @@ impl Facts {
             uptime: monotonic().saturating_duration_since(self.started),
             policy: self.cache.policy(),
             stats: self.cache.stats(),
+            namespaces: self.cache.namespace_reports(),
+            invalidations: self.cache.engine().invalidations(),
             resident_bytes: process::resident_bytes().unwrap_or(0),
             connections: self.connections.open(),
             requests_in_flight: self.in_flight.waiting() as u64,

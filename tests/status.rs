@@ -421,20 +421,13 @@ async fn methods_that_are_not_served_yet_say_so() {
     let forward = tokio_stream::iter([ForwardRequest::default()]);
     not_served("Cluster.Forward", cluster.forward(forward).await.map(drop));
     let mut admin = node.admin().await;
-    not_served("CreateNamespace", admin.create_namespace(CreateNamespaceRequest::default()).await.map(drop));
-    not_served("UpdateNamespace", admin.update_namespace(UpdateNamespaceRequest::default()).await.map(drop));
-    not_served("ListNamespaces", admin.list_namespaces(ListNamespacesRequest::default()).await.map(drop));
-    not_served("DeleteNamespace", admin.delete_namespace(DeleteNamespaceRequest::default()).await.map(drop));
     not_served("Flush", admin.flush(FlushRequest::default()).await.map(drop));
     not_served("CreateSnapshot", admin.create_snapshot(CreateSnapshotRequest::default()).await.map(drop));
     not_served("ListSnapshots", admin.list_snapshots(ListSnapshotsRequest::default()).await.map(drop));
     not_served("VerifyRecovery", admin.verify_recovery(VerifyRecoveryRequest::default()).await.map(drop));
     not_served("CompactJournal", admin.compact_journal(CompactJournalRequest::default()).await.map(drop));
     not_served("UpdateConfig", admin.update_config(UpdateConfigRequest::default()).await.map(drop));
-    not_served("ListHotKeys", admin.list_hot_keys(ListHotKeysRequest::default()).await.map(drop));
     not_served("ListSlowOps", admin.list_slow_ops(ListSlowOpsRequest::default()).await.map(drop));
-    not_served("GetMemoryReport", admin.get_memory_report(GetMemoryReportRequest::default()).await.map(drop));
-    not_served("ExplainKey", admin.explain_key(ExplainKeyRequest::default()).await.map(drop));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tonic::Streaming;
 
 use super::calls::wire_ms;
@@ -35,6 +36,10 @@ impl StatsStream<'_> {
 impl AdminClient {
     pub(crate) fn new(pool: Pool) -> Self {
         Self { pool }
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// Asks a standby node to serve; answered when it does.
@@ -125,5 +130,36 @@ impl AdminClient {
     pub async fn config(&self) -> Result<v1::GetConfigResponse, ClientError> {
         let request = self.pool.request(v1::GetConfigRequest {});
         self.pool.finish("GetConfig", self.pool.admin().get_config(request)).await
+    }
+    /// The keys that are asked for most, the hottest first.
+    ///
+    /// # Errors
+    /// See [`AdminClient::spawn`].
+    pub async fn hot_keys(&self) -> Result<v1::ListHotKeysResponse, ClientError> {
+        let request = self.pool.request(v1::ListHotKeysRequest {});
+        self.pool.finish("ListHotKeys", self.pool.admin().list_hot_keys(request)).await
+    }
+
+    /// Where the node's bytes are, and what could be done about them.
+    ///
+    /// # Errors
+    /// See [`AdminClient::spawn`].
+    pub async fn memory_report(&self) -> Result<v1::GetMemoryReportResponse, ClientError> {
+        let request = self.pool.request(v1::GetMemoryReportRequest {});
+        self.pool.finish("GetMemoryReport", self.pool.admin().get_memory_report(request)).await
+    }
+
+    /// What the node knows of a key. Counts as no use of the entry.
+    ///
+    /// # Errors
+    /// See [`AdminClient::spawn`].
+    pub async fn explain(
+        &self,
+        namespace: &str,
+        key: impl Into<Bytes>,
+    ) -> Result<v1::ExplainKeyResponse, ClientError> {
+        let message = v1::ExplainKeyRequest { namespace: namespace.to_owned(), key: key.into() };
+        let request = self.pool.request(message);
+        self.pool.finish("ExplainKey", self.pool.admin().explain_key(request)).await
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Client ── calls.rs (data plane) ─┐
-//!  AdminClient ── admin.rs ─────────┼─ pool.rs: several lazy connections to one node ── tonic Channel
+//!  AdminClient ── admin.rs … ───────┼─ pool.rs: several lazy connections to one node ── tonic Channel
 //!  HealthClient ── health.rs ───────┘
 //! ```
 //!
@@ -22,6 +22,7 @@ mod calls;
 mod error;
 mod health;
 mod keyspace;
+mod namespaces;
 mod pipeline;
 mod pool;
 mod url;
@@ -34,5 +35,6 @@ pub use calls::{
 pub use error::{ClientError, Refusal};
 pub use health::{HealthClient, Serving};
 pub use keyspace::{InvalidateScope, ScanOptions};
+pub use namespaces::NamespaceUpdate;
 pub use pipeline::{PipelineReceiver, PipelineSender};
 pub use url::{BadNodeUrl, NodeUrl, Transport};

@@ -2,9 +2,12 @@
 //! explaining. Each goes through the shards one after the other and holds one lock at a time.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 
 use super::hot::HotKeys;
-use super::namespace::{Namespace, NamespaceChange, NamespaceConfig, NamespaceError, NamespaceReport};
+use super::namespace::{
+    DEFAULT, Namespace, NamespaceChange, NamespaceConfig, NamespaceError, NamespaceReport,
+};
 use super::op::{EntryView, Hit, MissReason};
 use super::shard::Scope;
 use super::{Engine, Memory, Stats};
@@ -80,7 +83,25 @@ impl Engine {
         for shard in &self.shards {
             stats.add(&shard.lock().stats_of(namespace));
         }
-        NamespaceReport { config: namespace.config(), stats, generation: namespace.generation() }
+        NamespaceReport { stats, ..NamespaceReport::without_stats(namespace) }
+    }
+
+    /// All namespaces with their figures, the default one first, the others by name.
+    #[must_use]
+    pub fn reports(&self) -> Vec<NamespaceReport> {
+        let namespaces = self.namespaces.all();
+        let mut stats = vec![Stats::default(); namespaces.len()];
+        for shard in &self.shards {
+            let shard = shard.lock();
+            for (sum, namespace) in stats.iter_mut().zip(&namespaces) {
+                sum.add(&shard.stats_of(namespace));
+            }
+        }
+        let reports = namespaces
+            .iter()
+            .zip(stats)
+            .map(|(namespace, stats)| NamespaceReport { stats, ..NamespaceReport::without_stats(namespace) });
+        reports.collect()
     }
 
     /// Creates a namespace.
@@ -91,10 +112,14 @@ impl Engine {
         self.namespaces.create(config)
     }
 
-    /// Changes a namespace other than the default one. A lowered cap is come down to before this returns, where the
-    /// entries of its shards allow it.
+    /// Changes a namespace. A lowered cap is come down to before this returns, where the entries of its shards allow
+    /// it. The default one's limit is not changed here but by [`Self::resize`].
     pub fn update_namespace(&self, namespace: &Namespace, change: &NamespaceChange) {
-        namespace.change(change);
+        let mut change = *change;
+        if namespace.number() == DEFAULT {
+            change.bytes_limit = None;
+        }
+        namespace.change(&change);
         if let Some(policy) = change.policy {
             self.set_policy(namespace, policy);
         }
@@ -121,6 +146,7 @@ impl Engine {
     /// Lets everything of a namespace die that the scope covers, without looking at it: from when this returns it is
     /// never found again. [`Self::sweep`] takes it out. Returns the namespace's count of invalidations.
     pub fn invalidate(&self, namespace: &Namespace, scope: Scope<'_>, now: Now) -> u64 {
+        self.invalidations.fetch_add(1, Ordering::Relaxed);
         namespace.invalidated(|| {
             let until = self.versions.next(now);
             for shard in &self.shards {
@@ -128,6 +154,12 @@ impl Engine {
             }
             until
         })
+    }
+
+    /// How many invalidations there were, also in namespaces that are gone.
+    #[must_use]
+    pub fn invalidations(&self) -> u64 {
+        self.invalidations.load(Ordering::Relaxed)
     }
 
     /// Takes dead entries out, until it has looked at `entries_max` entries or none is left. Whether any may be left.

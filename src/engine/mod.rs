@@ -126,6 +126,7 @@ impl EngineConfig {
 pub struct Engine {
     shards: Box<[Mutex<Shard>]>,
     namespaces: Namespaces,
+    invalidations: AtomicU64,
     /// A key's shard is its hash's top bits, shifted down by this.
     shard_shift: u32,
     hasher: KeyHasher,
@@ -161,6 +162,7 @@ impl Engine {
                 .map(|_| Mutex::new(Shard::new(shard.clone(), namespaces.default(), now)))
                 .collect(),
             namespaces,
+            invalidations: AtomicU64::new(0),
             shard_shift: 64 - count.ilog2(),
             hasher,
             versions: VersionClock::new(config.node_hash),

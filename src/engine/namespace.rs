@@ -48,14 +48,27 @@ pub struct NamespaceChange {
 }
 
 /// A namespace with its figures.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamespaceReport {
+    /// No other namespace of the engine has or had it, also none of the same name.
+    pub id: u64,
     /// What is in force for it.
     pub config: NamespaceConfig,
     /// Its counters and sizes.
     pub stats: Stats,
     /// How many invalidations it has seen.
     pub generation: u64,
+}
+
+impl NamespaceReport {
+    pub(crate) fn without_stats(namespace: &Namespace) -> Self {
+        Self {
+            id: namespace.id(),
+            config: namespace.config(),
+            stats: Stats::default(),
+            generation: namespace.generation(),
+        }
+    }
 }
 
 /// Why namespaces cannot be changed so.
@@ -90,6 +103,8 @@ pub struct Namespace(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     number: u16,
+    /// Unlike the number, never given away again.
+    id: u64,
     name: Box<str>,
     bytes_limit: AtomicU64,
     default_ttl_ms: AtomicU64,
@@ -108,9 +123,10 @@ struct Invalidations {
 }
 
 impl Namespace {
-    fn new(number: u16, config: &NamespaceConfig) -> Self {
+    fn new(number: u16, id: u64, config: &NamespaceConfig) -> Self {
         Self(Arc::new(Shared {
             number,
+            id,
             name: config.name.as_str().into(),
             bytes_limit: AtomicU64::new(config.bytes_limit),
             default_ttl_ms: AtomicU64::new(config.default_ttl.to_wire_ms()),
@@ -142,6 +158,10 @@ impl Namespace {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.0.invalidations.lock().count
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.0.id
     }
 
     #[inline]
@@ -225,6 +245,8 @@ impl Namespace {
 pub(crate) struct Namespaces {
     default: Namespace,
     by_name: ArcSwap<HashMap<Box<str>, Namespace>>,
+    /// How many there ever were, the default one counted.
+    created: AtomicU64,
     /// Also makes changes one at a time.
     deleted: Mutex<Vec<Namespace>>,
 }
@@ -232,8 +254,9 @@ pub(crate) struct Namespaces {
 impl Namespaces {
     pub(crate) fn new(config: &NamespaceConfig) -> Self {
         Self {
-            default: Namespace::new(DEFAULT, config),
+            default: Namespace::new(DEFAULT, 0, config),
             by_name: ArcSwap::default(),
+            created: AtomicU64::new(1),
             deleted: Mutex::default(),
         }
     }
@@ -271,7 +294,7 @@ impl Namespaces {
         deleted.retain(|namespace| Arc::strong_count(&namespace.0) > 1);
         let taken: Vec<u16> = by_name.values().chain(deleted.iter()).map(Namespace::number).collect();
         let number = (1..=u16::MAX).find(|number| !taken.contains(number)).ok_or(NamespaceError::TooMany)?;
-        let namespace = Namespace::new(number, config);
+        let namespace = Namespace::new(number, self.created.fetch_add(1, Ordering::Relaxed), config);
         by_name.insert(config.name.as_str().into(), namespace.clone());
         self.by_name.store(Arc::new(by_name));
         Ok(namespace)
@@ -315,9 +338,11 @@ mod tests {
         assert!(held.is_deleted());
         let again = namespaces.create(&config("a")).unwrap();
         assert_ne!(again.number(), held.number());
-        let number = held.number();
+        let (number, id) = (held.number(), held.id());
         drop(held);
-        assert_eq!(namespaces.create(&config("b")).unwrap().number(), number);
+        let heir = namespaces.create(&config("b")).unwrap();
+        assert_eq!(heir.number(), number);
+        assert!(heir.id() > again.id() && again.id() > id, "an id is never given away");
     }
 
     #[test]

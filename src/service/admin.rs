@@ -1,5 +1,9 @@
 //! The Admin service: what operators ask of a node. Generated plumbing, hand-written answers.
 
+mod keys;
+mod memory;
+mod namespaces;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,11 +15,11 @@ use tokio_stream::wrappers::IntervalStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
-use super::answers::{NodeIdentity, stats_response};
+use super::answers::{NodeIdentity, node_state, stats_response};
 use crate::api::CallError;
 use crate::api::v1::{self, admin_server::Admin};
 use crate::cache::Cache;
-use crate::engine::{BYTES_LIMIT_MIN, PolicyName};
+use crate::engine::PolicyName;
 use crate::telemetry::Snapshot;
 
 /// A future that a closure makes anew.
@@ -61,11 +65,34 @@ impl AdminService {
         Self { cache, config: Arc::new(config), base: Arc::default() }
     }
 
-    fn stats(&self) -> v1::GetStatsResponse {
+    async fn stats(&self) -> v1::GetStatsResponse {
+        self.finish_sweeps().await;
         let snapshot = (self.config.snapshot)();
         let base = self.base.lock().clone();
         stats_response(&snapshot, &base, &(self.config.identity)())
     }
+
+    fn state(&self) -> v1::NodeState {
+        node_state((self.config.snapshot)().state)
+    }
+
+    /// Takes out what invalidations cover, so that figures count it right after an Invalidate.
+    async fn finish_sweeps(&self) {
+        if self.cache.sweep(1) {
+            let cache = Arc::clone(&self.cache);
+            // Fails where the runtime ends: then nobody reads the figures.
+            let _ = blocking("sweeping", move || cache.sweep(usize::MAX)).await;
+        }
+    }
+}
+
+/// Does what takes long where it holds up no other calls.
+async fn blocking<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Status::internal(format!("{what} failed: {error}")))
 }
 
 fn not_served<T>(method: &str) -> Result<Response<T>, Status> {
@@ -82,7 +109,7 @@ const DRAIN_DEADLINE_MS_MAX: u64 = 3_600_000;
 impl Admin for AdminService {
     async fn spawn(&self, _: Request<v1::SpawnRequest>) -> Result<Response<v1::SpawnResponse>, Status> {
         let addresses = (self.config.spawn)().await?;
-        Ok(Response::new(v1::SpawnResponse { state: self.stats().state, addresses }))
+        Ok(Response::new(v1::SpawnResponse { state: self.state() as i32, addresses }))
     }
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainResponse>, Status> {
@@ -95,14 +122,14 @@ impl Admin for AdminService {
             }
         };
         (self.config.drain)(deadline);
-        Ok(Response::new(v1::DrainResponse { state: self.stats().state }))
+        Ok(Response::new(v1::DrainResponse { state: self.state() as i32 }))
     }
 
     async fn get_stats(
         &self,
         _: Request<v1::GetStatsRequest>,
     ) -> Result<Response<v1::GetStatsResponse>, Status> {
-        Ok(Response::new(self.stats()))
+        Ok(Response::new(self.stats().await))
     }
 
     type StreamStatsStream = Pin<Box<dyn Stream<Item = Result<v1::GetStatsResponse, Status>> + Send>>;
@@ -122,7 +149,10 @@ impl Admin for AdminService {
         let mut ticks = interval(Duration::from_millis(interval_ms));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (admin, leaving) = (self.clone(), (self.config.leaving)());
-        let stats = IntervalStream::new(ticks).map(move |_| Ok(admin.stats()));
+        let stats = IntervalStream::new(ticks).then(move |_| {
+            let admin = admin.clone();
+            async move { Ok(admin.stats().await) }
+        });
         // A watcher does not hold up a drain.
         let until = futures_util::StreamExt::take_until(stats, leaving);
         Ok(Response::new(Box::pin(until)))
@@ -132,6 +162,7 @@ impl Admin for AdminService {
         &self,
         _: Request<v1::ResetStatsRequest>,
     ) -> Result<Response<v1::ResetStatsResponse>, Status> {
+        self.finish_sweeps().await;
         *self.base.lock() = (self.config.snapshot)();
         tracing::info!("statistics reset");
         Ok(Response::new(v1::ResetStatsResponse {}))
@@ -145,7 +176,7 @@ impl Admin for AdminService {
         let namespace = super::unary::namespace(&self.cache, &request.namespace)?;
         let policy: PolicyName = request.policy.parse().map_err(CallError::from)?;
         let previous = self.cache.engine().set_policy(&namespace, policy);
-        tracing::info!(%previous, %policy, "eviction policy changed");
+        tracing::info!(namespace = ?request.namespace, %previous, %policy, "eviction policy changed");
         Ok(Response::new(v1::SetEvictionPolicyResponse { previous: previous.to_string() }))
     }
 
@@ -153,32 +184,11 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::ResizeRequest>,
     ) -> Result<Response<v1::ResizeResponse>, Status> {
-        let request = request.into_inner();
-        super::unary::namespace(&self.cache, &request.namespace)?;
-        let (asked, max) = (request.bytes_limit, self.config.memory_bytes_max);
-        // What every shard must be able to hold.
-        let min = self.cache.bytes_limit_min().max(BYTES_LIMIT_MIN);
-        if !(min..=max).contains(&asked) {
-            let why = format!("{asked} bytes is not between {min} and {max}, what the process may use");
-            return Err(CallError::Invalid { field: "bytes_limit", why }.into());
-        }
-        let cache = Arc::clone(&self.cache);
-        // Evicting down to a lower limit takes a while, in slices; it must not hold up a worker's other calls.
-        let previous = tokio::task::spawn_blocking(move || cache.resize(asked))
-            .await
-            .map_err(|error| Status::internal(format!("resizing failed: {error}")))?;
-        tracing::info!(previous, bytes_limit = asked, "resized");
-        Ok(Response::new(v1::ResizeResponse { previous_bytes_limit: previous }))
+        self.resize_namespace(request.into_inner()).await.map(Response::new)
     }
 
     async fn clear(&self, request: Request<v1::ClearRequest>) -> Result<Response<v1::ClearResponse>, Status> {
-        let namespace = super::unary::namespace(&self.cache, &request.get_ref().namespace)?.into_owned();
-        let cache = Arc::clone(&self.cache);
-        let entries = tokio::task::spawn_blocking(move || cache.engine().clear(&namespace, cache.now()))
-            .await
-            .map_err(|error| Status::internal(format!("clearing failed: {error}")))?;
-        tracing::info!(entries, "cleared");
-        Ok(Response::new(v1::ClearResponse { entries }))
+        self.clear_namespace(request.into_inner()).await.map(Response::new)
     }
 
     async fn get_config(
@@ -190,30 +200,30 @@ impl Admin for AdminService {
 
     async fn create_namespace(
         &self,
-        _: Request<v1::CreateNamespaceRequest>,
+        request: Request<v1::CreateNamespaceRequest>,
     ) -> Result<Response<v1::CreateNamespaceResponse>, Status> {
-        not_served("CreateNamespace")
+        Ok(Response::new(self.create(request.into_inner())?))
     }
 
     async fn update_namespace(
         &self,
-        _: Request<v1::UpdateNamespaceRequest>,
+        request: Request<v1::UpdateNamespaceRequest>,
     ) -> Result<Response<v1::UpdateNamespaceResponse>, Status> {
-        not_served("UpdateNamespace")
+        self.update(request.into_inner()).await.map(Response::new)
     }
 
     async fn list_namespaces(
         &self,
         _: Request<v1::ListNamespacesRequest>,
     ) -> Result<Response<v1::ListNamespacesResponse>, Status> {
-        not_served("ListNamespaces")
+        Ok(Response::new(self.list()))
     }
 
     async fn delete_namespace(
         &self,
-        _: Request<v1::DeleteNamespaceRequest>,
+        request: Request<v1::DeleteNamespaceRequest>,
     ) -> Result<Response<v1::DeleteNamespaceResponse>, Status> {
-        not_served("DeleteNamespace")
+        self.delete(request.into_inner()).await.map(Response::new)
     }
 
     async fn flush(&self, _: Request<v1::FlushRequest>) -> Result<Response<v1::FlushResponse>, Status> {
@@ -259,7 +269,7 @@ impl Admin for AdminService {
         &self,
         _: Request<v1::ListHotKeysRequest>,
     ) -> Result<Response<v1::ListHotKeysResponse>, Status> {
-        not_served("ListHotKeys")
+        Ok(Response::new(self.hot_keys()))
     }
 
     async fn list_slow_ops(
@@ -273,13 +283,13 @@ impl Admin for AdminService {
         &self,
         _: Request<v1::GetMemoryReportRequest>,
     ) -> Result<Response<v1::GetMemoryReportResponse>, Status> {
-        not_served("GetMemoryReport")
+        Ok(Response::new(self.memory_report().await))
     }
 
     async fn explain_key(
         &self,
-        _: Request<v1::ExplainKeyRequest>,
+        request: Request<v1::ExplainKeyRequest>,
     ) -> Result<Response<v1::ExplainKeyResponse>, Status> {
-        not_served("ExplainKey")
+        Ok(Response::new(self.explain(request.into_inner())?))
     }
 }

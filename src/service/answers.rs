@@ -2,7 +2,7 @@
 
 use crate::api::v1;
 use crate::config::{Loaded, Source};
-use crate::engine::MissReason;
+use crate::engine::{MissReason, NamespaceReport, Stats};
 use crate::telemetry::Snapshot;
 
 /// Who a node is.
@@ -15,7 +15,7 @@ pub struct NodeIdentity {
 }
 
 /// A node's state by its word.
-fn node_state(word: &str) -> v1::NodeState {
+pub(super) fn node_state(word: &str) -> v1::NodeState {
     v1::NodeState::from_str_name(&format!("NODE_STATE_{}", word.to_uppercase())).unwrap_or_default()
 }
 
@@ -24,28 +24,6 @@ pub(crate) fn stats_response(now: &Snapshot, base: &Snapshot, node: &NodeIdentit
     let counted = now.uptime.saturating_sub(base.uptime);
     let since = now.since(base);
     let stats = &since.stats;
-    let misses_by_reason: Vec<v1::MissCount> = MissReason::ALL
-        .into_iter()
-        .map(|reason| (v1::MissReason::from(reason), stats.misses_for(reason)))
-        .filter(|(_, count)| *count > 0)
-        .map(|(reason, count)| v1::MissCount { reason: reason as i32, count })
-        .collect();
-    let default_namespace = v1::NamespaceStats {
-        hits: stats.hits,
-        misses: stats.misses(),
-        sets: stats.sets,
-        deletes: stats.deletes,
-        evictions: stats.evictions,
-        expirations: stats.expirations,
-        entries: stats.entries,
-        bytes_used: stats.bytes_used,
-        bytes_limit: stats.bytes_limit,
-        policy: since.policy.to_string(),
-        misses_by_reason: misses_by_reason.clone(),
-        sets_not_stored: stats.not_stored,
-        sets_refused: stats.refusals,
-        ..v1::NamespaceStats::default()
-    };
     v1::GetStatsResponse {
         state: node_state(since.state) as i32,
         node_id: node.node_id.clone(),
@@ -63,19 +41,53 @@ pub(crate) fn stats_response(now: &Snapshot, base: &Snapshot, node: &NodeIdentit
         resident_bytes: since.resident_bytes,
         connections: since.connections,
         policy: since.policy.to_string(),
-        namespaces: vec![default_namespace],
-        misses_by_reason,
+        namespaces: since.namespaces.iter().map(namespace_stats).collect(),
+        misses_by_reason: misses_by_reason(stats),
         hits_by_tier: vec![v1::HitCount { tier: v1::Tier::Memory as i32, count: stats.hits }],
         increments: stats.increments,
         touches: stats.touches,
         sets_not_stored: stats.not_stored,
         sets_refused: stats.refusals,
+        invalidations: since.invalidations,
+        entries_invalidated: stats.invalidated,
         requests_in_flight: since.requests_in_flight,
         requests_shed: since.requests_shed,
         counted_ms: millis(counted),
         build: env!("CARGO_PKG_VERSION").to_owned(),
         ..v1::GetStatsResponse::default()
     }
+}
+
+fn namespace_stats(report: &NamespaceReport) -> v1::NamespaceStats {
+    let (config, stats) = (&report.config, &report.stats);
+    v1::NamespaceStats {
+        name: config.name.clone(),
+        hits: stats.hits,
+        misses: stats.misses(),
+        sets: stats.sets,
+        deletes: stats.deletes,
+        evictions: stats.evictions,
+        expirations: stats.expirations,
+        entries: stats.entries,
+        bytes_used: stats.bytes_used,
+        bytes_limit: config.bytes_limit,
+        policy: config.policy.to_string(),
+        misses_by_reason: misses_by_reason(stats),
+        sets_not_stored: stats.not_stored,
+        sets_refused: stats.refusals,
+        entries_invalidated: stats.invalidated,
+        generation: report.generation,
+        policy_estimates: Vec::new(),
+    }
+}
+
+fn misses_by_reason(stats: &Stats) -> Vec<v1::MissCount> {
+    MissReason::ALL
+        .into_iter()
+        .map(|reason| (v1::MissReason::from(reason), stats.misses_for(reason)))
+        .filter(|(_, count)| *count > 0)
+        .map(|(reason, count)| v1::MissCount { reason: reason as i32, count })
+        .collect()
 }
 
 fn millis(duration: std::time::Duration) -> u64 {

@@ -97,6 +97,7 @@ impl StatsLog {
             deletes = stats.deletes,
             evictions = stats.evictions,
             expirations = stats.expirations,
+            invalidated = stats.invalidated,
             entries = stats.entries,
             bytes_used = stats.bytes_used,
             bytes_limit = stats.bytes_limit,

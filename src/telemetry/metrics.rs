@@ -1,12 +1,14 @@
 //! Every metric: its name, its unit (last in the name) and what it means; and their Prometheus text.
 //!
 //! The engine's figures are read once per scrape, through a closure, so that they are of one moment and the same
-//! as GetStats shows. Names carry no namespace of keys and no key: labels are bounded by what the program knows.
+//! as GetStats shows. No label carries a key: labels are bounded by what the program knows, and by the namespaces,
+//! which operators create. What counts for a namespace has a name of its own, so that sums count nothing twice.
 //!
 //! | name | labels | figure of GetStats |
 //! |---|---|---|
 //! | larder_hits_total, larder_sets_total … | | hits, sets … |
 //! | larder_misses_total | reason | misses_by_reason |
+//! | larder_namespace_hits_total, larder_namespace_bytes_used … | namespace ("" is the default one) | namespaces |
 //! | larder_rpc_calls_total | method, code | |
 //! | larder_rpc_duration_seconds (histogram) | method | |
 //! | larder_node_state: 1 for the state that holds, 0 for the others | state | state |
@@ -25,7 +27,7 @@ use crate::code::code_name;
 use super::calls::{BOUNDED_BUCKETS, CODES, CallMetrics, Calls, bucket_bound_seconds};
 use super::snapshot::{NODE_STATES, Snapshot};
 use super::{Method, process};
-use crate::engine::MissReason;
+use crate::engine::{MissReason, NamespaceReport};
 
 /// The media type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -45,10 +47,35 @@ const TOUCHES: (&str, &str) = ("larder_touches_total", "Touches, also by a Get, 
 const EVICTIONS: (&str, &str) = ("larder_evictions_total", "Entries that the policy gave up for others");
 const EXPIRATIONS: (&str, &str) =
     ("larder_expirations_total", "Entries that were reclaimed after their time to live");
+const INVALIDATED: (&str, &str) = (
+    "larder_invalidated_total",
+    "Entries that an invalidation or a Clear covered, counted when they are swept",
+);
 const ENTRIES: (&str, &str) = ("larder_entries", "Entries in memory");
 const BYTES_USED: (&str, &str) = ("larder_bytes_used", "Bytes charged to the limit");
 const BYTES_SPARE: (&str, &str) = ("larder_bytes_spare", "Of the bytes charged, those that hold no entry");
 const BYTES_LIMIT: (&str, &str) = ("larder_bytes_limit", "The limit on bytes");
+const NAMESPACE_HITS: (&str, &str) =
+    ("larder_namespace_hits_total", "Lookups in the namespace that found an entry");
+const NAMESPACE_MISSES: (&str, &str) =
+    ("larder_namespace_misses_total", "Lookups in the namespace that found none, by reason");
+const NAMESPACE_SETS: (&str, &str) = ("larder_namespace_sets_total", "Sets in the namespace that stored");
+const NAMESPACE_EVICTIONS: (&str, &str) =
+    ("larder_namespace_evictions_total", "Entries of the namespace that the policy gave up for others");
+const NAMESPACE_EXPIRATIONS: (&str, &str) = (
+    "larder_namespace_expirations_total",
+    "Entries of the namespace that were reclaimed after their time to live",
+);
+const NAMESPACE_INVALIDATED: (&str, &str) = (
+    "larder_namespace_invalidated_total",
+    "Entries of the namespace that an invalidation or a Clear covered, counted when they are swept",
+);
+const NAMESPACE_ENTRIES: (&str, &str) =
+    ("larder_namespace_entries", "Entries of the namespace that are in memory");
+const NAMESPACE_BYTES_USED: (&str, &str) =
+    ("larder_namespace_bytes_used", "Bytes that the namespace's entries are charged");
+const NAMESPACE_BYTES_LIMIT: (&str, &str) =
+    ("larder_namespace_bytes_limit", "The namespace's cap, 0 for none; of the default one the node's limit");
 const RESIDENT_BYTES: (&str, &str) = ("larder_resident_bytes", "Resident memory of the process, in bytes");
 const CONNECTIONS: (&str, &str) = ("larder_connections", "Open connections on the data listeners");
 const REQUESTS_IN_FLIGHT: (&str, &str) =
@@ -110,6 +137,7 @@ impl Collector for Scrape {
         let snapshot = (self.snapshot)();
         let mut page = Page { encoder: &mut encoder };
         page.engine(&snapshot)?;
+        page.namespaces(&snapshot.namespaces)?;
         page.node(&snapshot)?;
         let calls: Vec<Calls> = Method::ALL
             .into_iter()
@@ -138,11 +166,33 @@ impl Page<'_, '_> {
         self.counter(TOUCHES, stats.touches)?;
         self.counter(EVICTIONS, stats.evictions)?;
         self.counter(EXPIRATIONS, stats.expirations)?;
+        self.counter(INVALIDATED, stats.invalidated)?;
         self.gauge(ENTRIES, stats.entries)?;
         self.gauge(BYTES_USED, stats.bytes_used)?;
         self.gauge(BYTES_SPARE, stats.bytes_spare)?;
         self.gauge(BYTES_LIMIT, stats.bytes_limit)?;
         self.gauges(POLICY_INFO, [([("policy", snapshot.policy.as_str())], 1)])
+    }
+
+    fn namespaces(&mut self, namespaces: &[NamespaceReport]) -> fmt::Result {
+        let each = |figure: fn(&NamespaceReport) -> u64| {
+            namespaces.iter().map(move |report| ([("namespace", &*report.config.name)], figure(report)))
+        };
+        self.counters(NAMESPACE_HITS, each(|report| report.stats.hits))?;
+        // With many namespaces most of the lines would say 0.
+        let misses = namespaces.iter().flat_map(|report| {
+            let reasons = MissReason::ALL.map(|reason| (reason.as_str(), report.stats.misses_for(reason)));
+            let missed = reasons.into_iter().filter(|(_, count)| *count > 0);
+            missed.map(|(reason, count)| ([("namespace", &*report.config.name), ("reason", reason)], count))
+        });
+        self.counters(NAMESPACE_MISSES, misses)?;
+        self.counters(NAMESPACE_SETS, each(|report| report.stats.sets))?;
+        self.counters(NAMESPACE_EVICTIONS, each(|report| report.stats.evictions))?;
+        self.counters(NAMESPACE_EXPIRATIONS, each(|report| report.stats.expirations))?;
+        self.counters(NAMESPACE_INVALIDATED, each(|report| report.stats.invalidated))?;
+        self.gauges(NAMESPACE_ENTRIES, each(|report| report.stats.entries))?;
+        self.gauges(NAMESPACE_BYTES_USED, each(|report| report.stats.bytes_used))?;
+        self.gauges(NAMESPACE_BYTES_LIMIT, each(|report| report.config.bytes_limit))
     }
 
     fn node(&mut self, snapshot: &Snapshot) -> fmt::Result {
@@ -206,10 +256,10 @@ impl Page<'_, '_> {
         metric.encode_counter::<NoLabelSet, _, f64>(&value, None)
     }
 
-    fn counters<const N: usize>(
+    fn counters<'l, const N: usize>(
         &mut self,
         (name, help): (&str, &str),
-        values: impl IntoIterator<Item = ([(&'static str, &'static str); N], u64)>,
+        values: impl IntoIterator<Item = ([(&'static str, &'l str); N], u64)>,
     ) -> fmt::Result {
         let name = name.trim_end_matches("_total");
         let mut metric = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
@@ -223,10 +273,10 @@ impl Page<'_, '_> {
         self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
     }
 
-    fn gauges(
+    fn gauges<'l>(
         &mut self,
         (name, help): (&str, &str),
-        values: impl IntoIterator<Item = ([(&'static str, &'static str); 1], u64)>,
+        values: impl IntoIterator<Item = ([(&'static str, &'l str); 1], u64)>,
     ) -> fmt::Result {
         let mut metric = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (labels, value) in values {
@@ -242,7 +292,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::engine::Stats;
+    use crate::engine::{NamespaceConfig, PolicyName, Stats};
+    use crate::entry::Ttl;
 
     fn text_of(calls: CallMetrics, snapshot: Snapshot) -> String {
         Metrics::new(Arc::new(calls), move || snapshot.clone()).text()
@@ -281,6 +332,35 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "no line {line:?} in\n{text}");
         }
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn namespaces_are_labels_whatever_they_are_called() {
+        let report = |name: &str, hits, evicted| {
+            let (name, policy, default_ttl) = (name.to_owned(), PolicyName::Lru, Ttl::Never);
+            let mut stats = Stats { hits, entries: 2, bytes_used: 300, ..Stats::default() };
+            stats.misses_by_reason[MissReason::Evicted as usize - 1] = evicted;
+            let config = NamespaceConfig { name, bytes_limit: 1_000, policy, default_ttl };
+            NamespaceReport { id: 0, config, stats, generation: 0 }
+        };
+        let namespaces = vec![report("", 3, 0), report("a \"b\" \\ c", 4, 5)];
+        let text = text_of(CallMetrics::new(), Snapshot { namespaces, ..Snapshot::default() });
+        for line in [
+            "# TYPE larder_namespace_hits counter",
+            "larder_namespace_hits_total{namespace=\"\"} 3",
+            r#"larder_namespace_hits_total{namespace="a \"b\" \\ c"} 4"#,
+            r#"larder_namespace_misses_total{namespace="a \"b\" \\ c",reason="evicted"} 5"#,
+            "larder_namespace_entries{namespace=\"\"} 2",
+            "larder_namespace_bytes_used{namespace=\"\"} 300",
+            "larder_namespace_bytes_limit{namespace=\"\"} 1000",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no line {line:?} in\n{text}");
+        }
+        assert_eq!(
+            text.matches("larder_namespace_misses_total{").count(),
+            1,
+            "what never happened has no line"
+        );
     }
 
     #[test]

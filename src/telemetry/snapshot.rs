@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::engine::{PolicyName, Stats};
+use crate::engine::{NamespaceReport, PolicyName, Stats};
 
 /// A node's figures. Counters count since the start.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +15,10 @@ pub struct Snapshot {
     pub policy: PolicyName,
     /// What the engine counts.
     pub stats: Stats,
+    /// The share of every namespace, the default one first, the others by name.
+    pub namespaces: Vec<NamespaceReport>,
+    /// Invalidations, in all namespaces that there ever were.
+    pub invalidations: u64,
     /// Resident memory; 0: the system does not tell.
     pub resident_bytes: u64,
     /// Open connections on the data listeners.
@@ -35,6 +39,13 @@ impl Snapshot {
     pub fn since(&self, base: &Self) -> Self {
         let mut rest = self.clone();
         rest.stats = stats_since(&self.stats, &base.stats);
+        for namespace in &mut rest.namespaces {
+            // One that was created since has counted from 0, whatever its name.
+            if let Some(before) = base.namespaces.iter().find(|before| before.id == namespace.id) {
+                namespace.stats = stats_since(&namespace.stats, &before.stats);
+            }
+        }
+        rest.invalidations = self.invalidations.saturating_sub(base.invalidations);
         rest.requests_shed = self.requests_shed.saturating_sub(base.requests_shed);
         rest
     }
@@ -48,6 +59,8 @@ impl Default for Snapshot {
             uptime: Duration::ZERO,
             policy: PolicyName::S3Fifo,
             stats: Stats::default(),
+            namespaces: Vec::new(),
+            invalidations: 0,
             resident_bytes: 0,
             connections: 0,
             requests_in_flight: 0,
@@ -86,6 +99,8 @@ fn stats_since(now: &Stats, base: &Stats) -> Stats {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::NamespaceConfig;
+    use crate::entry::Ttl;
 
     #[test]
     fn counters_start_again_at_the_base_and_sizes_do_not() {
@@ -112,5 +127,25 @@ mod tests {
         let sizes = Stats { entries: 10, bytes_used: 10, bytes_spare: 10, bytes_limit: 10, ..stats(7) };
         assert_eq!((rest.stats, rest.requests_shed, rest.connections), (sizes, 5, 4));
         assert_eq!(operations(&stats(1)), 15);
+    }
+
+    #[test]
+    fn a_namespace_of_a_name_that_there_was_before_counts_from_nothing() {
+        let report = |id, hits| {
+            let (name, policy, default_ttl) = (format!("{id}"), PolicyName::Lru, Ttl::Never);
+            let config = NamespaceConfig { name, bytes_limit: 0, policy, default_ttl };
+            NamespaceReport { id, config, stats: Stats { hits, ..Stats::default() }, generation: hits }
+        };
+        let named = |name: &str, report: NamespaceReport| NamespaceReport {
+            config: NamespaceConfig { name: name.to_owned(), ..report.config },
+            ..report
+        };
+        let of = |namespaces, invalidations| Snapshot { namespaces, invalidations, ..Snapshot::default() };
+        let base = of(vec![report(0, 10), named("a", report(1, 100))], 110);
+        let now = of(vec![report(0, 30), named("a", report(2, 7))], 137);
+        let rest = now.since(&base);
+        let hits: Vec<u64> = rest.namespaces.iter().map(|namespace| namespace.stats.hits).collect();
+        assert_eq!((hits, rest.invalidations), (vec![20, 7], 27));
+        assert_eq!(rest.namespaces[0].generation, 30, "generations are no counters");
     }
 }

@@ -1,6 +1,9 @@
 //! `larder admin …`: running, observing and changing one node through its admin listener.
 
 mod config;
+mod keys;
+mod memory;
+mod namespaces;
 mod stats;
 
 use std::time::Duration;
@@ -39,6 +42,14 @@ enum AdminCommand {
     Resize(ResizeArgs),
     /// Remove all entries of --namespace
     Clear,
+    /// List the namespaces with their figures, or create, change or delete one
+    Namespaces(namespaces::NamespacesArgs),
+    /// Show the keys that are asked for most
+    HotKeys,
+    /// Show where the bytes are, and what could be done about them
+    Memory,
+    /// Show what the node knows of one key; exit 1 where there is no entry
+    Explain(keys::ExplainArgs),
     /// Show the configuration in force, and where each setting comes from
     Config,
 }
@@ -82,6 +93,10 @@ pub(super) fn run(global: &Global, args: AdminArgs) -> Result<Exit, CliError> {
                 print(global, &document, &[("entries", &entries)])?;
                 Ok(Exit::Done)
             }
+            AdminCommand::Namespaces(args) => namespaces::run(global, &admin, args).await,
+            AdminCommand::HotKeys => keys::hot_keys(global, &admin).await,
+            AdminCommand::Memory => memory::run(global, &admin).await,
+            AdminCommand::Explain(args) => keys::explain(global, &admin, args).await,
             AdminCommand::Config => config::run(global, &admin).await,
         }
     })

@@ -4,10 +4,9 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use clap::Args;
-use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{CellAlignment, Table};
 use serde_json::{Map, Value, json};
 
+use super::namespaces::{namespace_facts, namespace_lines, namespace_table};
 use crate::api::v1;
 use crate::cli::exit::{CliError, Exit};
 use crate::cli::facts::{Fact, Group, hit_ratio, json, lines, listing};
@@ -56,18 +55,24 @@ fn show(global: &Global, stats: &v1::GetStatsResponse) -> Result<(), CliError> {
     }
     if !io::stdout().is_terminal() {
         let mut text = lines(&groups);
-        for namespace in &stats.namespaces {
-            for (name, fact) in namespace_facts(namespace) {
-                text.push_str(&format!("namespace.{:?}.{name} {}\n", namespace.name, fact.plain()));
-            }
+        if several(stats) {
+            let facts =
+                stats.namespaces.iter().map(|namespace| (&*namespace.name, namespace_facts(namespace)));
+            text.push_str(&namespace_lines(facts));
         }
         return print_raw(text.as_bytes());
     }
     let mut text = listing(&groups, colours(&io::stdout()));
-    if !stats.namespaces.is_empty() {
-        text.push_str(&format!("{}\n", namespace_table(&stats.namespaces)));
+    if several(stats) {
+        let facts = stats.namespaces.iter().map(|namespace| (&*namespace.name, namespace_facts(namespace)));
+        text.push_str(&format!("{}\n", namespace_table(facts)));
     }
     print_raw(text.as_bytes())
+}
+
+/// Whether there are namespaces beside the default one, which alone has all of the figures above.
+fn several(stats: &v1::GetStatsResponse) -> bool {
+    stats.namespaces.len() > 1
 }
 
 fn document(stats: &v1::GetStatsResponse, groups: &[Group]) -> Value {
@@ -193,43 +198,4 @@ fn persistence(stats: &v1::GetStatsResponse) -> Group {
         (name("blob_bytes"), Fact::Bytes(disk.blob_bytes)),
     ];
     Group { title: "Persistence", facts }
-}
-
-fn namespace_facts(namespace: &v1::NamespaceStats) -> Vec<(&'static str, Fact)> {
-    vec![
-        ("policy", Fact::Text(namespace.policy.clone())),
-        ("entries", Fact::Count(namespace.entries)),
-        ("bytes_used", Fact::Bytes(namespace.bytes_used)),
-        ("bytes_limit", Fact::Bytes(namespace.bytes_limit)),
-        ("hits", Fact::Count(namespace.hits)),
-        ("misses", Fact::Count(namespace.misses)),
-        ("hit_ratio", Fact::Ratio(hit_ratio(namespace.hits, namespace.misses))),
-        ("sets", Fact::Count(namespace.sets)),
-        ("sets_not_stored", Fact::Count(namespace.sets_not_stored)),
-        ("sets_refused", Fact::Count(namespace.sets_refused)),
-        ("deletes", Fact::Count(namespace.deletes)),
-        ("evictions", Fact::Count(namespace.evictions)),
-        ("expirations", Fact::Count(namespace.expirations)),
-        ("entries_invalidated", Fact::Count(namespace.entries_invalidated)),
-        ("generation", Fact::Count(namespace.generation)),
-    ]
-}
-
-fn namespace_table(namespaces: &[v1::NamespaceStats]) -> Table {
-    const COLUMNS: usize = 8;
-    let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED);
-    for (row, namespace) in namespaces.iter().enumerate() {
-        let facts = namespace_facts(namespace);
-        if row == 0 {
-            let names = facts.iter().take(COLUMNS).map(|(name, _)| *name);
-            table.set_header(std::iter::once("namespace").chain(names));
-        }
-        let cells = facts.iter().take(COLUMNS).map(|(_, fact)| fact.plain());
-        table.add_row(std::iter::once(format!("{:?}", namespace.name)).chain(cells));
-    }
-    for column in table.column_iter_mut().skip(2) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
 }

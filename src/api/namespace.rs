@@ -1,0 +1,116 @@
+//! Proto ⇄ domain for namespaces: what a request says of one, checked against the bounds.
+
+use super::status::CallError;
+use super::v1;
+use crate::engine::{NamespaceChange, NamespaceConfig, PolicyName};
+use crate::entry::{NAMESPACE_BYTES_MAX, Ttl};
+
+type Result<T> = std::result::Result<T, CallError>;
+
+/// What a namespace's limit on bytes may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BytesBounds {
+    /// The default namespace's, which is the node's own.
+    Node { min: u64, max: u64 },
+    /// Any other's: a cap below the node's limit, or 0 for none.
+    Cap { node: u64 },
+}
+
+impl BytesBounds {
+    /// A limit within the bounds; `field` names it in the error.
+    pub(crate) fn hold(self, bytes_limit: u64, field: &'static str) -> Result<u64> {
+        let why = match self {
+            Self::Node { min, max } if !(min..=max).contains(&bytes_limit) => {
+                format!("{bytes_limit} bytes is not between {min} and {max}, what the process may use")
+            }
+            Self::Cap { node } if bytes_limit > node => format!(
+                "{bytes_limit} bytes is above the node's limit of {node}; 0 is no cap of its own, and \
+                 Resize changes the node's limit"
+            ),
+            _ => return Ok(bytes_limit),
+        };
+        Err(CallError::Invalid { field, why })
+    }
+}
+
+/// What a namespace's settings are held to, and what they are where nothing is said.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NamespaceBounds {
+    pub bytes_limit: BytesBounds,
+    pub ttl_ms_max: u64,
+    /// The policy of those that name none.
+    pub policy: PolicyName,
+}
+
+/// The settings of a namespace that is to be created.
+pub(crate) fn config(message: &v1::NamespaceConfig, bounds: &NamespaceBounds) -> Result<NamespaceConfig> {
+    let name = message.name.as_str();
+    if !(1..=NAMESPACE_BYTES_MAX).contains(&name.len()) {
+        let bytes = name.len();
+        let why = format!("a name has 1 to {NAMESPACE_BYTES_MAX} bytes, this one has {bytes}");
+        return Err(CallError::Invalid { field: "namespace.name", why });
+    }
+    if let Some(control) = name.chars().find(|c| c.is_control()) {
+        let why = format!("{name:?} has the control character {control:?}; a name has none");
+        return Err(CallError::Invalid { field: "namespace.name", why });
+    }
+    Ok(NamespaceConfig {
+        name: name.to_owned(),
+        bytes_limit: bounds.bytes_limit.hold(message.bytes_limit, BYTES_LIMIT)?,
+        policy: policy(message, bounds)?,
+        default_ttl: default_ttl(message, bounds)?,
+    })
+}
+
+/// What an UpdateNamespace changes; nothing is looked at that the mask does not name.
+pub(crate) fn change(
+    message: &v1::NamespaceConfig,
+    paths: &[String],
+    bounds: &NamespaceBounds,
+) -> Result<NamespaceChange> {
+    let refused = |why: String| CallError::Invalid { field: "update_mask", why };
+    if paths.is_empty() {
+        return Err(refused(format!("it names no field; name some of {KNOWN_PATHS}")));
+    }
+    let mut change = NamespaceChange::default();
+    for path in paths {
+        match path.as_str() {
+            "bytes_limit" => {
+                change.bytes_limit = Some(bounds.bytes_limit.hold(message.bytes_limit, BYTES_LIMIT)?);
+            }
+            "policy" => change.policy = Some(policy(message, bounds)?),
+            "default_ttl_ms" => change.default_ttl = Some(default_ttl(message, bounds)?),
+            "name" => return Err(refused(format!("a name cannot be changed; {KNOWN_PATHS} can"))),
+            other => {
+                return Err(refused(format!("there is no path {other:?} here; there are {KNOWN_PATHS}")));
+            }
+        }
+    }
+    Ok(change)
+}
+
+impl From<NamespaceConfig> for v1::NamespaceConfig {
+    fn from(config: NamespaceConfig) -> Self {
+        Self {
+            name: config.name,
+            bytes_limit: config.bytes_limit,
+            policy: config.policy.to_string(),
+            default_ttl_ms: config.default_ttl.to_wire_ms(),
+        }
+    }
+}
+
+fn policy(message: &v1::NamespaceConfig, bounds: &NamespaceBounds) -> Result<PolicyName> {
+    if message.policy.is_empty() { Ok(bounds.policy) } else { Ok(message.policy.parse()?) }
+}
+
+fn default_ttl(message: &v1::NamespaceConfig, bounds: &NamespaceBounds) -> Result<Ttl> {
+    let (ttl_ms, max) = (message.default_ttl_ms, bounds.ttl_ms_max);
+    if ttl_ms > max {
+        return Err(CallError::TtlTooLong { field: "namespace.default_ttl_ms", ttl_ms, max });
+    }
+    Ok(Ttl::from_wire_ms(ttl_ms))
+}
+
+const BYTES_LIMIT: &str = "namespace.bytes_limit";
+const KNOWN_PATHS: &str = "bytes_limit, policy and default_ttl_ms";

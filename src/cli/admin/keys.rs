@@ -1,0 +1,158 @@
+//! `larder admin explain` and `larder admin hot-keys`: what a node knows of single keys.
+
+use std::io::{self, IsTerminal};
+
+use clap::Args;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{CellAlignment, Table};
+use serde_json::{Value, json};
+
+use crate::api::v1;
+use crate::cli::exit::{CliError, Exit};
+use crate::cli::facts::{Fact, Group, json, lines, listing};
+use crate::cli::get::lower;
+use crate::cli::global::Global;
+use crate::cli::keys::KeyForm;
+use crate::cli::output::{bytes_json, colours, print_json, print_raw};
+use crate::client::AdminClient;
+
+/// Arguments of `admin explain`.
+#[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    /// The key, in --namespace
+    key: String,
+    #[command(flatten)]
+    form: KeyForm,
+}
+
+pub(super) async fn explain(
+    global: &Global,
+    admin: &AdminClient,
+    args: ExplainArgs,
+) -> Result<Exit, CliError> {
+    let key = args.form.key(&args.key)?;
+    let answer = admin.explain(&global.namespace, key.clone()).await?;
+    let groups = [entry(&answer), policy(&answer), place(&answer)];
+    if global.json() {
+        let mut document = json(&groups);
+        document.insert("namespace".to_owned(), Value::from(global.namespace.as_str()));
+        document.insert("key".to_owned(), bytes_json(&key));
+        print_json(&Value::Object(document))?;
+    } else if io::stdout().is_terminal() {
+        print_raw(listing(&groups, colours(&io::stdout())).as_bytes())?;
+    } else {
+        print_raw(lines(&groups).as_bytes())?;
+    }
+    Ok(if answer.entry.is_some() { Exit::Done } else { Exit::NotMet })
+}
+
+fn group(title: &'static str, facts: Vec<(&str, Fact)>) -> Group {
+    Group { title, facts: facts.into_iter().map(|(name, fact)| (name.to_owned(), fact)).collect() }
+}
+
+/// What a client put there, escaped as it may hold anything.
+fn escaped(text: &str) -> Fact {
+    Fact::Text(text.escape_debug().to_string())
+}
+
+fn entry(answer: &v1::ExplainKeyResponse) -> Group {
+    let Some(entry) = &answer.entry else {
+        let reason = lower(answer.miss_reason().as_str_name(), "MISS_REASON_");
+        let facts = vec![("there", Fact::Flag(false)), ("miss_reason", Fact::Text(reason))];
+        return group("Entry", facts);
+    };
+    let tags = answer.tags.iter().map(|tag| tag.escape_debug().to_string()).collect();
+    let mut facts = vec![
+        ("there", Fact::Flag(true)),
+        ("version", Fact::Token(entry.version)),
+        ("value_bytes", Fact::Bytes(entry.value_bytes)),
+        ("charged_bytes", Fact::Bytes(answer.charged_bytes)),
+        ("remaining_ttl_ms", Fact::Ms(entry.remaining_ttl_ms)),
+        ("flags", Fact::Count(entry.flags.into())),
+        ("content_type", escaped(&entry.content_type)),
+        ("tags", Fact::Texts(tags)),
+        ("tier", Fact::Text(lower(entry.tier().as_str_name(), "TIER_"))),
+        ("entry_generation", Fact::Count(answer.entry_generation)),
+    ];
+    if answer.stale || answer.remaining_soft_ttl_ms > 0 {
+        facts.push(("stale", Fact::Flag(answer.stale)));
+        facts.push(("remaining_soft_ttl_ms", Fact::Ms(answer.remaining_soft_ttl_ms)));
+    }
+    group("Entry", facts)
+}
+
+fn policy(answer: &v1::ExplainKeyResponse) -> Group {
+    let facts = vec![
+        ("generation", Fact::Count(answer.generation)),
+        ("policy", Fact::Text(answer.policy.clone())),
+        ("policy_view", Fact::Text(answer.policy_view.clone())),
+    ];
+    group("Namespace", facts)
+}
+
+fn place(answer: &v1::ExplainKeyResponse) -> Group {
+    let facts = vec![
+        ("node_id", Fact::Text(answer.node_id.clone())),
+        ("owner", Fact::Text(answer.owner.clone())),
+        ("ring_position", Fact::Token(answer.ring_position)),
+        ("shard", Fact::Count(answer.shard.into())),
+    ];
+    group("Place", facts)
+}
+
+pub(super) async fn hot_keys(global: &Global, admin: &AdminClient) -> Result<Exit, CliError> {
+    let answer = admin.hot_keys().await?;
+    if global.json() {
+        let keys: Vec<Value> = answer
+            .keys
+            .iter()
+            .map(|key| {
+                json!({ "namespace": key.namespace, "key": bytes_json(&key.key), "count": key.count,
+                        "count_error": key.count_error, "value_bytes": key.value_bytes })
+            })
+            .collect();
+        let document = json!({ "lookups": answer.lookups, "window_ms": answer.window_ms, "keys": keys });
+        print_json(&document)?;
+        return Ok(Exit::Done);
+    }
+    let mut text = format!("lookups {}\nwindow_ms {}\n", answer.lookups, answer.window_ms);
+    if io::stdout().is_terminal() {
+        text.push_str(&format!("{}\n", table(&answer)));
+    } else {
+        for key in &answer.keys {
+            let [name, namespace, share, count, count_error, value_bytes] = cells(key, answer.lookups);
+            text.push_str(&format!(
+                "key {name} namespace {namespace} share {share} count {count} count_error {count_error} \
+                 value_bytes {value_bytes}\n"
+            ));
+        }
+    }
+    print_raw(text.as_bytes())?;
+    Ok(Exit::Done)
+}
+
+fn table(answer: &v1::ListHotKeysResponse) -> Table {
+    let mut table = Table::new();
+    let header = ["key", "namespace", "share", "count", "count_error", "value_bytes"];
+    table.load_style(UTF8_FULL_CONDENSED).set_header(header);
+    for key in &answer.keys {
+        table.add_row(cells(key, answer.lookups));
+    }
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// Key and namespace in quotes and escaped; the share of all lookups that were for the key, at most.
+fn cells(key: &v1::HotKey, lookups: u64) -> [String; 6] {
+    let share = if lookups == 0 { 0.0 } else { key.count as f64 / lookups as f64 };
+    [
+        format!("\"{}\"", key.key.escape_ascii()),
+        format!("{:?}", key.namespace),
+        format!("{share:.6}"),
+        key.count.to_string(),
+        key.count_error.to_string(),
+        key.value_bytes.to_string(),
+    ]
+}

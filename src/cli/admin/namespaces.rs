@@ -1,0 +1,207 @@
+//! `larder admin namespaces`: what namespaces there are, with their settings and figures, and changing them.
+
+use std::collections::HashMap;
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{CellAlignment, Table};
+use serde_json::{Map, Value, json};
+
+use crate::api::v1;
+use crate::cli::exit::{CliError, Exit};
+use crate::cli::facts::{Fact, hit_ratio};
+use crate::cli::global::Global;
+use crate::cli::output::{print, print_json, print_raw};
+use crate::cli::parse;
+use crate::client::{AdminClient, NamespaceUpdate};
+use crate::entry::ByteSize;
+
+/// Arguments of `admin namespaces`.
+#[derive(Debug, Args)]
+pub(super) struct NamespacesArgs {
+    /// What to do with one [default: list all]
+    #[command(subcommand)]
+    command: Option<NamespacesCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum NamespacesCommand {
+    /// Create a namespace
+    Create(CreateArgs),
+    /// Change a namespace; what is not given stays
+    Update(UpdateArgs),
+    /// Remove a namespace with all its entries
+    Delete(DeleteArgs),
+}
+
+#[derive(Debug, Args)]
+struct CreateArgs {
+    /// Its name, 1 to 255 bytes without control characters
+    name: String,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+#[derive(Debug, Args)]
+struct UpdateArgs {
+    /// Its name; "" is the default one
+    name: String,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+#[derive(Debug, Args)]
+struct DeleteArgs {
+    /// Its name
+    name: String,
+}
+
+#[derive(Debug, Args)]
+struct SettingsArgs {
+    /// The most bytes that its entries may take, such as 64MiB; 0B is no cap of its own
+    #[arg(long, value_name = "SIZE")]
+    bytes_limit: Option<ByteSize>,
+    /// Its eviction policy; "" is the node's
+    #[arg(long, value_name = "NAME")]
+    policy: Option<String>,
+    /// The time to live of what is stored without one; 0 never ends
+    #[arg(long, value_name = "DUR", value_parser = parse::ttl)]
+    default_ttl: Option<Duration>,
+}
+
+impl From<SettingsArgs> for NamespaceUpdate {
+    fn from(args: SettingsArgs) -> Self {
+        Self {
+            bytes_limit: args.bytes_limit.map(|size| size.0),
+            policy: args.policy,
+            default_ttl: args.default_ttl,
+        }
+    }
+}
+
+pub(super) async fn run(
+    global: &Global,
+    admin: &AdminClient,
+    args: NamespacesArgs,
+) -> Result<Exit, CliError> {
+    match args.command {
+        None => list(global, admin).await?,
+        Some(NamespacesCommand::Create(args)) => {
+            let config = admin.create_namespace(&args.name, &args.settings.into()).await?;
+            print_config(global, &config)?;
+        }
+        Some(NamespacesCommand::Update(args)) => {
+            let change = NamespaceUpdate::from(args.settings);
+            if change == NamespaceUpdate::default() {
+                let what = "there is nothing to change: give --bytes-limit, --policy or --default-ttl";
+                return Err(CliError::Usage(what.to_owned()));
+            }
+            print_config(global, &admin.update_namespace(&args.name, &change).await?)?;
+        }
+        Some(NamespacesCommand::Delete(args)) => {
+            let gone = admin.delete_namespace(&args.name).await?;
+            let document = json!({ "name": args.name, "entries": gone.entries, "blobs": gone.blobs });
+            print(global, &document, &[("entries", &gone.entries), ("blobs", &gone.blobs)])?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn print_config(global: &Global, config: &v1::NamespaceConfig) -> Result<(), CliError> {
+    let document = json!({ "name": config.name, "bytes_limit": config.bytes_limit, "policy": config.policy,
+        "default_ttl_ms": config.default_ttl_ms });
+    let name = format!("{:?}", config.name);
+    let facts: [(&str, &dyn std::fmt::Display); 4] = [
+        ("name", &name),
+        ("bytes_limit", &config.bytes_limit),
+        ("policy", &config.policy),
+        ("default_ttl_ms", &config.default_ttl_ms),
+    ];
+    print(global, &document, &facts)
+}
+
+async fn list(global: &Global, admin: &AdminClient) -> Result<(), CliError> {
+    let configs = admin.namespaces().await?;
+    let stats = admin.stats().await?;
+    let figures: HashMap<&str, &v1::NamespaceStats> =
+        stats.namespaces.iter().map(|stats| (stats.name.as_str(), stats)).collect();
+    let facts = configs.iter().map(|config| {
+        // One that was created between the two calls has done nothing yet.
+        let mut stats =
+            figures.get(config.name.as_str()).map_or_else(Default::default, |stats| (*stats).clone());
+        (stats.policy, stats.bytes_limit) = (config.policy.clone(), config.bytes_limit);
+        let mut facts = vec![("default_ttl_ms", Fact::Ms(config.default_ttl_ms))];
+        facts.extend(namespace_facts(&stats));
+        (&*config.name, facts)
+    });
+    if global.json() {
+        let namespaces: Vec<Value> = facts
+            .map(|(name, facts)| {
+                let facts = facts.into_iter().map(|(name, fact)| (name.to_owned(), fact.json()));
+                let mut object: Map<String, Value> = facts.collect();
+                object.insert("name".to_owned(), Value::from(name));
+                Value::Object(object)
+            })
+            .collect();
+        print_json(&json!({ "namespaces": namespaces }))
+    } else if io::stdout().is_terminal() {
+        print_raw(format!("{}\n", namespace_table(facts)).as_bytes())
+    } else {
+        print_raw(namespace_lines(facts).as_bytes())
+    }
+}
+
+/// A namespace's name and its facts.
+type Named<'n> = (&'n str, Vec<(&'static str, Fact)>);
+
+pub(super) fn namespace_facts(namespace: &v1::NamespaceStats) -> Vec<(&'static str, Fact)> {
+    vec![
+        ("policy", Fact::Text(namespace.policy.clone())),
+        ("entries", Fact::Count(namespace.entries)),
+        ("bytes_used", Fact::Bytes(namespace.bytes_used)),
+        ("bytes_limit", Fact::Bytes(namespace.bytes_limit)),
+        ("hits", Fact::Count(namespace.hits)),
+        ("misses", Fact::Count(namespace.misses)),
+        ("hit_ratio", Fact::Ratio(hit_ratio(namespace.hits, namespace.misses))),
+        ("sets", Fact::Count(namespace.sets)),
+        ("sets_not_stored", Fact::Count(namespace.sets_not_stored)),
+        ("sets_refused", Fact::Count(namespace.sets_refused)),
+        ("deletes", Fact::Count(namespace.deletes)),
+        ("evictions", Fact::Count(namespace.evictions)),
+        ("expirations", Fact::Count(namespace.expirations)),
+        ("entries_invalidated", Fact::Count(namespace.entries_invalidated)),
+        ("generation", Fact::Count(namespace.generation)),
+    ]
+}
+
+/// One fact a line, for scripts. A name stands in quotes and escaped: nobody's name can forge a line.
+pub(super) fn namespace_lines<'n>(namespaces: impl Iterator<Item = Named<'n>>) -> String {
+    let mut text = String::new();
+    for (namespace, facts) in namespaces {
+        for (name, fact) in facts {
+            text.push_str(&format!("namespace.{namespace:?}.{name} {}\n", fact.plain()));
+        }
+    }
+    text
+}
+
+/// One namespace a row, with as many figures as a terminal is wide.
+pub(super) fn namespace_table<'n>(namespaces: impl Iterator<Item = Named<'n>>) -> Table {
+    const COLUMNS: usize = 8;
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    for (row, (namespace, facts)) in namespaces.enumerate() {
+        if row == 0 {
+            let names = facts.iter().take(COLUMNS).map(|(name, _)| *name);
+            table.set_header(std::iter::once("namespace").chain(names));
+        }
+        let cells = facts.iter().take(COLUMNS).map(|(_, fact)| fact.plain());
+        table.add_row(std::iter::once(format!("{namespace:?}")).chain(cells));
+    }
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}

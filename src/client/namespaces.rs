@@ -1,0 +1,96 @@
+//! The admin listener's calls about namespaces.
+
+use std::time::Duration;
+
+use super::admin::AdminClient;
+use super::calls::wire_ms;
+use super::error::ClientError;
+use crate::api::v1;
+
+/// What to change of a namespace; what is None stays.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NamespaceUpdate {
+    /// The new cap in bytes; 0 takes it away. Of the default namespace: the node's limit.
+    pub bytes_limit: Option<u64>,
+    /// The new eviction policy; "" is the node's.
+    pub policy: Option<String>,
+    /// The new TTL of what is stored without an expiration; zero: such entries never expire.
+    pub default_ttl: Option<Duration>,
+}
+
+impl AdminClient {
+    /// All namespaces with what is in force for them, the default one first, the others by name.
+    ///
+    /// # Errors
+    /// See [`AdminClient::spawn`].
+    pub async fn namespaces(&self) -> Result<Vec<v1::NamespaceConfig>, ClientError> {
+        let pool = self.pool();
+        let request = pool.request(v1::ListNamespacesRequest {});
+        Ok(pool.finish("ListNamespaces", pool.admin().list_namespaces(request)).await?.namespaces)
+    }
+
+    /// Creates a namespace with the settings of the change, and the node's for the rest; answers what is in force.
+    ///
+    /// # Errors
+    /// See [`AdminClient::spawn`].
+    pub async fn create_namespace(
+        &self,
+        name: &str,
+        settings: &NamespaceUpdate,
+    ) -> Result<v1::NamespaceConfig, ClientError> {
+        let pool = self.pool();
+        let message = v1::CreateNamespaceRequest { namespace: Some(settings.config(name)) };
+        let request = pool.request(message);
+        let answer = pool.finish("CreateNamespace", pool.admin().create_namespace(request)).await?;
+        Ok(answer.namespace.unwrap_or_default())
+    }
+
+    /// Changes a namespace, all of the change or nothing, and answers what is in force.
+    ///
+    /// # Errors
+    /// See [`AdminClient::spawn`]; a change of nothing is INVALID_ARGUMENT.
+    pub async fn update_namespace(
+        &self,
+        name: &str,
+        change: &NamespaceUpdate,
+    ) -> Result<v1::NamespaceConfig, ClientError> {
+        let pool = self.pool();
+        let message = v1::UpdateNamespaceRequest {
+            namespace: Some(change.config(name)),
+            update_mask: Some(prost_types::FieldMask { paths: change.paths() }),
+        };
+        let request = pool.request(message);
+        let answer = pool.finish("UpdateNamespace", pool.admin().update_namespace(request)).await?;
+        Ok(answer.namespace.unwrap_or_default())
+    }
+
+    /// Removes a namespace with all that is in it, and answers how much that was.
+    ///
+    /// # Errors
+    /// See [`AdminClient::spawn`].
+    pub async fn delete_namespace(&self, name: &str) -> Result<v1::DeleteNamespaceResponse, ClientError> {
+        let pool = self.pool();
+        let request = pool.request(v1::DeleteNamespaceRequest { name: name.to_owned() });
+        pool.finish("DeleteNamespace", pool.admin().delete_namespace(request)).await
+    }
+}
+
+impl NamespaceUpdate {
+    fn config(&self, name: &str) -> v1::NamespaceConfig {
+        v1::NamespaceConfig {
+            name: name.to_owned(),
+            bytes_limit: self.bytes_limit.unwrap_or_default(),
+            policy: self.policy.clone().unwrap_or_default(),
+            default_ttl_ms: self.default_ttl.map_or(0, wire_ms),
+        }
+    }
+
+    fn paths(&self) -> Vec<String> {
+        let named = [
+            ("bytes_limit", self.bytes_limit.is_some()),
+            ("policy", self.policy.is_some()),
+            ("default_ttl_ms", self.default_ttl.is_some()),
+        ];
+        named.into_iter().filter(|(_, is_some)| *is_some).map(|(path, _)| path.to_owned()).collect()
+    }
+}

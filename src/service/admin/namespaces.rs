@@ -1,0 +1,119 @@
+//! Admin's calls about namespaces: creating, changing, listing, emptying and deleting them.
+
+use std::sync::Arc;
+
+use tonic::Status;
+
+use super::{AdminService, blocking};
+use crate::api::namespace::{self, BytesBounds, NamespaceBounds};
+use crate::api::{CallError, v1};
+use crate::engine::{BYTES_LIMIT_MIN, Namespace, NamespaceChange};
+use crate::service::unary;
+
+impl AdminService {
+    pub(super) fn create(
+        &self,
+        request: v1::CreateNamespaceRequest,
+    ) -> Result<v1::CreateNamespaceResponse, CallError> {
+        let message = request.namespace.unwrap_or_default();
+        let config = namespace::config(&message, &self.bounds_of_caps())?;
+        let namespace = self.cache.engine().create_namespace(&config)?;
+        let config = namespace.config();
+        tracing::info!(namespace = ?config.name, bytes_limit = config.bytes_limit, policy = %config.policy,
+            default_ttl_ms = config.default_ttl.to_wire_ms(), "namespace created");
+        Ok(v1::CreateNamespaceResponse { namespace: Some(config.into()) })
+    }
+
+    pub(super) async fn update(
+        &self,
+        request: v1::UpdateNamespaceRequest,
+    ) -> Result<v1::UpdateNamespaceResponse, Status> {
+        let message = request.namespace.unwrap_or_default();
+        let namespace = unary::namespace(&self.cache, &message.name)?.into_owned();
+        let bounds = NamespaceBounds { bytes_limit: self.bytes_bounds(&namespace), ..self.bounds_of_caps() };
+        let paths = request.update_mask.unwrap_or_default().paths;
+        let change = namespace::change(&message, &paths, &bounds)?;
+        let (cache, changed) = (Arc::clone(&self.cache), namespace.clone());
+        // A lower limit is come down to, which takes a while.
+        blocking("updating", move || cache.update_namespace(&changed, &change)).await?;
+        let config = namespace.config();
+        tracing::info!(namespace = ?config.name, bytes_limit = config.bytes_limit, policy = %config.policy,
+            default_ttl_ms = config.default_ttl.to_wire_ms(), "namespace changed");
+        Ok(v1::UpdateNamespaceResponse { namespace: Some(config.into()) })
+    }
+
+    pub(super) fn list(&self) -> v1::ListNamespacesResponse {
+        let namespaces = self.cache.engine().namespaces();
+        let namespaces = namespaces.iter().map(|namespace| namespace.config().into()).collect();
+        v1::ListNamespacesResponse { namespaces }
+    }
+
+    pub(super) async fn delete(
+        &self,
+        request: v1::DeleteNamespaceRequest,
+    ) -> Result<v1::DeleteNamespaceResponse, Status> {
+        let (cache, name) = (Arc::clone(&self.cache), request.name);
+        let deleted = name.clone();
+        let entries = blocking("deleting", move || {
+            // What was invalidated before went with that.
+            cache.sweep(usize::MAX);
+            let entries = cache.engine().delete_namespace(&deleted);
+            // The memory is back when this is answered.
+            cache.sweep(usize::MAX);
+            entries
+        });
+        let entries = entries.await?.map_err(CallError::from)?;
+        tracing::info!(namespace = ?name, entries, "namespace deleted");
+        Ok(v1::DeleteNamespaceResponse { entries, blobs: 0 })
+    }
+
+    pub(super) async fn resize_namespace(
+        &self,
+        request: v1::ResizeRequest,
+    ) -> Result<v1::ResizeResponse, Status> {
+        let namespace = unary::namespace(&self.cache, &request.namespace)?.into_owned();
+        let bytes_limit = self.bytes_bounds(&namespace).hold(request.bytes_limit, "bytes_limit")?;
+        let previous = namespace.config().bytes_limit;
+        let change = NamespaceChange { bytes_limit: Some(bytes_limit), ..NamespaceChange::default() };
+        let cache = Arc::clone(&self.cache);
+        // Evicting down to a lower limit takes a while, in slices; it must not hold up a worker's other calls.
+        blocking("resizing", move || cache.update_namespace(&namespace, &change)).await?;
+        tracing::info!(namespace = ?request.namespace, previous, bytes_limit, "resized");
+        Ok(v1::ResizeResponse { previous_bytes_limit: previous })
+    }
+
+    pub(super) async fn clear_namespace(
+        &self,
+        request: v1::ClearRequest,
+    ) -> Result<v1::ClearResponse, Status> {
+        let namespace = unary::namespace(&self.cache, &request.namespace)?.into_owned();
+        let cache = Arc::clone(&self.cache);
+        let entries = blocking("clearing", move || {
+            // What was invalidated before is not counted again.
+            cache.sweep(usize::MAX);
+            cache.engine().clear(&namespace, cache.now())
+        });
+        let entries = entries.await?;
+        tracing::info!(namespace = ?request.namespace, entries, "cleared");
+        Ok(v1::ClearResponse { entries })
+    }
+
+    /// What the settings of any namespace but the default one are held to.
+    fn bounds_of_caps(&self) -> NamespaceBounds {
+        let node = self.cache.engine().default_namespace().config();
+        NamespaceBounds {
+            bytes_limit: BytesBounds::Cap { node: node.bytes_limit },
+            ttl_ms_max: self.cache.limits().ttl_ms_max,
+            policy: node.policy,
+        }
+    }
+
+    fn bytes_bounds(&self, namespace: &Namespace) -> BytesBounds {
+        if namespace.name().is_empty() {
+            // What every shard must be able to hold.
+            let min = self.cache.bytes_limit_min().max(BYTES_LIMIT_MIN);
+            return BytesBounds::Node { min, max: self.config.memory_bytes_max };
+        }
+        self.bounds_of_caps().bytes_limit
+    }
+}
