@@ -316,6 +316,7 @@ fn engine_config(config: &ServeConfig) -> EngineConfig {
         policy: config.policy,
         default_ttl: Ttl::Never,
         value_bytes_max: config.max_value_bytes,
+        namespaces_max: config.max_namespaces as usize,
         node_hash: (hash & ((1 << Version::NODE_BITS) - 1)) as u16,
     }
 }
@@ -329,8 +330,9 @@ fn limits(config: &ServeConfig) -> Limits {
         batch_items_max: config.max_batch as usize,
         message_in_bytes_max: bytes(config.max_message_in_bytes),
         message_out_bytes_max: bytes(config.max_message_out_bytes),
+        tags_max: config.max_tags as usize,
+        tag_bytes_max: bytes(config.max_tag_bytes),
         ttl_ms_max: config.max_ttl_ms,
-        ..Limits::default()
     }
 }
 

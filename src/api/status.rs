@@ -151,7 +151,7 @@ impl CallError {
             Self::NamespaceGone => kind(NotFound, "NAMESPACE_NOT_FOUND"),
             Self::Namespace(NamespaceError::NotFound { .. }) => kind(NotFound, "NAMESPACE_NOT_FOUND"),
             Self::Namespace(NamespaceError::Exists { .. }) => kind(AlreadyExists, "NAMESPACE_EXISTS"),
-            Self::Namespace(NamespaceError::TooMany) => kind(ResourceExhausted, "TOO_MANY_NAMESPACES"),
+            Self::Namespace(NamespaceError::TooMany { .. }) => kind(ResourceExhausted, "TOO_MANY_NAMESPACES"),
             Self::Namespace(_) => bad_field("DEFAULT_NAMESPACE", "name"),
             Self::NotAnInteger => kind(FailedPrecondition, "NOT_AN_INTEGER"),
             Self::CounterOverflow { .. } => kind(OutOfRange, "COUNTER_OVERFLOW"),

@@ -145,18 +145,18 @@ impl ServeConfig {
         layers.number(&of::MAX_MESSAGE_OUT, &args.max_message_out, &mut self.max_message_out_bytes)?;
         layers.number(&of::MAX_BATCH, &args.max_batch, &mut self.max_batch)?;
         layers.number(&of::MAX_CONTENT_TYPE, &args.max_content_type, &mut self.max_content_type_bytes)?;
+        layers.number(&of::MAX_TAGS, &args.max_tags, &mut self.max_tags)?;
+        layers.number(&of::MAX_TAG, &args.max_tag, &mut self.max_tag_bytes)?;
         layers.number(&of::MAX_TTL, &args.max_ttl, &mut self.max_ttl_ms)?;
         layers.number(&of::MAX_CONNECTIONS, &args.max_connections, &mut self.max_connections)?;
         layers.number(&of::MAX_IN_FLIGHT, &args.max_in_flight, &mut self.max_in_flight)?;
-        layers.number(&of::MAX_STREAMS, &args.max_streams, &mut self.max_streams)?;
-        layers.refuse(&of::MAX_TAGS, &args.max_tags)?;
-        layers.refuse(&of::MAX_TAG, &args.max_tag)?;
-        layers.refuse(&of::MAX_NAMESPACES, &args.max_namespaces)
+        layers.number(&of::MAX_NAMESPACES, &args.max_namespaces, &mut self.max_namespaces)?;
+        layers.number(&of::MAX_STREAMS, &args.max_streams, &mut self.max_streams)
     }
 
     fn load_telemetry(&mut self, args: &ServeArgs, layers: &mut Layers<'_>) -> Result<(), ConfigError> {
         layers.number(&of::STATS_INTERVAL, &args.stats_interval, &mut self.stats_interval_ms)?;
-        layers.refuse(&of::SLOW_OP, &args.slow_op)?;
+        layers.number(&of::SLOW_OP, &args.slow_op, &mut self.slow_op_ms)?;
         let mut format = self.log_format.as_str().to_owned();
         layers.word(&of::LOG_FORMAT, &args.log_format, &mut format)?;
         self.log_format = if format == "json" { LogFormat::Json } else { LogFormat::Text };

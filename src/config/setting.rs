@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use super::defaults;
 use crate::engine::PolicyName;
-use crate::entry::{ByteSize, CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, TTL_MS_MAX, duration_text};
+use crate::entry::{
+    ByteSize, CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, NAMESPACES_MAX, TAG_BYTES_MAX, TAGS_MAX, TTL_MS_MAX,
+    duration_text,
+};
 
 /// One setting of `larder serve`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,18 +216,18 @@ pub(super) const MAX_BATCH: Setting = Setting::of("max-batch", "max_batch", Kind
 pub(super) const MAX_CONTENT_TYPE: Setting =
     Setting::of("max-content-type", "max_content_type_bytes", Kind::Size(1, CONTENT_TYPE_BYTES_MAX as u64));
 pub(super) const MAX_TAGS: Setting =
-    Setting::of("max-tags", "max_tags", Kind::NotServed("its entries have no tags"));
+    Setting::of("max-tags", "max_tags", Kind::Count(0, TAGS_MAX as u64));
 pub(super) const MAX_TAG: Setting =
-    Setting::of("max-tag", "max_tag_bytes", Kind::NotServed("its entries have no tags"));
+    Setting::of("max-tag", "max_tag_bytes", Kind::Size(1, TAG_BYTES_MAX as u64));
 pub(super) const MAX_TTL: Setting = Setting::of("max-ttl", "max_ttl_ms", Kind::Duration(1, TTL_MS_MAX));
 pub(super) const MAX_NAMESPACES: Setting =
-    Setting::of("max-namespaces", "max_namespaces", Kind::NotServed("it has the default namespace alone"));
+    Setting::of("max-namespaces", "max_namespaces", Kind::Count(1, NAMESPACES_MAX as u64));
 pub(super) const MAX_CONNECTIONS: Setting =
     Setting::of("max-connections", "max_connections", Kind::Count(1, 1_000_000));
 pub(super) const MAX_IN_FLIGHT: Setting =
     Setting::of("max-in-flight", "max_in_flight", Kind::Count(1, 1_000_000));
 pub(super) const SLOW_OP: Setting =
-    Setting::of("slow-op", "slow_op_ms", Kind::NotServed("it keeps no slow calls"));
+    Setting::of("slow-op", "slow_op_ms", Kind::Duration(0, HOUR_MS));
 pub(super) const MAX_STREAMS: Setting = Setting::of("max-streams", "max_streams", Kind::Count(1, 1_024));
 pub(super) const FIRST_BYTE_TIMEOUT: Setting =
     Setting::of("first-byte-timeout", "first_byte_timeout_ms", Kind::Duration(10, HOUR_MS / 6));

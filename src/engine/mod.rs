@@ -45,7 +45,7 @@ pub use hot::{HotKey, HotKeys};
 pub use keyspace::{Explanation, ScanPlace, ScanRange};
 pub use memory::Memory;
 pub use namespace::{
-    NAMESPACES_MAX, Namespace, NamespaceChange, NamespaceConfig, NamespaceError, NamespaceReport,
+    Namespace, NamespaceChange, NamespaceConfig, NamespaceError, NamespaceReport,
 };
 pub use op::{
     Change, ChangeKind, Condition, EntryView, Expiration, Hit, Increment, MissReason, Op, Outcome, Refusal,
@@ -55,7 +55,7 @@ pub use shard::Scope;
 pub use stats::Stats;
 
 use crate::clock::Now;
-use crate::entry::{Ttl, Version};
+use crate::entry::{NAMESPACES_MAX, Ttl, Version};
 use arena::ARENA_BYTES_MAX;
 use namespace::{DEFAULT, Namespaces};
 use record::{INLINE_VALUE_BYTES_MAX, KeyHasher, hash_key};
@@ -74,6 +74,8 @@ pub struct EngineConfig {
     pub default_ttl: Ttl,
     /// The largest value that callers will store; a shard is made to hold several.
     pub value_bytes_max: u64,
+    /// The most namespaces, the default one counted: 1 to [`NAMESPACES_MAX`].
+    pub namespaces_max: usize,
     /// The low [`Version::NODE_BITS`] bits of every version.
     pub node_hash: u16,
 }
@@ -87,7 +89,7 @@ const SHARD_BYTES_GOOD: u64 = 32 << 20;
 const SHARD_BYTES_MIN: u64 = 8 << 20;
 
 impl Default for EngineConfig {
-    /// 64 MiB, shards by size, S3-FIFO, no default time to live, values up to 1 MiB.
+    /// 64 MiB, shards by size, S3-FIFO, no default time to live, values up to 1 MiB, 1,024 namespaces.
     fn default() -> Self {
         Self {
             bytes_limit: 64 << 20,
@@ -95,6 +97,7 @@ impl Default for EngineConfig {
             policy: PolicyName::S3Fifo,
             default_ttl: Ttl::Never,
             value_bytes_max: 1 << 20,
+            namespaces_max: NAMESPACES_MAX,
             node_hash: 0,
         }
     }
@@ -144,12 +147,13 @@ impl Engine {
         let count = config.shard_count();
         let hasher = KeyHasher::default();
         let bytes_limit = config.bytes_limit.max(BYTES_LIMIT_MIN);
-        let namespaces = Namespaces::new(&NamespaceConfig {
+        let default = NamespaceConfig {
             name: String::new(),
             bytes_limit,
             policy: config.policy,
             default_ttl: config.default_ttl,
-        });
+        };
+        let namespaces = Namespaces::new(&default, config.namespaces_max);
         let shard = ShardConfig {
             bytes_limit: bytes_limit / u64::from(count),
             shards: u64::from(count),
