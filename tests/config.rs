@@ -317,7 +317,10 @@ fn values_out_of_bounds_say_what_is_allowed() {
             "--max-streams: \"1025\" is too much; give a whole number from 1 to 1024",
         ),
         (&["--max-tags", "17"], "--max-tags: \"17\" is too much; give a whole number from 0 to 16"),
-        (&["--max-tag", "256B"], "--max-tag: \"256B\" is too much; give a size from 1B to 255B, such as 64MiB or 1000B"),
+        (
+            &["--max-tag", "256B"],
+            "--max-tag: \"256B\" is too much; give a size from 1B to 255B, such as 64MiB or 1000B",
+        ),
         (
             &["--max-namespaces", "1025"],
             "--max-namespaces: \"1025\" is too much; give a whole number from 1 to 1024",

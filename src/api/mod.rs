@@ -2,6 +2,7 @@
 
 pub(crate) mod convert;
 pub(crate) mod encode;
+pub(crate) mod settings;
 mod status;
 pub(crate) mod wire;
 

@@ -15,6 +15,7 @@ mod error;
 mod file;
 mod layers;
 mod listen;
+mod live;
 mod load;
 pub mod memory;
 mod setting;
@@ -26,6 +27,7 @@ pub use args::ServeArgs;
 pub use error::{ConfigError, Place, Said};
 pub use layers::{SettingSource, Source};
 pub use listen::{BadListenUrl, HostPort, ListenUrl};
+pub use live::{BadSetting, Clash, SettingValue};
 pub use setting::{SETTINGS, Setting};
 
 use crate::engine::PolicyName;
@@ -176,6 +178,12 @@ impl ServeConfig {
     #[must_use]
     pub fn stats_interval(&self) -> Option<Duration> {
         (self.stats_interval_ms > 0).then(|| Duration::from_millis(self.stats_interval_ms))
+    }
+
+    /// [`Self::slow_op_ms`]; `None`: none are kept.
+    #[must_use]
+    pub fn slow_op(&self) -> Option<Duration> {
+        (self.slow_op_ms > 0).then(|| Duration::from_millis(self.slow_op_ms))
     }
 
     /// [`Self::lame_duck_ms`].

@@ -44,9 +44,7 @@ pub use eviction::{PolicyName, UnknownPolicy};
 pub use hot::{HotKey, HotKeys};
 pub use keyspace::{Explanation, ScanPlace, ScanRange};
 pub use memory::Memory;
-pub use namespace::{
-    Namespace, NamespaceChange, NamespaceConfig, NamespaceError, NamespaceReport,
-};
+pub use namespace::{Namespace, NamespaceChange, NamespaceConfig, NamespaceError, NamespaceReport};
 pub use op::{
     Change, ChangeKind, Condition, EntryView, Expiration, Hit, Increment, MissReason, Op, Outcome, Refusal,
     Set, ValueView,
@@ -132,7 +130,7 @@ pub struct Engine {
     shard_shift: u32,
     hasher: KeyHasher,
     versions: VersionClock,
-    value_bytes_max: u64,
+    value_bytes_max: AtomicU64,
 }
 
 /// Keys that [`Engine::read_batch`] reads under one hold of their shards' locks.
@@ -168,7 +166,7 @@ impl Engine {
             shard_shift: 64 - count.ilog2(),
             hasher,
             versions: VersionClock::new(config.node_hash),
-            value_bytes_max: config.value_bytes_max,
+            value_bytes_max: AtomicU64::new(config.value_bytes_max),
         }
     }
 
@@ -333,7 +331,23 @@ impl Engine {
     /// The least that [`Self::resize`] may ask for, so that each shard can hold a few of the largest values.
     #[must_use]
     pub fn bytes_limit_min(&self) -> u64 {
-        BYTES_LIMIT_MIN.max(self.value_bytes_max * 2 * self.shards.len() as u64)
+        self.bytes_limit_min_for(self.value_bytes_max.load(Ordering::Relaxed))
+    }
+
+    /// [`Self::bytes_limit_min`] for values of so many bytes.
+    #[must_use]
+    pub fn bytes_limit_min_for(&self, value_bytes_max: u64) -> u64 {
+        BYTES_LIMIT_MIN.max(value_bytes_max * 2 * self.shards.len() as u64)
+    }
+
+    /// Sets the largest value that callers will store, for [`Self::bytes_limit_min`]; the shards stay as many.
+    pub fn set_value_bytes_max(&self, value_bytes_max: u64) {
+        self.value_bytes_max.store(value_bytes_max, Ordering::Relaxed);
+    }
+
+    /// Sets how many namespaces there may be, the default one counted; those that are there stay.
+    pub fn set_namespaces_max(&self, max: usize) {
+        self.namespaces.set_max(max);
     }
 
     /// The number of shards.

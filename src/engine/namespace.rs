@@ -280,7 +280,8 @@ impl Namespaces {
         // A number is free again when nobody else holds the namespace that had it.
         deleted.retain(|namespace| Arc::strong_count(&namespace.0) > 1);
         let taken: Vec<u16> = by_name.values().chain(deleted.iter()).map(Namespace::number).collect();
-        let number = (1..=u16::MAX).find(|number| !taken.contains(number)).ok_or(NamespaceError::TooMany { max })?;
+        let number =
+            (1..=u16::MAX).find(|number| !taken.contains(number)).ok_or(NamespaceError::TooMany { max })?;
         let namespace = Namespace::new(number, config);
         by_name.insert(config.name.as_str().into(), namespace.clone());
         self.by_name.store(Arc::new(by_name));
@@ -336,7 +337,10 @@ mod tests {
         for n in 1..NAMESPACES_MAX {
             namespaces.create(&config(&n.to_string())).unwrap();
         }
-        assert_eq!(namespaces.create(&config("more")).unwrap_err(), NamespaceError::TooMany { max: NAMESPACES_MAX });
+        assert_eq!(
+            namespaces.create(&config("more")).unwrap_err(),
+            NamespaceError::TooMany { max: NAMESPACES_MAX }
+        );
         assert_eq!(
             namespaces.create(&config("7")).unwrap_err().to_string(),
             "a namespace \"7\" exists already"

@@ -114,9 +114,10 @@ pub(crate) fn config_response(loaded: &Loaded, live: &LiveConfig) -> v1::GetConf
                 Source::File => v1::ConfigSource::File,
                 Source::Environment => v1::ConfigSource::Environment,
                 Source::Flag => v1::ConfigSource::Flag,
+                Source::Admin => v1::ConfigSource::Admin,
             };
             let path = source.setting.field.to_owned();
-            v1::ConfigField { path, source: value as i32, live: false }
+            v1::ConfigField { path, source: value as i32, live: source.setting.live }
         })
         .collect();
     let config = v1::Config {

@@ -10,8 +10,10 @@ mod body;
 mod data;
 mod deadline;
 mod frame;
+mod live_config;
 mod others;
 mod pipeline;
+mod slow;
 mod unary;
 
 pub use admin::{AdminConfig, AdminService};
@@ -20,4 +22,8 @@ pub use answers::{LiveConfig, NodeIdentity};
 pub use body::ResponseBody;
 pub use data::{DataFuture, DataService};
 pub(crate) use deadline::grpc_timeout;
+pub use live_config::ConfigUpdate;
 pub use others::{OtherFuture, OtherService};
+pub use slow::Recall;
+
+pub use crate::telemetry::Recalled;

@@ -1,6 +1,7 @@
 //! `larder admin …`: running, observing and changing one node through its admin listener.
 
 mod config;
+mod slow;
 mod stats;
 
 use std::time::Duration;
@@ -39,8 +40,10 @@ enum AdminCommand {
     Resize(ResizeArgs),
     /// Remove all entries of --namespace
     Clear,
-    /// Show the configuration in force, and where each setting comes from
-    Config,
+    /// Show the configuration in force, and where each setting comes from; with set, change it while serving
+    Config(config::ConfigArgs),
+    /// Show the latest calls that took longer than --slow-op
+    Slow,
 }
 
 #[derive(Debug, Args)]
@@ -82,7 +85,8 @@ pub(super) fn run(global: &Global, args: AdminArgs) -> Result<Exit, CliError> {
                 print(global, &document, &[("entries", &entries)])?;
                 Ok(Exit::Done)
             }
-            AdminCommand::Config => config::run(global, &admin).await,
+            AdminCommand::Config(args) => config::run(global, &admin, args).await,
+            AdminCommand::Slow => slow::run(global, &admin).await,
         }
     })
 }
