@@ -44,10 +44,10 @@ fn main() {
 
 /// Looks keys up, some far more often than others, and stores what is missing.
 fn read_through(engine: &Engine, clock: &SystemClock, seed: u64) {
-    let mut state = seed + 1;
+    let (mut state, namespace) = (seed + 1, engine.default_namespace());
     for _ in 0..LOOKUPS {
         let key = format!("page:{}", skewed(&mut state));
-        let (outcome, _) = engine.apply(&Op::Get { key: key.as_bytes(), touch: None }, clock.now());
+        let (outcome, _) = engine.apply(namespace, &Op::Get { key: key.as_bytes(), touch: None }, clock.now());
         if matches!(outcome, Outcome::Miss(_)) {
             let page = render(&key);
             let set = Set {
@@ -55,7 +55,7 @@ fn read_through(engine: &Engine, clock: &SystemClock, seed: u64) {
                 content_type: "text/html",
                 ..Set::new(key.as_bytes(), page.as_bytes())
             };
-            engine.apply(&Op::Set(set), clock.now());
+            engine.apply(namespace, &Op::Set(set), clock.now());
         }
     }
 }

@@ -24,6 +24,7 @@ pub struct Cache {
     engine: Engine,
     clock: SystemClock,
     limits: LiveLimits,
+    id: u64,
 }
 
 impl Cache {
@@ -31,7 +32,8 @@ impl Cache {
     #[must_use]
     pub fn new(engine: &EngineConfig, limits: Limits) -> Self {
         let clock = SystemClock::new();
-        Self { engine: Engine::new(engine, clock.now()), clock, limits: LiveLimits::new(&limits) }
+        let engine = Engine::new(engine, clock.now());
+        Self { engine, clock, limits: LiveLimits::new(&limits), id: rand::random() }
     }
 
     /// What it accepts now.
@@ -45,6 +47,12 @@ impl Cache {
     pub fn set_limits(&self, limits: &Limits) {
         self.limits.store(limits);
         self.engine.set_value_bytes_max(limits.value_bytes_max as u64);
+    }
+
+    /// A number that no other cache has, in this process or another.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// The present moment on the cache's clock.

@@ -43,8 +43,15 @@ use crate::telemetry::{CallMetrics, Metrics, SlowCalls, SlowOps, Snapshot, proce
 
 /// Admin calls that may wait at once.
 const ADMIN_IN_FLIGHT_MAX: usize = 256;
+/// The longest request to Admin, which takes names and settings. tonic makes room for what a request says it has
+/// before any of it is here, and a stream may stay as long as its connection.
+const ADMIN_BYTES_MAX: usize = 64 << 10;
+/// The longest request to reflection, which takes names.
+const REFLECTION_BYTES_MAX: usize = 4 << 10;
 /// How often what has become due is looked for.
 const SWEEP_EVERY: Duration = Duration::from_millis(50);
+/// Entries that are looked at for invalidations each time: a tenth of a processor, a million in five seconds.
+const ENTRIES_PER_SWEEP: usize = 10_000;
 /// How long the last spans may take to be sent.
 const TRACES_FLUSHED_WITHIN: Duration = Duration::from_secs(1);
 
@@ -207,7 +214,8 @@ impl Facts {
                 .layer(facts.in_flight.clone())
                 .service(service.with_slow_calls(slow))
         });
-        let admin = AdminServer::new(AdminService::new(Arc::clone(&self.cache), self.admin_config()));
+        let admin = AdminServer::new(AdminService::new(Arc::clone(&self.cache), self.admin_config()))
+            .max_decoding_message_size(ADMIN_BYTES_MAX);
         let admin = Routes::new(admin).add_service(health.service(Mount::Control));
         let admin = OtherService::new(with_reflection(admin));
         let (slow_ops, metered, traced) = (Arc::clone(&self.slow_ops), Arc::clone(&calls), tracer.clone());
@@ -335,7 +343,9 @@ fn with_reflection(routes: Routes) -> Routes {
     };
     let v1 = builder().build_v1().expect("the descriptors were compiled with this program");
     let v1alpha = builder().build_v1alpha().expect("the descriptors were compiled with this program");
-    routes.add_service(v1).add_service(v1alpha)
+    routes
+        .add_service(v1.max_decoding_message_size(REFLECTION_BYTES_MAX))
+        .add_service(v1alpha.max_decoding_message_size(REFLECTION_BYTES_MAX))
 }
 
 fn engine_config(config: &ServeConfig) -> EngineConfig {
@@ -401,6 +411,7 @@ fn sweep(cache: &Arc<Cache>) -> std::io::Result<()> {
     std::thread::Builder::new().name("larder-sweep".to_owned()).spawn(move || {
         while let Some(cache) = cache.upgrade() {
             cache.advance();
+            cache.sweep(ENTRIES_PER_SWEEP);
             drop(cache);
             std::thread::sleep(SWEEP_EVERY);
         }

@@ -185,8 +185,9 @@ async fn the_policy_is_exchanged_under_load_without_an_error_or_a_lost_entry() {
     }
     let mut admin = node.admin().await;
     let mut previous = "s3-fifo".to_owned();
-    for round in 0..20 {
-        let policy = if round % 2 == 0 { "lru" } else { "s3-fifo" }.to_owned();
+    let policies = ["lru", "lfu", "fifo", "sieve", "w-tinylfu", "arc", "s3-fifo"];
+    for policy in std::iter::repeat_n(policies, 3).flatten() {
+        let policy = policy.to_owned();
         let request = SetEvictionPolicyRequest { namespace: String::new(), policy: policy.clone() };
         let answer = soon(admin.set_eviction_policy(request)).await.unwrap().into_inner();
         assert_eq!(answer.previous, previous);

@@ -98,18 +98,35 @@ const ENGINE_WORDS: Only = Some(&[
     "Expiration",
     "Increment",
     "MissReason",
+    "Namespace",
+    "NamespaceChange",
+    "NamespaceConfig",
+    "NamespaceError",
     "Op",
     "Outcome",
     "PolicyName",
     "Refusal",
+    "ScanPlace",
+    "ScanRange",
+    "Scope",
     "Set",
     "UnknownPolicy",
     "ValueView",
 ]);
 
 /// The crates that the engine stands on: data structures and errors.
-const ENGINE_CRATES: &[&str] =
-    &["std", "bytes", "foldhash", "hashbrown", "parking_lot", "thiserror", "crate", "self", "super"];
+const ENGINE_CRATES: &[&str] = &[
+    "std",
+    "arc_swap",
+    "bytes",
+    "foldhash",
+    "hashbrown",
+    "parking_lot",
+    "thiserror",
+    "crate",
+    "self",
+    "super",
+];
 /// And what it keeps away from within std.
 const ENGINE_NOT: &[&str] =
     &["std::fs", "std::io", "std::net", "std::process", "std::env", "std::time::SystemTime"];

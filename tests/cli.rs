@@ -144,9 +144,9 @@ fn errors_of_the_node_are_documents_in_json() {
 /// How a server ends a call that it does not answer.
 #[derive(Clone, Copy)]
 enum Ends {
-    ByReset,
-    ByResetBehindTheHead,
-    ByHangingUp,
+    Reset,
+    AnswerBrokenOff,
+    HangUp,
 }
 
 /// A server that ends its first call so; where it listens.
@@ -161,14 +161,14 @@ fn server_that_ends(how: Ends) -> String {
             let mut connection = h2::server::handshake(listener.accept().await.unwrap().0).await.unwrap();
             let (_request, mut respond) = connection.accept().await.unwrap().unwrap();
             match how {
-                Ends::ByReset => respond.send_reset(h2::Reason::CANCEL),
-                Ends::ByResetBehindTheHead => {
+                Ends::Reset => respond.send_reset(h2::Reason::CANCEL),
+                Ends::AnswerBrokenOff => {
                     let head = http::Response::builder().header("content-type", "application/grpc");
                     let mut body = respond.send_response(head.body(()).unwrap(), false).unwrap();
                     body.send_data(bytes::Bytes::from_static(b"\0"), false).unwrap();
                     body.send_reset(h2::Reason::INTERNAL_ERROR);
                 }
-                Ends::ByHangingUp => return,
+                Ends::HangUp => return,
             }
             // Until the client has gone.
             while connection.accept().await.is_some() {}
@@ -179,7 +179,7 @@ fn server_that_ends(how: Ends) -> String {
 
 #[test]
 fn a_call_that_is_broken_off_is_told_from_a_node_that_is_not_there() {
-    for how in [Ends::ByReset, Ends::ByResetBehindTheHead, Ends::ByHangingUp] {
+    for how in [Ends::Reset, Ends::AnswerBrokenOff, Ends::HangUp] {
         let url = server_that_ends(how);
         let output = larder(&["--nodes", &url, "get", "k"]);
         assert_ends(&output, REFUSED, "", &format!("{url} closed Get before it was answered ("));

@@ -258,7 +258,10 @@ fn wrong_type_names_the_line_the_key_and_what_is_allowed() {
             "listen = [1]",
             "line 1, listen is an array; give a URL such as tcp://127.0.0.1:7400 or tcp://[::1]:0 in quotes, or an array of such",
         ),
-        ("policy = [\"lru\"]", "line 1, policy is an array; give lru or s3-fifo, in quotes"),
+        (
+            "policy = [\"lru\"]",
+            "line 1, policy is an array; give lru, lfu, fifo, sieve, s3-fifo, w-tinylfu or arc, in quotes",
+        ),
     ];
     for (file, expected) in cases {
         assert_eq!(error(&[], &[], file), format!("larder.toml, {expected}"));
@@ -383,11 +386,11 @@ fn variable_that_is_no_text_is_named() {
 fn unknown_and_unbuilt_policies_name_those_that_are_served() {
     assert_eq!(
         error(&["--policy", "lrru"], &[], ""),
-        "--policy: there is no policy \"lrru\"; this build serves lru, s3-fifo"
+        "--policy: there is no policy \"lrru\"; this build serves lru, lfu, fifo, sieve, s3-fifo, w-tinylfu, arc"
     );
     assert_eq!(
         error(&[], &[], "policy = \"adaptive\""),
-        "larder.toml, line 1, policy: policy \"adaptive\" is not served by this build yet; it serves lru, s3-fifo"
+        "larder.toml, line 1, policy: policy \"adaptive\" is not served by this build yet; it serves lru, lfu, fifo, sieve, s3-fifo, w-tinylfu, arc"
     );
 }
 

@@ -69,7 +69,7 @@ pub enum CallError {
     NeedsRestart { why: String },
     #[error("the batch has {items} items, the limit is {max}: send several")]
     BatchTooLong { items: usize, max: usize },
-    #[error("the message has {bytes} bytes, the limit is {max} (--max-message-in)")]
+    #[error("the message has {bytes} bytes, the limit is {max}")]
     MessageTooLarge { bytes: usize, max: usize },
     #[error("only {answered} of {keys} answers fit {max} bytes (--max-message-out): ask for fewer keys")]
     AnswerTooLarge { answered: usize, keys: usize, max: usize },

@@ -26,12 +26,14 @@ mod facts;
 mod get;
 mod global;
 mod import;
+mod invalidate;
 mod keys;
 mod output;
 mod parse;
 mod probe;
 mod progress;
 mod replay;
+mod scan;
 mod serve;
 mod set;
 mod touch;
@@ -78,6 +80,10 @@ enum Command {
     Decr(counter::CounterArgs),
     /// Give an entry a new time to live; exit 1 where there is none
     Touch(touch::TouchArgs),
+    /// List the entries whose keys begin with a prefix; exit 1 where there are none
+    Scan(scan::ScanArgs),
+    /// Drop a prefix, a tag or everything of a namespace at once
+    Invalidate(invalidate::InvalidateArgs),
     /// Store every file below a directory, under its path
     Import(import::ImportArgs),
     /// Send a recorded trace as load, in order: get, and on a miss set
@@ -150,6 +156,8 @@ impl Cli {
             Command::Incr(args) => counter::run(&global(self.client)?, args, counter::Direction::Up),
             Command::Decr(args) => counter::run(&global(self.client)?, args, counter::Direction::Down),
             Command::Touch(args) => touch::run(&global(self.client)?, args),
+            Command::Scan(args) => scan::run(&global(self.client)?, args),
+            Command::Invalidate(args) => invalidate::run(&global(self.client)?, args),
             Command::Import(args) => import::run(&global(self.client)?, args),
             Command::Replay(args) => replay::run(&global(self.client)?, args),
             Command::Bench(args) => bench::run(&global(self.client)?, args),

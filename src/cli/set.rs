@@ -41,6 +41,9 @@ pub(super) struct SetArgs {
     /// The media type, up to 255 B, given back with the value
     #[arg(long, value_name = "TYPE", default_value = "", value_parser = content_type)]
     content_type: String,
+    /// A name under which `invalidate --tag` drops the entry together with others; repeatable, up to 16
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
     #[command(flatten)]
     form: KeyForm,
 }
@@ -83,6 +86,7 @@ pub(super) fn run(global: &Global, args: SetArgs) -> Result<Exit, CliError> {
         },
         flags: args.flags,
         content_type: args.content_type,
+        tags: args.tags,
     };
     let asked = key.clone();
     let outcome = super::block_on(async { Ok(global.client()?.set(asked, value, &options).await?) })?;

@@ -68,6 +68,8 @@ pub struct SetOptions {
     pub flags: u32,
     /// The media type, up to 255 B. Empty = none.
     pub content_type: String,
+    /// Names under which the entry can be invalidated together with others: up to 16, each 1 B to 255 B.
+    pub tags: Vec<String>,
 }
 
 /// What an Increment or Decrement may say beside key and delta.
@@ -111,6 +113,7 @@ impl SetOptions {
             },
             flags: self.flags,
             content_type: self.content_type.clone(),
+            tags: self.tags.clone(),
             ..v1::SetRequest::default()
         }
     }
@@ -306,7 +309,7 @@ impl Client {
         Err(self.pool.bad_answer(method, format!("{} results for {asked} items", results.len())))
     }
 
-    fn owned_namespace(&self) -> String {
+    pub(super) fn owned_namespace(&self) -> String {
         self.namespace.as_ref().to_owned()
     }
 }
@@ -336,6 +339,7 @@ mod tests {
             condition: SetCondition::IfVersion(Version(7)),
             flags: 3,
             content_type: "text/plain".to_owned(),
+            tags: vec!["menu".to_owned()],
         };
         let request = options.request("ns", Bytes::from("k"), Bytes::from("v"));
         assert_eq!(request.expiration, Some(Expiration::KeepTtl(true)));

@@ -21,6 +21,7 @@ mod builder;
 mod calls;
 mod error;
 mod health;
+mod keyspace;
 mod pipeline;
 mod pool;
 mod url;
@@ -32,5 +33,6 @@ pub use calls::{
 };
 pub use error::{ClientError, Refusal};
 pub use health::{HealthClient, Serving};
+pub use keyspace::{InvalidateScope, ScanOptions};
 pub use pipeline::{PipelineReceiver, PipelineSender};
 pub use url::{BadNodeUrl, NodeUrl, Transport};

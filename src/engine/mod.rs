@@ -31,6 +31,7 @@ mod op;
 mod record;
 mod requests;
 mod shard;
+pub mod simulate;
 mod stats;
 mod tags;
 

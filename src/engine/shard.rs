@@ -274,6 +274,8 @@ impl Shard {
         if space.retiring.is_some() && !self.handing_over.contains(&number) {
             self.handing_over.push(number);
         }
+        // The new policy's tables count from now on.
+        self.shrink(usize::MAX);
         previous
     }
 

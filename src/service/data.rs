@@ -96,9 +96,9 @@ fn asked(path: &str) -> Asked {
         "Touch" => Asked::Unary(Method::Touch),
         "BatchSet" => Asked::Unary(Method::BatchSet),
         "BatchDelete" => Asked::Unary(Method::BatchDelete),
-        "PutBlob" | "GetBlob" | "DeleteBlob" | "ListBlobs" | "Scan" | "Invalidate" | "Watch" => {
-            Asked::Planned
-        }
+        "Scan" => Asked::Unary(Method::Scan),
+        "Invalidate" => Asked::Unary(Method::Invalidate),
+        "PutBlob" | "GetBlob" | "DeleteBlob" | "ListBlobs" | "Watch" => Asked::Planned,
         _ => Asked::Unknown,
     }
 }

@@ -10,6 +10,7 @@ mod body;
 mod data;
 mod deadline;
 mod frame;
+mod keyspace;
 mod live_config;
 mod others;
 mod pipeline;

@@ -1,6 +1,7 @@
 //! Slow calls: what a call was about, told when it is over, and ListSlowOps.
 
 use http::HeaderMap;
+use prost::Message;
 
 use super::unary::Method;
 use crate::api::v1;
@@ -17,6 +18,7 @@ pub trait Recall {
 
 /// What a unary request is about, if it can be read.
 pub(super) fn recall(method: Method, message: &[u8], headers: &HeaderMap) -> Recalled {
+    let with_trace = |about| Recalled { traceparent: traceparent(headers), ..about };
     let about = match method {
         Method::Get => GetView::read(message).map(|view| Recalled::new(view.namespace, view.key, 1)),
         Method::Set => SetView::read(message).map(|view| Recalled::new(view.namespace, view.key, 1)),
@@ -29,12 +31,25 @@ pub(super) fn recall(method: Method, message: &[u8], headers: &HeaderMap) -> Rec
             .map(|view| Recalled::new(view.namespace, view.iter().next().unwrap_or_default(), view.items)),
         Method::BatchDelete => BatchView::read_write(message)
             .map(|view| Recalled::new(view.namespace, view.iter().next().unwrap_or_default(), view.items)),
+        // What a prefix covers is no number of keys.
+        Method::Scan => {
+            return v1::ScanRequest::decode(message)
+                .map(|request| Recalled::new(&request.namespace, &request.prefix, 0))
+                .map(with_trace)
+                .unwrap_or_default();
+        }
+        Method::Invalidate => {
+            return v1::InvalidateRequest::decode(message)
+                .map(|request| Recalled::new(&request.namespace, &[], 0))
+                .map(with_trace)
+                .unwrap_or_default();
+        }
         Method::BatchSet => BatchView::read_write(message).map(|view| {
             let first = view.iter().next().and_then(|item| SetView::read(item).ok());
             Recalled::new(view.namespace, first.map_or(&[][..], |item| item.key), view.items)
         }),
     };
-    Recalled { traceparent: traceparent(headers), ..about.unwrap_or_default() }
+    with_trace(about.unwrap_or_default())
 }
 
 /// The caller's trace context as it came; "" for none and for what is no text.

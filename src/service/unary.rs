@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::body::Unary;
 use super::frame::{PREFIX, finish, put_prefix};
+use super::keyspace;
 use crate::api::CallError;
 use crate::api::convert::{self, Direction};
 use crate::api::encode::{self, HitMessage, Small};
@@ -27,6 +28,8 @@ pub(super) enum Method {
     BatchGet,
     BatchSet,
     BatchDelete,
+    Scan,
+    Invalidate,
 }
 
 /// Does a call.
@@ -36,6 +39,8 @@ pub(super) fn call(method: Method, cache: &Cache, now: Now, message: &[u8]) -> R
         Method::BatchGet => batch_get(cache, now, message),
         Method::BatchSet => batch_set(cache, now, message),
         Method::BatchDelete => batch_delete(cache, now, message),
+        Method::Scan => keyspace::scan(cache, now, message),
+        Method::Invalidate => keyspace::invalidate(cache, now, message),
         single => {
             let mut out = vec![0; PREFIX];
             match single {

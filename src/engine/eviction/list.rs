@@ -26,6 +26,12 @@ impl List {
         (self.back != NONE).then_some(self.back)
     }
 
+    /// The neighbour of a slot that came in after it.
+    pub(super) fn newer(slots: &impl Slots, slot: u32) -> Option<u32> {
+        let (newer, _) = slots.links(slot);
+        (newer != NONE).then_some(newer)
+    }
+
     #[inline]
     pub(super) fn push_front(&mut self, slots: &mut impl Slots, slot: u32) {
         self.len += 1;

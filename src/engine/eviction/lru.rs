@@ -39,7 +39,7 @@ impl Policy for Lru {
         self.evict(slots)
     }
 
-    fn moved(&mut self, slots: &mut impl Slots, to: u32) {
+    fn moved(&mut self, slots: &mut impl Slots, _from: u32, to: u32) {
         self.list.moved(slots, to);
     }
 
@@ -56,6 +56,11 @@ impl Policy for Lru {
     #[cfg(any(test, debug_assertions))]
     fn len(&self) -> usize {
         self.list.len()
+    }
+
+    #[cfg(test)]
+    fn bytes(&self) -> u64 {
+        self.list.bytes()
     }
 
     #[cfg(any(test, debug_assertions))]

@@ -90,7 +90,7 @@ impl Shard {
         let hash = self.records.hash(from);
         self.records.copy(from, to);
         let space = self.spaces.of(self.records.namespace(to));
-        space.policy_of(self.records.handed_over(to)).moved(&mut self.records, to);
+        space.policy_of(self.records.handed_over(to)).moved(&mut self.records, from, to);
         if self.records.expires(to) {
             self.wheel.moved(&mut self.records, to);
         }

@@ -32,7 +32,7 @@ pub(super) struct Space {
 impl Space {
     pub(super) fn new(namespace: Namespace, bytes_limit: u64) -> Self {
         Self {
-            policy: AnyPolicy::new(namespace.policy(), bytes_limit),
+            policy: AnyPolicy::new(namespace.policy(), bytes_limit, 0),
             namespace,
             retiring: None,
             present: false,
@@ -62,7 +62,7 @@ impl Space {
         while self.retiring.is_some() {
             self.hand_over_one(records);
         }
-        let next = AnyPolicy::new(name, self.told_bytes);
+        let next = AnyPolicy::new(name, self.told_bytes, self.entries as usize);
         self.retiring = Some(std::mem::replace(&mut self.policy, next));
         self.present = !self.present;
         previous

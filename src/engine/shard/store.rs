@@ -104,7 +104,7 @@ impl Shard {
         space.refund(was);
         space.charge(self.records.weight(new));
         let policy = space.policy_of(self.records.handed_over(new));
-        policy.moved(&mut self.records, new);
+        policy.moved(&mut self.records, old, new);
         policy.reweighed(&self.records, new, was);
         policy.hit(&mut self.records, new);
         self.index.replace(hash, old, new);

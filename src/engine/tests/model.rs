@@ -405,7 +405,7 @@ impl Model {
 #[test]
 fn every_operation_agrees_with_a_plain_map() {
     let ops: usize = std::env::var("LARDER_MODEL_OPS").ok().and_then(|n| n.parse().ok()).unwrap_or(6_000);
-    for (seed, policy) in (1..).zip(PolicyName::ALL.iter().cycle()).take(6) {
+    for (seed, policy) in (1..).zip(PolicyName::ALL.iter().cycle()).take(PolicyName::ALL.len()) {
         let limit = if seed % 3 == 0 { 64 * BYTES_LIMIT_MIN } else { 2 * BYTES_LIMIT_MIN };
         let mut model = Model::new(seed, limit, *policy);
         for op in 0..ops {

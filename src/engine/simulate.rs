@@ -1,0 +1,119 @@
+//! A policy alone, on a stream of keys: what it would hit, without a shard, values or a lock.
+//!
+//! Entries have the weight 1, so that the capacity is a number of entries, as the papers count. Room is made
+//! before an entry is stored, as a shard does it. For benchmarks; nothing that serves uses it.
+//!
+//! ```
+//! use larder::engine::PolicyName;
+//! use larder::engine::simulate::Simulation;
+//!
+//! let mut simulation = Simulation::new(PolicyName::Lru, 2);
+//! let hits = [7, 8, 7, 9, 8].map(|key_hash| simulation.request(key_hash));
+//! assert_eq!(hits, [false, false, true, false, false]);
+//! ```
+
+use hashbrown::HashTable;
+
+use super::eviction::{AnyPolicy, Policy, PolicyName, Slots};
+
+/// One policy, its entries and nothing else.
+#[derive(Debug)]
+pub struct Simulation {
+    policy: AnyPolicy,
+    index: HashTable<u32>,
+    cells: Cells,
+    capacity_entries: usize,
+}
+
+impl Simulation {
+    /// An empty one for so many entries, at least one.
+    #[must_use]
+    pub fn new(policy: PolicyName, capacity_entries: usize) -> Self {
+        let capacity_entries = capacity_entries.max(1);
+        Self {
+            policy: AnyPolicy::new(policy, capacity_entries as u64, 0),
+            index: HashTable::new(),
+            // The first is nobody's: 0 is no slot.
+            cells: Cells(vec![Cell::default()]),
+            capacity_entries,
+        }
+    }
+
+    /// Asks for a key, known by a hash of it that is as good as random in all bits. True: it is there. False: it
+    /// was not and is now, and another may have gone for it.
+    pub fn request(&mut self, key_hash: u64) -> bool {
+        let Self { policy, index, cells, capacity_entries } = self;
+        if let Some(slot) = index.find(key_hash, |slot| cells.0[*slot as usize].hash == key_hash) {
+            policy.hit(cells, *slot);
+            return true;
+        }
+        let slot = if index.len() < *capacity_entries {
+            cells.0.push(Cell::default());
+            (cells.0.len() - 1) as u32
+        } else {
+            let slot = policy.evict(cells).expect("a full cache has an entry to evict");
+            let gone = index.find_entry(cells.hash(slot), |other| *other == slot);
+            gone.expect("every entry is in the index").remove();
+            slot
+        };
+        cells.0[slot as usize] = Cell { hash: key_hash, ..Cell::default() };
+        index.insert_unique(key_hash, slot, |slot| cells.0[*slot as usize].hash);
+        policy.insert(cells, slot);
+        false
+    }
+
+    /// What the policy takes beside the entries, in bytes.
+    #[must_use]
+    pub fn side_bytes(&self) -> u64 {
+        self.policy.side_bytes()
+    }
+}
+
+#[derive(Debug)]
+struct Cells(Vec<Cell>);
+
+#[derive(Debug, Default)]
+struct Cell {
+    hash: u64,
+    prev: u32,
+    next: u32,
+    mark: u8,
+}
+
+impl Slots for Cells {
+    #[inline]
+    fn links(&self, slot: u32) -> (u32, u32) {
+        let cell = &self.0[slot as usize];
+        (cell.prev, cell.next)
+    }
+
+    #[inline]
+    fn set_prev(&mut self, slot: u32, prev: u32) {
+        self.0[slot as usize].prev = prev;
+    }
+
+    #[inline]
+    fn set_next(&mut self, slot: u32, next: u32) {
+        self.0[slot as usize].next = next;
+    }
+
+    #[inline]
+    fn mark(&self, slot: u32) -> u8 {
+        self.0[slot as usize].mark
+    }
+
+    #[inline]
+    fn set_mark(&mut self, slot: u32, mark: u8) {
+        self.0[slot as usize].mark = mark;
+    }
+
+    #[inline]
+    fn weight(&self, _slot: u32) -> u64 {
+        1
+    }
+
+    #[inline]
+    fn hash(&self, slot: u32) -> u64 {
+        self.0[slot as usize].hash
+    }
+}

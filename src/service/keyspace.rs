@@ -1,0 +1,181 @@
+//! Scan and Invalidate: what is asked of a namespace as a whole. Neither is hot, so the generated messages do.
+//!
+//! ```text
+//! page token, 25 bytes, big-endian
+//! ┌──────────┬──────────────┬──────────────────────────────────┬──────────────────┐
+//! │ form (1) │ cache id (8) │ XXH64 of namespace, 0, prefix (8)│ place: hash (8)  │
+//! └──────────┴──────────────┴──────────────────────────────────┴──────────────────┘
+//! ```
+//!
+//! The order of a scan is that of the engine's hashes, which are seeded in each process: a token is worth something
+//! only where it came from.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::body::Unary;
+use super::frame::{PREFIX, finish};
+use super::unary::namespace;
+use crate::api::v1::{self, invalidate_request};
+use crate::api::{CallError, convert};
+use crate::cache::Cache;
+use crate::clock::Now;
+use crate::engine::{ScanPlace, ScanRange, Scope};
+
+const PAGE_SIZE_DEFAULT: usize = 1_000;
+/// Entries that a page looks at before it ends, be it empty: some milliseconds of work.
+const ENTRIES_PER_PAGE: usize = 20_000;
+/// What an item takes in the page beside its own bytes.
+const ITEM_HEAD_BYTES: usize = 6;
+const TOKEN_FORM: u8 = 1;
+const TOKEN_BYTES: usize = 25;
+
+/// Answers a Scan.
+pub(super) fn scan(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
+    let request = v1::ScanRequest::decode(message).map_err(undecodable)?;
+    let limits = &cache.limits();
+    let namespace = namespace(cache, &request.namespace)?;
+    let (bytes, max) = (request.prefix.len(), limits.key_bytes_max);
+    if bytes > max {
+        return Err(CallError::KeyTooLong { field: "prefix".to_owned(), bytes, max });
+    }
+    let token = Token::of(cache, &request);
+    let after = token.place(&request.page_token)?;
+    let wanted = match request.page_size {
+        0 => PAGE_SIZE_DEFAULT,
+        size => size as usize,
+    };
+    let wanted = wanted.min(limits.batch_items_max);
+    let room = limits.message_out_bytes_max.saturating_sub(TOKEN_BYTES + ITEM_HEAD_BYTES);
+    let mut page = v1::ScanResponse::default();
+    let (mut bytes, mut too_large) = (0, false);
+    let range = ScanRange { prefix: &request.prefix, after, entries_max: ENTRIES_PER_PAGE };
+    let next = cache.engine().scan(&namespace, range, now, |key, entry| {
+        if page.items.len() == wanted {
+            return ControlFlow::Break(());
+        }
+        let value_bytes = if request.keys_only { 0 } else { entry.value.as_slice().len() };
+        let hit = v1::Hit {
+            version: entry.version.0,
+            remaining_ttl_ms: entry.remaining_ttl_ms,
+            flags: entry.flags,
+            content_type: entry.content_type.to_owned(),
+            tier: v1::Tier::Memory as i32,
+            value_bytes: entry.value.as_slice().len() as u64,
+            ..v1::Hit::default()
+        };
+        let item = v1::scan_response::Item { key: Bytes::copy_from_slice(key), entry: Some(hit) };
+        let size = item.encoded_len() + value_bytes + 2 * ITEM_HEAD_BYTES;
+        if bytes + size > room {
+            too_large = page.items.is_empty();
+            return ControlFlow::Break(());
+        }
+        bytes += size;
+        page.items.push(item);
+        if let Some(hit) = page.items.last_mut().and_then(|item| item.entry.as_mut())
+            && !request.keys_only
+        {
+            hit.value = entry.value.to_bytes();
+        }
+        ControlFlow::Continue(())
+    });
+    if too_large {
+        let max = limits.message_out_bytes_max;
+        return Err(CallError::AnswerTooLarge { answered: 0, keys: 1, max });
+    }
+    page.next_page_token = next.map(|place| token.at(place)).unwrap_or_default();
+    Ok(framed(&page))
+}
+
+/// Answers an Invalidate.
+pub(super) fn invalidate(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
+    use invalidate_request::Scope as Asked;
+    let request = v1::InvalidateRequest::decode(message).map_err(undecodable)?;
+    let limits = &cache.limits();
+    let namespace = namespace(cache, &request.namespace)?;
+    let scope = match &request.scope {
+        None => {
+            let why = "say what to drop: a prefix, a tag, or all".to_owned();
+            return Err(CallError::Invalid { field: "scope", why });
+        }
+        Some(Asked::Prefix(prefix)) if prefix.is_empty() => {
+            let why = "it is empty: to drop everything, say all".to_owned();
+            return Err(CallError::Invalid { field: "prefix", why });
+        }
+        Some(Asked::Prefix(prefix)) => Scope::Prefix(convert::key(prefix, limits, || "prefix".to_owned())?),
+        Some(Asked::Tag(tag)) => {
+            convert::tag(tag, limits, || "tag".to_owned())?;
+            Scope::Tag(tag)
+        }
+        Some(Asked::All(false)) => return Err(CallError::FalseInOneof { field: "all" }),
+        Some(Asked::All(true)) => Scope::All,
+    };
+    let generation = cache.engine().invalidate(&namespace, scope, now);
+    Ok(framed(&v1::InvalidateResponse { generation }))
+}
+
+/// What a page token must agree with.
+struct Token {
+    cache: u64,
+    range: u64,
+}
+
+impl Token {
+    fn of(cache: &Cache, request: &v1::ScanRequest) -> Self {
+        let mut range = request.namespace.as_bytes().to_vec();
+        range.push(0);
+        range.extend_from_slice(&request.prefix);
+        Self { cache: cache.id(), range: xxhash_rust::xxh64::xxh64(&range, 0) }
+    }
+
+    fn at(&self, place: ScanPlace) -> Bytes {
+        let mut token = vec![TOKEN_FORM];
+        token.extend_from_slice(&self.cache.to_be_bytes());
+        token.extend_from_slice(&self.range.to_be_bytes());
+        token.extend_from_slice(&place.0.to_be_bytes());
+        token.into()
+    }
+
+    /// Where a token says that the page before ended; an empty one is the beginning.
+    fn place(&self, token: &[u8]) -> Result<Option<ScanPlace>, CallError> {
+        if token.is_empty() {
+            return Ok(None);
+        }
+        let number = |at: usize| {
+            let bytes = token.get(at..at + 8)?;
+            Some(u64::from_be_bytes(bytes.try_into().ok()?))
+        };
+        let (Some(cache), Some(range), Some(place), true) =
+            (number(1), number(9), number(17), token.len() == TOKEN_BYTES && token[0] == TOKEN_FORM)
+        else {
+            return Err(bad_token("it is none that a node gave"));
+        };
+        if cache != self.cache {
+            return Err(bad_token(
+                "it is of another node, or of this one before it was restarted: begin anew",
+            ));
+        }
+        if range != self.range {
+            return Err(bad_token("it is of a scan of another namespace or prefix"));
+        }
+        Ok(Some(ScanPlace(place)))
+    }
+}
+
+fn bad_token(why: &str) -> CallError {
+    CallError::Invalid { field: "page_token", why: why.to_owned() }
+}
+
+fn undecodable(error: prost::DecodeError) -> CallError {
+    CallError::Undecodable { why: error.to_string() }
+}
+
+fn framed(message: &impl Message) -> Unary {
+    let mut out = Vec::with_capacity(PREFIX + message.encoded_len());
+    out.resize(PREFIX, 0);
+    message.encode(&mut out).expect("a vector grows");
+    finish(&mut out, 0);
+    out.into()
+}
