@@ -244,7 +244,8 @@ async fn a_new_connection_is_held_to_what_is_in_force_then() {
     update(&mut admin, wanted, &["first_byte_timeout_ms"]).await.unwrap();
     let mut silent = tokio::net::TcpStream::connect(node.data()).await.unwrap();
     // By the default it would be left alone for 5 s.
-    let read = tokio::io::AsyncReadExt::read(&mut silent, &mut [0]);
+    let mut byte = [0];
+    let read = tokio::io::AsyncReadExt::read(&mut silent, &mut byte);
     let read = tokio::time::timeout(Duration::from_secs(4), read).await.expect("closed before the default");
     assert!(matches!(read, Ok(0) | Err(_)));
 }
@@ -260,4 +261,31 @@ async fn a_drain_takes_the_deadline_that_was_set_last() {
     let (_response, _open) = raw.open(post("/larder.v1.Cache/Get").header("grpc-timeout", "2H")).await;
     soon(admin.drain(DrainRequest::default())).await.unwrap();
     soon(node.running.stopped()).await;
+}
+
+#[test]
+fn the_command_line_changes_the_log_and_shows_slow_calls() {
+    let process = Process::start(&["--log", "warn", "--stats-interval", "0", "--slow-op", "1h"]);
+    let url = format!("tcp://{}", process.ready.admin);
+    let run = |words: &[&str]| {
+        let output = larder().args(["--admin", &url]).args(words).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, out, _) = run(&["admin", "config", "set", "log=info", "stats-interval=1h"]);
+    assert_eq!((code, out.as_str()), (Some(0), "stats_interval_ms 3600000\nlog info\n"));
+    let (_, out, _) = run(&["admin", "config"]);
+    assert!(out.contains("log info admin\n") && out.contains("slow_op_ms 3600000 flag\n"), "{out}");
+    let (code, out, said) = run(&["admin", "config", "set", "shards=2"]);
+    assert_eq!((code, out.as_str()), (Some(2), ""));
+    assert!(said.contains("restart it with --shards"), "{said}");
+    let (code, _, said) = run(&["admin", "config", "set", "memory=16TiB"]);
+    assert_eq!(code, Some(3));
+    assert!(said.contains("INVALID_VALUE") && said.contains("memory_bytes"), "{said}");
+    let (code, out, _) = run(&["--output", "json", "admin", "slow"]);
+    assert_eq!((code, out.as_str()), (Some(0), "{\"ops\":[],\"threshold_ms\":3600000,\"total\":0}\n"));
+    process.terminate();
+    let (_, _, log) = process.ended();
+    // The figures at the end are logged because they are to be now, and on a level that is shown now.
+    assert!(log.contains("larder::stats") && log.contains("configuration changed"), "{log}");
 }

@@ -100,7 +100,7 @@ async fn a_call_that_runs_out_of_time_is_listed_by_what_came_of_it() {
 
 #[tokio::test]
 async fn a_pipeline_message_is_listed_as_its_first_command() {
-    let node = Node::with(&["--slow-op", "10ms", "--max-batch", "1000"]).await;
+    let node = Node::with(&["--slow-op", "10ms"]).await;
     let mut calls = Calls(node.cache().await);
     calls.set(set("big", vec![b'v'; 100_000])).await.unwrap();
     let command = |id| PipelineCommand {

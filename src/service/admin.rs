@@ -23,6 +23,9 @@ use crate::telemetry::{SlowOps, Snapshot};
 /// A future that a closure makes anew.
 type Made<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
+/// Changes settings, all or none.
+type Update = dyn Fn(&ConfigUpdate) -> Result<(), CallError> + Send + Sync;
+
 /// What the Admin service needs of the node around it, as closures: it knows no sockets.
 pub struct AdminConfig {
     /// Makes the node serve; answers with its data listeners.
@@ -36,7 +39,7 @@ pub struct AdminConfig {
     /// The node's configuration, with sources.
     pub config: Box<dyn Fn() -> v1::GetConfigResponse + Send + Sync>,
     /// Changes settings, all or none. It may take as long as evicting down to a lower limit does.
-    pub update: Box<dyn Fn(&ConfigUpdate) -> Result<(), CallError> + Send + Sync>,
+    pub update: Box<Update>,
     /// The calls that were slow.
     pub slow_ops: Arc<SlowOps>,
     /// The node's figures of now.

@@ -236,7 +236,7 @@ impl<B> Recall for DataFuture<B> {
         match self {
             Self::Ready { .. } => Recalled::default(),
             Self::Unary { method, headers, message, .. } => {
-                recall(*method, message.whole(usize::MAX).unwrap_or_default(), headers)
+                recall(*method, message.whole(usize::MAX).ok(), headers)
             }
             Self::Other { future } => future.recall(),
         }

@@ -41,7 +41,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> OtherFuture {
-        let traceparent = traceparent(request.headers());
+        let traceparent = traceparent(request.headers()).to_owned();
         OtherFuture { answer: Box::pin(Service::call(&mut self.0, request)), traceparent }
     }
 }
@@ -70,6 +70,6 @@ impl Future for OtherFuture {
 
 impl Recall for OtherFuture {
     fn recall(&self) -> Recalled {
-        Recalled { traceparent: self.traceparent.clone(), ..Recalled::default() }
+        Recalled::default().traced(&self.traceparent)
     }
 }

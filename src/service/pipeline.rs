@@ -135,7 +135,7 @@ where
         let now = monotonic();
         let elapsed = now.saturating_duration_since(message.arrived);
         if self.slow.is_slow(elapsed)
-            && let Some((method, about)) = recall_first(&message.bytes, message.done)
+            && let Some((method, about)) = recall_first(&message.bytes)
         {
             self.slow.keep(method, about, elapsed, Duration::ZERO, message.code);
         }

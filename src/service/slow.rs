@@ -16,59 +16,62 @@ pub trait Recall {
     fn recall(&self) -> Recalled;
 }
 
-/// What a unary request is about, if it can be read.
-pub(super) fn recall(method: Method, message: &[u8], headers: &HeaderMap) -> Recalled {
-    let with_trace = |about| Recalled { traceparent: traceparent(headers), ..about };
-    let about = match method {
-        Method::Get => GetView::read(message).map(|view| Recalled::new(view.namespace, view.key, 1)),
-        Method::Set => SetView::read(message).map(|view| Recalled::new(view.namespace, view.key, 1)),
-        Method::Delete => DeleteView::read(message).map(|view| Recalled::new(view.namespace, view.key, 1)),
-        Method::Touch => TouchView::read(message).map(|view| Recalled::new(view.namespace, view.key, 1)),
+/// What a unary request is about, as far as it is here and can be read.
+pub(super) fn recall(method: Method, message: Option<&[u8]>, headers: &HeaderMap) -> Recalled {
+    message.and_then(|message| about(method, message)).unwrap_or_default().traced(traceparent(headers))
+}
+
+fn about(method: Method, message: &[u8]) -> Option<Recalled> {
+    let one = |namespace, key| Recalled::new(namespace, key, 1);
+    let first = |batch: &BatchView<'_>, key| Recalled::new(batch.namespace, key, batch.items);
+    Some(match method {
+        Method::Get => GetView::read(message).map(|view| one(view.namespace, view.key)).ok()?,
+        Method::Set => SetView::read(message).map(|view| one(view.namespace, view.key)).ok()?,
+        Method::Delete => DeleteView::read(message).map(|view| one(view.namespace, view.key)).ok()?,
+        Method::Touch => TouchView::read(message).map(|view| one(view.namespace, view.key)).ok()?,
         Method::Increment | Method::Decrement => {
-            IncrementView::read(message).map(|view| Recalled::new(view.namespace, view.key, 1))
+            IncrementView::read(message).map(|view| one(view.namespace, view.key)).ok()?
         }
-        Method::BatchGet => BatchView::read_get(message)
-            .map(|view| Recalled::new(view.namespace, view.iter().next().unwrap_or_default(), view.items)),
-        Method::BatchDelete => BatchView::read_write(message)
-            .map(|view| Recalled::new(view.namespace, view.iter().next().unwrap_or_default(), view.items)),
+        Method::BatchGet => {
+            let batch = BatchView::read_get(message).ok()?;
+            first(&batch, batch.iter().next().unwrap_or_default())
+        }
+        Method::BatchDelete => {
+            let batch = BatchView::read_write(message).ok()?;
+            first(&batch, batch.iter().next().unwrap_or_default())
+        }
+        Method::BatchSet => {
+            let batch = BatchView::read_write(message).ok()?;
+            let item = batch.iter().next().and_then(|item| SetView::read(item).ok());
+            first(&batch, item.map_or(&[][..], |item| item.key))
+        }
         // What a prefix covers is no number of keys.
         Method::Scan => {
-            return v1::ScanRequest::decode(message)
-                .map(|request| Recalled::new(&request.namespace, &request.prefix, 0))
-                .map(with_trace)
-                .unwrap_or_default();
+            let request = v1::ScanRequest::decode(message).ok()?;
+            Recalled::new(&request.namespace, &request.prefix, 0)
         }
         Method::Invalidate => {
-            return v1::InvalidateRequest::decode(message)
-                .map(|request| Recalled::new(&request.namespace, &[], 0))
-                .map(with_trace)
-                .unwrap_or_default();
+            let request = v1::InvalidateRequest::decode(message).ok()?;
+            Recalled::new(&request.namespace, &[], 0)
         }
-        Method::BatchSet => BatchView::read_write(message).map(|view| {
-            let first = view.iter().next().and_then(|item| SetView::read(item).ok());
-            Recalled::new(view.namespace, first.map_or(&[][..], |item| item.key), view.items)
-        }),
-    };
-    with_trace(about.unwrap_or_default())
+    })
 }
 
 /// The caller's trace context as it came; "" for none and for what is no text.
-pub(super) fn traceparent(headers: &HeaderMap) -> String {
-    let text = headers.get("traceparent").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    // One of 55 bytes is whole; a later version may have more behind it.
-    text.chars().take(TRACEPARENT_BYTES_MAX).collect()
+pub(super) fn traceparent(headers: &HeaderMap) -> &str {
+    headers.get("traceparent").and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-const TRACEPARENT_BYTES_MAX: usize = 128;
-
-/// The method and the content of the first command of a Pipeline message of `commands`.
-pub(super) fn recall_first(message: &[u8], commands: usize) -> Option<(Named, Recalled)> {
-    let mut reader = Reader::new(message);
-    let first = loop {
-        if let (2, Field::Bytes(command)) = reader.next().ok()?? {
-            break CommandView::read(command).ok()?;
+/// The method and the content of a Pipeline message's first command.
+pub(super) fn recall_first(message: &[u8]) -> Option<(Named, Recalled)> {
+    let (mut reader, mut first, mut commands) = (Reader::new(message), None, 0);
+    while let Ok(Some((number, field))) = reader.next() {
+        if let (2, Field::Bytes(command)) = (number, field) {
+            commands += 1;
+            first = first.or(Some(command));
         }
-    };
+    }
+    let first = CommandView::read(first?).ok()?;
     let (number, message) = first.op?;
     let (named, method) = match number {
         op::GET => (Named::Get, Method::Get),
@@ -79,9 +82,8 @@ pub(super) fn recall_first(message: &[u8], commands: usize) -> Option<(Named, Re
         op::TOUCH => (Named::Touch, Method::Touch),
         _ => return None,
     };
-    let about = recall(method, message, &HeaderMap::new());
-    let items = u32::try_from(commands).unwrap_or(u32::MAX);
-    Some((named, Recalled { items, traceparent: first.traceparent.to_owned(), ..about }))
+    let about = about(method, message).unwrap_or_default();
+    Some((named, Recalled { items: commands, ..about }.traced(first.traceparent)))
 }
 
 /// ListSlowOpsResponse.

@@ -110,12 +110,29 @@ impl Recalled {
     #[must_use]
     pub fn new(namespace: &str, key: &[u8], items: usize) -> Self {
         Self {
-            namespace: namespace.to_owned(),
+            namespace: cut(namespace, NAMESPACE_BYTES_KEPT),
             key: key[..key.len().min(KEY_BYTES_KEPT)].to_vec(),
             items: u32::try_from(items).unwrap_or(u32::MAX),
             traceparent: String::new(),
         }
     }
+
+    /// The same, of this trace.
+    #[must_use]
+    pub fn traced(self, traceparent: &str) -> Self {
+        Self { traceparent: cut(traceparent, TRACEPARENT_BYTES_KEPT), ..self }
+    }
+}
+
+/// As long as a name can be: what is longer was refused, and need not be kept whole.
+const NAMESPACE_BYTES_KEPT: usize = 255;
+/// One is 55 bytes; a later version of the standard may have more behind them.
+const TRACEPARENT_BYTES_KEPT: usize = 128;
+
+/// Callers choose how long what they send is, and 128 of it are kept.
+fn cut(text: &str, bytes_max: usize) -> String {
+    let end = (0..=bytes_max.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    text[..end].to_owned()
 }
 
 /// Where the calls of one peer are kept if they are slow.
@@ -179,6 +196,14 @@ mod tests {
         assert_eq!((op.method.name(), &*op.about.namespace, &*op.peer), ("BatchGet", "ns", "10.0.0.1:5"));
         assert_eq!((op.about.key.len(), op.elapsed, op.queued), (KEY_BYTES_KEPT, 3 * MS, MS));
         assert!(op.started_unix_ms > 1_600_000_000_000);
+    }
+
+    #[test]
+    fn what_a_caller_sent_is_kept_within_bounds() {
+        let long = "ü".repeat(1_000_000);
+        let about = Recalled::new(&long, long.as_bytes(), usize::MAX).traced(&long);
+        assert_eq!((about.namespace.len(), about.key.len(), about.traceparent.len()), (254, 256, 128));
+        assert_eq!(about.items, u32::MAX);
     }
 
     #[test]
