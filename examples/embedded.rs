@@ -47,7 +47,8 @@ fn read_through(engine: &Engine, clock: &SystemClock, seed: u64) {
     let (mut state, namespace) = (seed + 1, engine.default_namespace());
     for _ in 0..LOOKUPS {
         let key = format!("page:{}", skewed(&mut state));
-        let (outcome, _) = engine.apply(namespace, &Op::Get { key: key.as_bytes(), touch: None }, clock.now());
+        let (outcome, _) =
+            engine.apply(namespace, &Op::Get { key: key.as_bytes(), touch: None }, clock.now());
         if matches!(outcome, Outcome::Miss(_)) {
             let page = render(&key);
             let set = Set {
