@@ -34,12 +34,13 @@ fn expire(entries: u64) {
     let cache = Arc::new(Cache::new(&config, Limits::default()));
     // All within the second that begins 10 s from the first set.
     let begun = cache.now().ticks_ms;
+    let namespace = cache.engine().default_namespace().clone();
     for n in 0..entries {
         let now = cache.now();
         let left = (begun + 10_000 + n % 1_000).saturating_sub(now.ticks_ms);
         let key = format!("{n:016}");
         let set = Set { expiration: Expiration::In(Ttl::Ms(left)), ..Set::new(key.as_bytes(), &[7; 100]) };
-        cache.apply(&Op::Set(set), now);
+        cache.apply(&namespace, &Op::Set(set), now);
     }
     let held = cache.stats();
     assert_eq!(held.entries, entries);
@@ -53,12 +54,17 @@ fn expire(entries: u64) {
                 let key = format!("{:016}", n % entries);
                 let begun = monotonic();
                 if n % 10 == 0 {
-                    cache
-                        .apply(&Op::Set(Set::new(format!("new-{n:012}").as_bytes(), &[7; 100])), cache.now());
+                    let new = format!("new-{n:012}");
+                    let set = Op::Set(Set::new(new.as_bytes(), &[7; 100]));
+                    cache.apply(&namespace, &set, cache.now());
                 } else {
-                    let _ = std::hint::black_box(
-                        cache.read(key.as_bytes(), None, cache.now(), |entry| entry.version),
-                    );
+                    let _ = std::hint::black_box(cache.read(
+                        &namespace,
+                        key.as_bytes(),
+                        None,
+                        cache.now(),
+                        |entry| entry.version,
+                    ));
                 }
                 worst = worst.max(begun.elapsed());
                 n += 7_919;
