@@ -45,7 +45,9 @@ async fn main() -> Result<(), Failure> {
     let options = CounterOptions { initial: 1_000, ..Default::default() };
     let tickets = try_join_all((0..10).map(|_| client.increment("tickets", 1, &options))).await?;
     let numbers: BTreeSet<i64> = tickets.iter().map(|ticket| ticket.value).collect();
-    println!("{} tickets, each once: {:?} to {:?}", numbers.len(), numbers.first(), numbers.last());
+    if let (Some(first), Some(last)) = (numbers.first(), numbers.last()) {
+        println!("{} tickets, each once: {first} to {last}", numbers.len());
+    }
 
     let back = client.decrement("tickets", 1, &options).await?;
     println!("one is given back: {} handed out", back.value - 1_000);

@@ -44,6 +44,7 @@ macro_rules! methods {
                         | Self::Watch
                         | Self::StreamStats
                         | Self::WatchRing
+                        | Self::Forward
                         | Self::Other
                 )
             }
