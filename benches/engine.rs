@@ -57,8 +57,12 @@ impl Contestant for Larder {
     }
 
     fn set(&self, key: u64) {
-        let set = Op::Set(Set::new(&key.to_le_bytes(), &VALUE));
-        self.engine.apply(self.engine.default_namespace(), &set, self.clock.now());
+        let key = key.to_le_bytes();
+        self.engine.apply(
+            self.engine.default_namespace(),
+            &Op::Set(Set::new(&key, &VALUE)),
+            self.clock.now(),
+        );
     }
 }
 
@@ -97,7 +101,9 @@ fn main() {
     for percent in [100, 95] {
         println!("\n{percent} % gets   M operations/s   hit ratio   of quick_cache   of moka");
         // Once to fill them.
-        contestants.iter().for_each(|(_, cache)| drop(run(&**cache, &streams, percent)));
+        for (_, cache) in &contestants {
+            run(&**cache, &streams, percent);
+        }
         let mut speeds = vec![Vec::new(); contestants.len()];
         let mut hits = vec![0.0; contestants.len()];
         for _ in 0..rounds {

@@ -2,6 +2,8 @@
 //!
 //! A lookup asks the engine; what it does not have is a miss. Nothing here knows of gRPC.
 
+mod live_limits;
+
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -13,6 +15,8 @@ use crate::engine::{
 };
 use crate::entry::{Limits, Ttl};
 
+use live_limits::LiveLimits;
+
 pub use crate::engine::KEYS_PER_HOLD;
 
 /// A node's cache.
@@ -20,7 +24,7 @@ pub use crate::engine::KEYS_PER_HOLD;
 pub struct Cache {
     engine: Engine,
     clock: SystemClock,
-    limits: Limits,
+    limits: LiveLimits,
     id: u64,
 }
 
@@ -29,13 +33,21 @@ impl Cache {
     #[must_use]
     pub fn new(engine: &EngineConfig, limits: Limits) -> Self {
         let clock = SystemClock::new();
-        Self { engine: Engine::new(engine, clock.now()), clock, limits, id: rand::random() }
+        let engine = Engine::new(engine, clock.now());
+        Self { engine, clock, limits: LiveLimits::new(&limits), id: rand::random() }
     }
 
-    /// What it accepts.
+    /// What it accepts now.
     #[must_use]
-    pub fn limits(&self) -> &Limits {
-        &self.limits
+    #[inline]
+    pub fn limits(&self) -> Limits {
+        self.limits.load()
+    }
+
+    /// Sets what it accepts from now on; entries that are there stay.
+    pub fn set_limits(&self, limits: &Limits) {
+        self.limits.store(limits);
+        self.engine.set_value_bytes_max(limits.value_bytes_max as u64);
     }
 
     /// A number that no other cache has, in this process or another.
@@ -113,6 +125,18 @@ impl Cache {
     #[must_use]
     pub fn bytes_limit_min(&self) -> u64 {
         self.engine.bytes_limit_min()
+    }
+
+    /// The least that [`Self::resize`] may ask for if values of so many bytes are to be stored.
+    #[must_use]
+    pub fn bytes_limit_min_for(&self, value_bytes_max: u64) -> u64 {
+        self.engine.bytes_limit_min_for(value_bytes_max)
+    }
+
+    /// The limit on bytes, as it was asked for.
+    #[must_use]
+    pub fn bytes_limit(&self) -> u64 {
+        self.engine.default_namespace().config().bytes_limit
     }
 
     /// The default namespace's eviction policy.

@@ -147,7 +147,7 @@ impl fmt::Display for ByteSize {
 }
 
 /// What a node accepts and answers, in bytes and items. Each is a flag of `larder serve`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The longest key, at most [`KEY_BYTES_MAX`].
     pub key_bytes_max: usize,
@@ -190,6 +190,8 @@ impl Default for Limits {
 pub const TAGS_MAX: usize = 16;
 /// The longest tag that is possible, in bytes.
 pub const TAG_BYTES_MAX: usize = 255;
+/// The most namespaces that a node can have, the default one counted.
+pub const NAMESPACES_MAX: usize = 1_024;
 /// The longest name of a namespace, in bytes.
 pub const NAMESPACE_BYTES_MAX: usize = 255;
 /// The longest request id of an Increment, in bytes.

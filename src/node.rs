@@ -9,11 +9,16 @@
 //!   "larder-sweep" (own thread) ──────────────────────────────────────── Cache::advance
 //! ```
 
+mod live;
+
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::watch;
+use tokio::time::sleep;
 use tonic::service::Routes;
 use tower::ServiceBuilder;
 
@@ -24,17 +29,17 @@ use crate::clock::{Clock, SystemClock, monotonic};
 use crate::config::{ListenUrl, Loaded, ServeConfig, memory};
 use crate::engine::EngineConfig;
 use crate::entry::{Limits, Ttl, Version};
-use crate::server::stack::{DeadlineLayer, InFlight, MetricsLayer, RepairLayer};
+use crate::server::stack::{CallTimeout, DeadlineLayer, InFlight, MetricsLayer, RepairLayer};
 use crate::server::{
-    Address, ConnectionConfig, Connections, GrpcService, Lifecycle, Mount, Node, NodeConfig, NodeState,
-    Services, SpawnError, StartError, Stop, http,
+    Address, ConnectionConfig, ConnectionService, Connections, Lifecycle, Mount, Node, NodeConfig, NodeState,
+    Peer, PerPeer, Services, SpawnError, StartError, Stop, http,
 };
 use crate::service::{
     AdminConfig, AdminService, DataService, LiveConfig, NodeIdentity, OtherService, config_response,
 };
 use crate::telemetry::log::StatsLog;
 use crate::telemetry::trace::{CallTracer, TraceConfig, TraceError, TraceLayer, Tracing};
-use crate::telemetry::{CallMetrics, Metrics, Snapshot, process};
+use crate::telemetry::{CallMetrics, Metrics, SlowCalls, SlowOps, Snapshot, process};
 
 /// Admin calls that may wait at once.
 const ADMIN_IN_FLIGHT_MAX: usize = 256;
@@ -67,14 +72,23 @@ pub enum NodeError {
 pub struct RunningNode {
     node: Arc<Node>,
     facts: Arc<Facts>,
-    stats_log: Option<Arc<Mutex<StatsLog>>>,
+    stats_log: Arc<Mutex<StatsLog>>,
     tracing: Option<Tracing>,
 }
+
+/// A future that ends when a listener does.
+type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What all the closures of a node look at.
 #[derive(Debug)]
 struct Facts {
-    loaded: Loaded,
+    /// The configuration as it was loaded and changed since.
+    loaded: ArcSwap<Loaded>,
+    /// Held while it is changed.
+    updating: Mutex<()>,
+    timeout: CallTimeout,
+    stats_interval: watch::Sender<Option<Duration>>,
+    slow_ops: Arc<SlowOps>,
     cache: Arc<Cache>,
     lifecycle: Lifecycle,
     connections: Connections,
@@ -126,7 +140,11 @@ impl RunningNode {
             started: monotonic(),
             incarnation: SystemClock::new().now().unix_us,
             node: OnceLock::new(),
-            loaded,
+            updating: Mutex::new(()),
+            timeout: CallTimeout::new(config.timeout()),
+            stats_interval: watch::Sender::new(config.stats_interval()),
+            slow_ops: Arc::new(SlowOps::new(config.slow_op())),
+            loaded: ArcSwap::from_pointee(loaded),
         });
         let services = facts.services(&tracer);
         let node =
@@ -134,6 +152,8 @@ impl RunningNode {
         let node = Arc::new(node);
         // The first and only time.
         let _ = facts.node.set(Arc::downgrade(&node));
+        // It may have been changed while there was no node to tell.
+        node.set_connection(connection_config(&facts.loaded.load().config));
         sweep(&cache).map_err(StartError::Thread)?;
         let stats_log = log_stats(&facts);
         Ok(Self { node, facts, stats_log, tracing })
@@ -161,8 +181,8 @@ impl RunningNode {
     /// exit.
     pub async fn stopped(self) -> Stop {
         let stop = self.node.stopped().await;
-        if let Some(log) = &self.stats_log {
-            log.lock().line(&self.facts.snapshot(), monotonic());
+        if self.facts.stats_interval.borrow().is_some() {
+            self.stats_log.lock().line(&self.facts.snapshot(), monotonic());
         }
         if let Some(tracing) = self.tracing {
             tracing.shutdown(TRACES_FLUSHED_WITHIN).await;
@@ -175,34 +195,42 @@ impl Facts {
     fn services(
         self: &Arc<Self>,
         tracer: &CallTracer,
-    ) -> Services<impl GrpcService, impl GrpcService, impl GrpcService> {
+    ) -> Services<impl ConnectionService, impl ConnectionService, impl ConnectionService> {
         let calls = Arc::new(CallMetrics::new());
         let health = self.lifecycle.health();
-        let config = &self.loaded.config;
-        let in_flight = self.in_flight.clone();
-        let ending = health.clone();
-        let data = ServiceBuilder::new()
-            .layer(TraceLayer::new(tracer.clone()))
-            .layer(MetricsLayer::new(Arc::clone(&calls)))
-            .layer(RepairLayer)
-            .layer(DeadlineLayer::new(config.timeout().unwrap_or(Duration::MAX)))
-            .layer(in_flight)
-            .service(DataService::new(
-                Arc::clone(&self.cache),
-                move || Box::pin(ending.ending(Mount::Data)),
-                OtherService::new(with_reflection(Routes::new(health.service(Mount::Data)))),
-            ));
+        let others = OtherService::new(with_reflection(Routes::new(health.service(Mount::Data))));
+        let (facts, ending, metered, traced) =
+            (Arc::clone(self), health.clone(), Arc::clone(&calls), tracer.clone());
+        let data = PerPeer(move |peer: &Peer| {
+            let slow = SlowCalls::new(Arc::clone(&facts.slow_ops), &peer.to_string());
+            let ending = ending.clone();
+            let ending = move || -> Ending { Box::pin(ending.ending(Mount::Data)) };
+            let service = DataService::new(Arc::clone(&facts.cache), ending, others.clone());
+            ServiceBuilder::new()
+                .layer(TraceLayer::new(traced.clone()))
+                .layer(MetricsLayer::new(Arc::clone(&metered), slow.clone()))
+                .layer(RepairLayer)
+                .layer(DeadlineLayer::new(facts.timeout.clone()))
+                .layer(facts.in_flight.clone())
+                .service(service.with_slow_calls(slow))
+        });
         let admin = AdminServer::new(AdminService::new(Arc::clone(&self.cache), self.admin_config()))
             .max_decoding_message_size(ADMIN_BYTES_MAX);
         let admin = Routes::new(admin).add_service(health.service(Mount::Control));
-        let admin = ServiceBuilder::new()
-            .layer(TraceLayer::new(tracer.clone()))
-            .layer(MetricsLayer::new(Arc::clone(&calls)))
-            .layer(RepairLayer)
-            // Spawn and Resize take as long as they take: only a caller's own deadline counts.
-            .layer(DeadlineLayer::new(Duration::MAX))
-            .layer(InFlight::new(ADMIN_IN_FLIGHT_MAX))
-            .service(OtherService::new(with_reflection(admin)));
+        let admin = OtherService::new(with_reflection(admin));
+        let (slow_ops, metered, traced) = (Arc::clone(&self.slow_ops), Arc::clone(&calls), tracer.clone());
+        let in_flight = InFlight::new(ADMIN_IN_FLIGHT_MAX);
+        let admin = PerPeer(move |peer: &Peer| {
+            let slow = SlowCalls::new(Arc::clone(&slow_ops), &peer.to_string());
+            ServiceBuilder::new()
+                .layer(TraceLayer::new(traced.clone()))
+                .layer(MetricsLayer::new(Arc::clone(&metered), slow))
+                .layer(RepairLayer)
+                // Spawn and Resize take as long as they take: only a caller's own deadline counts.
+                .layer(DeadlineLayer::new(CallTimeout::new(None)))
+                .layer(in_flight.clone())
+                .service(admin.clone())
+        });
         let (facts, lifecycle) = (Arc::clone(self), self.lifecycle.clone());
         let metrics = Arc::new(Metrics::new(calls, move || facts.snapshot()));
         let ready = move || match lifecycle.state() {
@@ -213,7 +241,7 @@ impl Facts {
         // Neither counted nor traced: probes are many and tell nothing of the load.
         let health = ServiceBuilder::new()
             .layer(RepairLayer)
-            .layer(DeadlineLayer::new(Duration::MAX))
+            .layer(DeadlineLayer::new(CallTimeout::new(None)))
             .service(OtherService::new(with_reflection(Routes::new(health.service(Mount::Control)))));
         Services { data, admin, health, http }
     }
@@ -221,7 +249,7 @@ impl Facts {
     fn admin_config(self: &Arc<Self>) -> AdminConfig {
         let facts = || Arc::clone(self);
         let (life, drained, left) = (self.lifecycle.clone(), self.lifecycle.clone(), self.lifecycle.clone());
-        let (identity, config, snapshot) = (facts(), facts(), facts());
+        let (identity, config, update, snapshot) = (facts(), facts(), facts(), facts());
         AdminConfig {
             spawn: Box::new(move || {
                 let life = life.clone();
@@ -244,7 +272,9 @@ impl Facts {
                 node_id: identity.live_config().node_id,
                 incarnation: identity.incarnation,
             }),
-            config: Box::new(move || config_response(&config.loaded, &config.live_config())),
+            config: Box::new(move || config_response(&config.in_force(), &config.live_config())),
+            update: Box::new(move |changes| update.update(changes)),
+            slow_ops: Arc::clone(&self.slow_ops),
             snapshot: Box::new(move || snapshot.snapshot()),
             memory_bytes_max: memory::process_bytes().unwrap_or(u64::MAX),
         }
@@ -266,7 +296,8 @@ impl Facts {
     }
 
     fn live_config(&self) -> LiveConfig {
-        let config = &self.loaded.config;
+        let loaded = self.loaded.load();
+        let config = &loaded.config;
         let bound = self.node.get().and_then(Weak::upgrade);
         let bound = bound.as_deref();
         let listen: Vec<ListenUrl> = bound
@@ -289,7 +320,7 @@ impl Facts {
             control,
             node_id: identity.node_id,
             advertise: identity.advertise,
-            memory_bytes: self.cache.stats().bytes_limit,
+            memory_bytes: self.cache.bytes_limit(),
             shards: self.cache.shard_count() as u32,
             policy: self.cache.policy().to_string(),
         }
@@ -328,6 +359,7 @@ fn engine_config(config: &ServeConfig) -> EngineConfig {
         policy: config.policy,
         default_ttl: Ttl::Never,
         value_bytes_max: config.max_value_bytes,
+        namespaces_max: config.max_namespaces as usize,
         node_hash: (hash & ((1 << Version::NODE_BITS) - 1)) as u16,
     }
 }
@@ -341,8 +373,9 @@ fn limits(config: &ServeConfig) -> Limits {
         batch_items_max: config.max_batch as usize,
         message_in_bytes_max: bytes(config.max_message_in_bytes),
         message_out_bytes_max: bytes(config.max_message_out_bytes),
+        tags_max: config.max_tags as usize,
+        tag_bytes_max: bytes(config.max_tag_bytes),
         ttl_ms_max: config.max_ttl_ms,
-        ..Limits::default()
     }
 }
 
@@ -356,17 +389,21 @@ fn node_config(config: &ServeConfig) -> NodeConfig {
         admin: address(&config.admin),
         health: address(&config.health),
         http: Address::tcp(config.http.host.clone(), config.http.port),
-        connection: ConnectionConfig {
-            first_byte_timeout: config.first_byte_timeout(),
-            stall_timeout: config.stall_timeout(),
-            streams_max: config.max_streams,
-            ..ConnectionConfig::default()
-        },
+        connection: connection_config(config),
         lame_duck: config.lame_duck(),
         drain_deadline: config.drain_deadline(),
         standby: config.standby,
         insecure: config.insecure,
         signals: false,
+    }
+}
+
+fn connection_config(config: &ServeConfig) -> ConnectionConfig {
+    ConnectionConfig {
+        first_byte_timeout: config.first_byte_timeout(),
+        stall_timeout: config.stall_timeout(),
+        streams_max: config.max_streams,
+        ..ConnectionConfig::default()
     }
 }
 
@@ -384,19 +421,28 @@ fn sweep(cache: &Arc<Cache>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Logs the figures every so often, if they are to be; [`RunningNode::stopped`] logs the last ones.
-fn log_stats(facts: &Arc<Facts>) -> Option<Arc<Mutex<StatsLog>>> {
-    let every = facts.loaded.config.stats_interval()?;
+/// Logs the figures every so often, while they are to be; [`RunningNode::stopped`] logs the last ones.
+fn log_stats(facts: &Arc<Facts>) -> Arc<Mutex<StatsLog>> {
     let log = Arc::new(Mutex::new(StatsLog::new(facts.started)));
-    let (facts, lines) = (Arc::downgrade(facts), Arc::clone(&log));
+    let (mut every, lines) = (facts.stats_interval.subscribe(), Arc::clone(&log));
+    let facts = Arc::downgrade(facts);
     tokio::spawn(async move {
-        let mut ticks = interval(every);
-        // The first line comes after one interval, not at once.
-        ticks.reset();
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
-            // None: the node was dropped.
+            let every_now = *every.borrow_and_update();
+            let due = async {
+                match every_now {
+                    Some(interval) => sleep(interval).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => {}
+                changed = every.changed() => match changed {
+                    Ok(()) => continue,
+                    // The node was dropped.
+                    Err(_) => break,
+                },
+            }
             let Some(facts) = facts.upgrade() else { break };
             if facts.lifecycle.state() == NodeState::Stopped {
                 break;
@@ -404,5 +450,5 @@ fn log_stats(facts: &Arc<Facts>) -> Option<Arc<Mutex<StatsLog>>> {
             lines.lock().line(&facts.snapshot(), monotonic());
         }
     });
-    Some(log)
+    log
 }

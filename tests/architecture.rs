@@ -24,10 +24,13 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("cache", ALL),
             ("clock", ALL),
             // Configuration and figures, which Admin answers.
-            ("config", Some(&["Loaded", "Source"])),
+            (
+                "config",
+                Some(&["BadSetting", "Clash", "Loaded", "ServeConfig", "Setting", "SettingValue", "Source"]),
+            ),
             ("engine", ENGINE_WORDS),
             ("entry", ALL),
-            ("telemetry", Some(&["Snapshot"])),
+            ("telemetry", Some(&["Method", "Recalled", "SlowCalls", "SlowOps", "Snapshot"])),
         ],
     ),
     ("server", &[("clock", ALL), ("telemetry", Some(&["metrics", "CallMetrics", "Method"]))]),
@@ -37,8 +40,8 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
         &[
             ("api", Some(&["CallError"])),
             ("clock", ALL),
-            ("service", Some(&["ResponseBody", "grpc_timeout"])),
-            ("telemetry", Some(&["CallMetrics", "Method"])),
+            ("service", Some(&["Recall", "Recalled", "ResponseBody", "grpc_timeout"])),
+            ("telemetry", Some(&["CallMetrics", "Method", "SlowCalls"])),
         ],
     ),
     ("client", &[("api", ALL), ("clock", ALL), ("code", ALL), ("entry", ALL)]),
@@ -72,7 +75,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     (
         "cli",
         &[
-            ("api", Some(&["code_name", "google", "v1"])),
+            ("api", Some(&["code_name", "google", "settings", "v1"])),
             ("client", ALL),
             ("clock", ALL),
             ("code", ALL),

@@ -114,11 +114,15 @@ fn every_served_setting_of_a_file_arrives() {
         max-message-out = "5MiB"
         max-batch = 1_000
         max-content-type = "9B"
+        max-tags = 2
+        max-tag = "20B"
         max-ttl = "1h"
+        max-namespaces = 7
         max-connections = 8
         max-in-flight = 9
         max-streams = 10
         stats-interval = "1m"
+        slow-op = "5ms"
         log-format = "json"
         log = "warn"
         otlp = "http://127.0.0.1:4317"
@@ -153,9 +157,13 @@ fn every_served_setting_of_a_file_arrives() {
         max_message_out_bytes: 5 << 20,
         max_batch: 1_000,
         max_content_type_bytes: 9,
+        max_tags: 2,
+        max_tag_bytes: 20,
         max_ttl_ms: 3_600_000,
+        max_namespaces: 7,
         max_connections: 8,
         max_in_flight: 9,
+        slow_op_ms: 5,
         max_streams: 10,
         first_byte_timeout_ms: 3_000,
         stall_timeout_ms: 4_000,
@@ -311,6 +319,15 @@ fn values_out_of_bounds_say_what_is_allowed() {
             &["--max-streams", "1025"],
             "--max-streams: \"1025\" is too much; give a whole number from 1 to 1024",
         ),
+        (&["--max-tags", "17"], "--max-tags: \"17\" is too much; give a whole number from 0 to 16"),
+        (
+            &["--max-tag", "256B"],
+            "--max-tag: \"256B\" is too much; give a size from 1B to 255B, such as 64MiB or 1000B",
+        ),
+        (
+            &["--max-namespaces", "1025"],
+            "--max-namespaces: \"1025\" is too much; give a whole number from 1 to 1024",
+        ),
         (&["--weight", "0"], "--weight: \"0\" is too little; give a whole number from 1 to 1000"),
         (&["--weight", "1.5"], "--weight: \"1.5\" is no whole number; give a whole number from 1 to 1000"),
         (
@@ -395,10 +412,6 @@ fn what_is_not_served_yet_is_refused_and_never_ignored() {
         (
             &["--members", "static:a"],
             "--members static:a is not served by this build yet: its nodes do not form a cluster; leave it out",
-        ),
-        (
-            &["--max-tags", "3"],
-            "--max-tags 3 is not served by this build yet: its entries have no tags; leave it out",
         ),
         (
             &["--listen", "udp://127.0.0.1:1"],

@@ -225,7 +225,7 @@ async fn what_is_wrong_with_one_command_is_its_reply_and_the_others_go_on() {
             Op::Increment(increment("text", 1)),
             Op::Increment(increment("max", 1)),
             Op::Get(GetRequest { lease_ms: 1, ..get("k") }),
-            Op::Set(SetRequest { tags: vec!["red".into()], ..set("k", "v") }),
+            Op::Set(SetRequest { soft_ttl_ms: 1, ..set("k", "v") }),
             Op::Set(set("k", vec![0; (1 << 20) + 1])),
             Op::Get(GetRequest { namespace: "other".into(), ..get("k") }),
             Op::Touch(touch("k", u64::MAX)),

@@ -426,8 +426,6 @@ async fn methods_that_are_not_served_yet_say_so() {
     not_served("ListSnapshots", admin.list_snapshots(ListSnapshotsRequest::default()).await.map(drop));
     not_served("VerifyRecovery", admin.verify_recovery(VerifyRecoveryRequest::default()).await.map(drop));
     not_served("CompactJournal", admin.compact_journal(CompactJournalRequest::default()).await.map(drop));
-    not_served("UpdateConfig", admin.update_config(UpdateConfigRequest::default()).await.map(drop));
-    not_served("ListSlowOps", admin.list_slow_ops(ListSlowOpsRequest::default()).await.map(drop));
 }
 
 #[tokio::test]

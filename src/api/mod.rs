@@ -3,6 +3,7 @@
 pub(crate) mod convert;
 pub(crate) mod encode;
 pub(crate) mod namespace;
+pub(crate) mod settings;
 mod status;
 pub(crate) mod wire;
 

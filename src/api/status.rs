@@ -61,6 +61,12 @@ pub enum CallError {
     ItemDiffers { field: &'static str, value: String, batch: String },
     #[error("{field}: {why}")]
     Invalid { field: &'static str, why: String },
+    #[error("update_mask: {why}")]
+    Mask { why: String },
+    #[error("{why}")]
+    Setting { field: String, why: String },
+    #[error("{why}")]
+    NeedsRestart { why: String },
     #[error("the batch has {items} items, the limit is {max}: send several")]
     BatchTooLong { items: usize, max: usize },
     #[error("the message has {bytes} bytes, the limit is {max}")]
@@ -141,6 +147,9 @@ impl CallError {
             Self::NoOp => bad_field("NO_OP", "op"),
             Self::ItemDiffers { field, .. } => bad_field("ITEM_DIFFERS_FROM_BATCH", field),
             Self::Invalid { field, .. } => bad_field("INVALID_VALUE", field),
+            Self::Mask { .. } => bad_field("BAD_MASK", "update_mask"),
+            Self::Setting { field, .. } => bad_field("INVALID_VALUE", field),
+            Self::NeedsRestart { .. } => kind(FailedPrecondition, "NEEDS_RESTART"),
             Self::ValueTooLarge { .. } => kind(ResourceExhausted, "VALUE_TOO_LARGE"),
             Self::BatchTooLong { .. } => kind(ResourceExhausted, "BATCH_TOO_LONG"),
             Self::MessageTooLarge { .. } => kind(ResourceExhausted, "MESSAGE_TOO_LARGE"),
@@ -151,7 +160,7 @@ impl CallError {
             Self::NamespaceGone => kind(NotFound, "NAMESPACE_NOT_FOUND"),
             Self::Namespace(NamespaceError::NotFound { .. }) => kind(NotFound, "NAMESPACE_NOT_FOUND"),
             Self::Namespace(NamespaceError::Exists { .. }) => kind(AlreadyExists, "NAMESPACE_EXISTS"),
-            Self::Namespace(NamespaceError::TooMany) => kind(ResourceExhausted, "TOO_MANY_NAMESPACES"),
+            Self::Namespace(NamespaceError::TooMany { .. }) => kind(ResourceExhausted, "TOO_MANY_NAMESPACES"),
             Self::Namespace(_) => bad_field("DEFAULT_NAMESPACE", "name"),
             Self::NotAnInteger => kind(FailedPrecondition, "NOT_AN_INTEGER"),
             Self::CounterOverflow { .. } => kind(OutOfRange, "COUNTER_OVERFLOW"),

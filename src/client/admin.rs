@@ -162,4 +162,28 @@ impl AdminClient {
         let request = self.pool.request(message);
         self.pool.finish("ExplainKey", self.pool.admin().explain_key(request)).await
     }
+
+    /// Changes the named settings, all or none, until the node restarts; answers the configuration in force.
+    ///
+    /// # Errors
+    /// See [`AdminClient::spawn`].
+    pub async fn update_config(
+        &self,
+        config: v1::Config,
+        paths: Vec<String>,
+    ) -> Result<v1::Config, ClientError> {
+        let update_mask = Some(prost_types::FieldMask { paths });
+        let request = self.pool.request(v1::UpdateConfigRequest { config: Some(config), update_mask });
+        let answer = self.pool.finish("UpdateConfig", self.pool.admin().update_config(request)).await?;
+        Ok(answer.config.unwrap_or_default())
+    }
+
+    /// The latest calls that were slow, the newest first.
+    ///
+    /// # Errors
+    /// See [`AdminClient::spawn`].
+    pub async fn slow_ops(&self) -> Result<v1::ListSlowOpsResponse, ClientError> {
+        let request = self.pool.request(v1::ListSlowOpsRequest {});
+        self.pool.finish("ListSlowOps", self.pool.admin().list_slow_ops(request)).await
+    }
 }

@@ -154,16 +154,16 @@ pub struct ServeArgs {
     /// Longest content type, 1B to 255B. Default: 255B
     #[arg(long, value_name = "SIZE", help_heading = "Limits")]
     pub max_content_type: Option<String>,
-    /// Most tags of an entry; not served by this build yet
+    /// Most tags of an entry, 0 to 16. Default: 16
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub max_tags: Option<String>,
-    /// Longest tag; not served by this build yet
+    /// Longest tag, 1B to 255B. Default: 255B
     #[arg(long, value_name = "SIZE", help_heading = "Limits")]
     pub max_tag: Option<String>,
     /// Longest time to live, 1ms to 100years. Default: 100years
     #[arg(long, value_name = "DUR", help_heading = "Limits")]
     pub max_ttl: Option<String>,
-    /// Most namespaces; not served by this build yet
+    /// Most namespaces, the default one counted, 1 to 1024. Default: 1024
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub max_namespaces: Option<String>,
     /// Most open connections on the data listeners, 1 to 1000000. Default: 4096
@@ -179,7 +179,7 @@ pub struct ServeArgs {
     /// How often the figures are logged, up to 24h; 0 = never. Default: 60s
     #[arg(long, value_name = "DUR", help_heading = "Telemetry")]
     pub stats_interval: Option<String>,
-    /// What a call may take before it is kept as slow; not served by this build yet
+    /// What a call may take before it is kept as slow, up to 1h; 0 = none are kept. Default: 10ms
     #[arg(long, value_name = "DUR", help_heading = "Telemetry")]
     pub slow_op: Option<String>,
     /// text or json, on stderr. Default: text

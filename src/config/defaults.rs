@@ -1,7 +1,9 @@
 //! What a setting is when nobody says anything.
 
 use crate::engine::PolicyName;
-use crate::entry::{CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, TTL_MS_MAX};
+use crate::entry::{
+    CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, NAMESPACES_MAX, TAG_BYTES_MAX, TAGS_MAX, TTL_MS_MAX,
+};
 
 /// `--listen`: this port on loopback, as all listeners, so that nothing is exposed unasked.
 pub const LISTEN_PORT: u16 = 7400;
@@ -45,6 +47,12 @@ pub const MAX_MESSAGE_OUT_BYTES: u64 = 4 << 20;
 pub const MAX_BATCH: u32 = 10_000;
 /// `--max-content-type`.
 pub const MAX_CONTENT_TYPE_BYTES: u64 = CONTENT_TYPE_BYTES_MAX as u64;
+/// `--max-tags`.
+pub const MAX_TAGS: u32 = TAGS_MAX as u32;
+/// `--max-tag`.
+pub const MAX_TAG_BYTES: u64 = TAG_BYTES_MAX as u64;
+/// `--max-namespaces`.
+pub const MAX_NAMESPACES: u32 = NAMESPACES_MAX as u32;
 /// `--max-ttl`: 100 years.
 pub const MAX_TTL_MS: u64 = TTL_MS_MAX;
 /// `--max-connections`.
@@ -53,6 +61,8 @@ pub const MAX_CONNECTIONS: u32 = 4_096;
 pub const MAX_IN_FLIGHT: u32 = 8_192;
 /// `--max-streams`.
 pub const MAX_STREAMS: u32 = 256;
+/// `--slow-op`: 10 ms.
+pub const SLOW_OP_MS: u64 = 10;
 /// `--log`.
 pub const LOG: &str = "info";
 /// `--trace-sample`: only what a caller traces is traced.

@@ -19,9 +19,6 @@ pub(super) struct File {
     values: BTreeMap<&'static str, (usize, String)>,
 }
 
-/// How alike two keys must be, 0 to 1 (Jaro-Winkler), for one to be offered for the other.
-const LIKENESS_MIN: f64 = 0.75;
-
 impl File {
     /// Reads and checks a file that `place` named.
     pub(super) fn read(path: &Path, place: Place) -> Result<Self, ConfigError> {
@@ -47,7 +44,12 @@ impl File {
             let name: &str = key.get_ref();
             let Some(setting) = SETTINGS.iter().find(|setting| setting.flag == name) else {
                 let (path, key) = (file.path, name.to_owned());
-                return Err(ConfigError::UnknownKey { path, line, nearest: nearest(&key), key });
+                return Err(ConfigError::UnknownKey {
+                    path,
+                    line,
+                    nearest: Setting::nearest_flag(&key),
+                    key,
+                });
             };
             let text = text_of(setting, value).ok_or_else(|| ConfigError::WrongType {
                 place: Place::File { path: path.to_owned(), line, key: setting.flag },
@@ -64,16 +66,6 @@ impl File {
         let (line, text) = self.values.get(setting.flag)?;
         Some((Place::File { path: self.path.clone(), line: *line, key: setting.flag }, text.clone()))
     }
-}
-
-fn nearest(key: &str) -> Option<&'static str> {
-    let likeness = |flag: &str| strsim::jaro_winkler(&key.to_ascii_lowercase().replace('_', "-"), flag);
-    SETTINGS
-        .iter()
-        .map(|setting| (likeness(setting.flag), setting.flag))
-        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
-        .max_by(|one, other| one.0.total_cmp(&other.0))
-        .map(|(_, flag)| flag)
 }
 
 /// The text that a flag would be, if the value's type suits the setting.

@@ -20,6 +20,8 @@ pub enum Source {
     Environment,
     /// A flag.
     Flag,
+    /// An Admin call since the start.
+    Admin,
 }
 
 /// One setting, and where its value comes from.
@@ -44,7 +46,8 @@ pub(super) struct Layers<'a> {
 impl<'a> Layers<'a> {
     /// Opens the file that `--config`, or its variable, names.
     pub(super) fn open(flag: Option<&str>, environment: Environment<'a>) -> Result<Self, ConfigError> {
-        const CONFIG: Setting = Setting { flag: "config", field: "", kind: Kind::Text(1, 4_096) };
+        const CONFIG: Setting =
+            Setting { flag: "config", field: "", live: false, kind: Kind::Text(1, 4_096) };
         let mut layers = Self { environment, file: File::default(), found: BTreeMap::new() };
         if let Some(said) = layers.find(&CONFIG, flag)? {
             if said.text.is_empty() {

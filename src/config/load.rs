@@ -6,7 +6,6 @@ use super::error::{ConfigError, Said};
 use super::layers::{Environment, Layers};
 use super::setting::{self as of, Setting};
 use super::{HostPort, ListenUrl, Loaded, LogFormat, ServeArgs, ServeConfig};
-use crate::entry::ByteSize;
 
 impl ServeConfig {
     /// Puts a configuration together from flags, variables (`environment` is asked for each by name:
@@ -27,13 +26,12 @@ impl ServeConfig {
         config.load_life(args, layers)?;
         config.load_limits(args, layers)?;
         config.load_telemetry(args, layers)?;
-        let sizes = [
-            (of::MAX_MESSAGE_IN, config.max_message_in_bytes, "such a value could never arrive"),
-            (of::MAX_MESSAGE_OUT, config.max_message_out_bytes, "such a value could never be read"),
-            (of::MEMORY, config.memory_bytes, "such a value could never be stored"),
-        ];
-        for (larger, limit, why) in sizes {
-            config.check_value_fits(layers, larger, limit, why)?;
+        if let Some(clash) = config.clash() {
+            return Err(ConfigError::Contradiction {
+                one: Box::new(layers.said(&clash.one, clash.one_text)),
+                other: Box::new(layers.said(&clash.other, clash.other_text)),
+                why: clash.why,
+            });
         }
         config.check_listeners(layers)?;
         let warnings = config.warnings(layers);
@@ -126,16 +124,7 @@ impl ServeConfig {
         layers.number(&of::DRAIN_DEADLINE, &args.drain_deadline, &mut self.drain_deadline_ms)?;
         layers.number(&of::FIRST_BYTE_TIMEOUT, &args.first_byte_timeout, &mut self.first_byte_timeout_ms)?;
         layers.number(&of::STALL_TIMEOUT, &args.stall_timeout, &mut self.stall_timeout_ms)?;
-        layers.number(&of::THREADS, &args.threads, &mut self.threads)?;
-        if self.lame_duck_ms >= self.drain_deadline_ms {
-            return Err(ConfigError::Contradiction {
-                one: Box::new(layers.said(&of::LAME_DUCK, duration(self.lame_duck_ms))),
-                other: Box::new(layers.said(&of::DRAIN_DEADLINE, duration(self.drain_deadline_ms))),
-                why: "the pause is part of the drain and leaves no time for the rest of it; make it shorter"
-                    .to_owned(),
-            });
-        }
-        Ok(())
+        layers.number(&of::THREADS, &args.threads, &mut self.threads)
     }
 
     fn load_limits(&mut self, args: &ServeArgs, layers: &mut Layers<'_>) -> Result<(), ConfigError> {
@@ -145,18 +134,18 @@ impl ServeConfig {
         layers.number(&of::MAX_MESSAGE_OUT, &args.max_message_out, &mut self.max_message_out_bytes)?;
         layers.number(&of::MAX_BATCH, &args.max_batch, &mut self.max_batch)?;
         layers.number(&of::MAX_CONTENT_TYPE, &args.max_content_type, &mut self.max_content_type_bytes)?;
+        layers.number(&of::MAX_TAGS, &args.max_tags, &mut self.max_tags)?;
+        layers.number(&of::MAX_TAG, &args.max_tag, &mut self.max_tag_bytes)?;
         layers.number(&of::MAX_TTL, &args.max_ttl, &mut self.max_ttl_ms)?;
         layers.number(&of::MAX_CONNECTIONS, &args.max_connections, &mut self.max_connections)?;
         layers.number(&of::MAX_IN_FLIGHT, &args.max_in_flight, &mut self.max_in_flight)?;
-        layers.number(&of::MAX_STREAMS, &args.max_streams, &mut self.max_streams)?;
-        layers.refuse(&of::MAX_TAGS, &args.max_tags)?;
-        layers.refuse(&of::MAX_TAG, &args.max_tag)?;
-        layers.refuse(&of::MAX_NAMESPACES, &args.max_namespaces)
+        layers.number(&of::MAX_NAMESPACES, &args.max_namespaces, &mut self.max_namespaces)?;
+        layers.number(&of::MAX_STREAMS, &args.max_streams, &mut self.max_streams)
     }
 
     fn load_telemetry(&mut self, args: &ServeArgs, layers: &mut Layers<'_>) -> Result<(), ConfigError> {
         layers.number(&of::STATS_INTERVAL, &args.stats_interval, &mut self.stats_interval_ms)?;
-        layers.refuse(&of::SLOW_OP, &args.slow_op)?;
+        layers.number(&of::SLOW_OP, &args.slow_op, &mut self.slow_op_ms)?;
         let mut format = self.log_format.as_str().to_owned();
         layers.word(&of::LOG_FORMAT, &args.log_format, &mut format)?;
         self.log_format = if format == "json" { LogFormat::Json } else { LogFormat::Text };
@@ -176,23 +165,6 @@ impl ServeConfig {
             }),
             _ => Ok(()),
         }
-    }
-
-    fn check_value_fits(
-        &self,
-        layers: &Layers<'_>,
-        larger: Setting,
-        limit: u64,
-        why: &str,
-    ) -> Result<(), ConfigError> {
-        if self.max_value_bytes <= limit {
-            return Ok(());
-        }
-        Err(ConfigError::Contradiction {
-            one: Box::new(layers.said(&of::MAX_VALUE, ByteSize(self.max_value_bytes))),
-            other: Box::new(layers.said(&larger, ByteSize(limit))),
-            why: format!("{why}; lower --max-value or raise --{}", larger.flag),
-        })
     }
 
     fn check_listeners(&self, layers: &Layers<'_>) -> Result<(), ConfigError> {
@@ -239,10 +211,6 @@ impl ServeConfig {
 
 fn open<'a>(args: &ServeArgs, environment: Environment<'a>) -> Result<Layers<'a>, ConfigError> {
     Layers::open(args.config.as_deref(), environment)
-}
-
-fn duration(ms: u64) -> String {
-    crate::entry::duration_text(std::time::Duration::from_millis(ms))
 }
 
 /// A URL that others can connect to.

@@ -15,6 +15,7 @@ mod error;
 mod file;
 mod layers;
 mod listen;
+mod live;
 mod load;
 pub mod memory;
 mod setting;
@@ -26,6 +27,7 @@ pub use args::ServeArgs;
 pub use error::{ConfigError, Place, Said};
 pub use layers::{SettingSource, Source};
 pub use listen::{BadListenUrl, HostPort, ListenUrl};
+pub use live::{BadSetting, Clash, SettingValue};
 pub use setting::{SETTINGS, Setting};
 
 use crate::engine::PolicyName;
@@ -90,12 +92,20 @@ pub struct ServeConfig {
     pub max_batch: u32,
     /// The longest content type, 1 B or more.
     pub max_content_type_bytes: u64,
+    /// The most tags of an entry.
+    pub max_tags: u32,
+    /// The longest tag, 1 B or more.
+    pub max_tag_bytes: u64,
     /// The longest time to live, more than 0.
     pub max_ttl_ms: u64,
+    /// The most namespaces, the default one counted, 1 or more.
+    pub max_namespaces: u32,
     /// The most open connections on the data listeners, 1 or more.
     pub max_connections: u32,
     /// The most calls that are worked on at a time, 1 or more.
     pub max_in_flight: u32,
+    /// What a call may take before it is kept as slow; 0: none are kept.
+    pub slow_op_ms: u64,
     /// The most HTTP/2 streams of a connection, 1 to 1024.
     pub max_streams: u32,
     /// How long a new connection may say nothing, more than 0.
@@ -168,6 +178,12 @@ impl ServeConfig {
     #[must_use]
     pub fn stats_interval(&self) -> Option<Duration> {
         (self.stats_interval_ms > 0).then(|| Duration::from_millis(self.stats_interval_ms))
+    }
+
+    /// [`Self::slow_op_ms`]; `None`: none are kept.
+    #[must_use]
+    pub fn slow_op(&self) -> Option<Duration> {
+        (self.slow_op_ms > 0).then(|| Duration::from_millis(self.slow_op_ms))
     }
 
     /// [`Self::lame_duck_ms`].
@@ -266,9 +282,13 @@ impl Default for ServeConfig {
             max_message_out_bytes: defaults::MAX_MESSAGE_OUT_BYTES,
             max_batch: defaults::MAX_BATCH,
             max_content_type_bytes: defaults::MAX_CONTENT_TYPE_BYTES,
+            max_tags: defaults::MAX_TAGS,
+            max_tag_bytes: defaults::MAX_TAG_BYTES,
             max_ttl_ms: defaults::MAX_TTL_MS,
+            max_namespaces: defaults::MAX_NAMESPACES,
             max_connections: defaults::MAX_CONNECTIONS,
             max_in_flight: defaults::MAX_IN_FLIGHT,
+            slow_op_ms: defaults::SLOW_OP_MS,
             max_streams: defaults::MAX_STREAMS,
             first_byte_timeout_ms: defaults::FIRST_BYTE_TIMEOUT_MS,
             stall_timeout_ms: defaults::STALL_TIMEOUT_MS,

@@ -3,11 +3,15 @@
 //! A setting's name is its flag and its key in the file; its variable is derived from it. Values are parsed
 //! from text here and nowhere else.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::defaults;
 use crate::engine::PolicyName;
-use crate::entry::{ByteSize, CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, TTL_MS_MAX, duration_text};
+use crate::entry::{
+    ByteSize, CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, NAMESPACES_MAX, TAG_BYTES_MAX, TAGS_MAX, TTL_MS_MAX,
+    duration_text,
+};
 
 /// One setting of `larder serve`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +20,8 @@ pub struct Setting {
     pub flag: &'static str,
     /// The field of the proto's `Config`: `max_value_bytes`.
     pub field: &'static str,
+    /// Whether it can be changed while a node serves.
+    pub live: bool,
     pub(super) kind: Kind,
 }
 
@@ -44,7 +50,25 @@ pub(super) type Problem = &'static str;
 
 impl Setting {
     const fn of(flag: &'static str, field: &'static str, kind: Kind) -> Self {
-        Self { flag, field, kind }
+        Self { flag, field, live: false, kind }
+    }
+
+    const fn live(flag: &'static str, field: &'static str, kind: Kind) -> Self {
+        Self { flag, field, live: true, kind }
+    }
+
+    /// Whether this build serves it.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        !matches!(self.kind, Kind::NotServed(_))
+    }
+
+    /// The least and the most of its number, in the unit of its field.
+    pub(super) fn bounds(&self) -> Option<RangeInclusive<u64>> {
+        match self.kind {
+            Kind::Size(min, max) | Kind::Duration(min, max) | Kind::Count(min, max) => Some(min..=max),
+            _ => None,
+        }
     }
 
     /// Its variable: `LARDER_MAX_VALUE`.
@@ -147,6 +171,19 @@ fn milliseconds(text: &str) -> Result<u64, Problem> {
     Ok(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// The name that resembles another most, among those of all settings, if any does.
+pub(super) fn nearest(wanted: &str, name: impl Fn(&Setting) -> &'static str) -> Option<&'static str> {
+    SETTINGS
+        .iter()
+        .map(|setting| (strsim::jaro_winkler(wanted, name(setting)), name(setting)))
+        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
+        .max_by(|one, other| one.0.total_cmp(&other.0))
+        .map(|(_, name)| name)
+}
+
+/// How alike two names must be, 0 to 1 (Jaro-Winkler), for one to be offered for the other.
+const LIKENESS_MIN: f64 = 0.75;
+
 const HOUR_MS: u64 = 3_600_000;
 const URL: &str = "a URL such as tcp://127.0.0.1:7400 or tcp://[::1]:0";
 const DISK: &str = "it keeps nothing on disk";
@@ -159,9 +196,9 @@ pub(super) const HTTP: Setting =
     Setting::of("http", "http", Kind::Parsed("an address such as 127.0.0.1:7403 or [::1]:0"));
 pub(super) const DATA_DIR: Setting = Setting::of("data-dir", "data_dir", Kind::Text(1, 4_096));
 pub(super) const MEMORY: Setting =
-    Setting::of("memory", "memory_bytes", Kind::Size(defaults::MEMORY_BYTES_MIN, 16 << 40));
+    Setting::live("memory", "memory_bytes", Kind::Size(defaults::MEMORY_BYTES_MIN, 16 << 40));
 pub(super) const SHARDS: Setting = Setting::of("shards", "shards", Kind::Count(1, 1_024));
-pub(super) const POLICY: Setting = Setting::of("policy", "policy", Kind::Policy);
+pub(super) const POLICY: Setting = Setting::live("policy", "policy", Kind::Policy);
 pub(super) const PERSISTENCE: Setting = Setting::of(
     "persistence",
     "persistence",
@@ -192,46 +229,44 @@ pub(super) const GUEST_TTL: Setting = Setting::of("guest-ttl", "guest_ttl_ms", K
 pub(super) const CLUSTER_KEY: Setting = Setting::of("cluster-key", "cluster_key", Kind::NotServed(CLUSTER));
 pub(super) const ORIGIN: Setting =
     Setting::of("origin", "origin", Kind::NotServed("it loads missing keys from nowhere"));
-pub(super) const TIMEOUT: Setting = Setting::of("timeout", "timeout_ms", Kind::Duration(0, HOUR_MS));
+pub(super) const TIMEOUT: Setting = Setting::live("timeout", "timeout_ms", Kind::Duration(0, HOUR_MS));
 pub(super) const STATS_INTERVAL: Setting =
-    Setting::of("stats-interval", "stats_interval_ms", Kind::Duration(0, 24 * HOUR_MS));
-pub(super) const LAME_DUCK: Setting = Setting::of("lame-duck", "lame_duck_ms", Kind::Duration(0, HOUR_MS));
+    Setting::live("stats-interval", "stats_interval_ms", Kind::Duration(0, 24 * HOUR_MS));
+pub(super) const LAME_DUCK: Setting = Setting::live("lame-duck", "lame_duck_ms", Kind::Duration(0, HOUR_MS));
 pub(super) const DRAIN_DEADLINE: Setting =
-    Setting::of("drain-deadline", "drain_deadline_ms", Kind::Duration(1, HOUR_MS));
+    Setting::live("drain-deadline", "drain_deadline_ms", Kind::Duration(1, HOUR_MS));
 pub(super) const STANDBY: Setting = Setting::of("standby", "standby", Kind::Switch);
 pub(super) const INSECURE: Setting = Setting::of("insecure", "insecure", Kind::Switch);
 pub(super) const LOG_FORMAT: Setting =
     Setting::of("log-format", "log_format", Kind::Choice(&["text", "json"]));
 pub(super) const MAX_KEY: Setting =
-    Setting::of("max-key", "max_key_bytes", Kind::Size(1, KEY_BYTES_MAX as u64));
-pub(super) const MAX_VALUE: Setting = Setting::of("max-value", "max_value_bytes", Kind::Size(1, 1 << 30));
+    Setting::live("max-key", "max_key_bytes", Kind::Size(1, KEY_BYTES_MAX as u64));
+pub(super) const MAX_VALUE: Setting = Setting::live("max-value", "max_value_bytes", Kind::Size(1, 1 << 30));
 pub(super) const MAX_MESSAGE_IN: Setting =
-    Setting::of("max-message-in", "max_message_in_bytes", Kind::Size(1 << 10, 2 << 30));
+    Setting::live("max-message-in", "max_message_in_bytes", Kind::Size(1 << 10, 2 << 30));
 pub(super) const MAX_MESSAGE_OUT: Setting =
-    Setting::of("max-message-out", "max_message_out_bytes", Kind::Size(1 << 10, 2 << 30));
-pub(super) const MAX_BATCH: Setting = Setting::of("max-batch", "max_batch", Kind::Count(1, 1_000_000));
+    Setting::live("max-message-out", "max_message_out_bytes", Kind::Size(1 << 10, 2 << 30));
+pub(super) const MAX_BATCH: Setting = Setting::live("max-batch", "max_batch", Kind::Count(1, 1_000_000));
 pub(super) const MAX_CONTENT_TYPE: Setting =
-    Setting::of("max-content-type", "max_content_type_bytes", Kind::Size(1, CONTENT_TYPE_BYTES_MAX as u64));
-pub(super) const MAX_TAGS: Setting =
-    Setting::of("max-tags", "max_tags", Kind::NotServed("its entries have no tags"));
+    Setting::live("max-content-type", "max_content_type_bytes", Kind::Size(1, CONTENT_TYPE_BYTES_MAX as u64));
+pub(super) const MAX_TAGS: Setting = Setting::live("max-tags", "max_tags", Kind::Count(0, TAGS_MAX as u64));
 pub(super) const MAX_TAG: Setting =
-    Setting::of("max-tag", "max_tag_bytes", Kind::NotServed("its entries have no tags"));
-pub(super) const MAX_TTL: Setting = Setting::of("max-ttl", "max_ttl_ms", Kind::Duration(1, TTL_MS_MAX));
+    Setting::live("max-tag", "max_tag_bytes", Kind::Size(1, TAG_BYTES_MAX as u64));
+pub(super) const MAX_TTL: Setting = Setting::live("max-ttl", "max_ttl_ms", Kind::Duration(1, TTL_MS_MAX));
 pub(super) const MAX_NAMESPACES: Setting =
-    Setting::of("max-namespaces", "max_namespaces", Kind::NotServed("it has the default namespace alone"));
+    Setting::live("max-namespaces", "max_namespaces", Kind::Count(1, NAMESPACES_MAX as u64));
 pub(super) const MAX_CONNECTIONS: Setting =
-    Setting::of("max-connections", "max_connections", Kind::Count(1, 1_000_000));
+    Setting::live("max-connections", "max_connections", Kind::Count(1, 1_000_000));
 pub(super) const MAX_IN_FLIGHT: Setting =
-    Setting::of("max-in-flight", "max_in_flight", Kind::Count(1, 1_000_000));
-pub(super) const SLOW_OP: Setting =
-    Setting::of("slow-op", "slow_op_ms", Kind::NotServed("it keeps no slow calls"));
-pub(super) const MAX_STREAMS: Setting = Setting::of("max-streams", "max_streams", Kind::Count(1, 1_024));
+    Setting::live("max-in-flight", "max_in_flight", Kind::Count(1, 1_000_000));
+pub(super) const SLOW_OP: Setting = Setting::live("slow-op", "slow_op_ms", Kind::Duration(0, HOUR_MS));
+pub(super) const MAX_STREAMS: Setting = Setting::live("max-streams", "max_streams", Kind::Count(1, 1_024));
 pub(super) const FIRST_BYTE_TIMEOUT: Setting =
-    Setting::of("first-byte-timeout", "first_byte_timeout_ms", Kind::Duration(10, HOUR_MS / 6));
+    Setting::live("first-byte-timeout", "first_byte_timeout_ms", Kind::Duration(10, HOUR_MS / 6));
 pub(super) const STALL_TIMEOUT: Setting =
-    Setting::of("stall-timeout", "stall_timeout_ms", Kind::Duration(10, HOUR_MS / 6));
+    Setting::live("stall-timeout", "stall_timeout_ms", Kind::Duration(10, HOUR_MS / 6));
 pub(super) const THREADS: Setting = Setting::of("threads", "threads", Kind::Count(1, 1_024));
-pub(super) const LOG: Setting = Setting::of("log", "log", Kind::Text(1, 4_096));
+pub(super) const LOG: Setting = Setting::live("log", "log", Kind::Text(1, 4_096));
 pub(super) const OTLP: Setting =
     Setting::of("otlp", "otlp", Kind::Parsed("the URL of a collector such as http://127.0.0.1:4317"));
 pub(super) const TRACE_SAMPLE: Setting = Setting::of("trace-sample", "trace_sample", Kind::Ratio);

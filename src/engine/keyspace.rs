@@ -107,7 +107,7 @@ impl Engine {
     /// Creates a namespace.
     ///
     /// # Errors
-    /// The name is taken or empty, or there are [`super::NAMESPACES_MAX`] of them.
+    /// The name is taken or empty, or there are [`super::EngineConfig::namespaces_max`] of them.
     pub fn create_namespace(&self, config: &NamespaceConfig) -> Result<Namespace, NamespaceError> {
         self.namespaces.create(config)
     }

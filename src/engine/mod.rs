@@ -45,9 +45,7 @@ pub use eviction::{PolicyName, UnknownPolicy};
 pub use hot::{HotKey, HotKeys};
 pub use keyspace::{Explanation, ScanPlace, ScanRange};
 pub use memory::Memory;
-pub use namespace::{
-    NAMESPACES_MAX, Namespace, NamespaceChange, NamespaceConfig, NamespaceError, NamespaceReport,
-};
+pub use namespace::{Namespace, NamespaceChange, NamespaceConfig, NamespaceError, NamespaceReport};
 pub use op::{
     Change, ChangeKind, Condition, EntryView, Expiration, Hit, Increment, MissReason, Op, Outcome, Refusal,
     Set, ValueView,
@@ -56,7 +54,7 @@ pub use shard::Scope;
 pub use stats::Stats;
 
 use crate::clock::Now;
-use crate::entry::{Ttl, Version};
+use crate::entry::{NAMESPACES_MAX, Ttl, Version};
 use arena::ARENA_BYTES_MAX;
 use namespace::{DEFAULT, Namespaces};
 use record::{INLINE_VALUE_BYTES_MAX, KeyHasher, hash_key};
@@ -75,6 +73,8 @@ pub struct EngineConfig {
     pub default_ttl: Ttl,
     /// The largest value that callers will store; a shard is made to hold several.
     pub value_bytes_max: u64,
+    /// The most namespaces, the default one counted: 1 to [`NAMESPACES_MAX`].
+    pub namespaces_max: usize,
     /// The low [`Version::NODE_BITS`] bits of every version.
     pub node_hash: u16,
 }
@@ -88,7 +88,7 @@ const SHARD_BYTES_GOOD: u64 = 32 << 20;
 const SHARD_BYTES_MIN: u64 = 8 << 20;
 
 impl Default for EngineConfig {
-    /// 64 MiB, shards by size, S3-FIFO, no default time to live, values up to 1 MiB.
+    /// 64 MiB, shards by size, S3-FIFO, no default time to live, values up to 1 MiB, 1,024 namespaces.
     fn default() -> Self {
         Self {
             bytes_limit: 64 << 20,
@@ -96,6 +96,7 @@ impl Default for EngineConfig {
             policy: PolicyName::S3Fifo,
             default_ttl: Ttl::Never,
             value_bytes_max: 1 << 20,
+            namespaces_max: NAMESPACES_MAX,
             node_hash: 0,
         }
     }
@@ -131,7 +132,7 @@ pub struct Engine {
     shard_shift: u32,
     hasher: KeyHasher,
     versions: VersionClock,
-    value_bytes_max: u64,
+    value_bytes_max: AtomicU64,
 }
 
 /// Keys that [`Engine::read_batch`] reads under one hold of their shards' locks.
@@ -146,12 +147,13 @@ impl Engine {
         let count = config.shard_count();
         let hasher = KeyHasher::default();
         let bytes_limit = config.bytes_limit.max(BYTES_LIMIT_MIN);
-        let namespaces = Namespaces::new(&NamespaceConfig {
+        let default = NamespaceConfig {
             name: String::new(),
             bytes_limit,
             policy: config.policy,
             default_ttl: config.default_ttl,
-        });
+        };
+        let namespaces = Namespaces::new(&default, config.namespaces_max);
         let shard = ShardConfig {
             bytes_limit: bytes_limit / u64::from(count),
             shards: u64::from(count),
@@ -166,7 +168,7 @@ impl Engine {
             shard_shift: 64 - count.ilog2(),
             hasher,
             versions: VersionClock::new(config.node_hash),
-            value_bytes_max: config.value_bytes_max,
+            value_bytes_max: AtomicU64::new(config.value_bytes_max),
         }
     }
 
@@ -331,7 +333,23 @@ impl Engine {
     /// The least that [`Self::resize`] may ask for, so that each shard can hold a few of the largest values.
     #[must_use]
     pub fn bytes_limit_min(&self) -> u64 {
-        BYTES_LIMIT_MIN.max(self.value_bytes_max * 2 * self.shards.len() as u64)
+        self.bytes_limit_min_for(self.value_bytes_max.load(Ordering::Relaxed))
+    }
+
+    /// [`Self::bytes_limit_min`] for values of so many bytes.
+    #[must_use]
+    pub fn bytes_limit_min_for(&self, value_bytes_max: u64) -> u64 {
+        BYTES_LIMIT_MIN.max(value_bytes_max * 2 * self.shards.len() as u64)
+    }
+
+    /// Sets the largest value that callers will store, for [`Self::bytes_limit_min`]; the shards stay as many.
+    pub fn set_value_bytes_max(&self, value_bytes_max: u64) {
+        self.value_bytes_max.store(value_bytes_max, Ordering::Relaxed);
+    }
+
+    /// Sets how many namespaces there may be, the default one counted; those that are there stay.
+    pub fn set_namespaces_max(&self, max: usize) {
+        self.namespaces.set_max(max);
     }
 
     /// The number of shards.

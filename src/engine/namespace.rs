@@ -7,19 +7,17 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::eviction::PolicyName;
 use super::stats::Stats;
-use crate::entry::{Ttl, Version};
+use crate::entry::{NAMESPACES_MAX, Ttl, Version};
 
 /// The number of the default namespace.
 pub(crate) const DEFAULT: u16 = 0;
-/// Namespaces that an engine can have, the default one counted.
-pub const NAMESPACES_MAX: usize = 1_024;
 /// How many invalidations are remembered, to tell in which generation an entry was set.
 const INVALIDATIONS_REMEMBERED: usize = 64;
 
@@ -88,8 +86,11 @@ pub enum NamespaceError {
         name: String,
     },
     /// There are as many as there can be.
-    #[error("there are {NAMESPACES_MAX} namespaces, which is the most; delete one first")]
-    TooMany,
+    #[error("there may be {max} namespaces, the default one counted, and no more; delete one first")]
+    TooMany {
+        /// How many there may be.
+        max: usize,
+    },
     /// The default namespace can be neither created nor deleted.
     #[error("the default namespace is always there")]
     Default,
@@ -247,13 +248,16 @@ pub(crate) struct Namespaces {
     by_name: ArcSwap<HashMap<Box<str>, Namespace>>,
     /// How many there ever were, the default one counted.
     created: AtomicU64,
+    /// How many there may be, the default one counted.
+    max: AtomicUsize,
     /// Also makes changes one at a time.
     deleted: Mutex<Vec<Namespace>>,
 }
 
 impl Namespaces {
-    pub(crate) fn new(config: &NamespaceConfig) -> Self {
+    pub(crate) fn new(config: &NamespaceConfig, max: usize) -> Self {
         Self {
+            max: AtomicUsize::new(max.clamp(1, NAMESPACES_MAX)),
             default: Namespace::new(DEFAULT, 0, config),
             by_name: ArcSwap::default(),
             created: AtomicU64::new(1),
@@ -263,6 +267,11 @@ impl Namespaces {
 
     pub(crate) fn default(&self) -> &Namespace {
         &self.default
+    }
+
+    /// Sets how many there may be; those that are there stay.
+    pub(crate) fn set_max(&self, max: usize) {
+        self.max.store(max.clamp(1, NAMESPACES_MAX), Ordering::Relaxed);
     }
 
     /// Finds a namespace other than the default one.
@@ -287,13 +296,15 @@ impl Namespaces {
         if by_name.contains_key(config.name.as_str()) {
             return Err(NamespaceError::Exists { name: config.name.clone() });
         }
-        if by_name.len() + 1 >= NAMESPACES_MAX {
-            return Err(NamespaceError::TooMany);
+        let max = self.max.load(Ordering::Relaxed);
+        if by_name.len() + 1 >= max {
+            return Err(NamespaceError::TooMany { max });
         }
         // A number is free again when nobody else holds the namespace that had it.
         deleted.retain(|namespace| Arc::strong_count(&namespace.0) > 1);
         let taken: Vec<u16> = by_name.values().chain(deleted.iter()).map(Namespace::number).collect();
-        let number = (1..=u16::MAX).find(|number| !taken.contains(number)).ok_or(NamespaceError::TooMany)?;
+        let number =
+            (1..=u16::MAX).find(|number| !taken.contains(number)).ok_or(NamespaceError::TooMany { max })?;
         let namespace = Namespace::new(number, self.created.fetch_add(1, Ordering::Relaxed), config);
         by_name.insert(config.name.as_str().into(), namespace.clone());
         self.by_name.store(Arc::new(by_name));
@@ -332,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_number_is_not_given_away_while_somebody_holds_its_namespace() {
-        let namespaces = Namespaces::new(&config(""));
+        let namespaces = Namespaces::new(&config(""), NAMESPACES_MAX);
         let held = namespaces.create(&config("a")).unwrap();
         namespaces.delete("a").unwrap();
         assert!(held.is_deleted());
@@ -347,11 +358,14 @@ mod tests {
 
     #[test]
     fn there_are_at_most_1024_namespaces_with_the_default_one() {
-        let namespaces = Namespaces::new(&config(""));
+        let namespaces = Namespaces::new(&config(""), NAMESPACES_MAX);
         for n in 1..NAMESPACES_MAX {
             namespaces.create(&config(&n.to_string())).unwrap();
         }
-        assert_eq!(namespaces.create(&config("more")).unwrap_err(), NamespaceError::TooMany);
+        assert_eq!(
+            namespaces.create(&config("more")).unwrap_err(),
+            NamespaceError::TooMany { max: NAMESPACES_MAX }
+        );
         assert_eq!(
             namespaces.create(&config("7")).unwrap_err().to_string(),
             "a namespace \"7\" exists already"
@@ -361,11 +375,15 @@ mod tests {
         assert_eq!(namespaces.all().len(), NAMESPACES_MAX);
         namespaces.delete("7").unwrap();
         namespaces.create(&config("more")).unwrap();
+        namespaces.set_max(2);
+        namespaces.delete("8").unwrap();
+        assert_eq!(namespaces.create(&config("9999")).unwrap_err(), NamespaceError::TooMany { max: 2 });
+        assert_eq!(namespaces.all().len(), NAMESPACES_MAX - 1, "those that are there stay");
     }
 
     #[test]
     fn an_entrys_generation_is_how_many_invalidations_came_before_it() {
-        let namespaces = Namespaces::new(&config(""));
+        let namespaces = Namespaces::new(&config(""), NAMESPACES_MAX);
         let namespace = namespaces.default();
         assert_eq!(namespace.generation_of(Version(5)), 0);
         assert_eq!(namespace.invalidated(|| Version(10)), 1);

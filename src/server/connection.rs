@@ -12,9 +12,11 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use bytes::Bytes;
 use futures_util::TryFutureExt;
@@ -96,7 +98,59 @@ impl ConnectionConfig {
     }
 }
 
-/// A tower service that a listener can serve: it is cloned for each connection, and always ready.
+/// A [`ConnectionConfig`] that can be changed: it holds for the connections that come then. Clones are the same.
+#[derive(Debug, Clone)]
+pub(crate) struct LiveConnectionConfig(Arc<ArcSwap<ConnectionConfig>>);
+
+impl LiveConnectionConfig {
+    pub(crate) fn new(config: ConnectionConfig) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(config)))
+    }
+
+    pub(crate) fn get(&self) -> ConnectionConfig {
+        ConnectionConfig::clone(&self.0.load())
+    }
+
+    pub(crate) fn set(&self, config: ConnectionConfig) {
+        self.0.store(Arc::new(config));
+    }
+}
+
+/// What serves a listener's connections: a [`GrpcService`], cloned for each, or [`PerPeer`], which makes each its
+/// own.
+pub trait ConnectionService: Clone + Send + Sync + 'static {
+    /// What serves one connection.
+    type Service: GrpcService;
+
+    /// What serves the connection from `peer`.
+    fn service(&self, peer: &Peer) -> Self::Service;
+}
+
+impl<S: GrpcService> ConnectionService for S {
+    type Service = S;
+
+    fn service(&self, _: &Peer) -> S {
+        self.clone()
+    }
+}
+
+/// Makes a service for each connection that knows whose it is.
+#[derive(Debug, Clone)]
+pub struct PerPeer<F>(pub F);
+
+impl<F, S> ConnectionService for PerPeer<F>
+where
+    F: Fn(&Peer) -> S + Clone + Send + Sync + 'static,
+    S: GrpcService,
+{
+    type Service = S;
+
+    fn service(&self, peer: &Peer) -> S {
+        (self.0)(peer)
+    }
+}
+
+/// A tower service that a connection can be served by, always ready.
 pub trait GrpcService:
     Service<
         Request<Incoming>,

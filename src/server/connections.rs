@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
 /// A count of open connections with a limit, shared by the listeners that it is given to and by whoever reads
 /// it.
 ///
@@ -13,8 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// would otherwise wait until its own deadline for nothing.
 #[derive(Debug, Clone)]
 pub struct Connections {
-    free: Arc<Semaphore>,
-    connections_max: usize,
+    limit: Arc<AtomicU64>,
     counters: Arc<Counters>,
 }
 
@@ -25,20 +22,30 @@ impl Connections {
     /// A count at 0 of at most `connections_max`.
     #[must_use]
     pub fn new(connections_max: usize) -> Self {
-        let connections_max = connections_max.min(Semaphore::MAX_PERMITS);
-        Self { free: Arc::new(Semaphore::new(connections_max)), connections_max, counters: Arc::default() }
+        Self { limit: Arc::new(AtomicU64::new(connections_max as u64)), counters: Arc::default() }
+    }
+
+    /// A count of its own at 0, whose limit is this one's, also when that changes.
+    #[must_use]
+    pub fn sibling(&self) -> Self {
+        Self { limit: Arc::clone(&self.limit), counters: Arc::default() }
     }
 
     /// How many are open now.
     #[must_use]
     pub fn open(&self) -> u64 {
-        (self.connections_max - self.free.available_permits()) as u64
+        self.counters.open.load(Ordering::Relaxed)
     }
 
     /// How many may be open at once.
     #[must_use]
     pub fn limit(&self) -> u64 {
-        self.connections_max as u64
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Sets how many may be open at once from now on; those that are open stay.
+    pub fn set_limit(&self, connections_max: usize) {
+        self.limit.store(connections_max as u64, Ordering::Relaxed);
     }
 
     /// How many were taken in since the start, those that are closed again included.
@@ -54,10 +61,12 @@ impl Connections {
     }
 
     /// Room for one more connection, given back when it is dropped; `None` at the limit.
-    pub(crate) fn enter(&self) -> Option<OwnedSemaphorePermit> {
-        let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
+    pub(crate) fn enter(&self) -> Option<OpenConnection> {
+        let limit = self.limit();
+        let one_more = |open| (open < limit).then_some(open + 1);
+        self.counters.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         self.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        Some(permit)
+        Some(OpenConnection(Arc::clone(&self.counters)))
     }
 
     pub(crate) fn count_refused(&self, connections: u64) {
@@ -73,6 +82,38 @@ impl Default for Connections {
 
 #[derive(Debug, Default)]
 struct Counters {
+    open: AtomicU64,
     accepted: AtomicU64,
     refused: AtomicU64,
+}
+
+/// A connection that is counted until this is dropped.
+#[derive(Debug)]
+pub(crate) struct OpenConnection(Arc<Counters>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_changes_holds_for_every_count_that_shares_it() {
+        let data = Connections::new(1);
+        let admin = data.sibling();
+        let open = (data.enter().unwrap(), admin.enter().unwrap());
+        assert!(data.enter().is_none() && admin.enter().is_none());
+        data.set_limit(2);
+        let more = admin.enter().unwrap();
+        assert_eq!((data.open(), admin.open(), admin.limit()), (1, 2, 2));
+        data.set_limit(1);
+        drop(more);
+        assert!(admin.enter().is_none(), "the limit is reached again, not passed");
+        drop(open);
+        assert_eq!((data.open(), admin.open(), admin.accepted()), (0, 0, 2));
+    }
 }

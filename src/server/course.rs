@@ -21,7 +21,7 @@ use tokio::time::{Sleep, sleep, timeout};
 use tracing::{info, warn};
 
 use super::accept::Listening;
-use super::connection::{ConnectionConfig, GrpcService};
+use super::connection::{ConnectionService, LiveConnectionConfig};
 use super::connections::Connections;
 use super::health::Mount;
 use super::lifecycle::{Lifecycle, NodeState, Requests, SpawnError};
@@ -37,7 +37,6 @@ pub(crate) struct Course<D> {
     pub(crate) data: DataPlane<D>,
     /// Admin, health and HTTP, which outlive the data listeners.
     pub(crate) control: Vec<Listening>,
-    pub(crate) lame_duck: Duration,
     pub(crate) signals: Option<Signals>,
     pub(crate) stopped: watch::Sender<Option<Stop>>,
 }
@@ -48,12 +47,12 @@ pub(crate) struct DataPlane<D> {
     pub(crate) addresses: Vec<Address>,
     pub(crate) service: D,
     pub(crate) connections: Connections,
-    pub(crate) config: ConnectionConfig,
+    pub(crate) config: LiveConnectionConfig,
     /// The addresses that were bound, once they are.
     pub(crate) bound: Arc<OnceLock<Vec<Address>>>,
 }
 
-impl<D: GrpcService> Course<D> {
+impl<D: ConnectionService> Course<D> {
     /// Runs until the node has stopped.
     pub(crate) async fn run(mut self) {
         let signals = self.signals.take();
@@ -118,7 +117,7 @@ impl<D: GrpcService> Course<D> {
         let mut deadline = Deadline::new(self.requests.drain);
         if !data.is_empty() {
             tokio::select! {
-                () = sleep(self.lame_duck) => {}
+                () = sleep(self.lifecycle.drain_times().lame_duck) => {}
                 () = deadline.passed() => {}
             }
             self.lifecycle.health().end_watches(Mount::Data);
@@ -143,7 +142,7 @@ impl<D: GrpcService> Course<D> {
     }
 }
 
-impl<D: GrpcService> DataPlane<D> {
+impl<D: ConnectionService> DataPlane<D> {
     /// Opens all listeners, or none.
     async fn bind(&self) -> Result<Vec<Bound>, super::ListenError> {
         let mut bound = Vec::with_capacity(self.addresses.len());

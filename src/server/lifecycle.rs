@@ -12,7 +12,7 @@
 //! never left along any other arrow, and health changes before the state that it follows can be seen.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -100,7 +100,7 @@ impl Lifecycle {
             spawns,
             spawns_asked: Mutex::new(Some(spawns_asked)),
             drain: watch::Sender::new(Duration::MAX),
-            drain_deadline: OnceLock::new(),
+            drain_times: Mutex::default(),
         }))
     }
 
@@ -140,11 +140,22 @@ impl Lifecycle {
     /// Makes the node drain, within `deadline` (`None`: as configured), and answers with the state at once. From
     /// here on health says NOT_SERVING. A second call can shorten the deadline, not lengthen it.
     pub fn drain(&self, deadline: Option<Duration>) -> NodeState {
-        let deadline = deadline.or(self.0.drain_deadline.get().copied()).unwrap_or(DRAIN_DEADLINE_DEFAULT);
+        let deadline = deadline.unwrap_or(self.drain_times().deadline);
         self.0.drain.send_modify(|asked| *asked = deadline.min(*asked));
         // Refused where it drains already or has stopped: then this asked for nothing new.
         let _ = self.advance(NodeState::Draining);
         self.state()
+    }
+
+    /// How long the parts of a drain take where nobody says otherwise.
+    #[must_use]
+    pub fn drain_times(&self) -> DrainTimes {
+        *self.0.drain_times.lock()
+    }
+
+    /// Sets that for a drain that has yet to begin.
+    pub fn set_drain_times(&self, times: DrainTimes) {
+        *self.0.drain_times.lock() = times;
     }
 
     /// Waits until the node has stopped. Its admin and health listeners close after that: the process may exit
@@ -172,9 +183,9 @@ impl Lifecycle {
     }
 
     /// What the node is asked for; `None` when another node has it already.
-    pub(crate) fn take_requests(&self, drain_deadline: Duration) -> Option<Requests> {
+    pub(crate) fn take_requests(&self, drain: DrainTimes) -> Option<Requests> {
         let spawns = self.0.spawns_asked.lock().take()?;
-        self.0.drain_deadline.get_or_init(|| drain_deadline);
+        self.set_drain_times(drain);
         Some(Requests { spawns, drain: self.0.drain.subscribe() })
     }
 }
@@ -193,7 +204,22 @@ struct Inner {
     spawns_asked: Mutex<Option<mpsc::Receiver<SpawnAnswer>>>,
     /// The shortest deadline that was asked for; the longest of all while nobody asked.
     drain: watch::Sender<Duration>,
-    drain_deadline: OnceLock<Duration>,
+    drain_times: Mutex<DrainTimes>,
+}
+
+/// How long the parts of a drain take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrainTimes {
+    /// How long the node goes on as before.
+    pub lame_duck: Duration,
+    /// After how long it cuts what still runs, the lame duck included.
+    pub deadline: Duration,
+}
+
+impl Default for DrainTimes {
+    fn default() -> Self {
+        Self { lame_duck: Duration::ZERO, deadline: DRAIN_DEADLINE_DEFAULT }
+    }
 }
 
 /// Where the answer to one call of spawn goes.
@@ -253,7 +279,9 @@ mod tests {
     #[test]
     fn a_drain_can_be_shortened_and_not_lengthened() {
         let life = Lifecycle::new();
-        let requests = life.take_requests(Duration::from_secs(3)).unwrap();
+        let times = |deadline| DrainTimes { deadline, ..DrainTimes::default() };
+        let requests = life.take_requests(times(Duration::from_secs(9))).unwrap();
+        life.set_drain_times(times(Duration::from_secs(3)));
         assert_eq!(life.drain(None), Draining);
         assert_eq!(*requests.drain.borrow(), Duration::from_secs(3));
         life.drain(Some(Duration::from_secs(1)));
@@ -264,8 +292,8 @@ mod tests {
     #[tokio::test]
     async fn a_life_without_its_node_cannot_be_spawned() {
         let life = Lifecycle::new();
-        drop(life.take_requests(Duration::ZERO).unwrap());
-        assert!(life.take_requests(Duration::ZERO).is_none());
+        drop(life.take_requests(DrainTimes::default()).unwrap());
+        assert!(life.take_requests(DrainTimes::default()).is_none());
         assert!(matches!(life.spawn().await, Err(SpawnError::Leaving { .. })));
     }
 }

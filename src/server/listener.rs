@@ -6,7 +6,7 @@ use axum::Router;
 use tokio::runtime::Handle;
 
 use super::accept::Listening;
-use super::connection::{ConnectionConfig, GrpcService, serve_grpc, serve_http};
+use super::connection::{ConnectionService, LiveConnectionConfig, serve_grpc, serve_http};
 use super::connections::Connections;
 use super::listen::Bound;
 
@@ -48,16 +48,17 @@ impl fmt::Display for Role {
 }
 
 /// Serves gRPC on a listener.
-pub(crate) fn serve_grpc_on<S: GrpcService>(
+pub(crate) fn serve_grpc_on<S: ConnectionService>(
     runtime: &Handle,
     bound: Bound,
     service: S,
     connections: Connections,
-    config: &ConnectionConfig,
+    config: &LiveConnectionConfig,
 ) -> Listening {
-    let (http2, first_byte_timeout) = (config.http2(), config.first_byte_timeout);
+    let config = config.clone();
     Listening::start(runtime, bound.address, bound.incoming, connections, move |socket, peer, phase| {
-        serve_grpc(socket, peer, phase, service.clone(), http2.clone(), first_byte_timeout)
+        let (service, config) = (service.service(&peer), config.get());
+        serve_grpc(socket, peer, phase, service, config.http2(), config.first_byte_timeout)
     })
 }
 
@@ -67,10 +68,10 @@ pub(crate) fn serve_http_on(
     bound: Bound,
     router: Router,
     connections: Connections,
-    config: &ConnectionConfig,
+    config: &LiveConnectionConfig,
 ) -> Listening {
-    let http1 = config.http1();
+    let config = config.clone();
     Listening::start(runtime, bound.address, bound.incoming, connections, move |socket, peer, phase| {
-        serve_http(socket, peer, phase, router.clone(), http1.clone())
+        serve_http(socket, peer, phase, router.clone(), config.get().http1())
     })
 }

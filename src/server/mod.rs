@@ -41,11 +41,11 @@ mod phase;
 pub mod stack;
 mod stall;
 
-pub use connection::{ConnectionConfig, GrpcService};
+pub use connection::{ConnectionConfig, ConnectionService, GrpcService, PerPeer};
 pub use connections::Connections;
 pub use executor::StreamExecutor;
 pub use health::{Health, Mount};
-pub use lifecycle::{Lifecycle, NodeState, SpawnError};
-pub use listen::{Address, ListenError};
+pub use lifecycle::{DrainTimes, Lifecycle, NodeState, SpawnError};
+pub use listen::{Address, ListenError, Peer};
 pub use listener::Role;
 pub use node::{Node, NodeConfig, Services, StartError, Stop};

@@ -8,11 +8,11 @@ use axum::Router;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::connection::{ConnectionConfig, GrpcService};
+use super::connection::{ConnectionConfig, ConnectionService, LiveConnectionConfig};
 use super::connections::Connections;
 use super::course::{Course, DataPlane, Signals};
 use super::health_thread::HealthThread;
-use super::lifecycle::{DRAIN_DEADLINE_DEFAULT, Lifecycle, SpawnError};
+use super::lifecycle::{DRAIN_DEADLINE_DEFAULT, DrainTimes, Lifecycle, SpawnError};
 use super::listen::{Address, Bound, ListenError, bind};
 use super::listener::{Role, serve_grpc_on, serve_http_on};
 
@@ -150,6 +150,7 @@ pub struct Node {
     admin: Address,
     health: Address,
     http: Address,
+    connection: LiveConnectionConfig,
     stopped: watch::Receiver<Option<Stop>>,
     _thread: HealthThread,
 }
@@ -171,28 +172,29 @@ impl Node {
         services: Services<D, A, H>,
     ) -> Result<Self, StartError>
     where
-        D: GrpcService,
-        A: GrpcService,
-        H: GrpcService,
+        D: ConnectionService,
+        A: ConnectionService,
+        H: ConnectionService,
     {
         if config.data.is_empty() {
             return Err(StartError::NoDataListener);
         }
         config.check_exposure().await?;
-        let requests = lifecycle.take_requests(config.drain_deadline).ok_or(StartError::LifecycleTaken)?;
+        let times = DrainTimes { lame_duck: config.lame_duck, deadline: config.drain_deadline };
+        let requests = lifecycle.take_requests(times).ok_or(StartError::LifecycleTaken)?;
         let thread = HealthThread::start().map_err(StartError::Thread)?;
         let signals = config.signals.then(|| Signals::catch(thread.runtime())).transpose();
         let signals = signals.map_err(StartError::Thread)?;
 
-        let own_count = || Connections::new(connections.limit().try_into().unwrap_or(usize::MAX));
-        let (here, aside, limits) = (Handle::current(), thread.runtime(), &config.connection);
+        let connection = LiveConnectionConfig::new(config.connection);
+        let (here, aside, limits) = (Handle::current(), thread.runtime(), &connection);
         let admin = open(Role::Admin, &config.admin, &here).await?;
         let health = open(Role::Health, &config.health, aside).await?;
         let http = open(Role::Http, &config.http, aside).await?;
         let control = vec![
-            serve_grpc_on(&here, admin, services.admin, own_count(), limits),
-            serve_grpc_on(aside, health, services.health, own_count(), limits),
-            serve_http_on(aside, http, services.http, own_count(), limits),
+            serve_grpc_on(&here, admin, services.admin, connections.sibling(), limits),
+            serve_grpc_on(aside, health, services.health, connections.sibling(), limits),
+            serve_http_on(aside, http, services.http, connections.sibling(), limits),
         ];
         let [admin, health, http] = [0, 1, 2].map(|which| Address::clone(control[which].address()));
 
@@ -202,21 +204,14 @@ impl Node {
             addresses: config.data,
             service: services.data,
             connections,
-            config: config.connection.clone(),
+            config: connection.clone(),
             bound: Arc::clone(&bound),
         };
         let (stopping, stopped) = watch::channel(None);
-        let course = Course {
-            lifecycle: lifecycle.clone(),
-            requests,
-            data,
-            control,
-            lame_duck: config.lame_duck,
-            signals,
-            stopped: stopping,
-        };
+        let course =
+            Course { lifecycle: lifecycle.clone(), requests, data, control, signals, stopped: stopping };
         aside.spawn(course.run());
-        let node = Self { lifecycle, data: bound, admin, health, http, stopped, _thread: thread };
+        let node = Self { lifecycle, data: bound, admin, health, http, connection, stopped, _thread: thread };
         if !config.standby {
             node.lifecycle.spawn().await.map_err(|error| match error {
                 SpawnError::Listen(source) => StartError::Listen { role: Role::Data, source },
@@ -274,6 +269,17 @@ impl Node {
     #[must_use]
     pub fn http_address(&self) -> &Address {
         &self.http
+    }
+
+    /// Sets what connections are held to that are accepted from now on, on every listener.
+    pub fn set_connection(&self, config: ConnectionConfig) {
+        self.connection.set(config);
+    }
+
+    /// What connections are held to that are accepted now.
+    #[must_use]
+    pub fn connection(&self) -> ConnectionConfig {
+        self.connection.get()
     }
 
     /// Waits until the node has stopped and every listener is closed: the process may exit. Do that by

@@ -16,14 +16,19 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
 use super::answers::{NodeIdentity, node_state, stats_response};
+use super::live_config::ConfigUpdate;
+use super::slow::slow_ops_response;
 use crate::api::CallError;
 use crate::api::v1::{self, admin_server::Admin};
 use crate::cache::Cache;
 use crate::engine::PolicyName;
-use crate::telemetry::Snapshot;
+use crate::telemetry::{SlowOps, Snapshot};
 
 /// A future that a closure makes anew.
 type Made<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Changes settings, all or none.
+type Update = dyn Fn(&ConfigUpdate) -> Result<(), CallError> + Send + Sync;
 
 /// What the Admin service needs of the node around it, as closures: it knows no sockets.
 pub struct AdminConfig {
@@ -37,6 +42,10 @@ pub struct AdminConfig {
     pub identity: Box<dyn Fn() -> NodeIdentity + Send + Sync>,
     /// The node's configuration, with sources.
     pub config: Box<dyn Fn() -> v1::GetConfigResponse + Send + Sync>,
+    /// Changes settings, all or none. It may take as long as evicting down to a lower limit does.
+    pub update: Box<Update>,
+    /// The calls that were slow.
+    pub slow_ops: Arc<SlowOps>,
     /// The node's figures of now.
     pub snapshot: Box<dyn Fn() -> Snapshot + Send + Sync>,
     /// The most that Resize may ask for.
@@ -260,9 +269,15 @@ impl Admin for AdminService {
 
     async fn update_config(
         &self,
-        _: Request<v1::UpdateConfigRequest>,
+        request: Request<v1::UpdateConfigRequest>,
     ) -> Result<Response<v1::UpdateConfigResponse>, Status> {
-        not_served("UpdateConfig")
+        let update = ConfigUpdate::read(request.get_ref())?;
+        let config = Arc::clone(&self.config);
+        // To its end, also when the caller goes: all of them or none.
+        tokio::task::spawn_blocking(move || (config.update)(&update))
+            .await
+            .map_err(|error| Status::internal(format!("changing the configuration failed: {error}")))??;
+        Ok(Response::new(v1::UpdateConfigResponse { config: (self.config.config)().config }))
     }
 
     async fn list_hot_keys(
@@ -276,7 +291,7 @@ impl Admin for AdminService {
         &self,
         _: Request<v1::ListSlowOpsRequest>,
     ) -> Result<Response<v1::ListSlowOpsResponse>, Status> {
-        not_served("ListSlowOps")
+        Ok(Response::new(slow_ops_response(&self.config.slow_ops)))
     }
 
     async fn get_memory_report(

@@ -126,9 +126,10 @@ pub(crate) fn config_response(loaded: &Loaded, live: &LiveConfig) -> v1::GetConf
                 Source::File => v1::ConfigSource::File,
                 Source::Environment => v1::ConfigSource::Environment,
                 Source::Flag => v1::ConfigSource::Flag,
+                Source::Admin => v1::ConfigSource::Admin,
             };
             let path = source.setting.field.to_owned();
-            v1::ConfigField { path, source: value as i32, live: false }
+            v1::ConfigField { path, source: value as i32, live: source.setting.live }
         })
         .collect();
     let config = v1::Config {
@@ -159,9 +160,13 @@ pub(crate) fn config_response(loaded: &Loaded, live: &LiveConfig) -> v1::GetConf
         max_message_out_bytes: config.max_message_out_bytes,
         max_batch: config.max_batch,
         max_content_type_bytes: config.max_content_type_bytes,
+        max_tags: config.max_tags,
+        max_tag_bytes: config.max_tag_bytes,
         max_ttl_ms: config.max_ttl_ms,
+        max_namespaces: config.max_namespaces,
         max_connections: config.max_connections,
         max_in_flight: config.max_in_flight,
+        slow_op_ms: config.slow_op_ms,
         max_streams: config.max_streams,
         first_byte_timeout_ms: config.first_byte_timeout_ms,
         threads: config.threads,

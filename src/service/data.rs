@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{Method as HttpMethod, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method as HttpMethod, Request, Response, StatusCode, header};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -20,9 +20,11 @@ use super::body::{ResponseBody, Unary};
 use super::frame::{PREFIX, message_len};
 use super::others::{OtherFuture, OtherService};
 use super::pipeline::PipelineBody;
+use super::slow::{Recall, recall};
 use super::unary::{Method, call};
 use crate::api::CallError;
 use crate::cache::Cache;
+use crate::telemetry::{Recalled, SlowCalls};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -36,6 +38,7 @@ pub struct DataService {
     ending: Arc<dyn Fn() -> Ending + Send + Sync>,
     /// Health and reflection.
     others: OtherService,
+    slow: SlowCalls,
 }
 
 impl std::fmt::Debug for DataService {
@@ -53,7 +56,13 @@ impl DataService {
         ending: impl Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync + 'static,
         others: OtherService,
     ) -> Self {
-        Self { cache, ending: Arc::new(ending), others }
+        Self { cache, ending: Arc::new(ending), others, slow: SlowCalls::default() }
+    }
+
+    /// Keeps Pipeline messages that take long in `slow`.
+    #[must_use]
+    pub fn with_slow_calls(self, slow: SlowCalls) -> Self {
+        Self { slow, ..self }
     }
 }
 
@@ -120,15 +129,19 @@ where
             Asked::Planned => DataFuture::failed(CallError::NotServed { what: path() }),
             Asked::Pipeline => {
                 let (cache, ending) = (Arc::clone(&self.cache), (self.ending)());
-                let body = PipelineBody::new(request.into_body(), cache, ending);
+                let body = PipelineBody::new(request.into_body(), cache, ending, self.slow.clone());
                 DataFuture::ready(ResponseBody::stream(body))
             }
-            Asked::Unary(method) => DataFuture::Unary {
-                method,
-                cache: Arc::clone(&self.cache),
-                body: request.into_body(),
-                message: Gathered::default(),
-            },
+            Asked::Unary(method) => {
+                let (head, body) = request.into_parts();
+                DataFuture::Unary {
+                    method,
+                    headers: head.headers,
+                    cache: Arc::clone(&self.cache),
+                    body,
+                    message: Gathered::default(),
+                }
+            }
             Asked::Unknown | Asked::Other => {
                 DataFuture::failed(CallError::NoSuchMethod { path: request.uri().path().to_owned() })
             }
@@ -159,6 +172,7 @@ pin_project! {
         Ready { response: Option<Response<ResponseBody>> },
         Unary {
             method: Method,
+            headers: HeaderMap,
             cache: Arc<Cache>,
             #[pin]
             body: B,
@@ -191,18 +205,18 @@ where
                 Poll::Ready(Ok(response.take().expect("a future is not polled after it is ready")))
             }
             DataProjection::Other { future } => future.poll(cx),
-            DataProjection::Unary { method, cache, mut body, message } => {
+            DataProjection::Unary { method, headers: _, cache, mut body, message } => {
                 let max = cache.limits().message_in_bytes_max;
                 let gathered = loop {
                     match ready!(body.as_mut().poll_frame(cx)) {
-                        None => break message.whole(max),
+                        None => break Ok(()),
                         Some(Ok(frame)) => {
                             let Ok(data) = frame.into_data() else { continue };
                             if let Err(error) = message.push(data, max) {
                                 break Err(error);
                             }
                             if body.is_end_stream() {
-                                break message.whole(max);
+                                break Ok(());
                             }
                         }
                         // The client has gone; nobody reads the answer.
@@ -210,9 +224,21 @@ where
                     }
                 };
                 let done: Result<Unary, CallError> =
-                    gathered.and_then(|frame| call(*method, cache, cache.now(), &frame[PREFIX..]));
+                    gathered.and_then(|()| call(*method, cache, cache.now(), message.whole(max)?));
                 Poll::Ready(Ok(done.map_or_else(ResponseBody::error, ResponseBody::unary)))
             }
+        }
+    }
+}
+
+impl<B> Recall for DataFuture<B> {
+    fn recall(&self) -> Recalled {
+        match self {
+            Self::Ready { .. } => Recalled::default(),
+            Self::Unary { method, headers, message, .. } => {
+                recall(*method, message.whole(usize::MAX).ok(), headers)
+            }
+            Self::Other { future } => future.recall(),
         }
     }
 }
@@ -250,12 +276,11 @@ impl Gathered {
         if self.all.is_empty() { &self.first } else { &self.all }
     }
 
-    /// The frame of the whole message.
-    fn whole(&mut self, max: usize) -> Result<Bytes, CallError> {
-        let frame =
-            if self.all.is_empty() { std::mem::take(&mut self.first) } else { self.all.split().freeze() };
-        match message_len(&frame, max)? {
-            Some(len) if frame.len() == PREFIX + len => Ok(frame),
+    /// The whole message.
+    fn whole(&self, max: usize) -> Result<&[u8], CallError> {
+        let frame = self.bytes();
+        match message_len(frame, max)? {
+            Some(len) if frame.len() == PREFIX + len => Ok(&frame[PREFIX..]),
             _ => Err(CallError::Frame { what: "the request ends before its message does" }),
         }
     }

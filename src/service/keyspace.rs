@@ -36,7 +36,7 @@ const TOKEN_BYTES: [usize; 2] = [21, 29];
 /// Answers a Scan.
 pub(super) fn scan(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
     let request = v1::ScanRequest::decode(message).map_err(undecodable)?;
-    let limits = cache.limits();
+    let limits = &cache.limits();
     let namespace = namespace(cache, &request.namespace)?;
     let (bytes, max) = (request.prefix.len(), limits.key_bytes_max);
     if bytes > max {
@@ -94,7 +94,7 @@ pub(super) fn scan(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, Cal
 pub(super) fn invalidate(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
     use invalidate_request::Scope as Asked;
     let request = v1::InvalidateRequest::decode(message).map_err(undecodable)?;
-    let limits = cache.limits();
+    let limits = &cache.limits();
     let namespace = namespace(cache, &request.namespace)?;
     let scope = match &request.scope {
         None => {

@@ -11,8 +11,10 @@ mod data;
 mod deadline;
 mod frame;
 mod keyspace;
+mod live_config;
 mod others;
 mod pipeline;
+mod slow;
 mod unary;
 
 pub use admin::{AdminConfig, AdminService};
@@ -21,4 +23,8 @@ pub use answers::{LiveConfig, NodeIdentity};
 pub use body::ResponseBody;
 pub use data::{DataFuture, DataService};
 pub(crate) use deadline::grpc_timeout;
+pub use live_config::ConfigUpdate;
 pub use others::{OtherFuture, OtherService};
+pub use slow::Recall;
+
+pub use crate::telemetry::Recalled;

@@ -12,6 +12,8 @@ use tonic::service::Routes;
 use tower_service::Service;
 
 use super::body::ResponseBody;
+use super::slow::{Recall, traceparent};
+use crate::telemetry::Recalled;
 
 /// Generated services: Admin, health, reflection.
 #[derive(Debug, Clone)]
@@ -39,14 +41,18 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> OtherFuture {
-        OtherFuture(Box::pin(Service::call(&mut self.0, request)))
+        let traceparent = traceparent(request.headers()).to_owned();
+        OtherFuture { answer: Box::pin(Service::call(&mut self.0, request)), traceparent }
     }
 }
 
 type Answer = Result<Response<tonic::body::Body>, Infallible>;
 
 /// A generated service's call. Boxed: nothing of it is hot.
-pub struct OtherFuture(Pin<Box<dyn Future<Output = Answer> + Send>>);
+pub struct OtherFuture {
+    answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
+    traceparent: String,
+}
 
 impl std::fmt::Debug for OtherFuture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -58,6 +64,12 @@ impl Future for OtherFuture {
     type Output = Result<Response<ResponseBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx).map_ok(ResponseBody::generated)
+        self.answer.as_mut().poll(cx).map_ok(ResponseBody::generated)
+    }
+}
+
+impl Recall for OtherFuture {
+    fn recall(&self) -> Recalled {
+        Recalled::default().traced(&self.traceparent)
     }
 }

@@ -16,11 +16,12 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body, Frame};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::body::{ResponseBody, ok_trailers};
 use super::data::Ending;
 use super::frame::{PREFIX, finish, message_len};
+use super::slow::recall_first;
 use super::unary::{namespace, put_delete, put_increment, put_set, put_touch};
 use crate::api::convert::{self, Direction};
 use crate::api::encode::{self, HitMessage, Small};
@@ -29,6 +30,8 @@ use crate::api::{CallError, Malformed};
 use crate::cache::{Cache, KEYS_PER_HOLD};
 use crate::clock::{Now, monotonic};
 use crate::engine::{EntryView, MissReason, Namespace};
+use crate::entry::Limits;
+use crate::telemetry::SlowCalls;
 
 /// Replies are sent when this many bytes of them are ready, or when no request is.
 const REPLIES_BYTES: usize = 256 << 10;
@@ -53,11 +56,16 @@ pub(super) struct PipelineBody<B> {
     replies_before: usize,
     /// The end of the listener.
     ending: Ending,
+    slow: SlowCalls,
 }
 
 struct Message {
-    rest: Bytes,
+    bytes: Bytes,
+    /// Where the first command begins that is not done.
+    begin: usize,
     arrived: Instant,
+    /// How its first command ended.
+    code: Code,
     /// How many of its commands are done.
     done: usize,
     /// It was sent by a ring.
@@ -69,7 +77,7 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    pub(super) fn new(incoming: B, cache: Arc<Cache>, ending: Ending) -> Self {
+    pub(super) fn new(incoming: B, cache: Arc<Cache>, ending: Ending, slow: SlowCalls) -> Self {
         Self {
             incoming: Box::pin(incoming),
             cache,
@@ -80,11 +88,14 @@ where
             done: false,
             replies_before: 0,
             ending,
+            slow,
         }
     }
 
     /// Does what is ready, until there are replies enough; whether the stream has to wait for the client then.
     fn work(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Result<Poll<()>, Ended> {
+        // Read when a message is done; the next one that is here already arrived by then.
+        let mut clock = None;
         while out.len() < REPLIES_BYTES {
             if let Some(mut message) = self.message.take() {
                 let at = out.len();
@@ -96,22 +107,39 @@ where
                     finish(out, at);
                 }
                 done?;
-                if !message.rest.is_empty() {
+                if message.is_done() {
+                    clock = Some(self.finish_message(&message));
+                } else {
                     self.message = Some(message);
                 }
-            } else if let Some(rest) = self.split_message()? {
-                self.message = Some(Message { rest, arrived: monotonic(), done: 0, by_ring: false });
+            } else if let Some(bytes) = self.split_message()? {
+                self.message = Some(Message::new(bytes, clock.take().unwrap_or_else(monotonic)));
             } else if self.half_closed {
                 return Err(if self.partial.is_empty() {
                     Ended::Whole
                 } else {
                     Ended::at("it ends inside a frame")
                 });
-            } else if self.read(cx)?.is_pending() {
-                return Ok(Poll::Pending);
+            } else {
+                clock = None;
+                if self.read(cx)?.is_pending() {
+                    return Ok(Poll::Pending);
+                }
             }
         }
         Ok(Poll::Ready(()))
+    }
+
+    /// Keeps a message that took long; the time now.
+    fn finish_message(&self, message: &Message) -> Instant {
+        let now = monotonic();
+        let elapsed = now.saturating_duration_since(message.arrived);
+        if self.slow.is_slow(elapsed)
+            && let Some((method, about)) = recall_first(&message.bytes)
+        {
+            self.slow.keep(method, about, elapsed, Duration::ZERO, message.code);
+        }
+        now
     }
 
     /// Reads what the client sends next, unless the listener ends: all that was read before is answered by then.
@@ -144,6 +172,16 @@ where
         let message = self.partial.split_to(len).freeze();
         check_length(&message, self.cache.limits().batch_items_max)?;
         Ok(Some(message))
+    }
+}
+
+impl Message {
+    fn new(bytes: Bytes, arrived: Instant) -> Self {
+        Self { bytes, begin: 0, arrived, code: Code::Ok, done: 0, by_ring: false }
+    }
+
+    fn is_done(&self) -> bool {
+        self.begin == self.bytes.len()
     }
 }
 
@@ -224,8 +262,8 @@ fn check_length(message: &[u8], max: usize) -> Result<(), CallError> {
 
 /// Does a message's commands until they are done or there are replies enough; the rest stays in the message.
 fn run(cache: &Cache, message: &mut Message, out: &mut Vec<u8>) -> Result<(), CallError> {
-    let bytes = message.rest.clone();
-    let mut reader = Reader::new(&bytes);
+    let (bytes, limits) = (message.bytes.clone(), &cache.limits());
+    let mut reader = Reader::new(&bytes[message.begin..]);
     let (mut gets, mut now) = (Gets::default(), cache.now());
     let end = loop {
         let begin = bytes.len() - reader.remaining();
@@ -237,10 +275,10 @@ fn run(cache: &Cache, message: &mut Message, out: &mut Vec<u8>) -> Result<(), Ca
             now = cache.now();
         }
         message.done += 1;
-        let taken = !message.by_ring && gets.take(cache, &command, begin);
+        let taken = !message.by_ring && gets.take(cache, limits, &command, begin);
         if !taken || gets.is_full() {
             if let Some(left) = gets.answer(cache, now, out) {
-                message.rest.advance(left);
+                message.begin = left;
                 return Ok(());
             }
             if !taken {
@@ -252,7 +290,7 @@ fn run(cache: &Cache, message: &mut Message, out: &mut Vec<u8>) -> Result<(), Ca
         }
     };
     let left = gets.answer(cache, now, out);
-    message.rest.advance(left.unwrap_or(bytes.len() - reader.remaining()));
+    message.begin = left.unwrap_or(bytes.len() - reader.remaining());
     if left.is_some() { Ok(()) } else { end }
 }
 
@@ -297,10 +335,10 @@ struct Asked {
 
 impl<'a> Gets<'a> {
     /// Takes a command on, if it is such a Get in the namespace of those before.
-    fn take(&mut self, cache: &'a Cache, command: &CommandView<'a>, begin: usize) -> bool {
+    fn take(&mut self, cache: &'a Cache, limits: &Limits, command: &CommandView<'a>, begin: usize) -> bool {
         let Some((op::GET, message)) = command.op else { return false };
         let Ok(view) = GetView::read(message) else { return false };
-        match convert::get(&view, cache.limits()) {
+        match convert::get(&view, limits) {
             Ok(get)
                 if get.touch.is_none() && command.timeout_ms == 0 && self.is_in(cache, view.namespace) =>
             {
@@ -362,7 +400,7 @@ fn put_read(id: u64, metadata_only: bool, read: Result<EntryView<'_>, MissReason
 }
 
 /// Does one command and puts its reply.
-fn answer(cache: &Cache, now: Now, command: &CommandView<'_>, message: &Message, out: &mut Vec<u8>) {
+fn answer(cache: &Cache, now: Now, command: &CommandView<'_>, message: &mut Message, out: &mut Vec<u8>) {
     let at = out.len();
     let late = command.timeout_ms > 0
         && monotonic().saturating_duration_since(message.arrived)
@@ -377,6 +415,9 @@ fn answer(cache: &Cache, now: Now, command: &CommandView<'_>, message: &Message,
     };
     if let Err(error) = done {
         out.truncate(at);
+        if message.done == 1 {
+            message.code = error.code();
+        }
         let status = error.to_rpc_status_bytes();
         encode::put_reply_head(out, command.id, REPLY_ERROR, status.len());
         out.extend_from_slice(&status);
@@ -385,7 +426,7 @@ fn answer(cache: &Cache, now: Now, command: &CommandView<'_>, message: &Message,
 
 fn put_get(cache: &Cache, now: Now, id: u64, message: &[u8], out: &mut Vec<u8>) -> Result<(), CallError> {
     let view = GetView::read(message)?;
-    let get = convert::get(&view, cache.limits())?;
+    let get = convert::get(&view, &cache.limits())?;
     let namespace = namespace(cache, view.namespace)?;
     let read = cache
         .read(&namespace, get.key, get.touch, now, |entry| put_read(id, get.metadata_only, Ok(entry), out));

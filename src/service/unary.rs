@@ -67,7 +67,7 @@ pub(super) fn namespace<'a>(cache: &'a Cache, name: &str) -> Result<Cow<'a, Name
 
 fn get(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
     let view = GetView::read(message)?;
-    let get = convert::get(&view, cache.limits())?;
+    let get = convert::get(&view, &cache.limits())?;
     let namespace = namespace(cache, view.namespace)?;
     let read = cache.read(&namespace, get.key, get.touch, now, |entry| {
         let hit = HitMessage::new(&entry, get.metadata_only);
@@ -97,7 +97,7 @@ fn get(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
 
 fn batch_get(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
     let view = BatchView::read_get(message)?;
-    let limits = cache.limits();
+    let limits = &cache.limits();
     let namespace = namespace(cache, view.namespace)?;
     convert::batch(0, view.items, limits)?;
     let keys: Vec<&[u8]> = view.iter().collect();
@@ -145,7 +145,7 @@ pub(super) fn put_set(
     view: &SetView<'_>,
     out: &mut Vec<u8>,
 ) -> Result<(), CallError> {
-    let set = convert::set(view, cache.limits(), now.unix_ms())?;
+    let set = convert::set(view, &cache.limits(), now.unix_ms())?;
     match cache.apply(namespace, &Op::Set(set), now).0 {
         Outcome::Stored(version) => encode::put_stored(out, version.0),
         Outcome::NotStored(current) => encode::put_not_stored(out, current.0),
@@ -162,7 +162,7 @@ pub(super) fn put_delete(
     out: &mut Vec<u8>,
 ) -> Result<(), CallError> {
     let namespace = namespace(cache, view.namespace)?;
-    match cache.apply(&namespace, &convert::delete(view, cache.limits())?, now).0 {
+    match cache.apply(&namespace, &convert::delete(view, &cache.limits())?, now).0 {
         Outcome::Deleted(deleted) => encode::put_deleted(out, deleted, 0),
         Outcome::NotDeleted(current) => encode::put_deleted(out, false, current.0),
         other => return Err(unexpected(&other, 0)),
@@ -179,7 +179,7 @@ pub(super) fn put_increment(
     out: &mut Vec<u8>,
 ) -> Result<(), CallError> {
     let view = IncrementView::read(message)?;
-    let increment = convert::increment(&view, direction, cache.limits())?;
+    let increment = convert::increment(&view, direction, &cache.limits())?;
     let namespace = namespace(cache, view.namespace)?;
     match cache.apply(&namespace, &Op::Increment(increment), now).0 {
         Outcome::Counted { value, version } => encode::put_counted(out, value, version.0),
@@ -196,7 +196,7 @@ pub(super) fn put_touch(
     out: &mut Vec<u8>,
 ) -> Result<(), CallError> {
     let namespace = namespace(cache, view.namespace)?;
-    match cache.apply(&namespace, &convert::touch(view, cache.limits())?, now).0 {
+    match cache.apply(&namespace, &convert::touch(view, &cache.limits())?, now).0 {
         Outcome::Touched(found) => encode::put_touched(out, found),
         other => return Err(unexpected(&other, 0)),
     }
@@ -213,7 +213,7 @@ fn unexpected(outcome: &Outcome, delta: i128) -> CallError {
 fn batch_set(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
     let view = BatchView::read_write(message)?;
     let namespace = namespace(cache, view.namespace)?;
-    convert::batch(view.durability, view.items, cache.limits())?;
+    convert::batch(view.durability, view.items, &cache.limits())?;
     // Every item is read before the first is done: a malformed batch changes nothing.
     for item in view.iter() {
         SetView::read(item)?;
@@ -241,7 +241,7 @@ fn batch_set(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError
 
 fn batch_delete(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
     let view = BatchView::read_write(message)?;
-    let limits = cache.limits();
+    let limits = &cache.limits();
     let namespace = namespace(cache, view.namespace)?;
     convert::batch(view.durability, view.items, limits)?;
     for (index, key) in view.iter().enumerate() {

@@ -5,6 +5,7 @@
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use tracing::Subscriber;
@@ -31,15 +32,42 @@ pub enum LogError {
     /// The process logs already.
     #[error("logging is set up already in this process; set it up once, at the start")]
     AlreadySet,
+    /// The program that the node runs in logs as it likes.
+    #[error("this process's logs are not the node's to change: it runs inside another program")]
+    NotOurs,
 }
+
+/// Exchanges the filter of the process's logs.
+type SetFilter = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
+
+/// A process has one log; this is how to change what is in it, once [`init`] has set it up.
+static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 
 /// Sends the process's logs to stderr from now on, coloured if it is a terminal and the format is text.
 ///
 /// # Errors
 /// [`LogError`]: the filter is none, or this is not the first call.
 pub fn init(format: LogFormat, filter: &str) -> Result<(), LogError> {
-    let subscriber = subscriber(format, filter, io::stderr().is_terminal(), io::stderr)?;
-    tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::AlreadySet)
+    let (subscriber, set_filter) = subscriber(format, filter, io::stderr().is_terminal(), io::stderr)?;
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::AlreadySet)?;
+    SET_FILTER.set(set_filter).map_err(|_| LogError::AlreadySet)
+}
+
+/// Changes what is logged from now on.
+///
+/// # Errors
+/// [`LogError`]: the filter is none, or the logs are not those of [`init`].
+pub fn set_filter(filter: &str) -> Result<(), LogError> {
+    let filter = parse(filter)?;
+    match SET_FILTER.get() {
+        Some(set) if set(filter) => Ok(()),
+        _ => Err(LogError::NotOurs),
+    }
+}
+
+fn parse(filter: &str) -> Result<EnvFilter, LogError> {
+    EnvFilter::try_new(filter)
+        .map_err(|error| LogError::BadFilter { filter: filter.to_owned(), reason: error.to_string() })
 }
 
 fn subscriber<W>(
@@ -47,16 +75,23 @@ fn subscriber<W>(
     filter: &str,
     coloured: bool,
     writer: W,
-) -> Result<Box<dyn Subscriber + Send + Sync>, LogError>
+) -> Result<(Box<dyn Subscriber + Send + Sync>, SetFilter), LogError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let parsed = EnvFilter::try_new(filter)
-        .map_err(|error| LogError::BadFilter { filter: filter.to_owned(), reason: error.to_string() })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(writer).with_ansi(coloured);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(parse(filter)?).with_writer(writer).with_ansi(coloured);
     Ok(match format {
-        LogFormat::Text => Box::new(builder.finish()),
-        LogFormat::Json => Box::new(builder.json().flatten_event(true).finish()),
+        LogFormat::Text => {
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            (Box::new(builder.finish()), Box::new(move |filter| handle.reload(filter).is_ok()))
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            (Box::new(builder.finish()), Box::new(move |filter| handle.reload(filter).is_ok()))
+        }
     })
 }
 
@@ -178,7 +213,7 @@ mod tests {
     fn logged(format: LogFormat, filter: &str, log: impl FnOnce()) -> String {
         let sink = Sink::default();
         let writer = sink.clone();
-        let subscriber = subscriber(format, filter, false, move || writer.clone()).unwrap();
+        let (subscriber, _) = subscriber(format, filter, false, move || writer.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, log);
         let bytes = std::mem::take(&mut *sink.0.lock());
         String::from_utf8(bytes).unwrap()
@@ -220,6 +255,22 @@ mod tests {
         assert!(text.contains("loud") && !text.contains("quiet"), "{text}");
         let error = subscriber(LogFormat::Text, "larder=loudly", false, io::sink).map(drop).unwrap_err();
         assert!(error.to_string().starts_with("--log \"larder=loudly\" is no filter"), "{error}");
+    }
+
+    #[test]
+    fn a_filter_that_is_exchanged_holds_at_once() {
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let (subscriber, set) = subscriber(LogFormat::Text, "warn", false, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::debug!("before");
+            assert!(set(parse("debug").unwrap()));
+            tracing::debug!("between");
+            assert!(set(parse("off").unwrap()));
+            tracing::error!("after");
+        });
+        let text = String::from_utf8(sink.0.lock().clone()).unwrap();
+        assert!(text.contains("between") && !text.contains("before") && !text.contains("after"), "{text}");
     }
 
     #[test]

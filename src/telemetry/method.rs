@@ -27,6 +27,28 @@ macro_rules! methods {
                 }
             }
 
+            /// The name alone: `Get`; `other` for the rest.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                self.as_str().rsplit('/').next().unwrap_or_default()
+            }
+
+            /// Whether a call of it lasts as long as its peers like, and not as long as the node takes.
+            #[must_use]
+            pub fn is_stream(self) -> bool {
+                matches!(
+                    self,
+                    Self::Pipeline
+                        | Self::PutBlob
+                        | Self::GetBlob
+                        | Self::Watch
+                        | Self::StreamStats
+                        | Self::WatchRing
+                        | Self::Forward
+                        | Self::Other
+                )
+            }
+
             /// The method of a request's path: `/larder.v1.Cache/Get`.
             #[must_use]
             pub fn of_path(path: &str) -> Self {
@@ -96,6 +118,11 @@ mod tests {
     fn every_method_of_the_contract_is_known_and_no_other() {
         let set = prost_types::FileDescriptorSet::decode(crate::api::FILE_DESCRIPTOR_SET).unwrap();
         let mut paths: Vec<String> = Vec::new();
+        let methods = set.file.iter().flat_map(|file| &file.service).flat_map(|service| &service.method);
+        for method in methods.filter(|method| method.client_streaming() || method.server_streaming()) {
+            let found = Method::ALL.into_iter().find(|known| known.name() == method.name());
+            assert!(found.is_some_and(Method::is_stream), "{}", method.name());
+        }
         for service in set.file.iter().flat_map(|file| &file.service) {
             let name = service.name();
             paths.extend(service.method.iter().map(|method| format!("larder.v1.{name}/{}", method.name())));

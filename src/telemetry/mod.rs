@@ -4,6 +4,7 @@
 //! - [`snapshot`]: the figures of one moment. /metrics, the stats log and GetStats all read this, so they agree.
 //! - [`metrics`]: every metric's name, unit and meaning, and their Prometheus text.
 //! - [`log`]: logs on stderr, the stats line, and how keys are made harmless in them.
+//! - [`slow`]: the latest calls that took too long.
 //! - [`trace`]: OpenTelemetry spans for calls that somebody traces; a call that nobody traces pays for none.
 //!
 //! Nothing here decides anything. It is handed numbers and closures, and knows neither the engine's inside nor
@@ -14,10 +15,12 @@ pub mod log;
 pub mod method;
 pub mod metrics;
 pub mod process;
+pub mod slow;
 pub mod snapshot;
 pub mod trace;
 
 pub use calls::CallMetrics;
 pub use method::Method;
 pub use metrics::Metrics;
+pub use slow::{Recalled, SlowCalls, SlowOps};
 pub use snapshot::Snapshot;

@@ -1,21 +1,96 @@
-//! `larder admin config`: the settings in force, and where each comes from.
+//! `larder admin config`: the settings in force and where each comes from; with `set`, changes of them.
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal};
 
+use clap::{Args, Subcommand};
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use serde_json::{Map, Value, json};
 
-use crate::api::v1;
+use crate::api::{settings as fields, v1};
 use crate::cli::exit::{CliError, Exit};
 use crate::cli::facts::Fact;
 use crate::cli::get::lower;
 use crate::cli::global::Global;
 use crate::cli::output::{print_json, print_raw};
 use crate::client::AdminClient;
+use crate::config::{Setting, SettingValue};
 
-pub(super) async fn run(global: &Global, admin: &AdminClient) -> Result<Exit, CliError> {
+/// Arguments of `admin config`.
+#[derive(Debug, Args)]
+pub(super) struct ConfigArgs {
+    #[command(subcommand)]
+    command: Option<ConfigCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Change settings while the node serves, all or none, until it restarts
+    Set(SetArgs),
+}
+
+#[derive(Debug, Args)]
+struct SetArgs {
+    /// A setting, as its flag is written without dashes, and its new value: stats-interval=10s
+    #[arg(required = true, value_name = "KEY=VALUE", value_parser = change)]
+    changes: Vec<Change>,
+}
+
+/// A setting and the value that it is to have.
+#[derive(Debug, Clone)]
+struct Change {
+    setting: &'static Setting,
+    value: SettingValue,
+}
+
+fn change(text: &str) -> Result<Change, String> {
+    let Some((key, value)) = text.split_once('=') else {
+        return Err(format!("{text:?} has no value; write KEY=VALUE, such as stats-interval=10s"));
+    };
+    let Some(setting) = Setting::of_flag(key) else {
+        let advice = match Setting::nearest_flag(key) {
+            Some(flag) => format!("did you mean {flag:?}?"),
+            None => "see larder admin config".to_owned(),
+        };
+        return Err(format!("there is no setting {key:?}; {advice}"));
+    };
+    if !setting.live {
+        return Err(format!("{key} cannot be changed while a node serves: restart it with --{key}"));
+    }
+    Ok(Change { setting, value: setting.value(value)? })
+}
+
+pub(super) async fn run(global: &Global, admin: &AdminClient, args: ConfigArgs) -> Result<Exit, CliError> {
+    match args.command {
+        None => show(global, admin).await,
+        Some(ConfigCommand::Set(args)) => set(global, admin, args.changes).await,
+    }
+}
+
+async fn set(global: &Global, admin: &AdminClient, changes: Vec<Change>) -> Result<Exit, CliError> {
+    let (mut config, mut paths) = (v1::Config::default(), Vec::new());
+    for Change { setting, value } in changes {
+        match value {
+            SettingValue::Number(number) => fields::set_number(&mut config, setting.field, number),
+            SettingValue::Text(text) => fields::set_text(&mut config, setting.field, text),
+        };
+        paths.push(setting.field.to_owned());
+    }
+    let now = settings(&admin.update_config(config, paths.clone()).await?);
+    let changed = now.into_iter().filter(|(name, _)| paths.iter().any(|path| path == name));
+    if global.json() {
+        let document: Map<String, Value> =
+            changed.map(|(name, fact)| (name.to_owned(), fact.json())).collect();
+        print_json(&Value::Object(document))?;
+    } else {
+        let text: String = changed.map(|(name, fact)| format!("{name} {}\n", fact.plain())).collect();
+        print_raw(text.as_bytes())?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn show(global: &Global, admin: &AdminClient) -> Result<Exit, CliError> {
     let answer = admin.config().await?;
     let settings = settings(&answer.config.clone().unwrap_or_default());
     let origins: HashMap<&str, &v1::ConfigField> =
@@ -36,9 +111,10 @@ pub(super) async fn run(global: &Global, admin: &AdminClient) -> Result<Exit, Cl
         print_json(&Value::Object(document))?;
     } else if io::stdout().is_terminal() {
         let mut table = Table::new();
-        table.load_style(UTF8_FULL_CONDENSED).set_header(["setting", "value", "from"]);
+        table.load_style(UTF8_FULL_CONDENSED).set_header(["setting", "value", "from", "live"]);
         for (name, fact) in &settings {
-            table.add_row([(*name).to_owned(), fact.plain(), source(name)]);
+            let live = if origins.get(name).is_some_and(|field| field.live) { "yes" } else { "" };
+            table.add_row([(*name).to_owned(), fact.plain(), source(name), live.to_owned()]);
         }
         print_raw(format!("{table}\n").as_bytes())?;
     } else {
@@ -114,6 +190,26 @@ fn settings(config: &v1::Config) -> Vec<(&'static str, Fact)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_live_setting_can_be_written_and_no_other() {
+        for setting in crate::config::SETTINGS {
+            let texts = ["1", "1s", "100B", "8KiB", "2MiB", "warn"];
+            let read = texts.iter().find_map(|text| change(&format!("{}={text}", setting.flag)).ok());
+            assert_eq!(read.is_some(), setting.live, "{}", setting.flag);
+            let Some(Change { value, .. }) = read else { continue };
+            let mut config = v1::Config::default();
+            assert!(match value {
+                SettingValue::Number(number) => fields::set_number(&mut config, setting.field, number),
+                SettingValue::Text(text) => fields::set_text(&mut config, setting.field, text),
+            });
+            assert_ne!(config, v1::Config::default(), "{}", setting.flag);
+        }
+        let wrong = |text| change(text).unwrap_err();
+        assert!(wrong("stats-interval").contains("KEY=VALUE"));
+        assert_eq!(wrong("slow_op=1s"), "there is no setting \"slow_op\"; did you mean \"slow-op\"?");
+        assert!(wrong("timeout=5").starts_with("timeout: \"5\" is no duration with a unit; give 0 or"));
+    }
 
     #[test]
     fn every_setting_of_the_message_is_shown() {

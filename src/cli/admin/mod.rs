@@ -4,6 +4,7 @@ mod config;
 mod keys;
 mod memory;
 mod namespaces;
+mod slow;
 mod stats;
 
 use std::time::Duration;
@@ -50,8 +51,10 @@ enum AdminCommand {
     Memory,
     /// Show what the node knows of one key; exit 1 where there is no entry
     Explain(keys::ExplainArgs),
-    /// Show the configuration in force, and where each setting comes from
-    Config,
+    /// Show the configuration in force, and where each setting comes from; with set, change it while serving
+    Config(config::ConfigArgs),
+    /// Show the latest calls that took longer than --slow-op
+    Slow,
 }
 
 #[derive(Debug, Args)]
@@ -97,7 +100,8 @@ pub(super) fn run(global: &Global, args: AdminArgs) -> Result<Exit, CliError> {
             AdminCommand::HotKeys => keys::hot_keys(global, &admin).await,
             AdminCommand::Memory => memory::run(global, &admin).await,
             AdminCommand::Explain(args) => keys::explain(global, &admin, args).await,
-            AdminCommand::Config => config::run(global, &admin).await,
+            AdminCommand::Config(args) => config::run(global, &admin, args).await,
+            AdminCommand::Slow => slow::run(global, &admin).await,
         }
     })
 }

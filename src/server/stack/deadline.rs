@@ -7,6 +7,8 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -22,18 +24,43 @@ use tower_service::Service;
 use crate::api::CallError;
 use crate::clock::monotonic;
 use crate::server::stall::until;
-use crate::service::{ResponseBody, grpc_timeout};
+use crate::service::{Recall, Recalled, ResponseBody, grpc_timeout};
+
+/// The longest that a call may take whose caller names no nearer end. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct CallTimeout(Arc<AtomicU64>);
+
+impl CallTimeout {
+    /// At most `timeout`, counted in milliseconds; `None`: no bound.
+    #[must_use]
+    pub fn new(timeout: Option<Duration>) -> Self {
+        let own = Self(Arc::default());
+        own.set(timeout);
+        own
+    }
+
+    /// Sets it for calls that come from now on.
+    pub fn set(&self, timeout: Option<Duration>) {
+        let ms = timeout.map_or(u64::MAX, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+        self.0.store(ms, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn get(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
 
 /// Makes [`Deadline`].
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct DeadlineLayer {
-    timeout: Duration,
+    timeout: CallTimeout,
 }
 
 impl DeadlineLayer {
     /// At most `timeout` for any call, less if its caller says so.
     #[must_use]
-    pub fn new(timeout: Duration) -> Self {
+    pub fn new(timeout: CallTimeout) -> Self {
         Self { timeout }
     }
 }
@@ -42,7 +69,7 @@ impl<S> Layer<S> for DeadlineLayer {
     type Service = Deadline<S>;
 
     fn layer(&self, inner: S) -> Deadline<S> {
-        Deadline { inner, timeout: self.timeout }
+        Deadline { inner, timeout: self.timeout.clone() }
     }
 }
 
@@ -50,7 +77,7 @@ impl<S> Layer<S> for DeadlineLayer {
 #[derive(Debug, Clone)]
 pub struct Deadline<S> {
     inner: S,
-    timeout: Duration,
+    timeout: CallTimeout,
 }
 
 impl<S, B> Service<Request<B>> for Deadline<S>
@@ -69,7 +96,8 @@ where
         let error = match grpc_timeout(request.headers()) {
             Ok(Some(Duration::ZERO)) => CallError::DeadlineExceeded,
             Ok(asked) => {
-                let timeout = asked.map_or(self.timeout, |asked| asked.min(self.timeout));
+                let own = self.timeout.get();
+                let timeout = asked.map_or(own, |asked| asked.min(own));
                 return DeadlineFuture {
                     call: Call::Running { future: self.inner.call(request) },
                     asked,
@@ -140,6 +168,15 @@ where
                 let error = error.take().expect("a future is not polled after it is ready");
                 Poll::Ready(Ok(ResponseBody::error(error)))
             }
+        }
+    }
+}
+
+impl<F: Recall> Recall for DeadlineFuture<F> {
+    fn recall(&self) -> Recalled {
+        match &self.call {
+            Call::Running { future } => future.recall(),
+            Call::Refused { .. } => Recalled::default(),
         }
     }
 }

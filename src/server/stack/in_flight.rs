@@ -7,43 +7,74 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use pin_project_lite::pin_project;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::api::CallError;
-use crate::service::ResponseBody;
+use crate::service::{Recall, Recalled, ResponseBody};
 
-/// The calls of a node that wait, on all its listeners.
+/// The calls of a node that wait, on all its listeners. Clones are the same.
 #[derive(Debug, Clone)]
-pub struct InFlight {
-    limit: usize,
-    permits: Arc<Semaphore>,
-    shed: Arc<AtomicU64>,
+pub struct InFlight(Arc<Counts>);
+
+#[derive(Debug)]
+struct Counts {
+    limit: AtomicUsize,
+    waiting: AtomicUsize,
+    shed: AtomicU64,
 }
 
 impl InFlight {
     /// At most `limit` calls wait.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { limit, permits: Arc::new(Semaphore::new(limit)), shed: Arc::default() }
+        let counts = Counts { limit: limit.into(), waiting: 0.into(), shed: 0.into() };
+        Self(Arc::new(counts))
     }
 
     /// Calls that wait now.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.limit - self.permits.available_permits()
+        self.0.waiting.load(Ordering::Relaxed)
     }
 
     /// Calls that were turned away so far.
     #[must_use]
     pub fn shed(&self) -> u64 {
-        self.shed.load(Ordering::Relaxed)
+        self.0.shed.load(Ordering::Relaxed)
+    }
+
+    /// From now on at most `limit` calls wait; those that wait already go on.
+    pub fn set_limit(&self, limit: usize) {
+        self.0.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Lets one more call wait, or says how many do already.
+    fn enter(&self) -> Result<Waiting, usize> {
+        let limit = self.0.limit.load(Ordering::Relaxed);
+        let one_more = |waiting| (waiting < limit).then_some(waiting + 1);
+        match self.0.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
+            Ok(_) => Ok(Waiting(self.clone())),
+            Err(_) => {
+                self.0.shed.fetch_add(1, Ordering::Relaxed);
+                Err(limit)
+            }
+        }
+    }
+}
+
+/// A call that waits, counted until it is dropped.
+#[derive(Debug)]
+struct Waiting(InFlight);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -75,7 +106,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        InFlightFuture { inner: self.inner.call(request), in_flight: self.in_flight.clone(), permit: None }
+        InFlightFuture { inner: self.inner.call(request), in_flight: self.in_flight.clone(), waiting: None }
     }
 }
 
@@ -86,7 +117,7 @@ pin_project! {
         #[pin]
         inner: F,
         in_flight: InFlight,
-        permit: Option<OwnedSemaphorePermit>,
+        waiting: Option<Waiting>,
     }
 }
 
@@ -101,16 +132,41 @@ where
         if let Poll::Ready(done) = this.inner.poll(cx) {
             return Poll::Ready(done);
         }
-        if this.permit.is_none() {
-            match Arc::clone(&this.in_flight.permits).try_acquire_owned() {
-                Ok(permit) => *this.permit = Some(permit),
-                Err(_) => {
-                    this.in_flight.shed.fetch_add(1, Ordering::Relaxed);
-                    let limit = this.in_flight.limit;
+        if this.waiting.is_none() {
+            match this.in_flight.enter() {
+                Ok(waiting) => *this.waiting = Some(waiting),
+                Err(limit) => {
                     return Poll::Ready(Ok(ResponseBody::error(CallError::Overloaded { limit })));
                 }
             }
         }
         Poll::Pending
+    }
+}
+
+impl<F: Recall> Recall for InFlightFuture<F> {
+    fn recall(&self) -> Recalled {
+        self.inner.recall()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lowered_limit_holds_for_those_that_come() {
+        let calls = InFlight::new(2);
+        let waiting = (calls.enter().unwrap(), calls.enter().unwrap());
+        assert_eq!(calls.enter().unwrap_err(), 2);
+        calls.set_limit(1);
+        assert_eq!((calls.waiting(), calls.shed()), (2, 1));
+        drop(waiting.0);
+        assert_eq!(calls.enter().unwrap_err(), 1);
+        drop(waiting.1);
+        let _one = calls.enter().unwrap();
+        calls.set_limit(2);
+        let _two = calls.enter().unwrap();
+        assert_eq!((calls.waiting(), calls.shed()), (2, 2));
     }
 }

@@ -2,34 +2,57 @@
 //!
 //! A call whose code is known with its head is recorded there; a stream is when its trailers pass, or as CANCELLED
 //! when it is dropped before.
+//!
+//! Nothing is noted of a call for the case that it will be slow: one that was is asked what it was about when it is
+//! over, while its future still holds the request ([`Recall`]).
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use pin_project_lite::pin_project;
+use tonic::Code;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::clock::monotonic;
-use crate::service::ResponseBody;
-use crate::telemetry::{CallMetrics, Method};
+use crate::service::{Recall, Recalled, ResponseBody};
+use crate::telemetry::{CallMetrics, Method, SlowCalls};
 
 /// Makes [`Metered`].
 #[derive(Debug, Clone)]
 pub struct MetricsLayer {
+    record: Arc<Record>,
+}
+
+/// Where the calls of a connection are recorded.
+#[derive(Debug)]
+struct Record {
     calls: Arc<CallMetrics>,
+    slow: SlowCalls,
+}
+
+impl Record {
+    /// Counts a call, and keeps it if it was slow; a stream takes as long as its peers like.
+    #[inline]
+    fn record(&self, method: Method, code: Code, begun: Instant, about: impl FnOnce() -> Recalled) {
+        let elapsed = begun.elapsed();
+        self.calls.record(method, code, elapsed);
+        if self.slow.is_slow(elapsed) && !method.is_stream() {
+            self.slow.keep(method, about(), elapsed, Duration::ZERO, code);
+        }
+    }
 }
 
 impl MetricsLayer {
-    /// Records in `calls`.
+    /// Records in `calls`, and in `slow` those that were.
     #[must_use]
-    pub fn new(calls: Arc<CallMetrics>) -> Self {
-        Self { calls }
+    pub fn new(calls: Arc<CallMetrics>, slow: SlowCalls) -> Self {
+        Self { record: Arc::new(Record { calls, slow }) }
     }
 }
 
@@ -37,7 +60,7 @@ impl<S> Layer<S> for MetricsLayer {
     type Service = Metered<S>;
 
     fn layer(&self, inner: S) -> Metered<S> {
-        Metered { inner, calls: Arc::clone(&self.calls) }
+        Metered { inner, record: Arc::clone(&self.record) }
     }
 }
 
@@ -45,12 +68,13 @@ impl<S> Layer<S> for MetricsLayer {
 #[derive(Debug, Clone)]
 pub struct Metered<S> {
     inner: S,
-    calls: Arc<CallMetrics>,
+    record: Arc<Record>,
 }
 
 impl<S, B> Service<Request<B>> for Metered<S>
 where
     S: Service<Request<B>, Response = Response<ResponseBody>, Error = Infallible>,
+    S::Future: Recall,
 {
     type Response = Response<ResponseBody>;
     type Error = Infallible;
@@ -62,8 +86,8 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let method = Method::of_path(request.uri().path());
-        let calls = Arc::clone(&self.calls);
-        MeteredFuture { inner: self.inner.call(request), method, begun: monotonic(), calls }
+        let record = Arc::clone(&self.record);
+        MeteredFuture { inner: self.inner.call(request), method, begun: monotonic(), record }
     }
 }
 
@@ -75,26 +99,28 @@ pin_project! {
         inner: F,
         method: Method,
         begun: Instant,
-        calls: Arc<CallMetrics>,
+        record: Arc<Record>,
     }
 }
 
 impl<F> Future for MeteredFuture<F>
 where
-    F: Future<Output = Result<Response<ResponseBody>, Infallible>>,
+    F: Future<Output = Result<Response<ResponseBody>, Infallible>> + Recall,
 {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let Ok(response) = ready!(this.inner.poll(cx));
+        let mut this = self.project();
+        let Ok(response) = ready!(this.inner.as_mut().poll(cx));
         let (method, begun) = (*this.method, *this.begun);
-        let record = move |calls: &CallMetrics, code| calls.record(method, code, begun.elapsed());
         if let Some(code) = ResponseBody::code(&response) {
-            record(this.calls, code);
+            this.record.record(method, code, begun, || this.inner.recall());
             return Poll::Ready(Ok(response));
         }
-        let calls = Arc::clone(this.calls);
-        Poll::Ready(Ok(response.map(|body| body.on_end(move |code| record(&calls, code)))))
+        let record = Arc::clone(this.record);
+        let about = if method.is_stream() { Recalled::default() } else { this.inner.recall() };
+        Poll::Ready(Ok(
+            response.map(|body| body.on_end(move |code| record.record(method, code, begun, || about)))
+        ))
     }
 }

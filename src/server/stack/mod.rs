@@ -3,7 +3,7 @@
 //! | layer | why |
 //! |---|---|
 //! | [`TraceLayer`](crate::telemetry::trace::TraceLayer) | a sampled call gets its span before anything can fail it; an unsampled one pays nothing |
-//! | [`MetricsLayer`] | counts what callers see: also what the layers below refuse |
+//! | [`MetricsLayer`] | counts what callers see: also what the layers below refuse; keeps what was slow |
 //! | [`RepairLayer`] | puts statuses right that generated services give otherwise than the contract |
 //! | [`DeadlineLayer`] | outside of the queue: time spent waiting counts |
 //! | [`InFlight`] | bounds what waits, and sheds the rest at once |
@@ -15,7 +15,7 @@ mod in_flight;
 mod metrics;
 mod repair;
 
-pub use deadline::{Deadline, DeadlineFuture, DeadlineLayer};
+pub use deadline::{CallTimeout, Deadline, DeadlineFuture, DeadlineLayer};
 pub use in_flight::{InFlight, InFlightFuture, InFlightService};
 pub use metrics::{Metered, MeteredFuture, MetricsLayer};
 pub use repair::{Repair, RepairFuture, RepairLayer};

@@ -23,7 +23,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::api::CallError;
-use crate::service::ResponseBody;
+use crate::service::{Recall, Recalled, ResponseBody};
 
 /// Makes [`Repair`].
 #[derive(Debug, Clone, Copy, Default)]
@@ -77,6 +77,12 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.project().inner.poll(cx).map_ok(repaired)
+    }
+}
+
+impl<F: Recall> Recall for RepairFuture<F> {
+    fn recall(&self) -> Recalled {
+        self.inner.recall()
     }
 }
 

@@ -12,7 +12,7 @@ impl AdminService {
         request: v1::ExplainKeyRequest,
     ) -> Result<v1::ExplainKeyResponse, CallError> {
         let cache = &self.cache;
-        let key = convert::key(&request.key, cache.limits(), || "key".to_owned())?;
+        let key = convert::key(&request.key, &cache.limits(), || "key".to_owned())?;
         let namespace = unary::namespace(cache, &request.namespace)?;
         let known = cache.engine().explain(&namespace, key, cache.now());
         let node_id = (self.config.identity)().node_id;

@@ -1,0 +1,123 @@
+//! Changes of the configuration while the node serves: checked as a whole, then handed to whom they concern.
+//!
+//! What is checked first is all that can fail; what follows cannot, so that all of a change holds or none of it.
+
+use std::sync::{Arc, Weak};
+
+use super::{Facts, connection_config, limits};
+use crate::api::CallError;
+use crate::config::{Loaded, ServeConfig, Source, memory};
+use crate::server::DrainTimes;
+use crate::service::ConfigUpdate;
+use crate::telemetry::log::{self, LogError};
+
+impl Facts {
+    /// The configuration in force, with what Resize and SetEvictionPolicy made of it.
+    pub(super) fn in_force(&self) -> Loaded {
+        let mut loaded = Loaded::clone(&self.loaded.load());
+        let (memory_bytes, policy) = (self.cache.bytes_limit(), self.cache.policy());
+        let resized = std::mem::replace(&mut loaded.config.memory_bytes, memory_bytes) != memory_bytes;
+        let exchanged = std::mem::replace(&mut loaded.config.policy, policy) != policy;
+        for source in &mut loaded.sources {
+            let changed = match source.setting.field {
+                "memory_bytes" => resized,
+                "policy" => exchanged,
+                _ => false,
+            };
+            if changed {
+                source.source = Source::Admin;
+            }
+        }
+        loaded
+    }
+
+    /// Changes settings, all or none, one caller at a time.
+    pub(super) fn update(&self, update: &ConfigUpdate) -> Result<(), CallError> {
+        let _one_at_a_time = self.updating.lock();
+        let mut loaded = self.in_force();
+        let before = loaded.config.clone();
+        update.apply(&mut loaded.config)?;
+        self.check_memory(update, &before, &loaded.config)?;
+        if update.changes("log") {
+            set_filter(&loaded.config.log)?;
+        }
+        for source in &mut loaded.sources {
+            if update.changes(source.setting.field) {
+                source.source = Source::Admin;
+            }
+        }
+        let names: Vec<&str> = update.settings().map(|setting| setting.field).collect();
+        let config = loaded.config.clone();
+        self.loaded.store(Arc::new(loaded));
+        self.tell(&before, &config);
+        tracing::info!(settings = names.join(","), "configuration changed");
+        Ok(())
+    }
+
+    /// The bounds of Resize, where memory or the longest value is to change.
+    fn check_memory(
+        &self,
+        update: &ConfigUpdate,
+        before: &ServeConfig,
+        config: &ServeConfig,
+    ) -> Result<(), CallError> {
+        let longer = config.max_value_bytes > before.max_value_bytes;
+        let field = match (update.changes("memory_bytes"), longer) {
+            (true, _) => "memory_bytes",
+            (false, true) => "max_value_bytes",
+            (false, false) => return Ok(()),
+        };
+        let asked = config.memory_bytes;
+        // What every shard must be able to hold.
+        let min = self.cache.bytes_limit_min_for(config.max_value_bytes);
+        let max = memory::process_bytes().unwrap_or(u64::MAX).max(min);
+        if field == "memory_bytes" && !(min..=max).contains(&asked) {
+            let why = format!("{field} is {asked}, not between {min} and {max}, what the process may use");
+            return Err(CallError::Setting { field: field.to_owned(), why });
+        }
+        if asked < min {
+            let value = config.max_value_bytes;
+            let why = format!(
+                "{field} is {value}: the shards could not hold several of that length within memory_bytes {asked}; \
+                 that takes {min}"
+            );
+            return Err(CallError::Setting { field: field.to_owned(), why });
+        }
+        Ok(())
+    }
+
+    /// Hands what is in force now to whom it concerns.
+    fn tell(&self, before: &ServeConfig, config: &ServeConfig) {
+        self.timeout.set(config.timeout());
+        self.stats_interval.send_if_modified(|interval| {
+            std::mem::replace(interval, config.stats_interval()) != config.stats_interval()
+        });
+        self.slow_ops.set_threshold(config.slow_op());
+        self.connections.set_limit(config.max_connections as usize);
+        self.in_flight.set_limit(config.max_in_flight as usize);
+        let (lame_duck, deadline) = (config.lame_duck(), config.drain_deadline());
+        self.lifecycle.set_drain_times(DrainTimes { lame_duck, deadline });
+        if let Some(node) = self.node.get().and_then(Weak::upgrade) {
+            node.set_connection(connection_config(config));
+        }
+        self.cache.set_limits(&limits(config));
+        self.cache.engine().set_namespaces_max(config.max_namespaces as usize);
+        if config.policy != before.policy {
+            let engine = self.cache.engine();
+            engine.set_policy(engine.default_namespace(), config.policy);
+        }
+        if config.memory_bytes != before.memory_bytes {
+            self.cache.resize(config.memory_bytes);
+        }
+    }
+}
+
+fn set_filter(filter: &str) -> Result<(), CallError> {
+    log::set_filter(filter).map_err(|error| match error {
+        LogError::BadFilter { reason, .. } => CallError::Setting {
+            field: "log".to_owned(),
+            why: format!("log is {filter:?}, which is no filter ({reason}): give a level, such as info, or a list, such as info,larder=debug"),
+        },
+        other => CallError::NeedsRestart { why: format!("log: {other}") },
+    })
+}
