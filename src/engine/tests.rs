@@ -230,7 +230,7 @@ fn the_limit_holds_when_sizes_change() {
             }
             engine.validate();
             let stats = engine.stats();
-            assert!(stats.bytes_used <= stats.bytes_limit, "{stats:?}");
+            assert!(stats.bytes_used <= stats.bytes_limit, "{policy}, {size}: {:?}", engine.memory());
             let live = stats.bytes_used - stats.bytes_spare;
             assert!(live * 100 >= stats.bytes_limit * 88, "{policy}, {size}: only {live} bytes are in use");
         }

@@ -67,7 +67,7 @@ pub(crate) trait Policy {
     fn reweighed(&mut self, slots: &impl Slots, slot: u32, was: u64);
     /// The bytes that entries may take in all.
     fn resize(&mut self, bytes_limit: u64);
-    /// The bytes that the policy takes beside the entries, or will once it has another one.
+    /// The bytes that the policy takes beside the entries, or will with the next entry and the one after.
     fn side_bytes(&self) -> u64;
     /// What it thinks of an entry that it has, for people.
     fn view(&self, slots: &impl Slots, slot: u32) -> String {

@@ -218,7 +218,7 @@ impl Policy for WTinyLfu {
     }
 
     fn side_bytes(&self) -> u64 {
-        self.sketch.bytes_for(self.entries() + 1)
+        self.sketch.bytes_for(self.entries() + 2)
     }
 
     #[cfg(any(test, debug_assertions))]
