@@ -14,7 +14,7 @@
 
 use hashbrown::HashTable;
 
-use super::eviction::{AnyPolicy, Policy, PolicyName, Slots};
+use super::eviction::{AnyPolicy, Estimate, Policy, PolicyName, Slots};
 
 /// One policy, its entries and nothing else.
 #[derive(Debug)]
@@ -60,6 +60,12 @@ impl Simulation {
         index.insert_unique(key_hash, slot, |slot| cells.0[*slot as usize].hash);
         policy.insert(cells, slot);
         false
+    }
+
+    /// What an adaptive policy believes of each way that it tries; empty for the others.
+    #[must_use]
+    pub fn estimates(&self) -> Vec<Estimate> {
+        self.policy.estimates()
     }
 
     /// What the policy takes beside the entries, in bytes.

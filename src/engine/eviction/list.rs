@@ -5,7 +5,7 @@ use super::Slots;
 const NONE: u32 = 0;
 
 /// The list's ends. `front` is where entries come in, `back` where they leave.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct List {
     front: u32,
     back: u32,

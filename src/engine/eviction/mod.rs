@@ -8,6 +8,7 @@
 //! To add a policy: one file with the algorithm, its paper and where it differs; a variant in [`PolicyName`] and
 //! in [`AnyPolicy`]; the conformance tests at the end of this file then run over it too.
 
+mod adaptive;
 mod arc;
 mod climber;
 mod fifo;
@@ -25,6 +26,8 @@ mod w_tinylfu;
 use std::fmt;
 use std::str::FromStr;
 
+use adaptive::Adaptive;
+pub use adaptive::Estimate;
 use arc::Arc;
 use fifo::Fifo;
 use lfu::Lfu;
@@ -103,6 +106,8 @@ pub enum PolicyName {
     WTinyLfu,
     /// ARC: lists of recent and of frequent entries, whose shares follow what comes back.
     Arc,
+    /// Adaptive: two queues whose rules follow the load.
+    Adaptive,
 }
 
 /// A name that is no policy's.
@@ -124,10 +129,18 @@ pub enum UnknownPolicy {
 
 impl PolicyName {
     /// The policies that this build serves.
-    pub const ALL: [Self; 7] =
-        [Self::Lru, Self::Lfu, Self::Fifo, Self::Sieve, Self::S3Fifo, Self::WTinyLfu, Self::Arc];
+    pub const ALL: [Self; 8] = [
+        Self::Lru,
+        Self::Lfu,
+        Self::Fifo,
+        Self::Sieve,
+        Self::S3Fifo,
+        Self::WTinyLfu,
+        Self::Arc,
+        Self::Adaptive,
+    ];
     /// Those that it will serve.
-    const PLANNED: [&'static str; 1] = ["adaptive"];
+    const PLANNED: [&'static str; 0] = [];
 
     /// The name.
     #[must_use]
@@ -140,6 +153,7 @@ impl PolicyName {
             Self::S3Fifo => "s3-fifo",
             Self::WTinyLfu => "w-tinylfu",
             Self::Arc => "arc",
+            Self::Adaptive => "adaptive",
         }
     }
 
@@ -181,6 +195,7 @@ pub(crate) enum AnyPolicy {
     S3Fifo(S3Fifo),
     WTinyLfu(WTinyLfu),
     Arc(Arc),
+    Adaptive(Adaptive),
 }
 
 macro_rules! each {
@@ -193,6 +208,7 @@ macro_rules! each {
             AnyPolicy::S3Fifo($policy) => $body,
             AnyPolicy::WTinyLfu($policy) => $body,
             AnyPolicy::Arc($policy) => $body,
+            AnyPolicy::Adaptive($policy) => $body,
         }
     };
 }
@@ -208,6 +224,7 @@ impl AnyPolicy {
             PolicyName::S3Fifo => Self::S3Fifo(S3Fifo::new(bytes_limit)),
             PolicyName::WTinyLfu => Self::WTinyLfu(WTinyLfu::new(bytes_limit, entries)),
             PolicyName::Arc => Self::Arc(Arc::new()),
+            PolicyName::Adaptive => Self::Adaptive(Adaptive::new()),
         }
     }
 
@@ -220,6 +237,15 @@ impl AnyPolicy {
             Self::S3Fifo(_) => PolicyName::S3Fifo,
             Self::WTinyLfu(_) => PolicyName::WTinyLfu,
             Self::Arc(_) => PolicyName::Arc,
+            Self::Adaptive(_) => PolicyName::Adaptive,
+        }
+    }
+
+    /// What a policy that tries several ways believes of each; empty for the others.
+    pub(crate) fn estimates(&self) -> Vec<Estimate> {
+        match self {
+            Self::Adaptive(policy) => policy.estimates(),
+            _ => Vec::new(),
         }
     }
 }

@@ -256,6 +256,7 @@ fn tables_beside_the_entries_stay_within_what_is_said_of_them() {
             PolicyName::S3Fifo => entries * 9 / 2 + (8 << 10),
             PolicyName::Arc => entries * 9 / 2 + (16 << 10),
             PolicyName::WTinyLfu => 8 * 32_768,
+            PolicyName::Adaptive => 128 << 10,
         };
         assert!(policy.side_bytes() <= most, "{name}: {} B", policy.side_bytes());
     }
@@ -283,10 +284,17 @@ fn zipf(seed: u64) -> impl Iterator<Item = u64> {
 
 #[test]
 fn skewed_keys_are_hit_as_often_as_each_policy_promises() {
-    use PolicyName::{Arc, Fifo, Lfu, Lru, S3Fifo, Sieve, WTinyLfu};
-    for (name, least) in
-        [(Fifo, 0.52), (Lru, 0.55), (Sieve, 0.61), (S3Fifo, 0.61), (Arc, 0.59), (Lfu, 0.62), (WTinyLfu, 0.62)]
-    {
+    use PolicyName::{Adaptive, Arc, Fifo, Lfu, Lru, S3Fifo, Sieve, WTinyLfu};
+    for (name, least) in [
+        (Fifo, 0.52),
+        (Lru, 0.55),
+        (Sieve, 0.61),
+        (S3Fifo, 0.61),
+        (Arc, 0.59),
+        (Lfu, 0.62),
+        (WTinyLfu, 0.62),
+        (Adaptive, 0.62),
+    ] {
         let ratio = hit_ratio(name, zipf(1).take(200_000));
         assert!(ratio >= least, "{name}: {ratio}");
     }
@@ -294,19 +302,19 @@ fn skewed_keys_are_hit_as_often_as_each_policy_promises() {
 
 #[test]
 fn a_scan_does_not_flush_what_is_asked_for_often() {
-    use PolicyName::{Arc, Lfu, Lru, S3Fifo, WTinyLfu};
+    use PolicyName::{Adaptive, Arc, Lfu, Lru, S3Fifo, WTinyLfu};
     // Five of six requests go to 400 keys; in between a scan goes over keys that never come again.
     let stream = || {
         let mut random = Random(2);
         (0..300_000_u64).map(move |n| if n % 3_000 < 2_500 { random.below(400) } else { 1_000_000 + n })
     };
-    for name in [S3Fifo, Arc, Lfu, WTinyLfu] {
+    for name in [S3Fifo, Arc, Lfu, WTinyLfu, Adaptive] {
         let ratio = hit_ratio(name, stream());
         assert!(ratio > 0.82, "{name}: {ratio}");
     }
     let long = || (0..300_000_u64).map(|n| if n % 4_000 < 2_000 { n * 7 % 400 } else { 1_000_000 + n });
     let lru = hit_ratio(Lru, long());
-    for name in [S3Fifo, Arc, Lfu, WTinyLfu] {
+    for name in [S3Fifo, Arc, Lfu, WTinyLfu, Adaptive] {
         let ratio = hit_ratio(name, long());
         assert!(ratio > lru + 0.05, "{name}: {ratio}, lru {lru}");
     }
@@ -317,4 +325,5 @@ fn a_loop_larger_than_the_cache_is_hit_where_frequency_decides() {
     let ratio = |name| hit_ratio(name, (0..200_000_u64).map(|n| n % 2_000));
     assert_eq!((ratio(PolicyName::Lru), ratio(PolicyName::Fifo)), (0.0, 0.0));
     assert!(ratio(PolicyName::WTinyLfu) > 0.3, "{}", ratio(PolicyName::WTinyLfu));
+    assert!(ratio(PolicyName::Adaptive) > 0.45, "{}", ratio(PolicyName::Adaptive));
 }

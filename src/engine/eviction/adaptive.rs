@@ -1,0 +1,308 @@
+//! Adaptive: two queues whose rules follow the load.
+//!
+//! An entry enters the window, a queue of a certain part of the bytes. At its end it is given another round if it
+//! was hit; otherwise it meets the end of the main queue in a contest: the one asked for more often stays, as in
+//! W-TinyLFU (Einziger, Friedman, Manes, "TinyLFU: a highly efficient cache admission policy", ACM ToS 2017). How
+//! large the window should be is what loads disagree on most: a loop or a scan wants 1 %, a load of the recent
+//! wants all of it, which is CLOCK, nearly LRU. So six settings are tried at once by shadows on a sample of the
+//! keys (mini-simulations, as Einziger, Eytan, Friedman, Manes, "Adaptive software cache management",
+//! Middleware 2018, and Waldspurger et al., ATC 2017), and the cache follows the best one. To change a setting
+//! moves no entry: the queues stay what they are, and only what happens at their ends is another.
+//!
+//! Where it differs from W-TinyLFU: there is no sketch. How often an entry was asked for stands in its mark and,
+//! once it has gone, in a table of fingerprints ([`remembered`]), so that a hit costs a byte of the entry's own
+//! cell, moves nothing, and knows no aging of all at once; what defends its place in vain halves its count now
+//! and then instead. Both queues are CLOCKs. One of the settings is S3-FIFO (`s3_fifo.rs`) with a longer memory.
+//!
+//! Whom to follow is [`judge`]'s to say; [`shadow`] has the sample.
+//!
+//! Cost beside the entries, all counted in `side_bytes`: 3 bytes an entry, or 128 KiB where that is more. Of these
+//! the shadows take 38 KiB and 8 bytes an entry up to 512, what is remembered the rest: 1.33 bytes for a
+//! key, at most eight keys for an entry.
+
+mod judge;
+mod queues;
+mod remembered;
+mod shadow;
+
+use judge::{CANDIDATES, Judge};
+use queues::{Entry, Queues, SAMPLED, Setting};
+use remembered::Remembered;
+use shadow::{Shadows, tag};
+
+use super::{Policy, Slots};
+
+/// All that is beside the entries: bytes for each, and at least.
+const SIDE_BYTES_PER_ENTRY: usize = 3;
+const SIDE_BYTES_MIN: usize = 128 << 10;
+/// Keys remembered for each entry, at most.
+const KEYS_PER_ENTRY_MAX: usize = 8;
+
+const CONTEST: Entry = Entry::ByContest { patience: 16 };
+/// What is tried, by name.
+const TRIED: [(&str, Setting); CANDIDATES] = [
+    ("window-1", Setting { window: 10, entry: Entry::ByContest { patience: 24 } }),
+    ("window-10", Setting { window: 100, entry: CONTEST }),
+    ("window-30", Setting { window: 300, entry: CONTEST }),
+    ("window-60", Setting { window: 600, entry: CONTEST }),
+    ("lru", Setting { window: 1_000, entry: CONTEST }),
+    ("s3-fifo", Setting { window: 100, entry: Entry::ByHits }),
+];
+/// What is followed until more is known.
+const FIRST: usize = 1;
+
+/// What a candidate would have hit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    /// The candidate's name: `window-1`, `window-10`, `window-30`, `window-60`, `lru` or `s3-fifo`.
+    pub candidate: &'static str,
+    /// Hits among the sampled requests, older ones counting less.
+    pub hits: f64,
+    /// Those requests, counted alike: the estimated hit ratio is `hits / requests`.
+    pub requests: f64,
+    /// The cache works as this candidate does at present.
+    pub is_followed: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Adaptive {
+    queues: Queues,
+    shadows: Box<Shadows>,
+    judge: Judge,
+}
+
+impl Adaptive {
+    pub(super) fn new() -> Self {
+        let settings = TRIED.map(|(_, setting)| setting);
+        Self {
+            queues: Queues::new(settings[FIRST]),
+            shadows: Box::new(Shadows::new(settings)),
+            judge: Judge::new(FIRST),
+        }
+    }
+
+    /// What each candidate would have hit, and which one is followed.
+    pub(crate) fn estimates(&self) -> Vec<Estimate> {
+        let (hits, requests) = self.judge.seen();
+        let estimate = |(at, (candidate, _)): (usize, &(&'static str, Setting))| Estimate {
+            candidate,
+            hits: f64::from(hits[at]),
+            requests: f64::from(requests),
+            is_followed: at == self.judge.followed(),
+        };
+        TRIED.iter().enumerate().map(estimate).collect()
+    }
+
+    /// A hit of an entry whose key was in the sample when it came.
+    #[cold]
+    #[inline(never)]
+    fn hit_sampled(&mut self, slots: &mut impl Slots, slot: u32) {
+        let tag = tag(slots.hash(slot));
+        if self.shadows.samples(tag) {
+            self.observe(tag);
+        } else {
+            slots.set_mark(slot, slots.mark(slot) & !SAMPLED);
+        }
+    }
+
+    /// A request for a key of the sample.
+    fn observe(&mut self, tag: u32) {
+        let hits = self.shadows.request(tag);
+        if let Some(followed) = self.judge.weigh(hits, self.shadows.entries()) {
+            self.queues.set(TRIED[followed].1);
+        }
+    }
+
+    /// The cache is full with another number of entries than it was.
+    #[cold]
+    fn fit(&mut self, entries: usize) {
+        let keys = keys_remembered(entries);
+        if self.queues.remembered.misfits(entries) {
+            self.queues.remembered.fit(entries, keys);
+        }
+        if self.shadows.misfit(entries) {
+            self.shadows.fit(entries, keys);
+        }
+    }
+}
+
+/// Keys that a cache of so many entries remembers. Shadows remember as many for each entry of theirs.
+fn keys_remembered(entries: usize) -> usize {
+    let in_all = (entries * SIDE_BYTES_PER_ENTRY).max(SIDE_BYTES_MIN);
+    let keys = Remembered::keys_in(in_all - Shadows::bytes_for(entries));
+    (entries * keys / with_shadows(entries)).min(entries * KEYS_PER_ENTRY_MAX)
+}
+
+/// Entries of the cache and of all its shadows.
+fn with_shadows(entries: usize) -> usize {
+    (entries + CANDIDATES * shadow::ENTRIES_MAX.min(entries)).max(1)
+}
+
+impl Policy for Adaptive {
+    fn insert(&mut self, slots: &mut impl Slots, slot: u32) {
+        let hash = slots.hash(slot);
+        let tag = tag(hash);
+        let is_sampled = self.shadows.samples(tag);
+        slots.set_mark(slot, if is_sampled { SAMPLED } else { 0 });
+        self.queues.insert(slots, slot, hash);
+        if is_sampled {
+            self.observe(tag);
+        }
+    }
+
+    #[inline]
+    fn hit(&mut self, slots: &mut impl Slots, slot: u32) {
+        if Queues::hit(slots, slot) & SAMPLED != 0 {
+            self.hit_sampled(slots, slot);
+        }
+    }
+
+    fn remove(&mut self, slots: &mut impl Slots, slot: u32) {
+        if slots.mark(slot) & SAMPLED != 0 {
+            self.shadows.remove(tag(slots.hash(slot)));
+        }
+        self.queues.remove(slots, slot);
+    }
+
+    fn evict(&mut self, slots: &mut impl Slots) -> Option<u32> {
+        let entries = self.queues.len();
+        if self.shadows.misfit(entries) || self.queues.remembered.misfits(entries) {
+            self.fit(entries);
+        }
+        self.queues.evict(slots)
+    }
+
+    fn hand_over(&mut self, slots: &mut impl Slots) -> Option<u32> {
+        let slot = self.queues.coldest()?;
+        self.queues.remove(slots, slot);
+        Some(slot)
+    }
+
+    fn moved(&mut self, slots: &mut impl Slots, _from: u32, to: u32) {
+        self.queues.moved(slots, to);
+    }
+
+    fn reweighed(&mut self, slots: &impl Slots, slot: u32, was: u64) {
+        self.queues.reweighed(slots, slot, was);
+    }
+
+    /// Shares are of what there is, not of the limit.
+    fn resize(&mut self, _bytes_limit: u64) {}
+
+    fn view(&self, slots: &impl Slots, slot: u32) -> String {
+        let following = TRIED[self.judge.followed()].0;
+        format!("{}; {following} is followed", Queues::view(slots, slot))
+    }
+
+    fn side_bytes(&self) -> u64 {
+        let bytes = self.queues.remembered.bytes() + self.shadows.bytes();
+        if self.shadows.are_filling() {
+            return bytes.max(Shadows::bytes_filling(self.queues.len() + 1) as u64);
+        }
+        bytes
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    fn len(&self) -> usize {
+        self.queues.len()
+    }
+
+    #[cfg(test)]
+    fn bytes(&self) -> u64 {
+        self.queues.bytes()
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    fn validate(&self, slots: &impl Slots) {
+        self.queues.validate(slots);
+        self.shadows.validate();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::engine::eviction::{Estimate, PolicyName};
+    use crate::engine::simulate::Simulation;
+
+    fn hash(key: u64) -> u64 {
+        use std::hash::BuildHasher;
+        foldhash::quality::FixedState::with_seed(9).hash_one(key)
+    }
+
+    fn followed(simulation: &Simulation) -> Estimate {
+        let estimates = simulation.estimates();
+        let mut followed = estimates.iter().filter(|estimate| estimate.is_followed);
+        let one = *followed.next().expect("one is followed");
+        assert_eq!(followed.next(), None);
+        one
+    }
+
+    /// Hits among so many requests of a stream.
+    fn hits(simulation: &mut Simulation, keys: impl Iterator<Item = u64>) -> u64 {
+        keys.map(|key| u64::from(simulation.request(hash(key)))).sum()
+    }
+
+    /// Every key is asked for three times in the course of 0.9 fillings, then never again.
+    fn recent_ones(entries: u64, requests: u64) -> impl Iterator<Item = u64> {
+        let apart = entries * 3 / 20;
+        (0..requests).map(move |n| 1_000_000 + n / (3 * apart) * apart + n % apart)
+    }
+
+    #[test]
+    fn the_setting_that_suits_the_load_is_followed_and_left_when_it_changes() {
+        // With exact shadows, and with a sample.
+        for entries in [300, 20_000] {
+            let mut simulation = Simulation::new(PolicyName::Adaptive, entries as usize);
+            let looped = |requests: u64| (0..requests).map(move |n| n % (2 * entries));
+            let mut last = 0;
+            for _ in 0..2 {
+                hits(&mut simulation, looped(40 * entries));
+                assert_eq!(followed(&simulation).candidate, "window-1", "{entries} entries, a loop");
+                let share = hits(&mut simulation, looped(20 * entries));
+                assert!(share > 9 * entries, "{share} hits in 10 rounds of a loop over {entries} entries");
+
+                hits(&mut simulation, recent_ones(entries, 40 * entries).map(|key| key + last));
+                let now = followed(&simulation);
+                assert_ne!(now.candidate, "window-1", "{entries} entries, recent ones");
+                last += 100_000_000;
+            }
+        }
+    }
+
+    #[test]
+    fn what_it_believes_of_the_followed_setting_is_what_it_hits() {
+        for entries in [300, 5_000] {
+            let mut simulation = Simulation::new(PolicyName::Adaptive, entries);
+            let mut random = 1_u64;
+            let zipf = std::iter::repeat_with(move || {
+                random =
+                    random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (20.0 * entries as f64).powf((random >> 11) as f64 / (1_u64 << 53) as f64) as u64
+            });
+            let requests = 60 * entries;
+            let measured = hits(&mut simulation, zipf.take(requests)) as f64 / requests as f64;
+            let believed = followed(&simulation);
+            // A sample has more or fewer of the few keys that most requests are for.
+            let within = if entries < 500 { 0.01 } else { 0.12 };
+            let ratio = believed.hits / believed.requests;
+            assert!((ratio - measured).abs() < within, "believes {ratio}, is {measured}");
+        }
+    }
+
+    #[test]
+    fn what_is_beside_the_entries_is_three_bytes_for_each_or_128_kib() {
+        for entries in [1_u64, 50, 5_000, 60_000, 400_000] {
+            let mut simulation = Simulation::new(PolicyName::Adaptive, entries as usize);
+            let most = (3 * entries).max(128 << 10);
+            for key in 0..entries + 1_000 {
+                let before = simulation.side_bytes();
+                simulation.request(hash(key));
+                let now = simulation.side_bytes();
+                assert!(now <= most, "{now} B at {entries} entries");
+                // All of it comes as room is made for the first time, but for a few KiB.
+                assert!(key == entries || now.abs_diff(before) < 4 << 10, "{before} B, then {now} at {key}");
+                assert!(key >= entries || now < 8 << 10, "{now} B before anything goes");
+            }
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! Shadows: caches of keys alone, one for each setting, which see a sample of the keys that the cache sees
+//! (Waldspurger, Saemundsson, Ahmad, Park, "Cache modeling and optimization using miniature simulations", USENIX
+//! ATC 2017; Waldspurger, Park, Garthwaite, Ahmad, "Efficient MRC construction with SHARDS", FAST 2015).
+//!
+//! A key is in the sample if its tag, 32 bits of its hash, is not above a threshold. A cache of n entries has
+//! shadows of n · threshold / 2^32 entries, never more than [`ENTRIES_MAX`]: while it fills, and where it grows,
+//! the threshold falls, and what is above it goes (SHARDS with a fixed size). Up to that many entries, shadows
+//! are exact. They count entries, not bytes.
+//!
+//! While nothing has gone from the cache, all settings are alike, and one shadow stands for all. With the first
+//! eviction it is copied, and from then on memory is taken in [`Shadows::fit`] alone, which is called as room is
+//! made: a policy that took it as an entry enters would take it above the limit.
+
+use super::super::Slots;
+use super::judge::CANDIDATES;
+use super::queues::{Queues, Setting};
+
+/// Entries in a shadow: with the cell that is nobody's, a power of two.
+pub(super) const ENTRIES_MAX: usize = 383;
+/// Where the threshold falls or rises, shadows have this many entries after.
+const ENTRIES_AFTER: usize = ENTRIES_MAX - ENTRIES_MAX / 8;
+/// Cells and buckets that a shadow begins with.
+const CELLS_MIN: usize = 16;
+const BYTES_PER_CELL: usize = size_of::<Cell>() + size_of::<u16>();
+const NONE: u16 = 0;
+
+/// The bits of a hash by which a key is in the sample or not: not those by which shards and sets are chosen.
+#[inline]
+pub(super) fn tag(hash: u64) -> u32 {
+    (hash.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u32
+}
+
+/// The shadows of all candidates.
+#[derive(Debug)]
+pub(super) struct Shadows {
+    each: [Shadow; CANDIDATES],
+    threshold: u32,
+    /// The cache's entries when the shadows were last made fit; 0 while nothing went from it yet.
+    entries_seen: usize,
+}
+
+impl Shadows {
+    pub(super) fn new(settings: [Setting; CANDIDATES]) -> Self {
+        Self { each: settings.map(Shadow::new), threshold: u32::MAX, entries_seen: 0 }
+    }
+
+    #[inline]
+    pub(super) fn samples(&self, tag: u32) -> bool {
+        tag <= self.threshold
+    }
+
+    /// Entries in each.
+    pub(super) fn entries(&self) -> usize {
+        self.each[0].entries_max
+    }
+
+    /// A request for a key of the sample; the candidates that hit, as bits. 0 for other keys.
+    pub(super) fn request(&mut self, tag: u32) -> u8 {
+        if self.entries_seen == 0 {
+            return self.request_of_filling(tag);
+        }
+        let mut hits = 0;
+        for (candidate, shadow) in self.each.iter_mut().enumerate() {
+            hits |= u8::from(shadow.request(tag)) << candidate;
+        }
+        hits
+    }
+
+    fn request_of_filling(&mut self, tag: u32) -> u8 {
+        let one = &mut self.each[0];
+        let is_hit = one.request(tag);
+        if one.len() >= ENTRIES_MAX {
+            self.lower(u64::from(self.threshold) / 8 * 7);
+        }
+        if is_hit { (1 << CANDIDATES) - 1 } else { 0 }
+    }
+
+    pub(super) fn remove(&mut self, tag: u32) {
+        self.each.iter_mut().for_each(|shadow| shadow.remove(tag));
+    }
+
+    /// Whether the shadows were made for a cache of another size.
+    #[inline]
+    pub(super) fn misfit(&self, entries: usize) -> bool {
+        entries.abs_diff(self.entries_seen) > self.entries_seen / 16
+    }
+
+    /// The cache is full with so many entries, beside which it remembers so many keys.
+    pub(super) fn fit(&mut self, entries: usize, keys: usize) {
+        if self.entries_seen == 0 {
+            let [one, others @ ..] = &mut self.each;
+            others.iter_mut().for_each(|other| other.copy(one));
+        }
+        self.entries_seen = entries.max(1);
+        let part = |threshold: u32| (entries as u64 * (u64::from(threshold) + 1)) >> 32;
+        let shadow_entries = part(self.threshold);
+        if shadow_entries > ENTRIES_MAX as u64 || shadow_entries < ENTRIES_MAX as u64 / 2 {
+            let wanted = ((ENTRIES_AFTER as u64) << 32) / entries.max(1) as u64;
+            self.lower(wanted.min(u64::from(u32::MAX)));
+        }
+        let shadow_entries = (part(self.threshold) as usize).clamp(1, ENTRIES_MAX);
+        let shadow_keys = keys * shadow_entries / entries.max(1);
+        self.each.iter_mut().for_each(|shadow| shadow.fit(shadow_entries, shadow_keys));
+    }
+
+    /// Sets the threshold; what is above it goes.
+    fn lower(&mut self, threshold: u64) {
+        self.threshold = threshold as u32;
+        self.each.iter_mut().for_each(|shadow| shadow.retain(self.threshold));
+    }
+
+    /// What they take at a cache of so many entries, beside what they remember.
+    pub(super) fn bytes_for(entries: usize) -> usize {
+        size_of::<Self>() + CANDIDATES * Shadow::cells_for(entries) * BYTES_PER_CELL
+    }
+
+    /// The same while nothing has gone from it.
+    pub(super) fn bytes_filling(entries: usize) -> usize {
+        size_of::<Self>() + Shadow::cells_for(entries) * BYTES_PER_CELL
+    }
+
+    #[inline]
+    pub(super) fn are_filling(&self) -> bool {
+        self.entries_seen == 0
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        size_of::<Self>() as u64 + self.each.iter().map(Shadow::bytes).sum::<u64>()
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn validate(&self) {
+        for shadow in &self.each {
+            shadow.queues.validate(&shadow.cells);
+            assert!(shadow.len() <= shadow.entries_max && shadow.entries_max <= ENTRIES_MAX);
+            let chained = (0..shadow.heads.len()).map(|at| shadow.chained(at).count()).sum::<usize>();
+            assert_eq!(chained, shadow.len());
+            assert!(shadow.cells.0.len() <= shadow.heads.len());
+        }
+    }
+}
+
+/// One setting on the sampled keys: cells, a chained hash table over them, and the queues.
+#[derive(Debug)]
+struct Shadow {
+    queues: Queues,
+    cells: Cells,
+    /// As many as there is room for cells.
+    heads: Vec<u16>,
+    /// The first free cell; those after it are chained to it.
+    free: u16,
+    entries_max: usize,
+}
+
+impl Shadow {
+    fn new(setting: Setting) -> Self {
+        let (cells, heads) = (Cells(Vec::new()), Vec::new());
+        Self { queues: Queues::new(setting), cells, heads, free: NONE, entries_max: ENTRIES_MAX }
+    }
+
+    fn len(&self) -> usize {
+        self.queues.len()
+    }
+
+    fn request(&mut self, tag: u32) -> bool {
+        if let Some(slot) = self.find(tag) {
+            Queues::hit(&mut self.cells, slot);
+            return true;
+        }
+        self.shrink_to(self.entries_max - 1);
+        let slot = self.free_cell();
+        let bucket = self.bucket(tag);
+        let head = &mut self.heads[bucket];
+        self.cells.0[usize::from(slot)] = Cell { tag, chained: *head, ..Cell::default() };
+        *head = slot;
+        self.queues.insert(&mut self.cells, u32::from(slot), spread(tag));
+        false
+    }
+
+    fn free_cell(&mut self) -> u16 {
+        if self.free == NONE {
+            if self.cells.0.len() == self.heads.len() {
+                self.grow_to(Self::cells_for(self.heads.len()));
+            }
+            self.cells.0.push(Cell::default());
+            return (self.cells.0.len() - 1) as u16;
+        }
+        let slot = self.free;
+        self.free = self.cells.0[usize::from(slot)].chained;
+        slot
+    }
+
+    /// Cells for so many entries, and as many buckets.
+    fn cells_for(entries: usize) -> usize {
+        (entries + 1).next_power_of_two().clamp(CELLS_MIN, ENTRIES_MAX + 1)
+    }
+
+    fn grow_to(&mut self, cells: usize) {
+        self.cells.0.reserve_exact(cells - self.cells.0.len());
+        if self.cells.0.is_empty() {
+            // The first cell is nobody's: 0 is no slot.
+            self.cells.0.push(Cell::default());
+        }
+        let live: Vec<u16> = (0..self.heads.len()).flat_map(|at| self.chained(at)).collect();
+        self.heads = vec![NONE; cells];
+        for slot in live {
+            let bucket = self.bucket(self.cells.0[usize::from(slot)].tag);
+            self.cells.0[usize::from(slot)].chained = std::mem::replace(&mut self.heads[bucket], slot);
+        }
+    }
+
+    /// Becomes what the other is, but for the setting.
+    fn copy(&mut self, other: &Self) {
+        self.queues = other.queues.with(self.queues.setting());
+        self.cells.0 = Vec::with_capacity(other.cells.0.capacity());
+        self.cells.0.extend_from_slice(&other.cells.0);
+        self.heads = other.heads.clone();
+        self.free = other.free;
+    }
+
+    fn remove(&mut self, tag: u32) {
+        if let Some(slot) = self.find(tag) {
+            self.queues.remove(&mut self.cells, slot);
+            self.release(slot);
+        }
+    }
+
+    fn retain(&mut self, threshold: u32) {
+        let tags: Vec<u32> = (0..self.heads.len())
+            .flat_map(|at| self.chained(at))
+            .map(|slot| self.cells.0[usize::from(slot)].tag)
+            .filter(|tag| *tag > threshold)
+            .collect();
+        tags.into_iter().for_each(|tag| self.remove(tag));
+    }
+
+    fn fit(&mut self, entries: usize, keys: usize) {
+        self.entries_max = entries;
+        if Self::cells_for(entries) > self.heads.len() {
+            self.grow_to(Self::cells_for(entries));
+        }
+        if self.queues.remembered.misfits(entries) {
+            self.queues.remembered.fit(entries, keys);
+        }
+        self.shrink_to(entries);
+    }
+
+    fn shrink_to(&mut self, entries: usize) {
+        while self.len() > entries
+            && let Some(slot) = self.queues.evict(&mut self.cells)
+        {
+            self.release(slot);
+        }
+    }
+
+    /// The cells of a bucket.
+    fn chained(&self, bucket: usize) -> impl Iterator<Item = u16> {
+        let first = self.heads.get(bucket).copied();
+        let next = |slot: &u16| Some(self.cells.0[usize::from(*slot)].chained);
+        std::iter::successors(first, next).take_while(|slot| *slot != NONE)
+    }
+
+    fn find(&self, tag: u32) -> Option<u32> {
+        self.chained(self.bucket(tag)).map(u32::from).find(|slot| self.cells.tag(*slot) == tag)
+    }
+
+    /// Takes a cell that the queues let go out of its bucket.
+    fn release(&mut self, slot: u32) {
+        let slot = slot as u16;
+        let Cell { tag, chained, .. } = self.cells.0[usize::from(slot)];
+        let bucket = self.bucket(tag);
+        let (mut before, mut at) = (NONE, self.heads[bucket]);
+        while at != slot {
+            (before, at) = (at, self.cells.0[usize::from(at)].chained);
+        }
+        match before {
+            NONE => self.heads[bucket] = chained,
+            before => self.cells.0[usize::from(before)].chained = chained,
+        }
+        self.cells.0[usize::from(slot)].chained = self.free;
+        self.free = slot;
+    }
+
+    /// By other bits of the tag than those that the threshold cuts.
+    fn bucket(&self, tag: u32) -> usize {
+        let spread = tag.wrapping_mul(0x9E37_79B1);
+        ((u64::from(spread) * self.heads.len() as u64) >> 32) as usize
+    }
+
+    fn bytes(&self) -> u64 {
+        let cells = self.cells.0.capacity() * size_of::<Cell>() + size_of_val(self.heads.as_slice());
+        cells as u64 + self.queues.remembered.bytes()
+    }
+}
+
+/// A hash from a tag, again random in all bits.
+fn spread(tag: u32) -> u64 {
+    let hash = u64::from(tag).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    hash ^ hash >> 29
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Cell {
+    tag: u32,
+    prev: u16,
+    next: u16,
+    chained: u16,
+    mark: u8,
+}
+
+#[derive(Debug)]
+struct Cells(Vec<Cell>);
+
+impl Cells {
+    fn tag(&self, slot: u32) -> u32 {
+        self.0[slot as usize].tag
+    }
+}
+
+impl Slots for Cells {
+    fn links(&self, slot: u32) -> (u32, u32) {
+        let cell = &self.0[slot as usize];
+        (u32::from(cell.prev), u32::from(cell.next))
+    }
+
+    fn set_prev(&mut self, slot: u32, prev: u32) {
+        self.0[slot as usize].prev = prev as u16;
+    }
+
+    fn set_next(&mut self, slot: u32, next: u32) {
+        self.0[slot as usize].next = next as u16;
+    }
+
+    fn mark(&self, slot: u32) -> u8 {
+        self.0[slot as usize].mark
+    }
+
+    fn set_mark(&mut self, slot: u32, mark: u8) {
+        self.0[slot as usize].mark = mark;
+    }
+
+    fn weight(&self, _slot: u32) -> u64 {
+        1
+    }
+
+    fn hash(&self, slot: u32) -> u64 {
+        spread(self.tag(slot))
+    }
+}
