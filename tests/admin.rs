@@ -63,7 +63,7 @@ async fn get_stats_and_metrics_agree_with_what_was_done() {
     let reasons = [(MissReason::Unknown as i32, 2), (MissReason::Deleted as i32, 2)];
     assert_eq!(stats.misses_by_reason.iter().map(|m| (m.reason, m.count)).collect::<Vec<_>>(), reasons);
     assert_eq!(stats.hits_by_tier, [HitCount { tier: Tier::Memory as i32, count: 5 }]);
-    assert_eq!((stats.state(), stats.policy.as_str()), (NodeState::Serving, "s3-fifo"));
+    assert_eq!((stats.state(), stats.policy.as_str()), (NodeState::Serving, "adaptive"));
     assert_eq!(stats.connections, 1);
     assert!(stats.incarnation > 0 && stats.resident_bytes > 0 && stats.bytes_used > 0);
     assert!(stats.bytes_used < stats.bytes_limit && stats.bytes_limit == 64 << 20);
@@ -188,8 +188,8 @@ async fn the_policy_is_exchanged_under_load_without_an_error_or_a_lost_entry() {
         }));
     }
     let mut admin = node.admin().await;
-    let mut previous = "s3-fifo".to_owned();
-    let policies = ["lru", "lfu", "fifo", "sieve", "w-tinylfu", "arc", "s3-fifo"];
+    let mut previous = "adaptive".to_owned();
+    let policies = ["lru", "lfu", "fifo", "sieve", "w-tinylfu", "arc", "adaptive", "s3-fifo"];
     for policy in std::iter::repeat_n(policies, 3).flatten() {
         let policy = policy.to_owned();
         let request = SetEvictionPolicyRequest { namespace: String::new(), policy: policy.clone() };
@@ -295,7 +295,7 @@ async fn get_config_shows_what_is_in_force_and_where_it_comes_from() {
     assert_eq!(config.listen, [format!("tcp://{}", node.data())], "the port that was picked");
     assert_eq!(config.admin, format!("tcp://{}", node.admin_authority()));
     assert_eq!((config.memory_bytes, config.timeout_ms, config.zone.as_str()), (32 << 20, 3_000, "cellar"));
-    assert_eq!((config.policy.as_str(), config.persistence.as_str()), ("s3-fifo", "none"));
+    assert_eq!((config.policy.as_str(), config.persistence.as_str()), ("adaptive", "none"));
     // Every limit of the contract is shown.
     assert_eq!(
         [

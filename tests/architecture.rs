@@ -109,6 +109,7 @@ const ENGINE_WORDS: Only = Some(&[
     "NamespaceReport",
     "Op",
     "Outcome",
+    "PolicyEstimate",
     "PolicyName",
     "Refusal",
     "ScanPlace",

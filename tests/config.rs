@@ -260,7 +260,7 @@ fn wrong_type_names_the_line_the_key_and_what_is_allowed() {
         ),
         (
             "policy = [\"lru\"]",
-            "line 1, policy is an array; give lru, lfu, fifo, sieve, s3-fifo, w-tinylfu or arc, in quotes",
+            "line 1, policy is an array; give lru, lfu, fifo, sieve, s3-fifo, w-tinylfu, arc or adaptive, in quotes",
         ),
     ];
     for (file, expected) in cases {
@@ -383,14 +383,14 @@ fn variable_that_is_no_text_is_named() {
 }
 
 #[test]
-fn unknown_and_unbuilt_policies_name_those_that_are_served() {
+fn an_unknown_policy_names_those_that_there_are() {
     assert_eq!(
         error(&["--policy", "lrru"], &[], ""),
-        "--policy: there is no policy \"lrru\"; this build serves lru, lfu, fifo, sieve, s3-fifo, w-tinylfu, arc"
+        "--policy: there is no policy \"lrru\"; there are lru, lfu, fifo, sieve, s3-fifo, w-tinylfu, arc, adaptive"
     );
     assert_eq!(
-        error(&[], &[], "policy = \"adaptive\""),
-        "larder.toml, line 1, policy: policy \"adaptive\" is not served by this build yet; it serves lru, lfu, fifo, sieve, s3-fifo, w-tinylfu, arc"
+        error(&[], &[], "policy = \"adaptve\""),
+        "larder.toml, line 1, policy: there is no policy \"adaptve\"; there are lru, lfu, fifo, sieve, s3-fifo, w-tinylfu, arc, adaptive"
     );
 }
 

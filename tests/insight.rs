@@ -62,7 +62,7 @@ async fn an_entry_is_explained_without_being_used() {
     assert!(known.charged_bytes > 36 && known.charged_bytes < 200, "{known:?}");
     assert_eq!(
         (known.tags.as_slice(), known.policy.as_str()),
-        (&["red".into(), "warm".into()][..], "s3-fifo")
+        (&["red".into(), "warm".into()][..], "adaptive")
     );
     assert_eq!((known.entry_generation, known.generation), (1, 1));
     assert_eq!(known.node_id, format!("tcp://{}", node.data()));
@@ -95,7 +95,7 @@ async fn an_entry_that_is_gone_is_explained_by_why() {
         let known = soon(admin.explain_key(explain("", key))).await.unwrap().into_inner();
         assert_eq!((known.miss_reason(), known.entry.clone()), (reason, None), "{key}");
         assert_eq!((known.charged_bytes, known.entry_generation, known.generation), (0, 0, 1));
-        assert!(known.tags.is_empty() && known.policy_view.is_empty() && known.policy == "s3-fifo");
+        assert!(known.tags.is_empty() && known.policy_view.is_empty() && known.policy == "adaptive");
     }
     let status = admin.explain_key(explain("", "")).await.unwrap_err();
     assert_status(&status, Code::InvalidArgument, "KEY_EMPTY", Some("key"));
@@ -188,7 +188,7 @@ async fn the_command_line_explains_a_key_and_ends_with_1_where_there_is_none() {
     calls.set(request).await.unwrap();
     let (code, text, _) = larder(&node, &["admin", "explain", "k\n"]);
     assert_eq!(code, Some(0));
-    for line in ["there true", "value_bytes 5", "tags a\\u{1b}[0m", "policy s3-fifo", "tier memory"] {
+    for line in ["there true", "value_bytes 5", "tags a\\u{1b}[0m", "policy adaptive", "tier memory"] {
         assert!(text.lines().any(|found| found == line), "{line:?} is not in\n{text}");
     }
     let document = json(&node, &["admin", "explain", "--key-hex", "6b0a"]);

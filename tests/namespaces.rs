@@ -80,9 +80,9 @@ async fn a_namespace_is_created_listed_used_and_deleted() {
     let b = NamespaceConfig { policy: "lru".to_owned(), default_ttl_ms: 60_000, ..config("b", 1 << 20) };
     assert_eq!(create(&mut admin, b.clone()).await.unwrap(), b);
     let a = create(&mut admin, config("a", 0)).await.unwrap();
-    assert_eq!((a.policy.as_str(), a.default_ttl_ms), ("s3-fifo", 0), "the node's policy");
+    assert_eq!((a.policy.as_str(), a.default_ttl_ms), ("adaptive", 0), "the node's policy");
     let all = list(&mut admin).await;
-    let default = NamespaceConfig { policy: "s3-fifo".to_owned(), ..config("", 64 << 20) };
+    let default = NamespaceConfig { policy: "adaptive".to_owned(), ..config("", 64 << 20) };
     assert_eq!(all, [default, a, b], "the default one first, the others by name");
 
     for namespace in ["", "a", "b"] {
@@ -182,7 +182,7 @@ async fn an_update_changes_what_its_mask_names_and_all_of_it_or_nothing() {
     assert_eq!(list(&mut admin).await[1], new, "none of these changed a thing");
     let none =
         update(&mut admin, config("n", 0), &["bytes_limit", "policy", "default_ttl_ms"]).await.unwrap();
-    assert_eq!(none, NamespaceConfig { policy: "s3-fifo".to_owned(), ..config("n", 0) });
+    assert_eq!(none, NamespaceConfig { policy: "adaptive".to_owned(), ..config("n", 0) });
 }
 
 #[tokio::test]
@@ -216,8 +216,8 @@ async fn policy_clear_and_resize_are_of_one_namespace() {
         calls.set(set(format!("{n}"), "v")).await.unwrap();
     }
     let request = SetEvictionPolicyRequest { namespace: "n".to_owned(), policy: "lru".to_owned() };
-    assert_eq!(soon(admin.set_eviction_policy(request)).await.unwrap().into_inner().previous, "s3-fifo");
-    assert_eq!(stats(&mut admin).await.policy, "s3-fifo", "the default one's stays");
+    assert_eq!(soon(admin.set_eviction_policy(request)).await.unwrap().into_inner().previous, "adaptive");
+    assert_eq!(stats(&mut admin).await.policy, "adaptive", "the default one's stays");
     assert_eq!(stats_of(&mut admin, "n").await.policy, "lru");
 
     assert_eq!(resize(&mut admin, "n", 200_000).await.unwrap(), 0);
@@ -371,12 +371,12 @@ async fn the_command_line_creates_lists_changes_and_deletes() {
         serde_json::from_str(&stdout).unwrap()
     };
     let create = ["admin", "namespaces", "create", "a \"b\"", "--bytes-limit", "1MiB", "--default-ttl", "1h"];
-    let made = "name \"a \\\"b\\\"\"\nbytes_limit 1048576\npolicy s3-fifo\ndefault_ttl_ms 3600000\n";
+    let made = "name \"a \\\"b\\\"\"\nbytes_limit 1048576\npolicy adaptive\ndefault_ttl_ms 3600000\n";
     assert_eq!(larder(&create), (Some(0), made.to_owned(), String::new()));
     assert_eq!(larder(&["set", "k", "v", "--namespace", "a \"b\""]).0, Some(0));
     let (code, listed, _) = larder(&["admin", "namespaces"]);
     for line in [
-        "namespace.\"\".policy s3-fifo",
+        "namespace.\"\".policy adaptive",
         "namespace.\"a \\\"b\\\"\".entries 1",
         "namespace.\"a \\\"b\\\"\".default_ttl_ms 3600000",
         "namespace.\"a \\\"b\\\"\".bytes_limit 1048576",

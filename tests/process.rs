@@ -185,7 +185,6 @@ fn flags_that_contradict_or_are_wrong_are_an_exit_of_2() {
     assert_refused(&["--max-value", "8MiB"], 2, &["--max-value", "--max-message-in"]);
     assert_refused(&["--listen", "tcp://0.0.0.0:0"], 2, &["--listen", "--insecure"]);
     assert_refused(&["--policy", "random"], 2, &["--policy", "random", "lru", "s3-fifo"]);
-    assert_refused(&["--policy", "adaptive"], 2, &["--policy", "adaptive", "s3-fifo"]);
     assert_refused(&["--memory", "lots"], 2, &["--memory", "lots", "64MiB"]);
     assert_refused(&["--memory", "1KiB"], 2, &["--memory", "1KiB", "1MiB"]);
     assert_refused(&["--persistence", "journal"], 2, &["--persistence journal", "not served"]);

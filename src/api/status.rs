@@ -164,7 +164,6 @@ impl CallError {
             Self::Namespace(_) => bad_field("DEFAULT_NAMESPACE", "name"),
             Self::NotAnInteger => kind(FailedPrecondition, "NOT_AN_INTEGER"),
             Self::CounterOverflow { .. } => kind(OutOfRange, "COUNTER_OVERFLOW"),
-            Self::Policy(UnknownPolicy::NotServed { .. }) => kind(Unimplemented, "POLICY_NOT_SERVED"),
             Self::Policy(_) => bad_field("UNKNOWN_POLICY", "policy"),
             Self::NotServed { .. } => kind(Unimplemented, "NOT_SERVED"),
             Self::NoSuchMethod { .. } => kind(Unimplemented, "NO_SUCH_METHOD"),

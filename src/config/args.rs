@@ -47,7 +47,7 @@ pub struct ServeArgs {
     /// Shards of the engine, 1 to 1024, rounded up to a power of two. Default: by memory and processors
     #[arg(long, value_name = "N", help_heading = "Cache")]
     pub shards: Option<String>,
-    /// Eviction policy: lru, lfu, fifo, sieve, s3-fifo, w-tinylfu or arc. Default: s3-fifo
+    /// Eviction policy: lru, lfu, fifo, sieve, s3-fifo, w-tinylfu, arc or adaptive. Default: adaptive
     #[arg(long, value_name = "NAME", help_heading = "Cache")]
     pub policy: Option<String>,
 

@@ -19,8 +19,8 @@ pub const DATA_DIR: &str = "./larder-data";
 pub const MEMORY_BYTES_MIN: u64 = 1 << 20;
 /// `--memory` is at least this where it is not given.
 pub const MEMORY_BYTES_UNASKED_MIN: u64 = 64 << 20;
-/// `--policy`, until `adaptive` is built.
-pub const POLICY: PolicyName = PolicyName::S3Fifo;
+/// `--policy`.
+pub const POLICY: PolicyName = PolicyName::Adaptive;
 /// `--weight`.
 pub const WEIGHT: u32 = 1;
 /// `--timeout`: 5 s.

@@ -10,7 +10,7 @@ use super::namespace::{
 };
 use super::op::{EntryView, Hit, MissReason};
 use super::shard::Scope;
-use super::{Engine, Memory, Stats};
+use super::{Engine, Memory};
 use crate::clock::Now;
 use crate::entry::Version;
 
@@ -79,29 +79,27 @@ impl Engine {
     /// A namespace with its figures.
     #[must_use]
     pub fn report(&self, namespace: &Namespace) -> NamespaceReport {
-        let mut stats = Stats::default();
-        for shard in &self.shards {
-            stats.add(&shard.lock().stats_of(namespace));
-        }
-        NamespaceReport { stats, ..NamespaceReport::without_stats(namespace) }
+        self.reports_of(std::slice::from_ref(namespace)).swap_remove(0)
     }
 
     /// All namespaces with their figures, the default one first, the others by name.
     #[must_use]
     pub fn reports(&self) -> Vec<NamespaceReport> {
-        let namespaces = self.namespaces.all();
-        let mut stats = vec![Stats::default(); namespaces.len()];
+        self.reports_of(&self.namespaces.all())
+    }
+
+    fn reports_of(&self, namespaces: &[Namespace]) -> Vec<NamespaceReport> {
+        let mut reports: Vec<NamespaceReport> =
+            namespaces.iter().map(NamespaceReport::without_stats).collect();
         for shard in &self.shards {
             let shard = shard.lock();
-            for (sum, namespace) in stats.iter_mut().zip(&namespaces) {
-                sum.add(&shard.stats_of(namespace));
+            for (report, namespace) in reports.iter_mut().zip(namespaces) {
+                report.stats.add(&shard.stats_of(namespace));
+                report.believe(&shard.estimates_of(namespace));
             }
         }
-        let reports = namespaces
-            .iter()
-            .zip(stats)
-            .map(|(namespace, stats)| NamespaceReport { stats, ..NamespaceReport::without_stats(namespace) });
-        reports.collect()
+        reports.iter_mut().for_each(NamespaceReport::settle);
+        reports
     }
 
     /// Creates a namespace.

@@ -45,7 +45,9 @@ pub use eviction::{Estimate, PolicyName, UnknownPolicy};
 pub use hot::{HotKey, HotKeys};
 pub use keyspace::{Explanation, ScanPlace, ScanRange};
 pub use memory::Memory;
-pub use namespace::{Namespace, NamespaceChange, NamespaceConfig, NamespaceError, NamespaceReport};
+pub use namespace::{
+    Namespace, NamespaceChange, NamespaceConfig, NamespaceError, NamespaceReport, PolicyEstimate,
+};
 pub use op::{
     Change, ChangeKind, Condition, EntryView, Expiration, Hit, Increment, MissReason, Op, Outcome, Refusal,
     Set, ValueView,
@@ -88,12 +90,12 @@ const SHARD_BYTES_GOOD: u64 = 32 << 20;
 const SHARD_BYTES_MIN: u64 = 8 << 20;
 
 impl Default for EngineConfig {
-    /// 64 MiB, shards by size, S3-FIFO, no default time to live, values up to 1 MiB, 1,024 namespaces.
+    /// 64 MiB, shards by size, adaptive eviction, no default time to live, values up to 1 MiB, 1,024 namespaces.
     fn default() -> Self {
         Self {
             bytes_limit: 64 << 20,
             shards: None,
-            policy: PolicyName::S3Fifo,
+            policy: PolicyName::Adaptive,
             default_ttl: Ttl::Never,
             value_bytes_max: 1 << 20,
             namespaces_max: NAMESPACES_MAX,

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use super::eviction::PolicyName;
+use super::eviction::{Estimate, PolicyName};
 use super::stats::Stats;
 use crate::entry::{NAMESPACES_MAX, Ttl, Version};
 
@@ -45,8 +45,23 @@ pub struct NamespaceChange {
     pub default_ttl: Option<Ttl>,
 }
 
+/// What a policy believes of one of the ways that it tries in the small.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PolicyEstimate {
+    /// Its name.
+    pub candidate: &'static str,
+    /// The hit ratio that it would have had of late, 0 to 1.
+    pub hit_ratio: f64,
+    /// On how many lookups that rests.
+    pub lookups: u64,
+    /// Shards that follow it.
+    pub followers: u32,
+    /// It is the one that most shards follow.
+    pub leader: bool,
+}
+
 /// A namespace with its figures.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct NamespaceReport {
     /// No other namespace of the engine has or had it, also none of the same name.
     pub id: u64,
@@ -56,6 +71,8 @@ pub struct NamespaceReport {
     pub stats: Stats,
     /// How many invalidations it has seen.
     pub generation: u64,
+    /// What its policy believes of each of the ways that it tries; empty where it tries none.
+    pub estimates: Vec<PolicyEstimate>,
 }
 
 impl NamespaceReport {
@@ -65,6 +82,39 @@ impl NamespaceReport {
             config: namespace.config(),
             stats: Stats::default(),
             generation: namespace.generation(),
+            estimates: Vec::new(),
+        }
+    }
+
+    /// Adds what one shard believes; [`Self::settle`] makes ratios of the sums.
+    pub(crate) fn believe(&mut self, estimates: &[Estimate]) {
+        for estimate in estimates {
+            let known = self.estimates.iter().position(|known| known.candidate == estimate.candidate);
+            let known = known.unwrap_or_else(|| {
+                let candidate = estimate.candidate;
+                self.estimates.push(PolicyEstimate {
+                    candidate,
+                    hit_ratio: 0.0,
+                    lookups: 0,
+                    followers: 0,
+                    leader: false,
+                });
+                self.estimates.len() - 1
+            });
+            let known = &mut self.estimates[known];
+            known.hit_ratio += estimate.hits;
+            known.lookups += estimate.requests as u64;
+            known.followers += u32::from(estimate.is_followed);
+        }
+    }
+
+    pub(crate) fn settle(&mut self) {
+        let most = self.estimates.iter().map(|estimate| estimate.followers).max().unwrap_or(0);
+        let mut leaderless = true;
+        for estimate in &mut self.estimates {
+            estimate.hit_ratio = (estimate.hit_ratio / estimate.lookups.max(1) as f64).clamp(0.0, 1.0);
+            estimate.leader = leaderless && most > 0 && estimate.followers == most;
+            leaderless &= !estimate.leader;
         }
     }
 }

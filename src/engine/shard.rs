@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 use super::VersionClock;
 use super::departed::Departed;
-use super::eviction::{Policy, PolicyName};
+use super::eviction::{Estimate, Policy, PolicyName};
 use super::expiry::Wheel;
 use super::hot::Hot;
 use super::index::Index;
@@ -316,6 +316,11 @@ impl Shard {
     /// A namespace's own share of that; `bytes_used` is what its entries weigh.
     pub(super) fn stats_of(&self, namespace: &Namespace) -> Stats {
         self.spaces.get(namespace.number()).map_or_else(Stats::default, Space::stats)
+    }
+
+    /// What a namespace's policy believes of each of the ways that it tries.
+    pub(super) fn estimates_of(&self, namespace: &Namespace) -> Vec<Estimate> {
+        self.spaces.get(namespace.number()).map_or_else(Vec::new, |space| space.policy.estimates())
     }
 
     // What operations are made of.

@@ -2,7 +2,7 @@
 
 use crate::api::v1;
 use crate::config::{Loaded, Source};
-use crate::engine::{MissReason, NamespaceReport, Stats};
+use crate::engine::{MissReason, NamespaceReport, PolicyEstimate, Stats};
 use crate::telemetry::Snapshot;
 
 /// Who a node is.
@@ -52,6 +52,7 @@ pub(crate) fn stats_response(now: &Snapshot, base: &Snapshot, node: &NodeIdentit
         entries_invalidated: stats.invalidated,
         requests_in_flight: since.requests_in_flight,
         requests_shed: since.requests_shed,
+        policy_estimates: since.namespaces.first().map(policy_estimates).unwrap_or_default(),
         counted_ms: millis(counted),
         build: env!("CARGO_PKG_VERSION").to_owned(),
         ..v1::GetStatsResponse::default()
@@ -77,8 +78,18 @@ fn namespace_stats(report: &NamespaceReport) -> v1::NamespaceStats {
         sets_refused: stats.refusals,
         entries_invalidated: stats.invalidated,
         generation: report.generation,
-        policy_estimates: Vec::new(),
+        policy_estimates: policy_estimates(report),
     }
+}
+
+fn policy_estimates(report: &NamespaceReport) -> Vec<v1::PolicyEstimate> {
+    let estimate = |estimate: &PolicyEstimate| v1::PolicyEstimate {
+        policy: estimate.candidate.to_owned(),
+        hit_ratio: estimate.hit_ratio,
+        lookups: estimate.lookups,
+        leader: estimate.leader,
+    };
+    report.estimates.iter().map(estimate).collect()
 }
 
 fn misses_by_reason(stats: &Stats) -> Vec<v1::MissCount> {

@@ -341,7 +341,7 @@ mod tests {
             let mut stats = Stats { hits, entries: 2, bytes_used: 300, ..Stats::default() };
             stats.misses_by_reason[MissReason::Evicted as usize - 1] = evicted;
             let config = NamespaceConfig { name, bytes_limit: 1_000, policy, default_ttl };
-            NamespaceReport { id: 0, config, stats, generation: 0 }
+            NamespaceReport { id: 0, config, stats, generation: 0, estimates: Vec::new() }
         };
         let namespaces = vec![report("", 3, 0), report("a \"b\" \\ c", 4, 5)];
         let text = text_of(CallMetrics::new(), Snapshot { namespaces, ..Snapshot::default() });

@@ -57,7 +57,7 @@ impl Default for Snapshot {
         Self {
             state: NODE_STATES[0],
             uptime: Duration::ZERO,
-            policy: PolicyName::S3Fifo,
+            policy: PolicyName::Adaptive,
             stats: Stats::default(),
             namespaces: Vec::new(),
             invalidations: 0,
@@ -134,7 +134,13 @@ mod tests {
         let report = |id, hits| {
             let (name, policy, default_ttl) = (format!("{id}"), PolicyName::Lru, Ttl::Never);
             let config = NamespaceConfig { name, bytes_limit: 0, policy, default_ttl };
-            NamespaceReport { id, config, stats: Stats { hits, ..Stats::default() }, generation: hits }
+            NamespaceReport {
+                id,
+                config,
+                stats: Stats { hits, ..Stats::default() },
+                generation: hits,
+                estimates: Vec::new(),
+            }
         };
         let named = |name: &str, report: NamespaceReport| NamespaceReport {
             config: NamespaceConfig { name: name.to_owned(), ..report.config },

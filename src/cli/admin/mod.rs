@@ -17,6 +17,7 @@ use super::get::lower;
 use super::global::Global;
 use super::output::{note, print};
 use super::parse;
+use crate::api::v1;
 use crate::client::AdminClient;
 use crate::entry::ByteSize;
 
@@ -129,22 +130,29 @@ async fn policy(global: &Global, admin: &AdminClient, args: PolicyArgs) -> Resul
     let namespace = &global.namespace;
     let Some(policy) = args.name else {
         let stats = admin.stats().await?;
-        let found = if namespace.is_empty() {
-            Some(stats.policy)
-        } else {
-            stats.namespaces.into_iter().find(|stats| stats.name == *namespace).map(|stats| stats.policy)
-        };
-        let Some(policy) = found else {
+        let Some(found) = stats.namespaces.into_iter().find(|stats| stats.name == *namespace) else {
             note(&format!("there is no namespace {namespace:?}"));
             return Ok(Exit::NotMet);
         };
-        print(global, &json!({ "namespace": namespace, "policy": policy }), &[("policy", &policy)])?;
+        let document = json!({ "namespace": namespace, "policy": found.policy,
+            "policy_estimates": stats::estimates(&found.policy_estimates) });
+        let lines: Vec<(String, String)> = found.policy_estimates.iter().map(estimate_line).collect();
+        let mut facts: Vec<(&str, &dyn std::fmt::Display)> = vec![("policy", &found.policy)];
+        facts.extend(lines.iter().map(|(name, text)| (&**name, text as &dyn std::fmt::Display)));
+        print(global, &document, &facts)?;
         return Ok(Exit::Done);
     };
     let previous = admin.set_policy(namespace, &policy).await?;
     let document = json!({ "namespace": namespace, "policy": policy, "previous": previous });
     print(global, &document, &[("policy", &policy), ("previous", &previous)])?;
     Ok(Exit::Done)
+}
+
+/// What an adaptive policy believes of one of the ways that it tries.
+fn estimate_line(estimate: &v1::PolicyEstimate) -> (String, String) {
+    let leads = if estimate.leader { " followed" } else { "" };
+    let text = format!("hit_ratio {:.4} lookups {}{leads}", estimate.hit_ratio, estimate.lookups);
+    (format!("estimate.{}", estimate.policy), text)
 }
 
 async fn resize(global: &Global, admin: &AdminClient, args: ResizeArgs) -> Result<Exit, CliError> {

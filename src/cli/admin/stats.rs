@@ -95,7 +95,7 @@ fn document(stats: &v1::GetStatsResponse, groups: &[Group]) -> Value {
     Value::Object(document)
 }
 
-fn estimates(estimates: &[v1::PolicyEstimate]) -> Value {
+pub(super) fn estimates(estimates: &[v1::PolicyEstimate]) -> Value {
     estimates
         .iter()
         .map(|estimate| {

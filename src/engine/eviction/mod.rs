@@ -112,19 +112,10 @@ pub enum PolicyName {
 
 /// A name that is no policy's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UnknownPolicy {
-    /// The design knows it; this build does not serve it.
-    #[error("policy {name:?} is not served by this build yet; it serves {}", PolicyName::list())]
-    NotServed {
-        /// What was asked for.
-        name: String,
-    },
-    /// Nobody knows it.
-    #[error("there is no policy {name:?}; this build serves {}", PolicyName::list())]
-    Unknown {
-        /// What was asked for.
-        name: String,
-    },
+#[error("there is no policy {name:?}; there are {}", PolicyName::list())]
+pub struct UnknownPolicy {
+    /// What was asked for.
+    pub name: String,
 }
 
 impl PolicyName {
@@ -139,9 +130,6 @@ impl PolicyName {
         Self::Arc,
         Self::Adaptive,
     ];
-    /// Those that it will serve.
-    const PLANNED: [&'static str; 0] = [];
-
     /// The name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -168,14 +156,8 @@ impl FromStr for PolicyName {
     type Err = UnknownPolicy;
 
     fn from_str(name: &str) -> Result<Self, UnknownPolicy> {
-        Self::ALL.into_iter().find(|policy| policy.as_str() == name).ok_or_else(|| {
-            let name = name.to_owned();
-            if Self::PLANNED.contains(&name.as_str()) {
-                UnknownPolicy::NotServed { name }
-            } else {
-                UnknownPolicy::Unknown { name }
-            }
-        })
+        let found = Self::ALL.into_iter().find(|policy| policy.as_str() == name);
+        found.ok_or_else(|| UnknownPolicy { name: name.to_owned() })
     }
 }
 

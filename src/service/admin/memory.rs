@@ -280,6 +280,7 @@ mod tests {
             },
             stats: Stats { bytes_used, ..stats(9, missed) },
             generation: 0,
+            estimates: Vec::new(),
         };
         let namespaces =
             vec![report("", 990, 500), report("a", 960, 20), report("b", 940, 500), report("c", 1_000, 30)];
