@@ -64,7 +64,7 @@ fn nothing_said_gives_the_documented_defaults() {
     assert_eq!(config.admin.to_string(), "tcp://127.0.0.1:7401");
     assert_eq!(config.health.to_string(), "tcp://127.0.0.1:7402");
     assert_eq!(config.http.to_string(), "127.0.0.1:7403");
-    assert_eq!((config.policy, config.persistence), (PolicyName::S3Fifo, Persistence::None));
+    assert_eq!((config.policy, config.persistence), (PolicyName::Adaptive, Persistence::None));
     assert_eq!(config.identity(&[]).node_id, "tcp://127.0.0.1:7400");
 }
 

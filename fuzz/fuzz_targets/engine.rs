@@ -3,12 +3,13 @@
 #![no_main]
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 use arbitrary::Arbitrary;
 use larder::clock::Now;
 use larder::engine::{
     Change, ChangeKind, Condition, Engine, EngineConfig, Expiration, Increment, Op, Outcome, PolicyName,
-    Refusal, Set,
+    Refusal, ScanRange, Scope, Set,
 };
 use larder::entry::{TTL_MS_MAX, Ttl, Version};
 use libfuzzer_sys::fuzz_target;
@@ -77,7 +78,7 @@ impl Value {
 #[derive(Debug, Clone, Copy, Arbitrary)]
 enum Step {
     Get(Key, Option<Time>),
-    Set { key: Key, value: Value, expiry: Expiry, condition: If, flags: u32, typed: Option<u8> },
+    Set { key: Key, value: Value, expiry: Expiry, condition: If, flags: u32, typed: Option<u8>, tags: u8 },
     Delete(Key, bool),
     Increment { key: Key, delta: i64, initial: i64, expiry: Time, request: u8 },
     Touch(Key, Time),
@@ -85,7 +86,12 @@ enum Step {
     WaitLong(u64),
     WallClock(u64),
     Advance,
-    Policy(bool),
+    Policy(u8),
+    InvalidatePrefix(u8),
+    InvalidateTag(u8),
+    InvalidateAll,
+    Sweep(u8),
+    Scan(u8),
     Resize(u32),
     Clear,
 }
@@ -94,7 +100,7 @@ enum Step {
 struct Start {
     bytes_limit: u32,
     shards: u8,
-    lru: bool,
+    policy: u8,
     default_ttl: Time,
 }
 
@@ -106,6 +112,7 @@ struct Known {
     expires_at: Option<u64>,
     flags: u32,
     content_type: String,
+    tags: Vec<&'static str>,
 }
 
 struct Model {
@@ -119,8 +126,15 @@ struct Model {
 
 const VALUE_BYTES_MAX: u64 = 1 << 16;
 
-fn policy(lru: bool) -> PolicyName {
-    if lru { PolicyName::Lru } else { PolicyName::S3Fifo }
+const TAGS: [&str; 3] = ["red", "green", "blue"];
+
+fn policy(seed: u8) -> PolicyName {
+    PolicyName::ALL[usize::from(seed) % PolicyName::ALL.len()]
+}
+
+/// Those whose bits are set.
+fn tags(bits: u8) -> Vec<&'static str> {
+    (0..TAGS.len()).filter(|bit| bits >> bit & 1 == 1).map(|bit| TAGS[bit]).collect()
 }
 
 fn bytes_limit(seed: u32) -> u64 {
@@ -133,10 +147,11 @@ impl Model {
         let config = EngineConfig {
             bytes_limit: bytes_limit(start.bytes_limit),
             shards: Some(u32::from(start.shards % 4) + 1),
-            policy: policy(start.lru),
+            policy: policy(start.policy),
             default_ttl: start.default_ttl.ttl(),
             value_bytes_max: VALUE_BYTES_MAX,
             node_hash: 7,
+            ..EngineConfig::default()
         };
         Self {
             engine: Engine::new(&config, now),
@@ -149,7 +164,7 @@ impl Model {
     }
 
     fn apply(&mut self, op: &Op<'_>) -> (Outcome, Change) {
-        let (outcome, change) = self.engine.apply(op, self.now);
+        let (outcome, change) = self.engine.apply(self.engine.default_namespace(), op, self.now);
         if change.kind == ChangeKind::None {
             assert_eq!(change.sequence, 0, "what changes nothing has no sequence number");
         } else {
@@ -171,7 +186,8 @@ impl Model {
     fn current(&mut self, key: &[u8]) -> Option<Known> {
         let live = |known: &Known| known.expires_at.is_none_or(|at| at > self.now.ticks_ms);
         let believed = self.known.get(key).filter(|known| live(known)).cloned();
-        let (found, _) = self.engine.read(key, None, self.now, |entry| entry.to_hit());
+        let namespace = self.engine.default_namespace();
+        let (found, _) = self.engine.read(namespace, key, None, self.now, |entry| entry.to_hit());
         match (found, believed) {
             (Ok(hit), Some(known)) => {
                 assert_eq!(hit.value, known.value);
@@ -229,6 +245,7 @@ impl Model {
                     expires_at,
                     flags: set.flags,
                     content_type: set.content_type.to_owned(),
+                    tags: TAGS.into_iter().filter(|tag| set.tags.contains(tag)).collect(),
                 };
                 self.known.insert(set.key.to_vec(), known);
             }
@@ -257,11 +274,12 @@ impl Model {
                     Expiration::In(ttl) => self.ends(ttl),
                     _ => self.ends(self.default_ttl),
                 };
-                let (expires_at, flags, content_type) = current.map_or((made, 0, String::new()), |known| {
-                    (known.expires_at, known.flags, known.content_type)
-                });
+                let (expires_at, flags, content_type, tags) = current
+                    .map_or((made, 0, String::new(), Vec::new()), |known| {
+                        (known.expires_at, known.flags, known.content_type, known.tags)
+                    });
                 let value = value.to_string().into_bytes();
-                let known = Known { value, version, expires_at, flags, content_type };
+                let known = Known { value, version, expires_at, flags, content_type, tags };
                 self.known.insert(increment.key.to_vec(), known);
             }
             // What parses is not all that counts as a number: "+1" and "007" do not.
@@ -313,10 +331,37 @@ impl Model {
         }
     }
 
+    /// Nothing is found that should not be there, and nothing twice.
+    fn scan(&mut self, page: usize) {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let range = ScanRange { prefix: b"", after, entries_max: page };
+            let mut room = page;
+            after = self.engine.scan(self.engine.default_namespace(), range, self.now, |key, entry| {
+                if room == 0 {
+                    return ControlFlow::Break(());
+                }
+                room -= 1;
+                found.push((key.to_vec(), entry.version));
+                ControlFlow::Continue(())
+            });
+            if after.is_none() {
+                break;
+            }
+        }
+        let all = found.len();
+        found.sort();
+        found.dedup_by(|one, other| one.0 == other.0);
+        assert_eq!(found.len(), all, "an entry is found twice");
+        for (key, version) in found {
+            assert_eq!(self.current(&key).map(|known| known.version), Some(version));
+        }
+    }
+
     fn take(&mut self, step: Step) {
         match step {
             Step::Get(key, touch) => self.get(&key.bytes(), touch.map(Time::ttl)),
-            Step::Set { key, value, expiry, condition, flags, typed } => {
+            Step::Set { key, value, expiry, condition, flags, typed, tags: bits } => {
                 let (key, value) = (key.bytes(), value.bytes());
                 let content_type = "x".repeat(typed.unwrap_or_default().into());
                 let expiration = match expiry {
@@ -345,6 +390,7 @@ impl Model {
                     condition,
                     flags,
                     content_type: &content_type,
+                    tags: &tags(bits),
                 });
             }
             Step::Delete(key, wrong_version) => self.delete(&key.bytes(), wrong_version),
@@ -370,16 +416,33 @@ impl Model {
             Step::Advance => {
                 self.engine.advance(self.now);
             }
-            Step::Policy(lru) => {
-                self.engine.set_policy(policy(lru));
+            Step::Policy(seed) => {
+                self.engine.set_policy(self.engine.default_namespace(), policy(seed));
             }
+            Step::InvalidatePrefix(byte) => {
+                self.engine.invalidate(self.engine.default_namespace(), Scope::Prefix(&[byte]), self.now);
+                self.known.retain(|key, _| key[0] != byte);
+            }
+            Step::InvalidateTag(seed) => {
+                let tag = TAGS[usize::from(seed) % TAGS.len()];
+                self.engine.invalidate(self.engine.default_namespace(), Scope::Tag(tag), self.now);
+                self.known.retain(|_, known| !known.tags.contains(&tag));
+            }
+            Step::InvalidateAll => {
+                self.engine.invalidate(self.engine.default_namespace(), Scope::All, self.now);
+                self.known.clear();
+            }
+            Step::Sweep(entries) => {
+                self.engine.sweep(entries.into());
+            }
+            Step::Scan(page) => self.scan(usize::from(page) + 1),
             Step::Resize(seed) => {
                 self.engine.resize(bytes_limit(seed), self.now);
                 let stats = self.engine.stats();
                 assert!(stats.bytes_used <= stats.bytes_limit, "{stats:?}");
             }
             Step::Clear => {
-                self.engine.clear(self.now);
+                self.engine.clear(self.engine.default_namespace(), self.now);
                 self.known.clear();
                 assert_eq!(self.engine.stats().entries, 0);
             }

@@ -24,7 +24,7 @@ use prost::Message;
 use tower_service::Service;
 
 const PREFIX: usize = 5;
-const METHODS: [&str; 10] = [
+const METHODS: [&str; 12] = [
     "Pipeline",
     "Get",
     "Set",
@@ -35,6 +35,8 @@ const METHODS: [&str; 10] = [
     "BatchGet",
     "BatchSet",
     "BatchDelete",
+    "Scan",
+    "Invalidate",
 ];
 
 /// A request's body that comes in pieces, with a wait before each.
@@ -221,6 +223,8 @@ fn check_unary(method: &str, answer: &Answer) {
         "Touch" => v1::TouchResponse::decode(&mut message).map(drop),
         "BatchGet" => v1::BatchGetResponse::decode(&mut message).map(drop),
         "BatchSet" => v1::BatchSetResponse::decode(&mut message).map(drop),
+        "Scan" => v1::ScanResponse::decode(&mut message).map(drop),
+        "Invalidate" => v1::InvalidateResponse::decode(&mut message).map(drop),
         _ => v1::BatchDeleteResponse::decode(&mut message).map(drop),
     };
     read.expect("the generated type reads the answer");

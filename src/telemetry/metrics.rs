@@ -320,7 +320,7 @@ mod tests {
             "larder_misses_total{reason=\"evicted\"} 4",
             "larder_misses_total{reason=\"owner_down\"} 0",
             "larder_bytes_limit 1048576",
-            "larder_policy_info{policy=\"s3-fifo\"} 1",
+            "larder_policy_info{policy=\"adaptive\"} 1",
             "larder_node_state{state=\"serving\"} 1",
             "larder_node_state{state=\"draining\"} 0",
             "larder_uptime_seconds 1.5",

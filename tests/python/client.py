@@ -88,8 +88,9 @@ def errors(cache):
     fails(cache.Get, cache_pb2.GetRequest(key=b"k", namespace="other"), code.NOT_FOUND)
     fails(cache.Set, cache_pb2.SetRequest(key=b"k", value=bytes(2 << 20)), code.RESOURCE_EXHAUSTED)
     fails(cache.Increment, cache_pb2.IncrementRequest(key=b"tea"), code.FAILED_PRECONDITION)
-    fails(cache.Set, cache_pb2.SetRequest(key=b"k", tags=["red"]), code.UNIMPLEMENTED)
-    fails(cache.Scan, cache_pb2.ScanRequest(), code.UNIMPLEMENTED)
+    fails(cache.Set, cache_pb2.SetRequest(key=b"k", tags=[""]), code.INVALID_ARGUMENT)
+    fails(cache.Set, cache_pb2.SetRequest(key=b"k", lease_token=1), code.UNIMPLEMENTED)
+    fails(cache.Scan, cache_pb2.ScanRequest(page_token=b"x"), code.INVALID_ARGUMENT)
 
 
 def health(channel):

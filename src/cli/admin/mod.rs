@@ -130,14 +130,20 @@ async fn policy(global: &Global, admin: &AdminClient, args: PolicyArgs) -> Resul
     let namespace = &global.namespace;
     let Some(policy) = args.name else {
         let stats = admin.stats().await?;
-        let Some(found) = stats.namespaces.into_iter().find(|stats| stats.name == *namespace) else {
+        let found = if namespace.is_empty() {
+            Some((stats.policy, stats.policy_estimates))
+        } else {
+            let mut namespaces = stats.namespaces.into_iter();
+            namespaces.find(|of| of.name == *namespace).map(|of| (of.policy, of.policy_estimates))
+        };
+        let Some((policy, estimates)) = found else {
             note(&format!("there is no namespace {namespace:?}"));
             return Ok(Exit::NotMet);
         };
-        let document = json!({ "namespace": namespace, "policy": found.policy,
-            "policy_estimates": stats::estimates(&found.policy_estimates) });
-        let lines: Vec<(String, String)> = found.policy_estimates.iter().map(estimate_line).collect();
-        let mut facts: Vec<(&str, &dyn std::fmt::Display)> = vec![("policy", &found.policy)];
+        let document = json!({ "namespace": namespace, "policy": policy,
+            "policy_estimates": stats::estimates(&estimates) });
+        let lines: Vec<(String, String)> = estimates.iter().map(estimate_line).collect();
+        let mut facts: Vec<(&str, &dyn std::fmt::Display)> = vec![("policy", &policy)];
         facts.extend(lines.iter().map(|(name, text)| (&**name, text as &dyn std::fmt::Display)));
         print(global, &document, &facts)?;
         return Ok(Exit::Done);

@@ -68,13 +68,20 @@ impl Queues {
         }
     }
 
-    /// The same entries, in the same order, under another setting. Nothing is remembered yet.
-    pub(super) fn with(&self, setting: Setting) -> Self {
-        Self { window: self.window.clone(), main: self.main.clone(), ..Self::new(setting) }
-    }
-
     pub(super) fn setting(&self) -> Setting {
         self.setting
+    }
+
+    /// Lets all entries go and forgets those that went.
+    pub(super) fn clear(&mut self) {
+        (self.window, self.main) = (List::default(), List::default());
+        self.remembered.clear();
+        self.settling = true;
+    }
+
+    /// The window's entries.
+    pub(super) fn oldest_first<'a>(&self, slots: &'a impl Slots) -> impl Iterator<Item = u32> + 'a {
+        std::iter::successors(self.window.back(), |slot| List::newer(slots, *slot))
     }
 
     pub(super) fn set(&mut self, setting: Setting) {

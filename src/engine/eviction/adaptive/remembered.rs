@@ -53,6 +53,10 @@ impl Remembered {
         self.recent_places = places.clamp(1, CELLS_IN_SET);
     }
 
+    pub(super) fn clear(&mut self) {
+        self.words.fill(0);
+    }
+
     /// The keys that so many bytes are room for.
     pub(super) const fn keys_in(bytes: usize) -> usize {
         bytes / size_of::<u64>() * CELLS_IN_WORD as usize

@@ -15,12 +15,13 @@ use super::super::Slots;
 use super::judge::CANDIDATES;
 use super::queues::{Queues, Setting};
 
-/// Entries in a shadow: with the cell that is nobody's, a power of two.
-pub(super) const ENTRIES_MAX: usize = 383;
-/// Where the threshold falls or rises, shadows have this many entries after.
-const ENTRIES_AFTER: usize = ENTRIES_MAX - ENTRIES_MAX / 8;
-/// Cells and buckets that a shadow begins with.
-const CELLS_MIN: usize = 16;
+/// Entries in a shadow, at most.
+const ENTRIES_MAX: usize = 511;
+/// The same where what the shadows take would be wanting elsewhere: in caches of more than [`ENTRIES_OF_SMALL`].
+const ENTRIES_MAX_OF_LARGE: usize = 383;
+const ENTRIES_OF_SMALL: usize = 8_192;
+/// Cells and buckets come so many at a time.
+const CELLS_STEP: usize = 64;
 const BYTES_PER_CELL: usize = size_of::<Cell>() + size_of::<u16>();
 const NONE: u16 = 0;
 
@@ -56,7 +57,7 @@ impl Shadows {
 
     /// A request for a key of the sample; the candidates that hit, as bits. 0 for other keys.
     pub(super) fn request(&mut self, tag: u32) -> u8 {
-        if self.entries_seen == 0 {
+        if self.are_filling() {
             return self.request_of_filling(tag);
         }
         let mut hits = 0;
@@ -75,6 +76,11 @@ impl Shadows {
         if is_hit { (1 << CANDIDATES) - 1 } else { 0 }
     }
 
+    /// Empties a candidate's shadow.
+    pub(super) fn restart(&mut self, candidate: usize) {
+        self.each[candidate].clear();
+    }
+
     pub(super) fn remove(&mut self, tag: u32) {
         self.each.iter_mut().for_each(|shadow| shadow.remove(tag));
     }
@@ -87,20 +93,26 @@ impl Shadows {
 
     /// The cache is full with so many entries, beside which it remembers so many keys.
     pub(super) fn fit(&mut self, entries: usize, keys: usize) {
-        if self.entries_seen == 0 {
-            let [one, others @ ..] = &mut self.each;
-            others.iter_mut().for_each(|other| other.copy(one));
+        let entries = entries.max(1);
+        let most = Self::entries_most(entries);
+        let part = |threshold: u32| ((entries as u64 * (u64::from(threshold) + 1)) >> 32) as usize;
+        if part(self.threshold) > most || part(self.threshold) < most / 2 {
+            let wanted = ((most - most / 8) as u64) << 32;
+            self.lower((wanted / entries as u64).min(u64::from(u32::MAX)));
         }
-        self.entries_seen = entries.max(1);
-        let part = |threshold: u32| (entries as u64 * (u64::from(threshold) + 1)) >> 32;
-        let shadow_entries = part(self.threshold);
-        if shadow_entries > ENTRIES_MAX as u64 || shadow_entries < ENTRIES_MAX as u64 / 2 {
-            let wanted = ((ENTRIES_AFTER as u64) << 32) / entries.max(1) as u64;
-            self.lower(wanted.min(u64::from(u32::MAX)));
+        let shadow_entries = part(self.threshold).clamp(1, most);
+        let shadow_keys = keys * shadow_entries / entries;
+        if self.are_filling() {
+            let one = &self.each[0];
+            self.each = std::array::from_fn(|at| one.with(self.each[at].queues.setting()));
         }
-        let shadow_entries = (part(self.threshold) as usize).clamp(1, ENTRIES_MAX);
-        let shadow_keys = keys * shadow_entries / entries.max(1);
+        self.entries_seen = entries;
         self.each.iter_mut().for_each(|shadow| shadow.fit(shadow_entries, shadow_keys));
+    }
+
+    /// Entries in each shadow of a cache of so many, at most.
+    pub(super) fn entries_most(entries: usize) -> usize {
+        if entries <= ENTRIES_OF_SMALL { ENTRIES_MAX } else { ENTRIES_MAX_OF_LARGE }
     }
 
     /// Sets the threshold; what is above it goes.
@@ -111,12 +123,13 @@ impl Shadows {
 
     /// What they take at a cache of so many entries, beside what they remember.
     pub(super) fn bytes_for(entries: usize) -> usize {
-        size_of::<Self>() + CANDIDATES * Shadow::cells_for(entries) * BYTES_PER_CELL
+        size_of::<Self>()
+            + CANDIDATES * Shadow::cells_for(entries.min(Self::entries_most(entries))) * BYTES_PER_CELL
     }
 
     /// The same while nothing has gone from it.
     pub(super) fn bytes_filling(entries: usize) -> usize {
-        size_of::<Self>() + Shadow::cells_for(entries) * BYTES_PER_CELL
+        size_of::<Self>() + Shadow::cells_for(entries.min(ENTRIES_MAX)) * BYTES_PER_CELL
     }
 
     #[inline]
@@ -180,7 +193,7 @@ impl Shadow {
     fn free_cell(&mut self) -> u16 {
         if self.free == NONE {
             if self.cells.0.len() == self.heads.len() {
-                self.grow_to(Self::cells_for(self.heads.len()));
+                self.grow_to(self.heads.len() + CELLS_STEP);
             }
             self.cells.0.push(Cell::default());
             return (self.cells.0.len() - 1) as u16;
@@ -192,7 +205,7 @@ impl Shadow {
 
     /// Cells for so many entries, and as many buckets.
     fn cells_for(entries: usize) -> usize {
-        (entries + 1).next_power_of_two().clamp(CELLS_MIN, ENTRIES_MAX + 1)
+        (entries + 1).next_multiple_of(CELLS_STEP)
     }
 
     fn grow_to(&mut self, cells: usize) {
@@ -209,13 +222,17 @@ impl Shadow {
         }
     }
 
-    /// Becomes what the other is, but for the setting.
-    fn copy(&mut self, other: &Self) {
-        self.queues = other.queues.with(self.queues.setting());
-        self.cells.0 = Vec::with_capacity(other.cells.0.capacity());
-        self.cells.0.extend_from_slice(&other.cells.0);
-        self.heads = other.heads.clone();
-        self.free = other.free;
+    /// The same entries, in the same order, under another setting, in no more cells than they need. Nothing has
+    /// gone yet: all are in the window, and nothing is remembered.
+    fn with(&self, setting: Setting) -> Self {
+        let mut other = Self::new(setting);
+        other.grow_to(Self::cells_for(self.len()));
+        for slot in self.queues.oldest_first(&self.cells) {
+            other.request(self.cells.tag(slot));
+            let copy = (other.cells.0.len() - 1) as u32;
+            other.cells.set_mark(copy, self.cells.mark(slot));
+        }
+        other
     }
 
     fn remove(&mut self, tag: u32) {
@@ -232,6 +249,13 @@ impl Shadow {
             .filter(|tag| *tag > threshold)
             .collect();
         tags.into_iter().for_each(|tag| self.remove(tag));
+    }
+
+    fn clear(&mut self) {
+        self.queues.clear();
+        self.cells.0.truncate(1);
+        self.heads.fill(NONE);
+        self.free = NONE;
     }
 
     fn fit(&mut self, entries: usize, keys: usize) {
