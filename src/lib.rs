@@ -2,7 +2,7 @@
 //!
 //! This crate is the `larder` program and what it is made of. Version 0.1 is one node that keeps everything in
 //! memory: the contract in `proto/larder/v1` is whole, and what is not served yet (persistence, the ring,
-//! blobs, scans, invalidation, tags, leases, origins, TLS) answers `UNIMPLEMENTED` and is never ignored in silence.
+//! blobs, leases, origins, TLS) answers `UNIMPLEMENTED` and is never ignored in silence.
 //!
 //! # Layers
 //!
