@@ -1,7 +1,7 @@
 //! The hit ratio of every policy on recorded traces, each alone with entries of weight 1, beside that of the
 //! textbook's policy from `REFERENCE.csv`.
 //!
-//! `cargo bench --bench hit_ratio [-- --policy NAME]… [--trace NAME]… [--seed N] [--json FILE]`. Traces lie in
+//! `cargo bench --bench hit_ratio [-- --policy NAME]… [--trace NAME]… [--seed N] [--json FILE] [--quick]`. Traces lie in
 //! ../shared/traces, or in the folder that `LARDER_TRACES` names:
 //!
 //! ```text
@@ -29,7 +29,7 @@ use std::sync::{Mutex, PoisonError};
 
 use larder::engine::PolicyName;
 use larder::engine::simulate::Simulation;
-use support::headline;
+use support::{headline, quick};
 
 /// Traces are compressed with windows of up to 2^27 B; zstd refuses more than that unless told.
 const WINDOW_LOG_MAX: u32 = 31;
@@ -118,10 +118,12 @@ impl Options {
                     options.seed = value().parse().unwrap_or_else(|error| panic!("--seed: {error}"));
                 }
                 "--json" => options.json = Some(value().into()),
-                // Cargo says this to every benchmark.
-                "--bench" => {}
+                // Cargo says the first to every benchmark; the second is asked below.
+                "--bench" | "--quick" => {}
                 other => {
-                    panic!("there is no option {other:?}; there are --policy, --trace, --seed and --json")
+                    panic!(
+                        "there is no option {other:?}; there are --policy, --trace, --seed, --json and --quick"
+                    )
                 }
             }
         }
@@ -137,11 +139,17 @@ impl Options {
         let named = entries.filter_map(|entry| {
             let file = entry.file_name().into_string().ok()?;
             let name = file.strip_suffix(".u64.zst").or_else(|| file.strip_suffix(".u64s.zst"))?;
+            if quick() && entry.metadata().ok()?.len() > QUICK_BYTES_MAX {
+                return None;
+            }
             Some((name.to_owned(), entry.path()))
         });
         named.filter(|(name, _)| self.traces.is_empty() || self.traces.contains(name)).collect()
     }
 }
+
+/// The files that a short run (`--quick`) reads.
+const QUICK_BYTES_MAX: u64 = 20_000;
 
 /// The keys of a trace, hashed.
 fn read_trace(path: &Path, seed: u64) -> Vec<u64> {
