@@ -86,6 +86,6 @@ fn waits(node: &Process, args: &[&str]) -> Waits {
         .output()
         .expect("the program was built with the benchmark");
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a JSON document");
-    let us = |name: &str| report["latency_us"][name].as_f64().expect("a latency");
+    let us = |name: &str| report["latency_us"]["get"][name].as_f64().expect("a latency");
     Waits { p50: us("p50"), p99: us("p99"), max: us("max") }
 }

@@ -215,7 +215,7 @@ impl Policy for Adaptive {
     fn side_bytes(&self) -> u64 {
         let bytes = self.queues.remembered.bytes() + self.shadows.bytes();
         if self.shadows.are_filling() {
-            return bytes.max(Shadows::bytes_filling(self.queues.len() + 1) as u64);
+            return bytes.max(Shadows::bytes_filling(self.queues.len() + 2) as u64);
         }
         bytes
     }
