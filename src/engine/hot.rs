@@ -152,6 +152,11 @@ impl Hot {
         }));
     }
 
+    /// Gives its memory back, and begins anew.
+    pub(crate) fn clear(&mut self) {
+        (self.hashes, self.counters, self.key_bytes, self.samples) = (Vec::new(), Vec::new(), 0, 0);
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         let each = size_of::<Counter>() + size_of::<u64>();
         (self.counters.capacity() * each + self.key_bytes) as u64
