@@ -83,6 +83,7 @@ pub mod config;
 pub mod engine;
 pub mod entry;
 pub mod node;
+pub mod persistence;
 pub mod server;
 pub mod service;
 pub mod telemetry;

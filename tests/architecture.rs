@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 
 /// Which room may know which other rooms, and of some only these names.
 ///
-/// cli → node → server → service → cache → engine → entry; the wire's words (api) are for those that speak them.
+/// cli → node → server → service → cache → {persistence, engine} → entry; the wire's words (api) are for those that speak them.
 const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("entry", &[]),
     ("clock", &[]),
     ("code", &[]),
     ("engine", &[("clock", ALL), ("entry", ALL)]),
-    ("cache", &[("clock", ALL), ("engine", ALL), ("entry", ALL)]),
+    ("persistence", &[("clock", ALL), ("engine", ALL), ("entry", ALL)]),
+    ("cache", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("persistence", ALL)]),
     ("api", &[("engine", ENGINE_WORDS), ("entry", ALL)]),
     (
         "service",

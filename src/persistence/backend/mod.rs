@@ -1,0 +1,229 @@
+//! Where bytes lie that outlive the node.
+//!
+//! Three kinds of things, so few verbs that a crash can be faked:
+//!
+//! - **Files**, which only grow while they are written and are never written again: journal segments, snapshots, blobs.
+//! - **The mark**, a few bytes that are written over in place and never torn: what was synced last, and more.
+//! - **The catalogue**, a small ordered map from keys to values that changes in whole commits.
+//!
+//! What holds for every implementation, and what the suite in `tests.rs` asks of each: a file's bytes are safe once
+//! [`Appender::sync`] has returned, its name included; a commit is all or nothing and safe once
+//! [`Backend::commit`] has returned; what was not synced may be gone after a crash, any part of it. A failed write or
+//! sync is reported by the call that it happened in. Nothing is written twice, cached or retried in silence.
+
+use std::fmt;
+use std::io;
+use std::ops::ControlFlow;
+
+/// What a file is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FileKind {
+    /// A stretch of the journal.
+    Journal,
+    /// A snapshot.
+    Snapshot,
+    /// A blob's content.
+    Blob,
+}
+
+/// A file's name: its kind and a number that its owner gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileId {
+    /// What it is for.
+    pub kind: FileKind,
+    /// Which of them it is.
+    pub number: u64,
+}
+
+/// Length of the mark.
+pub const MARK_BYTES: usize = 64;
+
+/// One change of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CatalogueChange<'a> {
+    /// Puts a value under a key, in place of any that was there.
+    Put(&'a [u8], &'a [u8]),
+    /// Removes a key, if it is there.
+    Remove(&'a [u8]),
+}
+
+/// Where bytes lie that outlive the node. Shared between threads.
+pub trait Backend: fmt::Debug + Send + Sync + 'static {
+    /// The word for it in flags, logs and metrics.
+    fn name(&self) -> &'static str;
+
+    /// All files with their lengths in bytes, ordered by kind and number.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    fn files(&self) -> Result<Vec<(FileId, u64)>, BackendError>;
+
+    /// Makes an empty file and opens it for writing.
+    ///
+    /// # Errors
+    /// There is a file of that name, or it cannot be made.
+    fn create(&self, file: FileId) -> Result<Box<dyn Appender>, BackendError>;
+
+    /// Opens a file for reading. What is read through this stays as it is, also when the file is deleted or set aside
+    /// meanwhile; what is appended meanwhile is seen.
+    ///
+    /// # Errors
+    /// There is none of that name, or it cannot be opened.
+    fn open(&self, file: FileId) -> Result<Box<dyn ReadAt>, BackendError>;
+
+    /// Deletes a file; its room is free when the last reader is gone. After a crash the file may be there again.
+    /// Deleting what is not there is done already.
+    ///
+    /// # Errors
+    /// It cannot be deleted.
+    fn delete(&self, file: FileId) -> Result<(), BackendError>;
+
+    /// Sets a file aside, where nothing here finds it again and nobody deletes it. Says where, for people.
+    ///
+    /// # Errors
+    /// There is none of that name, or it cannot be moved.
+    fn quarantine(&self, file: FileId) -> Result<String, BackendError>;
+
+    /// The mark as it was written last; `None`: never, or it is damaged beyond use.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn read_mark(&self) -> Result<Option<[u8; MARK_BYTES]>, BackendError>;
+
+    /// Writes the mark. A crash leaves this one or the one before, whole. With `synced`, it is safe when this returns.
+    ///
+    /// # Errors
+    /// It cannot be written or synced.
+    fn write_mark(&self, mark: &[u8; MARK_BYTES], synced: bool) -> Result<(), BackendError>;
+
+    /// The value of a key of the catalogue.
+    ///
+    /// # Errors
+    /// The catalogue cannot be read or is damaged.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, BackendError>;
+
+    /// Makes all of the changes, in order, or none of them.
+    ///
+    /// # Errors
+    /// They cannot be written or synced; whether they are there after a restart is not known then.
+    fn commit(&self, changes: &[CatalogueChange<'_>]) -> Result<(), BackendError>;
+
+    /// Visits the keys that begin with `prefix` and come after `after`, in order, until `visit` breaks off.
+    ///
+    /// # Errors
+    /// The catalogue cannot be read or is damaged.
+    fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), BackendError>;
+
+    /// Bytes on disk, of everything that is not set aside.
+    ///
+    /// # Errors
+    /// They cannot be counted.
+    fn disk_bytes(&self) -> Result<u64, BackendError>;
+}
+
+/// A file that is being written. It ends where it is dropped; what was not synced then may be lost.
+pub trait Appender: fmt::Debug + Send {
+    /// Appends the parts, one behind the other. After an error any part of them may be there.
+    ///
+    /// # Errors
+    /// The disk is full or refuses.
+    fn append(&mut self, parts: &[&[u8]]) -> Result<(), BackendError>;
+
+    /// Returns when all that was appended is safe: bytes, length and name.
+    ///
+    /// # Errors
+    /// The disk refuses. What was appended since the sync before may or may not be there, and a sync that succeeds
+    /// later says nothing about it.
+    fn sync(&mut self) -> Result<(), BackendError>;
+
+    /// The length in bytes, all that was appended.
+    fn len(&self) -> u64;
+
+    /// Whether nothing was appended.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A file that is open for reading. Shared between threads.
+pub trait ReadAt: fmt::Debug + Send + Sync {
+    /// Fills the buffer from an offset; fewer bytes only where the file ends.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, BackendError>;
+
+    /// The length in bytes now.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    fn len(&self) -> Result<u64, BackendError>;
+}
+
+/// Why a backend could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackendError {
+    /// The operating system refused.
+    #[error("cannot {action} {place}: {source}")]
+    Io {
+        /// What was tried, as a verb: "sync".
+        action: &'static str,
+        /// The path.
+        place: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The catalogue's own storage refused or is damaged.
+    #[error("the catalogue {place} cannot {action}: {reason}")]
+    Catalogue {
+        /// What was tried, as a verb: "commit".
+        action: &'static str,
+        /// The path.
+        place: String,
+        /// What it said.
+        reason: String,
+    },
+}
+
+impl BackendError {
+    /// Whether there is no room left on the disk.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+            ),
+            Self::Catalogue { .. } => false,
+        }
+    }
+
+    /// Whether what was asked for is not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+impl fmt::Display for FileKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Journal => "journal",
+            Self::Snapshot => "snapshot",
+            Self::Blob => "blob",
+        })
+    }
+}
+
+impl fmt::Display for FileId {
+    /// The path below the data directory: `journal/000000000000001f.journal`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{0}/{1:016x}.{0}", self.kind, self.number)
+    }
+}

@@ -1,0 +1,13 @@
+//! What outlives the node: a journal of every change, snapshots of the whole content, and blobs.
+//!
+//! All of it stands on a [`Backend`], which knows files that only grow, one small mark, and a catalogue; it does not
+//! know what is in them. Whatever is read back was checksummed when it was written, so that damage is found here and
+//! not by whoever asked for a value.
+//!
+//! - [`backend`]: the trait and its implementations.
+//!
+//! Nothing here knows of gRPC or of the engine's inside.
+
+pub mod backend;
+
+pub use backend::{Appender, Backend, BackendError, CatalogueChange, FileId, FileKind, MARK_BYTES, ReadAt};
