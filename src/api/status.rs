@@ -81,6 +81,14 @@ pub enum CallError {
     Overloaded { limit: usize },
     #[error("namespace {name:?} does not exist; \"\" is the default one")]
     NamespaceNotFound { name: String },
+    #[error(
+        "the disk failed, so the journal takes no writes: memory and disk must not part; reads go on. See the node's log, mend the disk, restart the node"
+    )]
+    JournalPoisoned,
+    #[error("{bytes} bytes of changes wait for the disk, which is slower than they come: try again")]
+    JournalBacklog { bytes: u64 },
+    #[error("{what} needs a disk, and the node keeps nothing on one (--persistence none)")]
+    NoPersistence { what: String },
     #[error("the namespace was deleted while the call was under way")]
     NamespaceGone,
     #[error(transparent)]
@@ -162,6 +170,9 @@ impl CallError {
             Self::Namespace(NamespaceError::Exists { .. }) => kind(AlreadyExists, "NAMESPACE_EXISTS"),
             Self::Namespace(NamespaceError::TooMany { .. }) => kind(ResourceExhausted, "TOO_MANY_NAMESPACES"),
             Self::Namespace(_) => bad_field("DEFAULT_NAMESPACE", "name"),
+            Self::JournalPoisoned => kind(FailedPrecondition, "JOURNAL_POISONED"),
+            Self::JournalBacklog { .. } => Kind { retry: true, ..kind(ResourceExhausted, "JOURNAL_BACKLOG") },
+            Self::NoPersistence { .. } => kind(FailedPrecondition, "NO_PERSISTENCE"),
             Self::NotAnInteger => kind(FailedPrecondition, "NOT_AN_INTEGER"),
             Self::CounterOverflow { .. } => kind(OutOfRange, "COUNTER_OVERFLOW"),
             Self::Policy(_) => bad_field("UNKNOWN_POLICY", "policy"),
@@ -190,6 +201,8 @@ impl CallError {
             Refusal::CounterOverflow { current } => Self::CounterOverflow { current, delta },
             Refusal::TooLarge { needs, limit } => Self::EntryTooLarge { needs, limit },
             Refusal::NoNamespace => Self::NamespaceGone,
+            Refusal::Poisoned => Self::JournalPoisoned,
+            Refusal::Backlogged { bytes } => Self::JournalBacklog { bytes },
         }
     }
 

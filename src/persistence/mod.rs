@@ -9,5 +9,6 @@
 //! Nothing here knows of gRPC or of the engine's inside.
 
 pub mod backend;
+pub mod record;
 
 pub use backend::{Appender, Backend, BackendError, CatalogueChange, FileId, FileKind, MARK_BYTES, ReadAt};
