@@ -31,6 +31,14 @@ impl Now {
     }
 }
 
+impl Now {
+    /// This moment, on a wall clock that shows at least so many µs since 1970.
+    #[must_use]
+    pub fn not_before_us(self, unix_us: u64) -> Self {
+        Self { unix_us: self.unix_us.max(unix_us), ..self }
+    }
+}
+
 /// A source of [`Now`]. The system's clock in a node; a hand-set one in tests.
 pub trait Clock: Send + Sync + 'static {
     /// Reads both clocks.

@@ -85,6 +85,10 @@ pub enum CallError {
         "the disk failed, so the journal takes no writes: memory and disk must not part; reads go on. See the node's log, mend the disk, restart the node"
     )]
     JournalPoisoned,
+    #[error(
+        "the disk limit is reached (--disk-limit), so no write is taken; reads go on. Delete blobs or raise the limit"
+    )]
+    DiskLimit,
     #[error("{bytes} bytes of changes wait for the disk, which is slower than they come: try again")]
     JournalBacklog { bytes: u64 },
     #[error("{what} needs a disk, and the node keeps nothing on one (--persistence none)")]
@@ -171,6 +175,7 @@ impl CallError {
             Self::Namespace(NamespaceError::TooMany { .. }) => kind(ResourceExhausted, "TOO_MANY_NAMESPACES"),
             Self::Namespace(_) => bad_field("DEFAULT_NAMESPACE", "name"),
             Self::JournalPoisoned => kind(FailedPrecondition, "JOURNAL_POISONED"),
+            Self::DiskLimit => kind(ResourceExhausted, "DISK_LIMIT"),
             Self::JournalBacklog { .. } => Kind { retry: true, ..kind(ResourceExhausted, "JOURNAL_BACKLOG") },
             Self::NoPersistence { .. } => kind(FailedPrecondition, "NO_PERSISTENCE"),
             Self::NotAnInteger => kind(FailedPrecondition, "NOT_AN_INTEGER"),
@@ -202,6 +207,7 @@ impl CallError {
             Refusal::TooLarge { needs, limit } => Self::EntryTooLarge { needs, limit },
             Refusal::NoNamespace => Self::NamespaceGone,
             Refusal::Poisoned => Self::JournalPoisoned,
+            Refusal::DiskLimit => Self::DiskLimit,
             Refusal::Backlogged { bytes } => Self::JournalBacklog { bytes },
         }
     }

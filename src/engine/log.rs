@@ -161,8 +161,8 @@ pub(super) struct Logged {
 pub(super) struct ShardLog {
     config: LogConfig,
     logged: Logged,
-    /// Set when changes can no longer be kept: no write is accepted.
-    closed: bool,
+    /// Why no write is accepted, whatever the backlog is.
+    closed: Option<Refusal>,
 }
 
 /// A drained buffer keeps its room for the next time up to here.
@@ -170,7 +170,7 @@ const ROOM_KEPT_BYTES: usize = 512 << 10;
 
 impl ShardLog {
     pub(super) fn new(config: LogConfig) -> Self {
-        Self { config, logged: Logged::default(), closed: false }
+        Self { config, logged: Logged::default(), closed: None }
     }
 
     #[inline]
@@ -190,15 +190,21 @@ impl ShardLog {
     /// Why no write is accepted now, if none is.
     #[inline]
     pub(super) fn refusal(&self) -> Option<Refusal> {
-        if self.closed {
-            return Some(Refusal::Poisoned);
+        if self.closed.is_some() {
+            return self.closed;
         }
         (self.logged.size() > self.config.backlog_bytes_max)
             .then(|| Refusal::Backlogged { bytes: self.logged.size() as u64 })
     }
 
     pub(super) fn close(&mut self) {
-        self.closed = true;
+        self.closed = Some(Refusal::Poisoned);
+    }
+
+    pub(super) fn set_full(&mut self, is_full: bool) {
+        if self.closed != Some(Refusal::Poisoned) {
+            self.closed = is_full.then_some(Refusal::DiskLimit);
+        }
     }
 
     pub(super) fn barrier(&mut self) {

@@ -163,6 +163,8 @@ pub enum Refusal {
     NoNamespace,
     /// Changes can no longer be kept on disk: memory and disk must not part.
     Poisoned,
+    /// What may be on disk is there already.
+    DiskLimit,
     /// Changes come faster than the disk takes them.
     Backlogged {
         /// Bytes that wait in the shard.

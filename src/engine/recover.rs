@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 
 use super::Engine;
-use super::log::{Barriers, Drained, LogConfig, Record};
+use super::log::{Barriers, Drained, LogConfig, Put, Record};
 use super::namespace::{DEFAULT, Namespace, NamespaceChange};
-use super::op::{MissReason, Refusal};
+use super::op::{MissReason, Refusal, ValueView};
 use super::shard::Scope;
 use crate::clock::Now;
 use crate::entry::Version;
@@ -43,6 +43,13 @@ impl Engine {
     pub fn close_log(&self) {
         for shard in &self.shards {
             shard.lock().close_log();
+        }
+    }
+
+    /// While it is full, no write is accepted that would be logged: each is refused as [`Refusal::DiskLimit`].
+    pub fn set_log_full(&self, is_full: bool) {
+        for shard in &self.shards {
+            shard.lock().set_log_full(is_full);
         }
     }
 
@@ -136,6 +143,8 @@ pub struct Restorer<'a> {
     by_number: HashMap<u16, Namespace>,
     /// Invalidations whose dead were not taken out yet.
     unswept: usize,
+    /// Of values, their lengths are kept.
+    lengths_only: bool,
 }
 
 /// Invalidations that are applied before their dead are taken out.
@@ -145,7 +154,13 @@ impl<'a> Restorer<'a> {
     /// Into an engine with its default namespace.
     #[must_use]
     pub fn new(engine: &'a Engine) -> Self {
-        Self { engine, by_number: HashMap::new(), unswept: 0 }
+        Self { engine, by_number: HashMap::new(), unswept: 0, lengths_only: false }
+    }
+
+    /// To count what there is: in place of each value its length is kept, as 8 little-endian bytes.
+    #[must_use]
+    pub fn of_lengths(engine: &'a Engine) -> Self {
+        Self { lengths_only: true, ..Self::new(engine) }
     }
 
     /// Applies a record of one key. May be called from several threads for different keys. The caller sees to it that
@@ -161,6 +176,11 @@ impl<'a> Restorer<'a> {
         };
         let Some(namespace) = self.namespace(number) else { return Restored::NoNamespace(number) };
         let (shard, key) = self.engine.place(namespace, key);
+        if let (true, Record::Put(put)) = (self.lengths_only, record) {
+            let length = (put.value.as_slice().len() as u64).to_le_bytes();
+            let put = Record::Put(Put { value: ValueView::Inline(&length), request_id: "", ..*put });
+            return self.engine.shards[shard].lock().restore(&put, key, now);
+        }
         self.engine.shards[shard].lock().restore(record, key, now)
     }
 
@@ -216,6 +236,18 @@ impl<'a> Restorer<'a> {
                 self.entry(record, now)
             }
         }
+    }
+
+    /// Takes out everything that was applied.
+    pub fn empty(&mut self, now: Now) {
+        for (_, namespace) in self.by_number.drain() {
+            // Nobody else can delete it yet.
+            let _ = self.engine.delete_namespace(namespace.name());
+        }
+        let default = self.engine.default_namespace();
+        self.engine.clear(default, now);
+        default.set_generation(0);
+        self.unswept = 0;
     }
 
     /// Takes out what invalidations have left dead.

@@ -9,6 +9,14 @@
 //! Nothing here knows of gRPC or of the engine's inside.
 
 pub mod backend;
+pub mod disk;
+pub mod frame;
+pub mod journal;
+pub mod mark;
 pub mod record;
+pub mod recover;
+mod rehearse;
+pub mod replay;
+pub mod snapshot;
 
 pub use backend::{Appender, Backend, BackendError, CatalogueChange, FileId, FileKind, MARK_BYTES, ReadAt};

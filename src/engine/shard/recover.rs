@@ -26,6 +26,12 @@ impl Shard {
         }
     }
 
+    pub(in crate::engine) fn set_log_full(&mut self, is_full: bool) {
+        if let Some(log) = &mut self.log {
+            log.set_full(is_full);
+        }
+    }
+
     pub(in crate::engine) fn log_barrier(&mut self) {
         if let Some(log) = &mut self.log {
             log.barrier();

@@ -1,0 +1,390 @@
+//! A data directory in use: what is on it is recovered, every change is journaled, snapshots are taken in time, and
+//! what they make superfluous is deleted.
+//!
+//! One thread looks after the snapshots. The last two are kept, and of the journal what is behind the older one, so that
+//! a damaged snapshot is passed over without a loss. [`Disk::compact`] gives that up for room.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::backend::{Backend, BackendError, FileId, FileKind};
+use super::journal::{Journal, JournalConfig};
+use super::recover::{Method, Recovered, Recovery, RecoveryProgress, Report};
+use super::snapshot::{self, SnapshotError, SnapshotInfo};
+use crate::clock::{Clock, monotonic};
+use crate::engine::Engine;
+
+/// How a data directory is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskConfig {
+    /// How the journal is kept.
+    pub journal: JournalConfig,
+    /// How the content comes back.
+    pub recovery: Method,
+    /// A snapshot is taken so long after the one before, if anything has changed; `None`: only where the journal has
+    /// grown long or somebody asks for one.
+    pub snapshot_interval: Option<Duration>,
+    /// What may be on disk; `None`: as much as fits.
+    pub limit_bytes: Option<u64>,
+}
+
+/// The journal behind the last snapshot may grow to this, or to twice that snapshot, before another is taken.
+const JOURNAL_BYTES_MIN: u64 = 256 << 20;
+/// How often the thread looks whether there is something to do.
+const LOOKS: Duration = Duration::from_secs(1);
+/// Above this part of the limit, in percent, room is made.
+const LIMIT_PERCENT: u64 = 90;
+
+/// A data directory in use.
+#[derive(Debug)]
+pub struct Disk {
+    inner: Arc<Inner>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    backend: Arc<dyn Backend>,
+    engine: Arc<Engine>,
+    clock: Arc<dyn Clock>,
+    config: DiskConfig,
+    journal: Journal,
+    /// Newest first. Held while one is taken, so that there is one at a time.
+    snapshots: Mutex<Vec<SnapshotInfo>>,
+    next_snapshot: AtomicU64,
+    is_over_limit: AtomicBool,
+    stopping: Mutex<bool>,
+    stopped: Condvar,
+}
+
+/// What a compaction came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compacted {
+    /// The oldest position that the journal still has; 0: none.
+    pub first_position: u64,
+    /// Bytes that the disk has back.
+    pub reclaimed_bytes: u64,
+    /// Bytes on disk now.
+    pub disk_bytes: u64,
+}
+
+/// What a rehearsal found.
+#[derive(Debug, Clone)]
+pub struct Rehearsal {
+    /// As of the recovery itself.
+    pub report: Report,
+    /// Entries that would be served, as long as memory suffices.
+    pub entries: u64,
+    /// Their keys and values.
+    pub entry_bytes: u64,
+}
+
+impl Disk {
+    /// Recovers into an empty engine, clears away what is of no use any more, and journals from then on.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn open(
+        backend: Arc<dyn Backend>,
+        engine: Arc<Engine>,
+        clock: Arc<dyn Clock>,
+        config: DiskConfig,
+        progress: &RecoveryProgress,
+    ) -> Result<(Self, Report), BackendError> {
+        let recovery = Recovery {
+            backend: &*backend,
+            engine: &engine,
+            now: clock.now(),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            progress,
+        };
+        let Recovered { report, mut end, snapshots, .. } = recovery.run(config.recovery)?;
+        if end.history == 0 {
+            end.history = rand::random::<u64>().max(1);
+        }
+        clear_away(&*backend, &report, &end.beyond, end.damage.is_some())?;
+        let mut kept = Vec::new();
+        let mut last = 0;
+        for snapshot in snapshots {
+            let (number, damage) = match snapshot {
+                Ok(info) => (info.number, report.damages.iter().find(|damage| damage.place == info.name())),
+                Err((number, _)) => (number, None),
+            };
+            last = last.max(number);
+            let file = FileId { kind: FileKind::Snapshot, number };
+            match (snapshot, damage) {
+                (Ok(_), None) if config.recovery == Method::Empty => backend.delete(file)?,
+                (Ok(info), None) => kept.push(info),
+                // One that was being taken when the node went down is no loss.
+                (Err((_, ref damage)), _) if is_unfinished(damage) => backend.delete(file)?,
+                _ => set_aside(&*backend, file)?,
+            }
+        }
+        let journal = Journal::start(
+            Arc::clone(&engine),
+            Arc::clone(&backend),
+            Arc::clone(&clock),
+            &config.journal,
+            &end,
+        )?;
+        let inner = Arc::new(Inner {
+            backend,
+            engine,
+            clock,
+            config,
+            journal,
+            snapshots: Mutex::new(kept),
+            next_snapshot: AtomicU64::new(last + 1),
+            is_over_limit: AtomicBool::new(false),
+            stopping: Mutex::new(false),
+            stopped: Condvar::new(),
+        });
+        let disk = Self { thread: Mutex::new(Some(start_upkeep(&inner)?)), inner };
+        if !report.damages.is_empty() && disk.snapshot().is_ok() {
+            // What was saved is safe in a file of its own now; the damaged ones are kept for whoever looks into it.
+            disk.set_damaged_aside(&report)?;
+        }
+        Ok((disk, report))
+    }
+
+    /// The journal.
+    #[must_use]
+    pub fn journal(&self) -> &Journal {
+        &self.inner.journal
+    }
+
+    /// Where everything lies.
+    #[must_use]
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.inner.backend
+    }
+
+    /// Takes a snapshot now, after one that is being taken.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn snapshot(&self) -> Result<SnapshotInfo, SnapshotError> {
+        self.inner.snapshot()
+    }
+
+    /// The snapshots that are there, newest first.
+    #[must_use]
+    pub fn snapshots(&self) -> Vec<SnapshotInfo> {
+        self.inner.snapshots.lock().clone()
+    }
+
+    /// Takes a snapshot and deletes all that it makes superfluous: the snapshots before it and the journal up to it.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn compact(&self) -> Result<Compacted, SnapshotError> {
+        let before = self.inner.backend.disk_bytes()?;
+        let snapshot = self.inner.snapshot()?;
+        self.inner.keep_snapshots(1)?;
+        self.inner.journal.forget(snapshot.position)?;
+        let disk_bytes = self.inner.backend.disk_bytes()?;
+        let first_position = self.inner.journal.segments().first().map_or(0, |first| first.first_position);
+        Ok(Compacted { first_position, reclaimed_bytes: before.saturating_sub(disk_bytes), disk_bytes })
+    }
+
+    /// Rehearses a recovery of what is on disk now, in memory of its own, and changes nothing.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn rehearse(&self, method: Method) -> Result<Rehearsal, BackendError> {
+        super::rehearse::rehearse(&*self.inner.backend, self.inner.clock.now(), method)
+    }
+
+    /// How the content comes back at the next start.
+    #[must_use]
+    pub fn recovery(&self) -> Method {
+        self.inner.config.recovery
+    }
+
+    /// Writes and syncs what is left, and accepts no change any more.
+    ///
+    /// # Errors
+    /// The journal is poisoned.
+    pub fn stop(&self) -> Result<u64, super::journal::Poisoned> {
+        *self.inner.stopping.lock() = true;
+        self.inner.stopped.notify_all();
+        if let Some(thread) = self.thread.lock().take() {
+            let _ = thread.join();
+        }
+        self.inner.journal.stop()
+    }
+
+    fn set_damaged_aside(&self, report: &Report) -> Result<(), BackendError> {
+        let files = self.inner.backend.files()?;
+        let damaged = |file: &FileId| {
+            let place = file.to_string();
+            file.kind == FileKind::Journal && report.damages.iter().any(|damage| damage.place == place)
+        };
+        for (file, _) in files.into_iter().filter(|(file, _)| damaged(file)) {
+            self.inner.journal.set_aside(file.number)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = self.stop();
+    }
+}
+
+/// A file that ends before its end is one that nobody finished.
+fn is_unfinished(damage: &super::replay::Damage) -> bool {
+    damage.description.contains("ends after")
+}
+
+/// What a recovery left behind: after damage it is set aside, else it is of no use to anybody.
+fn clear_away(
+    backend: &dyn Backend,
+    report: &Report,
+    beyond: &[u64],
+    is_damaged: bool,
+) -> Result<(), BackendError> {
+    for number in beyond {
+        let file = FileId { kind: FileKind::Journal, number: *number };
+        if is_damaged {
+            set_aside(backend, file)?;
+        } else {
+            tracing::info!(%file, method = %report.method, "deleted a segment that the recovery gave up");
+            backend.delete(file)?;
+        }
+    }
+    Ok(())
+}
+
+fn set_aside(backend: &dyn Backend, file: FileId) -> Result<(), BackendError> {
+    let place = backend.quarantine(file)?;
+    tracing::warn!(%file, %place, "set a damaged file aside");
+    Ok(())
+}
+
+fn start_upkeep(inner: &Arc<Inner>) -> Result<JoinHandle<()>, BackendError> {
+    let inner = Arc::clone(inner);
+    std::thread::Builder::new().name("snapshots".to_owned()).spawn(move || inner.upkeep()).map_err(|source| {
+        BackendError::Io { action: "start the thread of", place: "the snapshots".to_owned(), source }
+    })
+}
+
+impl Inner {
+    fn upkeep(&self) {
+        let mut last = monotonic();
+        loop {
+            let mut stopping = self.stopping.lock();
+            if !*stopping {
+                self.stopped.wait_for(&mut stopping, LOOKS);
+            }
+            if *stopping {
+                return;
+            }
+            drop(stopping);
+            match self.keep_up(last) {
+                Ok(false) => {}
+                Ok(true) => last = monotonic(),
+                Err(error) => {
+                    tracing::error!(%error, "no snapshot could be taken");
+                    last = monotonic();
+                }
+            }
+        }
+    }
+
+    /// Takes a snapshot if it is time for one; whether it did.
+    fn keep_up(&self, last: Instant) -> Result<bool, SnapshotError> {
+        let progress = self.journal.progress();
+        let now = progress.borrow().clone();
+        if now.poisoned.is_some() {
+            return Ok(false);
+        }
+        let newest = self.snapshots.lock().first().copied();
+        let has_changed = newest.is_none_or(|newest| newest.position < now.position) && now.position > 0;
+        let is_due = self.config.snapshot_interval.is_some_and(|interval| last.elapsed() >= interval);
+        let is_long = self.journal_is_long(newest)?;
+        let is_tight = self.is_over(LIMIT_PERCENT)?;
+        if has_changed && (is_due || is_long || is_tight) {
+            let taken = self.snapshot()?;
+            tracing::info!(
+                snapshot = %taken.name(), position = taken.position, entries = taken.entries, bytes = taken.bytes,
+                "took a snapshot"
+            );
+            if is_tight {
+                self.keep_snapshots(1)?;
+                self.journal.forget(taken.position)?;
+            }
+            self.look_at_limit()?;
+            return Ok(true);
+        }
+        self.look_at_limit()?;
+        Ok(false)
+    }
+
+    fn journal_is_long(&self, newest: Option<SnapshotInfo>) -> Result<bool, BackendError> {
+        let behind = newest.map_or(0, |newest| newest.position);
+        let segments = self.journal.segments();
+        let covered = segments.partition_point(|segment| segment.first_position <= behind);
+        let first = segments.get(covered.saturating_sub(1)).map_or(u64::MAX, |segment| segment.number);
+        let bytes: u64 = self
+            .backend
+            .files()?
+            .iter()
+            .filter(|(file, _)| file.kind == FileKind::Journal && file.number >= first)
+            .map(|(_, bytes)| bytes)
+            .sum();
+        Ok(bytes > JOURNAL_BYTES_MIN.max(2 * newest.map_or(0, |newest| newest.bytes)))
+    }
+
+    fn is_over(&self, percent: u64) -> Result<bool, BackendError> {
+        match self.config.limit_bytes {
+            None => Ok(false),
+            Some(limit) => Ok(self.backend.disk_bytes()? > limit / 100 * percent),
+        }
+    }
+
+    /// Refuses writes while the disk has no more room for them, and takes them again when it has.
+    fn look_at_limit(&self) -> Result<(), BackendError> {
+        let is_over = self.is_over(100)?;
+        if self.is_over_limit.swap(is_over, Ordering::Relaxed) != is_over {
+            self.engine.set_log_full(is_over);
+            let limit_bytes = self.config.limit_bytes;
+            if is_over {
+                tracing::error!(limit_bytes, "the disk limit is reached: writes are refused");
+            } else {
+                tracing::info!(limit_bytes, "there is room on the disk again: writes are taken");
+            }
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Result<SnapshotInfo, SnapshotError> {
+        let mut snapshots = self.snapshots.lock();
+        let number = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
+        let taken = snapshot::take(&self.engine, &self.journal, &*self.backend, &*self.clock, number)?;
+        snapshots.insert(0, taken);
+        drop(snapshots);
+        self.keep_snapshots(2)?;
+        let oldest = self.snapshots.lock().last().map_or(0, |snapshot| snapshot.position);
+        if self.snapshots.lock().len() > 1 {
+            self.journal.forget(oldest)?;
+        }
+        Ok(taken)
+    }
+
+    fn keep_snapshots(&self, count: usize) -> Result<(), BackendError> {
+        let mut snapshots = self.snapshots.lock();
+        while snapshots.len() > count
+            && let Some(last) = snapshots.last()
+        {
+            self.backend.delete(FileId { kind: FileKind::Snapshot, number: last.number })?;
+            snapshots.pop();
+        }
+        Ok(())
+    }
+}

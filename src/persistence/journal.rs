@@ -1,0 +1,500 @@
+//! The journal: every change in order, in checksummed batches, written by one thread.
+//!
+//! Shards log their changes under their locks; the journal's thread drains all shards, writes what they logged as one
+//! frame ([`super::frame`]) and, when it is time or somebody waits, syncs the file. So a write costs its caller no I/O,
+//! and however many wait for the disk share a sync.
+//!
+//! - A *drain* has a number. Whoever has applied a change is safe once a drain is synced that began after it: see
+//!   [`Journal::flushed`].
+//! - The *position* is the count of all records that were ever written; a batch has its first record's.
+//! - A *segment* is a file of about [`SEGMENT_BYTES`]; the chain of checksums runs on from one to the next.
+//! - The mark is written after each sync and synced with the next interval, and ahead of the versions that are drawn.
+//! - When an append or a sync fails, the journal is *poisoned*: no change that would be logged is accepted any more, as
+//!   nobody can tell what is on the disk. Reads go on. Only a restart mends it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{JoinHandle, Thread};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::backend::{Backend, BackendError, FileId, FileKind};
+use super::frame::{FrameKind, FrameWriter, Place};
+use super::mark::Mark;
+use super::record;
+use super::replay::JournalEnd;
+use crate::clock::{Clock, monotonic};
+use crate::engine::{Drained, Engine, LogConfig};
+
+/// A segment is ended when it is at least so long.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// Changes that all shards together may have waiting for the disk.
+const BACKLOG_BYTES: usize = 64 << 20;
+/// What a shard logs before it wakes the thread.
+const NUDGE_BYTES: usize = 128 << 10;
+/// Versions are safe for so long ahead.
+const CEILING_AHEAD_US: u64 = 60_000_000;
+
+/// How a journal is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalConfig {
+    /// Changes are synced this long after they were made, at the latest.
+    pub flush_interval: Duration,
+    /// The longest value that is stored, for which a shard must have room.
+    pub value_bytes_max: usize,
+    /// A segment is ended when it is at least so long: [`SEGMENT_BYTES`].
+    pub segment_bytes: u64,
+}
+
+/// How far a journal is.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    /// The last drain that is written.
+    pub written: u64,
+    /// The last drain that is synced.
+    pub synced: u64,
+    /// The position up to which everything is written.
+    pub position: u64,
+    /// The position up to which everything is synced.
+    pub synced_position: u64,
+    /// Why nothing is written any more.
+    pub poisoned: Option<Arc<str>>,
+}
+
+/// The journal is poisoned: why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the journal is poisoned: {0}")]
+pub struct Poisoned(pub Arc<str>);
+
+/// What is counted for metrics.
+#[derive(Debug, Default)]
+pub struct JournalCounters {
+    /// Batches that were written.
+    pub batches: AtomicU64,
+    /// Records that were written.
+    pub records: AtomicU64,
+    /// Bytes that were written.
+    pub bytes: AtomicU64,
+    /// Syncs that were made.
+    pub syncs: AtomicU64,
+    /// How long they took together, in µs.
+    pub sync_us: AtomicU64,
+}
+
+/// A journal that is being written.
+#[derive(Debug)]
+pub struct Journal {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Drains that have begun.
+    begun: AtomicU64,
+    /// Somebody waits for this drain to be written.
+    write_wanted: AtomicU64,
+    /// Somebody waits for this drain to be synced.
+    sync_wanted: AtomicU64,
+    stop: AtomicBool,
+    progress: watch::Sender<Progress>,
+    thread: OnceLock<Thread>,
+    segments: Mutex<Vec<Segment>>,
+    counters: JournalCounters,
+    backend: Arc<dyn Backend>,
+}
+
+/// A file of the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// Its number, which is the sequence of its first frame.
+    pub number: u64,
+    /// The position of the first record in it, or after it if it has none.
+    pub first_position: u64,
+}
+
+impl Journal {
+    /// Goes on where a recovery found the end, in a new segment, and logs what the engine changes from now on.
+    ///
+    /// # Errors
+    /// The segment or the mark cannot be written.
+    pub fn start(
+        engine: Arc<Engine>,
+        backend: Arc<dyn Backend>,
+        clock: Arc<dyn Clock>,
+        config: &JournalConfig,
+        end: &JournalEnd,
+    ) -> Result<Self, BackendError> {
+        let shared = Arc::new(Shared {
+            begun: AtomicU64::new(0),
+            write_wanted: AtomicU64::new(0),
+            sync_wanted: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            progress: watch::Sender::new(Progress {
+                position: end.position,
+                synced_position: end.position,
+                ..Progress::default()
+            }),
+            thread: OnceLock::new(),
+            segments: Mutex::new(end.segments.clone()),
+            counters: JournalCounters::default(),
+            backend,
+        });
+        let mark = Mark {
+            history: end.history,
+            synced_sequence: end.sequence,
+            synced_position: end.position,
+            ..Mark::default()
+        };
+        let mut writer = Writer {
+            shared: Arc::clone(&shared),
+            engine: Arc::clone(&engine),
+            clock,
+            config: config.clone(),
+            frames: None,
+            sequence: end.sequence,
+            called: end.called,
+            position: end.position,
+            drained: Drained::default(),
+            mark,
+            is_dirty: false,
+            is_mark_dirty: false,
+        };
+        writer.renew_mark()?;
+        writer.open_segment()?;
+        writer.sync()?;
+        let wake = Arc::clone(&shared);
+        let backlog_bytes_max =
+            (BACKLOG_BYTES / engine.shard_count()).max(2 * config.value_bytes_max + (64 << 10));
+        engine.start_log(&LogConfig {
+            encode: record::write,
+            nudge: Arc::new(move || wake.wake()),
+            nudge_bytes: NUDGE_BYTES.min(backlog_bytes_max / 4),
+            backlog_bytes_max,
+        });
+        let thread = std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|source| BackendError::Io {
+                action: "start the thread of",
+                place: "the journal".to_owned(),
+                source,
+            })?;
+        let _ = shared.thread.set(thread.thread().clone());
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Waits until everything that was applied before this was called is on the disk; the position of that.
+    ///
+    /// # Errors
+    /// The journal is poisoned: it may or may not be there.
+    pub async fn flushed(&self) -> Result<u64, Poisoned> {
+        let wanted = self.ask(&self.shared.sync_wanted);
+        self.wait(wanted, |progress| progress.synced).await.map(|progress| progress.synced_position)
+    }
+
+    /// Asks for what [`Self::flushed`] waits for, without waiting: gives a ticket for [`Self::is_flushed`].
+    #[must_use]
+    pub fn ask_flush(&self) -> u64 {
+        self.ask(&self.shared.sync_wanted)
+    }
+
+    /// Waits for a ticket of [`Self::ask_flush`].
+    ///
+    /// # Errors
+    /// The journal is poisoned.
+    pub async fn wait_flushed(&self, ticket: u64) -> Result<u64, Poisoned> {
+        self.wait(ticket, |progress| progress.synced).await.map(|progress| progress.synced_position)
+    }
+
+    /// Waits until everything that was applied before this was called is written; the position of that. For threads
+    /// that may block.
+    ///
+    /// # Errors
+    /// The journal is poisoned.
+    pub fn written(&self) -> Result<u64, Poisoned> {
+        let wanted = self.ask(&self.shared.write_wanted);
+        self.block(wanted, |progress| progress.written).map(|progress| progress.position)
+    }
+
+    /// [`Self::flushed`] for threads that may block.
+    ///
+    /// # Errors
+    /// The journal is poisoned.
+    pub fn flush(&self) -> Result<u64, Poisoned> {
+        let wanted = self.ask(&self.shared.sync_wanted);
+        self.block(wanted, |progress| progress.synced).map(|progress| progress.synced_position)
+    }
+
+    /// How far it is, for those who wait for news.
+    #[must_use]
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.shared.progress.subscribe()
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn counters(&self) -> &JournalCounters {
+        &self.shared.counters
+    }
+
+    /// Its files, oldest first; the last is being written.
+    #[must_use]
+    pub fn segments(&self) -> Vec<Segment> {
+        self.shared.segments.lock().clone()
+    }
+
+    /// Deletes the segments all of whose records are at or before a position.
+    ///
+    /// # Errors
+    /// One cannot be deleted; the next call tries again.
+    pub fn forget(&self, position: u64) -> Result<(), BackendError> {
+        let mut segments = self.shared.segments.lock();
+        while let [first, second, ..] = &segments[..]
+            && second.first_position <= position + 1
+        {
+            self.shared.backend.delete(FileId { kind: FileKind::Journal, number: first.number })?;
+            segments.remove(0);
+        }
+        Ok(())
+    }
+
+    /// Sets a segment aside that is not being written.
+    ///
+    /// # Errors
+    /// It cannot be moved.
+    pub(super) fn set_aside(&self, number: u64) -> Result<(), BackendError> {
+        let mut segments = self.shared.segments.lock();
+        let place = self.shared.backend.quarantine(FileId { kind: FileKind::Journal, number })?;
+        segments.retain(|segment| segment.number != number);
+        tracing::warn!(segment = number, %place, "set a damaged segment of the journal aside");
+        Ok(())
+    }
+
+    /// Writes and syncs what is left, and ends. Later changes are refused.
+    ///
+    /// # Errors
+    /// The journal is poisoned.
+    pub fn stop(&self) -> Result<u64, Poisoned> {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.wake();
+        if let Some(thread) = self.thread.lock().take() {
+            let _ = thread.join();
+        }
+        let progress = self.shared.progress.borrow();
+        match &progress.poisoned {
+            None => Ok(progress.synced_position),
+            Some(why) => Err(Poisoned(Arc::clone(why))),
+        }
+    }
+
+    /// A drain that begins from now on, and word to the thread that it is waited for.
+    fn ask(&self, wanted: &AtomicU64) -> u64 {
+        let ticket = self.shared.begun.load(Ordering::SeqCst) + 1;
+        if wanted.fetch_max(ticket, Ordering::SeqCst) < ticket {
+            self.shared.wake();
+        }
+        ticket
+    }
+
+    async fn wait(&self, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Poisoned> {
+        let mut progress = self.shared.progress.subscribe();
+        let news = progress.wait_for(|now| now.poisoned.is_some() || reached(now) >= ticket).await;
+        let now = news.map_err(|_| Poisoned("it has ended".into()))?.clone();
+        settled(now, ticket, reached)
+    }
+
+    fn block(&self, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Poisoned> {
+        let mut progress = self.shared.progress.subscribe();
+        loop {
+            let now = progress.borrow_and_update().clone();
+            if now.poisoned.is_some() || reached(&now) >= ticket {
+                return settled(now, ticket, reached);
+            }
+            std::thread::park_timeout(BLOCKED_LOOKS);
+        }
+    }
+}
+
+/// How often a thread looks that waits without a runtime.
+const BLOCKED_LOOKS: Duration = Duration::from_millis(1);
+
+fn settled(now: Progress, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Poisoned> {
+    match &now.poisoned {
+        Some(why) if reached(&now) < ticket => Err(Poisoned(Arc::clone(why))),
+        _ => Ok(now),
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        let _ = self.stop();
+    }
+}
+
+impl Shared {
+    fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+}
+
+/// The journal's thread.
+struct Writer {
+    shared: Arc<Shared>,
+    engine: Arc<Engine>,
+    clock: Arc<dyn Clock>,
+    config: JournalConfig,
+    frames: Option<FrameWriter>,
+    /// The last frame that was written, and what the next one calls it.
+    sequence: u64,
+    called: u32,
+    /// The last record that was written.
+    position: u64,
+    drained: Drained,
+    mark: Mark,
+    /// Something was appended and not synced.
+    is_dirty: bool,
+    /// The mark was written and not synced.
+    is_mark_dirty: bool,
+}
+
+impl Writer {
+    fn run(mut self) {
+        let mut synced_at = monotonic();
+        loop {
+            let is_last = self.shared.stop.load(Ordering::SeqCst);
+            let is_due = synced_at.elapsed() >= self.config.flush_interval;
+            let sync = is_last || is_due || self.is_wanted(&self.shared.sync_wanted, |now| now.synced);
+            match self.cycle(sync, is_due || is_last) {
+                Err(error) => return self.poison(&error),
+                Ok(()) if is_last => return self.engine.close_log(),
+                Ok(()) => {}
+            }
+            if sync {
+                synced_at = monotonic();
+            }
+            let is_waited_for = self.is_wanted(&self.shared.sync_wanted, |now| now.synced)
+                || self.is_wanted(&self.shared.write_wanted, |now| now.written)
+                || self.shared.stop.load(Ordering::SeqCst);
+            if !is_waited_for {
+                std::thread::park_timeout(self.config.flush_interval.saturating_sub(synced_at.elapsed()));
+            }
+        }
+    }
+
+    fn is_wanted(&self, wanted: &AtomicU64, reached: fn(&Progress) -> u64) -> bool {
+        wanted.load(Ordering::SeqCst) > reached(&self.shared.progress.borrow())
+    }
+
+    /// Drains all shards and writes what they logged; with `sync`, until it is safe.
+    fn cycle(&mut self, sync: bool, is_interval: bool) -> Result<(), BackendError> {
+        let drain = self.shared.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut drained = std::mem::take(&mut self.drained);
+        self.engine.drain_log(&mut drained);
+        let written = self.write(&drained);
+        self.drained = drained;
+        written?;
+        if sync {
+            self.sync()?;
+        }
+        if is_interval {
+            self.renew_mark_in_time()?;
+        }
+        self.shared.progress.send_modify(|progress| {
+            progress.written = drain;
+            progress.position = self.position;
+            if sync {
+                progress.synced = drain;
+                progress.synced_position = self.position;
+            }
+        });
+        Ok(())
+    }
+
+    fn write(&mut self, drained: &Drained) -> Result<(), BackendError> {
+        let records = drained.records();
+        if records == 0 {
+            return Ok(());
+        }
+        if self.frames.as_ref().is_none_or(|frames| frames.bytes() >= self.config.segment_bytes) {
+            self.sync()?;
+            self.open_segment()?;
+        }
+        let body: Vec<&[u8]> = drained.pieces().collect();
+        let unix_us = self.clock.now().unix_us;
+        let place = Place { first_position: self.position + 1, records: records as u32, unix_us };
+        self.append(FrameKind::Batch, place, &body)?;
+        self.position += records;
+        self.mark.unix_us = self.mark.unix_us.max(unix_us);
+        let counters = &self.shared.counters;
+        counters.batches.fetch_add(1, Ordering::Relaxed);
+        counters.records.fetch_add(records, Ordering::Relaxed);
+        counters.bytes.fetch_add(drained.bytes() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn append(&mut self, kind: FrameKind, place: Place, body: &[&[u8]]) -> Result<(), BackendError> {
+        let frames = self.frames.as_mut().expect("a segment is open");
+        frames.append(kind, place, body)?;
+        (self.sequence, self.called) = (frames.sequence - 1, frames.previous);
+        self.is_dirty = true;
+        Ok(())
+    }
+
+    fn open_segment(&mut self) -> Result<(), BackendError> {
+        let segment = Segment { number: self.sequence + 1, first_position: self.position + 1 };
+        let file = self.shared.backend.create(FileId { kind: FileKind::Journal, number: segment.number })?;
+        self.frames = Some(FrameWriter::new(file, segment.number, self.called));
+        let unix_us = self.clock.now().unix_us;
+        let place = Place { first_position: segment.first_position, records: 0, unix_us };
+        self.append(FrameKind::Segment, place, &[&self.mark.history.to_le_bytes()])?;
+        self.shared.segments.lock().push(segment);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), BackendError> {
+        let Some(frames) = self.frames.as_mut().filter(|_| self.is_dirty) else { return Ok(()) };
+        let begun = monotonic();
+        frames.sync()?;
+        self.is_dirty = false;
+        let counters = &self.shared.counters;
+        counters.syncs.fetch_add(1, Ordering::Relaxed);
+        counters.sync_us.fetch_add(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
+        self.mark.synced_sequence = self.sequence;
+        self.mark.synced_position = self.position;
+        self.shared.backend.write_mark(&self.mark.write(), false)?;
+        self.is_mark_dirty = true;
+        Ok(())
+    }
+
+    fn renew_mark_in_time(&mut self) -> Result<(), BackendError> {
+        let near = self.engine.version_ahead(self.clock.now(), CEILING_AHEAD_US / 2);
+        if self.is_mark_dirty || near > self.mark.version_ceiling {
+            self.renew_mark()?;
+        }
+        Ok(())
+    }
+
+    /// Syncs the mark with a version ceiling ahead of now, and lets versions be drawn up to it.
+    fn renew_mark(&mut self) -> Result<(), BackendError> {
+        let now = self.clock.now();
+        let ceiling = self.engine.version_ahead(now, CEILING_AHEAD_US);
+        self.mark.version_ceiling = self.mark.version_ceiling.max(ceiling);
+        self.mark.unix_us = self.mark.unix_us.max(now.unix_us);
+        self.shared.backend.write_mark(&self.mark.write(), true)?;
+        self.engine.set_version_ceiling(self.mark.version_ceiling);
+        self.is_mark_dirty = false;
+        Ok(())
+    }
+
+    fn poison(&mut self, error: &BackendError) {
+        self.engine.close_log();
+        let why: Arc<str> = error.to_string().into();
+        tracing::error!(error = %why, "the journal is poisoned: no write is accepted any more, reads go on");
+        self.shared.progress.send_modify(|progress| progress.poisoned = Some(why));
+    }
+}

@@ -1,0 +1,303 @@
+//! Recovery: what is on the disk becomes what is in memory, by one of several methods.
+//!
+//! | method | applies |
+//! |---|---|
+//! | `empty` | nothing; what is on the disk is given up |
+//! | `snapshot` | the newest snapshot that is whole; the journal behind it is given up |
+//! | `journal` | the journal, from the first record that is there |
+//! | `snapshot+journal` | the newest snapshot that is whole, then the journal behind it |
+//!
+//! A snapshot that is damaged is passed over for the one before it, and told. Time is the later of the clock's and the
+//! latest that was ever written, so that neither a clock that was set back nor the time in between gives an entry a
+//! longer life.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::backend::{Backend, BackendError, FileId, FileKind};
+use super::mark::Mark;
+use super::replay::{Damage, From, JournalEnd, replay};
+use super::snapshot::{self, LoadContext, SnapshotInfo};
+use crate::clock::{Now, monotonic};
+use crate::engine::{Engine, Restored, Restorer};
+
+/// How a node gets its content back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// It begins with nothing.
+    Empty,
+    /// From the newest snapshot alone.
+    Snapshot,
+    /// From the journal alone.
+    Journal,
+    /// From the newest snapshot and the journal behind it.
+    SnapshotAndJournal,
+}
+
+impl Method {
+    /// Every method.
+    pub const ALL: [Self; 4] = [Self::Empty, Self::Snapshot, Self::Journal, Self::SnapshotAndJournal];
+
+    /// The word for it in flags and on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Snapshot => "snapshot",
+            Self::Journal => "journal",
+            Self::SnapshotAndJournal => "snapshot+journal",
+        }
+    }
+
+    fn reads_snapshots(self) -> bool {
+        matches!(self, Self::Snapshot | Self::SnapshotAndJournal)
+    }
+
+    fn reads_journal(self) -> bool {
+        matches!(self, Self::Journal | Self::SnapshotAndJournal)
+    }
+}
+
+/// A word that is no recovery method.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{word:?} is no recovery method; there are {}", Method::ALL.map(Method::as_str).join(", "))]
+pub struct UnknownMethod {
+    /// The word.
+    pub word: String,
+}
+
+impl FromStr for Method {
+    type Err = UnknownMethod;
+
+    fn from_str(word: &str) -> Result<Self, UnknownMethod> {
+        let found = Self::ALL.into_iter().find(|method| method.as_str() == word);
+        found.ok_or_else(|| UnknownMethod { word: word.to_owned() })
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a recovery brought back.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// How.
+    pub method: Method,
+    /// Entries that it applied whose time had ended.
+    pub expired: u64,
+    /// Entries that did not fit into memory, or whose namespace is missing.
+    pub refused: u64,
+    /// The snapshot that it began with.
+    pub snapshot: Option<SnapshotInfo>,
+    /// The first position that it replayed; 0: none.
+    pub first_position: u64,
+    /// The last position that it reached.
+    pub position: u64,
+    /// Bytes of a torn tail.
+    pub torn_bytes: u64,
+    /// What is not as it was written.
+    pub damages: Vec<Damage>,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// How far a recovery is, for those who look on.
+#[derive(Debug, Default)]
+pub struct RecoveryProgress {
+    /// Records that are applied.
+    pub applied: AtomicU64,
+    /// Entries that the snapshot has; 0: not known.
+    pub expected: AtomicU64,
+}
+
+/// What a recovery works with.
+#[derive(Debug)]
+pub struct Recovery<'a> {
+    /// What is read.
+    pub backend: &'a dyn Backend,
+    /// What it is applied to: empty, not logged, not served.
+    pub engine: &'a Engine,
+    /// The clock's time.
+    pub now: Now,
+    /// Threads that load a snapshot.
+    pub threads: usize,
+    /// Where it tells how far it is.
+    pub progress: &'a RecoveryProgress,
+}
+
+/// What a recovery came to: for people, and for the journal that goes on.
+#[derive(Debug)]
+pub struct Recovered {
+    /// For people.
+    pub report: Report,
+    /// Where the journal goes on.
+    pub end: JournalEnd,
+    /// The mark as it was found.
+    pub mark: Option<Mark>,
+    /// All snapshots that are there, newest first, with what is wrong with those that are damaged.
+    pub snapshots: Vec<Result<SnapshotInfo, (u64, Damage)>>,
+}
+
+impl Recovery<'_> {
+    /// Applies what is on the disk; changes nothing there.
+    ///
+    /// # Errors
+    /// The disk refuses. Damage is no error but told in the report.
+    pub fn run(&self, method: Method) -> Result<Recovered, BackendError> {
+        self.run_into(method, Restorer::new(self.engine))
+    }
+
+    /// [`Self::run`] by a restorer of the engine.
+    pub(super) fn run_into(
+        &self,
+        method: Method,
+        mut restorer: Restorer<'_>,
+    ) -> Result<Recovered, BackendError> {
+        let begun = monotonic();
+        let mark = self.backend.read_mark()?.as_ref().and_then(Mark::read);
+        let now = self.now.not_before_us(mark.map_or(0, |mark| mark.unix_us));
+        let snapshots = snapshots(self.backend)?;
+        let mut report = Report {
+            method,
+            expired: 0,
+            refused: 0,
+            snapshot: None,
+            first_position: 0,
+            position: 0,
+            torn_bytes: 0,
+            damages: Vec::new(),
+            elapsed: Duration::ZERO,
+        };
+        if method.reads_snapshots() {
+            for snapshot in &snapshots {
+                if self.load(snapshot, &mut restorer, now, &mut report)? {
+                    break;
+                }
+            }
+        }
+        let from = match (&report.snapshot, method) {
+            (Some(snapshot), _) => From::Behind(snapshot.position),
+            (None, Method::Journal) => From::First,
+            (None, _) => From::Behind(0),
+        };
+        let end = if method.reads_journal() {
+            self.replay(mark.as_ref(), from, &mut restorer, now, &mut report)?
+        } else {
+            self.pass_over(mark.as_ref(), report.position)?
+        };
+        restorer.sweep();
+        if let Some(mark) = &mark {
+            self.engine.raise_versions(mark.version_ceiling);
+        }
+        report.elapsed = begun.elapsed();
+        Ok(Recovered { report, end, mark, snapshots })
+    }
+
+    /// Loads a snapshot; whether it could.
+    fn load(
+        &self,
+        snapshot: &Result<SnapshotInfo, (u64, Damage)>,
+        restorer: &mut Restorer<'_>,
+        now: Now,
+        report: &mut Report,
+    ) -> Result<bool, BackendError> {
+        let info = match snapshot {
+            Ok(info) => info,
+            Err((_, damage)) => {
+                report.damages.push(damage.clone());
+                return Ok(false);
+            }
+        };
+        self.progress.expected.store(info.entries, Ordering::Relaxed);
+        self.progress.applied.store(0, Ordering::Relaxed);
+        let now = now.not_before_us(info.created_unix_us);
+        let context = LoadContext { now, threads: self.threads, applied: &self.progress.applied };
+        match snapshot::load(self.backend, info, restorer, &context)? {
+            Ok(loaded) => {
+                report.expired += loaded.expired;
+                report.refused += loaded.refused;
+                report.snapshot = Some(*info);
+                report.position = info.position;
+                self.engine.raise_versions(info.newest_version);
+                Ok(true)
+            }
+            Err(damage) => {
+                report.damages.push(damage);
+                restorer.empty(now);
+                Ok(false)
+            }
+        }
+    }
+
+    fn replay(
+        &self,
+        mark: Option<&Mark>,
+        from: From,
+        restorer: &mut Restorer<'_>,
+        now: Now,
+        report: &mut Report,
+    ) -> Result<JournalEnd, BackendError> {
+        let mut now = now;
+        let (mut expired, mut refused) = (0, 0);
+        let mut end = replay(self.backend, mark, from, &mut |frame, body| {
+            now = now.not_before_us(frame.header.unix_us);
+            if report.first_position == 0 {
+                report.first_position = frame.header.first_position;
+            }
+            self.progress.applied.fetch_add(u64::from(frame.header.records), Ordering::Relaxed);
+            snapshot::apply(frame, body, &mut |record| match restorer.apply(record, now) {
+                Restored::Applied => {}
+                Restored::Expired => expired += 1,
+                Restored::NoNamespace(_) | Restored::Refused(_) => refused += 1,
+            })
+        })?;
+        report.expired += expired;
+        report.refused += refused;
+        // A snapshot may reach further than what is left of the journal.
+        end.position = end.position.max(report.position);
+        report.position = end.position;
+        report.torn_bytes = end.torn_bytes;
+        report.damages.extend(end.damage.clone());
+        Ok(end)
+    }
+
+    /// Where a journal goes on that is not read: behind the snapshot, with frames that no file has.
+    fn pass_over(&self, mark: Option<&Mark>, position: u64) -> Result<JournalEnd, BackendError> {
+        let files = self.backend.files()?;
+        let journal = |(file, _): &(FileId, u64)| (file.kind == FileKind::Journal).then_some(file.number);
+        let beyond: Vec<u64> = files.iter().filter_map(journal).collect();
+        let last = beyond.iter().copied().max().unwrap_or(0);
+        Ok(JournalEnd {
+            history: mark.map_or(0, |mark| mark.history),
+            sequence: last.max(mark.map_or(0, |mark| mark.synced_sequence)),
+            position,
+            beyond,
+            ..JournalEnd::default()
+        })
+    }
+}
+
+/// All snapshots, newest first, as their ends describe them.
+///
+/// # Errors
+/// The disk refuses.
+pub fn snapshots(backend: &dyn Backend) -> Result<Vec<Result<SnapshotInfo, (u64, Damage)>>, BackendError> {
+    let mut numbers: Vec<u64> = backend
+        .files()?
+        .into_iter()
+        .filter(|(file, _)| file.kind == FileKind::Snapshot)
+        .map(|(FileId { number, .. }, _)| number)
+        .collect();
+    numbers.sort_unstable_by_key(|number| std::cmp::Reverse(*number));
+    numbers
+        .into_iter()
+        .map(|number| {
+            snapshot::inspect(backend, number).map(|found| found.map_err(|damage| (number, damage)))
+        })
+        .collect()
+}

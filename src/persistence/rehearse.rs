@@ -1,0 +1,35 @@
+//! Rehearsing a recovery: the same code over the same bytes, into an engine that is thrown away.
+//!
+//! Of each value only its length is kept, so that the rehearsal of a full node fits beside it.
+
+use super::backend::{Backend, BackendError};
+use super::disk::Rehearsal;
+use super::recover::{Method, Recovery, RecoveryProgress};
+use crate::clock::Now;
+use crate::engine::{Engine, EngineConfig, PolicyName, Record, Restorer, WalkPlace};
+
+/// More than any node has; it is not taken until it is needed.
+const BYTES_LIMIT: u64 = 1 << 42;
+
+/// Recovers what is on disk into memory of its own.
+///
+/// # Errors
+/// The disk refuses.
+pub(super) fn rehearse(backend: &dyn Backend, now: Now, method: Method) -> Result<Rehearsal, BackendError> {
+    let config =
+        EngineConfig { bytes_limit: BYTES_LIMIT, policy: PolicyName::Fifo, ..EngineConfig::default() };
+    let engine = Engine::new(&config, now);
+    let progress = RecoveryProgress::default();
+    let recovery = Recovery { backend, engine: &engine, now, threads: 1, progress: &progress };
+    let report = recovery.run_into(method, Restorer::of_lengths(&engine))?.report;
+    let (mut entries, mut entry_bytes) = (0, 0);
+    let mut place = WalkPlace::default();
+    while engine.walk(&mut place, now, |record| {
+        if let Record::Put(put) = record {
+            entries += 1;
+            let length = put.value.as_slice().first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
+            entry_bytes += put.key.len() as u64 + length;
+        }
+    }) {}
+    Ok(Rehearsal { report, entries, entry_bytes })
+}

@@ -1,0 +1,279 @@
+//! Reading the journal back: every batch in order, up to its end, and what that end is.
+//!
+//! A journal ends in one of three ways. *Clean*: after a whole frame. *Torn*: the last frames of the last segment are
+//! not whole, and none of them was synced: a crash cut them off, which loses nothing that was promised. *Damaged*:
+//! what was synced is not as it was written, or not there. Then what is before the damage is applied, what is after it
+//! is not (it may rest on what is lost), and the damage is told. A torn tail stays in its file: the segment that was begun
+//! after it continues the chain from the last whole frame, which tells the one from the other.
+
+use super::backend::{Backend, BackendError, FileId, FileKind};
+use super::frame::{BadFrame, Frame, FrameKind, FrameReader, check};
+use super::journal::Segment;
+use super::mark::Mark;
+
+/// A place on disk that is not as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The file, below the data directory.
+    pub place: String,
+    /// Where in it.
+    pub offset: u64,
+    /// The first journal position that is hit; 0: not known, or none is.
+    pub position: u64,
+    /// What is lost by it, as far as can be told; 0: cannot be told.
+    pub lost: u64,
+    /// What was expected and found.
+    pub description: String,
+}
+
+/// Where a journal ends, which is where the next segment goes on.
+#[derive(Debug, Clone, Default)]
+pub struct JournalEnd {
+    /// Which data directory it is of.
+    pub history: u64,
+    /// The last frame.
+    pub sequence: u64,
+    /// What the next one calls it.
+    pub called: u32,
+    /// The last record.
+    pub position: u64,
+    /// The first record that is there; 0: none is.
+    pub first_position: u64,
+    /// The latest wall time in it.
+    pub unix_us: u64,
+    /// Its files that are still of use.
+    pub segments: Vec<Segment>,
+    /// Bytes behind the end that a crash cut off.
+    pub torn_bytes: u64,
+    /// Why it ends here, if something that was synced is damaged or lost.
+    pub damage: Option<Damage>,
+    /// Segments behind the end: none of what is in them was applied.
+    pub beyond: Vec<u64>,
+}
+
+/// Where reading begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// Behind this position: what is before it is known. A journal that begins later has lost something.
+    Behind(u64),
+    /// With the first that is there.
+    First,
+}
+
+/// Reads the journal and visits each batch that has records behind `from`, in order, with its records' bytes.
+///
+/// # Errors
+/// The disk refuses. What is damaged is no error but told in the end.
+pub fn replay(
+    backend: &dyn Backend,
+    mark: Option<&Mark>,
+    from: From,
+    visit: &mut dyn FnMut(&Frame, &[u8]) -> Result<(), BadFrame>,
+) -> Result<JournalEnd, BackendError> {
+    let mut numbers: Vec<u64> = backend
+        .files()?
+        .into_iter()
+        .filter(|(file, _)| file.kind == FileKind::Journal)
+        .map(|(file, _)| file.number)
+        .collect();
+    numbers.sort_unstable();
+    let mut replay = Replay {
+        backend,
+        from,
+        visit,
+        body: Vec::new(),
+        end: JournalEnd { history: mark.map_or(0, |mark| mark.history), ..JournalEnd::default() },
+        is_begun: false,
+    };
+    let synced = mark.map_or(0, |mark| mark.synced_sequence);
+    replay.leave_out_known(&mut numbers)?;
+    for (index, number) in numbers.iter().enumerate() {
+        let Some(stop) = replay.segment(*number)? else { continue };
+        let next = numbers.get(index + 1).copied();
+        if let Some(next) = next
+            && replay.goes_on_in(next)?
+        {
+            // What is left of this segment was torn off before the next one was begun.
+            continue;
+        }
+        if next.is_none() && replay.end.sequence >= synced {
+            replay.end.torn_bytes += stop.bytes_left;
+            if !replay.end.segments.iter().any(|segment| segment.number == *number) {
+                replay.end.beyond.push(*number);
+            }
+        } else {
+            replay.damaged(&stop, *number, &numbers[index + 1..]);
+        }
+        return Ok(replay.end);
+    }
+    let known = match from {
+        From::Behind(position) => position,
+        From::First => 0,
+    };
+    let mark = mark.copied().unwrap_or_default();
+    if replay.end.sequence < synced && mark.synced_position > replay.end.position.max(known) {
+        replay.lost(&mark, numbers.last().copied());
+    }
+    Ok(replay.end)
+}
+
+/// Why a segment was not read to its end.
+struct Stop {
+    offset: u64,
+    bytes_left: u64,
+    why: BadFrame,
+}
+
+struct Replay<'a> {
+    backend: &'a dyn Backend,
+    from: From,
+    visit: &'a mut dyn FnMut(&Frame, &[u8]) -> Result<(), BadFrame>,
+    body: Vec<u8>,
+    end: JournalEnd,
+    is_begun: bool,
+}
+
+impl Replay<'_> {
+    /// Reads a segment; where it cannot go on, if it does not end clean.
+    fn segment(&mut self, number: u64) -> Result<Option<Stop>, BackendError> {
+        let file = FileId { kind: FileKind::Journal, number };
+        let mut reader = FrameReader::new(self.backend.open(file)?)?;
+        let mut is_first = true;
+        loop {
+            let offset = reader.offset();
+            let mut body = std::mem::take(&mut self.body);
+            let read = reader.next(&mut body)?;
+            let taken = match read {
+                Ok(None) if is_first => {
+                    Err(BadFrame::Short { found: 0, expected: super::frame::HEADER_BYTES })
+                }
+                Ok(None) => {
+                    self.body = body;
+                    return Ok(None);
+                }
+                Ok(Some(frame)) => self.frame(&frame, &body, number, is_first),
+                Err(why) => Err(why),
+            };
+            self.body = body;
+            if let Err(why) = taken {
+                return Ok(Some(Stop { offset, bytes_left: reader.end() - offset, why }));
+            }
+            is_first = false;
+        }
+    }
+
+    fn frame(&mut self, frame: &Frame, body: &[u8], number: u64, is_first: bool) -> Result<(), BadFrame> {
+        let header = &frame.header;
+        let expected = if self.is_begun { self.end.sequence + 1 } else { number };
+        if header.sequence != expected {
+            return Err(BadFrame::Sequence { found: header.sequence, expected });
+        }
+        if self.is_begun && header.previous != self.end.called {
+            let (sequence, found) = (header.sequence, header.previous);
+            return Err(BadFrame::Chain { sequence, found, expected: self.end.called });
+        }
+        check(header, body)?;
+        match header.kind {
+            FrameKind::Segment if is_first => {
+                let history = body.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+                if self.end.history == 0 {
+                    self.end.history = history;
+                }
+                if !self.is_begun {
+                    self.begin(header.first_position)?;
+                }
+                self.end.segments.push(Segment { number, first_position: header.first_position });
+            }
+            FrameKind::Batch if !is_first => {
+                let last = header.first_position + u64::from(header.records) - 1;
+                if !matches!(self.from, From::Behind(position) if last <= position) {
+                    (self.visit)(frame, body)?;
+                }
+                if self.end.first_position == 0 {
+                    self.end.first_position = header.first_position;
+                }
+                self.end.position = last;
+            }
+            found => return Err(BadFrame::Unexpected { found }),
+        }
+        self.is_begun = true;
+        self.end.sequence = header.sequence;
+        self.end.called = frame.called;
+        self.end.unix_us = self.end.unix_us.max(header.unix_us);
+        Ok(())
+    }
+
+    /// Leaves out the segments before the one in which reading begins.
+    fn leave_out_known(&mut self, numbers: &mut Vec<u64>) -> Result<(), BackendError> {
+        let From::Behind(position) = self.from else { return Ok(()) };
+        let mut known = Vec::new();
+        for number in &*numbers {
+            let file = FileId { kind: FileKind::Journal, number: *number };
+            match FrameReader::new(self.backend.open(file)?)?.next(&mut self.body)? {
+                Ok(Some(Frame { header, .. })) if header.first_position <= position + 1 => {
+                    known.push(Segment { number: *number, first_position: header.first_position });
+                }
+                _ => break,
+            }
+        }
+        known.pop();
+        numbers.drain(..known.len());
+        self.end.segments = known;
+        Ok(())
+    }
+
+    fn begin(&mut self, first_position: u64) -> Result<(), BadFrame> {
+        if let From::Behind(position) = self.from
+            && first_position > position + 1
+        {
+            return Err(BadFrame::Gap { found: first_position, expected: position + 1 });
+        }
+        self.end.position = first_position.saturating_sub(1);
+        Ok(())
+    }
+
+    /// Whether the next segment was begun right behind the last whole frame.
+    fn goes_on_in(&self, next: u64) -> Result<bool, BackendError> {
+        if !self.is_begun || next != self.end.sequence + 1 {
+            return Ok(false);
+        }
+        let file = FileId { kind: FileKind::Journal, number: next };
+        let mut reader = FrameReader::new(self.backend.open(file)?)?;
+        let first = reader.next(&mut Vec::new())?;
+        Ok(matches!(first, Ok(Some(frame)) if frame.header.previous == self.end.called))
+    }
+
+    fn damaged(&mut self, stop: &Stop, number: u64, later: &[u64]) {
+        let file = FileId { kind: FileKind::Journal, number };
+        self.end.damage = Some(Damage {
+            place: file.to_string(),
+            offset: stop.offset,
+            position: self.end.position + 1,
+            lost: 0,
+            description: stop.why.to_string(),
+        });
+        self.end.beyond = later.to_vec();
+        if !self.end.segments.iter().any(|segment| segment.number == number) {
+            self.end.beyond.insert(0, number);
+        }
+    }
+
+    fn lost(&mut self, mark: &Mark, last: Option<u64>) {
+        let place = last.map_or_else(
+            || "journal".to_owned(),
+            |number| FileId { kind: FileKind::Journal, number }.to_string(),
+        );
+        self.end.damage = Some(Damage {
+            place,
+            offset: 0,
+            position: self.end.position + 1,
+            lost: mark.synced_position.saturating_sub(self.end.position),
+            description: format!(
+                "the journal ends with frame {} at position {}, and frame {} at position {} was synced: its end is lost",
+                self.end.sequence, self.end.position, mark.synced_sequence, mark.synced_position
+            ),
+        });
+        // No position is given to two records, also if one of them is lost.
+        self.end.position = mark.synced_position;
+    }
+}

@@ -1,0 +1,507 @@
+//! Snapshots: the whole content in one file, taken while the node serves.
+//!
+//! A snapshot walks through the engine a few hundred entries at a time and lets go of the shard's lock in between, so
+//! what it has written when it is done was never there all at once. What makes it whole is the stretch of journal that
+//! was written meanwhile, which it carries behind the entries: whoever applies the entries and then that tail has the
+//! state at the tail's end, because records are results and the tail has every change that the walk may have missed.
+//!
+//! ```text
+//! ┌───────────────────────┬───────────────────┬───┬──────────────┬───┬──────────────────────────────────┐
+//! │ SnapshotHead:         │ SnapshotEntries:  │ … │ SnapshotTail │ … │ SnapshotEnd: entries 8, position │
+//! │ namespaces, requests  │ puts, in no order │   │ changes      │   │ before 8, position 8, newest     │
+//! │                       │                   │   │              │   │ version 8, created, unix µs, 8   │
+//! └───────────────────────┴───────────────────┴───┴──────────────┴───┴──────────────────────────────────┘
+//! ```
+//!
+//! Frames as in [`super::frame`], numbered from 1. Without its end a file is no snapshot.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::backend::{Backend, BackendError, FileId, FileKind};
+use super::frame::{BadFrame, FORMAT, Frame, FrameKind, FrameReader, FrameWriter, Place, check};
+use super::journal::{Journal, Poisoned};
+use super::record;
+use super::replay::{Damage, From, replay};
+use crate::clock::{Clock, Now, monotonic};
+use crate::engine::{Engine, Put, Record, Restored, Restorer, ValueView, WalkPlace};
+use crate::entry::Version;
+
+/// What a snapshot is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotInfo {
+    /// Its number.
+    pub number: u64,
+    /// The journal position that it was begun at.
+    pub first_position: u64,
+    /// The last position that it contains.
+    pub position: u64,
+    /// When it was completed, in µs since 1970.
+    pub created_unix_us: u64,
+    /// How many entries it holds.
+    pub entries: u64,
+    /// Its size on disk.
+    pub bytes: u64,
+    /// The version of its format.
+    pub format: u8,
+    /// No version in it is above this one.
+    pub newest_version: Version,
+}
+
+impl SnapshotInfo {
+    /// The name that people see.
+    #[must_use]
+    pub fn name(&self) -> String {
+        FileId { kind: FileKind::Snapshot, number: self.number }.to_string()
+    }
+}
+
+/// Why no snapshot was taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// The disk refuses.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// Changes that were made meanwhile are not on the disk.
+    #[error(transparent)]
+    Poisoned(#[from] Poisoned),
+    /// The journal's stretch cannot be read back.
+    #[error("the journal cannot be read back at position {}: {}", .0.position, .0.description)]
+    Damaged(Damage),
+}
+
+/// Entries are written in frames of about this size.
+const CHUNK_BYTES: usize = 256 << 10;
+/// So much is synced at a time, so that no sync of a whole file stands in the way of the journal's.
+const SYNC_BYTES: u64 = 16 << 20;
+/// After each frame of entries the walk rests as long as it worked, at most this long.
+const REST_MAX: Duration = Duration::from_millis(5);
+const END_BYTES: usize = 40;
+
+/// Takes a snapshot and syncs it. The engine must be logged by `journal`.
+///
+/// # Errors
+/// Nothing is left of it then.
+pub fn take(
+    engine: &Engine,
+    journal: &Journal,
+    backend: &dyn Backend,
+    clock: &dyn Clock,
+    number: u64,
+) -> Result<SnapshotInfo, SnapshotError> {
+    let file = FileId { kind: FileKind::Snapshot, number };
+    let frames = FrameWriter::new(backend.create(file)?, 1, 0);
+    let mut taking = Taking { frames, clock, chunk: Chunk::default(), entries: 0, synced_bytes: 0 };
+    let taken = taking.all(engine, journal, backend, number);
+    if taken.is_err() {
+        drop(taking);
+        // What the error was about matters more than that half a file stays, which a start clears away.
+        let _ = backend.delete(file);
+    }
+    taken
+}
+
+struct Taking<'a> {
+    frames: FrameWriter,
+    clock: &'a dyn Clock,
+    chunk: Chunk,
+    entries: u64,
+    synced_bytes: u64,
+}
+
+/// Records on their way to a frame; large values lie apart.
+#[derive(Default)]
+struct Chunk {
+    bytes: Vec<u8>,
+    shared: Vec<(usize, Bytes)>,
+    size: usize,
+    records: u32,
+}
+
+impl Chunk {
+    fn add(&mut self, record: &Record<'_>) {
+        record::write(record, &mut self.bytes);
+        if let Record::Put(Put { value: ValueView::Shared(value), .. }) = record {
+            self.shared.push((self.bytes.len(), Bytes::clone(value)));
+            self.size += value.len();
+        }
+        self.records += 1;
+    }
+
+    fn size(&self) -> usize {
+        self.bytes.len() + self.size
+    }
+
+    fn parts(&self) -> Vec<&[u8]> {
+        let mut parts = Vec::with_capacity(1 + 2 * self.shared.len());
+        let mut at = 0;
+        for (place, value) in &self.shared {
+            parts.push(&self.bytes[at..*place]);
+            parts.push(value);
+            at = *place;
+        }
+        parts.push(&self.bytes[at..]);
+        parts
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.shared.clear();
+        (self.size, self.records) = (0, 0);
+    }
+}
+
+impl Taking<'_> {
+    fn all(
+        &mut self,
+        engine: &Engine,
+        journal: &Journal,
+        backend: &dyn Backend,
+        number: u64,
+    ) -> Result<SnapshotInfo, SnapshotError> {
+        let first_position = journal.written()?;
+        engine.walk_rest(|record| self.chunk.add(record));
+        self.put(FrameKind::SnapshotHead)?;
+        self.entries(engine)?;
+        let position = journal.written()?;
+        self.tail(backend, first_position, position)?;
+        let newest_version = engine.version_ahead(self.clock.now(), 0);
+        let created_unix_us = self.clock.now().unix_us;
+        let mut end = [0; END_BYTES];
+        let facts = [self.entries, first_position, position, newest_version.0, created_unix_us];
+        for (index, fact) in facts.iter().enumerate() {
+            end[8 * index..8 * index + 8].copy_from_slice(&fact.to_le_bytes());
+        }
+        let place = Place { first_position: position, records: 0, unix_us: created_unix_us };
+        self.frames.append(FrameKind::SnapshotEnd, place, &[&end])?;
+        self.frames.sync()?;
+        Ok(SnapshotInfo {
+            number,
+            first_position,
+            position,
+            created_unix_us,
+            entries: self.entries,
+            bytes: self.frames.bytes(),
+            format: FORMAT,
+            newest_version,
+        })
+    }
+
+    fn entries(&mut self, engine: &Engine) -> Result<(), SnapshotError> {
+        let mut place = WalkPlace::default();
+        let mut begun = monotonic();
+        loop {
+            let chunk = &mut self.chunk;
+            let more = engine.walk(&mut place, self.clock.now(), |record| chunk.add(record));
+            if self.chunk.size() >= CHUNK_BYTES || !more {
+                self.entries += u64::from(self.chunk.records);
+                self.put(FrameKind::SnapshotEntries)?;
+                std::thread::sleep(begun.elapsed().min(REST_MAX));
+                begun = monotonic();
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    fn tail(&mut self, backend: &dyn Backend, from: u64, to: u64) -> Result<(), SnapshotError> {
+        let mut failed = None;
+        let frames = &mut self.frames;
+        let end = replay(backend, None, From::Behind(from), &mut |frame, body| {
+            let header = &frame.header;
+            if header.first_position <= to && failed.is_none() {
+                let place = Place {
+                    first_position: header.first_position,
+                    records: header.records,
+                    unix_us: header.unix_us,
+                };
+                failed = frames.append(FrameKind::SnapshotTail, place, &[body]).err();
+            }
+            Ok(())
+        })?;
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        match end.damage {
+            Some(damage) if damage.position <= to => Err(SnapshotError::Damaged(damage)),
+            _ => Ok(()),
+        }
+    }
+
+    fn put(&mut self, kind: FrameKind) -> Result<(), BackendError> {
+        let place =
+            Place { first_position: 0, records: self.chunk.records, unix_us: self.clock.now().unix_us };
+        self.frames.append(kind, place, &self.chunk.parts())?;
+        self.chunk.clear();
+        if self.frames.bytes() - self.synced_bytes >= SYNC_BYTES {
+            self.frames.sync()?;
+            self.synced_bytes = self.frames.bytes();
+        }
+        Ok(())
+    }
+}
+
+/// What a snapshot says of itself in its end, read over its frames' headers; inside, why it is none.
+///
+/// # Errors
+/// The disk refuses.
+pub fn inspect(backend: &dyn Backend, number: u64) -> Result<Result<SnapshotInfo, Damage>, BackendError> {
+    let file = FileId { kind: FileKind::Snapshot, number };
+    let mut reader = FrameReader::new(backend.open(file)?)?;
+    let bytes = reader.end();
+    let damage = |offset: u64, why: BadFrame| Damage {
+        place: file.to_string(),
+        offset,
+        position: 0,
+        lost: 0,
+        description: why.to_string(),
+    };
+    let mut body = Vec::new();
+    loop {
+        let offset = reader.offset();
+        match reader.skip(&mut body)? {
+            Ok(Some(frame)) if frame.header.kind == FrameKind::SnapshotEnd => {
+                return Ok(read_end(number, bytes, &frame, &body).map_err(|why| damage(offset, why)));
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                let why = BadFrame::Short { found: 0, expected: super::frame::HEADER_BYTES + END_BYTES };
+                return Ok(Err(damage(offset, why)));
+            }
+            Err(why) => return Ok(Err(damage(offset, why))),
+        }
+    }
+}
+
+fn read_end(number: u64, bytes: u64, frame: &Frame, body: &[u8]) -> Result<SnapshotInfo, BadFrame> {
+    check(&frame.header, body)?;
+    let fact = |index: usize| {
+        let bytes = body.get(8 * index..8 * index + 8).and_then(|bytes| bytes.first_chunk::<8>());
+        bytes.map(|bytes| u64::from_le_bytes(*bytes))
+    };
+    let short = BadFrame::Short { found: body.len(), expected: END_BYTES };
+    let facts = [fact(0), fact(1), fact(2), fact(3), fact(4)];
+    let [Some(entries), Some(first_position), Some(position), Some(version), Some(created_unix_us)] = facts
+    else {
+        return Err(short);
+    };
+    Ok(SnapshotInfo {
+        number,
+        first_position,
+        position,
+        created_unix_us,
+        entries,
+        bytes,
+        format: FORMAT,
+        newest_version: Version(version),
+    })
+}
+
+/// What loading a snapshot came to.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Entries that are in force, before its tail.
+    pub entries: u64,
+    /// Entries whose time has ended meanwhile.
+    pub expired: u64,
+    /// Entries that did not fit.
+    pub refused: u64,
+}
+
+/// What a loader is given besides its file.
+#[derive(Debug)]
+pub struct LoadContext<'a> {
+    /// The moment that expiry is judged by.
+    pub now: Now,
+    /// Threads that decode and apply.
+    pub threads: usize,
+    /// Counts records as they are applied.
+    pub applied: &'a AtomicU64,
+}
+
+/// Applies a snapshot, checking every byte; inside, why it cannot be believed. Then some of it may have been applied
+/// already, and the engine is to be emptied.
+///
+/// # Errors
+/// The disk refuses.
+pub fn load(
+    backend: &dyn Backend,
+    info: &SnapshotInfo,
+    restorer: &mut Restorer<'_>,
+    context: &LoadContext<'_>,
+) -> Result<Result<Loaded, Damage>, BackendError> {
+    let file = FileId { kind: FileKind::Snapshot, number: info.number };
+    let reading = Mutex::new(Reading {
+        frames: FrameReader::new(backend.open(file)?)?,
+        sequence: 0,
+        called: 0,
+        offset: 0,
+        stopped: None,
+    });
+    let counted = Counted::default();
+    let mut body = Vec::new();
+    let damage = |reading: &Reading, why: BadFrame| Damage {
+        place: file.to_string(),
+        offset: reading.offset,
+        position: 0,
+        lost: 0,
+        description: why.to_string(),
+    };
+    let head = reading.lock().next(&mut body)?;
+    let head = head.and_then(|frame| {
+        apply(&frame, &body, &mut |record| {
+            restorer.apply(record, context.now);
+        })
+    });
+    if let Err(why) = head {
+        return Ok(Err(damage(&reading.lock(), why)));
+    }
+    let failed = std::thread::scope(|scope| {
+        let shared: &Restorer<'_> = restorer;
+        let (reading, counted) = (&reading, &counted);
+        let workers: Vec<_> = (0..context.threads.max(1))
+            .map(|_| scope.spawn(move || load_entries(reading, shared, context, counted)))
+            .collect();
+        workers.into_iter().find_map(|worker| worker.join().expect("a loader does not panic").err())
+    });
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let mut reading = reading.into_inner();
+    let rest = load_rest(&mut reading, restorer, context, info)?;
+    if let Err(why) = rest {
+        return Ok(Err(damage(&reading, why)));
+    }
+    Ok(Ok(Loaded {
+        entries: counted.entries.into_inner(),
+        expired: counted.expired.into_inner(),
+        refused: counted.refused.into_inner(),
+    }))
+}
+
+#[derive(Debug, Default)]
+struct Counted {
+    entries: AtomicU64,
+    expired: AtomicU64,
+    refused: AtomicU64,
+}
+
+struct Reading {
+    frames: FrameReader,
+    sequence: u64,
+    called: u32,
+    /// Where the frame that was read last begins.
+    offset: u64,
+    /// Set by the first that finds something else than entries: that frame, or what is wrong.
+    stopped: Option<Result<(Frame, Vec<u8>), BadFrame>>,
+}
+
+impl Reading {
+    fn next(&mut self, body: &mut Vec<u8>) -> Result<Result<Frame, BadFrame>, BackendError> {
+        self.offset = self.frames.offset();
+        let frame = match self.frames.next(body)? {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Ok(Err(BadFrame::Short { found: 0, expected: END_BYTES })),
+            Err(why) => return Ok(Err(why)),
+        };
+        let header = &frame.header;
+        if header.sequence != self.sequence + 1 {
+            let expected = self.sequence + 1;
+            return Ok(Err(BadFrame::Sequence { found: header.sequence, expected }));
+        }
+        if header.previous != self.called {
+            let (sequence, found) = (header.sequence, header.previous);
+            return Ok(Err(BadFrame::Chain { sequence, found, expected: self.called }));
+        }
+        (self.sequence, self.called) = (header.sequence, frame.called);
+        Ok(Ok(frame))
+    }
+}
+
+/// Takes frames of entries off the file until something else comes.
+fn load_entries(
+    reading: &Mutex<Reading>,
+    restorer: &Restorer<'_>,
+    context: &LoadContext<'_>,
+    counted: &Counted,
+) -> Result<(), BackendError> {
+    let mut body = Vec::new();
+    loop {
+        let frame = {
+            let mut reading = reading.lock();
+            if reading.stopped.is_some() {
+                return Ok(());
+            }
+            match reading.next(&mut body)? {
+                Ok(frame) if frame.header.kind == FrameKind::SnapshotEntries => frame,
+                Ok(frame) => {
+                    reading.stopped = Some(Ok((frame, body)));
+                    return Ok(());
+                }
+                Err(why) => {
+                    reading.stopped = Some(Err(why));
+                    return Ok(());
+                }
+            }
+        };
+        let (mut entries, mut expired, mut refused) = (0, 0, 0);
+        let applied = apply(&frame, &body, &mut |record| match restorer.entry(record, context.now) {
+            Restored::Applied => entries += 1,
+            Restored::Expired => expired += 1,
+            _ => refused += 1,
+        });
+        if let Err(why) = applied {
+            let mut reading = reading.lock();
+            reading.offset = frame.offset;
+            reading.stopped = Some(Err(why));
+            return Ok(());
+        }
+        counted.entries.fetch_add(entries, Ordering::Relaxed);
+        counted.expired.fetch_add(expired, Ordering::Relaxed);
+        counted.refused.fetch_add(refused, Ordering::Relaxed);
+        context.applied.fetch_add(u64::from(frame.header.records), Ordering::Relaxed);
+    }
+}
+
+/// Applies the tail, and sees to it that the end is what it was found to be.
+fn load_rest(
+    reading: &mut Reading,
+    restorer: &mut Restorer<'_>,
+    context: &LoadContext<'_>,
+    info: &SnapshotInfo,
+) -> Result<Result<(), BadFrame>, BackendError> {
+    let (mut frame, mut body) = match reading.stopped.take() {
+        Some(Ok(stopped)) => stopped,
+        Some(Err(why)) => return Ok(Err(why)),
+        None => return Ok(Err(BadFrame::Short { found: 0, expected: END_BYTES })),
+    };
+    while frame.header.kind == FrameKind::SnapshotTail {
+        let applied = apply(&frame, &body, &mut |record| {
+            restorer.apply(record, context.now);
+        });
+        if let Err(why) = applied {
+            return Ok(Err(why));
+        }
+        frame = match reading.next(&mut body)? {
+            Ok(frame) => frame,
+            Err(why) => return Ok(Err(why)),
+        };
+    }
+    if frame.header.kind != FrameKind::SnapshotEnd {
+        return Ok(Err(BadFrame::Unexpected { found: frame.header.kind }));
+    }
+    Ok(read_end(info.number, info.bytes, &frame, &body).map(|_| ()))
+}
+
+/// Checks a frame and visits its records.
+pub(super) fn apply(frame: &Frame, body: &[u8], visit: &mut dyn FnMut(&Record<'_>)) -> Result<(), BadFrame> {
+    check(&frame.header, body)?;
+    record::read(body, visit)
+        .map(|_| ())
+        .map_err(|what| BadFrame::Records { sequence: frame.header.sequence, what })
+}
