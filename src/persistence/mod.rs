@@ -10,4 +10,7 @@
 
 pub mod backend;
 
-pub use backend::{Appender, Backend, BackendError, CatalogueChange, FileId, FileKind, MARK_BYTES, ReadAt};
+pub use backend::memory::MemoryBackend;
+pub use backend::{
+    Appender, Backend, BackendError, CatalogueChange, FileId, FileKind, MARK_BYTES, ReadAt, Visit,
+};

@@ -11,6 +11,8 @@
 //! [`Backend::commit`] has returned; what was not synced may be gone after a crash, any part of it. A failed write or
 //! sync is reported by the call that it happened in. Nothing is written twice, cached or retried in silence.
 
+pub mod memory;
+
 use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
@@ -46,6 +48,9 @@ pub enum CatalogueChange<'a> {
     /// Removes a key, if it is there.
     Remove(&'a [u8]),
 }
+
+/// What a scan calls with each key and value, until it breaks off.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
 /// Where bytes lie that outlive the node. Shared between threads.
 pub trait Backend: fmt::Debug + Send + Sync + 'static {
@@ -90,10 +95,11 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// It cannot be read.
     fn read_mark(&self) -> Result<Option<[u8; MARK_BYTES]>, BackendError>;
 
-    /// Writes the mark. A crash leaves this one or the one before, whole. With `synced`, it is safe when this returns.
+    /// Writes the mark. A crash leaves this one, or one of those before it back to the last that was synced, whole.
+    /// With `synced`, it is safe when this returns.
     ///
     /// # Errors
-    /// It cannot be written or synced.
+    /// It cannot be written or synced; the last that was synced before is safe still.
     fn write_mark(&self, mark: &[u8; MARK_BYTES], synced: bool) -> Result<(), BackendError>;
 
     /// The value of a key of the catalogue.
@@ -105,19 +111,14 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Makes all of the changes, in order, or none of them.
     ///
     /// # Errors
-    /// They cannot be written or synced; whether they are there after a restart is not known then.
+    /// They cannot be written or synced; whether they are there, now or after a restart, is not known then.
     fn commit(&self, changes: &[CatalogueChange<'_>]) -> Result<(), BackendError>;
 
     /// Visits the keys that begin with `prefix` and come after `after`, in order, until `visit` breaks off.
     ///
     /// # Errors
     /// The catalogue cannot be read or is damaged.
-    fn scan(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), BackendError>;
+    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), BackendError>;
 
     /// Bytes on disk, of everything that is not set aside.
     ///
@@ -163,6 +164,14 @@ pub trait ReadAt: fmt::Debug + Send + Sync {
     /// # Errors
     /// The disk refuses.
     fn len(&self) -> Result<u64, BackendError>;
+
+    /// Whether there is nothing in it now.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    fn is_empty(&self) -> Result<bool, BackendError> {
+        self.len().map(|len| len == 0)
+    }
 }
 
 /// Why a backend could not do what it was asked.
