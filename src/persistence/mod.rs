@@ -9,8 +9,10 @@
 //! Nothing here knows of gRPC or of the engine's inside.
 
 pub mod backend;
+mod lock;
 
 pub use backend::memory::MemoryBackend;
 pub use backend::{
     Appender, Backend, BackendError, CatalogueChange, FileId, FileKind, MARK_BYTES, ReadAt, Visit,
 };
+pub use lock::{DirectoryLock, LockError};
