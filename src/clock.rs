@@ -40,7 +40,7 @@ impl Now {
 }
 
 /// A source of [`Now`]. The system's clock in a node; a hand-set one in tests.
-pub trait Clock: Send + Sync + 'static {
+pub trait Clock: std::fmt::Debug + Send + Sync + 'static {
     /// Reads both clocks.
     fn now(&self) -> Now;
 }

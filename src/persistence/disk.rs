@@ -102,13 +102,17 @@ impl Disk {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             progress,
         };
-        let Recovered { report, mut end, snapshots, .. } = recovery.run(config.recovery)?;
-        if end.history == 0 {
+        let Recovered { report, mut end, snapshots, given_up, .. } = recovery.run(config.recovery)?;
+        if end.history == 0 || config.recovery == Method::Empty {
             end.history = rand::random::<u64>().max(1);
         }
         clear_away(&*backend, &report, &end.beyond, end.damage.is_some())?;
         let mut kept = Vec::new();
         let mut last = 0;
+        for number in given_up {
+            last = last.max(number);
+            backend.delete(FileId { kind: FileKind::Snapshot, number })?;
+        }
         for snapshot in snapshots {
             let (number, damage) = match snapshot {
                 Ok(info) => (info.number, report.damages.iter().find(|damage| damage.place == info.name())),
@@ -196,7 +200,9 @@ impl Disk {
     /// # Errors
     /// The disk refuses.
     pub fn rehearse(&self, method: Method) -> Result<Rehearsal, BackendError> {
-        super::rehearse::rehearse(&*self.inner.backend, self.inner.clock.now(), method)
+        let Inner { backend, engine, clock, .. } = &*self.inner;
+        let bytes_limit = engine.default_namespace().config().bytes_limit;
+        super::rehearse::rehearse(&**backend, bytes_limit, clock.now(), method)
     }
 
     /// How the content comes back at the next start.

@@ -104,6 +104,7 @@ struct Shared {
     segments: Mutex<Vec<Segment>>,
     counters: JournalCounters,
     backend: Arc<dyn Backend>,
+    history: u64,
 }
 
 /// A file of the journal.
@@ -113,6 +114,29 @@ pub struct Segment {
     pub number: u64,
     /// The position of the first record in it, or after it if it has none.
     pub first_position: u64,
+}
+
+/// What a segment says of itself: the history that it belongs to, 8 bytes, and whether that begins in it, 1 byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SegmentBody {
+    /// Drawn when a data directory is made, and when what is in it is given up.
+    pub history: u64,
+    /// No segment before this one counts any more, should one still be there.
+    pub begins: bool,
+}
+
+impl SegmentBody {
+    fn write(self) -> [u8; 9] {
+        let mut bytes = [0; 9];
+        bytes[..8].copy_from_slice(&self.history.to_le_bytes());
+        bytes[8] = u8::from(self.begins);
+        bytes
+    }
+
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let (history, rest) = bytes.split_first_chunk()?;
+        Some(Self { history: u64::from_le_bytes(*history), begins: *rest == [1] })
+    }
 }
 
 impl Journal {
@@ -141,6 +165,7 @@ impl Journal {
             segments: Mutex::new(end.segments.clone()),
             counters: JournalCounters::default(),
             backend,
+            history: end.history,
         });
         let mark = Mark {
             history: end.history,
@@ -163,7 +188,7 @@ impl Journal {
             is_mark_dirty: false,
         };
         writer.renew_mark()?;
-        writer.open_segment()?;
+        writer.open_segment(end.begins)?;
         writer.sync()?;
         let wake = Arc::clone(&shared);
         let backlog_bytes_max =
@@ -226,6 +251,12 @@ impl Journal {
     pub fn flush(&self) -> Result<u64, Poisoned> {
         let wanted = self.ask(&self.shared.sync_wanted);
         self.block(wanted, |progress| progress.synced).map(|progress| progress.synced_position)
+    }
+
+    /// Which history it is of.
+    #[must_use]
+    pub fn history(&self) -> u64 {
+        self.shared.history
     }
 
     /// How far it is, for those who wait for news.
@@ -422,7 +453,7 @@ impl Writer {
         }
         if self.frames.as_ref().is_none_or(|frames| frames.bytes() >= self.config.segment_bytes) {
             self.sync()?;
-            self.open_segment()?;
+            self.open_segment(false)?;
         }
         let body: Vec<&[u8]> = drained.pieces().collect();
         let unix_us = self.clock.now().unix_us;
@@ -445,13 +476,14 @@ impl Writer {
         Ok(())
     }
 
-    fn open_segment(&mut self) -> Result<(), BackendError> {
+    fn open_segment(&mut self, begins: bool) -> Result<(), BackendError> {
         let segment = Segment { number: self.sequence + 1, first_position: self.position + 1 };
         let file = self.shared.backend.create(FileId { kind: FileKind::Journal, number: segment.number })?;
         self.frames = Some(FrameWriter::new(file, segment.number, self.called));
         let unix_us = self.clock.now().unix_us;
         let place = Place { first_position: segment.first_position, records: 0, unix_us };
-        self.append(FrameKind::Segment, place, &[&self.mark.history.to_le_bytes()])?;
+        let body = SegmentBody { history: self.mark.history, begins }.write();
+        self.append(FrameKind::Segment, place, &[&body])?;
         self.shared.segments.lock().push(segment);
         Ok(())
     }

@@ -12,6 +12,7 @@ pub mod backend;
 pub mod disk;
 pub mod frame;
 pub mod journal;
+mod lock;
 pub mod mark;
 pub mod record;
 pub mod recover;
@@ -19,4 +20,11 @@ mod rehearse;
 pub mod replay;
 pub mod snapshot;
 
-pub use backend::{Appender, Backend, BackendError, CatalogueChange, FileId, FileKind, MARK_BYTES, ReadAt};
+pub use backend::memory::MemoryBackend;
+pub use backend::{
+    Appender, Backend, BackendError, CatalogueChange, FileId, FileKind, MARK_BYTES, ReadAt, Visit,
+};
+pub use lock::{DirectoryLock, LockError};
+
+#[cfg(test)]
+mod tests;

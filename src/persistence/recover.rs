@@ -141,6 +141,8 @@ pub struct Recovered {
     pub mark: Option<Mark>,
     /// All snapshots that are there, newest first, with what is wrong with those that are damaged.
     pub snapshots: Vec<Result<SnapshotInfo, (u64, Damage)>>,
+    /// The numbers of snapshots of a history that was given up.
+    pub given_up: Vec<u64>,
 }
 
 impl Recovery<'_> {
@@ -161,7 +163,13 @@ impl Recovery<'_> {
         let begun = monotonic();
         let mark = self.backend.read_mark()?.as_ref().and_then(Mark::read);
         let now = self.now.not_before_us(mark.map_or(0, |mark| mark.unix_us));
-        let snapshots = snapshots(self.backend)?;
+        let mut snapshots = snapshots(self.backend)?;
+        let mut given_up = Vec::new();
+        if let Some(mark) = &mark {
+            // Of what was given up once, something may have come back with a crash.
+            let is_given_up = |found: &mut Result<SnapshotInfo, _>| matches!(found, Ok(info) if info.history != mark.history);
+            given_up.extend(snapshots.extract_if(.., is_given_up).flatten().map(|info| info.number));
+        }
         let mut report = Report {
             method,
             expired: 0,
@@ -195,7 +203,7 @@ impl Recovery<'_> {
             self.engine.raise_versions(mark.version_ceiling);
         }
         report.elapsed = begun.elapsed();
-        Ok(Recovered { report, end, mark, snapshots })
+        Ok(Recovered { report, end, mark, snapshots, given_up })
     }
 
     /// Loads a snapshot; whether it could.
@@ -277,6 +285,7 @@ impl Recovery<'_> {
             sequence: last.max(mark.map_or(0, |mark| mark.synced_sequence)),
             position,
             beyond,
+            begins: true,
             ..JournalEnd::default()
         })
     }

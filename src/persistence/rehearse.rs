@@ -8,16 +8,17 @@ use super::recover::{Method, Recovery, RecoveryProgress};
 use crate::clock::Now;
 use crate::engine::{Engine, EngineConfig, PolicyName, Record, Restorer, WalkPlace};
 
-/// More than any node has; it is not taken until it is needed.
-const BYTES_LIMIT: u64 = 1 << 42;
-
-/// Recovers what is on disk into memory of its own.
+/// Recovers what is on disk into memory of its own, of which it takes no more than `bytes_limit`.
 ///
 /// # Errors
 /// The disk refuses.
-pub(super) fn rehearse(backend: &dyn Backend, now: Now, method: Method) -> Result<Rehearsal, BackendError> {
-    let config =
-        EngineConfig { bytes_limit: BYTES_LIMIT, policy: PolicyName::Fifo, ..EngineConfig::default() };
+pub(super) fn rehearse(
+    backend: &dyn Backend,
+    bytes_limit: u64,
+    now: Now,
+    method: Method,
+) -> Result<Rehearsal, BackendError> {
+    let config = EngineConfig { bytes_limit, policy: PolicyName::Fifo, ..EngineConfig::default() };
     let engine = Engine::new(&config, now);
     let progress = RecoveryProgress::default();
     let recovery = Recovery { backend, engine: &engine, now, threads: 1, progress: &progress };

@@ -8,7 +8,7 @@
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::frame::{BadFrame, Frame, FrameKind, FrameReader, check};
-use super::journal::Segment;
+use super::journal::{Segment, SegmentBody};
 use super::mark::Mark;
 
 /// A place on disk that is not as it was written.
@@ -29,8 +29,10 @@ pub struct Damage {
 /// Where a journal ends, which is where the next segment goes on.
 #[derive(Debug, Clone, Default)]
 pub struct JournalEnd {
-    /// Which data directory it is of.
+    /// Which history it is of; 0: of none yet.
     pub history: u64,
+    /// What goes on here is a new beginning, which does not rest on any segment before.
+    pub begins: bool,
     /// The last frame.
     pub sequence: u64,
     /// What the next one calls it.
@@ -175,10 +177,8 @@ impl Replay<'_> {
         check(header, body)?;
         match header.kind {
             FrameKind::Segment if is_first => {
-                let history = body.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-                if self.end.history == 0 {
-                    self.end.history = history;
-                }
+                let said = SegmentBody::read(body).ok_or(BadFrame::Unexpected { found: header.kind })?;
+                self.end.history = said.history;
                 if !self.is_begun {
                     self.begin(header.first_position)?;
                 }
@@ -203,21 +203,33 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// Leaves out the segments before the one in which reading begins.
+    /// Leaves out the segments that do not count any more, and those before the one in which reading begins.
     fn leave_out_known(&mut self, numbers: &mut Vec<u64>) -> Result<(), BackendError> {
-        let From::Behind(position) = self.from else { return Ok(()) };
         let mut known = Vec::new();
-        for number in &*numbers {
-            let file = FileId { kind: FileKind::Journal, number: *number };
-            match FrameReader::new(self.backend.open(file)?)?.next(&mut self.body)? {
-                Ok(Some(Frame { header, .. })) if header.first_position <= position + 1 => {
-                    known.push(Segment { number: *number, first_position: header.first_position });
+        let mut is_behind = false;
+        for number in std::mem::take(numbers) {
+            let file = FileId { kind: FileKind::Journal, number };
+            let first = FrameReader::new(self.backend.open(file)?)?.next(&mut self.body)?;
+            if let Ok(Some(Frame { header, .. })) = first {
+                if check(&header, &self.body).is_ok()
+                    && SegmentBody::read(&self.body).is_some_and(|said| said.begins)
+                {
+                    numbers.clear();
+                    known.clear();
+                    is_behind = false;
                 }
-                _ => break,
+                let first_position = header.first_position;
+                let is_known = matches!(self.from, From::Behind(position) if first_position <= position + 1);
+                if is_known && !is_behind {
+                    // The one before ends where this one begins.
+                    numbers.clear();
+                    known.push(Segment { number, first_position });
+                }
+                is_behind |= !is_known;
             }
+            numbers.push(number);
         }
         known.pop();
-        numbers.drain(..known.len());
         self.end.segments = known;
         Ok(())
     }

@@ -10,6 +10,7 @@
 //! │ SnapshotHead:         │ SnapshotEntries:  │ … │ SnapshotTail │ … │ SnapshotEnd: entries 8, position │
 //! │ namespaces, requests  │ puts, in no order │   │ changes      │   │ before 8, position 8, newest     │
 //! │                       │                   │   │              │   │ version 8, created, unix µs, 8   │
+//! │                       │                   │   │              │   │ history 8                        │
 //! └───────────────────────┴───────────────────┴───┴──────────────┴───┴──────────────────────────────────┘
 //! ```
 //!
@@ -49,6 +50,8 @@ pub struct SnapshotInfo {
     pub format: u8,
     /// No version in it is above this one.
     pub newest_version: Version,
+    /// Which history it is of; see [`super::replay::JournalEnd::history`].
+    pub history: u64,
 }
 
 impl SnapshotInfo {
@@ -80,7 +83,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 const SYNC_BYTES: u64 = 16 << 20;
 /// After each frame of entries the walk rests as long as it worked, at most this long.
 const REST_MAX: Duration = Duration::from_millis(5);
-const END_BYTES: usize = 40;
+const END_BYTES: usize = 48;
 
 /// Takes a snapshot and syncs it. The engine must be logged by `journal`.
 ///
@@ -172,7 +175,8 @@ impl Taking<'_> {
         let newest_version = engine.version_ahead(self.clock.now(), 0);
         let created_unix_us = self.clock.now().unix_us;
         let mut end = [0; END_BYTES];
-        let facts = [self.entries, first_position, position, newest_version.0, created_unix_us];
+        let history = journal.history();
+        let facts = [self.entries, first_position, position, newest_version.0, created_unix_us, history];
         for (index, fact) in facts.iter().enumerate() {
             end[8 * index..8 * index + 8].copy_from_slice(&fact.to_le_bytes());
         }
@@ -188,6 +192,7 @@ impl Taking<'_> {
             bytes: self.frames.bytes(),
             format: FORMAT,
             newest_version,
+            history,
         })
     }
 
@@ -285,8 +290,15 @@ fn read_end(number: u64, bytes: u64, frame: &Frame, body: &[u8]) -> Result<Snaps
         bytes.map(|bytes| u64::from_le_bytes(*bytes))
     };
     let short = BadFrame::Short { found: body.len(), expected: END_BYTES };
-    let facts = [fact(0), fact(1), fact(2), fact(3), fact(4)];
-    let [Some(entries), Some(first_position), Some(position), Some(version), Some(created_unix_us)] = facts
+    let facts = [fact(0), fact(1), fact(2), fact(3), fact(4), fact(5)];
+    let [
+        Some(entries),
+        Some(first_position),
+        Some(position),
+        Some(version),
+        Some(created_unix_us),
+        Some(history),
+    ] = facts
     else {
         return Err(short);
     };
@@ -299,6 +311,7 @@ fn read_end(number: u64, bytes: u64, frame: &Frame, body: &[u8]) -> Result<Snaps
         bytes,
         format: FORMAT,
         newest_version: Version(version),
+        history,
     })
 }
 

@@ -11,9 +11,21 @@
 //! [`Backend::commit`] has returned; what was not synced may be gone after a crash, any part of it. A failed write or
 //! sync is reported by the call that it happened in. Nothing is written twice, cached or retried in silence.
 
+mod files;
+mod mark;
+pub mod memory;
+mod payload;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+pub use files::FilesBackend;
 
 /// What a file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +58,9 @@ pub enum CatalogueChange<'a> {
     /// Removes a key, if it is there.
     Remove(&'a [u8]),
 }
+
+/// What a scan calls with each key and value, until it breaks off.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
 /// Where bytes lie that outlive the node. Shared between threads.
 pub trait Backend: fmt::Debug + Send + Sync + 'static {
@@ -90,10 +105,11 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// It cannot be read.
     fn read_mark(&self) -> Result<Option<[u8; MARK_BYTES]>, BackendError>;
 
-    /// Writes the mark. A crash leaves this one or the one before, whole. With `synced`, it is safe when this returns.
+    /// Writes the mark. A crash leaves this one, or one of those before it back to the last that was synced, whole.
+    /// With `synced`, it is safe when this returns.
     ///
     /// # Errors
-    /// It cannot be written or synced.
+    /// It cannot be written or synced; the last that was synced before is safe still.
     fn write_mark(&self, mark: &[u8; MARK_BYTES], synced: bool) -> Result<(), BackendError>;
 
     /// The value of a key of the catalogue.
@@ -105,21 +121,17 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// Makes all of the changes, in order, or none of them.
     ///
     /// # Errors
-    /// They cannot be written or synced; whether they are there after a restart is not known then.
+    /// They cannot be written or synced; whether they are there, now or after a restart, is not known then.
     fn commit(&self, changes: &[CatalogueChange<'_>]) -> Result<(), BackendError>;
 
-    /// Visits the keys that begin with `prefix` and come after `after`, in order, until `visit` breaks off.
+    /// Visits the keys that begin with `prefix` and come after `after`, in order, until `visit` breaks off. What is
+    /// committed meanwhile, also by `visit`, may be seen or not.
     ///
     /// # Errors
     /// The catalogue cannot be read or is damaged.
-    fn scan(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), BackendError>;
+    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), BackendError>;
 
-    /// Bytes on disk, of everything that is not set aside.
+    /// Bytes on disk, of everything that is not set aside. Costs a look at every file.
     ///
     /// # Errors
     /// They cannot be counted.
@@ -163,6 +175,67 @@ pub trait ReadAt: fmt::Debug + Send + Sync {
     /// # Errors
     /// The disk refuses.
     fn len(&self) -> Result<u64, BackendError>;
+
+    /// Whether there is nothing in it now.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    fn is_empty(&self) -> Result<bool, BackendError> {
+        self.len().map(|len| len == 0)
+    }
+}
+
+/// Which backend keeps a node's data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BackendKind {
+    /// Plain files, with the catalogue in sled.
+    Sled,
+    /// Plain files, with the catalogue in a log of its own.
+    Files,
+}
+
+/// A name that is no backend's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no storage {name:?}; there are {}", BackendKind::list())]
+pub struct UnknownBackend {
+    /// What was asked for.
+    pub name: String,
+}
+
+impl BackendKind {
+    /// Those that this build has.
+    pub const ALL: [Self; 2] = [Self::Sled, Self::Files];
+
+    /// The name, as flags, the wire and labels write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sled => "sled",
+            Self::Files => "files",
+        }
+    }
+
+    /// The names of all, for error messages.
+    #[must_use]
+    pub fn list() -> String {
+        Self::ALL.map(Self::as_str).join(", ")
+    }
+}
+
+impl FromStr for BackendKind {
+    type Err = UnknownBackend;
+
+    fn from_str(name: &str) -> Result<Self, UnknownBackend> {
+        let found = Self::ALL.into_iter().find(|kind| kind.as_str() == name);
+        found.ok_or_else(|| UnknownBackend { name: name.to_owned() })
+    }
+}
+
+impl fmt::Display for BackendKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// Why a backend could not do what it was asked.
@@ -192,6 +265,14 @@ pub enum BackendError {
 }
 
 impl BackendError {
+    fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { action, place: path.display().to_string(), source }
+    }
+
+    fn catalogue(action: &'static str, path: &Path, reason: impl fmt::Display) -> Self {
+        Self::Catalogue { action, place: path.display().to_string(), reason: reason.to_string() }
+    }
+
     /// Whether there is no room left on the disk.
     #[must_use]
     pub fn is_full(&self) -> bool {
@@ -211,6 +292,11 @@ impl BackendError {
     }
 }
 
+impl FileKind {
+    /// All of them, in order.
+    pub const ALL: [Self; 3] = [Self::Journal, Self::Snapshot, Self::Blob];
+}
+
 impl fmt::Display for FileKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -225,5 +311,18 @@ impl fmt::Display for FileId {
     /// The path below the data directory: `journal/000000000000001f.journal`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{0}/{1:016x}.{0}", self.kind, self.number)
+    }
+}
+
+/// Opens what is in a directory, or makes it. The notes say what was found damaged and where it was set aside.
+///
+/// # Errors
+/// The directory cannot be read or written.
+pub fn open(kind: BackendKind, directory: &Path) -> Result<(Arc<dyn Backend>, Vec<String>), BackendError> {
+    match kind {
+        BackendKind::Files | BackendKind::Sled => {
+            let (backend, notes) = FilesBackend::open(directory)?;
+            Ok((Arc::new(backend), notes))
+        }
     }
 }

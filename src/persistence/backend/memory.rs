@@ -1,0 +1,520 @@
+//! A backend in memory whose crashes and faults are made to order: for tests.
+//!
+//! It keeps apart what was synced and what was not, per file and for each file's name, so that [`crash`] can leave what
+//! a power failure would leave. Calls are counted, and a [`Fault`] makes the one refuse that a test chooses, so that a
+//! run can be repeated with every call of it failing once.
+//!
+//! As disks do, and not kinder:
+//!
+//! - A failed append has written some part of what it was given.
+//! - A failed sync has lost what it was for: the bytes are still read back, as they are from a page cache, but neither
+//!   a crash nor a later sync that succeeds brings them to the disk.
+//! - A failed commit may be there after a crash, or not.
+//! - A file that was deleted may be there again after a crash, until a new file in its directory was synced.
+//!
+//! Nothing here is drawn from outside: the same calls and the same seeds leave the same bytes.
+//!
+//! [`crash`]: MemoryBackend::crash
+
+mod faults;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::{Bound, Range};
+use std::sync::Arc;
+
+pub use faults::{Call, Fault, Refusal, Strikes};
+use parking_lot::Mutex;
+
+use super::{Appender, Backend, BackendError, CatalogueChange, FileId, MARK_BYTES, ReadAt, Visit};
+
+/// What a crash takes along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lose {
+    /// Nothing: the process was killed, the operating system went on. Also the way to a copy.
+    Nothing,
+    /// All that was not synced; what was deleted is back.
+    Unsynced,
+    /// A part of what was not synced, drawn from this seed: files end anywhere, also in the middle of an append; names
+    /// are there or not; so are commits that failed.
+    Tail(u64),
+    /// As [`Self::Tail`], and what is left of the unsynced part has sectors of zeroes.
+    Holes(u64),
+}
+
+/// A backend in memory, for tests. Clones share what it keeps; [`Self::crash`] makes one that does not.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryBackend {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    files: BTreeMap<FileId, Named>,
+    /// Deleted files whose names are still on the disk.
+    deleted: BTreeMap<FileId, Content>,
+    quarantined: Vec<(FileId, Content)>,
+    /// Those that a crash may leave, the newest last: the one that was synced last, and all after it.
+    marks: Vec<[u8; MARK_BYTES]>,
+    /// Whether the first of `marks` was synced.
+    mark_synced: bool,
+    catalogue: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// A commit that failed and that a crash may bring back: the catalogue with it.
+    failed_commit: Option<BTreeMap<Vec<u8>, Vec<u8>>>,
+    calls: Vec<Call>,
+    faults: Vec<Fault>,
+    room: Option<u64>,
+}
+
+#[derive(Debug, Clone)]
+struct Named {
+    content: Content,
+    synced: bool,
+}
+
+/// A file's bytes, shared with those that read or write it.
+type Content = Arc<Mutex<Bytes>>;
+
+#[derive(Debug, Clone, Default)]
+struct Bytes {
+    bytes: Vec<u8>,
+    /// Up to here the operating system takes them for written.
+    synced: usize,
+    /// Stretches of those that it is wrong about, since a sync failed; in order.
+    lost: Vec<Range<usize>>,
+}
+
+impl MemoryBackend {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What a restart finds when the node dies now. This one stays as it is, with its calls and faults; the new one
+    /// has none of those.
+    #[must_use]
+    pub fn crash(&self, lose: Lose) -> Self {
+        let state = self.state.lock();
+        let mut left = State { room: state.room, ..State::default() };
+        left.quarantined = state.quarantined.iter().map(|(file, content)| (*file, copy(content))).collect();
+        let mut draws = match lose {
+            Lose::Nothing => {
+                left.files = state.files.iter().map(|(file, named)| (*file, named.copy())).collect();
+                left.deleted = state.deleted.iter().map(|(file, content)| (*file, copy(content))).collect();
+                left.marks.clone_from(&state.marks);
+                left.mark_synced = state.mark_synced;
+                left.catalogue = state.catalogue.clone();
+                return Self { state: Arc::new(Mutex::new(left)) };
+            }
+            Lose::Unsynced => None,
+            Lose::Tail(seed) | Lose::Holes(seed) => Some(Draws(seed)),
+        };
+        let holes = matches!(lose, Lose::Holes(_));
+        for (file, content) in &state.deleted {
+            if draws.as_mut().is_none_or(Draws::coin) {
+                left.files.insert(*file, Named::survived(content.lock().survive(draws.as_mut(), holes)));
+            }
+        }
+        for (file, named) in &state.files {
+            if named.synced || draws.as_mut().is_some_and(Draws::coin) {
+                let bytes = named.content.lock().survive(draws.as_mut(), holes);
+                left.files.insert(*file, Named::survived(bytes));
+            }
+        }
+        let choices = state.marks.len() + usize::from(!state.mark_synced);
+        let chosen = draws.as_mut().map_or(0, |draws| draws.below(choices));
+        let mark = if state.mark_synced { Some(chosen) } else { chosen.checked_sub(1) };
+        left.marks.extend(mark.and_then(|mark| state.marks.get(mark)));
+        left.mark_synced = !left.marks.is_empty();
+        left.catalogue = match &state.failed_commit {
+            Some(failed) if draws.as_mut().is_some_and(Draws::coin) => failed.clone(),
+            _ => state.catalogue.clone(),
+        };
+        Self { state: Arc::new(Mutex::new(left)) }
+    }
+
+    /// Makes a call fail. Several may be planned; each counts for itself.
+    pub fn plan(&self, fault: Fault) {
+        self.state.lock().faults.push(fault);
+    }
+
+    /// Makes one call fail with EIO, after `passing` calls of any kind.
+    pub fn fail_once_after(&self, passing: u64) {
+        self.plan(Fault { call: None, passing, refusal: Refusal::Io, strikes: Strikes::Once });
+    }
+
+    /// Forgets all faults that are planned.
+    pub fn heal(&self) {
+        self.state.lock().faults.clear();
+    }
+
+    /// Lets files hold so many bytes in all, `None` any number. An append that goes beyond writes what has room and
+    /// fails.
+    pub fn set_room(&self, bytes: Option<u64>) {
+        self.state.lock().room = bytes;
+    }
+
+    /// How many calls were made.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.state.lock().calls.len() as u64
+    }
+
+    /// How many calls of one kind were made.
+    #[must_use]
+    pub fn calls_of(&self, kind: Call) -> u64 {
+        self.state.lock().calls.iter().filter(|call| **call == kind).count() as u64
+    }
+
+    /// Flips a bit of a file, as a disk that forgets. Says whether there is one.
+    pub fn flip_bit(&self, file: FileId, offset: u64, bit: u32) -> bool {
+        self.with_bytes(file, |bytes| {
+            let at = usize::try_from(offset).ok()?;
+            *bytes.bytes.get_mut(at)? ^= 1 << (bit % 8);
+            Some(())
+        })
+        .flatten()
+        .is_some()
+    }
+
+    /// Cuts a file off at a length; a longer one changes nothing. Says whether there is such a file.
+    pub fn truncate(&self, file: FileId, length: u64) -> bool {
+        self.with_bytes(file, |bytes| bytes.cut(usize::try_from(length).unwrap_or(usize::MAX))).is_some()
+    }
+
+    /// A file's bytes, as they are read now.
+    #[must_use]
+    pub fn content(&self, file: FileId) -> Option<Vec<u8>> {
+        self.with_bytes(file, |bytes| bytes.bytes.clone())
+    }
+
+    /// Puts a file there, synced, in place of any of that name.
+    pub fn put_content(&self, file: FileId, content: Vec<u8>) {
+        let bytes = Bytes { synced: content.len(), bytes: content, lost: Vec::new() };
+        self.state.lock().files.insert(file, Named::survived(bytes));
+    }
+
+    /// The files that were set aside, in that order.
+    #[must_use]
+    pub fn quarantined(&self) -> Vec<FileId> {
+        self.state.lock().quarantined.iter().map(|(file, _)| *file).collect()
+    }
+
+    fn with_bytes<R>(&self, file: FileId, act: impl FnOnce(&mut Bytes) -> R) -> Option<R> {
+        let state = self.state.lock();
+        state.files.get(&file).map(|named| act(&mut named.content.lock()))
+    }
+}
+
+impl Backend for MemoryBackend {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn files(&self) -> Result<Vec<(FileId, u64)>, BackendError> {
+        let mut state = self.state.lock();
+        state.call(Call::Files, "list", "the files")?;
+        Ok(state.files.iter().map(|(file, named)| (*file, named.content.lock().bytes.len() as u64)).collect())
+    }
+
+    fn create(&self, file: FileId) -> Result<Box<dyn Appender>, BackendError> {
+        let mut state = self.state.lock();
+        state.call(Call::Create, "create", file)?;
+        if state.files.contains_key(&file) {
+            return Err(refused("create", file, io::ErrorKind::AlreadyExists.into()));
+        }
+        let content = Content::default();
+        state.files.insert(file, Named { content: Arc::clone(&content), synced: false });
+        Ok(Box::new(Growing { file, content, state: Arc::clone(&self.state) }))
+    }
+
+    fn open(&self, file: FileId) -> Result<Box<dyn ReadAt>, BackendError> {
+        let mut state = self.state.lock();
+        state.call(Call::Open, "open", file)?;
+        let named = state.files.get(&file);
+        let named = named.ok_or_else(|| refused("open", file, io::ErrorKind::NotFound.into()))?;
+        let content = Arc::clone(&named.content);
+        Ok(Box::new(Opened { file, content, state: Arc::clone(&self.state) }))
+    }
+
+    fn delete(&self, file: FileId) -> Result<(), BackendError> {
+        let mut state = self.state.lock();
+        state.call(Call::Delete, "delete", file)?;
+        if let Some(named) = state.files.remove(&file)
+            && named.synced
+        {
+            state.deleted.insert(file, named.content);
+        }
+        Ok(())
+    }
+
+    fn quarantine(&self, file: FileId) -> Result<String, BackendError> {
+        let mut state = self.state.lock();
+        state.call(Call::Quarantine, "set aside", file)?;
+        let named = state.files.remove(&file);
+        let named = named.ok_or_else(|| refused("set aside", file, io::ErrorKind::NotFound.into()))?;
+        state.quarantined.push((file, named.content));
+        Ok(format!("memory/quarantine/{}/{file}", state.quarantined.len()))
+    }
+
+    fn read_mark(&self) -> Result<Option<[u8; MARK_BYTES]>, BackendError> {
+        let mut state = self.state.lock();
+        state.call(Call::ReadMark, "read", "the mark")?;
+        Ok(state.marks.last().copied())
+    }
+
+    fn write_mark(&self, mark: &[u8; MARK_BYTES], synced: bool) -> Result<(), BackendError> {
+        let mut state = self.state.lock();
+        if let Err(error) = state.call(Call::WriteMark, "write", "the mark") {
+            // Any of these is what the disk has after that, this one too.
+            if state.draw().coin() {
+                state.marks.push(*mark);
+            }
+            return Err(error);
+        }
+        if synced {
+            state.marks.clear();
+            state.mark_synced = true;
+        }
+        state.marks.push(*mark);
+        Ok(())
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, BackendError> {
+        let mut state = self.state.lock();
+        state.call(Call::Get, "read", "the catalogue")?;
+        Ok(state.catalogue.get(key).cloned())
+    }
+
+    fn commit(&self, changes: &[CatalogueChange<'_>]) -> Result<(), BackendError> {
+        let mut state = self.state.lock();
+        let called = state.call(Call::Commit, "commit to", "the catalogue");
+        let mut changed = state.catalogue.clone();
+        for change in changes {
+            match change {
+                CatalogueChange::Put(key, value) => drop(changed.insert(key.to_vec(), value.to_vec())),
+                CatalogueChange::Remove(key) => drop(changed.remove(*key)),
+            }
+        }
+        if called.is_err() {
+            state.failed_commit = Some(changed);
+        } else {
+            state.catalogue = changed;
+            state.failed_commit = None;
+        }
+        called
+    }
+
+    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), BackendError> {
+        // A copy, so that `visit` may call.
+        let catalogue = {
+            let mut state = self.state.lock();
+            state.call(Call::Scan, "read", "the catalogue")?;
+            state.catalogue.clone()
+        };
+        let from = after.filter(|after| *after >= prefix).map_or(Bound::Included(prefix), Bound::Excluded);
+        for (key, value) in catalogue.range::<[u8], _>((from, Bound::Unbounded)) {
+            if !key.starts_with(prefix) || visit(key, value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn disk_bytes(&self) -> Result<u64, BackendError> {
+        let mut state = self.state.lock();
+        state.call(Call::DiskBytes, "count", "the files")?;
+        let catalogue: usize = state.catalogue.iter().map(|(key, value)| key.len() + value.len()).sum();
+        Ok(state.file_bytes() + catalogue as u64 + MARK_BYTES as u64)
+    }
+}
+
+impl State {
+    /// Counts a call, and refuses it if that is planned.
+    fn call(
+        &mut self,
+        call: Call,
+        action: &'static str,
+        place: impl std::fmt::Display,
+    ) -> Result<(), BackendError> {
+        self.calls.push(call);
+        let mut met = None;
+        self.faults.retain_mut(|fault| {
+            if !fault.meets(call) {
+                return true;
+            }
+            if let Some(passing) = fault.passing.checked_sub(1) {
+                fault.passing = passing;
+                return true;
+            }
+            met = Some(fault.refusal);
+            fault.strikes == Strikes::FromThenOn
+        });
+        met.map_or(Ok(()), |refusal| Err(refused(action, place, refusal.error())))
+    }
+
+    /// Draws that differ from call to call and not from run to run.
+    fn draw(&self) -> Draws {
+        Draws(self.calls.len() as u64)
+    }
+
+    fn file_bytes(&self) -> u64 {
+        self.files.values().map(|named| named.content.lock().bytes.len() as u64).sum()
+    }
+}
+
+impl Named {
+    fn copy(&self) -> Self {
+        Self { content: copy(&self.content), synced: self.synced }
+    }
+
+    fn survived(bytes: Bytes) -> Self {
+        Self { content: Arc::new(Mutex::new(bytes)), synced: true }
+    }
+}
+
+impl Bytes {
+    fn cut(&mut self, length: usize) {
+        self.bytes.truncate(length);
+        self.synced = self.synced.min(length);
+        self.lost.retain_mut(|lost| {
+            lost.end = lost.end.min(length);
+            lost.start < lost.end
+        });
+    }
+
+    /// What the disk has of it after a crash.
+    fn survive(&self, mut draws: Option<&mut Draws>, holes: bool) -> Self {
+        let mut left = self.clone();
+        // What a failed sync lost at the very end is as good as never synced.
+        let mut safe = self.synced;
+        while let Some(lost) = left.lost.pop_if(|lost| lost.end == safe) {
+            safe = lost.start;
+        }
+        for lost in std::mem::take(&mut left.lost) {
+            left.bytes[lost].fill(0);
+        }
+        let tail = self.bytes.len() - safe;
+        let kept = draws.as_mut().map_or(0, |draws| draws.below(tail + 1));
+        left.bytes.truncate(safe + kept);
+        if let Some(draws) = draws.filter(|_| holes) {
+            for sector in left.bytes[safe..].chunks_mut(SECTOR_BYTES).filter(|_| draws.coin()) {
+                sector.fill(0);
+            }
+        }
+        left.synced = left.bytes.len();
+        left
+    }
+}
+
+/// A file that is being written.
+#[derive(Debug)]
+struct Growing {
+    file: FileId,
+    content: Content,
+    state: Arc<Mutex<State>>,
+}
+
+impl Appender for Growing {
+    fn append(&mut self, parts: &[&[u8]]) -> Result<(), BackendError> {
+        let mut state = self.state.lock();
+        let mut called = state.call(Call::Append, "append to", self.file);
+        let mut bytes = parts.concat();
+        if called.is_err() {
+            bytes.truncate(state.draw().below(bytes.len() + 1));
+        }
+        let room = state.room.map_or(u64::MAX, |room| room.saturating_sub(state.file_bytes()));
+        if bytes.len() as u64 > room {
+            called = Err(refused("append to", self.file, Refusal::Full.error()));
+            bytes.truncate(usize::try_from(room).unwrap_or(usize::MAX));
+        }
+        self.content.lock().bytes.extend_from_slice(&bytes);
+        called
+    }
+
+    fn sync(&mut self) -> Result<(), BackendError> {
+        let mut state = self.state.lock();
+        let called = state.call(Call::Sync, "sync", self.file);
+        let mut content = self.content.lock();
+        let unsynced = content.synced..content.bytes.len();
+        content.synced = unsynced.end;
+        if called.is_err() {
+            if !unsynced.is_empty() {
+                content.lost.push(unsynced);
+            }
+            return called;
+        }
+        drop(content);
+        // It may have been deleted, or be another by now.
+        if let Some(named) = state.files.get_mut(&self.file)
+            && Arc::ptr_eq(&named.content, &self.content)
+            && !named.synced
+        {
+            named.synced = true;
+            state.deleted.retain(|deleted, _| deleted.kind != self.file.kind);
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> u64 {
+        self.content.lock().bytes.len() as u64
+    }
+}
+
+/// A file that is open for reading.
+#[derive(Debug)]
+struct Opened {
+    file: FileId,
+    content: Content,
+    state: Arc<Mutex<State>>,
+}
+
+impl ReadAt for Opened {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, BackendError> {
+        self.state.lock().call(Call::Read, "read", self.file)?;
+        let content = self.content.lock();
+        let from = usize::try_from(offset).map_or(content.bytes.len(), |from| from.min(content.bytes.len()));
+        let read = buffer.len().min(content.bytes.len() - from);
+        buffer[..read].copy_from_slice(&content.bytes[from..from + read]);
+        Ok(read)
+    }
+
+    fn len(&self) -> Result<u64, BackendError> {
+        self.state.lock().call(Call::Read, "read", self.file)?;
+        Ok(self.content.lock().bytes.len() as u64)
+    }
+}
+
+/// Numbers that follow from a seed: splitmix64.
+struct Draws(u64);
+
+impl Draws {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn coin(&mut self) -> bool {
+        self.next() & 1 == 0
+    }
+
+    /// Less than `bound`; 0 if that is 0.
+    fn below(&mut self, bound: usize) -> usize {
+        let drawn = self.next().checked_rem(bound as u64).unwrap_or(0);
+        usize::try_from(drawn).unwrap_or(0)
+    }
+}
+
+fn copy(content: &Content) -> Content {
+    Arc::new(Mutex::new(content.lock().clone()))
+}
+
+fn refused(action: &'static str, place: impl std::fmt::Display, source: io::Error) -> BackendError {
+    BackendError::Io { action, place: format!("memory/{place}"), source }
+}
+
+/// What a disk writes whole or not at all.
+const SECTOR_BYTES: usize = 512;

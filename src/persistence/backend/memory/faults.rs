@@ -1,0 +1,97 @@
+//! Which call of a [`MemoryBackend`](super::MemoryBackend) fails, and with what.
+
+use std::io;
+
+use rustix::io::Errno;
+
+/// A kind of call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// [`Backend::files`].
+    Files,
+    /// [`Backend::create`].
+    Create,
+    /// [`Backend::open`].
+    Open,
+    /// [`Backend::delete`].
+    Delete,
+    /// [`Backend::quarantine`].
+    Quarantine,
+    /// [`Backend::read_mark`].
+    ReadMark,
+    /// [`Backend::write_mark`].
+    WriteMark,
+    /// [`Backend::get`].
+    Get,
+    /// [`Backend::commit`].
+    Commit,
+    /// [`Backend::scan`].
+    Scan,
+    /// [`Backend::disk_bytes`].
+    DiskBytes,
+    /// [`Appender::append`].
+    Append,
+    /// [`Appender::sync`].
+    Sync,
+    /// [`ReadAt::read_at`] and [`ReadAt::len`].
+    Read,
+}
+
+/// What the disk says when it refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// EIO. Any call can meet it.
+    Io,
+    /// ENOSPC. Only calls that write meet it; others go on.
+    Full,
+    /// EROFS. Only calls that write meet it; others go on.
+    ReadOnly,
+}
+
+/// How often a fault strikes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strikes {
+    /// One call.
+    Once,
+    /// Every call from then on.
+    FromThenOn,
+}
+
+/// A call that is to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// Which kind of call; `None`: any that its refusal can meet.
+    pub call: Option<Call>,
+    /// How many of those calls pass before, counted from now.
+    pub passing: u64,
+    /// What the disk says.
+    pub refusal: Refusal,
+    /// How often.
+    pub strikes: Strikes,
+}
+
+impl Fault {
+    pub(super) fn meets(&self, call: Call) -> bool {
+        let writes = matches!(
+            call,
+            Call::Create
+                | Call::Delete
+                | Call::Quarantine
+                | Call::WriteMark
+                | Call::Commit
+                | Call::Append
+                | Call::Sync
+        );
+        self.call.is_none_or(|only| only == call) && (writes || self.refusal == Refusal::Io)
+    }
+}
+
+impl Refusal {
+    pub(super) fn error(self) -> io::Error {
+        io::Error::from(match self {
+            Self::Io => Errno::IO,
+            Self::Full => Errno::NOSPC,
+            Self::ReadOnly => Errno::ROFS,
+        })
+    }
+}
