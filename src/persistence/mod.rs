@@ -5,10 +5,12 @@
 //! not by whoever asked for a value.
 //!
 //! - [`backend`]: the trait and its implementations.
+//! - [`blob`]: large objects, a file each.
 //!
 //! Nothing here knows of gRPC or of the engine's inside.
 
 pub mod backend;
+pub mod blob;
 
 pub use backend::memory::MemoryBackend;
 pub use backend::{
