@@ -81,6 +81,30 @@ pub enum CallError {
     Overloaded { limit: usize },
     #[error("namespace {name:?} does not exist; \"\" is the default one")]
     NamespaceNotFound { name: String },
+    #[error(
+        "the disk failed, so the journal takes no writes: memory and disk must not part; reads go on. See the node's log, mend the disk, restart the node"
+    )]
+    JournalPoisoned,
+    #[error("{bytes} bytes of changes wait for the disk, which is slower than they come: try again")]
+    JournalBacklog { bytes: u64 },
+    #[error("{what} needs a disk, and the node keeps nothing on one (--persistence none)")]
+    NoPersistence { what: String },
+    #[error("there is no blob {key}")]
+    BlobNotFound { key: String },
+    #[error("offset is {offset}, beyond the blob's end at {size_bytes}")]
+    OffsetBeyondEnd { offset: u64, size_bytes: u64 },
+    #[error("{field}: {why}")]
+    BlobDiffers { field: &'static str, why: String },
+    #[error("the blob is damaged on disk: {why}; what was sent of it before is right. Store it again")]
+    BlobDamaged { why: String },
+    #[error("nothing came of the blob for {waited_s} s, so what came before was dropped")]
+    BlobStalled { waited_s: u64 },
+    #[error("the node streams {limit} blobs already, as many as it will at once")]
+    BlobsOverloaded { limit: usize },
+    #[error("there is no room on the node's disk: {why}")]
+    DiskFull { why: String },
+    #[error("the node's disk failed: {why}")]
+    DiskFailed { why: String },
     #[error("the namespace was deleted while the call was under way")]
     NamespaceGone,
     #[error(transparent)]
@@ -127,7 +151,7 @@ fn bad_field(reason: &'static str, field: &str) -> Kind {
 impl CallError {
     fn kind(&self) -> Kind {
         use Code::{
-            AlreadyExists, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, OutOfRange,
+            AlreadyExists, DataLoss, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, OutOfRange,
             ResourceExhausted, Unavailable, Unimplemented,
         };
         match self {
@@ -162,6 +186,17 @@ impl CallError {
             Self::Namespace(NamespaceError::Exists { .. }) => kind(AlreadyExists, "NAMESPACE_EXISTS"),
             Self::Namespace(NamespaceError::TooMany { .. }) => kind(ResourceExhausted, "TOO_MANY_NAMESPACES"),
             Self::Namespace(_) => bad_field("DEFAULT_NAMESPACE", "name"),
+            Self::JournalPoisoned => kind(FailedPrecondition, "JOURNAL_POISONED"),
+            Self::JournalBacklog { .. } => Kind { retry: true, ..kind(ResourceExhausted, "JOURNAL_BACKLOG") },
+            Self::NoPersistence { .. } => kind(FailedPrecondition, "NO_PERSISTENCE"),
+            Self::BlobNotFound { .. } => kind(NotFound, "BLOB_NOT_FOUND"),
+            Self::OffsetBeyondEnd { .. } => kind(OutOfRange, "OFFSET_BEYOND_END"),
+            Self::BlobDiffers { field, .. } => bad_field("BLOB_DIFFERS", field),
+            Self::BlobDamaged { .. } => kind(DataLoss, "BLOB_DAMAGED"),
+            Self::BlobStalled { .. } => kind(DeadlineExceeded, "BLOB_STALLED"),
+            Self::BlobsOverloaded { .. } => Kind { retry: true, ..kind(ResourceExhausted, "OVERLOADED") },
+            Self::DiskFull { .. } => kind(ResourceExhausted, "DISK_FULL"),
+            Self::DiskFailed { .. } => kind(FailedPrecondition, "DISK_FAILED"),
             Self::NotAnInteger => kind(FailedPrecondition, "NOT_AN_INTEGER"),
             Self::CounterOverflow { .. } => kind(OutOfRange, "COUNTER_OVERFLOW"),
             Self::Policy(_) => bad_field("UNKNOWN_POLICY", "policy"),
@@ -190,6 +225,8 @@ impl CallError {
             Refusal::CounterOverflow { current } => Self::CounterOverflow { current, delta },
             Refusal::TooLarge { needs, limit } => Self::EntryTooLarge { needs, limit },
             Refusal::NoNamespace => Self::NamespaceGone,
+            Refusal::Poisoned => Self::JournalPoisoned,
+            Refusal::Backlogged { bytes } => Self::JournalBacklog { bytes },
         }
     }
 

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use super::hot::HotKeys;
+use super::log::Record;
 use super::namespace::{
     DEFAULT, Namespace, NamespaceChange, NamespaceConfig, NamespaceError, NamespaceReport,
 };
@@ -107,7 +108,8 @@ impl Engine {
     /// # Errors
     /// The name is taken or empty, or there are [`super::EngineConfig::namespaces_max`] of them.
     pub fn create_namespace(&self, config: &NamespaceConfig) -> Result<Namespace, NamespaceError> {
-        self.namespaces.create(config)
+        let mut barriers = self.barriers.lock();
+        self.namespaces.create(config, |namespace| self.namespace_barrier(&mut barriers, namespace))
     }
 
     /// Changes a namespace. A lowered cap is come down to before this returns, where the entries of its shards allow
@@ -121,6 +123,9 @@ impl Engine {
         if let Some(policy) = change.policy {
             self.set_policy(namespace, policy);
         }
+        if namespace.number() != DEFAULT {
+            self.namespace_barrier(&mut self.barriers.lock(), namespace);
+        }
         if change.bytes_limit.is_some() {
             self.shrink_namespace(namespace);
         }
@@ -131,13 +136,16 @@ impl Engine {
     /// # Errors
     /// There is none of the name, or it is the default one.
     pub fn delete_namespace(&self, name: &str) -> Result<u64, NamespaceError> {
+        let mut barriers = self.barriers.lock();
         let namespace = self.namespaces.delete(name)?;
         let mut entries = 0;
         for shard in &self.shards {
             let mut shard = shard.lock();
             entries += shard.stats_of(&namespace).entries;
             shard.invalidate(&namespace, Scope::All, Version(u64::MAX), MissReason::Deleted);
+            shard.log_barrier();
         }
+        barriers.add(&Record::NamespaceDeleted { number: namespace.number() });
         Ok(entries)
     }
 
@@ -145,11 +153,15 @@ impl Engine {
     /// never found again. [`Self::sweep`] takes it out. Returns the namespace's count of invalidations.
     pub fn invalidate(&self, namespace: &Namespace, scope: Scope<'_>, now: Now) -> u64 {
         self.invalidations.fetch_add(1, Ordering::Relaxed);
+        let mut barriers = self.barriers.lock();
         namespace.invalidated(|| {
             let until = self.versions.next(now);
             for shard in &self.shards {
-                shard.lock().invalidate(namespace, scope, until, MissReason::Invalidated);
+                let mut shard = shard.lock();
+                shard.invalidate(namespace, scope, until, MissReason::Invalidated);
+                shard.log_barrier();
             }
+            barriers.add(&Record::Invalidated { namespace: namespace.number(), scope, until });
             until
         })
     }

@@ -25,10 +25,12 @@ mod expiry;
 mod hot;
 mod index;
 mod keyspace;
+mod log;
 mod memory;
 mod namespace;
 mod op;
 mod record;
+mod recover;
 mod requests;
 mod shard;
 pub mod simulate;
@@ -44,6 +46,7 @@ use parking_lot::{Mutex, MutexGuard};
 pub use eviction::{Estimate, PolicyName, UnknownPolicy};
 pub use hot::{HotKey, HotKeys};
 pub use keyspace::{Explanation, ScanPlace, ScanRange};
+pub use log::{Drained, Encode, LogConfig, Put, Record};
 pub use memory::Memory;
 pub use namespace::{
     Namespace, NamespaceChange, NamespaceConfig, NamespaceError, NamespaceReport, PolicyEstimate,
@@ -52,12 +55,14 @@ pub use op::{
     Change, ChangeKind, Condition, EntryView, Expiration, Hit, Increment, MissReason, Op, Outcome, Refusal,
     Set, ValueView,
 };
+pub use recover::{Restored, Restorer, WalkPlace};
 pub use shard::Scope;
 pub use stats::Stats;
 
 use crate::clock::Now;
 use crate::entry::{NAMESPACES_MAX, Ttl, Version};
 use arena::ARENA_BYTES_MAX;
+use log::Barriers;
 use namespace::{DEFAULT, Namespaces};
 use record::{INLINE_VALUE_BYTES_MAX, KeyHasher, hash_key};
 use shard::{Hashed, Shard, ShardConfig};
@@ -130,6 +135,8 @@ pub struct Engine {
     shards: Box<[Mutex<Shard>]>,
     namespaces: Namespaces,
     invalidations: AtomicU64,
+    /// What happened in all shards at once, for a journal; also makes it happen one at a time.
+    barriers: Mutex<Barriers>,
     /// A key's shard is its hash's top bits, shifted down by this.
     shard_shift: u32,
     hasher: KeyHasher,
@@ -167,6 +174,7 @@ impl Engine {
                 .collect(),
             namespaces,
             invalidations: AtomicU64::new(0),
+            barriers: Mutex::default(),
             shard_shift: 64 - count.ilog2(),
             hasher,
             versions: VersionClock::new(config.node_hash),
@@ -287,6 +295,9 @@ impl Engine {
         for shard in &self.shards {
             shard.lock().set_policy(namespace, policy);
         }
+        if namespace.number() != DEFAULT {
+            self.namespace_barrier(&mut self.barriers.lock(), namespace);
+        }
         previous
     }
 
@@ -304,9 +315,11 @@ impl Engine {
     /// Removes every entry of a namespace; how many there were.
     pub fn clear(&self, namespace: &Namespace, now: Now) -> u64 {
         let mut removed = 0;
+        let mut barriers = self.barriers.lock();
         let until = self.versions.next(now);
         for shard in &self.shards {
             let mut held = shard.lock();
+            held.log_barrier();
             removed += held.stats_of(namespace).entries;
             if namespace.number() == DEFAULT && held.has_only_default() {
                 let emptied = held.emptied(namespace, now);
@@ -318,6 +331,8 @@ impl Engine {
                 held.invalidate(namespace, Scope::All, until, MissReason::Deleted);
             }
         }
+        barriers.add(&Record::Cleared { namespace: namespace.number() });
+        drop(barriers);
         self.sweep(usize::MAX);
         removed
     }
@@ -433,6 +448,8 @@ impl<'a> Held<'a> {
 pub(crate) struct VersionClock {
     node_hash: u64,
     last: AtomicU64,
+    /// A wall clock beyond this is not believed (yet).
+    ceiling_us: AtomicU64,
 }
 
 /// A wall clock set beyond this (the year 2090) is not believed, so that versions never overflow.
@@ -441,12 +458,13 @@ const CLOCK_MAX_US: u64 = (1 << (64 - Version::NODE_BITS)) - (1 << 45);
 impl VersionClock {
     fn new(node_hash: u16) -> Self {
         let node_hash = u64::from(node_hash) & ((1 << Version::NODE_BITS) - 1);
-        Self { node_hash, last: AtomicU64::new(0) }
+        Self { node_hash, last: AtomicU64::new(0), ceiling_us: AtomicU64::new(CLOCK_MAX_US) }
     }
 
     /// A version above all before it, and at or above the wall clock.
     pub(crate) fn next(&self, now: Now) -> Version {
-        let clock = now.unix_us.saturating_sub(Version::EPOCH_UNIX_US).clamp(1, CLOCK_MAX_US);
+        let ceiling = self.ceiling_us.load(Ordering::Relaxed);
+        let clock = now.unix_us.saturating_sub(Version::EPOCH_UNIX_US).clamp(1, ceiling);
         let mut last = self.last.load(Ordering::Relaxed);
         loop {
             let next = clock.max(last + 1);
@@ -455,6 +473,24 @@ impl VersionClock {
                 Err(newer) => last = newer,
             }
         }
+    }
+
+    /// Versions from now on are above this one.
+    pub(crate) fn raise(&self, version: Version) {
+        self.last.fetch_max(version.0 >> Version::NODE_BITS, Ordering::Relaxed);
+    }
+
+    /// The wall clock counts no further than to this version; only counting on goes beyond it.
+    pub(crate) fn set_ceiling(&self, version: Version) {
+        let us = (version.0 >> Version::NODE_BITS).clamp(1, CLOCK_MAX_US);
+        self.ceiling_us.store(us, Ordering::Relaxed);
+    }
+
+    /// Above any version that has been drawn, by some time.
+    pub(crate) fn ahead(&self, now: Now, by_us: u64) -> Version {
+        let clock = now.unix_us.saturating_sub(Version::EPOCH_UNIX_US);
+        let us = clock.max(self.last.load(Ordering::Relaxed)).saturating_add(by_us).min(CLOCK_MAX_US);
+        Version(us << Version::NODE_BITS)
     }
 }
 

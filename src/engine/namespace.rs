@@ -283,11 +283,16 @@ impl Namespace {
         invalidations.count
     }
 
+    /// Goes on counting from there.
+    pub(crate) fn set_generation(&self, generation: u64) {
+        self.0.invalidations.lock().count = generation;
+    }
+
     /// The generation in which an entry of this version was set; at least that, where too much came after it.
     pub(crate) fn generation_of(&self, version: Version) -> u64 {
         let invalidations = self.0.invalidations.lock();
         let after = invalidations.recent.iter().filter(|other| **other > version).count();
-        invalidations.count - after as u64
+        invalidations.count.saturating_sub(after as u64)
     }
 }
 
@@ -337,7 +342,12 @@ impl Namespaces {
         named
     }
 
-    pub(crate) fn create(&self, config: &NamespaceConfig) -> Result<Namespace, NamespaceError> {
+    /// Creates one; `before` is called with it before anybody can find it.
+    pub(crate) fn create(
+        &self,
+        config: &NamespaceConfig,
+        before: impl FnOnce(&Namespace),
+    ) -> Result<Namespace, NamespaceError> {
         if config.name.is_empty() {
             return Err(NamespaceError::Default);
         }
@@ -356,9 +366,20 @@ impl Namespaces {
         let number =
             (1..=u16::MAX).find(|number| !taken.contains(number)).ok_or(NamespaceError::TooMany { max })?;
         let namespace = Namespace::new(number, self.created.fetch_add(1, Ordering::Relaxed), config);
+        before(&namespace);
         by_name.insert(config.name.as_str().into(), namespace.clone());
         self.by_name.store(Arc::new(by_name));
         Ok(namespace)
+    }
+
+    /// Puts back one that a recovery found, under its number.
+    pub(crate) fn restore(&self, number: u16, config: &NamespaceConfig) -> Namespace {
+        let _one_at_a_time = self.deleted.lock();
+        let mut by_name = HashMap::clone(&self.by_name.load());
+        let namespace = Namespace::new(number, self.created.fetch_add(1, Ordering::Relaxed), config);
+        by_name.insert(config.name.as_str().into(), namespace.clone());
+        self.by_name.store(Arc::new(by_name));
+        namespace
     }
 
     /// Takes a namespace's name away; its entries are the engine's to drop.
@@ -394,14 +415,14 @@ mod tests {
     #[test]
     fn a_number_is_not_given_away_while_somebody_holds_its_namespace() {
         let namespaces = Namespaces::new(&config(""), NAMESPACES_MAX);
-        let held = namespaces.create(&config("a")).unwrap();
+        let held = namespaces.create(&config("a"), |_| {}).unwrap();
         namespaces.delete("a").unwrap();
         assert!(held.is_deleted());
-        let again = namespaces.create(&config("a")).unwrap();
+        let again = namespaces.create(&config("a"), |_| {}).unwrap();
         assert_ne!(again.number(), held.number());
         let (number, id) = (held.number(), held.id());
         drop(held);
-        let heir = namespaces.create(&config("b")).unwrap();
+        let heir = namespaces.create(&config("b"), |_| {}).unwrap();
         assert_eq!(heir.number(), number);
         assert!(heir.id() > again.id() && again.id() > id, "an id is never given away");
     }
@@ -410,24 +431,27 @@ mod tests {
     fn there_are_at_most_1024_namespaces_with_the_default_one() {
         let namespaces = Namespaces::new(&config(""), NAMESPACES_MAX);
         for n in 1..NAMESPACES_MAX {
-            namespaces.create(&config(&n.to_string())).unwrap();
+            namespaces.create(&config(&n.to_string()), |_| {}).unwrap();
         }
         assert_eq!(
-            namespaces.create(&config("more")).unwrap_err(),
+            namespaces.create(&config("more"), |_| {}).unwrap_err(),
             NamespaceError::TooMany { max: NAMESPACES_MAX }
         );
         assert_eq!(
-            namespaces.create(&config("7")).unwrap_err().to_string(),
+            namespaces.create(&config("7"), |_| {}).unwrap_err().to_string(),
             "a namespace \"7\" exists already"
         );
-        assert_eq!(namespaces.create(&config("")).unwrap_err(), NamespaceError::Default);
+        assert_eq!(namespaces.create(&config(""), |_| {}).unwrap_err(), NamespaceError::Default);
         assert_eq!(namespaces.delete("").unwrap_err(), NamespaceError::Default);
         assert_eq!(namespaces.all().len(), NAMESPACES_MAX);
         namespaces.delete("7").unwrap();
-        namespaces.create(&config("more")).unwrap();
+        namespaces.create(&config("more"), |_| {}).unwrap();
         namespaces.set_max(2);
         namespaces.delete("8").unwrap();
-        assert_eq!(namespaces.create(&config("9999")).unwrap_err(), NamespaceError::TooMany { max: 2 });
+        assert_eq!(
+            namespaces.create(&config("9999"), |_| {}).unwrap_err(),
+            NamespaceError::TooMany { max: 2 }
+        );
         assert_eq!(namespaces.all().len(), NAMESPACES_MAX - 1, "those that are there stay");
     }
 

@@ -161,6 +161,13 @@ pub enum Refusal {
     },
     /// The namespace was deleted meanwhile.
     NoNamespace,
+    /// Changes can no longer be kept on disk: memory and disk must not part.
+    Poisoned,
+    /// Changes come faster than the disk takes them.
+    Backlogged {
+        /// Bytes that wait in the shard.
+        bytes: u64,
+    },
 }
 
 /// An entry as it was read, with its own copy of a small value or a shared reference to a large one.

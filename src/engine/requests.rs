@@ -1,13 +1,15 @@
 //! Increments that were done lately, by key and request id, so that a retry is answered and not done again.
 //!
 //! Kept for ten minutes, at most [`REMEMBERED_MAX`] to a shard; then the oldest is forgotten first. Keys and ids
-//! are kept as two 64-bit hashes with different seeds.
+//! are kept as two 64-bit hashes with different seeds, and in full only where a snapshot will ask for them.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 
 use hashbrown::HashTable;
 
+use super::log::Record;
+use super::shard::Hashed;
 use crate::entry::Version;
 
 /// How long a request id is remembered.
@@ -15,12 +17,37 @@ const REMEMBERED_MS: u64 = 600_000;
 /// How many a shard remembers.
 const REMEMBERED_MAX: usize = 16_384;
 
+/// An increment with a request id that was done.
 #[derive(Debug, Clone, Copy)]
-struct Done {
+pub(crate) struct Done<'a> {
+    pub key: Hashed<'a>,
+    pub request_id: &'a str,
+    /// What the counter was then.
+    pub value: i64,
+    pub version: Version,
+}
+
+#[derive(Debug)]
+struct Remembered {
     identity: (u64, u64),
     value: i64,
     version: Version,
     forget_at_ms: u64,
+    name: Option<Box<Name>>,
+}
+
+/// Who asked for what, in full.
+#[derive(Debug)]
+struct Name {
+    namespace: u16,
+    key: Box<[u8]>,
+    request_id: Box<str>,
+}
+
+impl Remembered {
+    fn name_bytes(&self) -> usize {
+        self.name.as_ref().map_or(0, |name| size_of::<Name>() + name.key.len() + name.request_id.len())
+    }
 }
 
 /// A shard's memory of increments with a request id.
@@ -29,9 +56,10 @@ pub(crate) struct Requests {
     seed: foldhash::quality::RandomState,
     /// Serial numbers of what is in `order`, by identity.
     by_identity: HashTable<u64>,
-    order: VecDeque<Done>,
+    order: VecDeque<Remembered>,
     /// The serial number of the front of `order`.
     first: u64,
+    name_bytes: usize,
 }
 
 impl Requests {
@@ -46,28 +74,51 @@ impl Requests {
         Some((done.value, done.version))
     }
 
-    /// Remembers the result of a request that was done just now.
-    pub(crate) fn remember(
-        &mut self,
-        hash: u64,
-        request_id: &str,
-        value: i64,
-        version: Version,
-        now_ms: u64,
-    ) {
+    /// Remembers the result of a request that was done just now, `in_full` with its name.
+    pub(crate) fn remember(&mut self, done: &Done<'_>, in_full: bool, now_ms: u64) {
         if self.order.len() == REMEMBERED_MAX {
             self.forget_first();
         }
-        let identity = (hash, self.seed.hash_one(request_id));
-        self.order.push_back(Done { identity, value, version, forget_at_ms: now_ms + REMEMBERED_MS });
+        let identity = (done.key.hash, self.seed.hash_one(done.request_id));
+        let name = in_full.then(|| {
+            Box::new(Name {
+                namespace: done.key.namespace.number(),
+                key: done.key.key.into(),
+                request_id: done.request_id.into(),
+            })
+        });
+        let remembered = Remembered {
+            identity,
+            value: done.value,
+            version: done.version,
+            forget_at_ms: now_ms + REMEMBERED_MS,
+            name,
+        };
+        self.name_bytes += remembered.name_bytes();
+        self.order.push_back(remembered);
         let (order, first) = (&self.order, self.first);
         self.by_identity.insert_unique(identity.1, first + order.len() as u64 - 1, |at| {
             order[(*at - first) as usize].identity.1
         });
     }
 
+    /// Those that are remembered in full, oldest first.
+    pub(crate) fn records(&self) -> impl Iterator<Item = Record<'_>> {
+        self.order.iter().filter_map(|done| {
+            let name = done.name.as_deref()?;
+            Some(Record::Counted {
+                namespace: name.namespace,
+                key: &name.key,
+                request_id: &name.request_id,
+                value: done.value,
+                version: done.version,
+            })
+        })
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
-        (self.order.capacity() * size_of::<Done>() + self.by_identity.allocation_size()) as u64
+        let tables = self.order.capacity() * size_of::<Remembered>() + self.by_identity.allocation_size();
+        (tables + self.name_bytes) as u64
     }
 
     fn forget(&mut self, now_ms: u64) {
@@ -77,8 +128,9 @@ impl Requests {
     }
 
     fn forget_first(&mut self) {
-        let Some(done) = self.order.front().copied() else { return };
+        let Some(done) = self.order.front() else { return };
         let first = self.first;
+        self.name_bytes -= done.name_bytes();
         if let Ok(entry) = self.by_identity.find_entry(done.identity.1, |at| *at == first) {
             entry.remove();
         }
@@ -90,17 +142,30 @@ impl Requests {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::PolicyName;
+    use crate::engine::namespace::{NamespaceConfig, Namespaces};
+    use crate::entry::Ttl;
 
     #[test]
     fn a_request_is_remembered_for_ten_minutes_and_within_bounds() {
+        let config = NamespaceConfig {
+            name: String::new(),
+            bytes_limit: 0,
+            policy: PolicyName::Lru,
+            default_ttl: Ttl::Never,
+        };
+        let namespaces = Namespaces::new(&config, 1);
         let mut requests = Requests::default();
         for n in 0..REMEMBERED_MAX as u64 + 10 {
-            requests.remember(n, "id", n as i64, Version(n), 0);
+            let key = Hashed { namespace: namespaces.default(), key: b"key", hash: n };
+            let done = Done { key, request_id: "id", value: n as i64, version: Version(n) };
+            requests.remember(&done, n.is_multiple_of(2), 0);
         }
+        assert_eq!(requests.records().count(), REMEMBERED_MAX / 2);
         assert_eq!(requests.done(5, "id", 1), None, "the oldest are forgotten first");
         assert_eq!(requests.done(10, "id", 1), Some((10, Version(10))));
         assert_eq!(requests.done(10, "other", 1), None);
         assert_eq!(requests.done(10, "id", REMEMBERED_MS), None);
-        assert_eq!(requests.order.len(), 0);
+        assert_eq!((requests.order.len(), requests.name_bytes), (0, 0));
     }
 }

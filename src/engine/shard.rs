@@ -6,6 +6,7 @@
 
 mod counter;
 mod explain;
+mod recover;
 mod room;
 mod scan;
 mod space;
@@ -20,8 +21,9 @@ use super::eviction::{Estimate, Policy, PolicyName};
 use super::expiry::Wheel;
 use super::hot::Hot;
 use super::index::Index;
+use super::log::{Put, Record, ShardLog};
 use super::namespace::Namespace;
-use super::op::{ChangeKind, Condition, EntryView, Expiration, MissReason, Outcome, Set};
+use super::op::{ChangeKind, Condition, EntryView, Expiration, MissReason, Outcome, Refusal, Set, ValueView};
 use super::record::{Deadline, Draft, DraftValue, KeyHasher, Records};
 use super::requests::Requests;
 use super::stats::Stats;
@@ -72,6 +74,8 @@ pub(super) struct Shard {
     /// What namespaces counted that are gone.
     gone: Stats,
     sequence: u64,
+    /// Where changes are written for a journal, if there is one.
+    log: Option<Box<ShardLog>>,
 }
 
 /// An entry's own copy of what its cell holds, to write it again in another form.
@@ -101,6 +105,7 @@ impl Shard {
             giving_way: (0, 0),
             gone: Stats::default(),
             sequence: 0,
+            log: None,
             config,
         }
     }
@@ -160,7 +165,7 @@ impl Shard {
         now: Now,
     ) -> (Outcome, ChangeKind) {
         self.tidy(now);
-        if let Err(refusal) = self.open_space(key.namespace) {
+        if let Err(refusal) = self.takes_writes().and_then(|()| self.open_space(key.namespace)) {
             return (Outcome::Refused(refusal), ChangeKind::None);
         }
         let existing = self.find_live(key, now);
@@ -178,6 +183,7 @@ impl Shard {
         let default_ttl = key.namespace.default_ttl();
         let Some(expires_at) = self.expires_at(set.expiration, default_ttl, existing, now) else {
             // The expiry is past: nothing is stored, and what was there goes.
+            self.log_removed(key);
             let Some(slot) = existing else { return (Outcome::Stored(Version::NONE), ChangeKind::None) };
             self.remove_entry(slot, key.hash);
             self.departed.insert(key.hash, MissReason::Expired);
@@ -199,6 +205,19 @@ impl Shard {
             Ok(()) => {
                 self.counts(key.namespace).sets += 1;
                 let expires_unix_ms = unix_ms(expires_at, now);
+                if let Some(log) = &mut self.log {
+                    log.add(&Record::Put(Put {
+                        namespace: number,
+                        key: set.key,
+                        value: large.map_or(ValueView::Inline(set.value), ValueView::Shared),
+                        version,
+                        expires_unix_ms,
+                        flags: set.flags,
+                        content_type: set.content_type,
+                        tags: set.tags,
+                        request_id: "",
+                    }));
+                }
                 (Outcome::Stored(version), ChangeKind::Put { version, expires_unix_ms })
             }
             Err(refusal) => (Outcome::Refused(refusal), ChangeKind::None),
@@ -213,13 +232,19 @@ impl Shard {
         now: Now,
     ) -> (Outcome, ChangeKind) {
         self.tidy(now);
+        if let Err(refusal) = self.takes_writes() {
+            return (Outcome::Refused(refusal), ChangeKind::None);
+        }
         let Some(slot) = self.find_live(key, now) else {
+            // It may have been evicted, and a journal would bring it back.
+            self.log_removed(key);
             return (Outcome::Deleted(false), ChangeKind::None);
         };
         let current = self.records.version(slot);
         if if_version.is_some_and(|version| version != current) {
             return (Outcome::NotDeleted(current), ChangeKind::None);
         }
+        self.log_removed(key);
         self.remove_entry(slot, key.hash);
         self.departed.insert(key.hash, MissReason::Deleted);
         self.counts(key.namespace).deletes += 1;
@@ -229,12 +254,31 @@ impl Shard {
     /// Gives an entry a new time to live.
     pub(super) fn touch(&mut self, key: Hashed<'_>, ttl: Ttl, now: Now) -> (Outcome, ChangeKind) {
         self.tidy(now);
+        if let Err(refusal) = self.takes_writes() {
+            return (Outcome::Refused(refusal), ChangeKind::None);
+        }
         let Some(slot) = self.find_live(key, now) else {
             return (Outcome::Touched(false), ChangeKind::None);
         };
         let expires_at = ttl_end(ttl, now);
-        let deadline = self.deadline(expires_at);
         self.counts(key.namespace).touches += 1;
+        let (outcome, kind) = self.touch_until(key, slot, expires_at, now);
+        if let (ChangeKind::Expiry { expires_unix_ms }, Some(log)) = (kind, &mut self.log) {
+            let namespace = key.namespace.number();
+            log.add(&Record::Expiry { namespace, key: key.key, expires_unix_ms });
+        }
+        (outcome, kind)
+    }
+
+    /// Gives an entry that is there a new expiry.
+    fn touch_until(
+        &mut self,
+        key: Hashed<'_>,
+        slot: u32,
+        expires_at: Option<u64>,
+        now: Now,
+    ) -> (Outcome, ChangeKind) {
+        let deadline = self.deadline(expires_at);
         let kind = ChangeKind::Expiry { expires_unix_ms: unix_ms(expires_at, now) };
         if self.records.takes(slot, deadline) {
             if self.records.expires(slot) {
@@ -287,14 +331,30 @@ impl Shard {
 
     /// An empty shard to put in this one's place, which has the default namespace only: same counters, sequence and
     /// limits.
-    pub(super) fn emptied(&self, default: &Namespace, now: Now) -> Self {
+    pub(super) fn emptied(&mut self, default: &Namespace, now: Now) -> Self {
         let mut empty = Self::new(self.config.clone(), default, now);
+        empty.log = self.log.take();
         empty.gone = self.gone;
         empty
             .counts(default)
             .add(&self.spaces.iter().next().map_or_else(Stats::default, |space| space.counts));
         empty.sequence = self.sequence;
         empty
+    }
+
+    /// Why a write cannot be accepted now, if it cannot.
+    #[inline]
+    fn takes_writes(&self) -> Result<(), Refusal> {
+        match self.log.as_ref().and_then(|log| log.refusal()) {
+            None => Ok(()),
+            Some(refusal) => Err(refusal),
+        }
+    }
+
+    fn log_removed(&mut self, key: Hashed<'_>) {
+        if let Some(log) = &mut self.log {
+            log.add(&Record::Remove { namespace: key.namespace.number(), key: key.key });
+        }
     }
 
     pub(super) fn has_only_default(&self) -> bool {

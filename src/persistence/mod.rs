@@ -11,6 +11,7 @@
 
 pub mod backend;
 pub mod blob;
+pub mod record;
 
 pub use backend::memory::MemoryBackend;
 pub use backend::{

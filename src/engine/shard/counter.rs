@@ -3,8 +3,10 @@
 use super::{Hashed, Shard, unix_ms};
 use crate::clock::Now;
 use crate::engine::VersionClock;
-use crate::engine::op::{ChangeKind, Increment, Outcome, Refusal};
+use crate::engine::log::{Put, Record};
+use crate::engine::op::{ChangeKind, Increment, Outcome, Refusal, ValueView};
 use crate::engine::record::{Draft, DraftValue};
+use crate::engine::requests::Done;
 use crate::engine::tags::TagNumbers;
 
 impl Shard {
@@ -17,7 +19,7 @@ impl Shard {
         now: Now,
     ) -> (Outcome, ChangeKind) {
         self.tidy(now);
-        if let Err(refusal) = self.open_space(key.namespace) {
+        if let Err(refusal) = self.takes_writes().and_then(|()| self.open_space(key.namespace)) {
             return refused(refusal);
         }
         let hash = key.hash;
@@ -62,11 +64,31 @@ impl Shard {
             return refused(refusal);
         }
         self.counts(key.namespace).increments += 1;
-        if !increment.request_id.is_empty() {
-            self.requests.remember(hash, increment.request_id, value, version, now.ticks_ms);
-        }
         let expires_unix_ms = unix_ms(expires_at, now);
+        self.log_counted(&draft, increment.request_id, expires_unix_ms);
+        if !increment.request_id.is_empty() {
+            let done = Done { key, request_id: increment.request_id, value, version };
+            self.requests.remember(&done, self.log.is_some(), now.ticks_ms);
+        }
         (Outcome::Counted { value, version }, ChangeKind::Put { version, expires_unix_ms })
+    }
+}
+
+impl Shard {
+    fn log_counted(&mut self, draft: &Draft<'_>, request_id: &str, expires_unix_ms: Option<u64>) {
+        let (Some(log), DraftValue::Inline(value)) = (&mut self.log, draft.value) else { return };
+        let tags = self.tags.names(&draft.tags);
+        log.add(&Record::Put(Put {
+            namespace: draft.namespace,
+            key: draft.key,
+            value: ValueView::Inline(value),
+            version: draft.version,
+            expires_unix_ms,
+            flags: draft.flags,
+            content_type: draft.content_type,
+            tags: &tags.iter().map(String::as_str).collect::<Vec<_>>(),
+            request_id,
+        }));
     }
 }
 

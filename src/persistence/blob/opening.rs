@@ -22,6 +22,7 @@ use super::{
     file_id,
 };
 use crate::clock::Now;
+use crate::entry::Version;
 use crate::persistence::{Backend, BackendError, CatalogueChange, FileKind};
 
 /// How many damages are told one by one.
@@ -30,10 +31,12 @@ const DAMAGES_TOLD: usize = 100;
 /// What the store found when it was opened.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Opened {
-    /// Blobs, and their bytes without overhead.
+    /// Blobs.
     pub blobs: u64,
-    /// Their bytes.
+    /// Their bytes, without overhead.
     pub bytes: u64,
+    /// The highest version of a blob: the node draws higher ones.
+    pub version_max: Version,
     /// Files that a crash left over, deleted.
     pub leftovers: u64,
     /// Blobs that were found by their files, because the catalogue was lost.
@@ -112,6 +115,7 @@ fn known(backend: &dyn Backend, files: &BTreeMap<u64, u64>, now: Now, opened: &m
             Ok(manifest) => {
                 opened.blobs += 1;
                 opened.bytes += manifest.size_bytes;
+                opened.version_max = opened.version_max.max(manifest.version);
                 if !files.contains_key(&manifest.file) {
                     opened.damage(file_id(manifest.file).to_string(), 0, "the file is not there");
                 }

@@ -1,0 +1,316 @@
+//! What a journal is told: the result of every change, in order.
+//!
+//! Each shard writes its changes to a buffer of its own under its lock, so that the buffer's order is the order in
+//! which they were made. What concerns all shards at once (an invalidation, a namespace's change) is a *barrier*: its
+//! record stands once, and every shard's buffer remembers where it came. [`Drained::pieces`] puts all of it in one
+//! order in which each shard's changes keep theirs and whatever came before a barrier in any shard stands before it.
+//!
+//! The engine does not know how a record is written: it is given a function.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::namespace::NamespaceConfig;
+use super::op::{Refusal, ValueView};
+use super::shard::Scope;
+use crate::entry::Version;
+
+/// The result of one change, which is what a journal keeps and a recovery applies.
+#[derive(Debug, Clone, Copy)]
+pub enum Record<'a> {
+    /// An entry was written.
+    Put(Put<'a>),
+    /// There is no entry of this key.
+    Remove {
+        /// The namespace's number.
+        namespace: u16,
+        /// The key.
+        key: &'a [u8],
+    },
+    /// An entry, if there is one, has a new expiry.
+    Expiry {
+        /// The namespace's number.
+        namespace: u16,
+        /// The key.
+        key: &'a [u8],
+        /// In ms since 1970; `None`: never.
+        expires_unix_ms: Option<u64>,
+    },
+    /// An increment with a request id came to this.
+    Counted {
+        /// The namespace's number.
+        namespace: u16,
+        /// The counter's key.
+        key: &'a [u8],
+        /// The request's id.
+        request_id: &'a str,
+        /// What the counter was then.
+        value: i64,
+        /// And its version.
+        version: Version,
+    },
+    /// Entries that the scope covers and that are not newer than `until` are gone.
+    Invalidated {
+        /// The namespace's number.
+        namespace: u16,
+        /// What is covered.
+        scope: Scope<'a>,
+        /// The version of the invalidation.
+        until: Version,
+    },
+    /// All entries of the namespace are gone.
+    Cleared {
+        /// The namespace's number.
+        namespace: u16,
+    },
+    /// There is a namespace of this number, and this is in force for it.
+    Namespace {
+        /// Its number; 0 is the default one, of which only the generation counts here.
+        number: u16,
+        /// How many invalidations it has seen.
+        generation: u64,
+        /// What is in force.
+        config: &'a NamespaceConfig,
+    },
+    /// The namespace of this number is gone with its entries.
+    NamespaceDeleted {
+        /// Its number.
+        number: u16,
+    },
+}
+
+/// An entry that was written.
+#[derive(Debug, Clone, Copy)]
+pub struct Put<'a> {
+    /// The namespace's number.
+    pub namespace: u16,
+    /// The key.
+    pub key: &'a [u8],
+    /// The value.
+    pub value: ValueView<'a>,
+    /// Its version.
+    pub version: Version,
+    /// When it expires, in ms since 1970; `None`: never.
+    pub expires_unix_ms: Option<u64>,
+    /// The client's own number.
+    pub flags: u32,
+    /// The client's own content type.
+    pub content_type: &'a str,
+    /// Its tags.
+    pub tags: &'a [&'a str],
+    /// The id of the increment that wrote it; empty: none did, or it had none.
+    pub request_id: &'a str,
+}
+
+impl Record<'_> {
+    /// The version that it was drawn for; [`Version::NONE`]: none was.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        match self {
+            Self::Put(put) => put.version,
+            Self::Counted { version, .. } => *version,
+            Self::Invalidated { until, .. } => *until,
+            _ => Version::NONE,
+        }
+    }
+}
+
+/// Writes a record behind what is in the buffer. A value that is [`ValueView::Shared`] is left out: it belongs at the
+/// record's end, where the engine keeps a reference to it.
+pub type Encode = fn(&Record<'_>, &mut Vec<u8>);
+
+/// How changes are logged.
+#[derive(Clone)]
+pub struct LogConfig {
+    /// Writes a record.
+    pub encode: Encode,
+    /// Called, under a shard's lock, when the shard has logged [`Self::nudge_bytes`] since it was drained: it must be
+    /// quick and must not call the engine.
+    pub nudge: Arc<dyn Fn() + Send + Sync>,
+    /// Bytes that a shard logs before it nudges.
+    pub nudge_bytes: usize,
+    /// Bytes that a shard may have logged and not drained; above, it refuses writes.
+    pub backlog_bytes_max: usize,
+}
+
+impl fmt::Debug for LogConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogConfig")
+            .field("nudge_bytes", &self.nudge_bytes)
+            .field("backlog_bytes_max", &self.backlog_bytes_max)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a shard has logged since it was drained.
+#[derive(Debug, Default)]
+pub(super) struct Logged {
+    bytes: Vec<u8>,
+    /// Large values, each with the place in `bytes` where it belongs.
+    shared: Vec<(usize, Bytes)>,
+    shared_bytes: usize,
+    records: u64,
+    /// Where each barrier came: so many of `bytes` are before it.
+    barriers: Vec<usize>,
+}
+
+/// A shard's log.
+#[derive(Debug)]
+pub(super) struct ShardLog {
+    config: LogConfig,
+    logged: Logged,
+    /// Set when changes can no longer be kept: no write is accepted.
+    closed: bool,
+}
+
+/// A drained buffer keeps its room for the next time up to here.
+const ROOM_KEPT_BYTES: usize = 512 << 10;
+
+impl ShardLog {
+    pub(super) fn new(config: LogConfig) -> Self {
+        Self { config, logged: Logged::default(), closed: false }
+    }
+
+    #[inline]
+    pub(super) fn add(&mut self, record: &Record<'_>) {
+        let before = self.logged.size();
+        (self.config.encode)(record, &mut self.logged.bytes);
+        if let Record::Put(Put { value: ValueView::Shared(value), .. }) = record {
+            self.logged.shared.push((self.logged.bytes.len(), Bytes::clone(value)));
+            self.logged.shared_bytes += value.len();
+        }
+        self.logged.records += 1;
+        if before < self.config.nudge_bytes && self.logged.size() >= self.config.nudge_bytes {
+            (self.config.nudge)();
+        }
+    }
+
+    /// Why no write is accepted now, if none is.
+    #[inline]
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        if self.closed {
+            return Some(Refusal::Poisoned);
+        }
+        (self.logged.size() > self.config.backlog_bytes_max)
+            .then(|| Refusal::Backlogged { bytes: self.logged.size() as u64 })
+    }
+
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    pub(super) fn barrier(&mut self) {
+        self.logged.barriers.push(self.logged.bytes.len());
+    }
+
+    pub(super) fn drain(&mut self, into: &mut Logged) {
+        into.clear();
+        std::mem::swap(&mut self.logged, into);
+    }
+}
+
+impl Logged {
+    fn size(&self) -> usize {
+        self.bytes.len() + self.shared_bytes
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(ROOM_KEPT_BYTES);
+        self.shared.clear();
+        self.shared_bytes = 0;
+        self.records = 0;
+        self.barriers.clear();
+    }
+
+    /// What was logged after barrier `nth` (counted from 1; 0: from the beginning) and before the next.
+    fn stretch(&self, nth: usize) -> Stretch<'_> {
+        let from = if nth == 0 { 0 } else { self.barriers[nth - 1] };
+        let to = self.barriers.get(nth).copied().unwrap_or(self.bytes.len());
+        // A value that belongs at the end of the last record before a barrier is of that record.
+        let first = self.shared.partition_point(|(at, _)| *at <= from);
+        let last = self.shared.partition_point(|(at, _)| *at <= to);
+        Stretch { bytes: &self.bytes, at: from, to, shared: &self.shared[first..last] }
+    }
+}
+
+/// A stretch of what a shard logged, in pieces: large values lie apart.
+struct Stretch<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    to: usize,
+    shared: &'a [(usize, Bytes)],
+}
+
+impl<'a> Iterator for Stretch<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (piece, next) = match self.shared.split_first() {
+            Some(((at, value), rest)) if *at == self.at => {
+                self.shared = rest;
+                return Some(value);
+            }
+            Some(((at, _), _)) => (&self.bytes[self.at..*at], *at),
+            None => (&self.bytes[self.at..self.to], self.to),
+        };
+        self.at = next;
+        (!piece.is_empty()).then_some(piece)
+    }
+}
+
+/// All that was logged up to a moment; kept and given back for its room.
+#[derive(Debug, Default)]
+pub struct Drained {
+    pub(super) shards: Vec<Logged>,
+    pub(super) barriers: Vec<Vec<u8>>,
+}
+
+impl Drained {
+    /// How many records there are.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.shards.iter().map(|logged| logged.records).sum::<u64>() + self.barriers.len() as u64
+    }
+
+    /// Their bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.shards.iter().map(Logged::size).sum::<usize>()
+            + self.barriers.iter().map(Vec::len).sum::<usize>()
+    }
+
+    /// Whether there is nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records() == 0
+    }
+
+    /// The records' bytes in their order; a record may lie in several pieces.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        (0..=self.barriers.len()).flat_map(|nth| {
+            let barrier = nth.checked_sub(1).map(|before| &*self.barriers[before]);
+            barrier.into_iter().chain(self.shards.iter().flat_map(move |logged| logged.stretch(nth)))
+        })
+    }
+}
+
+/// The barriers since the last drain. Its lock is taken before any shard's, and by one barrier or drain at a time.
+#[derive(Debug, Default)]
+pub(super) struct Barriers {
+    pub encode: Option<Encode>,
+    pub encoded: Vec<Vec<u8>>,
+}
+
+impl Barriers {
+    /// Writes down what happens in all shards; the shards remember where.
+    pub(super) fn add(&mut self, record: &Record<'_>) {
+        if let Some(encode) = self.encode {
+            let mut bytes = Vec::new();
+            encode(record, &mut bytes);
+            self.encoded.push(bytes);
+        }
+    }
+}

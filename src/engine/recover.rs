@@ -1,0 +1,243 @@
+//! The engine as a journal, a snapshot and a recovery see it: changes are drained, entries are walked through, and
+//! records are applied as they were written.
+
+use std::collections::HashMap;
+
+use super::Engine;
+use super::log::{Barriers, Drained, LogConfig, Record};
+use super::namespace::{DEFAULT, Namespace, NamespaceChange};
+use super::op::{MissReason, Refusal};
+use super::shard::Scope;
+use crate::clock::Now;
+use crate::entry::Version;
+
+/// Where a walk through all entries goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WalkPlace {
+    shard: usize,
+    after: Option<u64>,
+}
+
+impl Engine {
+    /// Logs every change from now on. What is there already is not logged.
+    pub fn start_log(&self, config: &LogConfig) {
+        let mut barriers = self.barriers.lock();
+        barriers.encode = Some(config.encode);
+        barriers.encoded.clear();
+        for shard in &self.shards {
+            shard.lock().start_log(config.clone());
+        }
+    }
+
+    /// Logs no more, and forgets what was not drained.
+    pub fn stop_log(&self) {
+        let mut barriers = self.barriers.lock();
+        barriers.encode = None;
+        barriers.encoded.clear();
+        for shard in &self.shards {
+            shard.lock().stop_log();
+        }
+    }
+
+    /// Accepts no write any more that would be logged: each is refused as [`Refusal::Poisoned`].
+    pub fn close_log(&self) {
+        for shard in &self.shards {
+            shard.lock().close_log();
+        }
+    }
+
+    /// Takes out all that was logged; whatever was applied before this was called is in it.
+    pub fn drain_log(&self, into: &mut Drained) {
+        into.shards.resize_with(self.shards.len(), Default::default);
+        let mut barriers = self.barriers.lock();
+        for (shard, into) in self.shards.iter().zip(&mut into.shards) {
+            shard.lock().drain_log(into);
+        }
+        into.barriers = std::mem::take(&mut barriers.encoded);
+    }
+
+    /// Visits what the next few hundred entries are now, of all namespaces, and goes on from `place`; false: that was
+    /// all. What is there throughout the walk is visited once. `visit` is called under a shard's lock: it must be quick
+    /// and must not call the engine.
+    pub fn walk(&self, place: &mut WalkPlace, now: Now, mut visit: impl FnMut(&Record<'_>)) -> bool {
+        let Some(shard) = self.shards.get(place.shard) else { return false };
+        let end = shard.lock().record_segment(place.after, now, &mut visit);
+        if end == u64::MAX {
+            *place = WalkPlace { shard: place.shard + 1, after: None };
+        } else {
+            place.after = Some(end);
+        }
+        true
+    }
+
+    /// Visits what is in force for each namespace, and the requests that are remembered.
+    pub fn walk_rest(&self, mut visit: impl FnMut(&Record<'_>)) {
+        for namespace in self.namespaces() {
+            visit(&namespace_record(&namespace, &namespace.config()));
+        }
+        for shard in &self.shards {
+            shard.lock().request_records().for_each(|record| visit(&record));
+        }
+    }
+
+    /// A version above all that have been drawn, ahead of the clock by so many µs; see
+    /// [`Self::set_version_ceiling`].
+    #[must_use]
+    pub fn version_ahead(&self, now: Now, by_us: u64) -> Version {
+        self.versions.ahead(now, by_us)
+    }
+
+    /// Versions follow the wall clock no further than to this one, until it is set anew: so a journal can see to it
+    /// that a restart draws none twice.
+    pub fn set_version_ceiling(&self, ceiling: Version) {
+        self.versions.set_ceiling(ceiling);
+    }
+
+    /// Draws only versions above this one from now on.
+    pub fn raise_versions(&self, above: Version) {
+        self.versions.raise(above);
+    }
+
+    /// Draws a version.
+    pub fn draw_version(&self, now: Now) -> Version {
+        self.versions.next(now)
+    }
+
+    /// Writes down what is in force for a namespace.
+    pub(super) fn namespace_barrier(&self, barriers: &mut Barriers, namespace: &Namespace) {
+        for shard in &self.shards {
+            shard.lock().log_barrier();
+        }
+        barriers.add(&namespace_record(namespace, &namespace.config()));
+    }
+}
+
+fn namespace_record<'a>(namespace: &Namespace, config: &'a super::namespace::NamespaceConfig) -> Record<'a> {
+    Record::Namespace { number: namespace.number(), generation: namespace.generation(), config }
+}
+
+/// What applying a record came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restored {
+    /// It is in force.
+    Applied,
+    /// The entry's time has ended meanwhile.
+    Expired,
+    /// There is no namespace of its number: something before it is missing.
+    NoNamespace(u16),
+    /// The entry does not fit; memory may be smaller than it was.
+    Refused(Refusal),
+}
+
+/// Applies records to an engine that does not serve yet and logs nothing.
+#[derive(Debug)]
+pub struct Restorer<'a> {
+    engine: &'a Engine,
+    by_number: HashMap<u16, Namespace>,
+    /// Invalidations whose dead were not taken out yet.
+    unswept: usize,
+}
+
+/// Invalidations that are applied before their dead are taken out.
+const UNSWEPT_MAX: usize = 1_024;
+
+impl<'a> Restorer<'a> {
+    /// Into an engine with its default namespace.
+    #[must_use]
+    pub fn new(engine: &'a Engine) -> Self {
+        Self { engine, by_number: HashMap::new(), unswept: 0 }
+    }
+
+    /// Applies a record of one key. May be called from several threads for different keys. The caller sees to it that
+    /// versions are raised ([`Engine::raise_versions`]).
+    #[inline]
+    pub fn entry(&self, record: &Record<'_>, now: Now) -> Restored {
+        let (number, key) = match record {
+            Record::Put(put) => (put.namespace, put.key),
+            Record::Remove { namespace, key }
+            | Record::Expiry { namespace, key, .. }
+            | Record::Counted { namespace, key, .. } => (*namespace, *key),
+            _ => return Restored::Applied,
+        };
+        let Some(namespace) = self.namespace(number) else { return Restored::NoNamespace(number) };
+        let (shard, key) = self.engine.place(namespace, key);
+        self.engine.shards[shard].lock().restore(record, key, now)
+    }
+
+    /// Applies any record.
+    pub fn apply(&mut self, record: &Record<'_>, now: Now) -> Restored {
+        match *record {
+            Record::Namespace { number, generation, config } => {
+                match self.namespace(number) {
+                    Some(known) if number == DEFAULT => known.set_generation(generation),
+                    Some(known) => {
+                        let change = NamespaceChange {
+                            bytes_limit: Some(config.bytes_limit),
+                            policy: Some(config.policy),
+                            default_ttl: Some(config.default_ttl),
+                        };
+                        let known = known.clone();
+                        self.engine.update_namespace(&known, &change);
+                        known.set_generation(generation);
+                    }
+                    None => {
+                        let namespace = self.engine.namespaces.restore(number, config);
+                        namespace.set_generation(generation);
+                        self.by_number.insert(number, namespace);
+                    }
+                }
+                Restored::Applied
+            }
+            Record::NamespaceDeleted { number } => {
+                let Some(namespace) = self.by_number.remove(&number) else {
+                    return Restored::NoNamespace(number);
+                };
+                // Nobody else can delete it yet.
+                let _ = self.engine.delete_namespace(namespace.name());
+                self.engine.sweep(usize::MAX);
+                Restored::Applied
+            }
+            Record::Cleared { namespace: number } => {
+                let Some(namespace) = self.namespace(number) else { return Restored::NoNamespace(number) };
+                self.engine.clear(namespace, now);
+                Restored::Applied
+            }
+            Record::Invalidated { namespace: number, scope, until } => {
+                let Some(namespace) = self.namespace(number) else { return Restored::NoNamespace(number) };
+                self.invalidate(namespace, scope, until);
+                self.unswept += 1;
+                if self.unswept >= UNSWEPT_MAX {
+                    self.sweep();
+                }
+                Restored::Applied
+            }
+            _ => {
+                self.engine.versions.raise(record.version());
+                self.entry(record, now)
+            }
+        }
+    }
+
+    /// Takes out what invalidations have left dead.
+    pub fn sweep(&mut self) {
+        self.engine.sweep(usize::MAX);
+        self.unswept = 0;
+    }
+
+    fn namespace(&self, number: u16) -> Option<&Namespace> {
+        if number == DEFAULT {
+            return Some(self.engine.default_namespace());
+        }
+        self.by_number.get(&number)
+    }
+
+    fn invalidate(&self, namespace: &Namespace, scope: Scope<'_>, until: Version) {
+        self.engine.versions.raise(until);
+        namespace.invalidated(|| {
+            for shard in &self.engine.shards {
+                shard.lock().invalidate(namespace, scope, until, MissReason::Invalidated);
+            }
+            until
+        });
+    }
+}

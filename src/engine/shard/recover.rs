@@ -1,0 +1,158 @@
+//! A shard's part in logging changes, in walking through entries, and in applying records.
+
+use bytes::Bytes;
+
+use super::{Hashed, Shard, unix_ms};
+use crate::clock::Now;
+use crate::engine::index::order;
+use crate::engine::log::{LogConfig, Logged, Put, Record, ShardLog};
+use crate::engine::op::{MissReason, Outcome};
+use crate::engine::record::{Draft, DraftValue, INLINE_VALUE_BYTES_MAX};
+use crate::engine::recover::Restored;
+use crate::engine::requests::Done;
+
+impl Shard {
+    pub(in crate::engine) fn start_log(&mut self, config: LogConfig) {
+        self.log = Some(Box::new(ShardLog::new(config)));
+    }
+
+    pub(in crate::engine) fn stop_log(&mut self) {
+        self.log = None;
+    }
+
+    pub(in crate::engine) fn close_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.close();
+        }
+    }
+
+    pub(in crate::engine) fn log_barrier(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.barrier();
+        }
+    }
+
+    pub(in crate::engine) fn drain_log(&mut self, into: &mut Logged) {
+        if let Some(log) = &mut self.log {
+            log.drain(into);
+        }
+    }
+
+    /// Visits the entries of the next segment after a place in the walk as they are now; where the segment ends.
+    pub(in crate::engine) fn record_segment(
+        &self,
+        after: Option<u64>,
+        now: Now,
+        visit: &mut impl FnMut(&Record<'_>),
+    ) -> u64 {
+        let segment = self.index.segment_of(order(after.map_or(0, |after| after + 1)));
+        let slots: Vec<u32> = self.index.segment(segment).collect();
+        slots.iter().for_each(|slot| self.records.ask_for(*slot));
+        for slot in slots {
+            let deadline = self.deadline_ms(slot);
+            if deadline.is_some_and(|deadline| deadline <= now.ticks_ms)
+                || self.sweep.is_due() && self.dead_reason(slot).is_some()
+            {
+                continue;
+            }
+            let view = self.records.view(slot, 0);
+            let tags = self.tags.names(&self.records.tags(slot));
+            visit(&Record::Put(Put {
+                namespace: self.records.namespace(slot),
+                key: self.records.key(slot),
+                value: view.value,
+                version: view.version,
+                expires_unix_ms: unix_ms(deadline, now),
+                flags: view.flags,
+                content_type: view.content_type,
+                tags: &tags.iter().map(String::as_str).collect::<Vec<_>>(),
+                request_id: "",
+            }));
+        }
+        self.index.end_of(segment)
+    }
+
+    pub(in crate::engine) fn request_records(&self) -> impl Iterator<Item = Record<'_>> {
+        self.requests.records()
+    }
+
+    /// Applies a record of one key.
+    pub(in crate::engine) fn restore(&mut self, record: &Record<'_>, key: Hashed<'_>, now: Now) -> Restored {
+        match record {
+            Record::Put(put) => self.restore_put(put, key, now),
+            Record::Remove { .. } => {
+                self.restore_removed(key, MissReason::Deleted, now);
+                Restored::Applied
+            }
+            Record::Expiry { expires_unix_ms, .. } => {
+                let Some(expires_at) = ticks(*expires_unix_ms, now) else {
+                    self.restore_removed(key, MissReason::Expired, now);
+                    return Restored::Expired;
+                };
+                let Some(slot) = self.find_live(key, now) else { return Restored::Applied };
+                match self.touch_until(key, slot, expires_at, now).0 {
+                    Outcome::Refused(refusal) => Restored::Refused(refusal),
+                    _ => Restored::Applied,
+                }
+            }
+            Record::Counted { request_id, value, version, .. } => {
+                let done = Done { key, request_id, value: *value, version: *version };
+                self.requests.remember(&done, true, now.ticks_ms);
+                Restored::Applied
+            }
+            _ => Restored::Applied,
+        }
+    }
+
+    fn restore_put(&mut self, put: &Put<'_>, key: Hashed<'_>, now: Now) -> Restored {
+        if !put.request_id.is_empty()
+            && let Ok(text) = std::str::from_utf8(put.value.as_slice())
+            && let Ok(value) = text.parse()
+        {
+            let done = Done { key, request_id: put.request_id, value, version: put.version };
+            self.requests.remember(&done, true, now.ticks_ms);
+        }
+        let Some(expires_at) = ticks(put.expires_unix_ms, now) else {
+            self.restore_removed(key, MissReason::Expired, now);
+            return Restored::Expired;
+        };
+        if let Err(refusal) = self.open_space(key.namespace) {
+            return Restored::Refused(refusal);
+        }
+        let value = put.value.as_slice();
+        let large = (value.len() > INLINE_VALUE_BYTES_MAX).then(|| Bytes::copy_from_slice(value));
+        let existing = self.find_live(key, now);
+        let draft = Draft {
+            namespace: put.namespace,
+            key: put.key,
+            value: large.as_ref().map_or(DraftValue::Inline(value), DraftValue::Large),
+            version: put.version,
+            deadline: self.deadline(expires_at),
+            flags: put.flags,
+            content_type: put.content_type,
+            tags: self.tags.take(put.namespace, put.tags),
+        };
+        match self.store(&draft, key.hash, existing) {
+            Ok(()) => Restored::Applied,
+            Err(refusal) => {
+                // What was there is older than what does not fit.
+                self.restore_removed(key, MissReason::Evicted, now);
+                Restored::Refused(refusal)
+            }
+        }
+    }
+
+    fn restore_removed(&mut self, key: Hashed<'_>, reason: MissReason, now: Now) {
+        if let Some(slot) = self.find_live(key, now) {
+            self.remove_entry(slot, key.hash);
+        }
+        self.departed.insert(key.hash, reason);
+    }
+}
+
+/// Wall time as engine time; `Some(None)`: never, `None`: it is past.
+fn ticks(expires_unix_ms: Option<u64>, now: Now) -> Option<Option<u64>> {
+    let Some(at) = expires_unix_ms else { return Some(None) };
+    let left = at.checked_sub(now.unix_ms()).filter(|left| *left > 0)?;
+    Some(Some(now.ticks_ms.saturating_add(left)))
+}
