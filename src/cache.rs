@@ -41,7 +41,13 @@ impl Cache {
     pub fn new(engine: &EngineConfig, limits: Limits) -> Self {
         let clock = SystemClock::new();
         let engine = Engine::new(engine, clock.now());
-        Self { engine, clock, limits: LiveLimits::new(&limits), id: rand::random(), blobs: BlobShelf::default() }
+        Self {
+            engine,
+            clock,
+            limits: LiveLimits::new(&limits),
+            id: rand::random(),
+            blobs: BlobShelf::default(),
+        }
     }
 
     /// What it accepts now.

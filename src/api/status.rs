@@ -151,8 +151,8 @@ fn bad_field(reason: &'static str, field: &str) -> Kind {
 impl CallError {
     fn kind(&self) -> Kind {
         use Code::{
-            AlreadyExists, DataLoss, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, OutOfRange,
-            ResourceExhausted, Unavailable, Unimplemented,
+            AlreadyExists, DataLoss, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound,
+            OutOfRange, ResourceExhausted, Unavailable, Unimplemented,
         };
         match self {
             Self::Malformed(_) | Self::Undecodable { .. } | Self::Frame { .. } => {

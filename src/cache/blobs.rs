@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use super::{Blobs, Cache};
 
 /// Streams of blobs at once, in and out: each holds a few chunks in memory.
-pub const BLOB_STREAMS_MAX: usize = 64;
+const BLOB_STREAMS_MAX: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct BlobShelf {

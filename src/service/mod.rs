@@ -6,6 +6,7 @@
 
 mod admin;
 mod answers;
+mod blobs;
 mod body;
 mod data;
 mod deadline;
