@@ -13,6 +13,7 @@ mod lock;
 
 pub use backend::memory::MemoryBackend;
 pub use backend::{
-    Appender, Backend, BackendError, CatalogueChange, FileId, FileKind, MARK_BYTES, ReadAt, Visit,
+    Appender, Backend, BackendError, CatalogueChange, FileId, FileKind, MARK_BYTES, ReadAt, SledBackend,
+    Visit,
 };
 pub use lock::{DirectoryLock, LockError};

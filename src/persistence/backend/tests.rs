@@ -60,6 +60,31 @@ fn files_without_notes(directory: &Path) -> FilesBackend {
     backend
 }
 
+struct Sled(SledBackend, TempDir);
+
+impl Subject for Sled {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        Self(sled_without_notes(directory.path()), directory)
+    }
+
+    fn backend(&self) -> &dyn Backend {
+        &self.0
+    }
+
+    fn reopened(self) -> Self {
+        let Self(backend, directory) = self;
+        drop(backend);
+        Self(sled_without_notes(directory.path()), directory)
+    }
+}
+
+fn sled_without_notes(directory: &Path) -> SledBackend {
+    let (backend, notes) = SledBackend::open(directory).unwrap();
+    assert_eq!(notes, Vec::<String>::new());
+    backend
+}
+
 fn journal(number: u64) -> FileId {
     FileId { kind: FileKind::Journal, number }
 }
@@ -313,6 +338,7 @@ macro_rules! conformance {
     ($($test:ident),* $(,)?) => {
         mod of_memory { $(#[test] fn $test() { super::$test::<super::MemoryBackend>(); })* }
         mod of_files { $(#[test] fn $test() { super::$test::<super::Files>(); })* }
+        mod of_sled { $(#[test] fn $test() { super::$test::<super::Sled>(); })* }
     };
 }
 

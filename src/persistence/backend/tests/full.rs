@@ -89,3 +89,8 @@ fn a_full_disk_is_told_and_read(kind: BackendKind) {
 fn files_tells_of_a_full_disk() {
     a_full_disk_is_told_and_read(BackendKind::Files);
 }
+
+#[test]
+fn sled_tells_of_a_full_disk() {
+    a_full_disk_is_told_and_read(BackendKind::Sled);
+}

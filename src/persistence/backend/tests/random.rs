@@ -87,4 +87,9 @@ proptest! {
     fn files_agrees_with_memory(steps in vec(step(), 1..60)) {
         agrees_with_memory::<Files>(&steps);
     }
+
+    #[test]
+    fn sled_agrees_with_memory(steps in vec(step(), 1..60)) {
+        agrees_with_memory::<Sled>(&steps);
+    }
 }
