@@ -11,9 +11,12 @@
 
 pub mod backend;
 pub mod blob;
+mod lock;
 pub mod record;
 
 pub use backend::memory::MemoryBackend;
 pub use backend::{
-    Appender, Backend, BackendError, CatalogueChange, FileId, FileKind, MARK_BYTES, ReadAt, Visit,
+    Appender, Backend, BackendError, CatalogueChange, FileId, FileKind, MARK_BYTES, ReadAt, SledBackend,
+    Visit,
 };
+pub use lock::{DirectoryLock, LockError};

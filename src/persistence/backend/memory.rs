@@ -255,7 +255,7 @@ impl Backend for MemoryBackend {
         let named = state.files.remove(&file);
         let named = named.ok_or_else(|| refused("set aside", file, io::ErrorKind::NotFound.into()))?;
         state.quarantined.push((file, named.content));
-        Ok(format!("memory/quarantine/{file}"))
+        Ok(format!("memory/quarantine/{}/{file}", state.quarantined.len()))
     }
 
     fn read_mark(&self) -> Result<Option<[u8; MARK_BYTES]>, BackendError> {

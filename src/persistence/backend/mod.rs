@@ -11,11 +11,23 @@
 //! [`Backend::commit`] has returned; what was not synced may be gone after a crash, any part of it. A failed write or
 //! sync is reported by the call that it happened in. Nothing is written twice, cached or retried in silence.
 
+mod files;
+mod mark;
 pub mod memory;
+mod payload;
+mod sled;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+pub use self::sled::SledBackend;
+pub use files::FilesBackend;
 
 /// What a file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,13 +126,14 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// They cannot be written or synced; whether they are there, now or after a restart, is not known then.
     fn commit(&self, changes: &[CatalogueChange<'_>]) -> Result<(), BackendError>;
 
-    /// Visits the keys that begin with `prefix` and come after `after`, in order, until `visit` breaks off.
+    /// Visits the keys that begin with `prefix` and come after `after`, in order, until `visit` breaks off. What is
+    /// committed meanwhile, also by `visit`, may be seen or not.
     ///
     /// # Errors
     /// The catalogue cannot be read or is damaged.
     fn scan(&self, prefix: &[u8], after: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), BackendError>;
 
-    /// Bytes on disk, of everything that is not set aside.
+    /// Bytes on disk, of everything that is not set aside. Costs a look at every file.
     ///
     /// # Errors
     /// They cannot be counted.
@@ -174,6 +187,59 @@ pub trait ReadAt: fmt::Debug + Send + Sync {
     }
 }
 
+/// Which backend keeps a node's data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BackendKind {
+    /// Plain files, with the catalogue in sled.
+    Sled,
+    /// Plain files, with the catalogue in a log of its own.
+    Files,
+}
+
+/// A name that is no backend's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no storage {name:?}; there are {}", BackendKind::list())]
+pub struct UnknownBackend {
+    /// What was asked for.
+    pub name: String,
+}
+
+impl BackendKind {
+    /// Those that this build has.
+    pub const ALL: [Self; 2] = [Self::Sled, Self::Files];
+
+    /// The name, as flags, the wire and labels write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sled => "sled",
+            Self::Files => "files",
+        }
+    }
+
+    /// The names of all, for error messages.
+    #[must_use]
+    pub fn list() -> String {
+        Self::ALL.map(Self::as_str).join(", ")
+    }
+}
+
+impl FromStr for BackendKind {
+    type Err = UnknownBackend;
+
+    fn from_str(name: &str) -> Result<Self, UnknownBackend> {
+        let found = Self::ALL.into_iter().find(|kind| kind.as_str() == name);
+        found.ok_or_else(|| UnknownBackend { name: name.to_owned() })
+    }
+}
+
+impl fmt::Display for BackendKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// Why a backend could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -201,6 +267,14 @@ pub enum BackendError {
 }
 
 impl BackendError {
+    fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { action, place: path.display().to_string(), source }
+    }
+
+    fn catalogue(action: &'static str, path: &Path, reason: impl fmt::Display) -> Self {
+        Self::Catalogue { action, place: path.display().to_string(), reason: reason.to_string() }
+    }
+
     /// Whether there is no room left on the disk.
     #[must_use]
     pub fn is_full(&self) -> bool {
@@ -220,6 +294,11 @@ impl BackendError {
     }
 }
 
+impl FileKind {
+    /// All of them, in order.
+    pub const ALL: [Self; 3] = [Self::Journal, Self::Snapshot, Self::Blob];
+}
+
 impl fmt::Display for FileKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -234,5 +313,19 @@ impl fmt::Display for FileId {
     /// The path below the data directory: `journal/000000000000001f.journal`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{0}/{1:016x}.{0}", self.kind, self.number)
+    }
+}
+
+/// Opens what is in a directory, or makes it. The notes say what was found damaged and where it was set aside.
+///
+/// # Errors
+/// The directory cannot be read or written.
+pub fn open(kind: BackendKind, directory: &Path) -> Result<(Arc<dyn Backend>, Vec<String>), BackendError> {
+    fn shared((backend, notes): (impl Backend, Vec<String>)) -> (Arc<dyn Backend>, Vec<String>) {
+        (Arc::new(backend), notes)
+    }
+    match kind {
+        BackendKind::Sled => SledBackend::open(directory).map(shared),
+        BackendKind::Files => FilesBackend::open(directory).map(shared),
     }
 }

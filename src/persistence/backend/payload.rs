@@ -1,0 +1,261 @@
+//! Files of ours in a directory: what journal, snapshots and blobs are made of, whatever keeps the catalogue.
+//!
+//! ```text
+//! journal/000000000000001f.journal      as FileId writes it
+//! snapshot/…  blob/…
+//! quarantine/000000000000001f.journal   set aside; .1, .2 … behind the name where it is taken
+//! ```
+//!
+//! A file is open for writing once, by who made it; it only grows. It is synced with fdatasync, and its directory with
+//! fsync at the first sync of the file, which makes the name safe and with it all earlier deletions in the directory.
+//! Files of other names are none of ours: they are left alone and not listed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{Appender, BackendError, FileId, FileKind, ReadAt};
+
+/// The files below a directory.
+#[derive(Debug)]
+pub(super) struct Payload {
+    directory: PathBuf,
+    /// Open for fsync alone.
+    journal: Arc<File>,
+    snapshot: Arc<File>,
+    blob: Arc<File>,
+    quarantine: Quarantine,
+}
+
+impl Payload {
+    /// Those below `directory`, which is made if it is not there.
+    pub(super) fn open(directory: &Path) -> Result<Self, BackendError> {
+        let opened = |kind: FileKind| make_directory(&directory.join(kind.to_string())).map(Arc::new);
+        let payload = Self {
+            journal: opened(FileKind::Journal)?,
+            snapshot: opened(FileKind::Snapshot)?,
+            blob: opened(FileKind::Blob)?,
+            quarantine: Quarantine::open(directory)?,
+            directory: directory.to_owned(),
+        };
+        sync_directory(directory)?;
+        Ok(payload)
+    }
+
+    pub(super) fn quarantine_room(&self) -> &Quarantine {
+        &self.quarantine
+    }
+
+    pub(super) fn files(&self) -> Result<Vec<(FileId, u64)>, BackendError> {
+        let mut files = Vec::new();
+        for kind in FileKind::ALL {
+            let path = self.directory.join(kind.to_string());
+            let refused = |error| BackendError::io("list", &path, error);
+            for entry in fs::read_dir(&path).map_err(refused)? {
+                let entry = entry.map_err(refused)?;
+                let Some(file) = entry.file_name().to_str().and_then(|name| named(kind, name)) else {
+                    continue;
+                };
+                match entry.metadata() {
+                    Ok(metadata) => files.push((file, metadata.len())),
+                    // Deleted meanwhile.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(BackendError::io("read", &entry.path(), error)),
+                }
+            }
+        }
+        files.sort_unstable();
+        Ok(files)
+    }
+
+    pub(super) fn create(&self, file: FileId) -> Result<Box<dyn Appender>, BackendError> {
+        let path = self.path(file);
+        let made = OpenOptions::new().write(true).create_new(true).open(&path);
+        let open = made.map_err(|error| BackendError::io("create", &path, error))?;
+        let directory = match file.kind {
+            FileKind::Journal => &self.journal,
+            FileKind::Snapshot => &self.snapshot,
+            FileKind::Blob => &self.blob,
+        };
+        Ok(Box::new(Growing { path, file: open, length: 0, unsynced_name: Some(Arc::clone(directory)) }))
+    }
+
+    pub(super) fn open_file(&self, file: FileId) -> Result<Box<dyn ReadAt>, BackendError> {
+        let path = self.path(file);
+        let open = File::open(&path).map_err(|error| BackendError::io("open", &path, error))?;
+        Ok(Box::new(Opened { path, file: open }))
+    }
+
+    pub(super) fn delete(&self, file: FileId) -> Result<(), BackendError> {
+        let path = self.path(file);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(BackendError::io("delete", &path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn quarantine(&self, file: FileId) -> Result<String, BackendError> {
+        self.quarantine.take(&self.path(file), &file_name(file))
+    }
+
+    /// Lengths in whole blocks, and nothing for directories.
+    pub(super) fn disk_bytes(&self) -> Result<u64, BackendError> {
+        Ok(self.files()?.iter().map(|(_, length)| in_blocks(*length)).sum())
+    }
+
+    fn path(&self, file: FileId) -> PathBuf {
+        self.directory.join(file.to_string())
+    }
+}
+
+/// Where things are set aside. Nothing is ever deleted or written over there.
+#[derive(Debug)]
+pub(super) struct Quarantine {
+    path: PathBuf,
+    /// Held while a free name is sought and taken.
+    directory: Mutex<File>,
+}
+
+impl Quarantine {
+    fn open(directory: &Path) -> Result<Self, BackendError> {
+        let path = directory.join("quarantine");
+        Ok(Self { directory: Mutex::new(make_directory(&path)?), path })
+    }
+
+    /// Moves a file or a directory here, under a name like `name`. Says where it is now.
+    pub(super) fn take(&self, from: &Path, name: &str) -> Result<String, BackendError> {
+        let directory = self.directory.lock();
+        let refused = |error| BackendError::io("set aside", from, error);
+        let mut to = self.path.join(name);
+        let mut number = 0;
+        while to.symlink_metadata().is_ok() {
+            number += 1;
+            to = self.path.join(format!("{name}.{number}"));
+        }
+        fs::rename(from, &to).map_err(refused)?;
+        directory.sync_all().map_err(refused)?;
+        if let Some(parent) = from.parent() {
+            sync_directory(parent)?;
+        }
+        Ok(to.display().to_string())
+    }
+}
+
+/// A file that is being written.
+#[derive(Debug)]
+struct Growing {
+    path: PathBuf,
+    /// Its cursor stands at `length`, also after an append that failed half way.
+    file: File,
+    length: u64,
+    /// The directory, until the name is safe.
+    unsynced_name: Option<Arc<File>>,
+}
+
+impl Appender for Growing {
+    fn append(&mut self, parts: &[&[u8]]) -> Result<(), BackendError> {
+        let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        let mut left = slices.as_mut_slice();
+        // Takes away those that are empty at the front, as each further step does.
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            match self.file.write_vectored(left) {
+                Ok(0) => {
+                    return Err(BackendError::io("append to", &self.path, io::ErrorKind::WriteZero.into()));
+                }
+                Ok(written) => {
+                    self.length += written as u64;
+                    IoSlice::advance_slices(&mut left, written);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(BackendError::io("append to", &self.path, error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), BackendError> {
+        self.file.sync_data().map_err(|error| BackendError::io("sync", &self.path, error))?;
+        if let Some(directory) = &self.unsynced_name {
+            directory
+                .sync_all()
+                .map_err(|error| BackendError::io("sync the directory of", &self.path, error))?;
+            self.unsynced_name = None;
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> u64 {
+        self.length
+    }
+}
+
+/// A file that is open for reading.
+#[derive(Debug)]
+struct Opened {
+    path: PathBuf,
+    file: File,
+}
+
+impl ReadAt for Opened {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, BackendError> {
+        read_at(&self.file, offset, buffer).map_err(|error| BackendError::io("read", &self.path, error))
+    }
+
+    fn len(&self) -> Result<u64, BackendError> {
+        let metadata = self.file.metadata();
+        metadata.map(|metadata| metadata.len()).map_err(|error| BackendError::io("read", &self.path, error))
+    }
+}
+
+/// Fills the buffer; fewer bytes only where the file ends.
+pub(super) fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset.saturating_add(filled as u64)) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// Makes a directory that only we may read, if it is not there, and opens it.
+pub(super) fn make_directory(path: &Path) -> Result<File, BackendError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| BackendError::io("create", path, error))?;
+    File::open(path).map_err(|error| BackendError::io("open", path, error))
+}
+
+/// Makes the names in a directory safe.
+pub(super) fn sync_directory(path: &Path) -> Result<(), BackendError> {
+    let synced = File::open(path).and_then(|directory| directory.sync_all());
+    synced.map_err(|error| BackendError::io("sync", path, error))
+}
+
+/// The bytes that a file of this length takes.
+pub(super) fn in_blocks(length: u64) -> u64 {
+    length.next_multiple_of(BLOCK_BYTES)
+}
+
+fn file_name(file: FileId) -> String {
+    format!("{:016x}.{}", file.number, file.kind)
+}
+
+/// The file that is called so in the directory of its kind.
+fn named(kind: FileKind, name: &str) -> Option<FileId> {
+    let number = u64::from_str_radix(name.get(..16)?, 16).ok()?;
+    let file = FileId { kind, number };
+    (file_name(file) == name).then_some(file)
+}
+
+const BLOCK_BYTES: u64 = 4_096;

@@ -1,0 +1,137 @@
+//! One process per data directory.
+//!
+//! The lock is the operating system's, on the file `LOCK`: it goes with the process, however that ends, so that
+//! nothing has to be cleared away after a crash. The number in the file is for people.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// The right to use a data directory, until it is dropped.
+#[derive(Debug)]
+pub struct DirectoryLock {
+    path: PathBuf,
+    /// Locked as long as it is open.
+    _file: File,
+}
+
+/// Why a data directory may not be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LockError {
+    /// Another process uses it.
+    #[error(
+        "the data directory {directory} is in use by {holder}: stop that one, or give this one a directory of its own"
+    )]
+    Held {
+        /// The directory.
+        directory: String,
+        /// Who it is: "process 4711".
+        holder: String,
+    },
+    /// The operating system refused.
+    #[error("cannot {action} {place}: {source}")]
+    Io {
+        /// What was tried, as a verb: "create".
+        action: &'static str,
+        /// The path.
+        place: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+impl DirectoryLock {
+    /// Takes a directory, which is made, for us alone, if it is not there.
+    ///
+    /// # Errors
+    /// Another process has it, or it cannot be made or written.
+    pub fn take(directory: &Path) -> Result<Self, LockError> {
+        let failed = |action, path: &Path| {
+            let place = path.display().to_string();
+            move |source| LockError::Io { action, place, source }
+        };
+        if !directory.is_dir() {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+            made.map_err(failed("create", directory))?;
+            // Its name is as safe as what will be in it.
+            let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = parent.unwrap_or(Path::new("."));
+            let synced = File::open(parent).and_then(|parent| parent.sync_all());
+            synced.map_err(failed("sync", parent))?;
+        }
+        let path = directory.join("LOCK");
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut file = opened.map_err(failed("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(LockError::Held {
+                    directory: directory.display().to_string(),
+                    holder: holder(&mut file),
+                });
+            }
+            Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
+        }
+        let written = file
+            .set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()));
+        match written {
+            // The number is a courtesy: a full disk is not a reason to stay away.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+            other => other.map_err(failed("write", &path))?,
+        }
+        Ok(Self { path: directory.to_owned(), _file: file })
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Who wrote the file, as far as it says.
+fn holder(file: &mut File) -> String {
+    let mut text = String::new();
+    // It is ours to read, and nobody grows it beyond a number.
+    let read = file.take(32).read_to_string(&mut text);
+    match text.trim().parse::<u32>() {
+        Ok(process) if read.is_ok() => format!("process {process}"),
+        _ => "another process".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_is_made_for_us_alone_and_held_until_the_lock_goes() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("made/as/needed");
+        let lock = DirectoryLock::take(&directory).unwrap();
+        assert_eq!(lock.directory(), directory);
+        assert_eq!(directory.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+
+        let refused = DirectoryLock::take(&directory).unwrap_err().to_string();
+        let process = format!("process {}:", std::process::id());
+        assert!(refused.contains(directory.to_str().unwrap()) && refused.contains(&process), "{refused}");
+
+        drop(lock);
+        DirectoryLock::take(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_path_that_is_no_directory_is_refused_by_name() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("file");
+        std::fs::write(&path, "").unwrap();
+        let refused = DirectoryLock::take(&path).unwrap_err().to_string();
+        assert!(refused.contains(path.to_str().unwrap()), "{refused}");
+    }
+}
