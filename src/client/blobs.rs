@@ -12,7 +12,6 @@ use futures_util::{Stream, StreamExt, stream};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Streaming};
 
 use super::calls::{Client, wire_ms};
@@ -84,7 +83,7 @@ impl Client {
         };
         let (pool, mut cache) = (self.pool(), self.pool().cache());
         let (parts, outgoing) = mpsc::channel(CHUNKS_WAITING);
-        let mut call = pin!(cache.put_blob(Request::new(ReceiverStream::new(outgoing))));
+        let mut call = pin!(cache.put_blob(Request::new(whole(outgoing))));
         let mut feed = pin!(feed(header, content, parts, pool.timeout()));
         let wait = pool.timeout().max(STORED_WITHIN);
         let mut expected = None;
@@ -225,12 +224,12 @@ enum Unfed {
 async fn feed(
     header: v1::BlobHeader,
     content: impl Stream<Item = io::Result<Bytes>>,
-    parts: mpsc::Sender<v1::PutBlobRequest>,
+    parts: mpsc::Sender<Outgoing>,
     wait: Duration,
 ) -> Result<(u64, [u8; 32]), Unfed> {
     let (mut content, mut digest, mut bytes) = (pin!(content), Sha256::new(), 0);
     let send = async |part| {
-        let sent = parts.send(v1::PutBlobRequest { part: Some(part) });
+        let sent = parts.send(part);
         match tokio::time::timeout(wait, sent).await {
             Ok(Ok(())) => Ok(()),
             // The call has ended, and says why.
@@ -238,17 +237,36 @@ async fn feed(
             Err(_elapsed) => Err(Unfed::Stalled),
         }
     };
-    send(Put::Header(header)).await?;
+    send(Outgoing::Part(Put::Header(header))).await?;
     while let Some(part) = content.next().await {
         let mut part = part.map_err(Unfed::Source)?;
         while !part.is_empty() {
             let chunk = part.split_to(part.len().min(CHUNK_BYTES));
             digest.update(&chunk);
             bytes += chunk.len() as u64;
-            send(Put::Chunk(chunk)).await?;
+            send(Outgoing::Part(Put::Chunk(chunk))).await?;
         }
     }
+    send(Outgoing::End).await?;
     Ok((bytes, digest.finalize().into()))
+}
+
+enum Outgoing {
+    Part(Put),
+    /// That was all.
+    End,
+}
+
+/// What is sent, to its end. Of a feed that breaks off there is no end: the call's reset is to be the next thing that the
+/// node sees, and not a blob that looks whole.
+fn whole(parts: mpsc::Receiver<Outgoing>) -> impl Stream<Item = v1::PutBlobRequest> {
+    stream::unfold(parts, |mut parts| async move {
+        match parts.recv().await {
+            Some(Outgoing::Part(part)) => Some((v1::PutBlobRequest { part: Some(part) }, parts)),
+            Some(Outgoing::End) => None,
+            None => std::future::pending().await,
+        }
+    })
 }
 
 /// A blob on its way from a node.

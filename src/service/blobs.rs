@@ -22,6 +22,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::Response;
+use http_body::Body;
 use prost::Message;
 use tokio::task::{JoinError, spawn_blocking};
 
@@ -33,8 +34,6 @@ use crate::cache::{BlobError, Blobs, Cache, Listed, Manifest};
 use crate::clock::Now;
 use crate::entry::Ttl;
 use crate::telemetry::Recalled;
-
-pub(super) use put::PutBlobBody;
 
 /// Manifests that a page looks at before it ends, be it empty.
 const MANIFESTS_PER_PAGE: usize = 20_000;
@@ -57,6 +56,14 @@ pub(super) struct BlobCall(Pin<Box<dyn Future<Output = Result<Response<ResponseB
 impl BlobCall {
     pub(super) fn new(method: BlobMethod, cache: Arc<Cache>, message: Bytes) -> Self {
         Self(Box::pin(call(method, cache, message)))
+    }
+
+    /// A PutBlob of what a request's body brings.
+    pub(super) fn put<B>(body: B, cache: Arc<Cache>) -> Self
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+    {
+        Self(Box::pin(put::put(body, cache)))
     }
 }
 

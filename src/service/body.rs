@@ -80,7 +80,7 @@ impl Unary {
         Self { chunks: [Some(head.into()), Some(value), Some(tail.into())], next: 0, trailers: true }
     }
 
-    pub(super) fn next_frame(&mut self) -> Option<Frame<Bytes>> {
+    fn next_frame(&mut self) -> Option<Frame<Bytes>> {
         while let Some(chunk) = self.chunks.get_mut(self.next) {
             self.next += 1;
             if let Some(chunk) = chunk.take() {

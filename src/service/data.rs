@@ -16,7 +16,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::blobs::{self, BlobCall, BlobMethod, PutBlobBody};
+use super::blobs::{self, BlobCall, BlobMethod};
 use super::body::{ResponseBody, Unary};
 use super::frame::{PREFIX, message_len};
 use super::others::{OtherFuture, OtherService};
@@ -140,8 +140,8 @@ where
                 DataFuture::ready(ResponseBody::stream(body))
             }
             Asked::PutBlob => {
-                let body = PutBlobBody::new(request.into_body(), Arc::clone(&self.cache));
-                DataFuture::ready(ResponseBody::stream(body))
+                let call = BlobCall::put(request.into_body(), Arc::clone(&self.cache));
+                DataFuture::PutBlob { call }
             }
             Asked::Blob(method) => {
                 let (head, body) = request.into_parts();
@@ -195,7 +195,7 @@ pin_project! {
             body: B,
             message: Gathered,
         },
-        /// Waits for the disk. Boxed: the disk is slower.
+        PutBlob { call: BlobCall },
         Blob {
             method: BlobMethod,
             headers: HeaderMap,
@@ -239,6 +239,9 @@ where
                     gathered.and_then(|()| call(*method, cache, cache.now(), message.whole(max)?));
                 Poll::Ready(Ok(done.map_or_else(ResponseBody::error, ResponseBody::unary)))
             }
+            DataProjection::PutBlob { call } => {
+                Poll::Ready(Ok(ready!(Pin::new(call).poll(cx)).unwrap_or_else(ResponseBody::error)))
+            }
             DataProjection::Blob { method, headers: _, cache, mut body, message, call } => {
                 let call = match call {
                     Some(call) => call,
@@ -262,7 +265,7 @@ where
 impl<B> Recall for DataFuture<B> {
     fn recall(&self) -> Recalled {
         match self {
-            Self::Ready { .. } => Recalled::default(),
+            Self::Ready { .. } | Self::PutBlob { .. } => Recalled::default(),
             Self::Unary { method, headers, message, .. } => {
                 recall(*method, message.whole(usize::MAX).ok(), headers)
             }

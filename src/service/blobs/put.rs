@@ -6,21 +6,21 @@
 //!                         └─ Digest::update     ┘ so that a client that is slow holds none
 //! ```
 //!
-//! The response's body is the call: it has no end of the node's own, but its client must go on sending. Two blocks and
-//! the writer's chunk are what it holds.
+//! It may take as long as it takes, but its client must go on sending. Two blocks and the writer's chunk are what it
+//! holds. The response does not begin before the blob is there: HTTP/2 clients that give a call up reset its stream only
+//! while they wait for the head, and otherwise may end it as if it were whole.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::{Body, Frame};
+use http::Response;
+use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
-use tonic::Status;
 
 use super::parts::{Part, Parts};
 use super::{joined, nothing_on_disk, refused};
@@ -28,7 +28,7 @@ use crate::api::{CallError, blob, v1};
 use crate::cache::{BlobError, BlobWriter, Cache, Digest, Draft, Finish};
 use crate::engine::Namespace;
 use crate::entry::Ttl;
-use crate::service::body::{ResponseBody, Unary};
+use crate::service::body::ResponseBody;
 use crate::service::keyspace::framed;
 use crate::service::unary::namespace;
 
@@ -37,56 +37,12 @@ const BLOCK_BYTES: usize = 256 << 10;
 /// How long a client may send nothing.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
-/// A PutBlob: the request's body in, one message out.
-pub(in crate::service) struct PutBlobBody {
-    call: Pin<Box<dyn Future<Output = Result<Unary, CallError>> + Send>>,
-    /// What is still to be sent; `None`: the call runs.
-    answer: Option<Answer>,
-}
-
-enum Answer {
-    Done(Unary),
-    Failed(CallError),
-    Sent,
-}
-
-impl PutBlobBody {
-    pub(in crate::service) fn new<B>(incoming: B, cache: Arc<Cache>) -> Self
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-    {
-        Self { call: Box::pin(put(Incoming::new(incoming, &cache), cache)), answer: None }
-    }
-}
-
-impl Body for PutBlobBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if self.answer.is_none() {
-            let done = ready!(self.call.as_mut().poll(cx));
-            self.answer = Some(done.map_or_else(Answer::Failed, Answer::Done));
-        }
-        let frame = match &mut self.answer {
-            Some(Answer::Done(answer)) => answer.next_frame(),
-            Some(Answer::Failed(error)) => Some(Frame::trailers(ResponseBody::trailers(error.clone()))),
-            Some(Answer::Sent) | None => None,
-        };
-        if frame.as_ref().is_none_or(Frame::is_trailers) {
-            self.answer = Some(Answer::Sent);
-        }
-        Poll::Ready(frame.map(Ok))
-    }
-}
-
-async fn put<B>(mut incoming: Incoming<B>, cache: Arc<Cache>) -> Result<Unary, CallError>
+/// Stores the blob that a request's body brings.
+pub(super) async fn put<B>(incoming: B, cache: Arc<Cache>) -> Result<Response<ResponseBody>, CallError>
 where
     B: Body<Data = Bytes>,
 {
+    let mut incoming = Incoming::new(incoming, &cache);
     let header = match incoming.part().await? {
         Some(Part::Header(header)) => header,
         Some(Part::Data(_)) | None => {
@@ -114,7 +70,7 @@ where
     }
     let stored = storing.finish(cache, namespace, promise.ttl).await;
     let stored = stored.map_err(|error| refused(error, &key))?;
-    Ok(framed(&stored))
+    Ok(ResponseBody::unary(framed(&stored)))
 }
 
 /// The request's body as parts.
