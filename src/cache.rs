@@ -21,7 +21,7 @@ use live_limits::LiveLimits;
 
 pub use crate::engine::KEYS_PER_HOLD;
 pub use crate::persistence::blob::{
-    BlobError, BlobReader, BlobWriter, Blobs, Digest, Draft, Finish, Listed, Manifest,
+    BlobError, BlobReader, BlobWriter, Blobs, Digest, Draft, Finish, Listed, Manifest, Removed,
 };
 pub use blobs::BlobStream;
 

@@ -292,6 +292,50 @@ async fn a_blobs_time_to_live_is_its_own_or_its_namespaces() {
 }
 
 #[tokio::test]
+async fn a_namespaces_blobs_go_with_it_and_stay_when_it_is_cleared() {
+    let mut stored = Stored::start().await;
+    let mut admin = stored.node.admin().await;
+    let config = NamespaceConfig { name: "n".to_owned(), ..Default::default() };
+    let create = CreateNamespaceRequest { namespace: Some(config) };
+    admin.create_namespace(create.clone()).await.unwrap();
+    stored.put(vec![header(of("k")), chunk("default")]).await.unwrap();
+    stored.put(vec![header(BlobHeader { namespace: "n".to_owned(), ..of("k") }), chunk("n")]).await.unwrap();
+    // One that is under way when its namespace goes.
+    let (send, parts) = mpsc::channel(4);
+    let mut cache = stored.calls.0.clone();
+    let call = tokio::spawn(async move { cache.put_blob(ReceiverStream::new(parts)).await });
+    send.send(header(BlobHeader { namespace: "n".to_owned(), ..of("l") })).await.unwrap();
+    stored.files_become(3).await;
+    admin.clear(ClearRequest::default()).await.unwrap();
+    let deleted = admin.delete_namespace(DeleteNamespaceRequest { name: "n".to_owned() }).await.unwrap();
+    assert_eq!(deleted.into_inner().blobs, 1);
+    admin.create_namespace(create).await.unwrap();
+    drop(send);
+    let status = soon(call).await.unwrap().unwrap_err();
+    assert_status(&status, Code::NotFound, "NAMESPACE_NOT_FOUND", None);
+    let status = stored.get(GetBlobRequest { namespace: "n".to_owned(), ..wanted("k") }).await.unwrap_err();
+    assert_status(&status, Code::NotFound, "BLOB_NOT_FOUND", None);
+    assert_eq!(stored.get(wanted("k")).await.unwrap().1, b"default");
+    stored.files_become(1).await;
+}
+
+#[tokio::test]
+async fn a_blob_may_take_longer_than_the_nodes_time_for_calls() {
+    let mut stored = Stored::with(&["--timeout", "200ms"]).await;
+    let (send, parts) = mpsc::channel(4);
+    let mut cache = stored.calls.0.clone();
+    let call = tokio::spawn(async move { cache.put_blob(ReceiverStream::new(parts)).await });
+    send.send(header(of("slow"))).await.unwrap();
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        send.send(chunk("part")).await.unwrap();
+    }
+    drop(send);
+    assert_eq!(soon(call).await.unwrap().unwrap().into_inner().size_bytes, 12);
+    assert_eq!(stored.get(wanted("slow")).await.unwrap().1, b"partpartpart");
+}
+
+#[tokio::test]
 async fn listings_come_in_pages_whose_tokens_outlive_what_they_point_at() {
     let mut stored = Stored::start().await;
     for n in 0..25 {

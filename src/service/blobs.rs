@@ -15,6 +15,9 @@ mod get;
 mod parts;
 mod put;
 
+#[cfg(fuzzing)]
+pub(super) use parts::fuzz;
+
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -249,7 +252,7 @@ fn nothing_on_disk(what: &str) -> CallError {
 }
 
 /// Why a call about a blob fails.
-fn refused(error: BlobError, key: &[u8]) -> CallError {
+pub(super) fn refused(error: BlobError, key: &[u8]) -> CallError {
     let why = error.to_string();
     match error {
         BlobError::NotFound => CallError::BlobNotFound { key: key.escape_ascii().to_string() },
