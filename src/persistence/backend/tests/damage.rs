@@ -23,11 +23,6 @@ fn small_catalogue(backend: &dyn Backend) -> History {
     history
 }
 
-/// A directory in memory where there is one: these open a great many backends, and what a disk does is played here.
-fn scratch() -> TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
-}
-
 /// The one log in a directory of `files`.
 fn only_log(directory: &Path) -> PathBuf {
     let logs = std::fs::read_dir(directory.join("catalogue")).unwrap();
@@ -35,20 +30,6 @@ fn only_log(directory: &Path) -> PathBuf {
     let log = logs.next().unwrap();
     assert!(logs.next().is_none());
     log
-}
-
-/// Copies a directory with what is below it.
-fn copy_directory(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_directory(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
 }
 
 #[test]
