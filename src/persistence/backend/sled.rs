@@ -23,6 +23,8 @@
 //! - It panics where it is damaged: every call is caught. A panic in a commit ends all commits until the next opening.
 //! - Damage found at opening: its directory is set aside whole, a fresh one begun, and a note says so. After it
 //!   recovered less than there was, pages are from different times, so that no part of it can be believed.
+//! - A full disk that it meets makes its reads fail as well, until it is opened again: a commit is refused while there
+//!   is still a reserve.
 //! - Its batches take a lock that stops all its readers: one commit is one batch, and one is made at a time.
 
 use std::any::Any;
@@ -203,11 +205,13 @@ impl Catalogue {
 
     fn commit(&self, changes: &[CatalogueChange<'_>]) -> Result<(), BackendError> {
         let mut batch = Batch::default();
+        let mut bytes = 0;
         for change in changes {
             match change {
                 CatalogueChange::Put(key, value) => {
                     let key = stored_key(key);
                     let value = [&value_crc(&key, value)[..], value].concat();
+                    bytes += (key.len() + value.len()) as u64;
                     batch.insert(key, value);
                 }
                 CatalogueChange::Remove(key) => batch.remove(stored_key(key)),
@@ -218,6 +222,7 @@ impl Catalogue {
             let reason = "a commit before failed inside it; opening it again may help";
             return Err(BackendError::catalogue("commit", &self.directory, reason));
         }
+        self.ask_for_room(bytes)?;
         let number = writer.number + 1;
         batch.insert(NUMBER_KEY, &number.to_le_bytes()[..]);
         let flushed = self.caught("commit", |db| db.apply_batch(batch).and_then(|()| db.flush()));
@@ -232,6 +237,17 @@ impl Catalogue {
             return Err(error);
         }
         self.committed.write(&mark_of(number), false)
+    }
+
+    /// Refuses while it can be told as what it is: sled that has met a full disk fails its reads as well.
+    fn ask_for_room(&self, bytes: u64) -> Result<(), BackendError> {
+        let refused = |error| BackendError::io("commit to", &self.directory, error);
+        let disk = rustix::fs::statvfs(&self.directory).map_err(|error| refused(error.into()))?;
+        let room = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if room < RESERVE_BYTES + bytes.saturating_mul(2) {
+            return Err(refused(io::ErrorKind::StorageFull.into()));
+        }
+        Ok(())
     }
 
     fn disk_bytes(&self) -> Result<u64, BackendError> {
@@ -446,6 +462,8 @@ const KEY_TAG: u8 = 1;
 /// What sled may keep in memory. It takes more, and more still with less: 200,000 values of 100 bytes in commits of a
 /// thousand grew the process by 125 MB with 32 and 64 MiB, by 350 MB with 16 and by 690 MB with 4.
 const CACHE_BYTES: u64 = 64 << 20;
+/// What is left free on the disk: two of sled's segments, of 512 KiB.
+const RESERVE_BYTES: u64 = 1 << 20;
 /// How often opening is tried while the database is locked, and how long is waited in between: 2 s in all.
 const OPEN_TRIES: u32 = 400;
 const OPEN_PAUSE: Duration = Duration::from_millis(5);
