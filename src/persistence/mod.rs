@@ -13,7 +13,7 @@ mod lock;
 
 pub use backend::memory::MemoryBackend;
 pub use backend::{
-    Appender, Backend, BackendError, CatalogueChange, FileId, FileKind, MARK_BYTES, ReadAt, SledBackend,
-    Visit,
+    Appender, Backend, BackendError, BackendKind, CatalogueChange, FileId, FileKind, FilesBackend,
+    MARK_BYTES, ReadAt, SledBackend, UnknownBackend, Visit,
 };
 pub use lock::{DirectoryLock, LockError};
