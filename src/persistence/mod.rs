@@ -16,7 +16,7 @@ pub mod record;
 
 pub use backend::memory::MemoryBackend;
 pub use backend::{
-    Appender, Backend, BackendError, CatalogueChange, FileId, FileKind, MARK_BYTES, ReadAt, SledBackend,
-    Visit,
+    Appender, Backend, BackendError, BackendKind, CatalogueChange, FileId, FileKind, FilesBackend,
+    MARK_BYTES, ReadAt, SledBackend, UnknownBackend, Visit,
 };
 pub use lock::{DirectoryLock, LockError};
