@@ -19,6 +19,7 @@ use h2::Reason;
 use larder::Client;
 use larder::api::v1::*;
 use larder::client::{BlobOptions, BlobRange, ClientError, ListBlobsOptions};
+use larder::persistence::backend::{self, BackendKind};
 use larder::persistence::blob::Blobs;
 use larder::persistence::{Backend, FileKind, MemoryBackend};
 use node::*;
@@ -384,6 +385,34 @@ async fn a_page_of_blobs_ends_before_the_message_limit() {
     assert_eq!(found, 20);
     let (_, read) = stored.get(wanted(&format!("{:03000}", 7))).await.unwrap();
     assert_eq!(read, content(30_000), "chunks are cut to the limit");
+}
+
+#[tokio::test]
+async fn blobs_outlive_the_node_on_every_backend() {
+    for kind in BackendKind::ALL {
+        let directory = tempfile::tempdir().unwrap();
+        let body = content(2 * CHUNK + 9);
+        for is_first in [true, false] {
+            let node = Node::start().await;
+            let (backend, notes) = backend::open(kind, directory.path()).unwrap();
+            let cache = node.running.cache();
+            let (blobs, opened) = Blobs::open(backend, None, cache.now()).unwrap();
+            assert_eq!((notes.len(), opened.damaged, opened.leftovers), (0, 0, 0), "{kind:?}");
+            assert!(cache.serve_blobs(blobs));
+            let client =
+                Client::builder([format!("tcp://{}", node.data()).parse().unwrap()]).build().unwrap();
+            if is_first {
+                client.put_blob_bytes("k", &BlobOptions::default(), body.clone()).await.unwrap();
+                client.put_blob_bytes("gone", &BlobOptions::default(), body.clone()).await.unwrap();
+                assert!(client.delete_blob("gone").await.unwrap());
+                continue;
+            }
+            let read = client.get_blob("k", BlobRange::default()).await.unwrap().unwrap();
+            assert_eq!(read.bytes().await.unwrap(), body, "{kind:?}");
+            assert!(client.get_blob("gone", BlobRange::default()).await.unwrap().is_none());
+            assert!(opened.version_max.0 > 0 && opened.blobs == 1);
+        }
+    }
 }
 
 #[tokio::test]
