@@ -2,6 +2,7 @@
 //!
 //! A lookup asks the engine; what it does not have is a miss. Nothing here knows of gRPC.
 
+mod blobs;
 mod live_limits;
 
 use std::borrow::Cow;
@@ -15,9 +16,14 @@ use crate::engine::{
 };
 use crate::entry::{Limits, Ttl};
 
+use blobs::BlobShelf;
 use live_limits::LiveLimits;
 
 pub use crate::engine::KEYS_PER_HOLD;
+pub use crate::persistence::blob::{
+    BlobError, BlobReader, BlobWriter, Blobs, Digest, Draft, Finish, Listed, Manifest, Removed,
+};
+pub use blobs::BlobStream;
 
 /// A node's cache.
 #[derive(Debug)]
@@ -26,6 +32,7 @@ pub struct Cache {
     clock: SystemClock,
     limits: LiveLimits,
     id: u64,
+    blobs: BlobShelf,
 }
 
 impl Cache {
@@ -34,7 +41,13 @@ impl Cache {
     pub fn new(engine: &EngineConfig, limits: Limits) -> Self {
         let clock = SystemClock::new();
         let engine = Engine::new(engine, clock.now());
-        Self { engine, clock, limits: LiveLimits::new(&limits), id: rand::random() }
+        Self {
+            engine,
+            clock,
+            limits: LiveLimits::new(&limits),
+            id: rand::random(),
+            blobs: BlobShelf::default(),
+        }
     }
 
     /// What it accepts now.

@@ -408,11 +408,6 @@ async fn methods_that_are_not_served_yet_say_so() {
         assert_status(&status, Code::Unimplemented, "NOT_SERVED", None);
     };
     let cache = &mut calls.0;
-    let put = tokio_stream::iter([PutBlobRequest::default()]);
-    not_served("Cache.PutBlob", cache.put_blob(put).await.map(drop));
-    not_served("Cache.GetBlob", cache.get_blob(GetBlobRequest::default()).await.map(drop));
-    not_served("Cache.DeleteBlob", cache.delete_blob(DeleteBlobRequest::default()).await.map(drop));
-    not_served("Cache.ListBlobs", cache.list_blobs(ListBlobsRequest::default()).await.map(drop));
     not_served("Cache.Watch", cache.watch(WatchRequest::default()).await.map(drop));
     let mut cluster = ClusterClient::new(connect(&node.data()).await);
     not_served("Cluster.GetRing", cluster.get_ring(GetRingRequest {}).await.map(drop));

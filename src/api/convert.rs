@@ -47,7 +47,8 @@ fn none_set(options: &[(&str, u64)]) -> Result<()> {
     }
 }
 
-fn ttl(field: &'static str, ttl_ms: u64, limits: &Limits) -> Result<Ttl> {
+/// A time to live within the limits.
+pub(crate) fn ttl(field: &'static str, ttl_ms: u64, limits: &Limits) -> Result<Ttl> {
     let max = limits.ttl_ms_max;
     if ttl_ms > max {
         Err(CallError::TtlTooLong { field, ttl_ms, max })

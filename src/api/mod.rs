@@ -1,5 +1,6 @@
 //! The wire: generated types, and the only conversions between them and the domain's.
 
+pub(crate) mod blob;
 pub(crate) mod convert;
 pub(crate) mod encode;
 pub(crate) mod namespace;

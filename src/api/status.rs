@@ -93,6 +93,22 @@ pub enum CallError {
     JournalBacklog { bytes: u64 },
     #[error("{what} needs a disk, and the node keeps nothing on one (--persistence none)")]
     NoPersistence { what: String },
+    #[error("there is no blob {key}")]
+    BlobNotFound { key: String },
+    #[error("offset is {offset}, beyond the blob's end at {size_bytes}")]
+    OffsetBeyondEnd { offset: u64, size_bytes: u64 },
+    #[error("{field}: {why}")]
+    BlobDiffers { field: &'static str, why: String },
+    #[error("the blob is damaged on disk: {why}; what was sent of it before is right. Store it again")]
+    BlobDamaged { why: String },
+    #[error("nothing came of the blob for {waited_s} s, so what came before was dropped")]
+    BlobStalled { waited_s: u64 },
+    #[error("the node streams {limit} blobs already, as many as it will at once")]
+    BlobsOverloaded { limit: usize },
+    #[error("there is no room on the node's disk: {why}")]
+    DiskFull { why: String },
+    #[error("the node's disk failed: {why}")]
+    DiskFailed { why: String },
     #[error("the namespace was deleted while the call was under way")]
     NamespaceGone,
     #[error(transparent)]
@@ -139,8 +155,8 @@ fn bad_field(reason: &'static str, field: &str) -> Kind {
 impl CallError {
     fn kind(&self) -> Kind {
         use Code::{
-            AlreadyExists, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, OutOfRange,
-            ResourceExhausted, Unavailable, Unimplemented,
+            AlreadyExists, DataLoss, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound,
+            OutOfRange, ResourceExhausted, Unavailable, Unimplemented,
         };
         match self {
             Self::Malformed(_) | Self::Undecodable { .. } | Self::Frame { .. } => {
@@ -178,6 +194,14 @@ impl CallError {
             Self::DiskLimit => kind(ResourceExhausted, "DISK_LIMIT"),
             Self::JournalBacklog { .. } => Kind { retry: true, ..kind(ResourceExhausted, "JOURNAL_BACKLOG") },
             Self::NoPersistence { .. } => kind(FailedPrecondition, "NO_PERSISTENCE"),
+            Self::BlobNotFound { .. } => kind(NotFound, "BLOB_NOT_FOUND"),
+            Self::OffsetBeyondEnd { .. } => kind(OutOfRange, "OFFSET_BEYOND_END"),
+            Self::BlobDiffers { field, .. } => bad_field("BLOB_DIFFERS", field),
+            Self::BlobDamaged { .. } => kind(DataLoss, "BLOB_DAMAGED"),
+            Self::BlobStalled { .. } => kind(DeadlineExceeded, "BLOB_STALLED"),
+            Self::BlobsOverloaded { .. } => Kind { retry: true, ..kind(ResourceExhausted, "OVERLOADED") },
+            Self::DiskFull { .. } => kind(ResourceExhausted, "DISK_FULL"),
+            Self::DiskFailed { .. } => kind(FailedPrecondition, "DISK_FAILED"),
             Self::NotAnInteger => kind(FailedPrecondition, "NOT_AN_INTEGER"),
             Self::CounterOverflow { .. } => kind(OutOfRange, "COUNTER_OVERFLOW"),
             Self::Policy(_) => bad_field("UNKNOWN_POLICY", "policy"),

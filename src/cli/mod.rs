@@ -3,7 +3,8 @@
 //! ```text
 //!  main.rs ─ Cli::from_args ─ Cli::run ─┬─ serve.rs                       the node itself
 //!                                       ├─ get set del incr … probe       one call, current-thread runtime
-//!                                       ├─ import replay bench            load, with progress
+//!                                       ├─ put-blob get-blob import       files, with progress
+//!                                       ├─ replay bench                   load, with progress
 //!                                       └─ admin/                         the admin listener
 //!  global.rs  flags before or after the subcommand      output.rs    text, JSON, terminal or not
 //!  exit.rs    the four exit statuses                     parse.rs     durations, ranges, ratios
@@ -18,6 +19,7 @@
 
 mod admin;
 mod bench;
+mod blobs;
 mod completions;
 mod counter;
 mod del;
@@ -84,6 +86,14 @@ enum Command {
     Scan(scan::ScanArgs),
     /// Drop a prefix, a tag or everything of a namespace at once
     Invalidate(invalidate::InvalidateArgs),
+    /// Store a file, or stdin, as a blob: streamed to the node's disk, of any size
+    PutBlob(blobs::PutBlobArgs),
+    /// Write a blob to stdout or a file; exit 1 where there is none
+    GetBlob(blobs::GetBlobArgs),
+    /// Remove blobs; exit 1 where none was there
+    DelBlob(blobs::DelBlobArgs),
+    /// List the blobs whose keys begin with a prefix; exit 1 where there are none
+    Blobs(blobs::BlobsArgs),
     /// Store every file below a directory, under its path
     Import(import::ImportArgs),
     /// Send a recorded trace as load, in order: get, and on a miss set
@@ -158,6 +168,10 @@ impl Cli {
             Command::Touch(args) => touch::run(&global(self.client)?, args),
             Command::Scan(args) => scan::run(&global(self.client)?, args),
             Command::Invalidate(args) => invalidate::run(&global(self.client)?, args),
+            Command::PutBlob(args) => blobs::put(&global(self.client)?, args),
+            Command::GetBlob(args) => blobs::get(&global(self.client)?, args),
+            Command::DelBlob(args) => blobs::del(&global(self.client)?, args),
+            Command::Blobs(args) => blobs::list(&global(self.client)?, args),
             Command::Import(args) => import::run(&global(self.client)?, args),
             Command::Replay(args) => replay::run(&global(self.client)?, args),
             Command::Bench(args) => bench::run(&global(self.client)?, args),
@@ -248,6 +262,10 @@ mod tests {
             "bench --requests 5 --duration 5s",
             "bench --pipeline 4 --batch 4",
             "bench --ratio 0:0",
+            "put-blob k",
+            "put-blob k f --ttl soon",
+            "get-blob k --offset -1",
+            "del-blob",
             "get k --output xml",
             "get k --timeout 0",
         ] {

@@ -71,6 +71,20 @@ pub enum ClientError {
         after: Duration,
     },
 
+    /// What was to be stored could not be read: the caller's stream failed.
+    #[error("cannot read what is to be stored: {source}")]
+    Source {
+        /// What it said.
+        source: std::io::Error,
+    },
+
+    /// What was read could not be written: the caller's writer failed.
+    #[error("cannot write what was read: {source}")]
+    Sink {
+        /// What it said.
+        source: std::io::Error,
+    },
+
     /// The node answered with an error.
     #[error("{0}")]
     Status(Box<Refusal>),
@@ -146,6 +160,7 @@ impl ClientError {
     pub fn code_name(&self) -> &'static str {
         match self {
             Self::BadUrl(_) | Self::NoNode | Self::SeveralNodes { .. } => code_name(Code::InvalidArgument),
+            Self::Source { .. } | Self::Sink { .. } => code_name(Code::Cancelled),
             Self::Unreachable { .. } | Self::BrokenOff { .. } => code_name(Code::Unavailable),
             Self::Timeout { .. } => code_name(Code::DeadlineExceeded),
             Self::Status(refusal) => code_name(refusal.code),
@@ -153,10 +168,17 @@ impl ClientError {
         }
     }
 
-    /// True where the caller's own arguments are at fault and no node was asked.
+    /// True where the caller's own arguments, or what it reads from and writes to, are at fault.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::BadUrl(_) | Self::NoNode | Self::SeveralNodes { .. })
+        matches!(
+            self,
+            Self::BadUrl(_)
+                | Self::NoNode
+                | Self::SeveralNodes { .. }
+                | Self::Source { .. }
+                | Self::Sink { .. }
+        )
     }
 }
 

@@ -1,7 +1,7 @@
 //! The client: calls to a node's Cache, Admin and health services, with deadlines and readable errors.
 //!
 //! ```text
-//!  Client ── calls.rs (data plane) ─┐
+//!  Client ── calls.rs, blobs.rs … ───┐
 //!  AdminClient ── admin.rs … ───────┼─ pool.rs: several lazy connections to one node ── tonic Channel
 //!  HealthClient ── health.rs ───────┘
 //! ```
@@ -17,6 +17,7 @@
 //! It is not a retry layer and not a near cache: those are parts of the ring-routing client library.
 
 mod admin;
+mod blobs;
 mod builder;
 mod calls;
 mod error;
@@ -28,6 +29,7 @@ mod pool;
 mod url;
 
 pub use admin::{AdminClient, StatsStream};
+pub use blobs::{BlobDownload, BlobOptions, BlobRange, ListBlobsOptions};
 pub use builder::{ClientBuilder, MESSAGE_BYTES_MAX};
 pub use calls::{
     Client, CounterOptions, Deletion, GetOutcome, SetCondition, SetExpiration, SetOptions, SetOutcome,

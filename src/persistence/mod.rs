@@ -5,6 +5,7 @@
 //! not by whoever asked for a value.
 //!
 //! - [`backend`]: the trait and its implementations.
+//! - [`blob`]: large objects, a file each.
 //!
 //! Nothing here knows of gRPC or of the engine's inside.
 
@@ -19,10 +20,12 @@ pub mod recover;
 mod rehearse;
 pub mod replay;
 pub mod snapshot;
+pub mod blob;
 
 pub use backend::memory::MemoryBackend;
 pub use backend::{
-    Appender, Backend, BackendError, CatalogueChange, FileId, FileKind, MARK_BYTES, ReadAt, Visit,
+    Appender, Backend, BackendError, BackendKind, CatalogueChange, FileId, FileKind, FilesBackend,
+    MARK_BYTES, ReadAt, SledBackend, UnknownBackend, Visit,
 };
 pub use lock::{DirectoryLock, LockError};
 

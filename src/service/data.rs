@@ -16,11 +16,12 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use super::blobs::{self, BlobCall, BlobMethod};
 use super::body::{ResponseBody, Unary};
 use super::frame::{PREFIX, message_len};
 use super::others::{OtherFuture, OtherService};
 use super::pipeline::PipelineBody;
-use super::slow::{Recall, recall};
+use super::slow::{Recall, recall, traceparent};
 use super::unary::{Method, call};
 use crate::api::CallError;
 use crate::cache::Cache;
@@ -70,6 +71,8 @@ impl DataService {
 enum Asked {
     Unary(Method),
     Pipeline,
+    PutBlob,
+    Blob(BlobMethod),
     /// In the contract, and not served yet.
     Planned,
     /// In Cache or Cluster, and not in the contract.
@@ -98,7 +101,11 @@ fn asked(path: &str) -> Asked {
         "BatchDelete" => Asked::Unary(Method::BatchDelete),
         "Scan" => Asked::Unary(Method::Scan),
         "Invalidate" => Asked::Unary(Method::Invalidate),
-        "PutBlob" | "GetBlob" | "DeleteBlob" | "ListBlobs" | "Watch" => Asked::Planned,
+        "PutBlob" => Asked::PutBlob,
+        "GetBlob" => Asked::Blob(BlobMethod::Get),
+        "DeleteBlob" => Asked::Blob(BlobMethod::Delete),
+        "ListBlobs" => Asked::Blob(BlobMethod::List),
+        "Watch" => Asked::Planned,
         _ => Asked::Unknown,
     }
 }
@@ -131,6 +138,16 @@ where
                 let (cache, ending) = (Arc::clone(&self.cache), (self.ending)());
                 let body = PipelineBody::new(request.into_body(), cache, ending, self.slow.clone());
                 DataFuture::ready(ResponseBody::stream(body))
+            }
+            Asked::PutBlob => {
+                let call = BlobCall::put(request.into_body(), Arc::clone(&self.cache));
+                DataFuture::PutBlob { call }
+            }
+            Asked::Blob(method) => {
+                let (head, body) = request.into_parts();
+                let cache = Arc::clone(&self.cache);
+                let message = Gathered::default();
+                DataFuture::Blob { method, headers: head.headers, cache, body, message, call: None }
             }
             Asked::Unary(method) => {
                 let (head, body) = request.into_parts();
@@ -178,6 +195,16 @@ pin_project! {
             body: B,
             message: Gathered,
         },
+        PutBlob { call: BlobCall },
+        Blob {
+            method: BlobMethod,
+            headers: HeaderMap,
+            cache: Arc<Cache>,
+            #[pin]
+            body: B,
+            message: Gathered,
+            call: Option<BlobCall>,
+        },
         Other { #[pin] future: OtherFuture },
     }
 }
@@ -207,25 +234,29 @@ where
             DataProjection::Other { future } => future.poll(cx),
             DataProjection::Unary { method, headers: _, cache, mut body, message } => {
                 let max = cache.limits().message_in_bytes_max;
-                let gathered = loop {
-                    match ready!(body.as_mut().poll_frame(cx)) {
-                        None => break Ok(()),
-                        Some(Ok(frame)) => {
-                            let Ok(data) = frame.into_data() else { continue };
-                            if let Err(error) = message.push(data, max) {
-                                break Err(error);
-                            }
-                            if body.is_end_stream() {
-                                break Ok(());
-                            }
-                        }
-                        // The client has gone; nobody reads the answer.
-                        Some(Err(_)) => break Err(CallError::Frame { what: "the request broke off" }),
-                    }
-                };
+                let gathered = ready!(message.poll_gather(body.as_mut(), max, cx));
                 let done: Result<Unary, CallError> =
                     gathered.and_then(|()| call(*method, cache, cache.now(), message.whole(max)?));
                 Poll::Ready(Ok(done.map_or_else(ResponseBody::error, ResponseBody::unary)))
+            }
+            DataProjection::PutBlob { call } => {
+                Poll::Ready(Ok(ready!(Pin::new(call).poll(cx)).unwrap_or_else(ResponseBody::error)))
+            }
+            DataProjection::Blob { method, headers: _, cache, mut body, message, call } => {
+                let call = match call {
+                    Some(call) => call,
+                    None => {
+                        let max = cache.limits().message_in_bytes_max;
+                        let gathered = ready!(message.poll_gather(body.as_mut(), max, cx));
+                        let whole = gathered.and_then(|()| message.whole(max));
+                        let whole = match whole {
+                            Ok(whole) => Bytes::copy_from_slice(whole),
+                            Err(error) => return Poll::Ready(Ok(ResponseBody::error(error))),
+                        };
+                        call.insert(BlobCall::new(*method, Arc::clone(cache), whole))
+                    }
+                };
+                Poll::Ready(Ok(ready!(Pin::new(call).poll(cx)).unwrap_or_else(ResponseBody::error)))
             }
         }
     }
@@ -234,9 +265,13 @@ where
 impl<B> Recall for DataFuture<B> {
     fn recall(&self) -> Recalled {
         match self {
-            Self::Ready { .. } => Recalled::default(),
+            Self::Ready { .. } | Self::PutBlob { .. } => Recalled::default(),
             Self::Unary { method, headers, message, .. } => {
                 recall(*method, message.whole(usize::MAX).ok(), headers)
+            }
+            Self::Blob { method, headers, message, .. } => {
+                let about = message.whole(usize::MAX).map(|message| blobs::about(*method, message));
+                about.unwrap_or_default().traced(traceparent(headers))
             }
             Self::Other { future } => future.recall(),
         }
@@ -253,6 +288,34 @@ pub struct Gathered {
 }
 
 impl Gathered {
+    /// Gathers a body's frames to its end.
+    fn poll_gather<B>(
+        &mut self,
+        mut body: Pin<&mut B>,
+        max: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), CallError>>
+    where
+        B: Body<Data = Bytes>,
+    {
+        loop {
+            match ready!(body.as_mut().poll_frame(cx)) {
+                None => return Poll::Ready(Ok(())),
+                Some(Ok(frame)) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    self.push(data, max)?;
+                    if body.is_end_stream() {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                // The client has gone; nobody reads the answer.
+                Some(Err(_)) => {
+                    return Poll::Ready(Err(CallError::Frame { what: "the request broke off" }));
+                }
+            }
+        }
+    }
+
     fn push(&mut self, data: Bytes, max: usize) -> Result<(), CallError> {
         if self.first.is_empty() && self.all.is_empty() {
             self.first = data;

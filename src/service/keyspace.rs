@@ -44,11 +44,7 @@ pub(super) fn scan(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, Cal
     }
     let token = Token::of(cache, &request);
     let after = token.place(&request.page_token)?;
-    let wanted = match request.page_size {
-        0 => PAGE_SIZE_DEFAULT,
-        size => size as usize,
-    };
-    let wanted = wanted.min(limits.batch_items_max);
+    let wanted = page_size(request.page_size, limits.batch_items_max);
     let room = limits.message_out_bytes_max.saturating_sub(TOKEN_BYTES[1] + ITEM_HEAD_BYTES);
     let mut page = v1::ScanResponse::default();
     let (mut bytes, mut too_large) = (0, false);
@@ -166,18 +162,32 @@ impl Token {
     }
 }
 
-fn bad_token(why: &str) -> CallError {
+/// How many items a page may have.
+pub(super) fn page_size(asked: u32, max: usize) -> usize {
+    let asked = if asked == 0 { PAGE_SIZE_DEFAULT } else { asked as usize };
+    asked.min(max)
+}
+
+pub(super) fn bad_token(why: &str) -> CallError {
     CallError::Invalid { field: "page_token", why: why.to_owned() }
 }
 
-fn undecodable(error: prost::DecodeError) -> CallError {
+pub(super) fn undecodable(error: prost::DecodeError) -> CallError {
     CallError::Undecodable { why: error.to_string() }
 }
 
-fn framed(message: &impl Message) -> Unary {
+pub(super) fn framed(message: &impl Message) -> Unary {
+    framed_vec(message).into()
+}
+
+pub(super) fn framed_bytes(message: &impl Message) -> Bytes {
+    framed_vec(message).into()
+}
+
+fn framed_vec(message: &impl Message) -> Vec<u8> {
     let mut out = Vec::with_capacity(PREFIX + message.encoded_len());
     out.resize(PREFIX, 0);
     message.encode(&mut out).expect("a vector grows");
     finish(&mut out, 0);
-    out.into()
+    out
 }

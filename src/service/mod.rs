@@ -6,6 +6,7 @@
 
 mod admin;
 mod answers;
+mod blobs;
 mod body;
 mod data;
 mod deadline;
@@ -28,3 +29,12 @@ pub use others::{OtherFuture, OtherService};
 pub use slow::Recall;
 
 pub use crate::telemetry::Recalled;
+
+/// What fuzz/ drives and nobody else can reach.
+#[cfg(fuzzing)]
+pub mod fuzz {
+    /// Reads `bytes` as a stream of PutBlob, cut into pieces as long as the first byte says.
+    pub fn put_blob(bytes: &[u8]) {
+        super::blobs::fuzz(bytes);
+    }
+}

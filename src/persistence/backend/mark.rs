@@ -116,6 +116,18 @@ impl MarkFile {
     }
 }
 
+/// A mark that is one number.
+pub(super) fn mark_of(number: u64) -> [u8; MARK_BYTES] {
+    let mut mark = [0; MARK_BYTES];
+    mark[..8].copy_from_slice(&number.to_le_bytes());
+    mark
+}
+
+/// The number of such a mark.
+pub(super) fn number_in(mark: &[u8; MARK_BYTES]) -> u64 {
+    mark.first_chunk().map_or(0, |number| u64::from_le_bytes(*number))
+}
+
 /// What such a file takes on disk.
 pub(super) const MARK_FILE_BYTES: u64 = SLOTS as u64 * SLOT_DISTANCE;
 

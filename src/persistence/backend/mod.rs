@@ -15,6 +15,7 @@ mod files;
 mod mark;
 pub mod memory;
 mod payload;
+mod sled;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
+pub use self::sled::SledBackend;
 pub use files::FilesBackend;
 
 /// What a file is for.
@@ -319,10 +321,11 @@ impl fmt::Display for FileId {
 /// # Errors
 /// The directory cannot be read or written.
 pub fn open(kind: BackendKind, directory: &Path) -> Result<(Arc<dyn Backend>, Vec<String>), BackendError> {
+    fn shared((backend, notes): (impl Backend, Vec<String>)) -> (Arc<dyn Backend>, Vec<String>) {
+        (Arc::new(backend), notes)
+    }
     match kind {
-        BackendKind::Files | BackendKind::Sled => {
-            let (backend, notes) = FilesBackend::open(directory)?;
-            Ok((Arc::new(backend), notes))
-        }
+        BackendKind::Sled => SledBackend::open(directory).map(shared),
+        BackendKind::Files => FilesBackend::open(directory).map(shared),
     }
 }

@@ -9,20 +9,25 @@ use super::memory::{Lose, MemoryBackend};
 use super::*;
 
 mod damage;
+mod damage_of_sled;
 mod full;
 mod memory;
 mod random;
 
 /// A backend that can be opened again.
-trait Subject {
-    fn new() -> Self;
+trait Subject: Sized {
+    /// An empty one in a directory, if it needs one.
+    fn within(directory: TempDir) -> Self;
+    fn new() -> Self {
+        Self::within(tempfile::tempdir().unwrap())
+    }
     fn backend(&self) -> &dyn Backend;
     /// As a restart finds it, without a crash of the machine.
     fn reopened(self) -> Self;
 }
 
 impl Subject for MemoryBackend {
-    fn new() -> Self {
+    fn within(_: TempDir) -> Self {
         Self::default()
     }
 
@@ -38,8 +43,7 @@ impl Subject for MemoryBackend {
 struct Files(FilesBackend, TempDir);
 
 impl Subject for Files {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+    fn within(directory: TempDir) -> Self {
         Self(files_without_notes(directory.path()), directory)
     }
 
@@ -56,6 +60,30 @@ impl Subject for Files {
 
 fn files_without_notes(directory: &Path) -> FilesBackend {
     let (backend, notes) = FilesBackend::open(directory).unwrap();
+    assert_eq!(notes, Vec::<String>::new());
+    backend
+}
+
+struct Sled(SledBackend, TempDir);
+
+impl Subject for Sled {
+    fn within(directory: TempDir) -> Self {
+        Self(sled_without_notes(directory.path()), directory)
+    }
+
+    fn backend(&self) -> &dyn Backend {
+        &self.0
+    }
+
+    fn reopened(self) -> Self {
+        let Self(backend, directory) = self;
+        drop(backend);
+        Self(sled_without_notes(directory.path()), directory)
+    }
+}
+
+fn sled_without_notes(directory: &Path) -> SledBackend {
+    let (backend, notes) = SledBackend::open(directory).unwrap();
     assert_eq!(notes, Vec::<String>::new());
     backend
 }
@@ -112,6 +140,25 @@ fn keys(backend: &dyn Backend, prefix: &[u8], after: Option<&[u8]>, most: usize)
         })
         .unwrap();
     found
+}
+
+/// A directory in memory where there is one: these open a great many backends, and what a disk does is played here.
+fn scratch() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// Copies a directory with what is below it.
+fn copy_directory(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_directory(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
 }
 
 fn what_is_appended_is_read_back<S: Subject>() {
@@ -308,11 +355,41 @@ fn what_is_deleted_leaves_the_disk<S: Subject>() {
     assert!(left <= empty + 100_000, "{empty} → {all} → {left}");
 }
 
+#[test]
+fn a_backend_is_opened_by_its_name() {
+    for kind in BackendKind::ALL {
+        let directory = tempfile::tempdir().unwrap();
+        let (backend, notes) = open(kind.as_str().parse().unwrap(), directory.path()).unwrap();
+        assert_eq!((backend.name(), notes), (kind.as_str(), Vec::new()));
+        let is_file = directory.path().join("file");
+        std::fs::write(&is_file, "").unwrap();
+        let refused = open(kind, &is_file).unwrap_err().to_string();
+        assert!(refused.contains(is_file.to_str().unwrap()), "{refused}");
+    }
+    let unknown = "rocks".parse::<BackendKind>().unwrap_err();
+    assert_eq!(unknown.to_string(), r#"there is no storage "rocks"; there are sled, files"#);
+}
+
+/// What one leaves on disk but for the catalogue, the other takes up.
+#[test]
+fn payload_passes_from_backend_to_backend() {
+    let directory = tempfile::tempdir().unwrap();
+    let (files, _) = open(BackendKind::Files, directory.path()).unwrap();
+    write(&*files, journal(1), b"payload");
+    files.write_mark(&[9; MARK_BYTES], true).unwrap();
+    drop(files);
+    let (sled, notes) = open(BackendKind::Sled, directory.path()).unwrap();
+    assert_eq!(notes, Vec::<String>::new());
+    assert_eq!(read(&*sled, journal(1)), b"payload");
+    assert_eq!(sled.read_mark().unwrap(), Some([9; MARK_BYTES]));
+}
+
 /// Each of these for each backend.
 macro_rules! conformance {
     ($($test:ident),* $(,)?) => {
         mod of_memory { $(#[test] fn $test() { super::$test::<super::MemoryBackend>(); })* }
         mod of_files { $(#[test] fn $test() { super::$test::<super::Files>(); })* }
+        mod of_sled { $(#[test] fn $test() { super::$test::<super::Sled>(); })* }
     };
 }
 

@@ -1,7 +1,7 @@
 //! Deadline: a call ends when its caller's patience does, or the node's own if the caller names none.
 //!
-//! The node's own covers the time to the response's head, the caller's covers a stream to its end, also while its
-//! peer does not read. The timer is made only for a stream and for a call that has to wait, so a call that is done
+//! The node's own covers the time to the response's head, but for PutBlob, whose head comes last; the caller's covers a
+//! stream to its end, also while its peer does not read. The timer is made only for a stream and for a call that has to wait, so a call that is done
 //! at once pays for none.
 
 use std::convert::Infallible;
@@ -25,6 +25,9 @@ use crate::api::CallError;
 use crate::clock::monotonic;
 use crate::server::stall::until;
 use crate::service::{Recall, Recalled, ResponseBody, grpc_timeout};
+
+/// The call that takes as long as its caller sends.
+const PUT_BLOB: &str = "/larder.v1.Cache/PutBlob";
 
 /// The longest that a call may take whose caller names no nearer end. Clones are the same.
 #[derive(Debug, Clone)]
@@ -96,7 +99,8 @@ where
         let error = match grpc_timeout(request.headers()) {
             Ok(Some(Duration::ZERO)) => CallError::DeadlineExceeded,
             Ok(asked) => {
-                let own = self.timeout.get();
+                let path = request.uri().path();
+                let own = if path == PUT_BLOB { Duration::from_millis(u64::MAX) } else { self.timeout.get() };
                 let timeout = asked.map_or(own, |asked| asked.min(own));
                 return DeadlineFuture {
                     call: Call::Running { future: self.inner.call(request) },

@@ -7,8 +7,27 @@ use tonic::Status;
 use super::{AdminService, blocking};
 use crate::api::namespace::{self, BytesBounds, NamespaceBounds};
 use crate::api::{CallError, v1};
+use crate::cache::{Cache, Removed};
 use crate::engine::{BYTES_LIMIT_MIN, Namespace, NamespaceChange};
-use crate::service::unary;
+use crate::service::{blobs, unary};
+
+/// Deletes a namespace; how many entries and blobs went with it.
+fn delete_whole(cache: &Cache, name: &str) -> Result<(u64, u64), CallError> {
+    let clear = || match cache.blobs() {
+        Some(store) => store.clear(name).map_err(|error| blobs::refused(error, b"")),
+        None => Ok(Removed::default()),
+    };
+    // What was invalidated before went with that.
+    cache.sweep(usize::MAX);
+    // Where the disk refuses, nothing but blobs is gone, and the namespace can be deleted again.
+    let is_named = cache.namespace(name).is_some_and(|namespace| !namespace.name().is_empty());
+    let before = if is_named { clear()?.blobs } else { 0 };
+    let entries = cache.engine().delete_namespace(name)?;
+    // The memory is back when this is answered.
+    cache.sweep(usize::MAX);
+    // Those that were stored in between; from here on none is.
+    Ok((entries, before + clear()?.blobs))
+}
 
 impl AdminService {
     pub(super) fn create(
@@ -54,17 +73,10 @@ impl AdminService {
     ) -> Result<v1::DeleteNamespaceResponse, Status> {
         let (cache, name) = (Arc::clone(&self.cache), request.name);
         let deleted = name.clone();
-        let entries = blocking("deleting", move || {
-            // What was invalidated before went with that.
-            cache.sweep(usize::MAX);
-            let entries = cache.engine().delete_namespace(&deleted);
-            // The memory is back when this is answered.
-            cache.sweep(usize::MAX);
-            entries
-        });
-        let entries = entries.await?.map_err(CallError::from)?;
-        tracing::info!(namespace = ?name, entries, "namespace deleted");
-        Ok(v1::DeleteNamespaceResponse { entries, blobs: 0 })
+        let removed = blocking("deleting", move || delete_whole(&cache, &deleted));
+        let (entries, blobs) = removed.await??;
+        tracing::info!(namespace = ?name, entries, blobs, "namespace deleted");
+        Ok(v1::DeleteNamespaceResponse { entries, blobs })
     }
 
     pub(super) async fn resize_namespace(

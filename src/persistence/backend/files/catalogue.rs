@@ -27,9 +27,9 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
-use super::super::mark::{MARK_FILE_BYTES, MarkFile};
+use super::super::mark::{MARK_FILE_BYTES, MarkFile, mark_of, number_in};
 use super::super::payload::{Quarantine, in_blocks, make_directory, read_at, sync_directory};
-use super::super::{BackendError, CatalogueChange, MARK_BYTES, Visit};
+use super::super::{BackendError, CatalogueChange, Visit};
 use super::frame::{self, CHANGE_HEAD_BYTES, COMMIT_HEAD_BYTES, Change, CommitHead, Draft, Tip};
 
 /// The catalogue of `files`.
@@ -487,16 +487,6 @@ fn remove(path: &Path) -> Result<(), BackendError> {
 
 fn place(offset: u64, value: &[u8]) -> Place {
     Place { offset, bytes: u32::try_from(value.len()).unwrap_or(u32::MAX), crc: crc32fast::hash(value) }
-}
-
-fn mark_of(number: u64) -> [u8; MARK_BYTES] {
-    let mut mark = [0; MARK_BYTES];
-    mark[..8].copy_from_slice(&number.to_le_bytes());
-    mark
-}
-
-fn number_in(mark: &[u8; MARK_BYTES]) -> u64 {
-    mark.first_chunk().map_or(0, |number| u64::from_le_bytes(*number))
 }
 
 /// Dead bytes that a log may have, however little lives.

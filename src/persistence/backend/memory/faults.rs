@@ -7,33 +7,33 @@ use rustix::io::Errno;
 /// A kind of call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
-    /// [`Backend::files`].
+    /// [`Backend::files`](crate::persistence::Backend::files).
     Files,
-    /// [`Backend::create`].
+    /// [`Backend::create`](crate::persistence::Backend::create).
     Create,
-    /// [`Backend::open`].
+    /// [`Backend::open`](crate::persistence::Backend::open).
     Open,
-    /// [`Backend::delete`].
+    /// [`Backend::delete`](crate::persistence::Backend::delete).
     Delete,
-    /// [`Backend::quarantine`].
+    /// [`Backend::quarantine`](crate::persistence::Backend::quarantine).
     Quarantine,
-    /// [`Backend::read_mark`].
+    /// [`Backend::read_mark`](crate::persistence::Backend::read_mark).
     ReadMark,
-    /// [`Backend::write_mark`].
+    /// [`Backend::write_mark`](crate::persistence::Backend::write_mark).
     WriteMark,
-    /// [`Backend::get`].
+    /// [`Backend::get`](crate::persistence::Backend::get).
     Get,
-    /// [`Backend::commit`].
+    /// [`Backend::commit`](crate::persistence::Backend::commit).
     Commit,
-    /// [`Backend::scan`].
+    /// [`Backend::scan`](crate::persistence::Backend::scan).
     Scan,
-    /// [`Backend::disk_bytes`].
+    /// [`Backend::disk_bytes`](crate::persistence::Backend::disk_bytes).
     DiskBytes,
-    /// [`Appender::append`].
+    /// [`Appender::append`](crate::persistence::Appender::append).
     Append,
-    /// [`Appender::sync`].
+    /// [`Appender::sync`](crate::persistence::Appender::sync).
     Sync,
-    /// [`ReadAt::read_at`] and [`ReadAt::len`].
+    /// [`ReadAt::read_at`](crate::persistence::ReadAt::read_at) and [`ReadAt::len`](crate::persistence::ReadAt::len).
     Read,
 }
 

@@ -23,11 +23,6 @@ fn small_catalogue(backend: &dyn Backend) -> History {
     history
 }
 
-/// A directory in memory where there is one: these open a great many backends, and what a disk does is played here.
-fn scratch() -> TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
-}
-
 /// The one log in a directory of `files`.
 fn only_log(directory: &Path) -> PathBuf {
     let logs = std::fs::read_dir(directory.join("catalogue")).unwrap();
@@ -35,20 +30,6 @@ fn only_log(directory: &Path) -> PathBuf {
     let log = logs.next().unwrap();
     assert!(logs.next().is_none());
     log
-}
-
-/// Copies a directory with what is below it.
-fn copy_directory(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_directory(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), to).unwrap();
-        }
-    }
 }
 
 #[test]
@@ -205,4 +186,43 @@ fn no_torn_write_takes_both_marks() {
 fn before_mark(bytes: &[u8]) -> [u8; MARK_BYTES] {
     let slots = [0, 4_096].map(|at| (bytes[at], &bytes[at + 8..at + 8 + MARK_BYTES]));
     slots.into_iter().max().unwrap().1.try_into().unwrap()
+}
+
+#[test]
+fn damage_before_whole_commits_is_no_torn_end() {
+    let directory = scratch();
+    let backend = files_without_notes(directory.path());
+    small_catalogue(&backend);
+    drop(backend);
+    // Whoever knows how many commits there were would notice anyway.
+    std::fs::remove_file(directory.path().join("catalogue/committed")).unwrap();
+    let log = only_log(directory.path());
+    let mut bytes = std::fs::read(&log).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&log, &bytes).unwrap();
+    let (backend, notes) = FilesBackend::open(directory.path()).unwrap();
+    assert!(notes.len() == 1 && notes[0].contains("quarantine"), "{notes:?}");
+    assert_eq!(backend.get(b"b").unwrap(), Some(vec![1; 3]), "the commits before it hold");
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_in_a_log_make_opening_panic(
+        pieces in proptest::collection::vec((0..4_u8, proptest::collection::vec(0..=255_u8, 0..30)), 0..6)
+    ) {
+        let directory = scratch();
+        std::fs::create_dir_all(directory.path().join("catalogue")).unwrap();
+        let mut log = [&b"LARDCAT1"[..], &1_u64.to_le_bytes()].concat();
+        for (kind, bytes) in pieces {
+            // A head that claims something, or just anything.
+            if kind > 0 {
+                log.extend_from_slice(b"LCMT");
+            }
+            log.extend_from_slice(&bytes);
+        }
+        std::fs::write(directory.path().join("catalogue/0000000000000001.log"), log).unwrap();
+        let (backend, _) = FilesBackend::open(directory.path()).unwrap();
+        assert_eq!(catalogue(&backend).unwrap(), BTreeMap::new());
+    }
 }

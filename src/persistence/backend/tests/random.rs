@@ -62,8 +62,8 @@ fn make(backend: &dyn Backend, step: &Step) -> bool {
 }
 
 fn agrees_with_memory<S: Subject>(steps: &[Step]) {
-    let mut memory = <MemoryBackend as Subject>::new();
-    let mut other = S::new();
+    let mut memory = MemoryBackend::within(scratch());
+    let mut other = S::within(scratch());
     for step in steps {
         assert_eq!(make(&memory, step), make(other.backend(), step), "{step:?}");
         if matches!(step, Step::Reopen) {
@@ -86,5 +86,10 @@ proptest! {
     #[test]
     fn files_agrees_with_memory(steps in vec(step(), 1..60)) {
         agrees_with_memory::<Files>(&steps);
+    }
+
+    #[test]
+    fn sled_agrees_with_memory(steps in vec(step(), 1..60)) {
+        agrees_with_memory::<Sled>(&steps);
     }
 }

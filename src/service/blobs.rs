@@ -1,0 +1,291 @@
+//! PutBlob, GetBlob, DeleteBlob, ListBlobs: what lies on the disk. The disk is waited for on blocking threads alone.
+//!
+//! - `parts`: PutBlob's stream, read. `put`: written. `get`: GetBlob's stream.
+//!
+//! ```text
+//! page token, 10 to 4105 bytes, big-endian
+//! ┌──────────┬───────────────────────────────────┬──────────┐
+//! │ form (1) │ XXH64 of namespace, 0, prefix (8) │ last key │
+//! └──────────┴───────────────────────────────────┴──────────┘
+//! ```
+//!
+//! Blobs are in the order of their keys, so a token is good after a restart too, and on any node.
+
+mod get;
+mod parts;
+mod put;
+
+#[cfg(fuzzing)]
+pub(super) use parts::fuzz;
+
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::Response;
+use http_body::Body;
+use prost::Message;
+use tokio::task::{JoinError, spawn_blocking};
+
+use super::body::ResponseBody;
+use super::keyspace::{bad_token, framed, page_size, undecodable};
+use super::unary::namespace;
+use crate::api::{CallError, convert, v1};
+use crate::cache::{BlobError, Blobs, Cache, Listed, Manifest};
+use crate::clock::Now;
+use crate::entry::Ttl;
+use crate::telemetry::Recalled;
+
+/// Manifests that a page looks at before it ends, be it empty.
+const MANIFESTS_PER_PAGE: usize = 20_000;
+const TOKEN_FORM: u8 = 2;
+const TOKEN_HEAD_BYTES: usize = 9;
+/// What a header takes in the page beside its own bytes.
+const ITEM_HEAD_BYTES: usize = 6;
+
+/// The methods whose requests are one message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BlobMethod {
+    Get,
+    Delete,
+    List,
+}
+
+/// A call that runs.
+pub(super) struct BlobCall(Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, CallError>> + Send>>);
+
+impl BlobCall {
+    pub(super) fn new(method: BlobMethod, cache: Arc<Cache>, message: Bytes) -> Self {
+        Self(Box::pin(call(method, cache, message)))
+    }
+
+    /// A PutBlob of what a request's body brings.
+    pub(super) fn put<B>(body: B, cache: Arc<Cache>) -> Self
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+    {
+        Self(Box::pin(put::put(body, cache)))
+    }
+}
+
+impl std::fmt::Debug for BlobCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BlobCall")
+    }
+}
+
+impl Future for BlobCall {
+    type Output = Result<Response<ResponseBody>, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+async fn call(
+    method: BlobMethod,
+    cache: Arc<Cache>,
+    message: Bytes,
+) -> Result<Response<ResponseBody>, CallError> {
+    match method {
+        BlobMethod::Get => get(&cache, message).await,
+        BlobMethod::Delete => delete(&cache, message).await,
+        BlobMethod::List => list(&cache, message).await,
+    }
+}
+
+/// What a request is about, if it can be read.
+pub(super) fn about(method: BlobMethod, message: &[u8]) -> Recalled {
+    match method {
+        BlobMethod::Get => v1::GetBlobRequest::decode(message)
+            .map(|request| Recalled::new(&request.namespace, &request.key, 1))
+            .unwrap_or_default(),
+        BlobMethod::Delete => v1::DeleteBlobRequest::decode(message)
+            .map(|request| Recalled::new(&request.namespace, &request.key, 1))
+            .unwrap_or_default(),
+        BlobMethod::List => v1::ListBlobsRequest::decode(message)
+            .map(|request| Recalled::new(&request.namespace, &request.prefix, 0))
+            .unwrap_or_default(),
+    }
+}
+
+async fn get(cache: &Arc<Cache>, message: Bytes) -> Result<Response<ResponseBody>, CallError> {
+    let request = v1::GetBlobRequest::decode(message).map_err(undecodable)?;
+    let limits = cache.limits();
+    convert::key(&request.key, &limits, || "key".to_owned())?;
+    namespace(cache, &request.namespace)?;
+    let blobs = blobs(cache, "Cache.GetBlob")?;
+    let stream = cache.blob_stream().map_err(|limit| CallError::BlobsOverloaded { limit })?;
+    let (now, key, name) = (cache.now(), request.key.clone(), request.namespace.clone());
+    let opened = spawn_blocking(move || {
+        let mut reader = blobs.read(&name, &key, now)?;
+        reader.limit(request.offset, request.length)?;
+        Ok(reader)
+    });
+    let reader = joined(opened).await.map_err(|error| refused(error, &request.key))?;
+    let header = header(request.namespace, request.key, reader.manifest(), reader.ttl());
+    let body = get::GetBlobBody::new(header, reader, limits.message_out_bytes_max, stream);
+    Ok(ResponseBody::stream(body))
+}
+
+async fn delete(cache: &Arc<Cache>, message: Bytes) -> Result<Response<ResponseBody>, CallError> {
+    let request = v1::DeleteBlobRequest::decode(message).map_err(undecodable)?;
+    convert::key(&request.key, &cache.limits(), || "key".to_owned())?;
+    namespace(cache, &request.namespace)?;
+    let (blobs, now, key) = (blobs(cache, "Cache.DeleteBlob")?, cache.now(), request.key.clone());
+    let deleted = spawn_blocking(move || blobs.delete(&request.namespace, &request.key, now));
+    let deleted = joined(deleted).await.map_err(|error| refused(error, &key))?;
+    Ok(ResponseBody::unary(framed(&v1::DeleteBlobResponse { deleted })))
+}
+
+async fn list(cache: &Arc<Cache>, message: Bytes) -> Result<Response<ResponseBody>, CallError> {
+    let request = v1::ListBlobsRequest::decode(message).map_err(undecodable)?;
+    let limits = cache.limits();
+    let (bytes, max) = (request.prefix.len(), limits.key_bytes_max);
+    if bytes > max {
+        return Err(CallError::KeyTooLong { field: "prefix".to_owned(), bytes, max });
+    }
+    namespace(cache, &request.namespace)?;
+    let (blobs, now) = (blobs(cache, "Cache.ListBlobs")?, cache.now());
+    let wanted = page_size(request.page_size, limits.batch_items_max);
+    let after = token_key(&request)?;
+    let page =
+        spawn_blocking(move || page(&blobs, &request, after, wanted, limits.message_out_bytes_max, now));
+    let page = joined(page).await.map_err(|error| refused(error, b""))??;
+    Ok(ResponseBody::unary(framed(&page)))
+}
+
+/// One page; the inner error is the caller's.
+fn page(
+    blobs: &Blobs,
+    request: &v1::ListBlobsRequest,
+    after: Option<Bytes>,
+    wanted: usize,
+    message_bytes_max: usize,
+    now: Now,
+) -> Result<Result<v1::ListBlobsResponse, CallError>, BlobError> {
+    let mut page = v1::ListBlobsResponse::default();
+    let (mut bytes, mut seen, mut more) = (0, 0, false);
+    let mut last = after.clone().unwrap_or_default();
+    let mut visit = |listed: Option<Listed<'_>>| {
+        if page.blobs.len() == wanted || seen == MANIFESTS_PER_PAGE {
+            more = true;
+            return ControlFlow::Break(());
+        }
+        seen += 1;
+        let Some(listed) = listed else { return ControlFlow::Continue(()) };
+        let key = Bytes::copy_from_slice(listed.key);
+        let header = header(request.namespace.clone(), key.clone(), listed.manifest, listed.ttl);
+        let size = header.encoded_len() + ITEM_HEAD_BYTES;
+        // The token may be this blob's.
+        if bytes + size + TOKEN_HEAD_BYTES + key.len() + ITEM_HEAD_BYTES > message_bytes_max {
+            more = true;
+            return ControlFlow::Break(());
+        }
+        bytes += size;
+        last = key;
+        page.blobs.push(header);
+        ControlFlow::Continue(())
+    };
+    blobs.list(&request.namespace, &request.prefix, after.as_deref(), now, &mut visit)?;
+    if more && page.blobs.is_empty() && seen < MANIFESTS_PER_PAGE {
+        let max = message_bytes_max;
+        return Ok(Err(CallError::AnswerTooLarge { answered: 0, keys: 1, max }));
+    }
+    if more {
+        let mut token = vec![TOKEN_FORM];
+        token.extend_from_slice(&range_hash(request).to_be_bytes());
+        token.extend_from_slice(&last);
+        page.next_page_token = token.into();
+    }
+    Ok(Ok(page))
+}
+
+fn range_hash(request: &v1::ListBlobsRequest) -> u64 {
+    let mut range = request.namespace.as_bytes().to_vec();
+    range.push(0);
+    range.extend_from_slice(&request.prefix);
+    xxhash_rust::xxh64::xxh64(&range, 0)
+}
+
+/// The key that the page before ended with.
+fn token_key(request: &v1::ListBlobsRequest) -> Result<Option<Bytes>, CallError> {
+    let token = &request.page_token;
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let hash = token.get(1..TOKEN_HEAD_BYTES).and_then(|hash| hash.try_into().ok()).map(u64::from_be_bytes);
+    let (TOKEN_FORM, Some(hash)) = (token[0], hash) else {
+        return Err(bad_token("it is none that a node gave"));
+    };
+    if hash != range_hash(request) {
+        return Err(bad_token("it is of a listing of another namespace or prefix"));
+    }
+    let key = token.slice(TOKEN_HEAD_BYTES..);
+    if !key.starts_with(&request.prefix) {
+        return Err(bad_token("it is none that a node gave"));
+    }
+    Ok(Some(key))
+}
+
+fn header(namespace: String, key: Bytes, manifest: &Manifest, ttl: Ttl) -> v1::BlobHeader {
+    v1::BlobHeader {
+        namespace,
+        key,
+        content_type: manifest.content_type.clone(),
+        ttl_ms: ttl.to_wire_ms(),
+        size_bytes: manifest.size_bytes,
+        sha256: Bytes::copy_from_slice(&manifest.sha256),
+        version: manifest.version.0,
+    }
+}
+
+/// The store, for a call of `what`.
+fn blobs(cache: &Cache, what: &str) -> Result<Blobs, CallError> {
+    cache.blobs().cloned().ok_or_else(|| nothing_on_disk(what))
+}
+
+fn nothing_on_disk(what: &str) -> CallError {
+    CallError::NoPersistence { what: what.to_owned() }
+}
+
+/// Why a call about a blob fails.
+pub(super) fn refused(error: BlobError, key: &[u8]) -> CallError {
+    let why = error.to_string();
+    match error {
+        BlobError::NotFound => CallError::BlobNotFound { key: key.escape_ascii().to_string() },
+        BlobError::OutOfRange { offset, size_bytes } => CallError::OffsetBeyondEnd { offset, size_bytes },
+        BlobError::Differs { field, .. } | BlobError::Unwritable { field, .. } => {
+            CallError::BlobDiffers { field, why }
+        }
+        BlobError::Unwanted => CallError::NamespaceGone,
+        BlobError::Full { .. } | BlobError::DiskFull(_) => CallError::DiskFull { why },
+        BlobError::Damaged(damage) => {
+            tracing::error!(
+                place = damage.place,
+                offset = damage.offset,
+                what = damage.what,
+                "a blob is damaged"
+            );
+            CallError::BlobDamaged { why }
+        }
+        _ => {
+            tracing::error!(error = why, "the disk refused a call about a blob");
+            CallError::DiskFailed { why }
+        }
+    }
+}
+
+/// What a blocking task came to.
+async fn joined<T>(task: impl Future<Output = Result<T, JoinError>>) -> T {
+    match task.await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends, and this call with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}

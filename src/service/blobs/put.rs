@@ -1,0 +1,210 @@
+//! Cache.PutBlob: a stream of chunks to the disk.
+//!
+//! ```text
+//!  frames ─ Parts ─ block ┐  (gathered while the one before is written)
+//!                         ├─ BlobWriter::write  ┐ blocking threads, one task to a block each,
+//!                         └─ Digest::update     ┘ so that a client that is slow holds none
+//! ```
+//!
+//! It may take as long as it takes, but its client must go on sending. Two blocks and the writer's chunk are what it
+//! holds. The response does not begin before the blob is there: HTTP/2 clients that give a call up reset its stream only
+//! while they wait for the head, and otherwise may end it as if it were whole.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use http_body::Body;
+use http_body_util::BodyExt;
+use tokio::runtime::Handle;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
+
+use super::parts::{Part, Parts};
+use super::{joined, nothing_on_disk, refused};
+use crate::api::{CallError, blob, v1};
+use crate::cache::{BlobError, BlobWriter, Cache, Digest, Draft, Finish};
+use crate::engine::Namespace;
+use crate::entry::Ttl;
+use crate::service::body::ResponseBody;
+use crate::service::keyspace::framed;
+use crate::service::unary::namespace;
+
+/// Content that is handed to the disk at once.
+const BLOCK_BYTES: usize = 256 << 10;
+/// How long a client may send nothing.
+const IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// Stores the blob that a request's body brings.
+pub(super) async fn put<B>(incoming: B, cache: Arc<Cache>) -> Result<Response<ResponseBody>, CallError>
+where
+    B: Body<Data = Bytes>,
+{
+    let mut incoming = Incoming::new(incoming, &cache);
+    let header = match incoming.part().await? {
+        Some(Part::Header(header)) => header,
+        Some(Part::Data(_)) | None => {
+            let why = "the first message has the blob's header, and it alone".to_owned();
+            return Err(CallError::Invalid { field: "header", why });
+        }
+    };
+    let Some(blobs) = cache.blobs() else { return Err(nothing_on_disk("Cache.PutBlob")) };
+    let promise = blob::promise(&header, &cache.limits())?;
+    let namespace: Namespace = namespace(&cache, &header.namespace)?.into_owned();
+    let _stream = cache.blob_stream().map_err(|limit| CallError::BlobsOverloaded { limit })?;
+    let draft = Draft {
+        namespace: header.namespace,
+        key: header.key.to_vec(),
+        content_type: header.content_type,
+        size_bytes: promise.size_bytes,
+        sha256: promise.sha256,
+    };
+    let (blobs, key) = (blobs.clone(), header.key);
+    let mut storing =
+        Storing::begin(move || blobs.begin(draft)).await.map_err(|error| refused(error, &key))?;
+    let mut block = Vec::new();
+    while incoming.block(&mut block).await? {
+        storing.write(std::mem::take(&mut block)).await.map_err(|error| refused(error, &key))?;
+    }
+    let stored = storing.finish(cache, namespace, promise.ttl).await;
+    let stored = stored.map_err(|error| refused(error, &key))?;
+    Ok(ResponseBody::unary(framed(&stored)))
+}
+
+/// The request's body as parts.
+struct Incoming<B> {
+    body: Pin<Box<B>>,
+    parts: Parts,
+    /// The frame that is being read.
+    frame: Bytes,
+}
+
+impl<B: Body<Data = Bytes>> Incoming<B> {
+    fn new(body: B, cache: &Cache) -> Self {
+        let parts = Parts::new(cache.limits().message_in_bytes_max);
+        Self { body: Box::pin(body), parts, frame: Bytes::new() }
+    }
+
+    async fn part(&mut self) -> Result<Option<Part>, CallError> {
+        loop {
+            if let Some(part) = self.parts.next(&mut self.frame)? {
+                return Ok(Some(part));
+            }
+            let frame = timeout(IDLE_MAX, self.body.frame()).await;
+            match frame.map_err(|_| CallError::BlobStalled { waited_s: IDLE_MAX.as_secs() })? {
+                None => return self.parts.end().map(|()| None),
+                Some(Ok(frame)) => self.frame = frame.into_data().unwrap_or_default(),
+                // The client has gone; nobody reads the answer.
+                Some(Err(_)) => return Err(CallError::Frame { what: "the request broke off" }),
+            }
+        }
+    }
+
+    /// Gathers a block of content; false: there is none any more.
+    async fn block(&mut self, block: &mut Vec<Bytes>) -> Result<bool, CallError> {
+        let mut bytes = 0;
+        while bytes < BLOCK_BYTES {
+            match self.part().await? {
+                Some(Part::Data(data)) => {
+                    bytes += data.len();
+                    block.push(data);
+                }
+                Some(Part::Header(_)) => {
+                    let why = "there is one already, and the others have chunks".to_owned();
+                    return Err(CallError::Invalid { field: "header", why });
+                }
+                None => break,
+            }
+        }
+        Ok(bytes > 0)
+    }
+}
+
+/// A blob that is written block by block.
+struct Storing {
+    writer: JoinHandle<Result<Parked, BlobError>>,
+    digest: JoinHandle<Digest>,
+}
+
+impl Storing {
+    async fn begin(
+        begin: impl FnOnce() -> Result<BlobWriter, BlobError> + Send + 'static,
+    ) -> Result<Self, BlobError> {
+        let writer = joined(spawn_blocking(move || begin().map(Parked::new))).await?;
+        Ok(Self { writer: spawn_blocking(|| Ok(writer)), digest: spawn_blocking(Digest::default) })
+    }
+
+    /// Hands a block to the disk when the one before is there.
+    async fn write(&mut self, block: Vec<Bytes>) -> Result<(), BlobError> {
+        let block = Arc::new(block);
+        let (mut writer, mut digest) = self.written().await?;
+        let hashed = Arc::clone(&block);
+        self.digest = spawn_blocking(move || {
+            hashed.iter().for_each(|data| digest.update(data));
+            digest
+        });
+        self.writer = spawn_blocking(move || {
+            block.iter().try_for_each(|data| writer.get()?.write(data)).map(|()| writer)
+        });
+        Ok(())
+    }
+
+    async fn finish(
+        mut self,
+        cache: Arc<Cache>,
+        namespace: Namespace,
+        ttl: Option<Ttl>,
+    ) -> Result<v1::PutBlobResponse, BlobError> {
+        let (mut writer, digest) = self.written().await?;
+        let ttl = ttl.unwrap_or_else(|| namespace.config().default_ttl);
+        let finish = move || {
+            let writer = writer.take()?;
+            let now = cache.now();
+            let end = Finish { version: cache.engine().draw_version(now), ttl, now };
+            // Who deletes a namespace removes its blobs after that: this one is removed too, or never there.
+            writer.finish(digest, end, || {
+                cache.namespace(namespace.name()).is_some_and(|found| found.id() == namespace.id())
+            })
+        };
+        let stored = joined(spawn_blocking(finish)).await?;
+        Ok(v1::PutBlobResponse {
+            version: stored.version.0,
+            size_bytes: stored.size_bytes,
+            sha256: Bytes::copy_from_slice(&stored.sha256),
+        })
+    }
+
+    /// Writer and digest, when both are done with what they were given.
+    async fn written(&mut self) -> Result<(Parked, Digest), BlobError> {
+        let digest = joined(&mut self.digest).await;
+        Ok((joined(&mut self.writer).await?, digest))
+    }
+}
+
+/// A writer between two blocks. One that is dropped deletes its file, and does that where blocking is allowed, wherever
+/// its call ends.
+struct Parked(Option<BlobWriter>);
+
+impl Parked {
+    fn new(writer: BlobWriter) -> Self {
+        Self(Some(writer))
+    }
+
+    fn get(&mut self) -> Result<&mut BlobWriter, BlobError> {
+        self.0.as_mut().ok_or(BlobError::Broken)
+    }
+
+    fn take(&mut self) -> Result<BlobWriter, BlobError> {
+        self.0.take().ok_or(BlobError::Broken)
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        if let (Some(writer), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn_blocking(move || drop(writer));
+        }
+    }
+}
