@@ -31,7 +31,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ),
             ("engine", ENGINE_WORDS),
             ("entry", ALL),
-            ("telemetry", Some(&["Method", "Recalled", "SlowCalls", "SlowOps", "Snapshot"])),
+            ("telemetry", Some(&["Method", "Recalled", "SlowCalls", "SlowOps", "Snapshot", "stripe_number"])),
         ],
     ),
     ("server", &[("clock", ALL), ("telemetry", Some(&["metrics", "CallMetrics", "Method"]))]),

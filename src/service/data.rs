@@ -16,6 +16,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use super::backlog::Backlog;
 use super::body::{ResponseBody, Unary};
 use super::frame::{PREFIX, message_len};
 use super::others::{OtherFuture, OtherService};
@@ -34,16 +35,23 @@ pub(super) type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// The services of a data listener.
 #[derive(Clone)]
 pub struct DataService {
-    cache: Arc<Cache>,
+    plane: Arc<Plane>,
     ending: Arc<dyn Fn() -> Ending + Send + Sync>,
     /// Health and reflection.
     others: OtherService,
     slow: SlowCalls,
 }
 
+/// What a data call works on, in one place, so that a call keeps it with one count of references, its connection's.
+#[derive(Debug)]
+pub struct Plane {
+    pub(super) cache: Arc<Cache>,
+    pub(super) backlog: Backlog,
+}
+
 impl std::fmt::Debug for DataService {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DataService").field("cache", &self.cache).finish_non_exhaustive()
+        f.debug_struct("DataService").field("plane", &self.plane).finish_non_exhaustive()
     }
 }
 
@@ -56,7 +64,15 @@ impl DataService {
         ending: impl Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync + 'static,
         others: OtherService,
     ) -> Self {
-        Self { cache, ending: Arc::new(ending), others, slow: SlowCalls::default() }
+        let plane = Arc::new(Plane { cache, backlog: Backlog::default() });
+        Self { plane, ending: Arc::new(ending), others, slow: SlowCalls::default() }
+    }
+
+    /// Counts its answers in `backlog`.
+    #[must_use]
+    pub fn with_backlog(self, backlog: Backlog) -> Self {
+        let cache = Arc::clone(&self.plane.cache);
+        Self { plane: Arc::new(Plane { cache, backlog }), ..self }
     }
 
     /// Keeps Pipeline messages that take long in `slow`.
@@ -128,8 +144,8 @@ where
         match asked {
             Asked::Planned => DataFuture::failed(CallError::NotServed { what: path() }),
             Asked::Pipeline => {
-                let (cache, ending) = (Arc::clone(&self.cache), (self.ending)());
-                let body = PipelineBody::new(request.into_body(), cache, ending, self.slow.clone());
+                let (plane, ending) = (Arc::clone(&self.plane), (self.ending)());
+                let body = PipelineBody::new(request.into_body(), plane, ending, self.slow.clone());
                 DataFuture::ready(ResponseBody::stream(body))
             }
             Asked::Unary(method) => {
@@ -137,7 +153,7 @@ where
                 DataFuture::Unary {
                     method,
                     headers: head.headers,
-                    cache: Arc::clone(&self.cache),
+                    plane: Arc::clone(&self.plane),
                     body,
                     message: Gathered::default(),
                 }
@@ -173,7 +189,7 @@ pin_project! {
         Unary {
             method: Method,
             headers: HeaderMap,
-            cache: Arc<Cache>,
+            plane: Arc<Plane>,
             #[pin]
             body: B,
             message: Gathered,
@@ -205,8 +221,8 @@ where
                 Poll::Ready(Ok(response.take().expect("a future is not polled after it is ready")))
             }
             DataProjection::Other { future } => future.poll(cx),
-            DataProjection::Unary { method, headers: _, cache, mut body, message } => {
-                let max = cache.limits().message_in_bytes_max;
+            DataProjection::Unary { method, headers: _, plane, mut body, message } => {
+                let max = plane.cache.limits().message_in_bytes_max;
                 let gathered = loop {
                     match ready!(body.as_mut().poll_frame(cx)) {
                         None => break Ok(()),
@@ -224,7 +240,7 @@ where
                     }
                 };
                 let done: Result<Unary, CallError> =
-                    gathered.and_then(|()| call(*method, cache, cache.now(), message.whole(max)?));
+                    gathered.and_then(|()| call(*method, plane, message.whole(max)?));
                 Poll::Ready(Ok(done.map_or_else(ResponseBody::error, ResponseBody::unary)))
             }
         }

@@ -80,6 +80,8 @@ const RESIDENT_BYTES: (&str, &str) = ("larder_resident_bytes", "Resident memory 
 const CONNECTIONS: (&str, &str) = ("larder_connections", "Open connections on the data listeners");
 const REQUESTS_IN_FLIGHT: (&str, &str) =
     ("larder_requests_in_flight", "Calls that wait; one that is done at once never does");
+const RESPONSE_BACKLOG: (&str, &str) =
+    ("larder_response_backlog_bytes", "Bytes of answers that clients have yet to read");
 const REQUESTS_SHED: (&str, &str) =
     ("larder_requests_shed_total", "Calls that were turned away because of overload or quota");
 const NODE_STATE: (&str, &str) =
@@ -198,6 +200,7 @@ impl Page<'_, '_> {
     fn node(&mut self, snapshot: &Snapshot) -> fmt::Result {
         self.gauge(CONNECTIONS, snapshot.connections)?;
         self.gauge(REQUESTS_IN_FLIGHT, snapshot.requests_in_flight)?;
+        self.gauge(RESPONSE_BACKLOG, snapshot.response_backlog_bytes)?;
         self.counter(REQUESTS_SHED, snapshot.requests_shed)?;
         let states = NODE_STATES.map(|state| ([("state", state)], u64::from(state == snapshot.state)));
         self.gauges(NODE_STATE, states)?;
@@ -311,6 +314,7 @@ mod tests {
             state: "serving",
             resident_bytes: 77,
             requests_shed: 9,
+            response_backlog_bytes: 11,
             ..Snapshot::default()
         };
         let text = text_of(CallMetrics::new(), snapshot);
@@ -327,6 +331,7 @@ mod tests {
             "larder_resident_bytes 77",
             "process_resident_memory_bytes 77",
             "larder_requests_shed_total 9",
+            "larder_response_backlog_bytes 11",
             concat!("larder_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         ] {
             assert!(text.lines().any(|found| found == line), "no line {line:?} in\n{text}");
