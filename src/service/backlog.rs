@@ -34,7 +34,7 @@ const BATCH_BYTES: i64 = 16 << 10;
 /// What an answer that grows takes at a time.
 const STEP_BYTES: usize = 64 << 10;
 /// Without a setting: `--max-response-backlog`'s default.
-const BYTES_MAX: usize = 64 << 20;
+const BYTES_MAX: usize = 32 << 20;
 
 /// The backlog of a node. Clones are the same.
 #[derive(Debug, Clone)]
@@ -134,7 +134,7 @@ impl Backlog {
 }
 
 impl Default for Backlog {
-    /// 64 MiB.
+    /// 32 MiB.
     fn default() -> Self {
         Self::new(BYTES_MAX)
     }
