@@ -7,7 +7,7 @@ const NONE: u32 = 0;
 const WALKED_MAX: usize = 256;
 
 /// The list's ends. `front` is where entries come in, `back` where they leave.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 pub(super) struct List {
     front: u32,
     back: u32,
