@@ -117,10 +117,10 @@ impl Engine {
         if namespace.number() == DEFAULT {
             change.bytes_limit = None;
         }
-        namespace.change(&change);
-        if let Some(policy) = change.policy {
+        if let Some(policy) = change.policy.take() {
             self.set_policy(namespace, policy);
         }
+        namespace.change(&change);
         if change.bytes_limit.is_some() {
             self.shrink_namespace(namespace);
         }
