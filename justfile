@@ -18,9 +18,10 @@ test *ARGS:
 bench *ARGS:
     cargo bench --locked {{ if ARGS == "" { "" } else { "--bench " + ARGS } }}
 
-# The model test at length: random operations against a plain map.
-soak OPS="200000":
+# At length: random operations against a plain map, and resident memory under churn.
+soak OPS="200000" SECONDS="300":
     LARDER_MODEL_OPS={{OPS}} cargo test --release --locked --lib model -- --nocapture
+    LARDER_SOAK_SECONDS={{SECONDS}} cargo test --release --locked --test memory -- --nocapture
 
 # Fuzz targets, the named or all. Needs nightly and cargo-fuzz.
 fuzz SECONDS="60" *TARGETS:

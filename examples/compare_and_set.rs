@@ -10,15 +10,14 @@
 //! cargo run --example compare_and_set -- --nodes tcp://127.0.0.1:7400 (uses yours)
 //! ```
 
-use std::error::Error;
+mod support;
+
 use std::time::Duration;
 
+use larder::Client;
 use larder::client::{GetOutcome, SetCondition, SetExpiration, SetOptions, SetOutcome};
-use larder::config::ServeArgs;
 use larder::entry::Version;
-use larder::{Client, RunningNode, ServeConfig};
-
-type Failure = Box<dyn Error + Send + Sync>;
+use support::{Failure, connect};
 
 const WORKERS: u32 = 8;
 const LOCK: &str = "lock:nightly-report";
@@ -26,15 +25,7 @@ const SHELF: &str = "shelf:42";
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let mut arguments = std::env::args().skip(1);
-    let (url, _node) = match (arguments.next().as_deref(), arguments.next()) {
-        (Some("--nodes"), Some(url)) => (url, None),
-        _ => {
-            let node = start_node().await?;
-            (node.node().data_addresses()[0].to_string(), Some(node))
-        }
-    };
-    let client = Client::builder([url.parse()?]).build()?;
+    let (client, _node) = connect().await?;
     client.batch_delete(vec![LOCK.into(), SHELF.into()]).await?;
 
     let mut held = Vec::new();
@@ -90,18 +81,4 @@ async fn buy(client: Client) -> Result<u32, Failure> {
         }
     }
     Err("sold out".into())
-}
-
-/// A node in this process, on free ports.
-async fn start_node() -> Result<RunningNode, Failure> {
-    let free = || "tcp://127.0.0.1:0".to_owned();
-    let args = ServeArgs {
-        listen: vec![free()],
-        admin: Some(free()),
-        health: Some(free()),
-        http: Some("127.0.0.1:0".to_owned()),
-        memory: Some("64MiB".to_owned()),
-        ..ServeArgs::default()
-    };
-    Ok(RunningNode::start(ServeConfig::load(&args, &|_| None)?).await?)
 }

@@ -9,31 +9,22 @@
 //! cargo run --example counters -- --nodes tcp://127.0.0.1:7400 (uses yours)
 //! ```
 
+mod support;
+
 use std::collections::BTreeSet;
-use std::error::Error;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
+use larder::Client;
 use larder::client::CounterOptions;
-use larder::config::ServeArgs;
-use larder::{Client, RunningNode, ServeConfig};
-
-type Failure = Box<dyn Error + Send + Sync>;
+use support::{Failure, connect};
 
 const LIMIT: i64 = 5;
 const WINDOW: Duration = Duration::from_secs(60);
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let mut arguments = std::env::args().skip(1);
-    let (url, _node) = match (arguments.next().as_deref(), arguments.next()) {
-        (Some("--nodes"), Some(url)) => (url, None),
-        _ => {
-            let node = start_node().await?;
-            (node.node().data_addresses()[0].to_string(), Some(node))
-        }
-    };
-    let client = Client::builder([url.parse()?]).build()?;
+    let (client, _node) = connect().await?;
     client.batch_delete(vec!["rate:ada".into(), "tickets".into()]).await?;
 
     for request in 1..=7 {
@@ -59,18 +50,4 @@ async fn allowed(client: &Client, user: &str) -> Result<bool, Failure> {
     let options = CounterOptions { ttl: WINDOW, ..Default::default() };
     let counter = client.increment(format!("rate:{user}"), 1, &options).await?;
     Ok(counter.value <= LIMIT)
-}
-
-/// A node in this process, on free ports.
-async fn start_node() -> Result<RunningNode, Failure> {
-    let free = || "tcp://127.0.0.1:0".to_owned();
-    let args = ServeArgs {
-        listen: vec![free()],
-        admin: Some(free()),
-        health: Some(free()),
-        http: Some("127.0.0.1:0".to_owned()),
-        memory: Some("64MiB".to_owned()),
-        ..ServeArgs::default()
-    };
-    Ok(RunningNode::start(ServeConfig::load(&args, &|_| None)?).await?)
 }

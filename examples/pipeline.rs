@@ -8,18 +8,16 @@
 //! cargo run --release --example pipeline -- --nodes tcp://127.0.0.1:7400 (uses yours)
 //! ```
 
-use std::error::Error;
+mod support;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use larder::Client;
 use larder::api::v1::{
     IncrementRequest, PipelineCommand, pipeline_command::Op, pipeline_reply::Result as Reply,
 };
 use larder::client::{CounterOptions, GetOutcome};
 use larder::clock::monotonic;
-use larder::config::ServeArgs;
-use larder::{Client, RunningNode, ServeConfig};
-
-type Failure = Box<dyn Error + Send + Sync>;
+use support::{Failure, connect};
 
 const VIEWS: u64 = 100_000;
 const PAGES: u64 = 100;
@@ -28,15 +26,7 @@ const MESSAGES_IN_FLIGHT: usize = 8;
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let mut arguments = std::env::args().skip(1);
-    let (url, _node) = match (arguments.next().as_deref(), arguments.next()) {
-        (Some("--nodes"), Some(url)) => (url, None),
-        _ => {
-            let node = start_node().await?;
-            (node.node().data_addresses()[0].to_string(), Some(node))
-        }
-    };
-    let client = Client::builder([url.parse()?]).build()?;
+    let (client, _node) = connect().await?;
     client.batch_delete((0..PAGES).map(|page| key(page).into()).collect()).await?;
 
     let (start, options) = (monotonic(), CounterOptions::default());
@@ -88,12 +78,4 @@ async fn count_in_pipeline(client: &Client) -> Result<u64, Failure> {
 
 fn key(page: u64) -> String {
     format!("views:{page}")
-}
-
-/// A node in this process, on free ports.
-async fn start_node() -> Result<RunningNode, Failure> {
-    let free = || Some("tcp://127.0.0.1:0".to_owned());
-    let (listen, http) = (free().into_iter().collect(), Some("127.0.0.1:0".to_owned()));
-    let args = ServeArgs { listen, admin: free(), health: free(), http, ..ServeArgs::default() };
-    Ok(RunningNode::start(ServeConfig::load(&args, &|_| None)?).await?)
 }

@@ -9,30 +9,21 @@
 //! cargo run --example session_store -- --nodes tcp://127.0.0.1:7400 (uses yours)
 //! ```
 
-use std::error::Error;
+mod support;
+
 use std::time::Duration;
 
+use larder::Client;
 use larder::client::{GetOutcome, SetCondition, SetExpiration, SetOptions, SetOutcome};
-use larder::config::ServeArgs;
 use larder::entry::Version;
-use larder::{Client, RunningNode, ServeConfig};
-
-type Failure = Box<dyn Error + Send + Sync>;
+use support::{Failure, connect};
 
 const SESSION: &str = "session:8f14e45f";
 const TTL: Duration = Duration::from_secs(30 * 60);
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let mut arguments = std::env::args().skip(1);
-    let (url, node) = match (arguments.next().as_deref(), arguments.next()) {
-        (Some("--nodes"), Some(url)) => (url, None),
-        _ => {
-            let node = start_node().await?;
-            (node.node().data_addresses()[0].to_string(), Some(node))
-        }
-    };
-    let client = Client::builder([url.parse()?]).build()?;
+    let (client, node) = connect().await?;
 
     // Log in.
     client
@@ -74,18 +65,4 @@ async fn add_to_cart(client: Client, item: u32) -> Result<u32, Failure> {
         }
     }
     Err("logged out meanwhile".into())
-}
-
-/// A node in this process, on free ports.
-async fn start_node() -> Result<RunningNode, Failure> {
-    let free = || "tcp://127.0.0.1:0".to_owned();
-    let args = ServeArgs {
-        listen: vec![free()],
-        admin: Some(free()),
-        health: Some(free()),
-        http: Some("127.0.0.1:0".to_owned()),
-        memory: Some("64MiB".to_owned()),
-        ..ServeArgs::default()
-    };
-    Ok(RunningNode::start(ServeConfig::load(&args, &|_| None)?).await?)
 }

@@ -9,13 +9,11 @@
 //! cargo run --example tags -- --nodes tcp://127.0.0.1:7400 (uses yours)
 //! ```
 
-use std::error::Error;
+mod support;
 
+use larder::Client;
 use larder::client::{GetOutcome, InvalidateScope, SetOptions};
-use larder::config::ServeArgs;
-use larder::{Client, RunningNode, ServeConfig};
-
-type Failure = Box<dyn Error + Send + Sync>;
+use support::{Failure, connect};
 
 /// Pages, and the products on them.
 const PAGES: [(&str, &[&str]); 3] = [
@@ -26,15 +24,7 @@ const PAGES: [(&str, &[&str]); 3] = [
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let mut arguments = std::env::args().skip(1);
-    let (url, _node) = match (arguments.next().as_deref(), arguments.next()) {
-        (Some("--nodes"), Some(url)) => (url, None),
-        _ => {
-            let node = start_node().await?;
-            (node.node().data_addresses()[0].to_string(), Some(node))
-        }
-    };
-    let client = Client::builder([url.parse()?]).build()?;
+    let (client, _node) = connect().await?;
     for (page, products) in PAGES {
         let options = SetOptions {
             content_type: "text/html".to_owned(),
@@ -67,18 +57,4 @@ async fn show(client: &Client) -> Result<Vec<&'static str>, Failure> {
     }
     println!("cached: {}", if cached.is_empty() { "nothing".to_owned() } else { cached.join(" ") });
     Ok(cached)
-}
-
-/// A node in this process, on free ports.
-async fn start_node() -> Result<RunningNode, Failure> {
-    let free = || "tcp://127.0.0.1:0".to_owned();
-    let args = ServeArgs {
-        listen: vec![free()],
-        admin: Some(free()),
-        health: Some(free()),
-        http: Some("127.0.0.1:0".to_owned()),
-        memory: Some("64MiB".to_owned()),
-        ..ServeArgs::default()
-    };
-    Ok(RunningNode::start(ServeConfig::load(&args, &|_| None)?).await?)
 }

@@ -35,7 +35,7 @@ use crate::server::{
     Peer, PerPeer, Services, SpawnError, StartError, Stop, http,
 };
 use crate::service::{
-    AdminConfig, AdminService, DataService, LiveConfig, NodeIdentity, OtherService, config_response,
+    AdminConfig, AdminService, Backlog, DataService, LiveConfig, NodeIdentity, OtherService, config_response,
 };
 use crate::telemetry::log::StatsLog;
 use crate::telemetry::trace::{CallTracer, TraceConfig, TraceError, TraceLayer, Tracing};
@@ -93,6 +93,7 @@ struct Facts {
     lifecycle: Lifecycle,
     connections: Connections,
     in_flight: InFlight,
+    backlog: Backlog,
     started: Instant,
     incarnation: u64,
     /// Set when the listeners are open. Weak, as the node's own services hold this: dropping it must end it.
@@ -137,6 +138,7 @@ impl RunningNode {
             lifecycle: Lifecycle::new(),
             connections: Connections::new(config.max_connections as usize),
             in_flight: InFlight::new(config.max_in_flight as usize),
+            backlog: Backlog::new(bytes(config.max_response_backlog_bytes)),
             started: monotonic(),
             incarnation: SystemClock::new().now().unix_us,
             node: OnceLock::new(),
@@ -205,7 +207,8 @@ impl Facts {
             let slow = SlowCalls::new(Arc::clone(&facts.slow_ops), &peer.to_string());
             let ending = ending.clone();
             let ending = move || -> Ending { Box::pin(ending.ending(Mount::Data)) };
-            let service = DataService::new(Arc::clone(&facts.cache), ending, others.clone());
+            let service = DataService::new(Arc::clone(&facts.cache), ending, others.clone())
+                .with_backlog(facts.backlog.clone());
             ServiceBuilder::new()
                 .layer(TraceLayer::new(traced.clone()))
                 .layer(MetricsLayer::new(Arc::clone(&metered), slow.clone()))
@@ -291,7 +294,8 @@ impl Facts {
             resident_bytes: process::resident_bytes().unwrap_or(0),
             connections: self.connections.open(),
             requests_in_flight: self.in_flight.waiting() as u64,
-            requests_shed: self.in_flight.shed(),
+            response_backlog_bytes: self.backlog.bytes(),
+            requests_shed: self.in_flight.shed() + self.backlog.refused(),
         }
     }
 
@@ -364,8 +368,11 @@ fn engine_config(config: &ServeConfig) -> EngineConfig {
     }
 }
 
+fn bytes(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
 fn limits(config: &ServeConfig) -> Limits {
-    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     Limits {
         key_bytes_max: bytes(config.max_key_bytes),
         value_bytes_max: bytes(config.max_value_bytes),

@@ -31,7 +31,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ),
             ("engine", ENGINE_WORDS),
             ("entry", ALL),
-            ("telemetry", Some(&["Method", "Recalled", "SlowCalls", "SlowOps", "Snapshot"])),
+            ("telemetry", Some(&["Method", "Recalled", "SlowCalls", "SlowOps", "Snapshot", "stripe_number"])),
         ],
     ),
     ("server", &[("clock", ALL), ("telemetry", Some(&["metrics", "CallMetrics", "Method"]))]),
@@ -55,7 +55,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("clock", ALL),
             ("code", ALL),
             ("config", Some(&["LogFormat"])),
-            ("engine", Some(&["MissReason", "NamespaceReport", "PolicyName", "Stats"])),
+            ("engine", Some(&["MissReason", "NamespaceReport", "PolicyEstimate", "PolicyName", "Stats"])),
         ],
     ),
     // Puts everything together, and knows nothing of the command line or the client.

@@ -112,6 +112,7 @@ fn every_served_setting_of_a_file_arrives() {
         max-value = "2MiB"
         max-message-in = "3MiB"
         max-message-out = "5MiB"
+        max-response-backlog = "10MiB"
         max-batch = 1_000
         max-content-type = "9B"
         max-tags = 2
@@ -155,6 +156,7 @@ fn every_served_setting_of_a_file_arrives() {
         max_value_bytes: 2 << 20,
         max_message_in_bytes: 3 << 20,
         max_message_out_bytes: 5 << 20,
+        max_response_backlog_bytes: 10 << 20,
         max_batch: 1_000,
         max_content_type_bytes: 9,
         max_tags: 2,
@@ -466,6 +468,11 @@ fn settings_that_contradict_each_other_are_both_named() {
             &["--max-message-out", "512KiB"],
             &[],
             "--max-value 1MiB (the default) contradicts --max-message-out 512KiB: such a value could never be read; lower --max-value or raise --max-message-out",
+        ),
+        (
+            &["--max-response-backlog", "7MiB"],
+            &[],
+            "--max-message-out 4MiB (the default) contradicts --max-response-backlog 7MiB: one such answer would take more than half of it; lower --max-message-out or raise --max-response-backlog",
         ),
         (
             &["--memory", "1MiB", "--max-value", "2MiB"],

@@ -64,6 +64,7 @@ async fn an_entry_is_explained_without_being_used() {
         (known.tags.as_slice(), known.policy.as_str()),
         (&["red".into(), "warm".into()][..], "adaptive")
     );
+    assert!(known.policy_view.starts_with("in the window queue; asked for 1 times"), "{}", known.policy_view);
     assert_eq!((known.entry_generation, known.generation), (1, 1));
     assert_eq!(known.node_id, format!("tcp://{}", node.data()));
     assert_eq!(known.owner, known.node_id, "a node alone owns every key");

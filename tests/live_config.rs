@@ -101,6 +101,11 @@ async fn what_cannot_hold_together_is_refused() {
             "max_message_out_bytes",
             "max_value_bytes",
         ),
+        (
+            Config { max_response_backlog_bytes: 7 << 20, ..Config::default() },
+            "max_response_backlog_bytes",
+            "max_message_out_bytes",
+        ),
         (Config { lame_duck_ms: 8_000, ..Config::default() }, "lame_duck_ms", "drain_deadline_ms"),
         (Config { memory_bytes: 1 << 20, ..Config::default() }, "memory_bytes", "2097152"),
         (Config { memory_bytes: u64::MAX, ..Config::default() }, "memory_bytes", "not between"),

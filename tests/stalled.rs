@@ -1,5 +1,5 @@
 //! Peers that do not read: the calls that wait for them end, at their deadline or by the stall time-out, and nobody
-//! else's do.
+//! else's do; what they leave unread takes no more than the budget for it.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -18,6 +18,7 @@ use larder::api::v1::*;
 use larder::clock::monotonic;
 use node::*;
 use raw::{Raw, framed, post};
+use tonic::{Code, Status};
 
 const VALUE_BYTES: usize = 1 << 20;
 
@@ -143,4 +144,87 @@ async fn a_peer_that_reads_slowly_gets_all_of_it() {
     assert!(read > 2 * VALUE_BYTES, "{read}");
     assert!(began.elapsed() > Duration::from_millis(800), "no slower than what is allowed");
     assert_eq!(soon(stream.trailers()).await.unwrap().unwrap()["grpc-status"], "0");
+}
+
+/// Asks on streams that let the node send nothing; how many of the answers began, and why the others were refused.
+async fn unread_answers(
+    raw: &Raw,
+    method: &str,
+    body: &Bytes,
+    count: usize,
+) -> (Vec<RecvStream>, Vec<Status>) {
+    let (mut waiting, mut refused) = (Vec::new(), Vec::new());
+    for _ in 0..count {
+        let (response, mut send) = raw.open(post(&format!("/larder.v1.Cache/{method}"))).await;
+        send.send_data(body.clone(), true).unwrap();
+        let response = soon(response).await.unwrap();
+        match Status::from_header_map(response.headers()) {
+            Some(status) => refused.push(status),
+            None => waiting.push(response.into_body()),
+        }
+    }
+    (waiting, refused)
+}
+
+async fn figure(http: &str, name: &str) -> u64 {
+    metric(&http_get(http, "/metrics").await.1, name)
+}
+
+async fn pipelined(client: &mut Calls, key: &str) -> Result<GetResponse, Status> {
+    let command = PipelineCommand { id: 1, op: Some(Op::Get(get(key))), ..Default::default() };
+    let request = PipelineRequest { commands: vec![command], ..PipelineRequest::default() };
+    let mut replies = client.0.pipeline(tokio_stream::iter([request])).await?.into_inner();
+    let reply = soon(replies.message()).await?.unwrap().replies.remove(0);
+    match reply.result.unwrap() {
+        pipeline_reply::Result::Get(response) => Ok(response),
+        pipeline_reply::Result::Error(error) => {
+            let details = prost::Message::encode_to_vec(&error);
+            Err(Status::with_details(error.code.into(), error.message, details.into()))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_take_bounded_memory_while_others_are_served() {
+    const MIB: u64 = 1 << 20;
+    let flags = ["--memory", "64MiB", "--max-response-backlog", "16MiB", "--stall-timeout", "10m"];
+    let node = Process::start(&flags);
+    let (data, http) = (&node.ready.data[0], &node.ready.http);
+    let mut other = Calls(larder::api::v1::cache_client::CacheClient::new(connect(data).await));
+    other.set(set("large", vec![1; VALUE_BYTES])).await.unwrap();
+    other.set(set("small", vec![2; 8 << 10])).await.unwrap();
+    let before = figure(http, "larder_resident_bytes").await;
+
+    let raw = Raw::connect_with(data, 0).await;
+    let keys = vec![Bytes::from("large"); 3];
+    let batch = framed(&BatchGetRequest { keys, ..Default::default() });
+    let (batches, refused) = unread_answers(&raw, "BatchGet", &batch, 150).await;
+    assert_eq!((batches.len(), refused.len()), (3, 147), "12 MiB are for long answers");
+    assert_status(&refused[0], Code::ResourceExhausted, "BACKLOG_FULL", None);
+    let (gets, refused) = unread_answers(&raw, "Get", &framed(&get("large")), 10).await;
+    assert_eq!((gets.len(), refused.len()), (2, 8), "values that lie in memory anyway count, too");
+    let (backlog, resident) =
+        (figure(http, "larder_response_backlog_bytes").await, figure(http, "larder_resident_bytes").await);
+    assert!((11 * MIB..12 * MIB).contains(&backlog), "{backlog}");
+    assert!(
+        resident < before + 24 * MIB,
+        "{before} bytes before, {resident} with 9 MiB unread and 2 MiB shared"
+    );
+    assert_eq!(figure(http, "larder_requests_shed_total").await, 155);
+
+    // Short answers have their room, and what is long learns when to come again.
+    assert_eq!(other.value("small").await.len(), 8 << 10);
+    assert!(pipelined(&mut other, "small").await.is_ok());
+    let status = soon(other.0.get(get("large"))).await.unwrap_err();
+    assert_status(&status, Code::ResourceExhausted, "BACKLOG_FULL", None);
+    let status = pipelined(&mut other, "large").await.unwrap_err();
+    assert_status(&status, Code::ResourceExhausted, "BACKLOG_FULL", None);
+    let status = soon(other.0.scan(ScanRequest::default())).await.unwrap_err();
+    assert_status(&status, Code::ResourceExhausted, "BACKLOG_FULL", None);
+
+    drop((raw, batches, gets));
+    soon(async { while figure(http, "larder_response_backlog_bytes").await > 0 {} }).await;
+    assert_eq!(other.value("large").await.len(), VALUE_BYTES);
+    assert!(pipelined(&mut other, "large").await.is_ok());
 }

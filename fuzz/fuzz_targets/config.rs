@@ -29,6 +29,7 @@ fn check(config: &ServeConfig) {
     assert!(config.max_value_bytes <= config.max_message_in_bytes, "{config:?}");
     assert!(config.max_value_bytes <= config.max_message_out_bytes, "{config:?}");
     assert!(config.max_value_bytes <= config.memory_bytes, "{config:?}");
+    assert!(config.max_message_out_bytes <= config.max_response_backlog_bytes / 2, "{config:?}");
     assert!(config.memory_bytes >= 1 << 20, "{config:?}");
     assert!(config.lame_duck_ms < config.drain_deadline_ms, "{config:?}");
     assert!((0.0..=1.0).contains(&config.trace_sample), "{config:?}");

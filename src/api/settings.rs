@@ -33,6 +33,7 @@ numbers! {
     max_value_bytes,
     max_message_in_bytes,
     max_message_out_bytes,
+    max_response_backlog_bytes,
     max_batch,
     max_content_type_bytes,
     max_tags,

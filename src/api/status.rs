@@ -77,6 +77,8 @@ pub enum CallError {
         "the entry takes {needs} bytes, a shard of the namespace holds at most {limit}: raise --memory or the cap, or lower --shards"
     )]
     EntryTooLarge { needs: u64, limit: u64 },
+    #[error("clients leave too much of what they asked for unread (--max-response-backlog, {max} bytes)")]
+    BacklogFull { max: usize },
     #[error("the node has {limit} requests waiting already (--max-in-flight)")]
     Overloaded { limit: usize },
     #[error("namespace {name:?} does not exist; \"\" is the default one")]
@@ -183,6 +185,7 @@ impl CallError {
             Self::MessageTooLarge { .. } => kind(ResourceExhausted, "MESSAGE_TOO_LARGE"),
             Self::AnswerTooLarge { .. } => kind(ResourceExhausted, "ANSWER_TOO_LARGE"),
             Self::EntryTooLarge { .. } => kind(ResourceExhausted, "ENTRY_TOO_LARGE"),
+            Self::BacklogFull { .. } => Kind { retry: true, ..kind(ResourceExhausted, "BACKLOG_FULL") },
             Self::Overloaded { .. } => Kind { retry: true, ..kind(ResourceExhausted, "OVERLOADED") },
             Self::NamespaceNotFound { .. } => kind(NotFound, "NAMESPACE_NOT_FOUND"),
             Self::NamespaceGone => kind(NotFound, "NAMESPACE_NOT_FOUND"),

@@ -146,6 +146,7 @@ impl ServeConfig {
             "max_value_bytes" => self.max_value_bytes = number,
             "max_message_in_bytes" => self.max_message_in_bytes = number,
             "max_message_out_bytes" => self.max_message_out_bytes = number,
+            "max_response_backlog_bytes" => self.max_response_backlog_bytes = number,
             "max_batch" => self.max_batch = small,
             "max_content_type_bytes" => self.max_content_type_bytes = number,
             "max_tags" => self.max_tags = small,
@@ -182,13 +183,27 @@ impl ServeConfig {
             (of::MAX_MESSAGE_OUT, self.max_message_out_bytes, "such a value could never be read"),
             (of::MEMORY, self.memory_bytes, "such a value could never be stored"),
         ];
-        let (other, limit, why) = sizes.into_iter().find(|(_, limit, _)| self.max_value_bytes > *limit)?;
+        let value = sizes.into_iter().find(|(_, limit, _)| self.max_value_bytes > *limit);
+        let Some((other, limit, why)) = value else { return self.backlog_clash() };
         Some(Clash {
             one: of::MAX_VALUE,
             one_text: ByteSize(self.max_value_bytes).to_string(),
             other_text: ByteSize(limit).to_string(),
             why: format!("{why}; lower --max-value or raise --{}", other.flag),
             other,
+        })
+    }
+
+    fn backlog_clash(&self) -> Option<Clash> {
+        let (message, backlog) = (self.max_message_out_bytes, self.max_response_backlog_bytes);
+        (message > backlog / 2).then(|| Clash {
+            one: of::MAX_MESSAGE_OUT,
+            one_text: ByteSize(message).to_string(),
+            other: of::MAX_RESPONSE_BACKLOG,
+            other_text: ByteSize(backlog).to_string(),
+            why: "one such answer would take more than half of it; lower --max-message-out or raise \
+                  --max-response-backlog"
+                .to_owned(),
         })
     }
 }

@@ -132,6 +132,8 @@ impl ServeConfig {
         layers.number(&of::MAX_VALUE, &args.max_value, &mut self.max_value_bytes)?;
         layers.number(&of::MAX_MESSAGE_IN, &args.max_message_in, &mut self.max_message_in_bytes)?;
         layers.number(&of::MAX_MESSAGE_OUT, &args.max_message_out, &mut self.max_message_out_bytes)?;
+        let backlog = &mut self.max_response_backlog_bytes;
+        layers.number(&of::MAX_RESPONSE_BACKLOG, &args.max_response_backlog, backlog)?;
         layers.number(&of::MAX_BATCH, &args.max_batch, &mut self.max_batch)?;
         layers.number(&of::MAX_CONTENT_TYPE, &args.max_content_type, &mut self.max_content_type_bytes)?;
         layers.number(&of::MAX_TAGS, &args.max_tags, &mut self.max_tags)?;

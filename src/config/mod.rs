@@ -88,6 +88,8 @@ pub struct ServeConfig {
     pub max_message_in_bytes: u64,
     /// The longest message sent out; no less than a value.
     pub max_message_out_bytes: u64,
+    /// The most bytes of answers that clients have yet to read; at least twice the longest message out.
+    pub max_response_backlog_bytes: u64,
     /// The most items of a batch, commands of a Pipeline message and items of a page, 1 or more.
     pub max_batch: u32,
     /// The longest content type, 1 B or more.
@@ -280,6 +282,7 @@ impl Default for ServeConfig {
             max_value_bytes: defaults::MAX_VALUE_BYTES,
             max_message_in_bytes: defaults::MAX_MESSAGE_IN_BYTES,
             max_message_out_bytes: defaults::MAX_MESSAGE_OUT_BYTES,
+            max_response_backlog_bytes: defaults::MAX_RESPONSE_BACKLOG_BYTES,
             max_batch: defaults::MAX_BATCH,
             max_content_type_bytes: defaults::MAX_CONTENT_TYPE_BYTES,
             max_tags: defaults::MAX_TAGS,

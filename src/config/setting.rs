@@ -265,6 +265,8 @@ pub(super) const FIRST_BYTE_TIMEOUT: Setting =
     Setting::live("first-byte-timeout", "first_byte_timeout_ms", Kind::Duration(10, HOUR_MS / 6));
 pub(super) const STALL_TIMEOUT: Setting =
     Setting::live("stall-timeout", "stall_timeout_ms", Kind::Duration(10, HOUR_MS / 6));
+pub(super) const MAX_RESPONSE_BACKLOG: Setting =
+    Setting::live("max-response-backlog", "max_response_backlog_bytes", Kind::Size(1 << 20, 1 << 40));
 pub(super) const THREADS: Setting = Setting::of("threads", "threads", Kind::Count(1, 1_024));
 pub(super) const LOG: Setting = Setting::live("log", "log", Kind::Text(1, 4_096));
 pub(super) const OTLP: Setting =
@@ -272,7 +274,7 @@ pub(super) const OTLP: Setting =
 pub(super) const TRACE_SAMPLE: Setting = Setting::of("trace-sample", "trace_sample", Kind::Ratio);
 
 /// Every setting, in the order of the proto's `Config`.
-pub const SETTINGS: [Setting; 52] = [
+pub const SETTINGS: [Setting; 53] = [
     LISTEN,
     ADMIN,
     HEALTH,
@@ -325,4 +327,5 @@ pub const SETTINGS: [Setting; 52] = [
     OTLP,
     TRACE_SAMPLE,
     STALL_TIMEOUT,
+    MAX_RESPONSE_BACKLOG,
 ];

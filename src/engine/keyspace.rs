@@ -119,10 +119,10 @@ impl Engine {
         if namespace.number() == DEFAULT {
             change.bytes_limit = None;
         }
-        namespace.change(&change);
-        if let Some(policy) = change.policy {
+        if let Some(policy) = change.policy.take() {
             self.set_policy(namespace, policy);
         }
+        namespace.change(&change);
         if namespace.number() != DEFAULT {
             self.namespace_barrier(&mut self.barriers.lock(), namespace);
         }

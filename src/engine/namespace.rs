@@ -271,7 +271,8 @@ impl Namespace {
         limit != 0 && self.0.bytes_used.load(Ordering::Relaxed) + more > limit
     }
 
-    /// Lets an invalidation happen, one at a time: `happen` is given its generation and answers with its version.
+    /// Lets an invalidation happen, one at a time: `happen` answers with its version. Returns how many there were by
+    /// then, which is the namespace's generation.
     pub(crate) fn invalidated(&self, happen: impl FnOnce() -> Version) -> u64 {
         let mut invalidations = self.0.invalidations.lock();
         let version = happen();

@@ -136,7 +136,7 @@ impl Shard {
         };
         let space = self.spaces.of(key.namespace.number());
         space.counts.hits += 1;
-        space.policy_of(self.records.handed_over(slot)).hit(&mut self.records, slot);
+        space.hit(&mut self.records, slot);
         let remaining = self.remaining_ttl_ms(slot, now);
         Ok(found(self.records.view(slot, remaining)))
     }
@@ -287,7 +287,7 @@ impl Shard {
                 self.wheel.insert(&mut self.records, slot);
             }
             let space = self.spaces.of(key.namespace.number());
-            space.policy_of(self.records.handed_over(slot)).hit(&mut self.records, slot);
+            space.hit(&mut self.records, slot);
             return (Outcome::Touched(true), kind);
         }
         let kept = self.keep(slot);

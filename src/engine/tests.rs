@@ -2,6 +2,7 @@
 
 mod keyspace;
 mod model;
+mod stress;
 
 use super::*;
 

@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Weak};
 
-use super::{Facts, connection_config, limits};
+use super::{Facts, bytes, connection_config, limits};
 use crate::api::CallError;
 use crate::config::{Loaded, ServeConfig, Source, memory};
 use crate::server::DrainTimes;
@@ -95,6 +95,7 @@ impl Facts {
         self.slow_ops.set_threshold(config.slow_op());
         self.connections.set_limit(config.max_connections as usize);
         self.in_flight.set_limit(config.max_in_flight as usize);
+        self.backlog.set_bytes_max(bytes(config.max_response_backlog_bytes));
         let (lame_duck, deadline) = (config.lame_duck(), config.drain_deadline());
         self.lifecycle.set_drain_times(DrainTimes { lame_duck, deadline });
         if let Some(node) = self.node.get().and_then(Weak::upgrade) {

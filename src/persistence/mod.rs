@@ -10,6 +10,7 @@
 //! Nothing here knows of gRPC or of the engine's inside.
 
 pub mod backend;
+pub mod blob;
 pub mod disk;
 pub mod frame;
 pub mod journal;
@@ -20,7 +21,6 @@ pub mod recover;
 mod rehearse;
 pub mod replay;
 pub mod snapshot;
-pub mod blob;
 
 pub use backend::memory::MemoryBackend;
 pub use backend::{

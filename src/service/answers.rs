@@ -185,6 +185,7 @@ pub(crate) fn config_response(loaded: &Loaded, live: &LiveConfig) -> v1::GetConf
         otlp: config.otlp.clone().unwrap_or_default(),
         trace_sample: config.trace_sample,
         stall_timeout_ms: config.stall_timeout_ms,
+        max_response_backlog_bytes: config.max_response_backlog_bytes,
         ..v1::Config::default()
     };
     v1::GetConfigResponse { config: Some(config), fields }

@@ -137,7 +137,7 @@ async fn delete(cache: &Arc<Cache>, message: Bytes) -> Result<Response<ResponseB
     let (blobs, now, key) = (blobs(cache, "Cache.DeleteBlob")?, cache.now(), request.key.clone());
     let deleted = spawn_blocking(move || blobs.delete(&request.namespace, &request.key, now));
     let deleted = joined(deleted).await.map_err(|error| refused(error, &key))?;
-    Ok(ResponseBody::unary(framed(&v1::DeleteBlobResponse { deleted })))
+    Ok(ResponseBody::unary(framed(&v1::DeleteBlobResponse { deleted }).into()))
 }
 
 async fn list(cache: &Arc<Cache>, message: Bytes) -> Result<Response<ResponseBody>, CallError> {
@@ -154,7 +154,7 @@ async fn list(cache: &Arc<Cache>, message: Bytes) -> Result<Response<ResponseBod
     let page =
         spawn_blocking(move || page(&blobs, &request, after, wanted, limits.message_out_bytes_max, now));
     let page = joined(page).await.map_err(|error| refused(error, b""))??;
-    Ok(ResponseBody::unary(framed(&page)))
+    Ok(ResponseBody::unary(framed(&page).into()))
 }
 
 /// One page; the inner error is the caller's.

@@ -69,8 +69,15 @@ pub(super) struct Unary {
 }
 
 impl From<Vec<u8>> for Unary {
+    /// A message that the backlog need not count.
     fn from(message: Vec<u8>) -> Self {
-        Self { chunks: [Some(message.into()), None, None], next: 0, trailers: true }
+        Bytes::from(message).into()
+    }
+}
+
+impl From<Bytes> for Unary {
+    fn from(message: Bytes) -> Self {
+        Self { chunks: [Some(message), None, None], next: 0, trailers: true }
     }
 }
 

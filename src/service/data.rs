@@ -16,6 +16,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use super::backlog::Backlog;
 use super::blobs::{self, BlobCall, BlobMethod};
 use super::body::{ResponseBody, Unary};
 use super::frame::{PREFIX, message_len};
@@ -35,16 +36,23 @@ pub(super) type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// The services of a data listener.
 #[derive(Clone)]
 pub struct DataService {
-    cache: Arc<Cache>,
+    plane: Arc<Plane>,
     ending: Arc<dyn Fn() -> Ending + Send + Sync>,
     /// Health and reflection.
     others: OtherService,
     slow: SlowCalls,
 }
 
+/// What a data call works on, in one place, so that a call keeps it with one count of references, its connection's.
+#[derive(Debug)]
+pub struct Plane {
+    pub(super) cache: Arc<Cache>,
+    pub(super) backlog: Backlog,
+}
+
 impl std::fmt::Debug for DataService {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DataService").field("cache", &self.cache).finish_non_exhaustive()
+        f.debug_struct("DataService").field("plane", &self.plane).finish_non_exhaustive()
     }
 }
 
@@ -57,7 +65,15 @@ impl DataService {
         ending: impl Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync + 'static,
         others: OtherService,
     ) -> Self {
-        Self { cache, ending: Arc::new(ending), others, slow: SlowCalls::default() }
+        let plane = Arc::new(Plane { cache, backlog: Backlog::default() });
+        Self { plane, ending: Arc::new(ending), others, slow: SlowCalls::default() }
+    }
+
+    /// Counts its answers in `backlog`.
+    #[must_use]
+    pub fn with_backlog(self, backlog: Backlog) -> Self {
+        let cache = Arc::clone(&self.plane.cache);
+        Self { plane: Arc::new(Plane { cache, backlog }), ..self }
     }
 
     /// Keeps Pipeline messages that take long in `slow`.
@@ -135,17 +151,17 @@ where
         match asked {
             Asked::Planned => DataFuture::failed(CallError::NotServed { what: path() }),
             Asked::Pipeline => {
-                let (cache, ending) = (Arc::clone(&self.cache), (self.ending)());
-                let body = PipelineBody::new(request.into_body(), cache, ending, self.slow.clone());
+                let (plane, ending) = (Arc::clone(&self.plane), (self.ending)());
+                let body = PipelineBody::new(request.into_body(), plane, ending, self.slow.clone());
                 DataFuture::ready(ResponseBody::stream(body))
             }
             Asked::PutBlob => {
-                let call = BlobCall::put(request.into_body(), Arc::clone(&self.cache));
+                let call = BlobCall::put(request.into_body(), Arc::clone(&self.plane.cache));
                 DataFuture::PutBlob { call }
             }
             Asked::Blob(method) => {
                 let (head, body) = request.into_parts();
-                let cache = Arc::clone(&self.cache);
+                let cache = Arc::clone(&self.plane.cache);
                 let message = Gathered::default();
                 DataFuture::Blob { method, headers: head.headers, cache, body, message, call: None }
             }
@@ -154,7 +170,7 @@ where
                 DataFuture::Unary {
                     method,
                     headers: head.headers,
-                    cache: Arc::clone(&self.cache),
+                    plane: Arc::clone(&self.plane),
                     body,
                     message: Gathered::default(),
                 }
@@ -190,7 +206,7 @@ pin_project! {
         Unary {
             method: Method,
             headers: HeaderMap,
-            cache: Arc<Cache>,
+            plane: Arc<Plane>,
             #[pin]
             body: B,
             message: Gathered,
@@ -232,11 +248,11 @@ where
                 Poll::Ready(Ok(response.take().expect("a future is not polled after it is ready")))
             }
             DataProjection::Other { future } => future.poll(cx),
-            DataProjection::Unary { method, headers: _, cache, mut body, message } => {
-                let max = cache.limits().message_in_bytes_max;
+            DataProjection::Unary { method, headers: _, plane, mut body, message } => {
+                let max = plane.cache.limits().message_in_bytes_max;
                 let gathered = ready!(message.poll_gather(body.as_mut(), max, cx));
                 let done: Result<Unary, CallError> =
-                    gathered.and_then(|()| call(*method, cache, cache.now(), message.whole(max)?));
+                    gathered.and_then(|()| call(*method, plane, message.whole(max)?));
                 Poll::Ready(Ok(done.map_or_else(ResponseBody::error, ResponseBody::unary)))
             }
             DataProjection::PutBlob { call } => {

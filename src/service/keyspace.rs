@@ -15,6 +15,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use prost::Message;
 
+use super::backlog::Backlog;
 use super::body::Unary;
 use super::frame::{PREFIX, finish};
 use super::unary::namespace;
@@ -34,7 +35,7 @@ const TOKEN_FORM: u8 = 1;
 const TOKEN_BYTES: [usize; 2] = [21, 29];
 
 /// Answers a Scan.
-pub(super) fn scan(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
+pub(super) fn scan(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -> Result<Unary, CallError> {
     let request = v1::ScanRequest::decode(message).map_err(undecodable)?;
     let limits = &cache.limits();
     let namespace = namespace(cache, &request.namespace)?;
@@ -48,6 +49,7 @@ pub(super) fn scan(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, Cal
     let room = limits.message_out_bytes_max.saturating_sub(TOKEN_BYTES[1] + ITEM_HEAD_BYTES);
     let mut page = v1::ScanResponse::default();
     let (mut bytes, mut too_large) = (0, false);
+    let (mut held, mut refused) = (backlog.take(0)?, None);
     let range = ScanRange { prefix: &request.prefix, after, entries_max: ENTRIES_PER_PAGE };
     let next = cache.engine().scan(&namespace, range, now, |key, entry| {
         if page.items.len() == wanted {
@@ -69,6 +71,10 @@ pub(super) fn scan(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, Cal
             too_large = page.items.is_empty();
             return ControlFlow::Break(());
         }
+        if let Err(error) = held.grow_to(bytes + size) {
+            refused = Some(error);
+            return ControlFlow::Break(());
+        }
         bytes += size;
         page.items.push(item);
         if let Some(hit) = page.items.last_mut().and_then(|item| item.entry.as_mut())
@@ -78,12 +84,15 @@ pub(super) fn scan(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, Cal
         }
         ControlFlow::Continue(())
     });
+    if let Some(error) = refused {
+        return Err(error);
+    }
     if too_large {
         let max = limits.message_out_bytes_max;
         return Err(CallError::AnswerTooLarge { answered: 0, keys: 1, max });
     }
     page.next_page_token = next.map(|place| token.at(place)).unwrap_or_default();
-    Ok(framed(&page))
+    Ok(held.hold(framed(&page))?.into())
 }
 
 /// Answers an Invalidate.
@@ -110,7 +119,7 @@ pub(super) fn invalidate(cache: &Cache, now: Now, message: &[u8]) -> Result<Unar
         Some(Asked::All(true)) => Scope::All,
     };
     let generation = cache.engine().invalidate(&namespace, scope, now);
-    Ok(framed(&v1::InvalidateResponse { generation }))
+    Ok(framed(&v1::InvalidateResponse { generation }).into())
 }
 
 /// What a page token must agree with.
@@ -176,15 +185,11 @@ pub(super) fn undecodable(error: prost::DecodeError) -> CallError {
     CallError::Undecodable { why: error.to_string() }
 }
 
-pub(super) fn framed(message: &impl Message) -> Unary {
-    framed_vec(message).into()
-}
-
 pub(super) fn framed_bytes(message: &impl Message) -> Bytes {
-    framed_vec(message).into()
+    framed(message).into()
 }
 
-fn framed_vec(message: &impl Message) -> Vec<u8> {
+pub(super) fn framed(message: &impl Message) -> Vec<u8> {
     let mut out = Vec::with_capacity(PREFIX + message.encoded_len());
     out.resize(PREFIX, 0);
     message.encode(&mut out).expect("a vector grows");

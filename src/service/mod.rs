@@ -6,6 +6,7 @@
 
 mod admin;
 mod answers;
+mod backlog;
 mod blobs;
 mod body;
 mod data;
@@ -21,6 +22,7 @@ mod unary;
 pub use admin::{AdminConfig, AdminService};
 pub(crate) use answers::config_response;
 pub use answers::{LiveConfig, NodeIdentity};
+pub use backlog::Backlog;
 pub use body::ResponseBody;
 pub use data::{DataFuture, DataService};
 pub(crate) use deadline::grpc_timeout;

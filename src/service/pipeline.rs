@@ -3,8 +3,9 @@
 //! The response's body *is* the loop: asked for a frame, it reads request messages and does their commands until
 //! replies are worth sending. It is asked only while the peer's flow-control window has room, so a client that
 //! writes without reading is stopped by flow control, and what the stream holds is bounded by one request message
-//! and [`REPLIES_BYTES`] of replies (plus one value). Gets in a row are
-//! read together. Commands in memory are done as they are read, so a Cancel finds its command answered already; it
+//! and [`REPLIES_BYTES`] of replies (plus one value). Replies count in the node's backlog: while it has no room for
+//! long answers, fewer are sent at a time and a long one is refused by itself; where it has no room at all the
+//! stream ends. Gets in a row are read together. Commands in memory are done as they are read, so a Cancel finds its command answered already; it
 //! has no reply of its own. A stream whose listener ends reads no more.
 
 use std::borrow::Cow;
@@ -18,8 +19,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body, Frame};
 use tonic::{Code, Status};
 
+use super::backlog::SHORT_BYTES_MAX;
 use super::body::{ResponseBody, ok_trailers};
-use super::data::Ending;
+use super::data::{Ending, Plane};
 use super::frame::{PREFIX, finish, message_len};
 use super::slow::recall_first;
 use super::unary::{namespace, put_delete, put_increment, put_set, put_touch};
@@ -43,7 +45,7 @@ const REPLY_ERROR: u32 = 9;
 /// A Pipeline stream: the request's body in, replies out.
 pub(super) struct PipelineBody<B> {
     incoming: Pin<Box<B>>,
-    cache: Arc<Cache>,
+    plane: Arc<Plane>,
     /// The end of the last frame that is no whole message yet.
     partial: BytesMut,
     /// The message that is being worked on.
@@ -77,10 +79,10 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    pub(super) fn new(incoming: B, cache: Arc<Cache>, ending: Ending, slow: SlowCalls) -> Self {
+    pub(super) fn new(incoming: B, plane: Arc<Plane>, ending: Ending, slow: SlowCalls) -> Self {
         Self {
             incoming: Box::pin(incoming),
-            cache,
+            plane,
             partial: BytesMut::new(),
             message: None,
             half_closed: false,
@@ -93,18 +95,21 @@ where
     }
 
     /// Does what is ready, until there are replies enough; whether the stream has to wait for the client then.
-    fn work(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Result<Poll<()>, Ended> {
+    fn work(&mut self, cx: &mut Context<'_>, out: &mut Replies) -> Result<Poll<()>, Ended> {
         // Read when a message is done; the next one that is here already arrived by then.
         let mut clock = None;
-        while out.len() < REPLIES_BYTES {
+        while !out.are_enough() {
             if let Some(mut message) = self.message.take() {
-                let at = out.len();
-                out.resize(at + PREFIX, 0);
-                let done = run(&self.cache, &mut message, out);
-                if out.len() == at + PREFIX {
-                    out.truncate(at);
+                let at = out.bytes.len();
+                if at == 0 && self.plane.backlog.room(0) == 0 {
+                    return Err(self.plane.backlog.full().into());
+                }
+                out.bytes.resize(at + PREFIX, 0);
+                let done = run(&self.plane.cache, &mut message, out);
+                if out.bytes.len() == at + PREFIX {
+                    out.bytes.truncate(at);
                 } else {
-                    finish(out, at);
+                    finish(&mut out.bytes, at);
                 }
                 done?;
                 if message.is_done() {
@@ -163,14 +168,14 @@ where
 
     /// Takes the next whole message off what was read.
     fn split_message(&mut self) -> Result<Option<Bytes>, Ended> {
-        let max = self.cache.limits().message_in_bytes_max;
+        let max = self.plane.cache.limits().message_in_bytes_max;
         let Some(len) = message_len(&self.partial, max)? else { return Ok(None) };
         if self.partial.len() < PREFIX + len {
             return Ok(None);
         }
         self.partial.advance(PREFIX);
         let message = self.partial.split_to(len).freeze();
-        check_length(&message, self.cache.limits().batch_items_max)?;
+        check_length(&message, self.plane.cache.limits().batch_items_max)?;
         Ok(Some(message))
     }
 }
@@ -223,15 +228,17 @@ where
             return Poll::Ready(None);
         }
         if self.ended.is_none() {
-            let mut out = Vec::with_capacity(self.replies_before);
-            if let Err(ended) = self.work(cx, &mut out) {
+            let mut out = Replies::new(&self.plane, self.replies_before);
+            let worked = self.work(cx, &mut out);
+            let replies = out.bytes;
+            if let Err(ended) = worked {
                 self.ended = Some(ended);
-            } else if out.is_empty() {
+            } else if replies.is_empty() {
                 return Poll::Pending;
             }
-            if !out.is_empty() {
-                self.replies_before = out.len();
-                return Poll::Ready(Some(Ok(Frame::data(out.into()))));
+            if !replies.is_empty() {
+                self.replies_before = replies.len();
+                return Poll::Ready(Some(Ok(Frame::data(self.plane.backlog.hold(replies)))));
             }
         }
         self.done = true;
@@ -240,6 +247,30 @@ where
             Some(Ended::Failed(error)) => Ok(Frame::trailers(ResponseBody::trailers(error))),
             Some(Ended::Whole) | None => Ok(Frame::trailers(ok_trailers())),
         }))
+    }
+}
+
+/// The replies of a frame.
+struct Replies {
+    bytes: Vec<u8>,
+    /// When so many bytes are here, they are sent.
+    enough: usize,
+    /// A reply that is longer finds no room in the backlog.
+    longest: usize,
+    plane: Arc<Plane>,
+}
+
+impl Replies {
+    fn new(plane: &Arc<Plane>, likely: usize) -> Self {
+        let room = plane.backlog.room(REPLIES_BYTES);
+        let enough = if room < REPLIES_BYTES { SHORT_BYTES_MAX } else { REPLIES_BYTES };
+        let longest = room.max(SHORT_BYTES_MAX);
+        Self { bytes: Vec::with_capacity(likely.min(enough)), enough, longest, plane: Arc::clone(plane) }
+    }
+
+    #[inline]
+    fn are_enough(&self) -> bool {
+        self.bytes.len() >= self.enough
     }
 }
 
@@ -261,7 +292,7 @@ fn check_length(message: &[u8], max: usize) -> Result<(), CallError> {
 }
 
 /// Does a message's commands until they are done or there are replies enough; the rest stays in the message.
-fn run(cache: &Cache, message: &mut Message, out: &mut Vec<u8>) -> Result<(), CallError> {
+fn run(cache: &Cache, message: &mut Message, out: &mut Replies) -> Result<(), CallError> {
     let (bytes, limits) = (message.bytes.clone(), &cache.limits());
     let mut reader = Reader::new(&bytes[message.begin..]);
     let (mut gets, mut now) = (Gets::default(), cache.now());
@@ -285,7 +316,7 @@ fn run(cache: &Cache, message: &mut Message, out: &mut Vec<u8>) -> Result<(), Ca
                 answer(cache, now, &command, message, out);
             }
         }
-        if out.len() >= REPLIES_BYTES {
+        if out.are_enough() {
             break Ok(());
         }
     };
@@ -364,13 +395,13 @@ impl<'a> Gets<'a> {
     }
 
     /// Puts the replies until there are enough; where the first command begins that has none then.
-    fn answer(&mut self, cache: &Cache, now: Now, out: &mut Vec<u8>) -> Option<usize> {
+    fn answer(&mut self, cache: &Cache, now: Now, out: &mut Replies) -> Option<usize> {
         let mut left = None;
         let asked = &self.asked;
         let namespace = self.namespace.as_deref()?;
         cache.read_batch(namespace, &self.keys[..self.len], now, |index, read| {
             let Asked { id, metadata_only, begin } = asked[index];
-            if out.len() >= REPLIES_BYTES {
+            if out.are_enough() {
                 left = Some(begin);
                 return ControlFlow::Break(());
             }
@@ -384,24 +415,33 @@ impl<'a> Gets<'a> {
 
 /// Puts the reply of a Get.
 #[inline]
-fn put_read(id: u64, metadata_only: bool, read: Result<EntryView<'_>, MissReason>, out: &mut Vec<u8>) {
+fn put_read(id: u64, metadata_only: bool, read: Result<EntryView<'_>, MissReason>, out: &mut Replies) {
     match read {
         Ok(entry) => {
             let hit = HitMessage::new(&entry, metadata_only);
+            if hit.len() > out.longest {
+                return put_error(id, &out.plane.backlog.full(), &mut out.bytes);
+            }
             let mut before = Small::new();
             encode::put_reply_head(&mut before, id, op::GET - 1, hit.len());
-            hit.write_after(before, out);
+            hit.write_after(before, &mut out.bytes);
         }
         Err(reason) => {
-            encode::put_reply_head(out, id, op::GET - 1, encode::MISS_LEN);
-            encode::put_miss(out, reason);
+            encode::put_reply_head(&mut out.bytes, id, op::GET - 1, encode::MISS_LEN);
+            encode::put_miss(&mut out.bytes, reason);
         }
     }
 }
 
+fn put_error(id: u64, error: &CallError, out: &mut Vec<u8>) {
+    let status = error.to_rpc_status_bytes();
+    encode::put_reply_head(out, id, REPLY_ERROR, status.len());
+    out.extend_from_slice(&status);
+}
+
 /// Does one command and puts its reply.
-fn answer(cache: &Cache, now: Now, command: &CommandView<'_>, message: &mut Message, out: &mut Vec<u8>) {
-    let at = out.len();
+fn answer(cache: &Cache, now: Now, command: &CommandView<'_>, message: &mut Message, out: &mut Replies) {
+    let at = out.bytes.len();
     let late = command.timeout_ms > 0
         && monotonic().saturating_duration_since(message.arrived)
             > Duration::from_millis(command.timeout_ms.into());
@@ -411,20 +451,18 @@ fn answer(cache: &Cache, now: Now, command: &CommandView<'_>, message: &mut Mess
         Some((op::CANCEL, _)) => return,
         Some(_) if message.by_ring => Err(CallError::NotServed { what: "ring_epoch".to_owned() }),
         Some((op::GET, message)) => put_get(cache, now, command.id, message, out),
-        Some((number, message)) => put_other(cache, now, command.id, number, message, out),
+        Some((number, message)) => put_other(cache, now, command.id, number, message, &mut out.bytes),
     };
     if let Err(error) = done {
-        out.truncate(at);
+        out.bytes.truncate(at);
         if message.done == 1 {
             message.code = error.code();
         }
-        let status = error.to_rpc_status_bytes();
-        encode::put_reply_head(out, command.id, REPLY_ERROR, status.len());
-        out.extend_from_slice(&status);
+        put_error(command.id, &error, &mut out.bytes);
     }
 }
 
-fn put_get(cache: &Cache, now: Now, id: u64, message: &[u8], out: &mut Vec<u8>) -> Result<(), CallError> {
+fn put_get(cache: &Cache, now: Now, id: u64, message: &[u8], out: &mut Replies) -> Result<(), CallError> {
     let view = GetView::read(message)?;
     let get = convert::get(&view, &cache.limits())?;
     let namespace = namespace(cache, view.namespace)?;

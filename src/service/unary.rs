@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
+use super::backlog::{Backlog, COUNTED_BYTES_MIN};
 use super::body::Unary;
+use super::data::Plane;
 use super::frame::{PREFIX, finish, put_prefix};
 use super::keyspace;
 use crate::api::CallError;
@@ -33,13 +35,15 @@ pub(super) enum Method {
 }
 
 /// Does a call.
-pub(super) fn call(method: Method, cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
+pub(super) fn call(method: Method, plane: &Plane, message: &[u8]) -> Result<Unary, CallError> {
+    let Plane { cache, backlog } = plane;
+    let now = cache.now();
     match method {
-        Method::Get => get(cache, now, message),
-        Method::BatchGet => batch_get(cache, now, message),
-        Method::BatchSet => batch_set(cache, now, message),
-        Method::BatchDelete => batch_delete(cache, now, message),
-        Method::Scan => keyspace::scan(cache, now, message),
+        Method::Get => get(cache, backlog, now, message),
+        Method::BatchGet => batch_get(cache, backlog, now, message),
+        Method::BatchSet => batch_set(cache, backlog, now, message),
+        Method::BatchDelete => batch_delete(cache, backlog, now, message),
+        Method::Scan => keyspace::scan(cache, backlog, now, message),
         Method::Invalidate => keyspace::invalidate(cache, now, message),
         single => {
             let mut out = vec![0; PREFIX];
@@ -65,37 +69,43 @@ pub(super) fn namespace<'a>(cache: &'a Cache, name: &str) -> Result<Cow<'a, Name
     cache.namespace(name).ok_or_else(|| CallError::NamespaceNotFound { name: name.to_owned() })
 }
 
-fn get(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
+fn get(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -> Result<Unary, CallError> {
     let view = GetView::read(message)?;
     let get = convert::get(&view, &cache.limits())?;
     let namespace = namespace(cache, view.namespace)?;
     let read = cache.read(&namespace, get.key, get.touch, now, |entry| {
         let hit = HitMessage::new(&entry, get.metadata_only);
-        let mut out = Vec::with_capacity(PREFIX + hit.len());
+        let length = PREFIX + hit.len();
+        let held = if length < COUNTED_BYTES_MIN { None } else { Some(backlog.take(length)?) };
+        let mut out = Vec::with_capacity(length);
         put_prefix(&mut out, hit.len());
-        match entry.value {
+        Ok(match (entry.value, held) {
             // A large value is sent from where it lies; the lock is held for a reference only.
-            ValueView::Shared(value) if !get.metadata_only => {
+            (ValueView::Shared(value), Some(held)) if !get.metadata_only => {
                 let mut tail = Vec::with_capacity(hit.len() - value.len());
                 hit.write_head(&mut out);
                 hit.write_tail(&mut tail);
-                Unary::around(out, Bytes::clone(value), tail)
+                Unary::around(out, held.hold_shared(Bytes::clone(value)), tail)
             }
-            _ => {
+            (_, Some(held)) => {
+                hit.write(&mut out);
+                held.hold(out)?.into()
+            }
+            (_, None) => {
                 hit.write(&mut out);
                 out.into()
             }
-        }
+        })
     });
-    Ok(read.unwrap_or_else(|reason| {
+    read.unwrap_or_else(|reason| {
         let mut out = Vec::with_capacity(PREFIX + encode::MISS_LEN);
         put_prefix(&mut out, encode::MISS_LEN);
         encode::put_miss(&mut out, reason);
-        out.into()
-    }))
+        Ok(out.into())
+    })
 }
 
-fn batch_get(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
+fn batch_get(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -> Result<Unary, CallError> {
     let view = BatchView::read_get(message)?;
     let limits = &cache.limits();
     let namespace = namespace(cache, view.namespace)?;
@@ -105,14 +115,19 @@ fn batch_get(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError
         convert::key(key, limits, || format!("keys[{index}]"))?;
     }
     let max = limits.message_out_bytes_max;
+    let mut held = backlog.take(PREFIX + encode::field_len(encode::MISS_LEN) * keys.len())?;
     let mut out = Vec::with_capacity(PREFIX + ANSWER_BYTES_LIKELY * keys.len());
     out.resize(PREFIX, 0);
-    let mut answered = 0;
+    let (mut answered, mut refused) = (0, None);
     cache.read_batch(&namespace, &keys, now, |_, read| {
         match read {
             Ok(entry) => {
                 let hit = HitMessage::new(&entry, false);
                 if out.len() - PREFIX + encode::field_len(hit.len()) > max {
+                    return ControlFlow::Break(());
+                }
+                if let Err(error) = held.grow_to(out.len() + encode::field_len(hit.len())) {
+                    refused = Some(error);
                     return ControlFlow::Break(());
                 }
                 let mut before = Small::new();
@@ -127,11 +142,14 @@ fn batch_get(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError
         answered += 1;
         ControlFlow::Continue(())
     });
+    if let Some(error) = refused {
+        return Err(error);
+    }
     if answered < keys.len() || out.len() - PREFIX > max {
         return Err(CallError::AnswerTooLarge { answered, keys: keys.len(), max });
     }
     finish(&mut out, 0);
-    Ok(out.into())
+    Ok(held.hold(out)?.into())
 }
 
 /// What room is made for each answer of a batch before its size is known.
@@ -210,7 +228,7 @@ fn unexpected(outcome: &Outcome, delta: i128) -> CallError {
     }
 }
 
-fn batch_set(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
+fn batch_set(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -> Result<Unary, CallError> {
     let view = BatchView::read_write(message)?;
     let namespace = namespace(cache, view.namespace)?;
     convert::batch(view.durability, view.items, &cache.limits())?;
@@ -218,7 +236,9 @@ fn batch_set(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError
     for item in view.iter() {
         SetView::read(item)?;
     }
-    let mut out = Vec::with_capacity(PREFIX + 16 * view.items);
+    let likely = PREFIX + STORED_BYTES_LIKELY * view.items;
+    let held = backlog.take(likely)?;
+    let mut out = Vec::with_capacity(likely);
     out.resize(PREFIX, 0);
     let mut response = Vec::with_capacity(16);
     for item in view.iter() {
@@ -236,10 +256,13 @@ fn batch_set(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError
         out.extend_from_slice(body);
     }
     finish(&mut out, 0);
-    Ok(out.into())
+    Ok(held.hold_done(out).into())
 }
 
-fn batch_delete(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
+/// What room is made for each answer of a BatchSet.
+const STORED_BYTES_LIKELY: usize = 16;
+
+fn batch_delete(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -> Result<Unary, CallError> {
     let view = BatchView::read_write(message)?;
     let limits = &cache.limits();
     let namespace = namespace(cache, view.namespace)?;
@@ -247,6 +270,7 @@ fn batch_delete(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallEr
     for (index, key) in view.iter().enumerate() {
         convert::key(key, limits, || format!("keys[{index}]"))?;
     }
+    let held = backlog.take(PREFIX + encode::field_len(view.items))?;
     let deleted: Vec<bool> = view
         .iter()
         .map(|key| {
@@ -257,5 +281,5 @@ fn batch_delete(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallEr
     let mut out = vec![0; PREFIX];
     encode::put_batch_deleted(&mut out, &deleted);
     finish(&mut out, 0);
-    Ok(out.into())
+    Ok(held.hold_done(out).into())
 }

@@ -141,7 +141,7 @@ impl Cells {
 
 /// The calling thread's number, dense from 0.
 #[inline]
-fn stripe_number() -> usize {
+pub(crate) fn stripe_number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };

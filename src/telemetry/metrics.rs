@@ -9,6 +9,7 @@
 //! | larder_hits_total, larder_sets_total … | | hits, sets … |
 //! | larder_misses_total | reason | misses_by_reason |
 //! | larder_namespace_hits_total, larder_namespace_bytes_used … | namespace ("" is the default one) | namespaces |
+//! | larder_estimate_hit_ratio … | namespace, policy: what `adaptive` tries | policy_estimates |
 //! | larder_rpc_calls_total | method, code | |
 //! | larder_rpc_duration_seconds (histogram) | method | |
 //! | larder_node_state: 1 for the state that holds, 0 for the others | state | state |
@@ -17,7 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use tonic::Code;
@@ -27,7 +28,7 @@ use crate::code::code_name;
 use super::calls::{BOUNDED_BUCKETS, CODES, CallMetrics, Calls, bucket_bound_seconds};
 use super::snapshot::{NODE_STATES, Snapshot};
 use super::{Method, process};
-use crate::engine::{MissReason, NamespaceReport};
+use crate::engine::{MissReason, NamespaceReport, PolicyEstimate};
 
 /// The media type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -76,10 +77,22 @@ const NAMESPACE_BYTES_USED: (&str, &str) =
     ("larder_namespace_bytes_used", "Bytes that the namespace's entries are charged");
 const NAMESPACE_BYTES_LIMIT: (&str, &str) =
     ("larder_namespace_bytes_limit", "The namespace's cap, 0 for none; of the default one the node's limit");
+const ESTIMATE_HIT_RATIO: (&str, &str) = (
+    "larder_estimate_hit_ratio",
+    "The hit ratio that a policy which adaptive tries would have had in the namespace of late",
+);
+const ESTIMATE_LOOKUPS: (&str, &str) =
+    ("larder_estimate_lookups", "On how many lookups the estimate of a policy rests");
+const ESTIMATE_LEADER: (&str, &str) = (
+    "larder_estimate_leader",
+    "1 for the policy that adaptive follows in the namespace, 0 for the others it tries",
+);
 const RESIDENT_BYTES: (&str, &str) = ("larder_resident_bytes", "Resident memory of the process, in bytes");
 const CONNECTIONS: (&str, &str) = ("larder_connections", "Open connections on the data listeners");
 const REQUESTS_IN_FLIGHT: (&str, &str) =
     ("larder_requests_in_flight", "Calls that wait; one that is done at once never does");
+const RESPONSE_BACKLOG: (&str, &str) =
+    ("larder_response_backlog_bytes", "Bytes of answers that clients have yet to read");
 const REQUESTS_SHED: (&str, &str) =
     ("larder_requests_shed_total", "Calls that were turned away because of overload or quota");
 const NODE_STATE: (&str, &str) =
@@ -192,12 +205,27 @@ impl Page<'_, '_> {
         self.counters(NAMESPACE_INVALIDATED, each(|report| report.stats.invalidated))?;
         self.gauges(NAMESPACE_ENTRIES, each(|report| report.stats.entries))?;
         self.gauges(NAMESPACE_BYTES_USED, each(|report| report.stats.bytes_used))?;
-        self.gauges(NAMESPACE_BYTES_LIMIT, each(|report| report.config.bytes_limit))
+        self.gauges(NAMESPACE_BYTES_LIMIT, each(|report| report.config.bytes_limit))?;
+        self.estimates(namespaces)
+    }
+
+    /// Only of namespaces whose policy is adaptive, and a ratio only once there is something that it is of.
+    fn estimates(&mut self, namespaces: &[NamespaceReport]) -> fmt::Result {
+        let all = || {
+            namespaces.iter().flat_map(|report| {
+                report.estimates.iter().map(|estimate| (labels(report, estimate), estimate))
+            })
+        };
+        let known = all().filter(|(_, estimate)| estimate.lookups > 0);
+        self.gauges(ESTIMATE_HIT_RATIO, known.map(|(labels, estimate)| (labels, estimate.hit_ratio)))?;
+        self.gauges(ESTIMATE_LOOKUPS, all().map(|(labels, estimate)| (labels, estimate.lookups)))?;
+        self.gauges(ESTIMATE_LEADER, all().map(|(labels, estimate)| (labels, u64::from(estimate.leader))))
     }
 
     fn node(&mut self, snapshot: &Snapshot) -> fmt::Result {
         self.gauge(CONNECTIONS, snapshot.connections)?;
         self.gauge(REQUESTS_IN_FLIGHT, snapshot.requests_in_flight)?;
+        self.gauge(RESPONSE_BACKLOG, snapshot.response_backlog_bytes)?;
         self.counter(REQUESTS_SHED, snapshot.requests_shed)?;
         let states = NODE_STATES.map(|state| ([("state", state)], u64::from(state == snapshot.state)));
         self.gauges(NODE_STATE, states)?;
@@ -273,10 +301,10 @@ impl Page<'_, '_> {
         self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
     }
 
-    fn gauges<'l>(
+    fn gauges<'l, V: EncodeGaugeValue, const N: usize>(
         &mut self,
         (name, help): (&str, &str),
-        values: impl IntoIterator<Item = ([(&'static str, &'l str); 1], u64)>,
+        values: impl IntoIterator<Item = ([(&'static str, &'l str); N], V)>,
     ) -> fmt::Result {
         let mut metric = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (labels, value) in values {
@@ -284,6 +312,10 @@ impl Page<'_, '_> {
         }
         Ok(())
     }
+}
+
+fn labels<'l>(report: &'l NamespaceReport, estimate: &PolicyEstimate) -> [(&'static str, &'l str); 2] {
+    [("namespace", &report.config.name), ("policy", estimate.candidate)]
 }
 
 #[cfg(test)]
@@ -311,6 +343,7 @@ mod tests {
             state: "serving",
             resident_bytes: 77,
             requests_shed: 9,
+            response_backlog_bytes: 11,
             ..Snapshot::default()
         };
         let text = text_of(CallMetrics::new(), snapshot);
@@ -327,6 +360,7 @@ mod tests {
             "larder_resident_bytes 77",
             "process_resident_memory_bytes 77",
             "larder_requests_shed_total 9",
+            "larder_response_backlog_bytes 11",
             concat!("larder_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         ] {
             assert!(text.lines().any(|found| found == line), "no line {line:?} in\n{text}");
@@ -361,6 +395,37 @@ mod tests {
             1,
             "what never happened has no line"
         );
+    }
+
+    #[test]
+    fn what_adaptive_believes_is_told_once_it_knows() {
+        let estimate = |candidate, hit_ratio, lookups, leader| PolicyEstimate {
+            candidate,
+            hit_ratio,
+            lookups,
+            followers: 1,
+            leader,
+        };
+        let report = |name: &str, estimates| {
+            let (policy, default_ttl) = (PolicyName::Adaptive, Ttl::Never);
+            let config = NamespaceConfig { name: name.to_owned(), bytes_limit: 0, policy, default_ttl };
+            NamespaceReport { id: 0, config, stats: Stats::default(), generation: 0, estimates }
+        };
+        let known = vec![estimate("arc", 0.5, 40, false), estimate("window-1", 0.625, 40, true)];
+        let namespaces = vec![report("", known), report("n", vec![estimate("arc", 0.0, 0, true)])];
+        let text = text_of(CallMetrics::new(), Snapshot { namespaces, ..Snapshot::default() });
+        for line in [
+            "# TYPE larder_estimate_hit_ratio gauge",
+            "larder_estimate_hit_ratio{namespace=\"\",policy=\"arc\"} 0.5",
+            "larder_estimate_hit_ratio{namespace=\"\",policy=\"window-1\"} 0.625",
+            "larder_estimate_lookups{namespace=\"\",policy=\"arc\"} 40",
+            "larder_estimate_leader{namespace=\"\",policy=\"arc\"} 0",
+            "larder_estimate_leader{namespace=\"\",policy=\"window-1\"} 1",
+            "larder_estimate_lookups{namespace=\"n\",policy=\"arc\"} 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no line {line:?} in\n{text}");
+        }
+        assert!(!text.contains("larder_estimate_hit_ratio{namespace=\"n\""), "nothing is known of it yet");
     }
 
     #[test]

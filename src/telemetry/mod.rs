@@ -20,6 +20,7 @@ pub mod snapshot;
 pub mod trace;
 
 pub use calls::CallMetrics;
+pub(crate) use calls::stripe_number;
 pub use method::Method;
 pub use metrics::Metrics;
 pub use slow::{Recalled, SlowCalls, SlowOps};

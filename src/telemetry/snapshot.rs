@@ -25,6 +25,8 @@ pub struct Snapshot {
     pub connections: u64,
     /// Calls that wait for something: the rest of a request, a lock, another node.
     pub requests_in_flight: u64,
+    /// Bytes of answers that clients have yet to read.
+    pub response_backlog_bytes: u64,
     /// Calls that were turned away because of overload or quota.
     pub requests_shed: u64,
 }
@@ -64,6 +66,7 @@ impl Default for Snapshot {
             resident_bytes: 0,
             connections: 0,
             requests_in_flight: 0,
+            response_backlog_bytes: 0,
             requests_shed: 0,
         }
     }

@@ -134,6 +134,16 @@ impl Policy for Arc {
         self.recent_bytes_target = self.recent_bytes_target.min(bytes_limit);
     }
 
+    fn view(&self, slots: &impl Slots, slot: u32) -> String {
+        let before = List::leave_before(slots, slot);
+        let (list, len) = if slots.mark(slot) == FREQUENT {
+            ("asked for again: in the list of frequent entries", self.frequent.len())
+        } else {
+            ("asked for once: in the list of recent entries", self.recent.len())
+        };
+        format!("{list}, where {before} of {len} leave before it")
+    }
+
     fn side_bytes(&self) -> u64 {
         self.ghosts.bytes()
     }

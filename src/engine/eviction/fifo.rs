@@ -49,6 +49,14 @@ impl Policy for Fifo {
 
     fn resize(&mut self, _bytes_limit: u64) {}
 
+    fn view(&self, slots: &impl Slots, slot: u32) -> String {
+        format!(
+            "{} of {} entries are older and go before it",
+            List::leave_before(slots, slot),
+            self.list.len()
+        )
+    }
+
     fn side_bytes(&self) -> u64 {
         0
     }

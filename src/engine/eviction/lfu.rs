@@ -129,6 +129,17 @@ impl Policy for Lfu {
 
     fn resize(&mut self, _bytes_limit: u64) {}
 
+    fn view(&self, slots: &impl Slots, slot: u32) -> String {
+        let count = slots.mark(slot);
+        let fewer: usize = self.lists[..usize::from(count)].iter().map(List::len).sum();
+        let before = List::leave_before(slots, slot);
+        format!(
+            "asked for {count} times by its count, which ages and stops at 255; {fewer} of {} entries have a lower one \
+             and {before} of the same go before it",
+            self.len
+        )
+    }
+
     fn side_bytes(&self) -> u64 {
         size_of_val(&*self.lists) as u64
     }

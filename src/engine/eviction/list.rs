@@ -3,9 +3,11 @@
 use super::Slots;
 
 const NONE: u32 = 0;
+/// Entries that are looked at to tell an entry's place: some tens of microseconds.
+const WALKED_MAX: usize = 256;
 
 /// The list's ends. `front` is where entries come in, `back` where they leave.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 pub(super) struct List {
     front: u32,
     back: u32,
@@ -65,6 +67,13 @@ impl List {
             NONE => self.back = to,
             next => slots.set_prev(next, to),
         }
+    }
+
+    /// How many entries leave before this one, in words: no more are walked over than a lock should be held for.
+    pub(super) fn leave_before(slots: &impl Slots, slot: u32) -> String {
+        let older = |slot: &u32| Some(slots.links(*slot).1).filter(|next| *next != NONE);
+        let before = std::iter::successors(older(&slot), older).take(WALKED_MAX + 1).count();
+        if before > WALKED_MAX { format!("more than {WALKED_MAX}") } else { before.to_string() }
     }
 
     pub(super) fn reweighed(&mut self, slots: &impl Slots, slot: u32, was: u64) {

@@ -49,6 +49,11 @@ impl Policy for Lru {
 
     fn resize(&mut self, _bytes_limit: u64) {}
 
+    fn view(&self, slots: &impl Slots, slot: u32) -> String {
+        let before = List::leave_before(slots, slot);
+        format!("{before} of {} entries were used longer ago and go before it", self.list.len())
+    }
+
     fn side_bytes(&self) -> u64 {
         0
     }

@@ -73,10 +73,7 @@ pub(crate) trait Policy {
     /// The bytes that the policy takes beside the entries, or will with the next entry and the one after.
     fn side_bytes(&self) -> u64;
     /// What it thinks of an entry that it has, for people.
-    fn view(&self, slots: &impl Slots, slot: u32) -> String {
-        let _ = (slots, slot);
-        String::new()
-    }
+    fn view(&self, slots: &impl Slots, slot: u32) -> String;
     /// Entries that it has.
     #[cfg(any(test, debug_assertions))]
     fn len(&self) -> usize;

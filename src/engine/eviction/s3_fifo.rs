@@ -126,6 +126,20 @@ impl Policy for S3Fifo {
         self.small_bytes_max = bytes_limit / 10;
     }
 
+    fn view(&self, slots: &impl Slots, slot: u32) -> String {
+        let (mark, before) = (slots.mark(slot), List::leave_before(slots, slot));
+        let hits = mark & HITS;
+        if mark & IN_MAIN != 0 {
+            let len = self.main.len();
+            return format!(
+                "in the main queue with {hits} rounds to stay; {before} of {len} entries are before it"
+            );
+        }
+        let fate = if hits < HITS_TO_MAIN { "goes at its end" } else { "moves to the main queue at its end" };
+        let len = self.small.len();
+        format!("in the small queue, asked for {hits} times: {fate}; {before} of {len} entries are before it")
+    }
+
     fn side_bytes(&self) -> u64 {
         self.ghosts.bytes()
     }

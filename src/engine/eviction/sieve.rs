@@ -73,6 +73,16 @@ impl Policy for Sieve {
 
     fn resize(&mut self, _bytes_limit: u64) {}
 
+    fn view(&self, slots: &impl Slots, slot: u32) -> String {
+        let (older, len) = (List::leave_before(slots, slot), self.list.len());
+        let fate = if slots.mark(slot) == VISITED {
+            "asked for since the hand passed, which spares it once"
+        } else {
+            "not asked for since the hand passed, and goes when it comes again"
+        };
+        format!("{fate}; {older} of {len} entries are older")
+    }
+
     fn side_bytes(&self) -> u64 {
         0
     }

@@ -262,6 +262,54 @@ fn tables_beside_the_entries_stay_within_what_is_said_of_them() {
     }
 }
 
+#[test]
+fn every_policy_says_what_becomes_of_an_entry() {
+    for (name, hit, other) in [
+        (PolicyName::Lru, "2 of 3 entries were used longer ago", "0 of 3 entries were used longer ago"),
+        (PolicyName::Fifo, "0 of 3 entries are older", "1 of 3 entries are older"),
+        (PolicyName::Sieve, "spares it once; 0 of 3 entries", "goes when it comes again; 1 of 3 entries"),
+        (
+            PolicyName::Lfu,
+            "asked for 2 times by its count",
+            "0 of 3 entries have a lower one and 0 of the same",
+        ),
+        (PolicyName::S3Fifo, "asked for 1 times: goes at its end; 0 of 3", "asked for 0 times"),
+        (
+            PolicyName::WTinyLfu,
+            "in the window, where 2 of 3 entries leave before it; asked for about 2",
+            "0 of 3",
+        ),
+        (PolicyName::Arc, "in the list of frequent entries, where 0 of 1", "recent entries, where 0 of 2"),
+        (PolicyName::Adaptive, "in the window queue; asked for 2 times", "asked for 1 times"),
+    ] {
+        let (mut policy, mut cells) = (AnyPolicy::new(name, 600, 0), Cells::of(4));
+        (1..=3).for_each(|slot| policy.insert(&mut cells, slot));
+        policy.hit(&mut cells, 1);
+        let views = [1, 2].map(|slot| policy.view(&cells, slot));
+        assert!(views[0].contains(hit) && views[1].contains(other), "{name}: {views:?}");
+    }
+    // S3-FIFO's main queue and W-TinyLFU's other areas take evictions and hits to get to.
+    for (name, says) in [(PolicyName::S3Fifo, "in the main queue with"), (PolicyName::WTinyLfu, "protected")]
+    {
+        let mut model = Model::new(name, 100, 100);
+        (0..60).for_each(|key| model.insert(key, 1));
+        for _ in 0..3 {
+            model.present.keys().for_each(|slot| model.policy.hit(&mut model.cells, *slot));
+        }
+        (60..110).for_each(|key| model.insert(key, 1));
+        let views = model.present.keys().map(|slot| model.policy.view(&model.cells, *slot));
+        assert!(views.into_iter().any(|view| view.contains(says)), "{name}");
+    }
+}
+
+#[test]
+fn an_entrys_place_is_told_without_walking_far() {
+    let (mut policy, mut cells) = (AnyPolicy::new(PolicyName::Lru, 600, 0), Cells::of(301));
+    (1..=300).for_each(|slot| policy.insert(&mut cells, slot));
+    assert!(policy.view(&cells, 300).starts_with("more than 256 of 300 entries"));
+    assert!(policy.view(&cells, 257).starts_with("256 of 300 entries"));
+}
+
 /// The hit ratio of a stream of keys, 1000 entries of weight 1.
 fn hit_ratio(name: PolicyName, keys: impl Iterator<Item = u64>) -> f64 {
     let mut simulation = super::super::simulate::Simulation::new(name, 1_000);

@@ -217,6 +217,18 @@ impl Policy for WTinyLfu {
         self.window_bytes_owed = 0;
     }
 
+    fn view(&self, slots: &impl Slots, slot: u32) -> String {
+        let (area, len) = match slots.mark(slot) {
+            WINDOW => ("in the window", self.window.len()),
+            PROBATION => ("on probation", self.probation.len()),
+            _ => ("protected", self.protected.len()),
+        };
+        let (times, before) = (self.sketch.frequency(slots.hash(slot)), List::leave_before(slots, slot));
+        format!(
+            "{area}, where {before} of {len} entries leave before it; asked for about {times} times lately"
+        )
+    }
+
     fn side_bytes(&self) -> u64 {
         self.sketch.bytes_for(self.entries() + 2)
     }

@@ -121,14 +121,18 @@ impl Shard {
         self.evict_from(self.fullest())
     }
 
+    /// This shard's part of a namespace's cap, or its limit where there is none.
+    pub(super) fn cap_of(&self, namespace: &Namespace) -> u64 {
+        match namespace.bytes_limit() {
+            cap if cap != 0 && namespace.number() != 0 => cap / self.config.shards,
+            _ => self.config.bytes_limit,
+        }
+    }
+
     /// The namespace whose entries take the greatest part of what it may have here.
     fn fullest(&self) -> u16 {
         let part = |space: &&Space| {
-            let cap = match space.namespace.bytes_limit() {
-                cap if cap != 0 && space.namespace.number() != 0 => cap / self.config.shards,
-                _ => self.config.bytes_limit,
-            };
-            u128::from(space.bytes) * (1 << 32) / u128::from(cap.max(1))
+            u128::from(space.bytes) * (1 << 32) / u128::from(self.cap_of(&space.namespace).max(1))
         };
         let fullest = self.spaces.iter().filter(|space| space.entries > 0).max_by_key(part);
         fullest.map_or(0, |space| space.namespace.number())

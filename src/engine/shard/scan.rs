@@ -21,7 +21,7 @@ impl Shard {
         now: Now,
         visit: &mut impl FnMut(&[u8], EntryView<'_>) -> ControlFlow<()>,
     ) -> ControlFlow<Option<u64>, (u64, usize)> {
-        let segment = self.index.segment_of(order(after.map_or(0, |after| after + 1)));
+        let segment = self.index.segment_of(order(after.map_or(0, |after| after.saturating_add(1))));
         let slots: Vec<u32> = self.index.segment(segment).collect();
         slots.iter().for_each(|slot| self.records.ask_for(*slot));
         let wanted = |slot: &u32| {

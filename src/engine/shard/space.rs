@@ -53,6 +53,12 @@ impl Space {
         }
     }
 
+    /// An entry was used: whichever policy has it notes that.
+    #[inline]
+    pub(super) fn hit(&mut self, records: &mut Records, slot: u32) {
+        self.policy_of(records.handed_over(slot)).hit(records, slot);
+    }
+
     /// Starts to hand entries over to another policy; which one it was before.
     pub(super) fn set_policy(&mut self, name: PolicyName, records: &mut Records) -> PolicyName {
         let previous = self.policy.name();

@@ -15,10 +15,7 @@ impl Shard {
             return Err(Refusal::NoNamespace);
         }
         if self.spaces.get(namespace.number()).is_none() {
-            let cap = match namespace.bytes_limit() {
-                0 => self.config.bytes_limit,
-                cap => (cap / self.config.shards).min(self.config.bytes_limit),
-            };
+            let cap = self.cap_of(namespace).min(self.config.bytes_limit);
             self.spaces.add(Space::new(namespace.clone(), cap));
         }
         Ok(())

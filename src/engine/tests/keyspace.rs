@@ -158,3 +158,29 @@ fn the_parts_of_the_memory_report_add_up_to_what_is_used() {
     assert_eq!(memory.bytes_used(), engine.stats().bytes_used);
     assert!(memory.large_value_bytes > 5_000_000 && memory.entry_bytes > 50_000 * 130, "{memory:?}");
 }
+
+#[test]
+fn a_scan_goes_on_from_any_place_that_it_is_told() {
+    let engine = engine(8 << 20, 4, PolicyName::Lru);
+    for n in 0..1_000u32 {
+        set(&engine, engine.default_namespace(), &n.to_le_bytes(), b"v");
+    }
+    let entries = |shard: usize| engine.shards[shard].lock().stats().entries;
+    for (shard, after, left) in [
+        (0, None, 1_000),
+        (0, Some(u64::MAX), 1_000 - entries(0)),
+        (2, Some(0), entries(2) + entries(3)),
+        (3, Some(u64::MAX), 0),
+        (4, None, 0),
+        (u32::MAX, Some(u64::MAX), 0),
+    ] {
+        let range =
+            ScanRange { prefix: b"", after: Some(ScanPlace { shard, after }), entries_max: usize::MAX };
+        let mut visited = 0;
+        let next = engine.scan(engine.default_namespace(), range, at(1), |_, _| {
+            visited += 1;
+            ControlFlow::Continue(())
+        });
+        assert_eq!((visited, next), (left, None), "shard {shard}, after {after:?}");
+    }
+}

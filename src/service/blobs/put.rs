@@ -70,7 +70,7 @@ where
     }
     let stored = storing.finish(cache, namespace, promise.ttl).await;
     let stored = stored.map_err(|error| refused(error, &key))?;
-    Ok(ResponseBody::unary(framed(&stored)))
+    Ok(ResponseBody::unary(framed(&stored).into()))
 }
 
 /// The request's body as parts.
