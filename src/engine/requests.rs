@@ -66,6 +66,7 @@ impl Requests {
         });
     }
 
+    #[inline]
     pub(crate) fn bytes(&self) -> u64 {
         (self.order.capacity() * size_of::<Done>() + self.by_identity.allocation_size()) as u64
     }

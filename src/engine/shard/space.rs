@@ -44,11 +44,11 @@ impl Space {
         }
     }
 
-    /// The policy that has an entry with this attribute.
+    /// The policy that has this entry.
     #[inline]
-    pub(super) fn policy_of(&mut self, handed_over: bool) -> &mut AnyPolicy {
+    pub(super) fn policy_for(&mut self, records: &Records, slot: u32) -> &mut AnyPolicy {
         match &mut self.retiring {
-            Some(retiring) if handed_over != self.present => retiring,
+            Some(retiring) if records.handed_over(slot) != self.present => retiring,
             _ => &mut self.policy,
         }
     }
@@ -93,6 +93,7 @@ impl Space {
         retired.or_else(|| self.policy.evict(records))
     }
 
+    #[inline]
     pub(super) fn side_bytes(&self) -> u64 {
         self.policy.side_bytes() + self.retiring.as_ref().map_or(0, Policy::side_bytes)
     }
@@ -199,6 +200,9 @@ impl Dead {
     }
 
     pub(super) fn bytes(&self) -> u64 {
+        if self.prefixes.is_empty() {
+            return 0;
+        }
         self.prefixes.keys().map(|prefix| prefix.len() as u64 + 64).sum()
     }
 }
@@ -249,6 +253,13 @@ impl Spaces {
     pub(super) fn remove(&mut self, number: u16) -> Option<Box<Space>> {
         let index = usize::from(number.checked_sub(1)?);
         self.named.get_mut(index)?.take()
+    }
+
+    /// What there is beside the entries.
+    #[inline]
+    pub(super) fn bytes(&self) -> u64 {
+        let each = |space: &Space| space.side_bytes() + space.dead.bytes();
+        each(&self.default) + self.named.iter().flatten().map(|space| each(space)).sum::<u64>()
     }
 
     pub(super) fn is_only_default(&self) -> bool {
