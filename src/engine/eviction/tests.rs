@@ -88,7 +88,7 @@ impl Model {
     fn new(name: PolicyName, slots: u32, bytes_limit: u64) -> Self {
         let (cells, free) = (Cells::of(slots + 1), (1..=slots).collect());
         Self {
-            policy: AnyPolicy::new(name, bytes_limit, 0),
+            policy: AnyPolicy::new(name, bytes_limit, 0, SIDE_BYTES_MAX),
             cells,
             present: BTreeMap::new(),
             free,
@@ -123,7 +123,8 @@ impl Model {
         let slot = self.free.pop().unwrap();
         self.cells.fill(slot, key, weight);
         self.present.insert(slot, key);
-        self.policy.insert(&mut self.cells, slot);
+        let hash = self.cells.hash(slot);
+        self.policy.insert(&mut self.cells, slot, hash);
     }
 
     /// Fails if the slot is not one that the policy still had.
@@ -223,11 +224,14 @@ fn entries_pass_from_any_policy_to_any_other() {
             let (mut random, mut model) = (Random(3), Model::new(from, 200, 800));
             (0..2_000).for_each(|_| model.step(&mut random));
             let old_len = model.present.len();
-            let mut old =
-                std::mem::replace(&mut model.policy, AnyPolicy::new(to, model.bytes_limit, old_len));
+            let mut old = std::mem::replace(
+                &mut model.policy,
+                AnyPolicy::new(to, model.bytes_limit, old_len, SIDE_BYTES_MAX),
+            );
             while let Some(slot) = old.hand_over(&mut model.cells) {
                 model.cells.set_mark(slot, 0);
-                model.policy.insert(&mut model.cells, slot);
+                let hash = model.cells.hash(slot);
+                model.policy.insert(&mut model.cells, slot, hash);
                 old.validate(&model.cells);
             }
             assert_eq!(old.len(), 0);
@@ -244,11 +248,12 @@ fn entries_pass_from_any_policy_to_any_other() {
 fn tables_beside_the_entries_stay_within_what_is_said_of_them() {
     for name in PolicyName::ALL {
         let (entries, mut cells) = (20_000, Cells::of(20_001));
-        let mut policy = AnyPolicy::new(name, entries, 0);
+        let mut policy = AnyPolicy::new(name, entries, 0, SIDE_BYTES_MAX);
         for key in 0..200_000 {
             let slot = if key < entries { key as u32 + 1 } else { policy.evict(&mut cells).unwrap() };
             cells.fill(slot, key, 1);
-            policy.insert(&mut cells, slot);
+            let hash = cells.hash(slot);
+            policy.insert(&mut cells, slot, hash);
         }
         let most = match name {
             PolicyName::Lru | PolicyName::Fifo | PolicyName::Sieve => 0,

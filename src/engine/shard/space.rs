@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::engine::eviction::{AnyPolicy, Policy, PolicyName};
+use crate::engine::eviction::{AnyPolicy, Policy, PolicyName, SIDE_BYTES_MAX};
 use crate::engine::namespace::Namespace;
 use crate::engine::op::MissReason;
 use crate::engine::record::Records;
@@ -11,6 +11,13 @@ use crate::entry::Version;
 
 /// A policy is told its size again when that has changed by one part in so many.
 const SIZE_PART_TOLD: u64 = 16;
+
+/// A policy may take one part in so many beside the entries where it would like to take more.
+const SIDE_PART: u64 = 32;
+
+fn side_bytes(bytes_limit: u64) -> usize {
+    (bytes_limit / SIDE_PART).min(SIDE_BYTES_MAX as u64) as usize
+}
 
 /// A namespace's share of a shard.
 #[derive(Debug)]
@@ -32,7 +39,7 @@ pub(super) struct Space {
 impl Space {
     pub(super) fn new(namespace: Namespace, bytes_limit: u64) -> Self {
         Self {
-            policy: AnyPolicy::new(namespace.policy(), bytes_limit, 0),
+            policy: AnyPolicy::new(namespace.policy(), bytes_limit, 0, side_bytes(bytes_limit)),
             namespace,
             retiring: None,
             present: false,
@@ -62,7 +69,7 @@ impl Space {
         while self.retiring.is_some() {
             self.hand_over_one(records);
         }
-        let next = AnyPolicy::new(name, self.told_bytes, self.entries as usize);
+        let next = AnyPolicy::new(name, self.told_bytes, self.entries as usize, side_bytes(self.told_bytes));
         self.retiring = Some(std::mem::replace(&mut self.policy, next));
         self.present = !self.present;
         previous
@@ -78,7 +85,7 @@ impl Space {
         };
         records.set_mark(slot, 0);
         records.set_handed_over(slot, self.present);
-        self.policy.insert(records, slot);
+        self.policy.insert(records, slot, records.hash(slot));
         true
     }
 

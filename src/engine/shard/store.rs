@@ -89,7 +89,7 @@ impl Shard {
         self.index.insert(hash, slot, |slot| records.hash(slot));
         let space = self.spaces.of(namespace);
         self.records.set_handed_over(slot, space.present);
-        space.policy.insert(&mut self.records, slot);
+        space.policy.insert(&mut self.records, slot, hash);
         space.entries += 1;
         space.charge(self.records.weight(slot));
     }
