@@ -1,21 +1,21 @@
 //! The engine alone against the caches that Rust programs embed: two threads, Zipf 0.99 over a million keys, room for a
 //! tenth of them, values of 100 bytes that are copied out. A get that misses stores.
 //!
-//! `cargo bench --bench engine [-- --quick]`; the caches are measured in turns, round after round, and the median of
-//! the rounds' ratios is printed.
+//! `cargo bench --bench engine [-- --quick] [-- --threads=2] [-- --rounds=7] [-- <policy>...]`; the caches are measured
+//! in turns, round after round, and the median of the rounds' ratios is printed. Given policies, those alone are measured
+//! beside the others' caches.
 
 mod support;
 
 use std::sync::Arc;
 
-use larder::clock::{Clock, SystemClock, monotonic};
+use larder::clock::{Clock, CoarseClock, monotonic};
 use larder::engine::{Engine, EngineConfig, Op, PolicyName, Set};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand_distr::{Distribution, Zipf};
 use support::{headline, median, quick};
 
-const THREADS: u64 = 2;
 const KEYS: u64 = 1_000_000;
 const CAPACITY: u64 = KEYS / 10;
 const VALUE: [u8; 100] = [7; 100];
@@ -28,17 +28,17 @@ trait Contestant: Sync {
 
 struct Larder {
     engine: Engine,
-    clock: SystemClock,
+    clock: CoarseClock,
 }
 
 impl Larder {
     fn new(policy: PolicyName) -> Self {
-        let clock = SystemClock::new();
+        let clock = CoarseClock::new();
         // What an entry of 8 B + 100 B takes with everything, so that as many fit as in the others.
         let config = EngineConfig {
             bytes_limit: CAPACITY * 150,
             policy,
-            value_bytes_max: 4_096,
+            value_bytes_max: VALUE.len() as u64,
             ..EngineConfig::default()
         };
         Self { engine: Engine::new(&config, clock.now()), clock }
@@ -88,12 +88,15 @@ impl Contestant for moka::sync::Cache<u64, [u8; 100]> {
 
 fn main() {
     let requests = if quick() { 50_000 } else { 2_000_000 };
-    let rounds = if quick() { 2 } else { 7 };
-    headline(&format!("{THREADS} threads, Zipf 0.99 over {KEYS} keys, room for {CAPACITY}, values of 100 B"));
-    let streams: Vec<Vec<u64>> = (0..THREADS).map(|seed| stream(seed, requests)).collect();
-    let names: Vec<String> = PolicyName::ALL.iter().map(|policy| format!("larder {policy}")).collect();
+    let rounds = option("--rounds=").unwrap_or(if quick() { 2 } else { 7 });
+    let threads = option("--threads=").unwrap_or(2);
+    headline(&format!("{threads} threads, Zipf 0.99 over {KEYS} keys, room for {CAPACITY}, values of 100 B"));
+    let streams: Vec<Vec<u64>> = (0..threads).map(|seed| stream(seed, requests)).collect();
+    let asked: Vec<PolicyName> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
+    let policies = if asked.is_empty() { PolicyName::ALL.to_vec() } else { asked };
+    let names: Vec<String> = policies.iter().map(|policy| format!("larder {policy}")).collect();
     let mut contestants: Vec<(&str, Arc<dyn Contestant + Send>)> = Vec::new();
-    for (name, policy) in names.iter().zip(PolicyName::ALL) {
+    for (name, policy) in names.iter().zip(policies) {
         contestants.push((name, Arc::new(Larder::new(policy))));
     }
     contestants.push(("quick_cache 0.7", Arc::new(quick_cache::sync::Cache::new(CAPACITY as usize))));
@@ -128,6 +131,11 @@ fn main() {
             );
         }
     }
+}
+
+/// The number that an option gives.
+fn option(name: &str) -> Option<u64> {
+    std::env::args().find_map(|arg| arg.strip_prefix(name)?.parse().ok())
 }
 
 fn stream(seed: u64, requests: usize) -> Vec<u64> {

@@ -9,8 +9,6 @@
 //! A cell's address is `page << 14 | offset / 4`; pages count from 1, so no address is [`NIL`], and the top bit
 //! is never set. It is not a heap in general: what is larger than the largest class lives elsewhere.
 
-use std::sync::LazyLock;
-
 /// No cell.
 pub(crate) const NIL: u32 = 0;
 /// Addresses are in units of this many bytes.
@@ -35,55 +33,99 @@ pub(crate) const LIVE_WORD: usize = 16;
 /// The most bytes that one arena can hold with any mix of sizes.
 pub(crate) const ARENA_BYTES_MAX: u64 = (PAGES_MAX * SMALL_PAGE_BYTES) as u64;
 
-/// The size classes, and for small sizes a table from size to class.
+/// The size classes, by number, and for small sizes a table from size to class.
 struct Classes {
-    sizes: Vec<u32>,
+    sizes: [u16; CLASSES_COUNT],
+    /// Cells in a page.
+    cells: [u16; CLASSES_COUNT],
+    /// The class of the largest cells that an entry may lie in.
+    largest: [u8; CLASSES_COUNT],
     by_granule: [u8; 1024 / GRANULE + 1],
 }
 
-static CLASSES: LazyLock<Classes> = LazyLock::new(|| {
-    let mut sizes: Vec<u32> = Vec::new();
-    let mut size = 32u32;
-    while size < 1024 {
-        sizes.push(size);
-        size += (1 << size.ilog2()) / 32;
-        size = size.next_multiple_of(GRANULE as u32);
+static CLASSES: Classes = {
+    let mut classes = Classes {
+        sizes: [0; CLASSES_COUNT],
+        cells: [0; CLASSES_COUNT],
+        largest: [0; CLASSES_COUNT],
+        by_granule: [0; 1024 / GRANULE + 1],
+    };
+    let (mut class, mut size) = (0, 32);
+    while class < CLASSES_COUNT {
+        classes.sizes[class] = size as u16;
+        classes.cells[class] = (page_bytes(size) / size) as u16;
+        class += 1;
+        size = next_size(size);
     }
-    sizes.push(1024);
-    for cells in (7..=62).rev() {
-        sizes.push((LARGE_PAGE_BYTES / cells / GRANULE * GRANULE) as u32);
+    let mut granule = 0;
+    (class, size) = (0, 32);
+    while granule <= 1024 / GRANULE {
+        if size < granule * GRANULE {
+            class += 1;
+            size = next_size(size);
+        }
+        classes.by_granule[granule] = class as u8;
+        granule += 1;
     }
-    let mut by_granule = [0u8; 1024 / GRANULE + 1];
-    for (granule, class) in by_granule.iter_mut().enumerate() {
-        *class = sizes.partition_point(|size| (*size as usize) < granule * GRANULE) as u8;
+    class = 0;
+    let mut largest = 0;
+    while class < CLASSES_COUNT {
+        let at_most = classes.sizes[class] + classes.sizes[class] / 8;
+        while largest + 1 < CLASSES_COUNT && classes.sizes[largest + 1] <= at_most {
+            largest += 1;
+        }
+        classes.largest[class] = largest as u8;
+        class += 1;
     }
-    Classes { sizes, by_granule }
-});
+    classes
+};
+
+const CLASSES_COUNT: usize = {
+    let (mut count, mut size) = (1, 32);
+    while size < CELL_BYTES_MAX {
+        (count, size) = (count + 1, next_size(size));
+    }
+    count
+};
+
+/// The size of the class after.
+const fn next_size(size: usize) -> usize {
+    if size < 1024 {
+        return (size + (1 << size.ilog2()) / 32).next_multiple_of(GRANULE);
+    }
+    // From here on one cell less in a page.
+    let cells = if size == 1024 { 62 } else { LARGE_PAGE_BYTES / size - 1 };
+    LARGE_PAGE_BYTES / cells / GRANULE * GRANULE
+}
 
 /// The largest cell, in bytes.
 pub(crate) const CELL_BYTES_MAX: usize = LARGE_PAGE_BYTES / 7 / GRANULE * GRANULE;
 
 /// The class of the smallest cells that hold `size` bytes.
+#[inline]
 pub(crate) fn class_of(size: usize) -> usize {
     debug_assert!(size <= CELL_BYTES_MAX);
     match CLASSES.by_granule.get(size.div_ceil(GRANULE)) {
         Some(class) => usize::from(*class),
-        None => CLASSES.sizes.partition_point(|cell| (*cell as usize) < size),
+        None => CLASSES.sizes.partition_point(|cell| usize::from(*cell) < size),
     }
 }
 
 /// The bytes of a cell of the class.
+#[inline]
 pub(crate) fn cell_bytes(class: usize) -> usize {
-    CLASSES.sizes[class] as usize
+    usize::from(CLASSES.sizes[class])
 }
 
-/// The largest cell that an entry of the class may lie in.
+/// The largest cell that an entry of the class may lie in: an eighth larger, at most.
+#[inline]
 pub(crate) fn largest_cell_for(class: usize) -> usize {
-    cell_bytes(class) + cell_bytes(class) / 8
+    cell_bytes(usize::from(CLASSES.largest[class]))
 }
 
-fn page_bytes(class: usize) -> usize {
-    if cell_bytes(class) <= SMALL_CELL_MAX { SMALL_PAGE_BYTES } else { LARGE_PAGE_BYTES }
+/// The bytes of a page of so large cells.
+const fn page_bytes(cell: usize) -> usize {
+    if cell <= SMALL_CELL_MAX { SMALL_PAGE_BYTES } else { LARGE_PAGE_BYTES }
 }
 
 /// What a page of so many bytes takes of the process's memory.
@@ -91,8 +133,9 @@ fn page_takes(bytes: usize) -> u64 {
     bytes as u64 + if bytes == LARGE_PAGE_BYTES { LARGE_PAGE_EXTRA } else { 0 }
 }
 
+#[inline]
 fn cells_per_page(class: usize) -> u16 {
-    (page_bytes(class) / cell_bytes(class)) as u16
+    CLASSES.cells[class]
 }
 
 #[derive(Debug)]
@@ -136,18 +179,20 @@ impl Arena {
             pages: vec![None],
             unused_numbers: Vec::new(),
             spares: [None, None],
-            classes: vec![Class::default(); CLASSES.sizes.len()],
+            classes: vec![Class::default(); CLASSES_COUNT],
             held_bytes: 0,
             spare_cell_bytes: 0,
         }
     }
 
     /// What all pages take.
+    #[inline]
     pub(crate) fn held_bytes(&self) -> u64 {
         self.held_bytes
     }
 
     /// What lies in cells that are free or not yet carved.
+    #[inline]
     pub(crate) fn spare_cell_bytes(&self) -> u64 {
         self.spare_cell_bytes
     }
@@ -159,28 +204,30 @@ impl Arena {
     }
 
     /// What one more page for the class would take.
+    #[inline]
     pub(crate) fn page_cost(&self, class: usize) -> u64 {
-        let spare = self.spares[usize::from(page_bytes(class) == LARGE_PAGE_BYTES)].is_some();
-        if spare { 0 } else { page_takes(page_bytes(class)) }
+        let spare = self.spares[usize::from(page_bytes(cell_bytes(class)) == LARGE_PAGE_BYTES)].is_some();
+        if spare { 0 } else { page_takes(page_bytes(cell_bytes(class))) }
     }
 
     /// A free cell of the class, or of one at most an eighth larger: a class that is seldom stored does not
     /// need pages of its own.
+    #[inline]
     pub(crate) fn allocate(&mut self, class: usize) -> Option<u32> {
         let found = self.roomy_class(class)?;
         Some(self.take_from(self.classes[found].roomy))
     }
 
     /// Whether [`Self::allocate`] would find a cell.
+    #[inline]
     pub(crate) fn has_room(&self, class: usize) -> bool {
         self.roomy_class(class).is_some()
     }
 
+    #[inline]
     fn roomy_class(&self, class: usize) -> Option<usize> {
-        let at_most = largest_cell_for(class);
-        (class..self.classes.len())
-            .take_while(|other| cell_bytes(*other) <= at_most)
-            .find(|other| self.classes[*other].roomy != NIL)
+        let reach = &self.classes[class..=usize::from(CLASSES.largest[class])];
+        reach.iter().position(|other| other.roomy != NIL).map(|further| class + further)
     }
 
     /// Gives back the spare pages.
@@ -200,10 +247,10 @@ impl Arena {
             }
             None => return false,
         };
-        let kind = usize::from(page_bytes(class) == LARGE_PAGE_BYTES);
+        let kind = usize::from(page_bytes(cell_bytes(class)) == LARGE_PAGE_BYTES);
         let bytes = self.spares[kind].take().unwrap_or_else(|| {
-            self.held_bytes += page_takes(page_bytes(class));
-            vec![0; page_bytes(class)].into_boxed_slice()
+            self.held_bytes += page_takes(page_bytes(cell_bytes(class)));
+            vec![0; page_bytes(cell_bytes(class))].into_boxed_slice()
         });
         self.pages[number as usize] = Some(Page {
             bytes,
@@ -222,6 +269,7 @@ impl Arena {
     }
 
     /// Gives a cell back, and its page with it if it was the last.
+    #[inline]
     pub(crate) fn free(&mut self, address: u32) {
         let number = address >> PAGE_SHIFT;
         let offset = address & ((1 << PAGE_SHIFT) - 1);
@@ -359,6 +407,7 @@ impl Arena {
             .collect()
     }
 
+    #[inline]
     fn take_from(&mut self, number: u32) -> u32 {
         let page = self.page_mut(number);
         let offset = if page.free == NO_CELL {

@@ -27,6 +27,7 @@ impl Departed {
         Self { words: Vec::new(), sets: sets.clamp(SETS_MIN, SETS_MAX) as usize }
     }
 
+    #[inline]
     pub(crate) fn insert(&mut self, hash: u64, reason: MissReason) {
         if self.words.is_empty() {
             self.words = vec![0; self.sets * WAYS];
@@ -36,6 +37,7 @@ impl Departed {
         self.words[set] = fingerprint(hash) << REASON_BITS | reason as u32;
     }
 
+    #[inline]
     pub(crate) fn reason(&self, hash: u64) -> MissReason {
         let set = self.set(hash);
         self.words
@@ -48,10 +50,12 @@ impl Departed {
             .unwrap_or(MissReason::Unknown)
     }
 
+    #[inline]
     pub(crate) fn bytes(&self) -> u64 {
         (self.words.len() * size_of::<u32>()) as u64
     }
 
+    #[inline]
     fn set(&self, hash: u64) -> usize {
         (hash >> 32) as usize % self.sets * WAYS
     }

@@ -1,16 +1,19 @@
 //! The keys that are asked for most, always counted: Space-Saving (Metwally, Agrawal, El Abbadi, "Efficient
 //! computation of frequent and top-k elements in data streams", ICDT 2005) over a sample of the lookups.
 //!
-//! Each shard has [`COUNTERS`] counters and looks at one lookup of 16, at random gaps so that no rhythm of the
-//! callers hides a key. A key that makes up more than one lookup of [`COUNTERS`] is among them; a key that comes new
-//! takes over the least counter with its count, which is how far that key's count may be too high. Counts are
+//! Each shard has up to [`COUNTERS`] counters and looks at one lookup of 16, at random gaps so that no rhythm of the
+//! callers hides a key. A key that makes up more than one lookup of its shard's counters is among them; a key that
+//! comes new takes over a least counter with its count, which is how far that key's count may be too high. Counts are
 //! halved now and then, so that they speak of the present.
 
 use super::namespace::Namespace;
 use crate::clock::Now;
 
-/// Counters of a shard.
+/// Counters of a shard; fewer in one of less than 2 MiB, …
 const COUNTERS: usize = 128;
+const COUNTERS_MIN: usize = 16;
+/// … which has one for so many bytes.
+const BYTES_PER_COUNTER: u64 = 16 << 10;
 /// One lookup of so many is counted, on average.
 const LOOKUPS_PER_SAMPLE: u64 = 16;
 /// Counts are halved after so many samples.
@@ -46,6 +49,7 @@ pub struct HotKeys {
 struct Counter {
     namespace: Namespace,
     key: Box<[u8]>,
+    hash: u64,
     count: u64,
     error: u64,
 }
@@ -60,22 +64,30 @@ pub(crate) struct Hot {
     /// When the counting began, and when counts were last halved, in engine time.
     since_ms: u64,
     halved_ms: u64,
-    /// The hashes of the counted keys, apart from the rest as they are what is looked through.
-    hashes: Vec<u64>,
+    /// Parts of the counted keys' hashes, apart from the rest as they are what is looked through.
+    tags: Vec<u32>,
     counters: Vec<Counter>,
+    counters_max: usize,
+    /// No counter is below this; the search for one that is not above it goes on here.
+    least: u64,
+    hand: usize,
     key_bytes: usize,
 }
 
 impl Hot {
-    pub(crate) fn new(now: Now) -> Self {
+    /// For a shard of so many bytes.
+    pub(crate) fn new(bytes_limit: u64, now: Now) -> Self {
         Self {
             gap: 1,
             random: 0x9e37_79b9_7f4a_7c15,
             samples: 0,
             since_ms: now.ticks_ms,
             halved_ms: now.ticks_ms,
-            hashes: Vec::new(),
+            tags: Vec::new(),
             counters: Vec::new(),
+            counters_max: ((bytes_limit / BYTES_PER_COUNTER) as usize).clamp(COUNTERS_MIN, COUNTERS),
+            least: 0,
+            hand: 0,
             key_bytes: 0,
         }
     }
@@ -99,23 +111,50 @@ impl Hot {
         if self.samples > SAMPLES_MAX {
             self.halve(now);
         }
-        if let Some(known) = self.hashes.iter().position(|other| *other == hash) {
+        if let Some(known) = self.find(hash) {
             self.counters[known].count += 1;
             return;
         }
-        if self.counters.len() < COUNTERS {
-            self.key_bytes += key.len();
-            self.hashes.push(hash);
-            self.counters.push(Counter { namespace: namespace.clone(), key: key.into(), count: 1, error: 0 });
+        let counter = |count, error| {
+            let (namespace, key) = (namespace.clone(), Box::from(key));
+            Counter { namespace, key, hash, count, error }
+        };
+        self.key_bytes += key.len();
+        if self.counters.len() < self.counters_max {
+            self.tags.push(tag(hash));
+            self.counters.push(counter(1, 0));
             return;
         }
-        let (least, counter) = (self.counters.iter_mut().enumerate())
-            .min_by_key(|(_, counter)| counter.count)
-            .expect("there are counters");
-        self.key_bytes = self.key_bytes - counter.key.len() + key.len();
-        let (count, error) = (counter.count + 1, counter.count);
-        *counter = Counter { namespace: namespace.clone(), key: key.into(), count, error };
-        self.hashes[least] = hash;
+        let least = self.least();
+        let gone = &mut self.counters[least];
+        self.key_bytes -= gone.key.len();
+        *gone = counter(gone.count + 1, gone.count);
+        self.tags[least] = tag(hash);
+    }
+
+    fn find(&self, hash: u64) -> Option<usize> {
+        let wanted = tag(hash);
+        // Without a way out in the middle, so that many are compared at once.
+        if !self.tags.iter().fold(false, |any, tag| any | (*tag == wanted)) {
+            return None;
+        }
+        self.counters.iter().position(|counter| counter.hash == hash)
+    }
+
+    /// A counter that none is below. Counts grow, so what was the least stays it until none has it any more: the search
+    /// goes round once for each such count.
+    fn least(&mut self) -> usize {
+        let (before, after) = self.counters.split_at(self.hand);
+        let is_least = |counter: &Counter| counter.count <= self.least;
+        let ahead = after.iter().position(is_least).map(|at| self.hand + at);
+        if let Some(found) = ahead.or_else(|| before.iter().position(is_least)) {
+            self.hand = found;
+            return found;
+        }
+        let counts = self.counters.iter().map(|counter| counter.count);
+        let (found, least) = counts.enumerate().min_by_key(|(_, count)| *count).expect("there are counters");
+        (self.hand, self.least) = (found, least);
+        found
     }
 
     fn halve(&mut self, now: Now) {
@@ -126,9 +165,9 @@ impl Hot {
             counter.count /= 2;
             counter.error /= 2;
         }
-        let mut counted = self.counters.iter().map(|counter| counter.count > 0);
-        self.hashes.retain(|_| counted.next().unwrap_or(false));
         self.counters.retain(|counter| counter.count > 0);
+        self.tags = self.counters.iter().map(|counter| tag(counter.hash)).collect();
+        (self.least, self.hand) = (0, 0);
         self.key_bytes = self.counters.iter().map(|counter| counter.key.len()).sum();
     }
 
@@ -141,24 +180,29 @@ impl Hot {
     ) {
         all.lookups += self.samples * LOOKUPS_PER_SAMPLE;
         all.window_ms = all.window_ms.max(now.ticks_ms.saturating_sub(self.since_ms));
-        let live =
-            self.counters.iter().zip(&self.hashes).filter(|(counter, _)| !counter.namespace.is_deleted());
-        all.keys.extend(live.map(|(counter, hash)| HotKey {
+        let live = self.counters.iter().filter(|counter| !counter.namespace.is_deleted());
+        all.keys.extend(live.map(|counter| HotKey {
             namespace: counter.namespace.name().to_owned(),
             key: counter.key.to_vec(),
             count: counter.count * LOOKUPS_PER_SAMPLE,
             count_error: counter.error * LOOKUPS_PER_SAMPLE,
-            value_bytes: value_bytes(&counter.namespace, &counter.key, *hash),
+            value_bytes: value_bytes(&counter.namespace, &counter.key, counter.hash),
         }));
     }
 
     /// Gives its memory back, and begins anew.
     pub(crate) fn clear(&mut self) {
-        (self.hashes, self.counters, self.key_bytes, self.samples) = (Vec::new(), Vec::new(), 0, 0);
+        (self.tags, self.counters, self.key_bytes, self.samples) = (Vec::new(), Vec::new(), 0, 0);
+        (self.least, self.hand) = (0, 0);
     }
 
+    #[inline]
     pub(crate) fn bytes(&self) -> u64 {
-        let each = size_of::<Counter>() + size_of::<u64>();
+        let each = size_of::<Counter>() + size_of::<u32>();
         (self.counters.capacity() * each + self.key_bytes) as u64
     }
+}
+
+fn tag(hash: u64) -> u32 {
+    hash as u32
 }

@@ -70,19 +70,31 @@ pub(crate) struct Index {
 }
 
 impl Bucket {
-    /// Where the tag stands, as a mask; free places may be among them.
+    /// Where the tag stands, a bit for each place ([`place_in`] tells which), found four tags at a time. Free places may
+    /// be among them, and, above a place that is right, also wrong ones.
     #[inline]
-    fn places_of(&self, tag: u16) -> u32 {
-        let mut places = 0;
-        for (place, other) in self.tags.iter().enumerate() {
-            places |= u32::from(*other == tag) << place;
-        }
-        places
+    fn places_of(&self, tag: u16) -> u64 {
+        const ONES: u64 = 0x0001_0001_0001_0001;
+        let [a, b, c, d, e, f, g, h, i, j] = self.tags.map(u64::from);
+        let wanted = u64::from(tag) * ONES;
+        // Mycroft's test for zeros, here lanes of 16 bits.
+        let zeros = |lanes: u64| lanes.wrapping_sub(ONES) & !lanes & ONES << 15;
+        zeros((a | b << 16 | c << 32 | d << 48) ^ wanted) >> 15
+            | zeros((e | f << 16 | g << 32 | h << 48) ^ wanted) >> 14
+            | zeros((i | j << 16) ^ wanted & 0xFFFF_FFFF | 0xFFFF_FFFF << 32) >> 13
     }
 
+    #[inline]
     fn place_of(&self, slot: u32) -> Option<usize> {
         self.slots.iter().position(|other| *other == slot)
     }
+}
+
+/// The first place of a mask that is not empty.
+#[inline]
+fn place_in(places: u64) -> usize {
+    let bit = places.trailing_zeros() as usize;
+    (bit & 15) * 4 + (bit >> 4)
 }
 
 impl Segment {
@@ -106,7 +118,7 @@ impl Segment {
             let bucket = &self.buckets[at];
             let mut places = bucket.places_of(tag);
             while places != 0 {
-                let slot = bucket.slots[places.trailing_zeros() as usize % SLOTS_PER_BUCKET];
+                let slot = bucket.slots.get(place_in(places)).copied().unwrap_or(NONE);
                 if slot != NONE && is(slot) {
                     return Some(slot);
                 }
@@ -121,6 +133,7 @@ impl Segment {
     }
 
     /// The bucket and place of a slot that is there.
+    #[inline]
     fn place_of(&self, tag: u16, slot: u32) -> (usize, usize) {
         let mut at = self.home(tag);
         loop {
@@ -133,6 +146,7 @@ impl Segment {
     }
 
     /// Puts a slot where there is room for it: the caller has seen to it that there is.
+    #[inline]
     fn put(&mut self, tag: u16, slot: u32) {
         let mut at = self.home(tag);
         loop {
@@ -148,6 +162,7 @@ impl Segment {
         self.len += 1;
     }
 
+    #[inline]
     fn take(&mut self, tag: u16, slot: u32) {
         let (found, place) = self.place_of(tag, slot);
         self.buckets[found].slots[place] = NONE;
@@ -160,6 +175,7 @@ impl Segment {
     }
 
     /// The buckets that it should have once another entry is in; as many as it has while those will do.
+    #[inline]
     fn buckets_for_one_more(&self) -> usize {
         let buckets = self.buckets.len();
         if fits(self.len as usize + 1, buckets) { buckets } else { next_size(buckets + 1) }
@@ -185,6 +201,7 @@ fn next_size(buckets: usize) -> usize {
 }
 
 /// Whether so many entries leave an eighth of so many buckets free.
+#[inline]
 fn fits(entries: usize, buckets: usize) -> bool {
     entries <= buckets * SLOTS_PER_BUCKET * 7 / 8 || entries <= SLOTS_PER_BUCKET && buckets == 1
 }
@@ -199,6 +216,7 @@ impl Index {
     }
 
     /// What the index takes.
+    #[inline]
     pub(crate) fn bytes(&self) -> u64 {
         (self.buckets * BUCKET_BYTES + self.segments.capacity() * size_of::<Segment>()) as u64
     }
@@ -300,6 +318,7 @@ impl Index {
         order(number as u64) | u64::MAX.checked_shr(bits).unwrap_or(0)
     }
 
+    #[inline]
     fn wants_split(&self) -> bool {
         self.len >= self.segments.len() * ENTRIES_PER_SEGMENT && self.segments.len() < SEGMENTS_MAX
     }

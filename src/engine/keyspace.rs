@@ -4,6 +4,8 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
+use parking_lot::MutexGuard;
+
 use super::hot::HotKeys;
 use super::log::Record;
 use super::namespace::{
@@ -180,7 +182,10 @@ impl Engine {
                 if seen >= entries_max {
                     return true;
                 }
-                match shard.lock().sweep_segment() {
+                let mut held = shard.lock();
+                let looked_at = held.sweep_segment();
+                MutexGuard::unlock_fair(held);
+                match looked_at {
                     Some(entries) => seen += entries + 1,
                     None => break,
                 }

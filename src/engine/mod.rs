@@ -91,8 +91,13 @@ pub const BYTES_LIMIT_MIN: u64 = 1 << 20;
 const SHARDS_MAX: u64 = 1_024;
 /// A shard of this size is worth having for memory's sake: growing its index takes about a millisecond.
 const SHARD_BYTES_GOOD: u64 = 32 << 20;
-/// A shard of this size is worth having where there is a processor to use it.
-const SHARD_BYTES_MIN: u64 = 8 << 20;
+/// Shards for each processor: two threads that want the same one at the same time are to be rare.
+const SHARDS_PER_PROCESSOR: u64 = 16;
+/// A shard has at least so many times the largest value, …
+const VALUES_PER_SHARD: u64 = 4_096;
+/// … if that is between these. The larger values may be, the more sizes of cells are in use, and in each shard half a
+/// page of each size is spare: measured with 16 MB and values of 1 to 1,000 B, 13 % more at 4 MB a shard, 39 % at 2 MB.
+const SHARD_BYTES_MIN: std::ops::RangeInclusive<u64> = 1 << 20..=8 << 20;
 
 impl Default for EngineConfig {
     /// 64 MiB, shards by size, adaptive eviction, no default time to live, values up to 1 MiB, 1,024 namespaces.
@@ -117,8 +122,12 @@ impl EngineConfig {
         let least = limit.div_ceil(ARENA_BYTES_MAX / 2).next_power_of_two();
         let wanted = self.shards.map(u64::from).unwrap_or_else(|| {
             let processors = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-            let busy = (processors * 4).min(limit / SHARD_BYTES_MIN);
-            busy.max(limit / SHARD_BYTES_GOOD).min(limit / (8 * self.value_bytes_max.max(1)))
+            let value = self.value_bytes_max.max(1);
+            let shard = VALUES_PER_SHARD
+                .saturating_mul(value)
+                .clamp(*SHARD_BYTES_MIN.start(), *SHARD_BYTES_MIN.end());
+            let busy = (processors * SHARDS_PER_PROCESSOR).min(limit / shard);
+            busy.max(limit / SHARD_BYTES_GOOD).min(limit / value.saturating_mul(8))
         });
         let power = if self.shards.is_some() {
             wanted.max(1).next_power_of_two()
@@ -132,7 +141,7 @@ impl EngineConfig {
 /// A sharded map of entries. Shared by reference; every call locks one shard for a short while.
 #[derive(Debug)]
 pub struct Engine {
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[Locked]>,
     namespaces: Namespaces,
     invalidations: AtomicU64,
     /// What happened in all shards at once, for a journal; also makes it happen one at a time.
@@ -170,7 +179,7 @@ impl Engine {
         };
         Self {
             shards: (0..count)
-                .map(|_| Mutex::new(Shard::new(shard.clone(), namespaces.default(), now)))
+                .map(|_| Locked(Mutex::new(Shard::new(shard.clone(), namespaces.default(), now))))
                 .collect(),
             namespaces,
             invalidations: AtomicU64::new(0),
@@ -277,7 +286,10 @@ impl Engine {
         let mut steps = 0;
         for shard in &self.shards {
             loop {
-                let taken = shard.lock().advance(now, STEPS_PER_HOLD);
+                let mut held = shard.lock();
+                let taken = held.advance(now, STEPS_PER_HOLD);
+                // Whoever waits comes first: the next hold is as long as this one.
+                MutexGuard::unlock_fair(held);
                 steps += taken;
                 if taken < STEPS_PER_HOLD {
                     break;
@@ -412,12 +424,41 @@ impl Engine {
     }
 }
 
+/// A shard in its lock, on cache lines of its own.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Locked(Mutex<Shard>);
+
+/// How often a thread looks whether a lock is free before it sleeps. An operation takes a fraction of a microsecond,
+/// less than going to sleep, and this is a few of them.
+const LOOKS_BEFORE_SLEEP: u32 = 400;
+
+impl Locked {
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, Shard> {
+        self.0.try_lock().unwrap_or_else(|| self.wait())
+    }
+
+    #[cold]
+    fn wait(&self) -> MutexGuard<'_, Shard> {
+        for _ in 0..LOOKS_BEFORE_SLEEP {
+            std::hint::spin_loop();
+            if !self.0.is_locked()
+                && let Some(held) = self.0.try_lock()
+            {
+                return held;
+            }
+        }
+        self.0.lock()
+    }
+}
+
 /// Shards that are locked together, in the order of their numbers.
 struct Held<'a>([Option<MutexGuard<'a, Shard>>; KEYS_PER_HOLD]);
 
 impl<'a> Held<'a> {
     /// Locks the shards of at most [`KEYS_PER_HOLD`] keys, and puts in place of each key's shard which of these it is.
-    fn lock(shards: &'a [Mutex<Shard>], placed: &mut [(usize, Hashed<'_>)]) -> Self {
+    fn lock(shards: &'a [Locked], placed: &mut [(usize, Hashed<'_>)]) -> Self {
         let mut wanted = [(usize::MAX, 0); KEYS_PER_HOLD];
         for (index, (wanted, (number, _))) in wanted.iter_mut().zip(&*placed).enumerate() {
             *wanted = (*number, index);

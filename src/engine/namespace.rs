@@ -220,10 +220,12 @@ impl Namespace {
         self.0.number
     }
 
+    #[inline]
     pub(crate) fn bytes_limit(&self) -> u64 {
         self.0.bytes_limit.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub(crate) fn default_ttl(&self) -> Ttl {
         Ttl::from_wire_ms(self.0.default_ttl_ms.load(Ordering::Relaxed))
     }
@@ -232,6 +234,7 @@ impl Namespace {
         *self.0.policy.lock()
     }
 
+    #[inline]
     pub(crate) fn is_deleted(&self) -> bool {
         self.0.deleted.load(Ordering::Acquire)
     }
@@ -249,12 +252,14 @@ impl Namespace {
         }
     }
 
+    #[inline]
     pub(crate) fn charge(&self, bytes: u64) {
         if self.0.number != DEFAULT {
             self.0.bytes_used.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
+    #[inline]
     pub(crate) fn refund(&self, bytes: u64) {
         if self.0.number != DEFAULT {
             self.0.bytes_used.fetch_sub(bytes, Ordering::Relaxed);
@@ -321,6 +326,7 @@ impl Namespaces {
         }
     }
 
+    #[inline]
     pub(crate) fn default(&self) -> &Namespace {
         &self.default
     }

@@ -213,6 +213,7 @@ pub enum ValueView<'a> {
 
 impl ValueView<'_> {
     /// The value's bytes.
+    #[inline]
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
         match self {
@@ -222,6 +223,7 @@ impl ValueView<'_> {
     }
 
     /// The value as an owned buffer: a copy of a small one, a reference to a large one.
+    #[inline]
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
         match self {

@@ -140,7 +140,7 @@ fn large_cost(bytes: usize) -> u64 {
     (rounded + page + size_of::<Option<Bytes>>() + 32) as u64
 }
 
-fn flags_at(attributes: u8) -> usize {
+const fn flags_at(attributes: u8) -> usize {
     match attributes & (EXPIRES | FAR_DEADLINE) {
         0 => HEADER,
         EXPIRES => HEADER + 12,
@@ -148,12 +148,25 @@ fn flags_at(attributes: u8) -> usize {
     }
 }
 
-fn namespace_at(attributes: u8) -> usize {
+const fn namespace_at(attributes: u8) -> usize {
     flags_at(attributes) + if attributes & FLAGS == 0 { 0 } else { 4 }
 }
 
+/// By the attributes.
+const TAGS_AT: [u8; 256] = {
+    let mut places = [0; 256];
+    let mut attributes = 0;
+    while attributes < 256 {
+        let namespace = if attributes as u8 & NAMESPACED == 0 { 0 } else { 2 };
+        places[attributes] = (namespace_at(attributes as u8) + namespace) as u8;
+        attributes += 1;
+    }
+    places
+};
+
+#[inline]
 fn tags_at(attributes: u8) -> usize {
-    namespace_at(attributes) + if attributes & NAMESPACED == 0 { 0 } else { 2 }
+    usize::from(TAGS_AT[usize::from(attributes)])
 }
 
 /// Cells, and the values that are too large for them.
@@ -167,18 +180,22 @@ pub(crate) struct Records {
     hasher: KeyHasher,
 }
 
+#[inline]
 fn u32_at(cell: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(cell[at..at + 4].try_into().expect("four bytes"))
 }
 
+#[inline]
 fn u64_at(cell: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(cell[at..at + 8].try_into().expect("eight bytes"))
 }
 
+#[inline]
 fn put_u32(cell: &mut [u8], at: usize, value: u32) {
     cell[at..at + 4].copy_from_slice(&value.to_le_bytes());
 }
 
+#[inline]
 fn put_u64(cell: &mut [u8], at: usize, value: u64) {
     cell[at..at + 8].copy_from_slice(&value.to_le_bytes());
 }
@@ -196,9 +213,12 @@ fn parts(cell: &[u8]) -> Parts {
     let attributes = cell[ATTRIBUTES];
     let lengths = u32_at(cell, LENGTHS);
     let tags = tags_at(attributes);
-    let content_type = tags + if attributes & TAGGED == 0 { 0 } else { 1 + 4 * usize::from(cell[tags]) };
-    let key =
-        content_type + if attributes & CONTENT_TYPE == 0 { 0 } else { 1 + usize::from(cell[content_type]) };
+    let (mut content_type, mut key) = (tags, tags);
+    if attributes & (TAGGED | CONTENT_TYPE) != 0 {
+        content_type = tags + if attributes & TAGGED == 0 { 0 } else { 1 + 4 * usize::from(cell[tags]) };
+        let text = if attributes & CONTENT_TYPE == 0 { 0 } else { 1 + usize::from(cell[content_type]) };
+        key = content_type + text;
+    }
     let value = key + (lengths & ((1 << KEY_LENGTH_BITS) - 1)) as usize;
     Parts { content_type, key, value, value_len: (lengths >> KEY_LENGTH_BITS) as usize }
 }
@@ -209,6 +229,7 @@ impl Records {
     }
 
     /// What pages and large values take together.
+    #[inline]
     pub(crate) fn held_bytes(&self) -> u64 {
         self.arena.held_bytes() + self.large_bytes
     }
@@ -313,6 +334,12 @@ impl Records {
         namespace_in(self.arena.cell(address))
     }
 
+    /// Whether the entry has something beside its cell: tags that count it, a large value.
+    #[inline]
+    pub(crate) fn is_tagged_or_large(&self, address: u32) -> bool {
+        self.arena.cell(address)[ATTRIBUTES] & (TAGGED | LARGE) != 0
+    }
+
     pub(crate) fn tags(&self, address: u32) -> TagNumbers {
         let cell = self.arena.cell(address);
         let mut tags = TagNumbers::default();
@@ -335,9 +362,9 @@ impl Records {
         Version(u64_at(self.arena.cell(address), VERSION))
     }
 
-    /// The entry as callers see it, but for the time to live, which is the wheel's to tell.
+    /// The entry as callers see it; `base_ms` is the wheel's.
     #[inline]
-    pub(crate) fn view(&self, address: u32, remaining_ttl_ms: u64) -> EntryView<'_> {
+    pub(crate) fn view(&self, address: u32, base_ms: u64, now_ms: u64) -> EntryView<'_> {
         let cell = self.arena.cell(address);
         let parts = parts(cell);
         let attributes = cell[ATTRIBUTES];
@@ -352,7 +379,8 @@ impl Records {
         EntryView {
             value,
             version: Version(u64_at(cell, VERSION)),
-            remaining_ttl_ms,
+            remaining_ttl_ms: deadline_in(cell, base_ms)
+                .map_or(0, |deadline| deadline.saturating_sub(now_ms)),
             flags: if attributes & FLAGS == 0 { 0 } else { u32_at(cell, flags_at(attributes)) },
             content_type: content_type.get(1..).map_or("", |text| {
                 std::str::from_utf8(text).expect("a content type was text when it was stored")
@@ -368,12 +396,7 @@ impl Records {
     /// The deadline; a near one is put together with `base_ms`, which no live deadline precedes.
     #[inline]
     pub(crate) fn deadline_ms(&self, address: u32, base_ms: u64) -> Option<u64> {
-        let cell = self.arena.cell(address);
-        match cell[ATTRIBUTES] & (EXPIRES | FAR_DEADLINE) {
-            0 => None,
-            EXPIRES => Some(base_ms + u64::from(u32_at(cell, DEADLINE).wrapping_sub(base_ms as u32))),
-            _ => Some(u64_at(cell, DEADLINE)),
-        }
+        deadline_in(self.arena.cell(address), base_ms)
     }
 
     /// Whether the entry's cell has the room that this deadline needs, no more and no less.
@@ -414,6 +437,7 @@ impl Records {
         self.arena.cell(address)[ATTRIBUTES] & HANDED_OVER != 0
     }
 
+    #[inline]
     pub(crate) fn set_handed_over(&mut self, address: u32, handed_over: bool) {
         let attributes = &mut self.arena.cell_mut(address)[ATTRIBUTES];
         *attributes = if handed_over { *attributes | HANDED_OVER } else { *attributes & !HANDED_OVER };
@@ -466,6 +490,15 @@ fn equal(mut one: &[u8], mut other: &[u8]) -> bool {
 }
 
 #[inline]
+fn deadline_in(cell: &[u8], base_ms: u64) -> Option<u64> {
+    match cell[ATTRIBUTES] & (EXPIRES | FAR_DEADLINE) {
+        0 => None,
+        EXPIRES => Some(base_ms + u64::from(u32_at(cell, DEADLINE).wrapping_sub(base_ms as u32))),
+        _ => Some(u64_at(cell, DEADLINE)),
+    }
+}
+
+#[inline]
 fn namespace_in(cell: &[u8]) -> u16 {
     let attributes = cell[ATTRIBUTES];
     if attributes & NAMESPACED == 0 {
@@ -514,6 +547,7 @@ impl Slots for Records {
         self.arena.cell_mut(slot)[MARK] = mark;
     }
 
+    #[inline]
     fn weight(&self, slot: u32) -> u64 {
         let cell = self.arena.cell(slot);
         let large = if cell[ATTRIBUTES] & LARGE == 0 { 0 } else { self.view_large_cost(cell) };

@@ -116,6 +116,7 @@ impl Requests {
         })
     }
 
+    #[inline]
     pub(crate) fn bytes(&self) -> u64 {
         let tables = self.order.capacity() * size_of::<Remembered>() + self.by_identity.allocation_size();
         (tables + self.name_bytes) as u64

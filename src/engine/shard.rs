@@ -101,7 +101,7 @@ impl Shard {
             tags: Tags::new(),
             departed: Departed::new(config.bytes_limit),
             requests: Requests::default(),
-            hot: Hot::new(now),
+            hot: Hot::new(config.bytes_limit, now),
             giving_way: (0, 0),
             gone: Stats::default(),
             sequence: 0,
@@ -111,6 +111,7 @@ impl Shard {
     }
 
     /// Draws the place of a change; 0 for none.
+    #[inline]
     pub(super) fn sequence(&mut self, kind: ChangeKind) -> u64 {
         if kind == ChangeKind::None {
             return 0;
@@ -134,11 +135,11 @@ impl Shard {
             self.counts(key.namespace).count_miss(reason);
             return Err(reason);
         };
+        let read = found(self.view(slot, now));
         let space = self.spaces.of(key.namespace.number());
         space.counts.hits += 1;
         space.hit(&mut self.records, slot);
-        let remaining = self.remaining_ttl_ms(slot, now);
-        Ok(found(self.records.view(slot, remaining)))
+        Ok(read)
     }
 
     /// Asks for the index's line of a key, without waiting for it to come.
@@ -398,7 +399,9 @@ impl Shard {
     fn find_live(&mut self, key: Hashed<'_>, now: Now) -> Option<u32> {
         let (records, number) = (&self.records, key.namespace.number());
         let slot = self.index.find(key.hash, |slot| records.is(slot, number, key.key))?;
-        if self.deadline_ms(slot).is_some_and(|deadline| deadline <= now.ticks_ms) {
+        if self.records.expires(slot)
+            && self.deadline_ms(slot).is_some_and(|deadline| deadline <= now.ticks_ms)
+        {
             self.wheel.remove(&mut self.records, slot);
             self.reclaim_expired(slot);
             return None;
@@ -427,11 +430,6 @@ impl Shard {
         self.records.deadline_ms(slot, self.wheel.base_ms())
     }
 
-    #[inline]
-    fn remaining_ttl_ms(&self, slot: u32, now: Now) -> u64 {
-        self.deadline_ms(slot).map_or(0, |deadline| deadline - now.ticks_ms)
-    }
-
     /// The engine time at which an entry stored now expires: `Some(None)` never, `None` it is past already.
     fn expires_at(
         &self,
@@ -454,12 +452,17 @@ impl Shard {
         }
     }
 
+    #[inline]
+    fn view(&self, slot: u32, now: Now) -> EntryView<'_> {
+        self.records.view(slot, self.wheel.base_ms(), now.ticks_ms)
+    }
+
     fn deadline(&self, expires_at: Option<u64>) -> Deadline {
         expires_at.map_or(Deadline::None, |at| self.wheel.deadline(at))
     }
 
     fn keep(&self, slot: u32) -> Kept {
-        let view = self.records.view(slot, 0);
+        let view = self.records.view(slot, self.wheel.base_ms(), 0);
         Kept {
             key: self.records.key(slot).to_vec(),
             value: view.value.to_bytes(),

@@ -14,7 +14,7 @@
 
 use hashbrown::HashTable;
 
-use super::eviction::{AnyPolicy, Estimate, Policy, PolicyName, Slots};
+use super::eviction::{AnyPolicy, Estimate, Policy, PolicyName, SIDE_BYTES_MAX, Slots};
 
 /// One policy, its entries and nothing else.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Simulation {
     pub fn new(policy: PolicyName, capacity_entries: usize) -> Self {
         let capacity_entries = capacity_entries.max(1);
         Self {
-            policy: AnyPolicy::new(policy, capacity_entries as u64, 0),
+            policy: AnyPolicy::new(policy, capacity_entries as u64, 0, SIDE_BYTES_MAX),
             index: HashTable::new(),
             // The first is nobody's: 0 is no slot.
             cells: Cells(vec![Cell::default()]),
@@ -58,7 +58,7 @@ impl Simulation {
         };
         cells.0[slot as usize] = Cell { hash: key_hash, ..Cell::default() };
         index.insert_unique(key_hash, slot, |slot| cells.0[*slot as usize].hash);
-        policy.insert(cells, slot);
+        policy.insert(cells, slot, key_hash);
         false
     }
 

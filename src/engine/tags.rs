@@ -59,6 +59,7 @@ impl Tags {
     }
 
     /// Counts an entry more for each of these tags of a namespace; a repeated one counts once.
+    #[inline]
     pub(crate) fn take(&mut self, namespace: u16, names: &[&str]) -> TagNumbers {
         let mut taken = TagNumbers::default();
         for (index, name) in names.iter().enumerate() {
@@ -111,6 +112,7 @@ impl Tags {
         numbers.as_slice().iter().map(|number| self.tag(*number).name.to_string()).collect()
     }
 
+    #[inline]
     pub(crate) fn bytes(&self) -> u64 {
         let tables = self.by_name.allocation_size()
             + self.tags.capacity() * size_of::<Option<Tag>>()

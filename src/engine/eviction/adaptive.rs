@@ -18,9 +18,9 @@
 //! What a shadow hits the cache that follows it may be unable to: in a loop, S3-FIFO's rule goes on with what it has
 //! or hits nothing, by what it had before. A shadow that hits far more than the cache is started anew, empty.
 //!
-//! Costs the two links and the mark in the entry's cell, and beside them 3 B an entry or 128 KiB, whichever is more,
-//! from the first eviction on, less than 9 KiB before. Shadows take up to 44 KiB of it; the rest is for departed
-//! keys, 1.6 B each and eight at most for each entry. One hit in (entries / 400) costs six small look-ups more.
+//! Costs the two links and the mark in the entry's cell, and beside them 3 B an entry or what it was given (128 KiB,
+//! less in a small shard), whichever is more, from the first eviction on, less than 9 KiB before. Shadows take up to a
+//! third of it; the rest is for departed keys, 1.6 B each and eight at most for each entry. One hit in (entries / 400) costs six small look-ups more.
 
 mod judge;
 mod queues;
@@ -32,11 +32,12 @@ use queues::{Entry, Queues, SAMPLED, Setting};
 use remembered::Remembered;
 use shadow::{Shadows, tag};
 
-use super::{Policy, Slots};
+use super::{Policy, SIDE_BYTES_MAX, Slots};
 
-/// All that is beside the entries: bytes for each, and at least.
+/// All that is beside the entries: bytes for each, if that is more than it was given.
 const SIDE_BYTES_PER_ENTRY: usize = 3;
-const SIDE_BYTES_MIN: usize = 128 << 10;
+/// It cannot do with less.
+const SIDE_BYTES_MIN: usize = 8 << 10;
 /// Keys remembered for each entry, at most.
 const KEYS_PER_ENTRY_MAX: usize = 8;
 
@@ -77,16 +78,20 @@ pub(crate) struct Adaptive {
     judge: Judge,
     /// Hits that the followed candidate's shadow had lately and the cache had not.
     lag: f32,
+    /// What there may be beside the entries however few they are.
+    side_bytes: usize,
 }
 
 impl Adaptive {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(side_bytes: usize) -> Self {
         let settings = TRIED.map(|(_, setting)| setting);
+        let side_bytes = side_bytes.clamp(SIDE_BYTES_MIN, SIDE_BYTES_MAX);
         Self {
             queues: Queues::new(settings[FIRST]),
-            shadows: Box::new(Shadows::new(settings)),
+            shadows: Box::new(Shadows::new(settings, side_bytes)),
             judge: Judge::new(FIRST),
             lag: 0.0,
+            side_bytes,
         }
     }
 
@@ -134,7 +139,7 @@ impl Adaptive {
     /// The cache is full with another number of entries than it was.
     #[cold]
     fn fit(&mut self, entries: usize) {
-        let keys = keys_remembered(entries);
+        let keys = self.keys_remembered(entries);
         if self.queues.remembered.misfits(entries) {
             self.queues.remembered.fit(entries, keys);
         }
@@ -142,23 +147,18 @@ impl Adaptive {
             self.shadows.fit(entries, keys);
         }
     }
-}
 
-/// Keys that a cache of so many entries remembers. Shadows remember as many for each entry of theirs.
-fn keys_remembered(entries: usize) -> usize {
-    let in_all = (entries * SIDE_BYTES_PER_ENTRY).max(SIDE_BYTES_MIN);
-    let keys = Remembered::keys_in(in_all - Shadows::bytes_for(entries));
-    (entries * keys / with_shadows(entries)).min(entries * KEYS_PER_ENTRY_MAX)
-}
-
-/// Entries of the cache and of all its shadows.
-fn with_shadows(entries: usize) -> usize {
-    (entries + CANDIDATES * Shadows::entries_most(entries).min(entries)).max(1)
+    /// Keys that a cache of so many entries remembers. Shadows remember as many for each entry of theirs.
+    fn keys_remembered(&self, entries: usize) -> usize {
+        let in_all = (entries * SIDE_BYTES_PER_ENTRY).max(self.side_bytes);
+        let keys = Remembered::keys_in(in_all - self.shadows.bytes_for(entries));
+        let with_shadows = entries + CANDIDATES * self.shadows.entries_most(entries).min(entries);
+        (entries * keys / with_shadows.max(1)).min(entries * KEYS_PER_ENTRY_MAX)
+    }
 }
 
 impl Policy for Adaptive {
-    fn insert(&mut self, slots: &mut impl Slots, slot: u32) {
-        let hash = slots.hash(slot);
+    fn insert(&mut self, slots: &mut impl Slots, slot: u32, hash: u64) {
         let tag = tag(hash);
         let is_sampled = self.shadows.samples(tag);
         slots.set_mark(slot, if is_sampled { SAMPLED } else { 0 });
@@ -215,7 +215,7 @@ impl Policy for Adaptive {
     fn side_bytes(&self) -> u64 {
         let bytes = self.queues.remembered.bytes() + self.shadows.bytes();
         if self.shadows.are_filling() {
-            return bytes.max(Shadows::bytes_filling(self.queues.len() + 2) as u64);
+            return bytes.max(self.shadows.bytes_filling(self.queues.len() + 2) as u64);
         }
         bytes
     }
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_shadow_that_hits_what_the_cache_does_not_is_started_anew() {
-        let mut policy = Adaptive::new();
+        let mut policy = Adaptive::new(SIDE_BYTES_MAX);
         policy.fit(100);
         for n in 0..350 {
             policy.observe(tag(hash(n % 50)), false);

@@ -73,8 +73,8 @@ impl Arc {
 }
 
 impl Policy for Arc {
-    fn insert(&mut self, slots: &mut impl Slots, slot: u32) {
-        let left = self.ghosts.take(slots.hash(slot));
+    fn insert(&mut self, slots: &mut impl Slots, slot: u32, hash: u64) {
+        let left = self.ghosts.take(hash);
         let mark = if left.is_some() { FREQUENT } else { 0 };
         slots.set_mark(slot, mark);
         self.list(mark).push_front(slots, slot);

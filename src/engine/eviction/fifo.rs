@@ -18,7 +18,7 @@ impl Fifo {
 }
 
 impl Policy for Fifo {
-    fn insert(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn insert(&mut self, slots: &mut impl Slots, slot: u32, _hash: u64) {
         self.list.push_front(slots, slot);
     }
 

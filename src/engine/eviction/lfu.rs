@@ -89,7 +89,7 @@ impl Lfu {
 }
 
 impl Policy for Lfu {
-    fn insert(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn insert(&mut self, slots: &mut impl Slots, slot: u32, _hash: u64) {
         self.enter(slots, slot, 1);
         self.len += 1;
         self.age(slots);
@@ -174,7 +174,7 @@ mod tests {
     fn what_was_popular_once_goes_in_the_end() {
         let (mut lfu, mut cells) = (Lfu::new(), Cells::of(4));
         for slot in 1..=3 {
-            lfu.insert(&mut cells, slot);
+            lfu.insert(&mut cells, slot, 0);
         }
         (0..300).for_each(|_| lfu.hit(&mut cells, 1));
         lfu.validate(&cells);

@@ -16,7 +16,7 @@ impl Lru {
 }
 
 impl Policy for Lru {
-    fn insert(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn insert(&mut self, slots: &mut impl Slots, slot: u32, _hash: u64) {
         self.list.push_front(slots, slot);
     }
 

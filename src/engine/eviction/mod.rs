@@ -54,8 +54,8 @@ pub(crate) trait Slots {
 
 /// An eviction policy over slots.
 pub(crate) trait Policy {
-    /// A new entry. Its links are unset and its mark is 0.
-    fn insert(&mut self, slots: &mut impl Slots, slot: u32);
+    /// A new entry and its key's hash. Its links are unset and its mark is 0.
+    fn insert(&mut self, slots: &mut impl Slots, slot: u32, hash: u64);
     /// An entry was read or written again.
     fn hit(&mut self, slots: &mut impl Slots, slot: u32);
     /// An entry leaves by another way than eviction.
@@ -164,6 +164,9 @@ impl fmt::Display for PolicyName {
     }
 }
 
+/// What a policy may take beside its entries for few of them to be judged as well as many, at most.
+pub(crate) const SIDE_BYTES_MAX: usize = 128 << 10;
+
 /// Any of the policies, chosen at run time without a virtual call.
 #[derive(Debug)]
 pub(crate) enum AnyPolicy {
@@ -193,8 +196,9 @@ macro_rules! each {
 }
 
 impl AnyPolicy {
-    /// One for entries of so many bytes in all, which is about to take so many over.
-    pub(crate) fn new(name: PolicyName, bytes_limit: u64, entries: usize) -> Self {
+    /// One for entries of so many bytes in all, which is about to take so many over. However few they are, it may take
+    /// `side_bytes` beside them.
+    pub(crate) fn new(name: PolicyName, bytes_limit: u64, entries: usize, side_bytes: usize) -> Self {
         match name {
             PolicyName::Lru => Self::Lru(Lru::new()),
             PolicyName::Lfu => Self::Lfu(Lfu::new()),
@@ -203,7 +207,7 @@ impl AnyPolicy {
             PolicyName::S3Fifo => Self::S3Fifo(S3Fifo::new(bytes_limit)),
             PolicyName::WTinyLfu => Self::WTinyLfu(WTinyLfu::new(bytes_limit, entries)),
             PolicyName::Arc => Self::Arc(Arc::new()),
-            PolicyName::Adaptive => Self::Adaptive(Adaptive::new()),
+            PolicyName::Adaptive => Self::Adaptive(Adaptive::new(side_bytes)),
         }
     }
 
@@ -231,8 +235,8 @@ impl AnyPolicy {
 
 impl Policy for AnyPolicy {
     #[inline]
-    fn insert(&mut self, slots: &mut impl Slots, slot: u32) {
-        each!(self, policy => policy.insert(slots, slot));
+    fn insert(&mut self, slots: &mut impl Slots, slot: u32, hash: u64) {
+        each!(self, policy => policy.insert(slots, slot, hash));
     }
 
     #[inline]

@@ -78,8 +78,8 @@ impl S3Fifo {
 }
 
 impl Policy for S3Fifo {
-    fn insert(&mut self, slots: &mut impl Slots, slot: u32) {
-        let mark = if self.ghosts.take(slots.hash(slot)).is_some() { IN_MAIN } else { 0 };
+    fn insert(&mut self, slots: &mut impl Slots, slot: u32, hash: u64) {
+        let mark = if self.ghosts.take(hash).is_some() { IN_MAIN } else { 0 };
         slots.set_mark(slot, mark);
         self.queue(mark).push_front(slots, slot);
     }

@@ -26,7 +26,7 @@ impl Sieve {
 }
 
 impl Policy for Sieve {
-    fn insert(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn insert(&mut self, slots: &mut impl Slots, slot: u32, _hash: u64) {
         slots.set_mark(slot, 0);
         self.list.push_front(slots, slot);
     }

@@ -88,7 +88,7 @@ impl Model {
     fn new(name: PolicyName, slots: u32, bytes_limit: u64) -> Self {
         let (cells, free) = (Cells::of(slots + 1), (1..=slots).collect());
         Self {
-            policy: AnyPolicy::new(name, bytes_limit, 0),
+            policy: AnyPolicy::new(name, bytes_limit, 0, SIDE_BYTES_MAX),
             cells,
             present: BTreeMap::new(),
             free,
@@ -123,7 +123,8 @@ impl Model {
         let slot = self.free.pop().unwrap();
         self.cells.fill(slot, key, weight);
         self.present.insert(slot, key);
-        self.policy.insert(&mut self.cells, slot);
+        let hash = self.cells.hash(slot);
+        self.policy.insert(&mut self.cells, slot, hash);
     }
 
     /// Fails if the slot is not one that the policy still had.
@@ -223,11 +224,14 @@ fn entries_pass_from_any_policy_to_any_other() {
             let (mut random, mut model) = (Random(3), Model::new(from, 200, 800));
             (0..2_000).for_each(|_| model.step(&mut random));
             let old_len = model.present.len();
-            let mut old =
-                std::mem::replace(&mut model.policy, AnyPolicy::new(to, model.bytes_limit, old_len));
+            let mut old = std::mem::replace(
+                &mut model.policy,
+                AnyPolicy::new(to, model.bytes_limit, old_len, SIDE_BYTES_MAX),
+            );
             while let Some(slot) = old.hand_over(&mut model.cells) {
                 model.cells.set_mark(slot, 0);
-                model.policy.insert(&mut model.cells, slot);
+                let hash = model.cells.hash(slot);
+                model.policy.insert(&mut model.cells, slot, hash);
                 old.validate(&model.cells);
             }
             assert_eq!(old.len(), 0);
@@ -244,11 +248,12 @@ fn entries_pass_from_any_policy_to_any_other() {
 fn tables_beside_the_entries_stay_within_what_is_said_of_them() {
     for name in PolicyName::ALL {
         let (entries, mut cells) = (20_000, Cells::of(20_001));
-        let mut policy = AnyPolicy::new(name, entries, 0);
+        let mut policy = AnyPolicy::new(name, entries, 0, SIDE_BYTES_MAX);
         for key in 0..200_000 {
             let slot = if key < entries { key as u32 + 1 } else { policy.evict(&mut cells).unwrap() };
             cells.fill(slot, key, 1);
-            policy.insert(&mut cells, slot);
+            let hash = cells.hash(slot);
+            policy.insert(&mut cells, slot, hash);
         }
         let most = match name {
             PolicyName::Lru | PolicyName::Fifo | PolicyName::Sieve => 0,
@@ -282,8 +287,8 @@ fn every_policy_says_what_becomes_of_an_entry() {
         (PolicyName::Arc, "in the list of frequent entries, where 0 of 1", "recent entries, where 0 of 2"),
         (PolicyName::Adaptive, "in the window queue; asked for 2 times", "asked for 1 times"),
     ] {
-        let (mut policy, mut cells) = (AnyPolicy::new(name, 600, 0), Cells::of(4));
-        (1..=3).for_each(|slot| policy.insert(&mut cells, slot));
+        let (mut policy, mut cells) = (AnyPolicy::new(name, 600, 0, SIDE_BYTES_MAX), Cells::of(4));
+        (1..=3).for_each(|slot| policy.insert(&mut cells, slot, hash(u64::from(slot))));
         policy.hit(&mut cells, 1);
         let views = [1, 2].map(|slot| policy.view(&cells, slot));
         assert!(views[0].contains(hit) && views[1].contains(other), "{name}: {views:?}");
@@ -304,8 +309,8 @@ fn every_policy_says_what_becomes_of_an_entry() {
 
 #[test]
 fn an_entrys_place_is_told_without_walking_far() {
-    let (mut policy, mut cells) = (AnyPolicy::new(PolicyName::Lru, 600, 0), Cells::of(301));
-    (1..=300).for_each(|slot| policy.insert(&mut cells, slot));
+    let (mut policy, mut cells) = (AnyPolicy::new(PolicyName::Lru, 600, 0, SIDE_BYTES_MAX), Cells::of(301));
+    (1..=300).for_each(|slot| policy.insert(&mut cells, slot, hash(u64::from(slot))));
     assert!(policy.view(&cells, 300).starts_with("more than 256 of 300 entries"));
     assert!(policy.view(&cells, 257).starts_with("256 of 300 entries"));
 }

@@ -154,11 +154,11 @@ impl WTinyLfu {
 }
 
 impl Policy for WTinyLfu {
-    fn insert(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn insert(&mut self, slots: &mut impl Slots, slot: u32, hash: u64) {
         slots.set_mark(slot, WINDOW);
         self.window.push_front(slots, slot);
         self.sketch.fit(self.entries());
-        self.sketch.increment(slots.hash(slot));
+        self.sketch.increment(hash);
         self.requested(slots, Request::Miss);
     }
 

@@ -36,7 +36,7 @@ impl Shard {
                 (Some(increment.initial), expires_at, 0, String::new())
             }
             Some(slot) => {
-                let view = self.records.view(slot, 0);
+                let view = self.view(slot, now);
                 let value = parse(view.value.as_slice());
                 (value, Some(self.deadline_ms(slot)), view.flags, view.content_type.to_owned())
             }

@@ -30,7 +30,7 @@ impl Shard {
         if let Some(reason) = self.dead_reason(slot) {
             return Err(reason);
         }
-        let view = self.records.view(slot, self.remaining_ttl_ms(slot, now));
+        let view = self.view(slot, now);
         let handed_over = self.records.handed_over(slot);
         let policy_view = self.spaces.get(number).map(|space| match &space.retiring {
             Some(retiring) if handed_over != space.present => {

@@ -61,7 +61,7 @@ impl Shard {
             {
                 continue;
             }
-            let view = self.records.view(slot, 0);
+            let view = self.records.view(slot, self.wheel.base_ms(), now.ticks_ms);
             let tags = self.tags.names(&self.records.tags(slot));
             visit(&Record::Put(Put {
                 namespace: self.records.namespace(slot),

@@ -16,11 +16,11 @@ const EVICTIONS_PER_CHOICE: u32 = 32;
 
 impl Shard {
     /// What the shard takes, as far as it grows with its entries.
+    #[inline]
     pub(super) fn held_bytes(&self) -> u64 {
-        let spaces: u64 = self.spaces.iter().map(|space| space.side_bytes() + space.dead.bytes()).sum();
         self.records.held_bytes()
             + self.index.bytes()
-            + spaces
+            + self.spaces.bytes()
             + self.tags.bytes()
             + self.departed.bytes()
             + self.requests.bytes()
@@ -42,11 +42,13 @@ impl Shard {
         }
         // What its entries in other shards take, those let go as they are stored to; none of another namespace does.
         while self.spaces.of(draft.namespace).namespace.is_over(needs) && self.evict_from(draft.namespace) {}
-        let ceiling = self.config.bytes_limit.max(self.held_bytes());
+        let mut held = self.held_bytes();
+        let ceiling = self.config.bytes_limit.max(held);
         loop {
             let ready = self.records.arena.has_room(class);
             let page = if ready { 0 } else { self.records.arena.page_cost(class) };
-            if self.held_bytes() + large_bytes + self.index.growth(hash) + page <= ceiling {
+            let needed = held + large_bytes + page;
+            if needed <= ceiling && needed + self.index.growth(hash) <= ceiling {
                 if ready || self.records.arena.add_page(class) {
                     return Ok(());
                 }
@@ -57,10 +59,11 @@ impl Shard {
                 if self.hot.bytes() > 0 {
                     // In a small shard the counted keys may be what is in the way.
                     self.hot.clear();
-                    continue;
+                } else {
+                    return Err(Refusal::TooLarge { needs, limit: most });
                 }
-                return Err(Refusal::TooLarge { needs, limit: most });
             }
+            held = self.held_bytes();
         }
     }
 
@@ -95,7 +98,7 @@ impl Shard {
         let hash = self.records.hash(from);
         self.records.copy(from, to);
         let space = self.spaces.of(self.records.namespace(to));
-        space.policy_of(self.records.handed_over(to)).moved(&mut self.records, from, to);
+        space.policy_for(&self.records, to).moved(&mut self.records, from, to);
         if self.records.expires(to) {
             self.wheel.moved(&mut self.records, to);
         }

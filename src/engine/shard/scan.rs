@@ -40,7 +40,7 @@ impl Shard {
             if expired || self.sweep.is_due() && self.dead_reason(slot).is_some() {
                 continue;
             }
-            let view = self.records.view(slot, self.remaining_ttl_ms(slot, now));
+            let view = self.view(slot, now);
             if visit(self.records.key(slot), view).is_break() {
                 return ControlFlow::Break(last);
             }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::engine::eviction::{AnyPolicy, Policy, PolicyName};
+use crate::engine::eviction::{AnyPolicy, Policy, PolicyName, SIDE_BYTES_MAX};
 use crate::engine::namespace::Namespace;
 use crate::engine::op::MissReason;
 use crate::engine::record::Records;
@@ -11,6 +11,13 @@ use crate::entry::Version;
 
 /// A policy is told its size again when that has changed by one part in so many.
 const SIZE_PART_TOLD: u64 = 16;
+
+/// A policy may take one part in so many beside the entries where it would like to take more.
+const SIDE_PART: u64 = 32;
+
+fn side_bytes(bytes_limit: u64) -> usize {
+    (bytes_limit / SIDE_PART).min(SIDE_BYTES_MAX as u64) as usize
+}
 
 /// A namespace's share of a shard.
 #[derive(Debug)]
@@ -32,7 +39,7 @@ pub(super) struct Space {
 impl Space {
     pub(super) fn new(namespace: Namespace, bytes_limit: u64) -> Self {
         Self {
-            policy: AnyPolicy::new(namespace.policy(), bytes_limit, 0),
+            policy: AnyPolicy::new(namespace.policy(), bytes_limit, 0, side_bytes(bytes_limit)),
             namespace,
             retiring: None,
             present: false,
@@ -44,11 +51,11 @@ impl Space {
         }
     }
 
-    /// The policy that has an entry with this attribute.
+    /// The policy that has this entry.
     #[inline]
-    pub(super) fn policy_of(&mut self, handed_over: bool) -> &mut AnyPolicy {
+    pub(super) fn policy_for(&mut self, records: &Records, slot: u32) -> &mut AnyPolicy {
         match &mut self.retiring {
-            Some(retiring) if handed_over != self.present => retiring,
+            Some(retiring) if records.handed_over(slot) != self.present => retiring,
             _ => &mut self.policy,
         }
     }
@@ -56,7 +63,7 @@ impl Space {
     /// An entry was used: whichever policy has it notes that.
     #[inline]
     pub(super) fn hit(&mut self, records: &mut Records, slot: u32) {
-        self.policy_of(records.handed_over(slot)).hit(records, slot);
+        self.policy_for(records, slot).hit(records, slot);
     }
 
     /// Starts to hand entries over to another policy; which one it was before.
@@ -68,7 +75,7 @@ impl Space {
         while self.retiring.is_some() {
             self.hand_over_one(records);
         }
-        let next = AnyPolicy::new(name, self.told_bytes, self.entries as usize);
+        let next = AnyPolicy::new(name, self.told_bytes, self.entries as usize, side_bytes(self.told_bytes));
         self.retiring = Some(std::mem::replace(&mut self.policy, next));
         self.present = !self.present;
         previous
@@ -84,7 +91,7 @@ impl Space {
         };
         records.set_mark(slot, 0);
         records.set_handed_over(slot, self.present);
-        self.policy.insert(records, slot);
+        self.policy.insert(records, slot, records.hash(slot));
         true
     }
 
@@ -99,6 +106,7 @@ impl Space {
         retired.or_else(|| self.policy.evict(records))
     }
 
+    #[inline]
     pub(super) fn side_bytes(&self) -> u64 {
         self.policy.side_bytes() + self.retiring.as_ref().map_or(0, Policy::side_bytes)
     }
@@ -205,6 +213,9 @@ impl Dead {
     }
 
     pub(super) fn bytes(&self) -> u64 {
+        if self.prefixes.is_empty() {
+            return 0;
+        }
         self.prefixes.keys().map(|prefix| prefix.len() as u64 + 64).sum()
     }
 }
@@ -255,6 +266,13 @@ impl Spaces {
     pub(super) fn remove(&mut self, number: u16) -> Option<Box<Space>> {
         let index = usize::from(number.checked_sub(1)?);
         self.named.get_mut(index)?.take()
+    }
+
+    /// What there is beside the entries.
+    #[inline]
+    pub(super) fn bytes(&self) -> u64 {
+        let each = |space: &Space| space.side_bytes() + space.dead.bytes();
+        each(&self.default) + self.named.iter().flatten().map(|space| each(space)).sum::<u64>()
     }
 
     pub(super) fn is_only_default(&self) -> bool {

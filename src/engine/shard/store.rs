@@ -75,7 +75,7 @@ impl Shard {
         let space = self.spaces.of(draft.namespace);
         space.refund(was);
         space.charge(self.records.weight(slot));
-        let policy = space.policy_of(self.records.handed_over(slot));
+        let policy = space.policy_for(&self.records, slot);
         policy.reweighed(&self.records, slot, was);
         policy.hit(&mut self.records, slot);
     }
@@ -86,7 +86,7 @@ impl Shard {
         self.index.insert(hash, slot, |slot| records.hash(slot));
         let space = self.spaces.of(namespace);
         self.records.set_handed_over(slot, space.present);
-        space.policy.insert(&mut self.records, slot);
+        space.policy.insert(&mut self.records, slot, hash);
         space.entries += 1;
         space.charge(self.records.weight(slot));
     }
@@ -101,7 +101,7 @@ impl Shard {
         let space = self.spaces.of(self.records.namespace(new));
         space.refund(was);
         space.charge(self.records.weight(new));
-        let policy = space.policy_of(self.records.handed_over(new));
+        let policy = space.policy_for(&self.records, new);
         policy.moved(&mut self.records, old, new);
         policy.reweighed(&self.records, new, was);
         policy.hit(&mut self.records, new);
@@ -117,19 +117,20 @@ impl Shard {
             self.wheel.remove(&mut self.records, slot);
         }
         let space = self.spaces.of(self.records.namespace(slot));
-        space.policy_of(self.records.handed_over(slot)).remove(&mut self.records, slot);
+        space.policy_for(&self.records, slot).remove(&mut self.records, slot);
         self.forget(slot, hash);
     }
 
     /// Takes an entry out that its policy and the wheel have let go.
     pub(super) fn forget(&mut self, slot: u32, hash: u64) {
-        let (weight, tags) = (self.records.weight(slot), self.records.tags(slot));
         let space = self.spaces.of(self.records.namespace(slot));
         space.entries -= 1;
-        space.refund(weight);
-        self.tags.release(&tags);
+        space.refund(self.records.weight(slot));
         self.index.remove(hash, slot);
-        self.records.release_large(slot);
+        if self.records.is_tagged_or_large(slot) {
+            self.tags.release(&self.records.tags(slot));
+            self.records.release_large(slot);
+        }
         self.records.arena.free(slot);
     }
 
@@ -137,7 +138,7 @@ impl Shard {
     pub(super) fn reclaim_expired(&mut self, slot: u32) {
         let hash = self.records.hash(slot);
         let space = self.spaces.of(self.records.namespace(slot));
-        space.policy_of(self.records.handed_over(slot)).remove(&mut self.records, slot);
+        space.policy_for(&self.records, slot).remove(&mut self.records, slot);
         space.counts.expirations += 1;
         self.forget(slot, hash);
         self.departed.insert(hash, MissReason::Expired);

@@ -3,7 +3,7 @@
 //! ATC 2017; Waldspurger, Park, Garthwaite, Ahmad, "Efficient MRC construction with SHARDS", FAST 2015).
 //!
 //! A key is in the sample if its tag, 32 bits of its hash, is not above a threshold. A cache of n entries has
-//! shadows of n · threshold / 2^32 entries, never more than [`ENTRIES_MAX`]: while it fills, and where it grows,
+//! shadows of n · threshold / 2^32 entries, never more than there is memory for: while it fills, and where it grows,
 //! the threshold falls, and what is above it goes (SHARDS with a fixed size). Up to that many entries, shadows
 //! are exact. They count entries, not bytes.
 //!
@@ -11,11 +11,11 @@
 //! eviction it is copied, and from then on memory is taken in [`Shadows::fit`] alone, which is called as room is
 //! made: a policy that took it as an entry enters would take it above the limit.
 
-use super::super::Slots;
+use super::super::{SIDE_BYTES_MAX, Slots};
 use super::judge::CANDIDATES;
 use super::queues::{Queues, Setting};
 
-/// Entries in a shadow, at most.
+/// Entries in a shadow, at most, of a policy that may take [`SIDE_BYTES_MAX`]; one that may take less has as much less.
 const ENTRIES_MAX: usize = 511;
 /// The same where what the shadows take would be wanting elsewhere: in caches of more than [`ENTRIES_OF_SMALL`].
 const ENTRIES_MAX_OF_LARGE: usize = 383;
@@ -36,13 +36,19 @@ pub(super) fn tag(hash: u64) -> u32 {
 pub(super) struct Shadows {
     each: [Shadow; CANDIDATES],
     threshold: u32,
+    entries_max: usize,
     /// The cache's entries when the shadows were last made fit; 0 while nothing went from it yet.
     entries_seen: usize,
+    /// What they take since then.
+    fitted_bytes: u64,
 }
 
 impl Shadows {
-    pub(super) fn new(settings: [Setting; CANDIDATES]) -> Self {
-        Self { each: settings.map(Shadow::new), threshold: u32::MAX, entries_seen: 0 }
+    /// For a policy that may take so many bytes.
+    pub(super) fn new(settings: [Setting; CANDIDATES], side_bytes: usize) -> Self {
+        let entries_max = (ENTRIES_MAX + 1) * side_bytes / SIDE_BYTES_MAX - 1;
+        let each = settings.map(|setting| Shadow::new(setting, entries_max));
+        Self { each, threshold: u32::MAX, entries_max, entries_seen: 0, fitted_bytes: 0 }
     }
 
     #[inline]
@@ -70,7 +76,7 @@ impl Shadows {
     fn request_of_filling(&mut self, tag: u32) -> u8 {
         let one = &mut self.each[0];
         let is_hit = one.request(tag);
-        if one.len() >= ENTRIES_MAX {
+        if one.len() >= self.entries_max {
             self.lower(u64::from(self.threshold) / 8 * 7);
         }
         if is_hit { (1 << CANDIDATES) - 1 } else { 0 }
@@ -94,7 +100,7 @@ impl Shadows {
     /// The cache is full with so many entries, beside which it remembers so many keys.
     pub(super) fn fit(&mut self, entries: usize, keys: usize) {
         let entries = entries.max(1);
-        let most = Self::entries_most(entries);
+        let most = self.entries_most(entries);
         let part = |threshold: u32| ((entries as u64 * (u64::from(threshold) + 1)) >> 32) as usize;
         if part(self.threshold) > most || part(self.threshold) < most / 2 {
             let wanted = ((most - most / 8) as u64) << 32;
@@ -108,11 +114,16 @@ impl Shadows {
         }
         self.entries_seen = entries;
         self.each.iter_mut().for_each(|shadow| shadow.fit(shadow_entries, shadow_keys));
+        self.fitted_bytes = self.counted_bytes();
     }
 
     /// Entries in each shadow of a cache of so many, at most.
-    pub(super) fn entries_most(entries: usize) -> usize {
-        if entries <= ENTRIES_OF_SMALL { ENTRIES_MAX } else { ENTRIES_MAX_OF_LARGE }
+    pub(super) fn entries_most(&self, entries: usize) -> usize {
+        if entries <= ENTRIES_OF_SMALL {
+            self.entries_max
+        } else {
+            self.entries_max.min(ENTRIES_MAX_OF_LARGE)
+        }
     }
 
     /// Sets the threshold; what is above it goes.
@@ -122,14 +133,14 @@ impl Shadows {
     }
 
     /// What they take at a cache of so many entries, beside what they remember.
-    pub(super) fn bytes_for(entries: usize) -> usize {
+    pub(super) fn bytes_for(&self, entries: usize) -> usize {
         size_of::<Self>()
-            + CANDIDATES * Shadow::cells_for(entries.min(Self::entries_most(entries))) * BYTES_PER_CELL
+            + CANDIDATES * Shadow::cells_for(entries.min(self.entries_most(entries))) * BYTES_PER_CELL
     }
 
     /// The same while nothing has gone from it.
-    pub(super) fn bytes_filling(entries: usize) -> usize {
-        size_of::<Self>() + Shadow::cells_for(entries.min(ENTRIES_MAX)) * BYTES_PER_CELL
+    pub(super) fn bytes_filling(&self, entries: usize) -> usize {
+        size_of::<Self>() + Shadow::cells_for(entries.min(self.entries_max)) * BYTES_PER_CELL
     }
 
     #[inline]
@@ -137,15 +148,21 @@ impl Shadows {
         self.entries_seen == 0
     }
 
+    #[inline]
     pub(super) fn bytes(&self) -> u64 {
+        if self.are_filling() { self.counted_bytes() } else { self.fitted_bytes }
+    }
+
+    fn counted_bytes(&self) -> u64 {
         size_of::<Self>() as u64 + self.each.iter().map(Shadow::bytes).sum::<u64>()
     }
 
     #[cfg(any(test, debug_assertions))]
     pub(super) fn validate(&self) {
+        assert_eq!(self.bytes(), self.counted_bytes());
         for shadow in &self.each {
             shadow.queues.validate(&shadow.cells);
-            assert!(shadow.len() <= shadow.entries_max && shadow.entries_max <= ENTRIES_MAX);
+            assert!(shadow.len() <= shadow.entries_max && shadow.entries_max <= self.entries_max);
             let chained = (0..shadow.heads.len()).map(|at| shadow.chained(at).count()).sum::<usize>();
             assert_eq!(chained, shadow.len());
             assert!(shadow.cells.0.len() <= shadow.heads.len());
@@ -166,9 +183,9 @@ struct Shadow {
 }
 
 impl Shadow {
-    fn new(setting: Setting) -> Self {
+    fn new(setting: Setting, entries_max: usize) -> Self {
         let (cells, heads) = (Cells(Vec::new()), Vec::new());
-        Self { queues: Queues::new(setting), cells, heads, free: NONE, entries_max: ENTRIES_MAX }
+        Self { queues: Queues::new(setting), cells, heads, free: NONE, entries_max }
     }
 
     fn len(&self) -> usize {
@@ -225,7 +242,7 @@ impl Shadow {
     /// The same entries, in the same order, under another setting, in no more cells than they need. Nothing has
     /// gone yet: all are in the window, and nothing is remembered.
     fn with(&self, setting: Setting) -> Self {
-        let mut other = Self::new(setting);
+        let mut other = Self::new(setting, self.entries_max);
         other.grow_to(Self::cells_for(self.len()));
         for slot in self.queues.oldest_first(&self.cells) {
             other.request(self.cells.tag(slot));
