@@ -1,12 +1,14 @@
-//! The composition that services talk to: the engine now; persistence and origins move in beside it later.
+//! The composition that services talk to: the engine, and what is kept on disk; origins move in beside it later.
 //!
 //! A lookup asks the engine; what it does not have is a miss. Nothing here knows of gRPC.
 
 mod blobs;
+mod disk;
 mod live_limits;
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::clock::{Clock, Now, SystemClock};
@@ -17,6 +19,7 @@ use crate::engine::{
 use crate::entry::{Limits, Ttl};
 
 use blobs::BlobShelf;
+use disk::DiskShelf;
 use live_limits::LiveLimits;
 
 pub use crate::engine::KEYS_PER_HOLD;
@@ -24,29 +27,32 @@ pub use crate::persistence::blob::{
     BlobError, BlobReader, BlobWriter, Blobs, Digest, Draft, Finish, Listed, Manifest, Removed,
 };
 pub use blobs::BlobStream;
+pub use disk::{DiskError, DiskOptions};
 
 /// A node's cache.
 #[derive(Debug)]
 pub struct Cache {
-    engine: Engine,
-    clock: SystemClock,
+    engine: Arc<Engine>,
+    clock: Arc<SystemClock>,
     limits: LiveLimits,
     id: u64,
     blobs: BlobShelf,
+    disk: DiskShelf,
 }
 
 impl Cache {
     /// An empty cache.
     #[must_use]
     pub fn new(engine: &EngineConfig, limits: Limits) -> Self {
-        let clock = SystemClock::new();
-        let engine = Engine::new(engine, clock.now());
+        let clock = Arc::new(SystemClock::new());
+        let engine = Arc::new(Engine::new(engine, clock.now()));
         Self {
             engine,
             clock,
             limits: LiveLimits::new(&limits),
             id: rand::random(),
             blobs: BlobShelf::default(),
+            disk: DiskShelf::default(),
         }
     }
 

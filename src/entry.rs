@@ -146,6 +146,26 @@ impl fmt::Display for ByteSize {
     }
 }
 
+/// What a write waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// For memory alone.
+    Buffered,
+    /// For the disk: everything before it is synced.
+    Flushed,
+}
+
+impl Durability {
+    /// The word for it in flags.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Buffered => "buffered",
+            Self::Flushed => "flushed",
+        }
+    }
+}
+
 /// What a node accepts and answers, in bytes and items. Each is a flag of `larder serve`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {

@@ -9,6 +9,7 @@
 //!   "larder-sweep" (own thread) ──────────────────────────────────────── Cache::advance
 //! ```
 
+mod disk;
 mod live;
 
 use std::pin::Pin;
@@ -52,6 +53,8 @@ const REFLECTION_BYTES_MAX: usize = 4 << 10;
 const SWEEP_EVERY: Duration = Duration::from_millis(50);
 /// Entries that are looked at for invalidations each time: a tenth of a processor, a million in five seconds.
 const ENTRIES_PER_SWEEP: usize = 10_000;
+/// Blobs whose time has ended that are deleted each time.
+const BLOBS_PER_SWEEP: usize = 16;
 /// How long the last spans may take to be sent.
 const TRACES_FLUSHED_WITHIN: Duration = Duration::from_secs(1);
 
@@ -149,6 +152,13 @@ impl RunningNode {
             loaded: ArcSwap::from_pointee(loaded),
         });
         let services = facts.services(&tracer);
+        if let Some(options) = disk::options(&facts.loaded.load().config) {
+            let recovering = Arc::downgrade(&facts);
+            facts.lifecycle.recover_by(move || match recovering.upgrade() {
+                Some(facts) => facts.recover(options.clone()),
+                None => Box::pin(std::future::ready(Err("the node is gone".to_owned()))),
+            });
+        }
         let node =
             Node::start(node_config, facts.lifecycle.clone(), facts.connections.clone(), services).await?;
         let node = Arc::new(node);
@@ -183,6 +193,11 @@ impl RunningNode {
     /// exit.
     pub async fn stopped(self) -> Stop {
         let stop = self.node.stopped().await;
+        let cache = Arc::clone(&self.facts.cache);
+        // Fails where the runtime ends; and a poisoned journal has said so before.
+        if let Ok(Err(poisoned)) = tokio::task::spawn_blocking(move || cache.close_disk()).await {
+            tracing::error!("the last changes may not be on disk: {poisoned}");
+        }
         if self.facts.stats_interval.borrow().is_some() {
             self.stats_log.lock().line(&self.facts.snapshot(), monotonic());
         }
@@ -421,6 +436,11 @@ fn sweep(cache: &Arc<Cache>) -> std::io::Result<()> {
         while let Some(cache) = cache.upgrade() {
             cache.advance();
             cache.sweep(ENTRIES_PER_SWEEP);
+            if let Some(blobs) = cache.blobs()
+                && let Err(error) = blobs.sweep(cache.now(), BLOBS_PER_SWEEP)
+            {
+                tracing::warn!(%error, "blobs whose time has ended cannot be deleted");
+            }
             drop(cache);
             std::thread::sleep(SWEEP_EVERY);
         }

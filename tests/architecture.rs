@@ -31,6 +31,8 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ),
             ("engine", ENGINE_WORDS),
             ("entry", ALL),
+            // What is on disk, which Admin answers of.
+            ("persistence", ALL),
             ("telemetry", Some(&["Method", "Recalled", "SlowCalls", "SlowOps", "Snapshot", "stripe_number"])),
         ],
     ),
@@ -46,7 +48,14 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
         ],
     ),
     ("client", &[("api", ALL), ("clock", ALL), ("code", ALL), ("entry", ALL)]),
-    ("config", &[("engine", Some(&["PolicyName", "UnknownPolicy"])), ("entry", ALL)]),
+    (
+        "config",
+        &[
+            ("engine", Some(&["PolicyName", "UnknownPolicy"])),
+            ("entry", ALL),
+            ("persistence", Some(&["BackendKind", "Method"])),
+        ],
+    ),
     (
         "telemetry",
         &[
@@ -68,6 +77,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("config", ALL),
             ("engine", Some(&["EngineConfig"])),
             ("entry", ALL),
+            ("persistence", ALL),
             ("server", ALL),
             ("service", ALL),
             ("telemetry", ALL),

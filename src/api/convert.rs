@@ -4,7 +4,7 @@ use super::status::CallError;
 use super::v1;
 use super::wire::{ConditionView, DeleteView, ExpirationView, GetView, IncrementView, SetView, TouchView};
 use crate::engine::{Condition, Expiration, Increment, MissReason, Op, Set};
-use crate::entry::{Limits, REQUEST_ID_BYTES_MAX, Ttl, Version};
+use crate::entry::{Durability, Limits, REQUEST_ID_BYTES_MAX, Ttl, Version};
 
 type Result<T> = std::result::Result<T, CallError>;
 
@@ -25,11 +25,12 @@ fn key_field() -> String {
     "key".to_owned()
 }
 
-/// The durability: with nothing on disk, only what is acknowledged from memory.
-pub(crate) fn durability(value: i32) -> Result<()> {
+/// The durability that is asked for; `None`: the node's own.
+pub(crate) fn durability(value: i32) -> Result<Option<Durability>> {
     match v1::Durability::try_from(value) {
-        Ok(v1::Durability::Unspecified | v1::Durability::Buffered) => Ok(()),
-        Ok(v1::Durability::Flushed) => not_served("durability FLUSHED"),
+        Ok(v1::Durability::Unspecified) => Ok(None),
+        Ok(v1::Durability::Buffered) => Ok(Some(Durability::Buffered)),
+        Ok(v1::Durability::Flushed) => Ok(Some(Durability::Flushed)),
         Err(_) => Err(CallError::UnknownEnum { field: "durability", value }),
     }
 }

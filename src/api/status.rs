@@ -91,6 +91,8 @@ pub enum CallError {
         "the disk limit is reached (--disk-limit), so no write is taken; reads go on. Delete blobs or raise the limit"
     )]
     DiskLimit,
+    #[error("a recovery would lose something: {damages} places are damaged, the first: {first}")]
+    RecoveryDamaged { damages: u64, first: String },
     #[error("{bytes} bytes of changes wait for the disk, which is slower than they come: try again")]
     JournalBacklog { bytes: u64 },
     #[error("{what} needs a disk, and the node keeps nothing on one (--persistence none)")]
@@ -194,6 +196,7 @@ impl CallError {
             Self::Namespace(NamespaceError::TooMany { .. }) => kind(ResourceExhausted, "TOO_MANY_NAMESPACES"),
             Self::Namespace(_) => bad_field("DEFAULT_NAMESPACE", "name"),
             Self::JournalPoisoned => kind(FailedPrecondition, "JOURNAL_POISONED"),
+            Self::RecoveryDamaged { .. } => kind(Code::DataLoss, "RECOVERY_DAMAGED"),
             Self::DiskLimit => kind(ResourceExhausted, "DISK_LIMIT"),
             Self::JournalBacklog { .. } => Kind { retry: true, ..kind(ResourceExhausted, "JOURNAL_BACKLOG") },
             Self::NoPersistence { .. } => kind(FailedPrecondition, "NO_PERSISTENCE"),

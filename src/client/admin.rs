@@ -131,6 +131,52 @@ impl AdminClient {
         let request = self.pool.request(v1::GetConfigRequest {});
         self.pool.finish("GetConfig", self.pool.admin().get_config(request)).await
     }
+
+    /// Waits until everything before is on disk; the position up to which it is.
+    ///
+    /// # Errors
+    /// See [`AdminClient::spawn`].
+    pub async fn flush(&self) -> Result<u64, ClientError> {
+        let request = self.pool.request(v1::FlushRequest {});
+        Ok(self.pool.finish("Flush", self.pool.admin().flush(request)).await?.position)
+    }
+
+    /// Takes a snapshot.
+    ///
+    /// # Errors
+    /// See [`AdminClient::spawn`].
+    pub async fn create_snapshot(&self) -> Result<v1::CreateSnapshotResponse, ClientError> {
+        let request = self.pool.request(v1::CreateSnapshotRequest {});
+        self.pool.finish("CreateSnapshot", self.pool.admin().create_snapshot(request)).await
+    }
+
+    /// The snapshots on disk, the newest first.
+    ///
+    /// # Errors
+    /// See [`AdminClient::spawn`].
+    pub async fn snapshots(&self) -> Result<v1::ListSnapshotsResponse, ClientError> {
+        let request = self.pool.request(v1::ListSnapshotsRequest {});
+        self.pool.finish("ListSnapshots", self.pool.admin().list_snapshots(request)).await
+    }
+
+    /// Rehearses a recovery; an empty method is the node's own.
+    ///
+    /// # Errors
+    /// See [`AdminClient::spawn`]. DATA_LOSS where something is damaged.
+    pub async fn verify_recovery(&self, method: &str) -> Result<v1::VerifyRecoveryResponse, ClientError> {
+        let request = self.pool.request(v1::VerifyRecoveryRequest { method: method.to_owned() });
+        self.pool.finish("VerifyRecovery", self.pool.admin().verify_recovery(request)).await
+    }
+
+    /// Takes a snapshot and deletes what it makes superfluous.
+    ///
+    /// # Errors
+    /// See [`AdminClient::spawn`].
+    pub async fn compact_journal(&self) -> Result<v1::CompactJournalResponse, ClientError> {
+        let request = self.pool.request(v1::CompactJournalRequest {});
+        self.pool.finish("CompactJournal", self.pool.admin().compact_journal(request)).await
+    }
+
     /// The keys that are asked for most, the hottest first.
     ///
     /// # Errors

@@ -54,22 +54,25 @@ pub struct ServeArgs {
     /// Directory for everything on disk. Default: ./larder-data
     #[arg(long, value_name = "DIR", help_heading = "Persistence")]
     pub data_dir: Option<String>,
-    /// none, journal, snapshot, journal+snapshot or store; this build serves none. Default: none
+    /// none, journal or journal+snapshot; snapshot and store are not served by this build yet. Default: none
     #[arg(long, value_name = "MODE", help_heading = "Persistence")]
     pub persistence: Option<String>,
-    /// sled or files; not served by this build yet
+    /// What the catalogue on disk lies in: sled or files. Default: sled
     #[arg(long, value_name = "NAME", help_heading = "Persistence")]
     pub backend: Option<String>,
     /// buffered or flushed: what a write that asks for nothing waits for. Default: buffered
     #[arg(long, value_name = "DURABILITY", help_heading = "Persistence")]
     pub durability: Option<String>,
-    /// How often buffered writes are synced; not served by this build yet
+    /// How long a change may wait for the disk: after a crash, what is younger may be lost. Default: 100ms
     #[arg(long, value_name = "DUR", help_heading = "Persistence")]
     pub flush_interval: Option<String>,
-    /// Limit on bytes on disk; not served by this build yet
+    /// How often a snapshot is taken, if anything has changed. Default: 5m
+    #[arg(long, value_name = "DUR", help_heading = "Persistence")]
+    pub snapshot_interval: Option<String>,
+    /// Limit on bytes on disk, above which writes are refused; 0: none. Default: 0
     #[arg(long, value_name = "SIZE", help_heading = "Persistence")]
     pub disk_limit: Option<String>,
-    /// How a node recovers: this build serves empty. Default: empty
+    /// How the content comes back: snapshot+journal, snapshot, journal or empty. Default: snapshot+journal
     #[arg(long, value_name = "METHOD", help_heading = "Persistence")]
     pub recovery: Option<String>,
 

@@ -15,6 +15,10 @@ pub const HEALTH_PORT: u16 = 7402;
 pub const HTTP_PORT: u16 = 7403;
 /// `--data-dir`, from the working directory.
 pub const DATA_DIR: &str = "./larder-data";
+/// How long a change may wait for the disk, in ms.
+pub const FLUSH_INTERVAL_MS: u64 = 100;
+/// How often a snapshot is taken, in ms: five minutes.
+pub const SNAPSHOT_INTERVAL_MS: u64 = 300_000;
 /// The least that `--memory` can be: what the engine needs to be one.
 pub const MEMORY_BYTES_MIN: u64 = 1 << 20;
 /// `--memory` is at least this where it is not given.

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use super::error::{ConfigError, Said};
 use super::layers::{Environment, Layers};
 use super::setting::{self as of, Setting};
-use super::{HostPort, ListenUrl, Loaded, LogFormat, ServeArgs, ServeConfig};
+use super::{Durability, HostPort, ListenUrl, Loaded, LogFormat, Persistence, ServeArgs, ServeConfig};
 
 impl ServeConfig {
     /// Puts a configuration together from flags, variables (`environment` is asked for each by name:
@@ -68,22 +68,34 @@ impl ServeConfig {
     }
 
     fn load_persistence(&mut self, args: &ServeArgs, layers: &mut Layers<'_>) -> Result<(), ConfigError> {
-        let served = |layers: &Layers<'_>, setting: &Setting, word: &str, why| match layers.given(setting) {
-            Some(said) if said.text != word => {
-                let instead = format!("leave it out or give {word}");
-                Err(ConfigError::NotServed { said: said.clone(), why, instead })
-            }
-            _ => Ok(()),
-        };
         let mut mode = String::new();
         layers.word(&of::PERSISTENCE, &args.persistence, &mut mode)?;
-        served(layers, &of::PERSISTENCE, "none", "it keeps nothing on disk")?;
-        let mut method = String::new();
+        if !mode.is_empty() {
+            self.persistence = Persistence::of(&mode).ok_or_else(|| {
+                let instead = "give none, journal or journal+snapshot".to_owned();
+                let said = layers.said(&of::PERSISTENCE, &mode);
+                ConfigError::NotServed { said, why: "it keeps a journal or nothing on disk", instead }
+            })?;
+        }
+        let mut method = self.recovery.to_string();
         layers.word(&of::RECOVERY, &args.recovery, &mut method)?;
-        served(layers, &of::RECOVERY, "empty", "it keeps nothing on disk to recover from")?;
+        self.recovery = method.parse().map_err(|_| {
+            let instead = "give snapshot+journal, snapshot, journal or empty".to_owned();
+            let said = layers.said(&of::RECOVERY, &method);
+            ConfigError::NotServed { said, why: "it does not know that way yet", instead }
+        })?;
+        let mut backend = self.backend.to_string();
+        layers.word(&of::BACKEND, &args.backend, &mut backend)?;
+        self.backend = backend.parse().unwrap_or(self.backend);
+        layers.number(&of::FLUSH_INTERVAL, &args.flush_interval, &mut self.flush_interval_ms)?;
+        layers.number(&of::SNAPSHOT_INTERVAL, &args.snapshot_interval, &mut self.snapshot_interval_ms)?;
+        layers.number(&of::DISK_LIMIT, &args.disk_limit, &mut self.disk_limit_bytes)?;
         let mut durability = self.durability.as_str().to_owned();
         layers.word(&of::DURABILITY, &args.durability, &mut durability)?;
         if durability == "flushed" {
+            self.durability = Durability::Flushed;
+        }
+        if durability == "flushed" && self.persistence == Persistence::None {
             return Err(ConfigError::Contradiction {
                 one: Box::new(layers.said(&of::DURABILITY, durability)),
                 other: Box::new(layers.said(&of::PERSISTENCE, self.persistence.as_str())),
@@ -92,9 +104,6 @@ impl ServeConfig {
                     .to_owned(),
             });
         }
-        layers.refuse(&of::BACKEND, &args.backend)?;
-        layers.refuse(&of::FLUSH_INTERVAL, &args.flush_interval)?;
-        layers.refuse(&of::DISK_LIMIT, &args.disk_limit)?;
         let mut directory = String::new();
         layers.word(&of::DATA_DIR, &args.data_dir, &mut directory)?;
         if !directory.is_empty() {
@@ -204,6 +213,9 @@ impl ServeConfig {
     }
 
     fn warnings(&self, layers: &Layers<'_>) -> Vec<String> {
+        if self.persistence != Persistence::None {
+            return Vec::new();
+        }
         let disk = layers
             .given(&of::DATA_DIR)
             .map(|said| format!("{said} is not used: persistence is none, so nothing is kept on disk"));

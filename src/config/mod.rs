@@ -31,6 +31,9 @@ pub use live::{BadSetting, Clash, SettingValue};
 pub use setting::{SETTINGS, Setting};
 
 use crate::engine::PolicyName;
+pub use crate::entry::Durability;
+pub use crate::persistence::backend::BackendKind;
+pub use crate::persistence::recover::Method;
 
 /// What a node runs with.
 ///
@@ -58,6 +61,16 @@ pub struct ServeConfig {
     pub persistence: Persistence,
     /// What writes that ask for nothing wait for.
     pub durability: Durability,
+    /// What the catalogue on disk lies in.
+    pub backend: BackendKind,
+    /// Changes are synced this long after they were made, at the latest; more than 0.
+    pub flush_interval_ms: u64,
+    /// How often a snapshot is taken, more than 0.
+    pub snapshot_interval_ms: u64,
+    /// What may be on disk; 0: as much as fits.
+    pub disk_limit_bytes: u64,
+    /// How the content comes back at a start.
+    pub recovery: Method,
     /// The node's id, 1 to 255 bytes; `None`: the advertised URL.
     pub node_id: Option<String>,
     /// The URL under which others reach the node; `None`: the first data listener's.
@@ -130,14 +143,10 @@ pub struct ServeConfig {
 pub enum Persistence {
     /// Nothing.
     None,
-}
-
-/// What a write waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Durability {
-    /// For memory alone.
-    Buffered,
+    /// A journal of every change; snapshots only to shorten it.
+    Journal,
+    /// A journal, and a snapshot every so often.
+    JournalAndSnapshot,
 }
 
 /// How logs are written.
@@ -223,21 +232,18 @@ impl ServeConfig {
 }
 
 impl Persistence {
+    /// The word's mode, where this build serves it.
+    pub(crate) fn of(word: &str) -> Option<Self> {
+        [Self::None, Self::Journal, Self::JournalAndSnapshot].into_iter().find(|mode| mode.as_str() == word)
+    }
+
     /// The word for it in flags and on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
-        }
-    }
-}
-
-impl Durability {
-    /// The word for it in flags.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Buffered => "buffered",
+            Self::Journal => "journal",
+            Self::JournalAndSnapshot => "journal+snapshot",
         }
     }
 }
@@ -267,6 +273,11 @@ impl Default for ServeConfig {
             policy: defaults::POLICY,
             persistence: Persistence::None,
             durability: Durability::Buffered,
+            backend: BackendKind::Sled,
+            flush_interval_ms: defaults::FLUSH_INTERVAL_MS,
+            snapshot_interval_ms: defaults::SNAPSHOT_INTERVAL_MS,
+            disk_limit_bytes: 0,
+            recovery: Method::SnapshotAndJournal,
             node_id: None,
             advertise: None,
             weight: defaults::WEIGHT,

@@ -186,7 +186,6 @@ const LIKENESS_MIN: f64 = 0.75;
 
 const HOUR_MS: u64 = 3_600_000;
 const URL: &str = "a URL such as tcp://127.0.0.1:7400 or tcp://[::1]:0";
-const DISK: &str = "it keeps nothing on disk";
 const CLUSTER: &str = "its nodes do not form a cluster";
 
 pub(super) const LISTEN: Setting = Setting::of("listen", "listen", Kind::List(URL));
@@ -204,12 +203,14 @@ pub(super) const PERSISTENCE: Setting = Setting::of(
     "persistence",
     Kind::Choice(&["none", "journal", "snapshot", "journal+snapshot", "store"]),
 );
-pub(super) const BACKEND: Setting = Setting::of("backend", "backend", Kind::NotServed(DISK));
+pub(super) const BACKEND: Setting = Setting::of("backend", "backend", Kind::Choice(&["sled", "files"]));
 pub(super) const DURABILITY: Setting =
     Setting::of("durability", "durability", Kind::Choice(&["buffered", "flushed"]));
 pub(super) const FLUSH_INTERVAL: Setting =
-    Setting::of("flush-interval", "flush_interval_ms", Kind::NotServed(DISK));
-pub(super) const DISK_LIMIT: Setting = Setting::of("disk-limit", "disk_limit_bytes", Kind::NotServed(DISK));
+    Setting::of("flush-interval", "flush_interval_ms", Kind::Duration(1, 3_600_000));
+pub(super) const SNAPSHOT_INTERVAL: Setting =
+    Setting::of("snapshot-interval", "snapshot_interval_ms", Kind::Duration(1_000, 7 * 86_400_000));
+pub(super) const DISK_LIMIT: Setting = Setting::of("disk-limit", "disk_limit_bytes", Kind::Size(0, u64::MAX));
 pub(super) const RECOVERY: Setting = Setting::of(
     "recovery",
     "recovery",
@@ -274,7 +275,7 @@ pub(super) const OTLP: Setting =
 pub(super) const TRACE_SAMPLE: Setting = Setting::of("trace-sample", "trace_sample", Kind::Ratio);
 
 /// Every setting, in the order of the proto's `Config`.
-pub const SETTINGS: [Setting; 53] = [
+pub const SETTINGS: [Setting; 54] = [
     LISTEN,
     ADMIN,
     HEALTH,
@@ -287,6 +288,7 @@ pub const SETTINGS: [Setting; 53] = [
     BACKEND,
     DURABILITY,
     FLUSH_INTERVAL,
+    SNAPSHOT_INTERVAL,
     DISK_LIMIT,
     RECOVERY,
     NODE_ID,

@@ -98,12 +98,17 @@ impl<D: ConnectionService> Course<D> {
         }
         let leaving = |state| SpawnError::Leaving { state };
         self.lifecycle.advance(NodeState::Recovering).map_err(leaving)?;
-        let bound = match self.data.bind().await {
+        let recovered = self.lifecycle.recover().await;
+        let bound = match recovered {
+            Ok(()) => self.data.bind().await.map_err(SpawnError::from),
+            Err(error) => Err(error),
+        };
+        let bound = match bound {
             Ok(bound) => bound,
             Err(error) => {
                 // Refused when a drain came meanwhile, and then that goes on.
                 let _ = self.lifecycle.advance(NodeState::Standby);
-                return Err(error.into());
+                return Err(error);
             }
         };
         let addresses: Vec<Address> = bound.iter().map(|bound| bound.address.clone()).collect();

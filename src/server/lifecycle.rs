@@ -12,6 +12,7 @@
 //! never left along any other arrow, and health changes before the state that it follows can be seen.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,6 +81,9 @@ pub enum SpawnError {
         /// Draining or stopped.
         state: NodeState,
     },
+    /// What is on disk cannot be used; the node stands by.
+    #[error("cannot recover: {0}")]
+    Recover(String),
     /// A data listener cannot be opened; the node stands by.
     #[error("cannot open a data listener (--listen): {0}")]
     Listen(#[from] ListenError),
@@ -101,7 +105,23 @@ impl Lifecycle {
             spawns_asked: Mutex::new(Some(spawns_asked)),
             drain: watch::Sender::new(Duration::MAX),
             drain_times: Mutex::default(),
+            recover: Mutex::default(),
         }))
+    }
+
+    /// Sets what a node does when it spawns, before its data listeners are opened: in the state recovering. It is
+    /// called for each spawn until one has succeeded.
+    pub fn recover_by(&self, recover: impl Fn() -> Recovering + Send + Sync + 'static) {
+        *self.0.recover.lock() = Some(Recover(Arc::new(recover)));
+    }
+
+    /// Recovers.
+    pub(crate) async fn recover(&self) -> Result<(), SpawnError> {
+        let recover = self.0.recover.lock().clone();
+        match recover {
+            Some(Recover(recover)) => recover().await.map_err(SpawnError::Recover),
+            None => Ok(()),
+        }
     }
 
     /// The state now.
@@ -205,6 +225,19 @@ struct Inner {
     /// The shortest deadline that was asked for; the longest of all while nobody asked.
     drain: watch::Sender<Duration>,
     drain_times: Mutex<DrainTimes>,
+    recover: Mutex<Option<Recover>>,
+}
+
+/// A recovery under way; why it failed, for people.
+pub type Recovering = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
+#[derive(Clone)]
+struct Recover(Arc<dyn Fn() -> Recovering + Send + Sync>);
+
+impl fmt::Debug for Recover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Recover")
+    }
 }
 
 /// How long the parts of a drain take.

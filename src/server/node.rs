@@ -215,7 +215,7 @@ impl Node {
         if !config.standby {
             node.lifecycle.spawn().await.map_err(|error| match error {
                 SpawnError::Listen(source) => StartError::Listen { role: Role::Data, source },
-                leaving @ SpawnError::Leaving { .. } => StartError::Spawn(leaving),
+                other => StartError::Spawn(other),
             })?;
         }
         Ok(node)

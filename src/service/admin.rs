@@ -1,5 +1,6 @@
 //! The Admin service: what operators ask of a node. Generated plumbing, hand-written answers.
 
+mod disk;
 mod keys;
 mod memory;
 mod namespaces;
@@ -78,7 +79,8 @@ impl AdminService {
         self.finish_sweeps().await;
         let snapshot = (self.config.snapshot)();
         let base = self.base.lock().clone();
-        stats_response(&snapshot, &base, &(self.config.identity)())
+        let persistence = self.persistence_stats().await;
+        v1::GetStatsResponse { persistence, ..stats_response(&snapshot, &base, &(self.config.identity)()) }
     }
 
     fn state(&self) -> v1::NodeState {
@@ -102,10 +104,6 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Status> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| Status::internal(format!("{what} failed: {error}")))
-}
-
-fn not_served<T>(method: &str) -> Result<Response<T>, Status> {
-    Err(CallError::NotServed { what: format!("Admin.{method}") }.into())
 }
 
 /// StreamStats: the default and the bounds of its interval.
@@ -181,6 +179,7 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::SetEvictionPolicyRequest>,
     ) -> Result<Response<v1::SetEvictionPolicyResponse>, Status> {
+        self.check_disk()?;
         let request = request.into_inner();
         let namespace = super::unary::namespace(&self.cache, &request.namespace)?;
         let policy: PolicyName = request.policy.parse().map_err(CallError::from)?;
@@ -197,6 +196,7 @@ impl Admin for AdminService {
     }
 
     async fn clear(&self, request: Request<v1::ClearRequest>) -> Result<Response<v1::ClearResponse>, Status> {
+        self.check_disk()?;
         self.clear_namespace(request.into_inner()).await.map(Response::new)
     }
 
@@ -211,6 +211,7 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::CreateNamespaceRequest>,
     ) -> Result<Response<v1::CreateNamespaceResponse>, Status> {
+        self.check_disk()?;
         Ok(Response::new(self.create(request.into_inner())?))
     }
 
@@ -218,6 +219,7 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::UpdateNamespaceRequest>,
     ) -> Result<Response<v1::UpdateNamespaceResponse>, Status> {
+        self.check_disk()?;
         self.update(request.into_inner()).await.map(Response::new)
     }
 
@@ -232,39 +234,40 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::DeleteNamespaceRequest>,
     ) -> Result<Response<v1::DeleteNamespaceResponse>, Status> {
+        self.check_disk()?;
         self.delete(request.into_inner()).await.map(Response::new)
     }
 
     async fn flush(&self, _: Request<v1::FlushRequest>) -> Result<Response<v1::FlushResponse>, Status> {
-        not_served("Flush")
+        self.flush_disk().await
     }
 
     async fn create_snapshot(
         &self,
         _: Request<v1::CreateSnapshotRequest>,
     ) -> Result<Response<v1::CreateSnapshotResponse>, Status> {
-        not_served("CreateSnapshot")
+        self.take_snapshot().await
     }
 
     async fn list_snapshots(
         &self,
         _: Request<v1::ListSnapshotsRequest>,
     ) -> Result<Response<v1::ListSnapshotsResponse>, Status> {
-        not_served("ListSnapshots")
+        self.snapshots()
     }
 
     async fn verify_recovery(
         &self,
-        _: Request<v1::VerifyRecoveryRequest>,
+        request: Request<v1::VerifyRecoveryRequest>,
     ) -> Result<Response<v1::VerifyRecoveryResponse>, Status> {
-        not_served("VerifyRecovery")
+        self.verify(request.get_ref()).await
     }
 
     async fn compact_journal(
         &self,
         _: Request<v1::CompactJournalRequest>,
     ) -> Result<Response<v1::CompactJournalResponse>, Status> {
-        not_served("CompactJournal")
+        self.compact().await
     }
 
     async fn update_config(

@@ -211,6 +211,7 @@ pin_project! {
             body: B,
             message: Gathered,
         },
+        Flushing { flushing: Flushing },
         PutBlob { call: BlobCall },
         Blob {
             method: BlobMethod,
@@ -242,19 +243,27 @@ where
 {
     type Output = Result<Response<ResponseBody>, Infallible>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project() {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.as_mut().project() {
             DataProjection::Ready { response } => {
                 Poll::Ready(Ok(response.take().expect("a future is not polled after it is ready")))
             }
             DataProjection::Other { future } => future.poll(cx),
-            DataProjection::Unary { method, headers: _, plane, mut body, message } => {
+            DataProjection::Unary { method, headers, plane, mut body, message } => {
                 let max = plane.cache.limits().message_in_bytes_max;
                 let gathered = ready!(message.poll_gather(body.as_mut(), max, cx));
-                let done: Result<Unary, CallError> =
-                    gathered.and_then(|()| call(*method, plane, message.whole(max)?));
-                Poll::Ready(Ok(done.map_or_else(ResponseBody::error, ResponseBody::unary)))
+                match gathered.and_then(|()| call(*method, plane, message.whole(max)?)) {
+                    Ok((answer, false)) => Poll::Ready(Ok(ResponseBody::unary(answer))),
+                    Ok((answer, true)) => {
+                        let flushing =
+                            Flushing::new(&plane.cache, answer, recall_of(*method, message, headers));
+                        self.set(Self::Flushing { flushing });
+                        self.poll(cx)
+                    }
+                    Err(error) => Poll::Ready(Ok(ResponseBody::error(error))),
+                }
             }
+            DataProjection::Flushing { flushing } => Pin::new(flushing).poll(cx).map(Ok),
             DataProjection::PutBlob { call } => {
                 Poll::Ready(Ok(ready!(Pin::new(call).poll(cx)).unwrap_or_else(ResponseBody::error)))
             }
@@ -289,8 +298,46 @@ impl<B> Recall for DataFuture<B> {
                 let about = message.whole(usize::MAX).map(|message| blobs::about(*method, message));
                 about.unwrap_or_default().traced(traceparent(headers))
             }
+            Self::Flushing { flushing } => flushing.recalled.clone(),
             Self::Other { future } => future.recall(),
         }
+    }
+}
+
+/// What is kept for a call that is slow.
+fn recall_of(method: Method, message: &Gathered, headers: &HeaderMap) -> Recalled {
+    recall(method, message.whole(usize::MAX).ok(), headers)
+}
+
+/// An answer that waits until what was done is on the disk.
+pub struct Flushing {
+    flushed: Pin<Box<dyn Future<Output = bool> + Send>>,
+    answer: Option<Unary>,
+    recalled: Recalled,
+}
+
+impl Flushing {
+    fn new(cache: &Arc<Cache>, answer: Unary, recalled: Recalled) -> Self {
+        let flushed = cache.flushed();
+        Self { flushed: Box::pin(async move { flushed.await.is_ok() }), answer: Some(answer), recalled }
+    }
+}
+
+impl std::fmt::Debug for Flushing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Flushing").finish_non_exhaustive()
+    }
+}
+
+impl Future for Flushing {
+    type Output = Response<ResponseBody>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let flushed = ready!(self.flushed.as_mut().poll(cx));
+        Poll::Ready(match self.answer.take() {
+            Some(answer) if flushed => ResponseBody::unary(answer),
+            _ => ResponseBody::error(CallError::JournalPoisoned),
+        })
     }
 }
 

@@ -18,7 +18,7 @@ use prost::Message;
 use super::backlog::Backlog;
 use super::body::Unary;
 use super::frame::{PREFIX, finish};
-use super::unary::namespace;
+use super::unary::{flushes, namespace};
 use crate::api::v1::{self, invalidate_request};
 use crate::api::{CallError, convert};
 use crate::cache::Cache;
@@ -96,7 +96,7 @@ pub(super) fn scan(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -
 }
 
 /// Answers an Invalidate.
-pub(super) fn invalidate(cache: &Cache, now: Now, message: &[u8]) -> Result<Unary, CallError> {
+pub(super) fn invalidate(cache: &Cache, now: Now, message: &[u8]) -> Result<(Unary, bool), CallError> {
     use invalidate_request::Scope as Asked;
     let request = v1::InvalidateRequest::decode(message).map_err(undecodable)?;
     let limits = &cache.limits();
@@ -118,8 +118,12 @@ pub(super) fn invalidate(cache: &Cache, now: Now, message: &[u8]) -> Result<Unar
         Some(Asked::All(false)) => return Err(CallError::FalseInOneof { field: "all" }),
         Some(Asked::All(true)) => Scope::All,
     };
+    let flush = flushes(cache, 0)?;
+    if cache.is_poisoned() {
+        return Err(CallError::JournalPoisoned);
+    }
     let generation = cache.engine().invalidate(&namespace, scope, now);
-    Ok(framed(&v1::InvalidateResponse { generation }).into())
+    Ok((framed(&v1::InvalidateResponse { generation }).into(), flush))
 }
 
 /// What a page token must agree with.

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -59,7 +59,13 @@ pub(super) struct PipelineBody<B> {
     /// The end of the listener.
     ending: Ending,
     slow: SlowCalls,
+    /// Replies that wait until what they tell of is on the disk. Those behind them wait with them: replies of one
+    /// stream stay in order.
+    flushing: Option<(Vec<u8>, Flushed)>,
 }
+
+/// Whether the journal is well when it has synced what was done.
+type Flushed = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 struct Message {
     bytes: Bytes,
@@ -91,6 +97,7 @@ where
             replies_before: 0,
             ending,
             slow,
+            flushing: None,
         }
     }
 
@@ -227,10 +234,18 @@ where
         if self.done {
             return Poll::Ready(None);
         }
+        if let Some((_, flushed)) = &mut self.flushing {
+            let is_well = ready!(flushed.as_mut().poll(cx));
+            let Some((replies, _)) = self.flushing.take() else { return Poll::Ready(None) };
+            if is_well {
+                return Poll::Ready(Some(Ok(Frame::data(self.plane.backlog.hold(replies)))));
+            }
+            self.ended = Some(CallError::JournalPoisoned.into());
+        }
         if self.ended.is_none() {
             let mut out = Replies::new(&self.plane, self.replies_before);
             let worked = self.work(cx, &mut out);
-            let replies = out.bytes;
+            let (replies, flush) = (out.bytes, out.flush);
             if let Err(ended) = worked {
                 self.ended = Some(ended);
             } else if replies.is_empty() {
@@ -238,6 +253,11 @@ where
             }
             if !replies.is_empty() {
                 self.replies_before = replies.len();
+                if flush {
+                    let flushed = self.plane.cache.flushed();
+                    self.flushing = Some((replies, Box::pin(async move { flushed.await.is_ok() })));
+                    return self.poll_frame(cx);
+                }
                 return Poll::Ready(Some(Ok(Frame::data(self.plane.backlog.hold(replies)))));
             }
         }
@@ -258,6 +278,8 @@ struct Replies {
     /// A reply that is longer finds no room in the backlog.
     longest: usize,
     plane: Arc<Plane>,
+    /// One of them waits for the disk.
+    flush: bool,
 }
 
 impl Replies {
@@ -265,7 +287,13 @@ impl Replies {
         let room = plane.backlog.room(REPLIES_BYTES);
         let enough = if room < REPLIES_BYTES { SHORT_BYTES_MAX } else { REPLIES_BYTES };
         let longest = room.max(SHORT_BYTES_MAX);
-        Self { bytes: Vec::with_capacity(likely.min(enough)), enough, longest, plane: Arc::clone(plane) }
+        Self {
+            bytes: Vec::with_capacity(likely.min(enough)),
+            enough,
+            longest,
+            plane: Arc::clone(plane),
+            flush: false,
+        }
     }
 
     #[inline]
@@ -451,7 +479,7 @@ fn answer(cache: &Cache, now: Now, command: &CommandView<'_>, message: &mut Mess
         Some((op::CANCEL, _)) => return,
         Some(_) if message.by_ring => Err(CallError::NotServed { what: "ring_epoch".to_owned() }),
         Some((op::GET, message)) => put_get(cache, now, command.id, message, out),
-        Some((number, message)) => put_other(cache, now, command.id, number, message, &mut out.bytes),
+        Some((number, message)) => put_other(cache, now, command.id, number, message, out),
     };
     if let Err(error) = done {
         out.bytes.truncate(at);
@@ -480,22 +508,23 @@ fn put_other(
     id: u64,
     number: u32,
     message: &[u8],
-    out: &mut Vec<u8>,
+    out: &mut Replies,
 ) -> Result<(), CallError> {
     // None of these answers is longer than 32 bytes.
     let mut result = Vec::with_capacity(32);
-    match number {
+    let flush = match number {
         op::SET => {
             let view = SetView::read(message)?;
-            put_set(cache, &*namespace(cache, view.namespace)?, now, &view, &mut result)?;
+            put_set(cache, &*namespace(cache, view.namespace)?, now, &view, &mut result)?
         }
         op::DELETE => put_delete(cache, now, &DeleteView::read(message)?, &mut result)?,
         op::TOUCH => put_touch(cache, now, &TouchView::read(message)?, &mut result)?,
         op::INCREMENT => put_increment(cache, now, message, Direction::Up, &mut result)?,
         op::DECREMENT => put_increment(cache, now, message, Direction::Down, &mut result)?,
         _ => return Err(CallError::NoOp),
-    }
-    encode::put_reply_head(out, id, number - 1, result.len());
-    out.extend_from_slice(&result);
+    };
+    out.flush |= flush;
+    encode::put_reply_head(&mut out.bytes, id, number - 1, result.len());
+    out.bytes.extend_from_slice(&result);
     Ok(())
 }

@@ -34,33 +34,39 @@ pub(super) enum Method {
     Invalidate,
 }
 
-/// Does a call.
-pub(super) fn call(method: Method, plane: &Plane, message: &[u8]) -> Result<Unary, CallError> {
+/// Does a call; its answer, and whether that waits until what was done is on the disk.
+pub(super) fn call(method: Method, plane: &Plane, message: &[u8]) -> Result<(Unary, bool), CallError> {
     let Plane { cache, backlog } = plane;
     let now = cache.now();
     match method {
-        Method::Get => get(cache, backlog, now, message),
-        Method::BatchGet => batch_get(cache, backlog, now, message),
+        Method::Get => get(cache, backlog, now, message).map(|answer| (answer, false)),
+        Method::BatchGet => batch_get(cache, backlog, now, message).map(|answer| (answer, false)),
         Method::BatchSet => batch_set(cache, backlog, now, message),
         Method::BatchDelete => batch_delete(cache, backlog, now, message),
-        Method::Scan => keyspace::scan(cache, backlog, now, message),
+        Method::Scan => keyspace::scan(cache, backlog, now, message).map(|answer| (answer, false)),
         Method::Invalidate => keyspace::invalidate(cache, now, message),
         single => {
             let mut out = vec![0; PREFIX];
-            match single {
+            let flush = match single {
                 Method::Set => {
                     let view = SetView::read(message)?;
-                    put_set(cache, &*namespace(cache, view.namespace)?, now, &view, &mut out)?;
+                    put_set(cache, &*namespace(cache, view.namespace)?, now, &view, &mut out)?
                 }
                 Method::Delete => put_delete(cache, now, &DeleteView::read(message)?, &mut out)?,
                 Method::Touch => put_touch(cache, now, &TouchView::read(message)?, &mut out)?,
                 Method::Increment => put_increment(cache, now, message, Direction::Up, &mut out)?,
                 _ => put_increment(cache, now, message, Direction::Down, &mut out)?,
-            }
+            };
             finish(&mut out, 0);
-            Ok(out.into())
+            Ok((out.into(), flush))
         }
     }
+}
+
+/// Whether a write with this durability waits for the disk.
+pub(super) fn flushes(cache: &Cache, durability: i32) -> Result<bool, CallError> {
+    let wanted = convert::durability(durability)?;
+    cache.flushes(wanted).ok_or_else(|| CallError::NoPersistence { what: "durability FLUSHED".to_owned() })
 }
 
 /// The namespace that a request names.
@@ -162,14 +168,15 @@ pub(super) fn put_set(
     now: Now,
     view: &SetView<'_>,
     out: &mut Vec<u8>,
-) -> Result<(), CallError> {
+) -> Result<bool, CallError> {
     let set = convert::set(view, &cache.limits(), now.unix_ms())?;
+    let flush = flushes(cache, view.durability)?;
     match cache.apply(namespace, &Op::Set(set), now).0 {
         Outcome::Stored(version) => encode::put_stored(out, version.0),
         Outcome::NotStored(current) => encode::put_not_stored(out, current.0),
         other => return Err(unexpected(&other, 0)),
     }
-    Ok(())
+    Ok(flush)
 }
 
 /// Puts the DeleteResponse of a Delete.
@@ -178,14 +185,15 @@ pub(super) fn put_delete(
     now: Now,
     view: &DeleteView<'_>,
     out: &mut Vec<u8>,
-) -> Result<(), CallError> {
+) -> Result<bool, CallError> {
     let namespace = namespace(cache, view.namespace)?;
+    let flush = flushes(cache, view.durability)?;
     match cache.apply(&namespace, &convert::delete(view, &cache.limits())?, now).0 {
         Outcome::Deleted(deleted) => encode::put_deleted(out, deleted, 0),
         Outcome::NotDeleted(current) => encode::put_deleted(out, false, current.0),
         other => return Err(unexpected(&other, 0)),
     }
-    Ok(())
+    Ok(flush)
 }
 
 /// Puts the IncrementResponse or DecrementResponse of an Increment or Decrement.
@@ -195,15 +203,16 @@ pub(super) fn put_increment(
     message: &[u8],
     direction: Direction,
     out: &mut Vec<u8>,
-) -> Result<(), CallError> {
+) -> Result<bool, CallError> {
     let view = IncrementView::read(message)?;
     let increment = convert::increment(&view, direction, &cache.limits())?;
     let namespace = namespace(cache, view.namespace)?;
+    let flush = flushes(cache, view.durability)?;
     match cache.apply(&namespace, &Op::Increment(increment), now).0 {
         Outcome::Counted { value, version } => encode::put_counted(out, value, version.0),
         other => return Err(unexpected(&other, increment.delta)),
     }
-    Ok(())
+    Ok(flush)
 }
 
 /// Puts the TouchResponse of a Touch.
@@ -212,13 +221,14 @@ pub(super) fn put_touch(
     now: Now,
     view: &TouchView<'_>,
     out: &mut Vec<u8>,
-) -> Result<(), CallError> {
+) -> Result<bool, CallError> {
     let namespace = namespace(cache, view.namespace)?;
+    let flush = flushes(cache, 0)?;
     match cache.apply(&namespace, &convert::touch(view, &cache.limits())?, now).0 {
         Outcome::Touched(found) => encode::put_touched(out, found),
         other => return Err(unexpected(&other, 0)),
     }
-    Ok(())
+    Ok(flush)
 }
 
 fn unexpected(outcome: &Outcome, delta: i128) -> CallError {
@@ -228,10 +238,11 @@ fn unexpected(outcome: &Outcome, delta: i128) -> CallError {
     }
 }
 
-fn batch_set(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -> Result<Unary, CallError> {
+fn batch_set(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -> Result<(Unary, bool), CallError> {
     let view = BatchView::read_write(message)?;
     let namespace = namespace(cache, view.namespace)?;
     convert::batch(view.durability, view.items, &cache.limits())?;
+    let flush = flushes(cache, view.durability)?;
     // Every item is read before the first is done: a malformed batch changes nothing.
     for item in view.iter() {
         SetView::read(item)?;
@@ -247,7 +258,7 @@ fn batch_set(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -> Resu
         let done = convert::batch_item(&item, view.namespace, view.durability)
             .and_then(|()| put_set(cache, &namespace, now, &item, &mut response));
         let (field, body) = match done {
-            Ok(()) => (1, Bytes::new()),
+            Ok(_) => (1, Bytes::new()),
             Err(error) => (2, error.to_rpc_status_bytes()),
         };
         let body: &[u8] = if field == 1 { &response } else { &body };
@@ -256,30 +267,37 @@ fn batch_set(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -> Resu
         out.extend_from_slice(body);
     }
     finish(&mut out, 0);
-    Ok(held.hold_done(out).into())
+    Ok((held.hold_done(out).into(), flush))
 }
 
 /// What room is made for each answer of a BatchSet.
 const STORED_BYTES_LIKELY: usize = 16;
 
-fn batch_delete(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -> Result<Unary, CallError> {
+fn batch_delete(
+    cache: &Cache,
+    backlog: &Backlog,
+    now: Now,
+    message: &[u8],
+) -> Result<(Unary, bool), CallError> {
     let view = BatchView::read_write(message)?;
     let limits = &cache.limits();
     let namespace = namespace(cache, view.namespace)?;
     convert::batch(view.durability, view.items, limits)?;
+    let flush = flushes(cache, view.durability)?;
     for (index, key) in view.iter().enumerate() {
         convert::key(key, limits, || format!("keys[{index}]"))?;
     }
     let held = backlog.take(PREFIX + encode::field_len(view.items))?;
-    let deleted: Vec<bool> = view
+    let deleted: Result<Vec<bool>, CallError> = view
         .iter()
-        .map(|key| {
-            let (outcome, _) = cache.apply(&namespace, &Op::Delete { key, if_version: None }, now);
-            outcome == Outcome::Deleted(true)
+        .map(|key| match cache.apply(&namespace, &Op::Delete { key, if_version: None }, now).0 {
+            Outcome::Deleted(deleted) => Ok(deleted),
+            other => Err(unexpected(&other, 0)),
         })
         .collect();
+    let deleted = deleted?;
     let mut out = vec![0; PREFIX];
     encode::put_batch_deleted(&mut out, &deleted);
     finish(&mut out, 0);
-    Ok(held.hold_done(out).into())
+    Ok((held.hold_done(out).into(), flush))
 }

@@ -1,6 +1,7 @@
 //! `larder admin …`: running, observing and changing one node through its admin listener.
 
 mod config;
+mod disk;
 mod keys;
 mod memory;
 mod namespaces;
@@ -56,6 +57,16 @@ enum AdminCommand {
     Config(config::ConfigArgs),
     /// Show the latest calls that took longer than --slow-op
     Slow,
+    /// Wait until everything that was written before is on disk
+    Flush,
+    /// Take a snapshot now
+    Snapshot,
+    /// List the snapshots on disk, the newest first
+    Snapshots,
+    /// Rehearse a recovery from what is on disk, and change nothing; exit 3 where something is damaged
+    Verify(disk::VerifyArgs),
+    /// Take a snapshot and delete what it makes superfluous: older snapshots and the journal before it
+    Compact,
 }
 
 #[derive(Debug, Args)]
@@ -103,6 +114,11 @@ pub(super) fn run(global: &Global, args: AdminArgs) -> Result<Exit, CliError> {
             AdminCommand::Explain(args) => keys::explain(global, &admin, args).await,
             AdminCommand::Config(args) => config::run(global, &admin, args).await,
             AdminCommand::Slow => slow::run(global, &admin).await,
+            AdminCommand::Flush => disk::flush(global, &admin).await,
+            AdminCommand::Snapshot => disk::snapshot(global, &admin).await,
+            AdminCommand::Snapshots => disk::snapshots(global, &admin).await,
+            AdminCommand::Verify(args) => disk::verify(global, &admin, args).await,
+            AdminCommand::Compact => disk::compact(global, &admin).await,
         }
     })
 }

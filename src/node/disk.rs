@@ -1,0 +1,112 @@
+//! What a node does with its data directory: recovery before it serves, word of a failing disk, the last flush.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use super::Facts;
+use crate::cache::{Cache, DiskOptions};
+use crate::config::{Persistence, ServeConfig};
+use crate::persistence::disk::DiskConfig;
+use crate::persistence::journal::{JournalConfig, SEGMENT_BYTES};
+use crate::persistence::recover::{RecoveryProgress, Report};
+use crate::server::{PERSISTENCE, Recovering};
+
+/// How often a recovery says how far it is.
+const TELLS_EVERY: Duration = Duration::from_secs(1);
+
+/// How the data directory is used; `None`: nothing is kept on disk.
+pub(super) fn options(config: &ServeConfig) -> Option<DiskOptions> {
+    let snapshot_interval = match config.persistence {
+        Persistence::None => return None,
+        Persistence::Journal => None,
+        Persistence::JournalAndSnapshot => Some(Duration::from_millis(config.snapshot_interval_ms)),
+    };
+    Some(DiskOptions {
+        directory: config.data_dir.clone(),
+        backend: config.backend,
+        durability: config.durability,
+        disk: DiskConfig {
+            journal: JournalConfig {
+                flush_interval: Duration::from_millis(config.flush_interval_ms),
+                value_bytes_max: super::bytes(config.max_value_bytes),
+                segment_bytes: SEGMENT_BYTES,
+            },
+            recovery: config.recovery,
+            snapshot_interval,
+            limit_bytes: (config.disk_limit_bytes > 0).then_some(config.disk_limit_bytes),
+        },
+    })
+}
+
+impl Facts {
+    /// Recovers, and serves from disk what is there, from then on.
+    pub(super) fn recover(self: &Arc<Self>, options: DiskOptions) -> Recovering {
+        let facts = Arc::clone(self);
+        Box::pin(async move {
+            if facts.cache.disk().is_some() {
+                return Ok(());
+            }
+            let progress = Arc::new(RecoveryProgress::default());
+            let (cache, telling) = (Arc::clone(&facts.cache), Arc::clone(&progress));
+            let teller = tokio::spawn(tell(telling));
+            let opened = tokio::task::spawn_blocking(move || cache.open_disk(&options, &progress)).await;
+            teller.abort();
+            match opened {
+                Ok(Ok(report)) => log(&facts.cache, &report),
+                Ok(Err(error)) => return Err(error.to_string()),
+                Err(error) => return Err(error.to_string()),
+            }
+            facts.lifecycle.health().set(PERSISTENCE, true);
+            tokio::spawn(watch(Arc::downgrade(&facts)));
+            Ok(())
+        })
+    }
+}
+
+async fn tell(progress: Arc<RecoveryProgress>) {
+    loop {
+        tokio::time::sleep(TELLS_EVERY).await;
+        let applied = progress.applied.load(Ordering::Relaxed);
+        let expected = progress.expected.load(Ordering::Relaxed);
+        info!(applied, expected, "recovering");
+    }
+}
+
+fn log(cache: &Cache, report: &Report) {
+    for damage in &report.damages {
+        error!(
+            place = %damage.place, offset = damage.offset, position = damage.position, lost = damage.lost,
+            "damage on disk: {}", damage.description
+        );
+    }
+    if report.torn_bytes > 0 {
+        warn!(bytes = report.torn_bytes, "cut a torn tail off the journal; nothing in it was ever flushed");
+    }
+    info!(
+        method = %report.method,
+        entries = cache.stats().entries,
+        expired = report.expired,
+        refused = report.refused,
+        snapshot = report.snapshot.map(|snapshot| snapshot.name()),
+        position = report.position,
+        elapsed_ms = report.elapsed.as_millis() as u64,
+        "recovered"
+    );
+}
+
+/// Says so when the journal is poisoned.
+async fn watch(facts: std::sync::Weak<Facts>) {
+    let Some(mut progress) =
+        facts.upgrade().and_then(|facts| facts.cache.disk().map(|disk| disk.journal().progress()))
+    else {
+        return;
+    };
+    if progress.wait_for(|progress| progress.poisoned.is_some()).await.is_ok()
+        && let Some(facts) = facts.upgrade()
+    {
+        facts.lifecycle.health().set(PERSISTENCE, false);
+    }
+}

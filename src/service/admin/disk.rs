@@ -1,0 +1,184 @@
+//! Admin's methods about what is on disk.
+
+use prost::Message;
+use tonic::{Code, Response, Status};
+
+use super::{AdminService, blocking};
+use crate::api::{CallError, google, v1};
+use crate::cache::Cache;
+use crate::persistence::BackendError;
+use crate::persistence::disk::{Disk, Rehearsal};
+use crate::persistence::journal::Poisoned;
+use crate::persistence::recover::Method;
+use crate::persistence::replay::Damage;
+use crate::persistence::snapshot::{SnapshotError, SnapshotInfo};
+
+/// Damages that are named.
+const DAMAGES_MAX: usize = 1_000;
+
+impl AdminService {
+    pub(super) async fn flush_disk(&self) -> Result<Response<v1::FlushResponse>, Status> {
+        disk(&self.cache, "Flush")?;
+        let position = self.cache.flushed().await.map_err(|Poisoned(_)| CallError::JournalPoisoned)?;
+        Ok(Response::new(v1::FlushResponse { position }))
+    }
+
+    pub(super) async fn take_snapshot(&self) -> Result<Response<v1::CreateSnapshotResponse>, Status> {
+        let taken = self.on_disk("CreateSnapshot", |disk| disk.snapshot()).await?.map_err(failed)?;
+        Ok(Response::new(v1::CreateSnapshotResponse {
+            position: taken.position,
+            entries: taken.entries,
+            size_bytes: taken.bytes,
+        }))
+    }
+
+    pub(super) fn snapshots(&self) -> Result<Response<v1::ListSnapshotsResponse>, Status> {
+        let snapshots = disk(&self.cache, "ListSnapshots")?.snapshots().iter().map(snapshot).collect();
+        Ok(Response::new(v1::ListSnapshotsResponse { snapshots }))
+    }
+
+    pub(super) async fn verify(
+        &self,
+        request: &v1::VerifyRecoveryRequest,
+    ) -> Result<Response<v1::VerifyRecoveryResponse>, Status> {
+        let configured = disk(&self.cache, "VerifyRecovery")?.recovery();
+        let method = match request.method.as_str() {
+            "" => configured,
+            word => word
+                .parse::<Method>()
+                .map_err(|error| CallError::Invalid { field: "method", why: error.to_string() })?,
+        };
+        let found = self.on_disk("VerifyRecovery", move |disk| disk.rehearse(method)).await?;
+        let mut report = rehearsed(&found.map_err(|error| disk_failed(&error))?);
+        if let Some(blobs) = self.cache.blobs() {
+            let stats = blobs.stats();
+            (report.blobs, report.blob_bytes) = (stats.blobs, stats.bytes);
+        }
+        if report.damages_total > 0 {
+            return Err(data_loss(&report));
+        }
+        Ok(Response::new(report))
+    }
+
+    pub(super) async fn compact(&self) -> Result<Response<v1::CompactJournalResponse>, Status> {
+        let compacted = self.on_disk("CompactJournal", |disk| disk.compact()).await?.map_err(failed)?;
+        Ok(Response::new(v1::CompactJournalResponse {
+            first_position: compacted.first_position,
+            reclaimed_bytes: compacted.reclaimed_bytes,
+            disk_bytes: compacted.disk_bytes,
+        }))
+    }
+
+    /// What GetStats tells of the disk; none where nothing is kept there.
+    pub(super) async fn persistence_stats(&self) -> Option<v1::PersistenceStats> {
+        let disk = self.cache.disk()?;
+        let progress = disk.journal().progress().borrow().clone();
+        let newest = disk.snapshots().first().copied();
+        let blobs = self.cache.blobs().map(|blobs| blobs.stats()).unwrap_or_default();
+        let backend = std::sync::Arc::clone(disk.backend());
+        let disk_bytes = blocking("counting", move || backend.disk_bytes()).await;
+        Some(v1::PersistenceStats {
+            mode: String::new(),
+            backend: disk.backend().name().to_owned(),
+            position: progress.position,
+            synced_position: progress.synced_position,
+            poisoned: progress.poisoned.map_or_else(String::new, |why| why.to_string()),
+            disk_bytes: disk_bytes.ok().and_then(Result::ok).unwrap_or(0),
+            disk_limit_bytes: self.cache.disk_limit_bytes().unwrap_or(0),
+            snapshot_position: newest.map_or(0, |newest| newest.position),
+            snapshot_unix_ms: newest.map_or(0, |newest| newest.created_unix_us / 1_000),
+            blobs: blobs.blobs,
+            blob_bytes: blobs.bytes,
+        })
+    }
+
+    /// Refuses what would part memory and disk.
+    pub(super) fn check_disk(&self) -> Result<(), Status> {
+        if self.cache.is_poisoned() { Err(CallError::JournalPoisoned.into()) } else { Ok(()) }
+    }
+
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        method: &'static str,
+        work: impl FnOnce(&Disk) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        disk(&self.cache, method)?;
+        let cache = std::sync::Arc::clone(&self.cache);
+        blocking(method, move || cache.disk().map(work))
+            .await?
+            .ok_or_else(|| Status::internal("the data directory is gone"))
+    }
+}
+
+fn disk<'a>(cache: &'a Cache, method: &str) -> Result<&'a Disk, CallError> {
+    cache.disk().ok_or_else(|| CallError::NoPersistence { what: format!("Admin.{method}") })
+}
+
+fn failed(error: SnapshotError) -> Status {
+    match error {
+        SnapshotError::Poisoned(_) => CallError::JournalPoisoned.into(),
+        SnapshotError::Damaged(damage) => Status::data_loss(damage.description),
+        SnapshotError::Backend(error) => disk_failed(&error),
+    }
+}
+
+fn disk_failed(error: &BackendError) -> Status {
+    if error.is_full() {
+        return Status::resource_exhausted(format!("{error}: the disk is full"));
+    }
+    Status::failed_precondition(error.to_string())
+}
+
+fn snapshot(info: &SnapshotInfo) -> v1::Snapshot {
+    v1::Snapshot {
+        name: info.name(),
+        first_position: info.first_position,
+        position: info.position,
+        created_unix_ms: info.created_unix_us / 1_000,
+        entries: info.entries,
+        size_bytes: info.bytes,
+        format: info.format.into(),
+    }
+}
+
+fn rehearsed(found: &Rehearsal) -> v1::VerifyRecoveryResponse {
+    let report = &found.report;
+    v1::VerifyRecoveryResponse {
+        method: report.method.to_string(),
+        entries: found.entries,
+        entry_bytes: found.entry_bytes,
+        entries_expired: report.expired,
+        snapshot: report.snapshot.map_or_else(String::new, |snapshot| snapshot.name()),
+        first_position: report.first_position,
+        position: report.position,
+        torn_bytes: report.torn_bytes,
+        damages: report.damages.iter().take(DAMAGES_MAX).map(damage).collect(),
+        damages_total: report.damages.len() as u64,
+        elapsed_ms: report.elapsed.as_millis() as u64,
+        ..v1::VerifyRecoveryResponse::default()
+    }
+}
+
+fn damage(damage: &Damage) -> v1::Damage {
+    v1::Damage {
+        place: damage.place.clone(),
+        offset: damage.offset,
+        position: damage.position,
+        lost: damage.lost,
+        description: damage.description.clone(),
+    }
+}
+
+/// DATA_LOSS with the whole report in its details.
+fn data_loss(report: &v1::VerifyRecoveryResponse) -> Status {
+    let first = report.damages.first();
+    let what = first.map_or_else(String::new, |damage| format!("{}: {}", damage.place, damage.description));
+    let status = CallError::RecoveryDamaged { damages: report.damages_total, first: what }.to_rpc_status();
+    let mut details = status.details;
+    details.push(prost_types::Any {
+        type_url: "type.googleapis.com/larder.v1.VerifyRecoveryResponse".to_owned(),
+        value: report.encode_to_vec(),
+    });
+    let whole = google::rpc::Status { code: status.code, message: status.message.clone(), details };
+    Status::with_details(Code::DataLoss, status.message, whole.encode_to_vec().into())
+}
