@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser};
 use larder::config::{
-    ConfigError, Durability, ListenUrl, Loaded, LogFormat, Persistence, SETTINGS, ServeArgs, ServeConfig,
-    Source,
+    BackendKind, ConfigError, Durability, ListenUrl, Loaded, LogFormat, Method, Persistence, SETTINGS,
+    ServeArgs, ServeConfig, Source,
 };
 use larder::engine::PolicyName;
 
@@ -94,9 +94,13 @@ fn every_served_setting_of_a_file_arrives() {
         shards = 0x10
         policy = "lru"
         data-dir = "/tmp/larder"
-        persistence = "none"
-        durability = "buffered"
-        recovery = "empty"
+        persistence = "journal"
+        backend = "files"
+        durability = "flushed"
+        flush-interval = "20ms"
+        snapshot-interval = "2m"
+        disk-limit = "1GiB"
+        recovery = "snapshot"
         node-id = "a"
         advertise = "tcp://cache-0.cache:1"
         weight = 7
@@ -139,8 +143,13 @@ fn every_served_setting_of_a_file_arrives() {
         memory_bytes: 32 << 20,
         shards: Some(16),
         policy: PolicyName::Lru,
-        persistence: Persistence::None,
-        durability: Durability::Buffered,
+        persistence: Persistence::Journal,
+        durability: Durability::Flushed,
+        backend: BackendKind::Files,
+        flush_interval_ms: 20,
+        snapshot_interval_ms: 120_000,
+        disk_limit_bytes: 1 << 30,
+        recovery: Method::Snapshot,
         node_id: Some("a".to_owned()),
         advertise: Some(url("tcp://cache-0.cache:1")),
         weight: 7,
@@ -176,7 +185,9 @@ fn every_served_setting_of_a_file_arrives() {
     };
     let loaded = load(&[], &[], file).unwrap();
     assert_eq!(loaded.config, expected);
-    assert_eq!(loaded.warnings.len(), 1, "a data directory that is not used is not passed over in silence");
+    assert_eq!(loaded.warnings.len(), 0);
+    let unused = load(&["--data-dir", "/tmp/larder"], &[], "").unwrap();
+    assert_eq!(unused.warnings.len(), 1, "a data directory that is not used is not passed over in silence");
     assert!(loaded.config.timeout().is_none());
 }
 
@@ -400,16 +411,12 @@ fn an_unknown_policy_names_those_that_there_are() {
 fn what_is_not_served_yet_is_refused_and_never_ignored() {
     let cases: &[(&[&str], &str)] = &[
         (
-            &["--persistence", "journal"],
-            "--persistence journal is not served by this build yet: it keeps nothing on disk; leave it out or give none",
+            &["--persistence", "store"],
+            "--persistence store is not served by this build yet: it keeps a journal or nothing on disk; give none, journal or journal+snapshot",
         ),
         (
             &["--recovery", "lazy"],
-            "--recovery lazy is not served by this build yet: it keeps nothing on disk to recover from; leave it out or give empty",
-        ),
-        (
-            &["--backend", "sled"],
-            "--backend sled is not served by this build yet: it keeps nothing on disk; leave it out",
+            "--recovery lazy is not served by this build yet: it does not recover so; give snapshot+journal, snapshot, journal or empty",
         ),
         (
             &["--members", "static:a"],

@@ -82,7 +82,7 @@ impl ServeConfig {
         self.recovery = method.parse().map_err(|_| {
             let instead = "give snapshot+journal, snapshot, journal or empty".to_owned();
             let said = layers.said(&of::RECOVERY, &method);
-            ConfigError::NotServed { said, why: "it does not know that way yet", instead }
+            ConfigError::NotServed { said, why: "it does not recover so", instead }
         })?;
         let mut backend = self.backend.to_string();
         layers.word(&of::BACKEND, &args.backend, &mut backend)?;

@@ -78,7 +78,7 @@ impl AdminService {
         let backend = std::sync::Arc::clone(disk.backend());
         let disk_bytes = blocking("counting", move || backend.disk_bytes()).await;
         Some(v1::PersistenceStats {
-            mode: String::new(),
+            mode: (self.config.config)().config.map_or_else(String::new, |config| config.persistence),
             backend: disk.backend().name().to_owned(),
             position: progress.position,
             synced_position: progress.synced_position,

@@ -1,0 +1,330 @@
+//! What is on disk outlives the node: kills, restarts, full disks, two nodes on one directory.
+//!
+//! `LARDER_KILLS` says how many kills a backend has to stand (8).
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "support/node.rs"]
+mod node;
+#[path = "support/outside.rs"]
+mod outside;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use larder::api::v1::admin_client::AdminClient;
+use larder::api::v1::cache_client::CacheClient;
+use larder::api::v1::*;
+use node::*;
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Request};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+const WRITERS: usize = 4;
+const KEYS: u64 = 20;
+
+fn flags<'a>(directory: &'a Path, backend: &'a str) -> [&'a str; 8] {
+    let directory = directory.to_str().unwrap();
+    ["--data-dir", directory, "--persistence", "journal+snapshot", "--backend", backend, "--memory", "64MiB"]
+}
+
+fn flushed(request: SetRequest) -> SetRequest {
+    SetRequest { durability: Durability::Flushed as i32, ..request }
+}
+
+async fn cache_of(process: &Process) -> CacheClient<Channel> {
+    CacheClient::new(connect(&process.ready.data[0]).await)
+}
+
+async fn admin_of(process: &Process) -> AdminClient<Channel> {
+    AdminClient::new(connect(&process.ready.admin).await)
+}
+
+/// What was acknowledged last, by key.
+type Acknowledged = Arc<Mutex<BTreeMap<String, u64>>>;
+
+/// Sets its own keys to ever larger numbers until the node is gone.
+async fn write(mut cache: CacheClient<Channel>, writer: usize, begin: u64, acknowledged: Acknowledged) {
+    for n in begin.. {
+        let key = format!("{writer}:{}", n % KEYS);
+        if cache.set(flushed(set(&key, n.to_string()))).await.is_err() {
+            return;
+        }
+        acknowledged.lock().insert(key, n);
+    }
+}
+
+/// Writes one key after the other without waiting for the disk, until the node is gone.
+async fn write_buffered(mut cache: CacheClient<Channel>, round: u64) {
+    for n in 0.. {
+        if cache.set(set(format!("buffered:{round}:{n}"), "v")).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn stands_kills(backend: &str) {
+    let kills = std::env::var("LARDER_KILLS").map_or(8, |kills| kills.parse().unwrap());
+    let seed: u64 = rand::random();
+    println!("seed {seed}, backend {backend}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let directory = tempfile::tempdir().unwrap();
+    let acknowledged = Acknowledged::default();
+    let mut begin = 0;
+    for round in 0..kills {
+        let process = Process::start(&flags(directory.path(), backend));
+        let mut cache = cache_of(&process).await;
+        for (key, last) in acknowledged.lock().clone() {
+            let found: u64 = found(cache.get(get(&key)).await.unwrap().into_inner())
+                .map(|hit| String::from_utf8(hit.value.to_vec()).unwrap().parse().unwrap())
+                .unwrap_or_else(|missed| panic!("{key} was {last} when it was acknowledged: {missed:?}"));
+            assert!(found >= last, "{key} is {found}, and {last} was acknowledged");
+        }
+        if round > 0 {
+            is_prefix(&mut cache, round - 1).await;
+        }
+        let mut writers = Vec::new();
+        for writer in 0..WRITERS {
+            let cache = cache_of(&process).await;
+            writers.push(tokio::spawn(write(cache, writer, begin, Arc::clone(&acknowledged))));
+        }
+        writers.push(tokio::spawn(write_buffered(cache_of(&process).await, round)));
+        let mut admin = admin_of(&process).await;
+        // Killed after so many acknowledgements, with a snapshot under way now and then.
+        let wanted = random.random_range(1..300);
+        let before: u64 = acknowledged.lock().values().sum();
+        let snapshot = random.random_bool(0.5);
+        let taking = tokio::spawn(async move {
+            if snapshot {
+                let _ = admin.create_snapshot(CreateSnapshotRequest {}).await;
+            }
+        });
+        soon(async {
+            while acknowledged.lock().values().sum::<u64>() < before + wanted {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        let killed = Command::new("kill").args(["-KILL", &process.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        taking.await.unwrap();
+        drop(process);
+        begin = acknowledged.lock().values().max().copied().unwrap_or(0) + 1;
+    }
+}
+
+/// Of what was only buffered, the first so many are there and none after them.
+async fn is_prefix(cache: &mut CacheClient<Channel>, round: u64) {
+    let request = ScanRequest {
+        prefix: format!("buffered:{round}:").into_bytes().into(),
+        keys_only: true,
+        page_size: 10_000,
+        ..ScanRequest::default()
+    };
+    let mut numbers = Vec::new();
+    let mut token = bytes::Bytes::new();
+    loop {
+        let page =
+            cache.scan(ScanRequest { page_token: token, ..request.clone() }).await.unwrap().into_inner();
+        for item in page.items {
+            let key = String::from_utf8(item.key.to_vec()).unwrap();
+            numbers.push(key.rsplit(':').next().unwrap().parse::<u64>().unwrap());
+        }
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>(), "a hole in what was buffered");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_flushed_is_lost_when_a_node_on_sled_is_killed() {
+    stands_kills("sled").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_flushed_is_lost_when_a_node_on_files_is_killed() {
+    stands_kills("files").await;
+}
+
+#[tokio::test]
+async fn a_node_that_was_told_to_end_comes_back_with_all_it_had() {
+    let directory = tempfile::tempdir().unwrap();
+    let flags = flags(directory.path(), "sled");
+    let process = Process::start(&flags);
+    let (mut cache, mut admin) = (cache_of(&process).await, admin_of(&process).await);
+    let namespace = NamespaceConfig {
+        name: "sessions".to_owned(),
+        policy: "lru".to_owned(),
+        default_ttl_ms: 3_600_000,
+        ..NamespaceConfig::default()
+    };
+    let create = CreateNamespaceRequest { namespace: Some(namespace) };
+    admin.create_namespace(create).await.unwrap();
+    let in_namespace = SetRequest { namespace: "sessions".to_owned(), ..set("who", "me") };
+    cache.set(in_namespace).await.unwrap();
+    let tagged = SetRequest { tags: vec!["red".to_owned()], flags: 7, ..set("tagged", "v") };
+    cache.set(tagged).await.unwrap();
+    cache.set(set("large", vec![7; 200_000])).await.unwrap();
+    cache.set(set("gone", "v")).await.unwrap();
+    cache.delete(delete("gone")).await.unwrap();
+    let counted = IncrementRequest { request_id: "once".to_owned(), ..increment("n", 5) };
+    assert_eq!(cache.increment(counted.clone()).await.unwrap().into_inner().value, 5);
+    process.terminate();
+    assert!(process.ended().0.success());
+
+    let process = Process::start(&flags);
+    let (mut cache, mut admin) = (cache_of(&process).await, admin_of(&process).await);
+    let who = GetRequest { namespace: "sessions".to_owned(), ..get("who") };
+    let hit = found(cache.get(who).await.unwrap().into_inner()).unwrap();
+    assert!(hit.value == "me" && (3_500_000..=3_600_000).contains(&hit.remaining_ttl_ms), "{hit:?}");
+    let listed = admin.list_namespaces(ListNamespacesRequest {}).await.unwrap().into_inner();
+    assert_eq!(listed.namespaces[1].policy, "lru");
+    let hit = found(cache.get(get("tagged")).await.unwrap().into_inner()).unwrap();
+    assert_eq!((&hit.value[..], hit.flags), (&b"v"[..], 7));
+    assert_eq!(found(cache.get(get("large")).await.unwrap().into_inner()).unwrap().value.len(), 200_000);
+    assert!(found(cache.get(get("gone")).await.unwrap().into_inner()).is_err());
+    assert_eq!(cache.increment(counted).await.unwrap().into_inner().value, 5, "it is not done twice");
+    let scope = Some(invalidate_request::Scope::Tag("red".to_owned()));
+    cache.invalidate(InvalidateRequest { scope, ..InvalidateRequest::default() }).await.unwrap();
+    admin.create_snapshot(CreateSnapshotRequest {}).await.unwrap();
+    let verified = VerifyRecoveryRequest { method: String::new() };
+    let report = admin.verify_recovery(verified).await.unwrap().into_inner();
+    assert_eq!((report.entries, report.damages_total), (3, 0), "{report:?}");
+    assert_eq!(admin.list_snapshots(ListSnapshotsRequest {}).await.unwrap().into_inner().snapshots.len(), 1);
+    let unknown = VerifyRecoveryRequest { method: "prayer".to_owned() };
+    let refused = admin.verify_recovery(unknown).await.unwrap_err();
+    assert_status(&refused, Code::InvalidArgument, "INVALID_VALUE", Some("method"));
+    process.terminate();
+    assert!(process.ended().0.success());
+
+    let process = Process::start(&flags);
+    let mut cache = cache_of(&process).await;
+    assert!(found(cache.get(get("tagged")).await.unwrap().into_inner()).is_err(), "it was invalidated");
+}
+
+#[tokio::test]
+async fn a_second_node_on_a_directory_is_refused_and_told_by_whom() {
+    let directory = tempfile::tempdir().unwrap();
+    let flags = flags(directory.path(), "files");
+    let process = Process::start(&flags);
+    let ports = ["--listen", "tcp://127.0.0.1:0", "--admin", "tcp://127.0.0.1:0"];
+    let more = ["--health", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0"];
+    let (code, stdout, stderr) = Process::fails(&[&ports[..], &more, &flags].concat());
+    assert_eq!((code, &*stdout), (Some(2), ""));
+    assert!(stderr.contains(&process.id().to_string()), "{stderr}");
+    assert!(stderr.contains(directory.path().to_str().unwrap()), "{stderr}");
+}
+
+#[tokio::test]
+async fn what_needs_a_disk_is_refused_where_there_is_none() {
+    let node = Node::start().await;
+    let (mut cache, mut admin) = (node.cache().await, node.admin().await);
+    let refused = cache.set(flushed(set("k", "v"))).await.unwrap_err();
+    assert_status(&refused, Code::FailedPrecondition, "NO_PERSISTENCE", None);
+    assert!(found(cache.get(get("k")).await.unwrap().into_inner()).is_err(), "nothing was done");
+    let refused = admin.flush(FlushRequest {}).await.unwrap_err();
+    assert_status(&refused, Code::FailedPrecondition, "NO_PERSISTENCE", None);
+    let refused = admin.create_snapshot(CreateSnapshotRequest {}).await.unwrap_err();
+    assert_status(&refused, Code::FailedPrecondition, "NO_PERSISTENCE", None);
+}
+
+#[tokio::test]
+async fn a_pipeline_answers_what_is_flushed_when_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::with(&flags(directory.path(), "files")).await;
+    let mut cache = node.cache().await;
+    let (send, requests) = mpsc::channel(1);
+    let mut replies = cache.pipeline(ReceiverStream::new(requests)).await.unwrap().into_inner();
+    let command = |id, request| {
+        let op = Some(pipeline_command::Op::Set(request));
+        PipelineCommand { id, op, ..PipelineCommand::default() }
+    };
+    let commands = vec![command(1, set("a", "1")), command(2, flushed(set("b", "2")))];
+    send.send(PipelineRequest { commands, ..PipelineRequest::default() }).await.unwrap();
+    let answered = soon(replies.message()).await.unwrap().unwrap();
+    assert_eq!(answered.replies.iter().map(|reply| reply.id).collect::<Vec<_>>(), [1, 2]);
+    let stats = node.admin().await.get_stats(GetStatsRequest {}).await.unwrap().into_inner();
+    let persistence = stats.persistence.unwrap();
+    assert!(persistence.synced_position >= 2, "{persistence:?}");
+    assert_eq!((&*persistence.mode, &*persistence.backend), ("journal+snapshot", "files"));
+}
+
+/// A file system of its own, as small as a test wants it.
+struct Mounted(tempfile::TempDir);
+
+impl Mounted {
+    fn of(size: &str) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let size = format!("size={size}");
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(directory.path()).output();
+        match mount {
+            Ok(output) if output.status.success() => Some(Self(directory)),
+            Ok(output) => {
+                outside::skip(&format!("a full disk: no tmpfs can be mounted: {}", outside::said(&output)));
+                None
+            }
+            Err(error) => {
+                outside::skip(&format!("a full disk: there is no mount: {error}"));
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).output();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_while_reads_go_on_and_health_says_so() {
+    let Some(mounted) = Mounted::of("8m") else { return };
+    let directory = mounted.0.path().join("data");
+    let process = Process::start(&flags(&directory, "files"));
+    let (mut cache, mut admin) = (cache_of(&process).await, admin_of(&process).await);
+    let mut last = None;
+    let refused = loop {
+        let n = last.map_or(0, |last| last + 1);
+        match cache.set(flushed(set(format!("k:{n}"), vec![b'v'; 100_000]))).await {
+            Ok(_) => last = Some(n),
+            Err(refused) => break refused,
+        }
+        assert!(n < 1_000, "it is never full");
+    };
+    assert_status(&refused, Code::FailedPrecondition, "JOURNAL_POISONED", None);
+    let last = last.unwrap();
+    assert!(found(cache.get(get(format!("k:{last}"))).await.unwrap().into_inner()).is_ok(), "reads go on");
+    let refused = cache.set(set("k", "v")).await.unwrap_err();
+    assert_status(&refused, Code::FailedPrecondition, "JOURNAL_POISONED", None);
+    let refused = cache.delete(delete("k:0")).await.unwrap_err();
+    assert_status(&refused, Code::FailedPrecondition, "JOURNAL_POISONED", None);
+    let refused = admin.clear(ClearRequest::default()).await.unwrap_err();
+    assert_status(&refused, Code::FailedPrecondition, "JOURNAL_POISONED", None);
+    let stats = admin.get_stats(GetStatsRequest {}).await.unwrap().into_inner();
+    assert!(!stats.persistence.unwrap().poisoned.is_empty());
+    let mut health = HealthClient::new(connect(&process.ready.health).await);
+    let mut watch = health
+        .watch(Request::new(HealthCheckRequest { service: "persistence".to_owned() }))
+        .await
+        .unwrap()
+        .into_inner();
+    soon(async { while watch.message().await.unwrap().unwrap().status != 2 {} }).await;
+    process.terminate();
+    assert!(process.ended().0.success());
+}
