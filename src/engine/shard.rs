@@ -353,7 +353,11 @@ impl Shard {
     #[inline]
     fn find(&self, key: Hashed<'_>) -> Option<u32> {
         let (records, number) = (&self.records, key.namespace.number());
-        self.index.find(key.hash, |slot| records.is(slot, number, key.key))
+        self.index.find(key.hash, |slot| {
+            // What is at its end would be asked for only when its beginning has come and told where that is.
+            records.ask_for(slot);
+            records.is(slot, number, key.key)
+        })
     }
 
     #[inline]
