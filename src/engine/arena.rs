@@ -291,6 +291,16 @@ impl Arena {
         }
     }
 
+    /// Whether an address that was a live cell's still is one's: its page may have gone, but was not made for another
+    /// class since.
+    #[inline]
+    pub(crate) fn is_live(&self, address: u32) -> bool {
+        let at = (address & ((1 << PAGE_SHIFT) - 1)) as usize * GRANULE + LIVE_WORD;
+        self.pages[(address >> PAGE_SHIFT) as usize]
+            .as_ref()
+            .is_some_and(|page| page.bytes[at..at + 4] != [0; 4])
+    }
+
     /// The cell's bytes.
     #[inline]
     pub(crate) fn cell(&self, address: u32) -> &[u8] {

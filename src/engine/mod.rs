@@ -236,7 +236,7 @@ impl Engine {
         if let Some(ttl) = touch {
             kind = shard.touch(key, ttl, now).1;
         }
-        let read = shard.get(key, now, found);
+        let read = shard.get(key, None, now, found);
         let sequence = shard.sequence(kind);
         (read, Change { shard: number as u32, sequence, kind })
     }
@@ -263,14 +263,20 @@ impl Engine {
             for (shard, key) in &*placed {
                 held.shard(*shard).ask_for_index(key.hash);
             }
-            for (shard, key) in &*placed {
-                held.shard(*shard).ask_for_entry(key.hash);
+            let mut likely = [None; KEYS_PER_HOLD];
+            for (likely, (shard, key)) in likely.iter_mut().zip(&*placed) {
+                *likely = held.shard(*shard).likely(key.hash);
             }
-            for (index, (shard, key)) in placed.iter().enumerate() {
+            // In a loop that does nothing else: while the processor waits for one entry, it looks as many instructions
+            // ahead as it can hold, and asks for those that it meets there.
+            for (likely, (shard, _)) in likely.iter().zip(&*placed) {
+                held.shard(*shard).ask_for_entry(*likely);
+            }
+            for (index, (likely, (shard, key))) in likely.iter().zip(&*placed).enumerate() {
                 let index = part * KEYS_PER_HOLD + index;
                 let mut next = ControlFlow::Continue(());
-                if let Err(reason) = held.shard(*shard).get(*key, now, |entry| next = found(index, Ok(entry)))
-                {
+                let found_it = |entry: EntryView<'_>| next = found(index, Ok(entry));
+                if let Err(reason) = held.shard(*shard).get(*key, *likely, now, found_it) {
                     next = found(index, Err(reason));
                 }
                 if next.is_break() {

@@ -120,17 +120,21 @@ impl Shard {
         self.sequence
     }
 
-    /// Reads an entry under the lock.
+    /// Reads an entry under the lock; `likely` is where it may be, or was under the same hold of the lock.
     #[inline]
     pub(super) fn get<R>(
         &mut self,
         key: Hashed<'_>,
+        likely: Option<u32>,
         now: Now,
         found: impl FnOnce(EntryView<'_>) -> R,
     ) -> Result<R, MissReason> {
         self.tidy(now);
         self.hot.count(key.namespace, key.key, key.hash, now);
-        let Some(slot) = self.find_live(key, now) else {
+        let (records, number) = (&self.records, key.namespace.number());
+        let found_at =
+            likely.filter(|slot| records.is_still(*slot, number, key.key)).or_else(|| self.find(key));
+        let Some(slot) = found_at.and_then(|slot| self.if_live(slot, now)) else {
             let reason = self.departed.reason(key.hash);
             self.counts(key.namespace).count_miss(reason);
             return Err(reason);
@@ -148,10 +152,16 @@ impl Shard {
         self.index.ask_for(hash);
     }
 
-    /// Asks for the memory of a key's entry, without waiting for it to come.
+    /// Where a key's entry is, if it is there and no other has the same tag.
     #[inline]
-    pub(super) fn ask_for_entry(&self, hash: u64) {
-        if let Some(slot) = self.index.likely(hash) {
+    pub(super) fn likely(&self, hash: u64) -> Option<u32> {
+        self.index.likely(hash)
+    }
+
+    /// Asks for the memory of an entry, without waiting for it to come.
+    #[inline]
+    pub(super) fn ask_for_entry(&self, likely: Option<u32>) {
+        if let Some(slot) = likely {
             self.records.ask_for(slot);
         }
     }
@@ -397,8 +407,21 @@ impl Shard {
     /// The key's entry, unless its time has ended or an invalidation covers it: then it is reclaimed here.
     #[inline]
     fn find_live(&mut self, key: Hashed<'_>, now: Now) -> Option<u32> {
+        self.find(key).and_then(|slot| self.if_live(slot, now))
+    }
+
+    #[inline]
+    fn find(&self, key: Hashed<'_>) -> Option<u32> {
         let (records, number) = (&self.records, key.namespace.number());
-        let slot = self.index.find(key.hash, |slot| records.is(slot, number, key.key))?;
+        self.index.find(key.hash, |slot| {
+            // What is at its end would be asked for only when its beginning has come and told where that is.
+            records.ask_for(slot);
+            records.is(slot, number, key.key)
+        })
+    }
+
+    #[inline]
+    fn if_live(&mut self, slot: u32, now: Now) -> Option<u32> {
         if self.records.expires(slot)
             && self.deadline_ms(slot).is_some_and(|deadline| deadline <= now.ticks_ms)
         {
