@@ -82,7 +82,8 @@ async fn stands_kills(backend: &str) {
     for round in 0..kills {
         let process = Process::start(&flags(directory.path(), backend));
         let mut cache = cache_of(&process).await;
-        for (key, last) in acknowledged.lock().clone() {
+        let expected = acknowledged.lock().clone();
+        for (key, last) in expected {
             let found: u64 = found(cache.get(get(&key)).await.unwrap().into_inner())
                 .map(|hit| String::from_utf8(hit.value.to_vec()).unwrap().parse().unwrap())
                 .unwrap_or_else(|missed| panic!("{key} was {last} when it was acknowledged: {missed:?}"));

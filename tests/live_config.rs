@@ -85,7 +85,7 @@ async fn a_mask_that_names_no_setting_is_refused() {
     }
     let status = soon(admin.update_config(UpdateConfigRequest::default())).await.unwrap_err();
     assert_status(&status, Code::InvalidArgument, "BAD_MASK", Some("update_mask"));
-    let status = update(&mut admin, Config::default(), &["disk_limit_bytes"]).await.unwrap_err();
+    let status = update(&mut admin, Config::default(), &["ring_points"]).await.unwrap_err();
     assert_status(&status, Code::Unimplemented, "NOT_SERVED", None);
 }
 

@@ -150,7 +150,6 @@ async fn an_option_that_is_not_served_yet_is_never_ignored() {
         SetRequest { soft_ttl_ms: 1, ..set("k", "v") },
         SetRequest { jitter_percent: 1, ..set("k", "v") },
         SetRequest { lease_token: 1, ..set("k", "v") },
-        SetRequest { durability: Durability::Flushed as i32, ..set("k", "v") },
     ];
     for request in sets {
         not_served(calls.0.set(request).await.map(drop));
@@ -163,14 +162,29 @@ async fn an_option_that_is_not_served_yet_is_never_ignored() {
     for request in gets {
         not_served(calls.0.get(request).await.map(drop));
     }
+    assert!(calls.get("k").await.is_err());
+}
+
+#[tokio::test]
+async fn what_needs_a_disk_says_so_where_there_is_none() {
+    let (node, mut calls) = start().await;
+    let no_disk =
+        |result: Result<(), Status>| refused(result, Code::FailedPrecondition, "NO_PERSISTENCE", None);
     let durability = Durability::Flushed as i32;
-    not_served(calls.0.delete(DeleteRequest { durability, ..delete("k") }).await.map(drop));
-    not_served(calls.0.increment(IncrementRequest { durability, ..increment("k", 1) }).await.map(drop));
-    not_served(calls.0.decrement(DecrementRequest { durability, ..decrement("k", 1) }).await.map(drop));
+    no_disk(calls.0.delete(DeleteRequest { durability, ..delete("k") }).await.map(drop));
+    no_disk(calls.0.increment(IncrementRequest { durability, ..increment("k", 1) }).await.map(drop));
+    no_disk(calls.0.decrement(DecrementRequest { durability, ..decrement("k", 1) }).await.map(drop));
     let request = BatchSetRequest { items: vec![set("k", "v")], durability, ..Default::default() };
-    not_served(calls.0.batch_set(request).await.map(drop));
+    no_disk(calls.0.batch_set(request).await.map(drop));
     let request = BatchDeleteRequest { durability, ..Default::default() };
-    not_served(calls.0.batch_delete(request).await.map(drop));
+    no_disk(calls.0.batch_delete(request).await.map(drop));
+    no_disk(calls.0.set(SetRequest { durability, ..set("k", "v") }).await.map(drop));
+    let mut admin = node.admin().await;
+    no_disk(admin.flush(FlushRequest::default()).await.map(drop));
+    no_disk(admin.create_snapshot(CreateSnapshotRequest::default()).await.map(drop));
+    no_disk(admin.list_snapshots(ListSnapshotsRequest::default()).await.map(drop));
+    no_disk(admin.verify_recovery(VerifyRecoveryRequest::default()).await.map(drop));
+    no_disk(admin.compact_journal(CompactJournalRequest::default()).await.map(drop));
     assert!(calls.get("k").await.is_err());
 }
 
@@ -415,12 +429,6 @@ async fn methods_that_are_not_served_yet_say_so() {
     not_served("Cluster.Fence", cluster.fence(FenceRequest::default()).await.map(drop));
     let forward = tokio_stream::iter([ForwardRequest::default()]);
     not_served("Cluster.Forward", cluster.forward(forward).await.map(drop));
-    let mut admin = node.admin().await;
-    not_served("Flush", admin.flush(FlushRequest::default()).await.map(drop));
-    not_served("CreateSnapshot", admin.create_snapshot(CreateSnapshotRequest::default()).await.map(drop));
-    not_served("ListSnapshots", admin.list_snapshots(ListSnapshotsRequest::default()).await.map(drop));
-    not_served("VerifyRecovery", admin.verify_recovery(VerifyRecoveryRequest::default()).await.map(drop));
-    not_served("CompactJournal", admin.compact_journal(CompactJournalRequest::default()).await.map(drop));
 }
 
 #[tokio::test]

@@ -32,8 +32,7 @@ pub use setting::{SETTINGS, Setting};
 
 use crate::engine::PolicyName;
 pub use crate::entry::Durability;
-pub use crate::persistence::backend::BackendKind;
-pub use crate::persistence::recover::Method;
+pub use crate::persistence::{BackendKind, Method};
 
 /// What a node runs with.
 ///

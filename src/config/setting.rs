@@ -288,7 +288,6 @@ pub const SETTINGS: [Setting; 54] = [
     BACKEND,
     DURABILITY,
     FLUSH_INTERVAL,
-    SNAPSHOT_INTERVAL,
     DISK_LIMIT,
     RECOVERY,
     NODE_ID,
@@ -330,4 +329,5 @@ pub const SETTINGS: [Setting; 54] = [
     TRACE_SAMPLE,
     STALL_TIMEOUT,
     MAX_RESPONSE_BACKLOG,
+    SNAPSHOT_INTERVAL,
 ];

@@ -187,6 +187,7 @@ impl Disk {
     /// The disk refuses.
     pub fn compact(&self) -> Result<Compacted, SnapshotError> {
         let before = self.inner.backend.disk_bytes()?;
+        self.inner.journal.roll()?;
         let snapshot = self.inner.snapshot()?;
         self.inner.keep_snapshots(1)?;
         self.inner.journal.forget(snapshot.position)?;
@@ -316,6 +317,9 @@ impl Inner {
         let is_long = self.journal_is_long(newest)?;
         let is_tight = self.is_over(LIMIT_PERCENT)?;
         if has_changed && (is_due || is_long || is_tight) {
+            if is_tight {
+                self.journal.roll()?;
+            }
             let taken = self.snapshot()?;
             tracing::info!(
                 snapshot = %taken.name(), position = taken.position, entries = taken.entries, bytes = taken.bytes,

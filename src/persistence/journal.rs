@@ -99,6 +99,8 @@ struct Shared {
     /// Somebody waits for this drain to be synced.
     sync_wanted: AtomicU64,
     stop: AtomicBool,
+    /// The segment is to be ended, however short it is.
+    roll: AtomicBool,
     progress: watch::Sender<Progress>,
     thread: OnceLock<Thread>,
     segments: Mutex<Vec<Segment>>,
@@ -156,6 +158,7 @@ impl Journal {
             write_wanted: AtomicU64::new(0),
             sync_wanted: AtomicU64::new(0),
             stop: AtomicBool::new(false),
+            roll: AtomicBool::new(false),
             progress: watch::Sender::new(Progress {
                 position: end.position,
                 synced_position: end.position,
@@ -275,6 +278,15 @@ impl Journal {
     #[must_use]
     pub fn segments(&self) -> Vec<Segment> {
         self.shared.segments.lock().clone()
+    }
+
+    /// Ends the segment that is being written, so that [`Self::forget`] can delete it; blocks.
+    ///
+    /// # Errors
+    /// The journal is poisoned.
+    pub fn roll(&self) -> Result<(), Poisoned> {
+        self.shared.roll.store(true, Ordering::SeqCst);
+        self.written().map(|_| ())
     }
 
     /// Deletes the segments all of whose records are at or before a position.
@@ -424,6 +436,10 @@ impl Writer {
     /// Drains all shards and writes what they logged; with `sync`, until it is safe.
     fn cycle(&mut self, sync: bool, is_interval: bool) -> Result<(), BackendError> {
         let drain = self.shared.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.shared.roll.swap(false, Ordering::SeqCst) {
+            self.sync()?;
+            self.open_segment(false)?;
+        }
         let mut drained = std::mem::take(&mut self.drained);
         self.engine.drain_log(&mut drained);
         let written = self.write(&drained);

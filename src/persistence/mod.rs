@@ -28,6 +28,7 @@ pub use backend::{
     MARK_BYTES, ReadAt, SledBackend, UnknownBackend, Visit,
 };
 pub use lock::{DirectoryLock, LockError};
+pub use recover::Method;
 
 #[cfg(test)]
 mod tests;

@@ -140,7 +140,7 @@ pub struct Recovered {
     /// The mark as it was found.
     pub mark: Option<Mark>,
     /// All snapshots that are there, newest first, with what is wrong with those that are damaged.
-    pub snapshots: Vec<Result<SnapshotInfo, (u64, Damage)>>,
+    pub snapshots: Vec<Inspected>,
     /// The numbers of snapshots of a history that was given up.
     pub given_up: Vec<u64>,
 }
@@ -209,7 +209,7 @@ impl Recovery<'_> {
     /// Loads a snapshot; whether it could.
     fn load(
         &self,
-        snapshot: &Result<SnapshotInfo, (u64, Damage)>,
+        snapshot: &Inspected,
         restorer: &mut Restorer<'_>,
         now: Now,
         report: &mut Report,
@@ -291,11 +291,14 @@ impl Recovery<'_> {
     }
 }
 
+/// A snapshot as its end describes it, or its number and what is wrong with it.
+pub type Inspected = Result<SnapshotInfo, (u64, Damage)>;
+
 /// All snapshots, newest first, as their ends describe them.
 ///
 /// # Errors
 /// The disk refuses.
-pub fn snapshots(backend: &dyn Backend) -> Result<Vec<Result<SnapshotInfo, (u64, Damage)>>, BackendError> {
+pub fn snapshots(backend: &dyn Backend) -> Result<Vec<Inspected>, BackendError> {
     let mut numbers: Vec<u64> = backend
         .files()?
         .into_iter()

@@ -53,6 +53,9 @@ pub struct JournalEnd {
     pub beyond: Vec<u64>,
 }
 
+/// What a replay calls with each batch and its records' bytes; an error ends it there.
+pub type VisitBatch<'a> = dyn FnMut(&Frame, &[u8]) -> Result<(), BadFrame> + 'a;
+
 /// Where reading begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum From {
@@ -70,7 +73,7 @@ pub fn replay(
     backend: &dyn Backend,
     mark: Option<&Mark>,
     from: From,
-    visit: &mut dyn FnMut(&Frame, &[u8]) -> Result<(), BadFrame>,
+    visit: &mut VisitBatch<'_>,
 ) -> Result<JournalEnd, BackendError> {
     let mut numbers: Vec<u64> = backend
         .files()?
@@ -129,7 +132,7 @@ struct Stop {
 struct Replay<'a> {
     backend: &'a dyn Backend,
     from: From,
-    visit: &'a mut dyn FnMut(&Frame, &[u8]) -> Result<(), BadFrame>,
+    visit: &'a mut VisitBatch<'a>,
     body: Vec<u8>,
     end: JournalEnd,
     is_begun: bool,

@@ -185,6 +185,7 @@ fn settings(config: &v1::Config) -> Vec<(&'static str, Fact)> {
         ("trace_sample", Fact::Real(config.trace_sample)),
         ("stall_timeout_ms", Fact::Ms(config.stall_timeout_ms)),
         ("max_response_backlog_bytes", Fact::Bytes(config.max_response_backlog_bytes)),
+        ("snapshot_interval_ms", Fact::Ms(config.snapshot_interval_ms)),
     ]
 }
 

@@ -43,6 +43,11 @@ impl Shard {
         // What its entries in other shards take, those let go as they are stored to; none of another namespace does.
         while self.spaces.of(draft.namespace).namespace.is_over(needs) && self.evict_from(draft.namespace) {}
         let mut held = self.held_bytes();
+        if held > self.config.bytes_limit {
+            // The limit was lowered, or a table of the policy is about to double.
+            self.shrink(super::STEPS_PER_OP);
+            held = self.held_bytes();
+        }
         let ceiling = self.config.bytes_limit.max(held);
         loop {
             let ready = self.records.arena.has_room(class);
