@@ -524,7 +524,7 @@ impl VersionClock {
 
     /// Versions from now on are above this one.
     pub(crate) fn raise(&self, version: Version) {
-        self.last.fetch_max(version.0 >> Version::NODE_BITS, Ordering::Relaxed);
+        self.last.fetch_max((version.0 >> Version::NODE_BITS).min(CLOCK_MAX_US), Ordering::Relaxed);
     }
 
     /// The wall clock counts no further than to this version; only counting on goes beyond it.

@@ -281,7 +281,7 @@ impl Namespace {
     pub(crate) fn invalidated(&self, happen: impl FnOnce() -> Version) -> u64 {
         let mut invalidations = self.0.invalidations.lock();
         let version = happen();
-        invalidations.count += 1;
+        invalidations.count = invalidations.count.saturating_add(1);
         if invalidations.recent.len() == INVALIDATIONS_REMEMBERED {
             invalidations.recent.pop_front();
         }

@@ -9,7 +9,7 @@ use super::namespace::{DEFAULT, Namespace, NamespaceChange};
 use super::op::{MissReason, Refusal, ValueView};
 use super::shard::Scope;
 use crate::clock::Now;
-use crate::entry::Version;
+use crate::entry::{KEY_BYTES_MAX, TAG_BYTES_MAX, Version};
 
 /// Where a walk through all entries goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -174,6 +174,9 @@ impl<'a> Restorer<'a> {
             | Record::Counted { namespace, key, .. } => (*namespace, *key),
             _ => return Restored::Applied,
         };
+        if let Some(refusal) = too_long(record) {
+            return Restored::Refused(refusal);
+        }
         let Some(namespace) = self.namespace(number) else { return Restored::NoNamespace(number) };
         let (shard, key) = self.engine.place(namespace, key);
         if let (true, Record::Put(put)) = (self.lengths_only, record) {
@@ -272,4 +275,18 @@ impl<'a> Restorer<'a> {
             until
         });
     }
+}
+
+/// Records are checksummed, so what is in them was accepted once; still nothing in them is let past what a cell can say.
+fn too_long(record: &Record<'_>) -> Option<Refusal> {
+    let (key, texts) = match record {
+        Record::Put(put) => {
+            let longest = put.tags.iter().map(|tag| tag.len()).max().unwrap_or(0);
+            (put.key, longest.max(put.content_type.len()))
+        }
+        Record::Remove { key, .. } | Record::Expiry { key, .. } | Record::Counted { key, .. } => (*key, 0),
+        _ => return None,
+    };
+    let is_ok = (1..=KEY_BYTES_MAX).contains(&key.len()) && texts <= TAG_BYTES_MAX;
+    (!is_ok).then(|| Refusal::TooLarge { needs: key.len().max(texts) as u64, limit: KEY_BYTES_MAX as u64 })
 }

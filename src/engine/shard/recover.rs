@@ -156,9 +156,12 @@ impl Shard {
     }
 }
 
+/// No entry was ever given longer than 100 years.
+const LEFT_MS_MAX: u64 = 200 * 365 * 86_400_000;
+
 /// Wall time as engine time; `Some(None)`: never, `None`: it is past.
 fn ticks(expires_unix_ms: Option<u64>, now: Now) -> Option<Option<u64>> {
     let Some(at) = expires_unix_ms else { return Some(None) };
     let left = at.checked_sub(now.unix_ms()).filter(|left| *left > 0)?;
-    Some(Some(now.ticks_ms.saturating_add(left)))
+    Some(Some(now.ticks_ms + left.min(LEFT_MS_MAX)))
 }

@@ -1,0 +1,49 @@
+//! Any bytes as what lies on disk: records, frames, a journal, a snapshot, a blob's parts. Nothing panics, and what is
+//! recovered is an engine whose invariants hold.
+#![no_main]
+
+use larder::clock::Now;
+use larder::engine::{Engine, EngineConfig};
+use larder::persistence::blob::format;
+use larder::persistence::frame::{FrameKind, FrameWriter, HEADER_BYTES, Header, Place};
+use larder::persistence::recover::{Method, Recovery, RecoveryProgress};
+use larder::persistence::{Backend, FileId, FileKind, MemoryBackend, record};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let Some((form, bytes)) = input.split_first() else { return };
+    let backend = MemoryBackend::new();
+    let journal = FileId { kind: FileKind::Journal, number: 1 };
+    match form % 6 {
+        0 => {
+            let _ = record::read(bytes, |_| {});
+        }
+        1 => {
+            if let Some(head) = bytes.first_chunk::<HEADER_BYTES>() {
+                let _ = Header::read(head);
+            }
+            let _ = format::read_footer(bytes);
+            let _ = format::split_catalogue_key(bytes);
+            let _ = format::read_catalogue_value(b"key", bytes);
+            let _ = format::is_chunk(1, 0, bytes);
+        }
+        2 => backend.put_content(journal, bytes.to_vec()),
+        3 => backend.put_content(FileId { kind: FileKind::Snapshot, number: 1 }, bytes.to_vec()),
+        // Whole frames around records that nobody wrote.
+        _ => {
+            let mut frames = FrameWriter::new(backend.create(journal).unwrap(), 1, 0);
+            let place = Place { first_position: 1, records: 1, unix_us: 1 };
+            frames.append(FrameKind::Segment, place, &[&[7; 9][..]]).unwrap();
+            frames.append(FrameKind::Batch, place, &[bytes]).unwrap();
+        }
+    }
+    let now = Now { ticks_ms: 1_000, unix_us: 1_700_000_000_000_000 };
+    let config = EngineConfig { bytes_limit: 2 << 20, shards: Some(2), ..EngineConfig::default() };
+    let engine = Engine::new(&config, now);
+    let progress = RecoveryProgress::default();
+    let recovery = Recovery { backend: &backend, engine: &engine, now, threads: 1, progress: &progress };
+    recovery.run(Method::SnapshotAndJournal).unwrap();
+    engine.advance(now);
+    #[cfg(debug_assertions)]
+    engine.validate();
+});
