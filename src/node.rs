@@ -311,6 +311,7 @@ impl Facts {
             requests_in_flight: self.in_flight.waiting() as u64,
             response_backlog_bytes: self.backlog.bytes(),
             requests_shed: self.in_flight.shed() + self.backlog.refused(),
+            journal: self.journal(),
         }
     }
 

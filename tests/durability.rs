@@ -317,6 +317,7 @@ async fn a_full_disk_refuses_writes_while_reads_go_on_and_health_says_so() {
     assert_status(&refused, Code::FailedPrecondition, "JOURNAL_POISONED", None);
     let refused = admin.clear(ClearRequest::default()).await.unwrap_err();
     assert_status(&refused, Code::FailedPrecondition, "JOURNAL_POISONED", None);
+    assert_eq!(metric(&http_get(&process.ready.http, "/metrics").await.1, "larder_journal_poisoned"), 1);
     let stats = admin.get_stats(GetStatsRequest {}).await.unwrap().into_inner();
     assert!(!stats.persistence.unwrap().poisoned.is_empty());
     let mut health = HealthClient::new(connect(&process.ready.health).await);

@@ -13,6 +13,7 @@ use crate::persistence::disk::DiskConfig;
 use crate::persistence::journal::{JournalConfig, SEGMENT_BYTES};
 use crate::persistence::recover::{RecoveryProgress, Report};
 use crate::server::{PERSISTENCE, Recovering};
+use crate::telemetry::JournalFigures;
 
 /// How often a recovery says how far it is.
 const TELLS_EVERY: Duration = Duration::from_secs(1);
@@ -62,6 +63,23 @@ impl Facts {
             facts.lifecycle.health().set(PERSISTENCE, true);
             tokio::spawn(watch(Arc::downgrade(&facts)));
             Ok(())
+        })
+    }
+}
+
+impl Facts {
+    /// The journal's figures.
+    pub(super) fn journal(&self) -> Option<JournalFigures> {
+        let journal = self.cache.disk()?.journal();
+        let (progress, counters) = (journal.progress(), journal.counters());
+        let progress = progress.borrow();
+        Some(JournalFigures {
+            position: progress.position,
+            synced_position: progress.synced_position,
+            poisoned: progress.poisoned.is_some(),
+            bytes: counters.bytes.load(Ordering::Relaxed),
+            syncs: counters.syncs.load(Ordering::Relaxed),
+            sync_time: Duration::from_micros(counters.sync_us.load(Ordering::Relaxed)),
         })
     }
 }

@@ -24,7 +24,7 @@
 //! All calls block on the disk: they are for threads that may. Memory does not grow with a blob's size; a writer and a
 //! reader hold one chunk each, and of blobs that expire their keys are held.
 //!
-//! - [`format`]: the bytes. `writer`, `reader`: one blob. `opening`: what a start finds. `verify`: all is read.
+//! - [`mod@format`]: the bytes. `writer`, `reader`: one blob. `opening`: what a start finds. `verify`: all is read.
 //! - `deadlines`: when which blob expires. `room`: who may still write how much.
 
 mod deadlines;

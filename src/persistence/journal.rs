@@ -223,7 +223,7 @@ impl Journal {
         self.wait(wanted, |progress| progress.synced).await.map(|progress| progress.synced_position)
     }
 
-    /// Asks for what [`Self::flushed`] waits for, without waiting: gives a ticket for [`Self::is_flushed`].
+    /// Asks for what [`Self::flushed`] waits for, without waiting: gives a ticket for [`Self::wait_flushed`].
     #[must_use]
     pub fn ask_flush(&self) -> u64 {
         self.ask(&self.shared.sync_wanted)

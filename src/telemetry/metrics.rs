@@ -26,7 +26,7 @@ use tonic::Code;
 use crate::code::code_name;
 
 use super::calls::{BOUNDED_BUCKETS, CODES, CallMetrics, Calls, bucket_bound_seconds};
-use super::snapshot::{NODE_STATES, Snapshot};
+use super::snapshot::{JournalFigures, NODE_STATES, Snapshot};
 use super::{Method, process};
 use crate::engine::{MissReason, NamespaceReport, PolicyEstimate};
 
@@ -95,6 +95,16 @@ const RESPONSE_BACKLOG: (&str, &str) =
     ("larder_response_backlog_bytes", "Bytes of answers that clients have yet to read");
 const REQUESTS_SHED: (&str, &str) =
     ("larder_requests_shed_total", "Calls that were turned away because of overload or quota");
+const JOURNAL_POSITION: (&str, &str) =
+    ("larder_journal_position", "Records that were ever journaled: the journal's newest position");
+const JOURNAL_SYNCED: (&str, &str) =
+    ("larder_journal_synced_position", "The position up to which the journal is synced");
+const JOURNAL_POISONED: (&str, &str) =
+    ("larder_journal_poisoned", "1 while every write is refused because the disk failed, 0 else");
+const JOURNAL_BYTES: (&str, &str) = ("larder_journal_bytes_total", "Bytes that were written to the journal");
+const JOURNAL_SYNCS: (&str, &str) = ("larder_journal_syncs_total", "Syncs of the journal");
+const JOURNAL_SYNC_SECONDS: (&str, &str) =
+    ("larder_journal_sync_seconds_total", "How long the journal's syncs took together");
 const NODE_STATE: (&str, &str) =
     ("larder_node_state", "1 for the state that the node is in, 0 for the others");
 const UPTIME: (&str, &str) = ("larder_uptime", "How long the process has run");
@@ -222,11 +232,26 @@ impl Page<'_, '_> {
         self.gauges(ESTIMATE_LEADER, all().map(|(labels, estimate)| (labels, u64::from(estimate.leader))))
     }
 
+    fn journal(&mut self, journal: &JournalFigures) -> fmt::Result {
+        self.gauge(JOURNAL_POSITION, journal.position)?;
+        self.gauge(JOURNAL_SYNCED, journal.synced_position)?;
+        self.gauge(JOURNAL_POISONED, u64::from(journal.poisoned))?;
+        self.counter(JOURNAL_BYTES, journal.bytes)?;
+        self.counter(JOURNAL_SYNCS, journal.syncs)?;
+        let (name, help) = JOURNAL_SYNC_SECONDS;
+        let name = name.trim_end_matches("_total");
+        let mut metric = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, _, f64>(&journal.sync_time.as_secs_f64(), None)
+    }
+
     fn node(&mut self, snapshot: &Snapshot) -> fmt::Result {
         self.gauge(CONNECTIONS, snapshot.connections)?;
         self.gauge(REQUESTS_IN_FLIGHT, snapshot.requests_in_flight)?;
         self.gauge(RESPONSE_BACKLOG, snapshot.response_backlog_bytes)?;
         self.counter(REQUESTS_SHED, snapshot.requests_shed)?;
+        if let Some(journal) = &snapshot.journal {
+            self.journal(journal)?;
+        }
         let states = NODE_STATES.map(|state| ([("state", state)], u64::from(state == snapshot.state)));
         self.gauges(NODE_STATE, states)?;
         self.gauges(BUILD_INFO, [([("version", env!("CARGO_PKG_VERSION"))], 1)])?;
@@ -344,6 +369,12 @@ mod tests {
             resident_bytes: 77,
             requests_shed: 9,
             response_backlog_bytes: 11,
+            journal: Some(JournalFigures {
+                position: 12,
+                syncs: 13,
+                sync_time: Duration::from_millis(250),
+                ..JournalFigures::default()
+            }),
             ..Snapshot::default()
         };
         let text = text_of(CallMetrics::new(), snapshot);
@@ -361,6 +392,10 @@ mod tests {
             "process_resident_memory_bytes 77",
             "larder_requests_shed_total 9",
             "larder_response_backlog_bytes 11",
+            "larder_journal_position 12",
+            "larder_journal_poisoned 0",
+            "larder_journal_syncs_total 13",
+            "larder_journal_sync_seconds_total 0.25",
             concat!("larder_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         ] {
             assert!(text.lines().any(|found| found == line), "no line {line:?} in\n{text}");

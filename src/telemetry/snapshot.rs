@@ -29,6 +29,25 @@ pub struct Snapshot {
     pub response_backlog_bytes: u64,
     /// Calls that were turned away because of overload or quota.
     pub requests_shed: u64,
+    /// The journal's figures; `None`: nothing is kept on disk.
+    pub journal: Option<JournalFigures>,
+}
+
+/// How far a journal is, and what it has cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct JournalFigures {
+    /// Its newest position.
+    pub position: u64,
+    /// The position up to which it is synced.
+    pub synced_position: u64,
+    /// It takes no writes because the disk failed.
+    pub poisoned: bool,
+    /// Bytes that were written to it.
+    pub bytes: u64,
+    /// Syncs that were made.
+    pub syncs: u64,
+    /// How long they took together.
+    pub sync_time: Duration,
 }
 
 /// The words for a node's state, in the order of its life.
@@ -68,6 +87,7 @@ impl Default for Snapshot {
             requests_in_flight: 0,
             response_backlog_bytes: 0,
             requests_shed: 0,
+            journal: None,
         }
     }
 }
