@@ -271,6 +271,11 @@ impl Mounted {
     fn of(size: &str) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let size = format!("size={size}");
+        // Set by whoever knows, and says, that this machine forbids it.
+        if std::env::var_os("LARDER_NO_MOUNT").is_some() {
+            eprintln!("SKIPPED: a full disk: LARDER_NO_MOUNT is set");
+            return None;
+        }
         let mount =
             Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(directory.path()).output();
         match mount {

@@ -21,7 +21,9 @@ impl Small {
             Err(error) => error.to_string(),
         };
         // As tests/support/outside.rs does.
-        let all = std::env::var_os("LARDER_REQUIRE_ALL").is_some_and(|all| all == "1");
+        // Set by whoever knows, and says, that this machine forbids it.
+        let is_known = std::env::var_os("LARDER_NO_MOUNT").is_some();
+        let all = !is_known && std::env::var_os("LARDER_REQUIRE_ALL").is_some_and(|all| all == "1");
         assert!(!all, "a tmpfs cannot be mounted: {why}");
         let told = format!("SKIPPED: a tmpfs cannot be mounted: {}\n", why.trim());
         let _ = io::Write::write_all(&mut io::stderr(), told.as_bytes());
