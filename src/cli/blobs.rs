@@ -16,12 +16,15 @@ use super::exit::{CliError, Exit, local};
 use super::global::Global;
 use super::keys::KeyForm;
 use super::output::{bytes_json, note, print, print_raw, token_json};
+use super::pages::{self, Wanted};
 use super::{parse, progress};
 use crate::api::v1;
 use crate::client::{BlobDownload, BlobOptions, BlobRange, ListBlobsOptions};
 
 /// What is read of a file at once.
 const READ_BYTES: usize = 256 << 10;
+/// Blobs to a page of a listing.
+const PAGE_SIZE: u32 = 1_000;
 /// Parts of a file that wait to be sent.
 const READS_WAITING: usize = 2;
 
@@ -271,31 +274,15 @@ pub(super) fn del(global: &Global, args: DelBlobArgs) -> Result<Exit, CliError> 
 
 pub(super) fn list(global: &Global, args: BlobsArgs) -> Result<Exit, CliError> {
     let prefix = if args.prefix.is_empty() { Bytes::new() } else { args.form.key(&args.prefix)? };
-    let limit = args.limit.unwrap_or(u64::MAX);
-    let mut found = 0u64;
-    super::block_on(async {
-        let client = global.client()?;
-        let mut page_token = Bytes::new();
-        while found < limit {
-            let page_size = u32::try_from(limit - found).map_or(1_000, |left| left.min(1_000));
-            let options = ListBlobsOptions { page_size, page_token };
-            let page = client.list_blobs(prefix.clone(), options).await?;
-            for blob in &page.blobs {
-                print_blob(global, blob)?;
-            }
-            found += page.blobs.len() as u64;
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
-                break;
-            }
+    let wanted = Wanted { limit: args.limit, page_size: PAGE_SIZE };
+    pages::run(global, wanted, "there is no such blob", async |client, page_size, page_token| {
+        let options = ListBlobsOptions { page_size, page_token };
+        let page = client.list_blobs(prefix.clone(), options).await?;
+        for blob in &page.blobs {
+            print_blob(global, blob)?;
         }
-        Ok(())
-    })?;
-    if found == 0 {
-        note("there is no such blob");
-        return Ok(Exit::NotMet);
-    }
-    Ok(Exit::Done)
+        Ok((page.blobs.len(), page.next_page_token))
+    })
 }
 
 /// A line of its own for each blob: key, length and media type between tabs, or a JSON document.

@@ -31,6 +31,7 @@ mod import;
 mod invalidate;
 mod keys;
 mod output;
+mod pages;
 mod parse;
 mod probe;
 mod progress;

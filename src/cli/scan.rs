@@ -7,7 +7,8 @@ use serde_json::json;
 use super::exit::{CliError, Exit};
 use super::global::Global;
 use super::keys::KeyForm;
-use super::output::{bytes_json, note, print_raw, token_json};
+use super::output::{bytes_json, print_raw, token_json};
+use super::pages::{self, Wanted};
 use crate::api::v1;
 use crate::client::ScanOptions;
 
@@ -32,32 +33,15 @@ pub(super) struct ScanArgs {
 
 pub(super) fn run(global: &Global, args: ScanArgs) -> Result<Exit, CliError> {
     let prefix = if args.prefix.is_empty() { Bytes::new() } else { args.form.key(&args.prefix)? };
-    let limit = args.limit.unwrap_or(u64::MAX);
-    let mut found = 0u64;
-    super::block_on(async {
-        let client = global.client()?;
-        let mut page_token = Bytes::new();
-        while found < limit {
-            let page_size =
-                u32::try_from(limit - found).map_or(args.page_size, |left| left.min(args.page_size));
-            let options = ScanOptions { page_size, page_token, keys_only: !args.values };
-            let page = client.scan(prefix.clone(), options).await?;
-            for item in &page.items {
-                print_item(global, item, args.values)?;
-            }
-            found += page.items.len() as u64;
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
-                break;
-            }
+    let wanted = Wanted { limit: args.limit, page_size: args.page_size };
+    pages::run(global, wanted, "there is no such entry", async |client, page_size, page_token| {
+        let options = ScanOptions { page_size, page_token, keys_only: !args.values };
+        let page = client.scan(prefix.clone(), options).await?;
+        for item in &page.items {
+            print_item(global, item, args.values)?;
         }
-        Ok(())
-    })?;
-    if found == 0 {
-        note("there is no such entry");
-        return Ok(Exit::NotMet);
-    }
-    Ok(Exit::Done)
+        Ok((page.items.len(), page.next_page_token))
+    })
 }
 
 /// A line of its own for each entry: the escaped key, or a JSON document.
