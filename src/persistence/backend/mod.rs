@@ -14,6 +14,7 @@
 mod files;
 mod mark;
 pub mod memory;
+mod on_files;
 mod payload;
 mod sled;
 #[cfg(test)]

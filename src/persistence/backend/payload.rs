@@ -22,7 +22,7 @@ use super::{Appender, BackendError, FileId, FileKind, ReadAt};
 
 /// The files below a directory.
 #[derive(Debug)]
-pub(super) struct Payload {
+pub struct Payload {
     directory: PathBuf,
     /// Open for fsync alone.
     journal: Arc<File>,

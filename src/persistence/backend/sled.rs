@@ -41,90 +41,16 @@ use parking_lot::Mutex;
 use sled::{Batch, Config, Db, Mode};
 
 use super::mark::{MARK_FILE_BYTES, MarkFile, mark_of, number_in};
-use super::payload::{Payload, in_blocks, sync_directory};
-use super::{
-    Appender, Backend, BackendError, BackendKind, CatalogueChange, FileId, MARK_BYTES, ReadAt, Visit,
-};
+use super::on_files::{Catalogue, OnFiles};
+use super::payload::{Payload, in_blocks};
+use super::{BackendError, BackendKind, CatalogueChange, Visit};
 
 /// Files in a directory, with sled for the catalogue.
-#[derive(Debug)]
-pub struct SledBackend {
-    payload: Payload,
-    mark: MarkFile,
-    catalogue: Catalogue,
-}
-
-impl SledBackend {
-    /// Opens what is in a directory, or makes it. The notes say what was found damaged and where it was set aside.
-    /// One process may do so at a time: see [`DirectoryLock`](crate::persistence::DirectoryLock).
-    ///
-    /// Costs a read of the whole catalogue.
-    ///
-    /// # Errors
-    /// The directory cannot be read or written.
-    pub fn open(directory: &Path) -> Result<(Self, Vec<String>), BackendError> {
-        let mut notes = Vec::new();
-        let payload = Payload::open(directory)?;
-        let mark = MarkFile::open(&directory.join("mark"))?;
-        let catalogue = Catalogue::open(directory, &payload, &mut notes)?;
-        sync_directory(directory)?;
-        Ok((Self { payload, mark, catalogue }, notes))
-    }
-}
-
-impl Backend for SledBackend {
-    fn name(&self) -> &'static str {
-        BackendKind::Sled.as_str()
-    }
-
-    fn files(&self) -> Result<Vec<(FileId, u64)>, BackendError> {
-        self.payload.files()
-    }
-
-    fn create(&self, file: FileId) -> Result<Box<dyn Appender>, BackendError> {
-        self.payload.create(file)
-    }
-
-    fn open(&self, file: FileId) -> Result<Box<dyn ReadAt>, BackendError> {
-        self.payload.open_file(file)
-    }
-
-    fn delete(&self, file: FileId) -> Result<(), BackendError> {
-        self.payload.delete(file)
-    }
-
-    fn quarantine(&self, file: FileId) -> Result<String, BackendError> {
-        self.payload.quarantine(file)
-    }
-
-    fn read_mark(&self) -> Result<Option<[u8; MARK_BYTES]>, BackendError> {
-        self.mark.read()
-    }
-
-    fn write_mark(&self, mark: &[u8; MARK_BYTES], synced: bool) -> Result<(), BackendError> {
-        self.mark.write(mark, synced)
-    }
-
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, BackendError> {
-        self.catalogue.get(key)
-    }
-
-    fn commit(&self, changes: &[CatalogueChange<'_>]) -> Result<(), BackendError> {
-        self.catalogue.commit(changes)
-    }
-
-    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), BackendError> {
-        self.catalogue.scan(prefix, after, visit)
-    }
-
-    fn disk_bytes(&self) -> Result<u64, BackendError> {
-        Ok(self.payload.disk_bytes()? + self.catalogue.disk_bytes()? + 2 * MARK_FILE_BYTES)
-    }
-}
+pub type SledBackend = OnFiles<SledCatalogue>;
 
 /// The catalogue in sled.
 #[derive(Debug)]
-struct Catalogue {
+pub struct SledCatalogue {
     directory: PathBuf,
     /// Taken only to be dropped.
     db: Option<Db>,
@@ -142,7 +68,9 @@ struct Writer {
     broken: bool,
 }
 
-impl Catalogue {
+impl Catalogue for SledCatalogue {
+    const KIND: BackendKind = BackendKind::Sled;
+
     fn open(root: &Path, payload: &Payload, notes: &mut Vec<String>) -> Result<Self, BackendError> {
         let directory = root.join("sled");
         let committed = MarkFile::open(&root.join("sled-committed"))?;
@@ -239,19 +167,8 @@ impl Catalogue {
         self.committed.write(&mark_of(number), false)
     }
 
-    /// Refuses while it can be told as what it is: sled that has met a full disk fails its reads as well.
-    fn ask_for_room(&self, bytes: u64) -> Result<(), BackendError> {
-        let refused = |error| BackendError::io("commit to", &self.directory, error);
-        let disk = rustix::fs::statvfs(&self.directory).map_err(|error| refused(error.into()))?;
-        let room = disk.f_bavail.saturating_mul(disk.f_frsize);
-        if room < RESERVE_BYTES + bytes.saturating_mul(2) {
-            return Err(refused(io::ErrorKind::StorageFull.into()));
-        }
-        Ok(())
-    }
-
     fn disk_bytes(&self) -> Result<u64, BackendError> {
-        let mut bytes = 0;
+        let mut bytes = MARK_FILE_BYTES;
         for directory in [self.directory.clone(), self.directory.join("blobs")] {
             let refused = |error| BackendError::io("list", &directory, error);
             for entry in fs::read_dir(&directory).map_err(refused)? {
@@ -265,6 +182,19 @@ impl Catalogue {
             }
         }
         Ok(bytes)
+    }
+}
+
+impl SledCatalogue {
+    /// Refuses while it can be told as what it is: sled that has met a full disk fails its reads as well.
+    fn ask_for_room(&self, bytes: u64) -> Result<(), BackendError> {
+        let refused = |error| BackendError::io("commit to", &self.directory, error);
+        let disk = rustix::fs::statvfs(&self.directory).map_err(|error| refused(error.into()))?;
+        let room = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if room < RESERVE_BYTES + bytes.saturating_mul(2) {
+            return Err(refused(io::ErrorKind::StorageFull.into()));
+        }
+        Ok(())
     }
 
     /// The value in what is stored under a key.
@@ -292,7 +222,7 @@ impl Catalogue {
     }
 }
 
-impl Drop for Catalogue {
+impl Drop for SledCatalogue {
     fn drop(&mut self) {
         let db = self.db.take();
         // It flushes, which may panic, and a panic in a drop may end the process.

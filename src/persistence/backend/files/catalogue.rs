@@ -15,7 +15,7 @@
 //!   begins a new log.
 //!
 //! At opening, an incomplete commit at the end is a crash's and is cut off. If whole ones come after it, or there are
-//! fewer than [`Catalogue::committed`] knows of, the disk has forgotten something: the log is set aside as it is, the
+//! fewer than [`LogCatalogue::committed`] knows of, the disk has forgotten something: the log is set aside as it is, the
 //! commits before the damage hold, and a note says so.
 
 use std::collections::BTreeMap;
@@ -28,13 +28,14 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 
 use super::super::mark::{MARK_FILE_BYTES, MarkFile, mark_of, number_in};
-use super::super::payload::{Quarantine, in_blocks, make_directory, read_at, sync_directory};
-use super::super::{BackendError, CatalogueChange, Visit};
+use super::super::on_files::Catalogue;
+use super::super::payload::{Payload, Quarantine, in_blocks, make_directory, read_at, sync_directory};
+use super::super::{BackendError, BackendKind, CatalogueChange, Visit};
 use super::frame::{self, CHANGE_HEAD_BYTES, COMMIT_HEAD_BYTES, Change, CommitHead, Draft, Tip};
 
 /// The catalogue of `files`.
 #[derive(Debug)]
-pub(super) struct Catalogue {
+pub struct LogCatalogue {
     directory: PathBuf,
     index: RwLock<Index>,
     /// Held by a commit from its begin to its end, and taken before `index`.
@@ -82,13 +83,11 @@ struct Read {
     length: u64,
 }
 
-impl Catalogue {
-    /// Opens the one in `directory`, or makes it. Says what was lost, cut or set aside.
-    pub(super) fn open(
-        directory: &Path,
-        quarantine: &Quarantine,
-        notes: &mut Vec<String>,
-    ) -> Result<Self, BackendError> {
+impl Catalogue for LogCatalogue {
+    const KIND: BackendKind = BackendKind::Files;
+
+    fn open(root: &Path, payload: &Payload, notes: &mut Vec<String>) -> Result<Self, BackendError> {
+        let (directory, quarantine) = (&*root.join("catalogue"), payload.quarantine_room());
         make_directory(directory)?;
         let committed = MarkFile::open(&directory.join("committed"))?;
         let expected = committed.read()?.map_or(0, |mark| number_in(&mark));
@@ -131,7 +130,7 @@ impl Catalogue {
         Ok(catalogue)
     }
 
-    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, BackendError> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, BackendError> {
         let (log, place) = {
             let index = self.index.read();
             let Some(place) = index.places.get(key) else {
@@ -142,12 +141,7 @@ impl Catalogue {
         log.value(place).map(Some)
     }
 
-    pub(super) fn scan(
-        &self,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        visit: &mut Visit<'_>,
-    ) -> Result<(), BackendError> {
+    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), BackendError> {
         let mut after = after.filter(|after| *after >= prefix).map(Box::<[u8]>::from);
         loop {
             // Some at a time, so that neither a commit waits for a visit nor a visit that commits for itself.
@@ -175,7 +169,7 @@ impl Catalogue {
         }
     }
 
-    pub(super) fn commit(&self, changes: &[CatalogueChange<'_>]) -> Result<(), BackendError> {
+    fn commit(&self, changes: &[CatalogueChange<'_>]) -> Result<(), BackendError> {
         let mut writer = self.writer.lock();
         if writer.doubtful || writer.tip.offset > writer.live_bytes.saturating_mul(2) + SLACK_BYTES {
             match self.begin_anew(&mut writer) {
@@ -217,12 +211,14 @@ impl Catalogue {
     }
 
     /// The log's length and the mark's, in whole blocks.
-    pub(super) fn disk_bytes(&self) -> Result<u64, BackendError> {
+    fn disk_bytes(&self) -> Result<u64, BackendError> {
         let log = Arc::clone(&self.index.read().log);
         let metadata = log.file.metadata().map_err(|error| BackendError::io("read", &log.path, error))?;
         Ok(in_blocks(metadata.len()) + MARK_FILE_BYTES)
     }
+}
 
+impl LogCatalogue {
     /// Writes what lives to a new log, which takes the old one's place.
     fn begin_anew(&self, writer: &mut Writer) -> Result<(), BackendError> {
         let written = {
