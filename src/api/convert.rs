@@ -110,7 +110,6 @@ pub(crate) fn set<'a>(view: &'a SetView<'a>, limits: &Limits, now_unix_ms: u64) 
         ("jitter_percent", view.jitter_percent.into()),
         ("lease_token", view.lease_token),
     ])?;
-    durability(view.durability)?;
     if view.tags.len() > limits.tags_max {
         return Err(CallError::TooManyTags { tags: view.tags.len(), max: limits.tags_max });
     }
@@ -140,7 +139,6 @@ fn if_version(version: u64) -> Result<Version> {
 
 pub(crate) fn delete<'a>(view: &DeleteView<'a>, limits: &Limits) -> Result<Op<'a>> {
     let key = key(view.key, limits, key_field)?;
-    durability(view.durability)?;
     let if_version = view.if_version.map(if_version).transpose()?;
     Ok(Op::Delete { key, if_version })
 }
@@ -158,7 +156,6 @@ pub(crate) fn increment<'a>(
     limits: &Limits,
 ) -> Result<Increment<'a>> {
     let key = key(view.key, limits, key_field)?;
-    durability(view.durability)?;
     let (bytes, max) = (view.request_id.len(), REQUEST_ID_BYTES_MAX);
     if bytes > max {
         return Err(CallError::RequestIdTooLong { bytes, max });
@@ -182,9 +179,8 @@ pub(crate) fn touch<'a>(view: &TouchView<'a>, limits: &Limits) -> Result<Op<'a>>
     Ok(Op::Touch { key, ttl: ttl("ttl_ms", view.ttl_ms, limits)? })
 }
 
-/// A batch's durability and length.
-pub(crate) fn batch(flushed: i32, items: usize, limits: &Limits) -> Result<()> {
-    durability(flushed)?;
+/// A batch's length.
+pub(crate) fn batch(items: usize, limits: &Limits) -> Result<()> {
     let max = limits.batch_items_max;
     if items > max { Err(CallError::BatchTooLong { items, max }) } else { Ok(()) }
 }

@@ -25,13 +25,6 @@ impl Drop for BlobStream {
 }
 
 impl Cache {
-    /// [`Self::serve_blobs`] while it is put together.
-    #[must_use]
-    pub fn with_blobs(self, blobs: Blobs) -> Self {
-        self.serve_blobs(blobs);
-        self
-    }
-
     /// Serves blobs from now on. The first store that is handed in stays; whether it is this one.
     pub fn serve_blobs(&self, blobs: Blobs) -> bool {
         self.blobs.blobs.set(blobs).is_ok()

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use super::{Blobs, Cache};
-use crate::clock::{Clock, Now};
+use crate::clock::Clock;
 use crate::entry::Durability;
 use crate::persistence::backend::{self, BackendKind};
 use crate::persistence::blob::BlobError;
@@ -54,7 +54,6 @@ pub(super) struct DiskShelf {
 struct Kept {
     disk: Disk,
     durability: Durability,
-    limit_bytes: Option<u64>,
     _lock: DirectoryLock,
 }
 
@@ -76,20 +75,14 @@ impl Cache {
         let clock: Arc<dyn Clock> = self.clock.clone();
         let engine = Arc::clone(&self.engine);
         let (disk, report) = Disk::open(Arc::clone(&backend), engine, clock, options.disk.clone(), progress)?;
-        self.open_blobs(backend, options, self.now())?;
-        let kept =
-            Kept { disk, durability: options.durability, limit_bytes: options.disk.limit_bytes, _lock: lock };
+        self.open_blobs(backend, disk.limit_bytes())?;
+        let kept = Kept { disk, durability: options.durability, _lock: lock };
         self.disk.kept.set(kept).map_err(|_| DiskError::Open)?;
         Ok(report)
     }
 
-    fn open_blobs(
-        &self,
-        backend: Arc<dyn Backend>,
-        options: &DiskOptions,
-        now: Now,
-    ) -> Result<(), DiskError> {
-        let (blobs, opened) = Blobs::open(backend, options.disk.limit_bytes, now)?;
+    fn open_blobs(&self, backend: Arc<dyn Backend>, limit_bytes: Option<u64>) -> Result<(), DiskError> {
+        let (blobs, opened) = Blobs::open(backend, limit_bytes, self.now())?;
         for damage in &opened.damages {
             tracing::error!(?damage, "a blob is damaged");
         }
@@ -102,12 +95,6 @@ impl Cache {
     #[must_use]
     pub fn disk(&self) -> Option<&Disk> {
         self.disk.kept.get().map(|kept| &kept.disk)
-    }
-
-    /// What may be on disk; `None`: as much as fits, or nothing is kept there.
-    #[must_use]
-    pub fn disk_limit_bytes(&self) -> Option<u64> {
-        self.disk.kept.get().and_then(|kept| kept.limit_bytes)
     }
 
     /// Whether a write waits for the disk that asks for this (`None`: for nothing); `None`: there is no disk to wait

@@ -68,15 +68,13 @@ impl ServeConfig {
     }
 
     fn load_persistence(&mut self, args: &ServeArgs, layers: &mut Layers<'_>) -> Result<(), ConfigError> {
-        let mut mode = String::new();
+        let mut mode = self.persistence.as_str().to_owned();
         layers.word(&of::PERSISTENCE, &args.persistence, &mut mode)?;
-        if !mode.is_empty() {
-            self.persistence = Persistence::of(&mode).ok_or_else(|| {
-                let instead = "give none, journal or journal+snapshot".to_owned();
-                let said = layers.said(&of::PERSISTENCE, &mode);
-                ConfigError::NotServed { said, why: "it keeps a journal or nothing on disk", instead }
-            })?;
-        }
+        self.persistence = Persistence::of(&mode).ok_or_else(|| {
+            let instead = "give none, journal or journal+snapshot".to_owned();
+            let said = layers.said(&of::PERSISTENCE, &mode);
+            ConfigError::NotServed { said, why: "it keeps a journal or nothing on disk", instead }
+        })?;
         let mut method = self.recovery.to_string();
         layers.word(&of::RECOVERY, &args.recovery, &mut method)?;
         self.recovery = method.parse().map_err(|_| {
@@ -86,7 +84,7 @@ impl ServeConfig {
         })?;
         let mut backend = self.backend.to_string();
         layers.word(&of::BACKEND, &args.backend, &mut backend)?;
-        self.backend = backend.parse().unwrap_or(self.backend);
+        self.backend = backend.parse().expect("the setting's choices are the backends' words");
         layers.number(&of::FLUSH_INTERVAL, &args.flush_interval, &mut self.flush_interval_ms)?;
         layers.number(&of::SNAPSHOT_INTERVAL, &args.snapshot_interval, &mut self.snapshot_interval_ms)?;
         layers.number(&of::DISK_LIMIT, &args.disk_limit, &mut self.disk_limit_bytes)?;

@@ -144,15 +144,21 @@ impl fmt::Debug for LogConfig {
     }
 }
 
-/// What a shard has logged since it was drained.
+/// Records as they were written, one behind the other. Large values lie apart, by reference.
 #[derive(Debug, Default)]
-pub(super) struct Logged {
+pub struct Written {
     bytes: Vec<u8>,
     /// Large values, each with the place in `bytes` where it belongs.
     shared: Vec<(usize, Bytes)>,
     shared_bytes: usize,
     records: u64,
-    /// Where each barrier came: so many of `bytes` are before it.
+}
+
+/// What a shard has logged since it was drained.
+#[derive(Debug, Default)]
+pub(super) struct Logged {
+    written: Written,
+    /// Where each barrier came: so many of the bytes are before it.
     barriers: Vec<usize>,
 }
 
@@ -175,14 +181,9 @@ impl ShardLog {
 
     #[inline]
     pub(super) fn add(&mut self, record: &Record<'_>) {
-        let before = self.logged.size();
-        (self.config.encode)(record, &mut self.logged.bytes);
-        if let Record::Put(Put { value: ValueView::Shared(value), .. }) = record {
-            self.logged.shared.push((self.logged.bytes.len(), Bytes::clone(value)));
-            self.logged.shared_bytes += value.len();
-        }
-        self.logged.records += 1;
-        if before < self.config.nudge_bytes && self.logged.size() >= self.config.nudge_bytes {
+        let before = self.logged.written.size();
+        self.logged.written.add(self.config.encode, record);
+        if before < self.config.nudge_bytes && self.logged.written.size() >= self.config.nudge_bytes {
             (self.config.nudge)();
         }
     }
@@ -193,8 +194,8 @@ impl ShardLog {
         if self.closed.is_some() {
             return self.closed;
         }
-        (self.logged.size() > self.config.backlog_bytes_max)
-            .then(|| Refusal::Backlogged { bytes: self.logged.size() as u64 })
+        let size = self.logged.written.size();
+        (size > self.config.backlog_bytes_max).then_some(Refusal::Backlogged { bytes: size as u64 })
     }
 
     pub(super) fn close(&mut self) {
@@ -208,41 +209,74 @@ impl ShardLog {
     }
 
     pub(super) fn barrier(&mut self) {
-        self.logged.barriers.push(self.logged.bytes.len());
+        self.logged.barriers.push(self.logged.written.bytes.len());
     }
 
     pub(super) fn drain(&mut self, into: &mut Logged) {
-        into.clear();
+        into.written.clear();
+        into.barriers.clear();
         std::mem::swap(&mut self.logged, into);
     }
 }
 
-impl Logged {
-    fn size(&self) -> usize {
+impl Written {
+    /// Writes a record behind the others.
+    #[inline]
+    pub fn add(&mut self, encode: Encode, record: &Record<'_>) {
+        encode(record, &mut self.bytes);
+        if let Record::Put(Put { value: ValueView::Shared(value), .. }) = record {
+            self.shared.push((self.bytes.len(), Bytes::clone(value)));
+            self.shared_bytes += value.len();
+        }
+        self.records += 1;
+    }
+
+    /// Their bytes, large values included.
+    #[must_use]
+    #[inline]
+    pub fn size(&self) -> usize {
         self.bytes.len() + self.shared_bytes
     }
 
-    fn clear(&mut self) {
+    /// How many there are.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Their bytes in order; a record may lie in several pieces.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.stretch(0, self.bytes.len())
+    }
+
+    /// Forgets them, and keeps some room for the next.
+    pub fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.shrink_to(ROOM_KEPT_BYTES);
         self.shared.clear();
         self.shared_bytes = 0;
         self.records = 0;
-        self.barriers.clear();
     }
 
-    /// What was logged after barrier `nth` (counted from 1; 0: from the beginning) and before the next.
-    fn stretch(&self, nth: usize) -> Stretch<'_> {
-        let from = if nth == 0 { 0 } else { self.barriers[nth - 1] };
-        let to = self.barriers.get(nth).copied().unwrap_or(self.bytes.len());
-        // A value that belongs at the end of the last record before a barrier is of that record.
+    /// What lies between two places at which a record ends.
+    fn stretch(&self, from: usize, to: usize) -> Stretch<'_> {
+        // A value that belongs at such a place is of the record that ends there.
         let first = self.shared.partition_point(|(at, _)| *at <= from);
         let last = self.shared.partition_point(|(at, _)| *at <= to);
         Stretch { bytes: &self.bytes, at: from, to, shared: &self.shared[first..last] }
     }
 }
 
-/// A stretch of what a shard logged, in pieces: large values lie apart.
+impl Logged {
+    /// What was logged after barrier `nth` (counted from 1; 0: from the beginning) and before the next.
+    fn stretch(&self, nth: usize) -> Stretch<'_> {
+        let from = if nth == 0 { 0 } else { self.barriers[nth - 1] };
+        let to = self.barriers.get(nth).copied().unwrap_or(self.written.bytes.len());
+        self.written.stretch(from, to)
+    }
+}
+
+/// A stretch of records, in pieces.
 struct Stretch<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -278,20 +312,14 @@ impl Drained {
     /// How many records there are.
     #[must_use]
     pub fn records(&self) -> u64 {
-        self.shards.iter().map(|logged| logged.records).sum::<u64>() + self.barriers.len() as u64
+        self.shards.iter().map(|logged| logged.written.records).sum::<u64>() + self.barriers.len() as u64
     }
 
     /// Their bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.shards.iter().map(Logged::size).sum::<usize>()
+        self.shards.iter().map(|logged| logged.written.size()).sum::<usize>()
             + self.barriers.iter().map(Vec::len).sum::<usize>()
-    }
-
-    /// Whether there is nothing.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.records() == 0
     }
 
     /// The records' bytes in their order; a record may lie in several pieces.

@@ -46,7 +46,7 @@ use parking_lot::{Mutex, MutexGuard};
 pub use eviction::{Estimate, PolicyName, UnknownPolicy};
 pub use hot::{HotKey, HotKeys};
 pub use keyspace::{Explanation, ScanPlace, ScanRange};
-pub use log::{Drained, Encode, LogConfig, Put, Record};
+pub use log::{Drained, Encode, LogConfig, Put, Record, Written};
 pub use memory::Memory;
 pub use namespace::{
     Namespace, NamespaceChange, NamespaceConfig, NamespaceError, NamespaceReport, PolicyEstimate,

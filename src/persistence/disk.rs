@@ -36,6 +36,8 @@ pub struct DiskConfig {
 const JOURNAL_BYTES_MIN: u64 = 256 << 20;
 /// How often the thread looks whether there is something to do.
 const LOOKS: Duration = Duration::from_secs(1);
+/// Snapshots that are kept: should the newest be damaged, there is another.
+const SNAPSHOTS_KEPT: usize = 2;
 /// Above this part of the limit, in percent, room is made.
 const LIMIT_PERCENT: u64 = 90;
 
@@ -53,7 +55,9 @@ struct Inner {
     clock: Arc<dyn Clock>,
     config: DiskConfig,
     journal: Journal,
-    /// Newest first. Held while one is taken, so that there is one at a time.
+    /// Held while a snapshot is taken, so that there is one at a time.
+    taking: Mutex<()>,
+    /// Newest first. Held for moments only: whoever asks for figures waits for it.
     snapshots: Mutex<Vec<SnapshotInfo>>,
     next_snapshot: AtomicU64,
     is_over_limit: AtomicBool,
@@ -102,7 +106,7 @@ impl Disk {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             progress,
         };
-        let Recovered { report, mut end, snapshots, given_up, .. } = recovery.run(config.recovery)?;
+        let Recovered { report, mut end, snapshots, given_up } = recovery.run(config.recovery)?;
         if end.history == 0 || config.recovery == Method::Empty {
             end.history = rand::random::<u64>().max(1);
         }
@@ -124,7 +128,7 @@ impl Disk {
                 (Ok(_), None) if config.recovery == Method::Empty => backend.delete(file)?,
                 (Ok(info), None) => kept.push(info),
                 // One that was being taken when the node went down is no loss.
-                (Err((_, ref damage)), _) if is_unfinished(damage) => backend.delete(file)?,
+                (Err((_, ref damage)), _) if damage.is_cut => backend.delete(file)?,
                 _ => set_aside(&*backend, file)?,
             }
         }
@@ -141,6 +145,7 @@ impl Disk {
             clock,
             config,
             journal,
+            taking: Mutex::default(),
             snapshots: Mutex::new(kept),
             next_snapshot: AtomicU64::new(last + 1),
             is_over_limit: AtomicBool::new(false),
@@ -187,10 +192,7 @@ impl Disk {
     /// The disk refuses.
     pub fn compact(&self) -> Result<Compacted, SnapshotError> {
         let before = self.inner.backend.disk_bytes()?;
-        self.inner.journal.roll()?;
-        let snapshot = self.inner.snapshot()?;
-        self.inner.keep_snapshots(1)?;
-        self.inner.journal.forget(snapshot.position)?;
+        self.inner.snapshot_alone()?;
         let disk_bytes = self.inner.backend.disk_bytes()?;
         let first_position = self.inner.journal.segments().first().map_or(0, |first| first.first_position);
         Ok(Compacted { first_position, reclaimed_bytes: before.saturating_sub(disk_bytes), disk_bytes })
@@ -204,6 +206,12 @@ impl Disk {
         let Inner { backend, engine, clock, .. } = &*self.inner;
         let bytes_limit = engine.default_namespace().config().bytes_limit;
         super::rehearse::rehearse(&**backend, bytes_limit, clock.now(), method)
+    }
+
+    /// What may be on disk; `None`: as much as fits.
+    #[must_use]
+    pub fn limit_bytes(&self) -> Option<u64> {
+        self.inner.config.limit_bytes
     }
 
     /// How the content comes back at the next start.
@@ -232,7 +240,8 @@ impl Disk {
             file.kind == FileKind::Journal && report.damages.iter().any(|damage| damage.place == place)
         };
         for (file, _) in files.into_iter().filter(|(file, _)| damaged(file)) {
-            self.inner.journal.set_aside(file.number)?;
+            set_aside(&*self.inner.backend, file)?;
+            self.inner.journal.let_go(file.number);
         }
         Ok(())
     }
@@ -242,11 +251,6 @@ impl Drop for Disk {
     fn drop(&mut self) {
         let _ = self.stop();
     }
-}
-
-/// A file that ends before its end is one that nobody finished.
-fn is_unfinished(damage: &super::replay::Damage) -> bool {
-    damage.description.contains("ends after")
 }
 
 /// What a recovery left behind: after damage it is set aside, else it is of no use to anybody.
@@ -315,25 +319,19 @@ impl Inner {
         let has_changed = newest.is_none_or(|newest| newest.position < now.position) && now.position > 0;
         let is_due = self.config.snapshot_interval.is_some_and(|interval| last.elapsed() >= interval);
         let is_long = self.journal_is_long(newest)?;
-        let is_tight = self.is_over(LIMIT_PERCENT)?;
-        if has_changed && (is_due || is_long || is_tight) {
-            if is_tight {
-                self.journal.roll()?;
-            }
-            let taken = self.snapshot()?;
-            tracing::info!(
-                snapshot = %taken.name(), position = taken.position, entries = taken.entries, bytes = taken.bytes,
-                "took a snapshot"
-            );
-            if is_tight {
-                self.keep_snapshots(1)?;
-                self.journal.forget(taken.position)?;
-            }
-            self.look_at_limit()?;
-            return Ok(true);
+        let disk_bytes = self.limited_bytes()?;
+        let is_tight = self.is_over(disk_bytes, LIMIT_PERCENT);
+        if !has_changed || !(is_due || is_long || is_tight) {
+            self.look_at_limit(disk_bytes);
+            return Ok(false);
         }
-        self.look_at_limit()?;
-        Ok(false)
+        let taken = if is_tight { self.snapshot_alone()? } else { self.snapshot()? };
+        tracing::info!(
+            snapshot = %taken.name(), position = taken.position, entries = taken.entries, bytes = taken.bytes,
+            "took a snapshot"
+        );
+        self.look_at_limit(self.limited_bytes()?);
+        Ok(true)
     }
 
     fn journal_is_long(&self, newest: Option<SnapshotInfo>) -> Result<bool, BackendError> {
@@ -351,16 +349,18 @@ impl Inner {
         Ok(bytes > JOURNAL_BYTES_MIN.max(2 * newest.map_or(0, |newest| newest.bytes)))
     }
 
-    fn is_over(&self, percent: u64) -> Result<bool, BackendError> {
-        match self.config.limit_bytes {
-            None => Ok(false),
-            Some(limit) => Ok(self.backend.disk_bytes()? > limit / 100 * percent),
-        }
+    /// Bytes on disk, where there is a limit on them: counting them looks at every file.
+    fn limited_bytes(&self) -> Result<Option<u64>, BackendError> {
+        self.config.limit_bytes.map(|_| self.backend.disk_bytes()).transpose()
+    }
+
+    fn is_over(&self, disk_bytes: Option<u64>, percent: u64) -> bool {
+        disk_bytes.zip(self.config.limit_bytes).is_some_and(|(bytes, limit)| bytes > limit / 100 * percent)
     }
 
     /// Refuses writes while the disk has no more room for them, and takes them again when it has.
-    fn look_at_limit(&self) -> Result<(), BackendError> {
-        let is_over = self.is_over(100)?;
+    fn look_at_limit(&self, disk_bytes: Option<u64>) {
+        let is_over = self.is_over(disk_bytes, 100);
         if self.is_over_limit.swap(is_over, Ordering::Relaxed) != is_over {
             self.engine.set_log_full(is_over);
             let limit_bytes = self.config.limit_bytes;
@@ -370,23 +370,32 @@ impl Inner {
                 tracing::info!(limit_bytes, "there is room on the disk again: writes are taken");
             }
         }
-        Ok(())
     }
 
     fn snapshot(&self) -> Result<SnapshotInfo, SnapshotError> {
-        let mut snapshots = self.snapshots.lock();
+        let taking = self.taking.lock();
         let number = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
         let taken = snapshot::take(&self.engine, &self.journal, &*self.backend, &*self.clock, number)?;
-        snapshots.insert(0, taken);
-        drop(snapshots);
-        self.keep_snapshots(2)?;
-        let oldest = self.snapshots.lock().last().map_or(0, |snapshot| snapshot.position);
-        if self.snapshots.lock().len() > 1 {
-            self.journal.forget(oldest)?;
+        self.snapshots.lock().insert(0, taken);
+        drop(taking);
+        self.keep_snapshots(SNAPSHOTS_KEPT)?;
+        let kept = self.snapshots.lock().clone();
+        if let [_, oldest] = kept[..] {
+            self.journal.forget(oldest.position)?;
         }
         Ok(taken)
     }
 
+    /// Takes a snapshot that stands alone: those before it go, and the journal up to it.
+    fn snapshot_alone(&self) -> Result<SnapshotInfo, SnapshotError> {
+        self.journal.roll()?;
+        let taken = self.snapshot()?;
+        self.keep_snapshots(1)?;
+        self.journal.forget(taken.position)?;
+        Ok(taken)
+    }
+
+    /// Deletes all snapshots but the newest so many.
     fn keep_snapshots(&self, count: usize) -> Result<(), BackendError> {
         let mut snapshots = self.snapshots.lock();
         while snapshots.len() > count

@@ -5,7 +5,7 @@
 //! and however many wait for the disk share a sync.
 //!
 //! - A *drain* has a number. Whoever has applied a change is safe once a drain is synced that began after it: see
-//!   [`Journal::flushed`].
+//!   [`Journal::ask_flush`].
 //! - The *position* is the count of all records that were ever written; a batch has its first record's.
 //! - A *segment* is a file of about [`SEGMENT_BYTES`]; the chain of checksums runs on from one to the next.
 //! - The mark is written after each sync and synced with the next interval, and ahead of the versions that are drawn.
@@ -71,10 +71,6 @@ pub struct Poisoned(pub Arc<str>);
 /// What is counted for metrics.
 #[derive(Debug, Default)]
 pub struct JournalCounters {
-    /// Batches that were written.
-    pub batches: AtomicU64,
-    /// Records that were written.
-    pub records: AtomicU64,
     /// Bytes that were written.
     pub bytes: AtomicU64,
     /// Syncs that were made.
@@ -181,9 +177,7 @@ impl Journal {
             engine: Arc::clone(&engine),
             clock,
             config: config.clone(),
-            frames: None,
-            sequence: end.sequence,
-            called: end.called,
+            frames: segment_file(&*shared.backend, end.sequence + 1, end.called)?,
             position: end.position,
             drained: Drained::default(),
             mark,
@@ -191,7 +185,7 @@ impl Journal {
             is_mark_dirty: false,
         };
         writer.renew_mark()?;
-        writer.open_segment(end.begins)?;
+        writer.begin_segment(end.begins)?;
         writer.sync()?;
         let wake = Arc::clone(&shared);
         let backlog_bytes_max =
@@ -214,27 +208,22 @@ impl Journal {
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Waits until everything that was applied before this was called is on the disk; the position of that.
-    ///
-    /// # Errors
-    /// The journal is poisoned: it may or may not be there.
-    pub async fn flushed(&self) -> Result<u64, Poisoned> {
-        let wanted = self.ask(&self.shared.sync_wanted);
-        self.wait(wanted, |progress| progress.synced).await.map(|progress| progress.synced_position)
-    }
-
-    /// Asks for what [`Self::flushed`] waits for, without waiting: gives a ticket for [`Self::wait_flushed`].
+    /// Asks for everything to be put on the disk that was applied before this is called, without waiting: gives a
+    /// ticket for [`Self::wait_flushed`].
     #[must_use]
     pub fn ask_flush(&self) -> u64 {
         self.ask(&self.shared.sync_wanted)
     }
 
-    /// Waits for a ticket of [`Self::ask_flush`].
+    /// Waits for a ticket of [`Self::ask_flush`]; the position up to which everything is on the disk then.
     ///
     /// # Errors
-    /// The journal is poisoned.
+    /// The journal is poisoned: it may or may not be there.
     pub async fn wait_flushed(&self, ticket: u64) -> Result<u64, Poisoned> {
-        self.wait(ticket, |progress| progress.synced).await.map(|progress| progress.synced_position)
+        let mut progress = self.shared.progress.subscribe();
+        let news = progress.wait_for(|now| now.poisoned.is_some() || now.synced >= ticket).await;
+        let now = news.map_err(|_| Poisoned("it has ended".into()))?.clone();
+        settled(now, ticket, |progress| progress.synced).map(|progress| progress.synced_position)
     }
 
     /// Waits until everything that was applied before this was called is written; the position of that. For threads
@@ -247,7 +236,8 @@ impl Journal {
         self.block(wanted, |progress| progress.written).map(|progress| progress.position)
     }
 
-    /// [`Self::flushed`] for threads that may block.
+    /// Waits until everything that was applied before this was called is on the disk; the position of that. For threads
+    /// that may block.
     ///
     /// # Errors
     /// The journal is poisoned.
@@ -304,16 +294,9 @@ impl Journal {
         Ok(())
     }
 
-    /// Sets a segment aside that is not being written.
-    ///
-    /// # Errors
-    /// It cannot be moved.
-    pub(super) fn set_aside(&self, number: u64) -> Result<(), BackendError> {
-        let mut segments = self.shared.segments.lock();
-        let place = self.shared.backend.quarantine(FileId { kind: FileKind::Journal, number })?;
-        segments.retain(|segment| segment.number != number);
-        tracing::warn!(segment = number, %place, "set a damaged segment of the journal aside");
-        Ok(())
+    /// Lets go of a segment that is not being written, whose file is another's from then on.
+    pub(super) fn let_go(&self, number: u64) {
+        self.shared.segments.lock().retain(|segment| segment.number != number);
     }
 
     /// Writes and syncs what is left, and ends. Later changes are refused.
@@ -340,13 +323,6 @@ impl Journal {
             self.shared.wake();
         }
         ticket
-    }
-
-    async fn wait(&self, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Poisoned> {
-        let mut progress = self.shared.progress.subscribe();
-        let news = progress.wait_for(|now| now.poisoned.is_some() || reached(now) >= ticket).await;
-        let now = news.map_err(|_| Poisoned("it has ended".into()))?.clone();
-        settled(now, ticket, reached)
     }
 
     fn block(&self, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Poisoned> {
@@ -385,16 +361,19 @@ impl Shared {
     }
 }
 
+/// The empty file of a segment whose first frame has this sequence.
+fn segment_file(backend: &dyn Backend, number: u64, previous: u32) -> Result<FrameWriter, BackendError> {
+    let file = backend.create(FileId { kind: FileKind::Journal, number })?;
+    Ok(FrameWriter::new(file, number, previous))
+}
+
 /// The journal's thread.
 struct Writer {
     shared: Arc<Shared>,
     engine: Arc<Engine>,
     clock: Arc<dyn Clock>,
     config: JournalConfig,
-    frames: Option<FrameWriter>,
-    /// The last frame that was written, and what the next one calls it.
-    sequence: u64,
-    called: u32,
+    frames: FrameWriter,
     /// The last record that was written.
     position: u64,
     drained: Drained,
@@ -437,8 +416,7 @@ impl Writer {
     fn cycle(&mut self, sync: bool, is_interval: bool) -> Result<(), BackendError> {
         let drain = self.shared.begun.fetch_add(1, Ordering::SeqCst) + 1;
         if self.shared.roll.swap(false, Ordering::SeqCst) {
-            self.sync()?;
-            self.open_segment(false)?;
+            self.next_segment()?;
         }
         let mut drained = std::mem::take(&mut self.drained);
         self.engine.drain_log(&mut drained);
@@ -467,9 +445,8 @@ impl Writer {
         if records == 0 {
             return Ok(());
         }
-        if self.frames.as_ref().is_none_or(|frames| frames.bytes() >= self.config.segment_bytes) {
-            self.sync()?;
-            self.open_segment(false)?;
+        if self.frames.bytes() >= self.config.segment_bytes {
+            self.next_segment()?;
         }
         let body: Vec<&[u8]> = drained.pieces().collect();
         let unix_us = self.clock.now().unix_us;
@@ -478,24 +455,26 @@ impl Writer {
         self.position += records;
         self.mark.unix_us = self.mark.unix_us.max(unix_us);
         let counters = &self.shared.counters;
-        counters.batches.fetch_add(1, Ordering::Relaxed);
-        counters.records.fetch_add(records, Ordering::Relaxed);
         counters.bytes.fetch_add(drained.bytes() as u64, Ordering::Relaxed);
         Ok(())
     }
 
     fn append(&mut self, kind: FrameKind, place: Place, body: &[&[u8]]) -> Result<(), BackendError> {
-        let frames = self.frames.as_mut().expect("a segment is open");
-        frames.append(kind, place, body)?;
-        (self.sequence, self.called) = (frames.sequence - 1, frames.previous);
+        self.frames.append(kind, place, body)?;
         self.is_dirty = true;
         Ok(())
     }
 
-    fn open_segment(&mut self, begins: bool) -> Result<(), BackendError> {
-        let segment = Segment { number: self.sequence + 1, first_position: self.position + 1 };
-        let file = self.shared.backend.create(FileId { kind: FileKind::Journal, number: segment.number })?;
-        self.frames = Some(FrameWriter::new(file, segment.number, self.called));
+    /// Ends this segment and begins another.
+    fn next_segment(&mut self) -> Result<(), BackendError> {
+        self.sync()?;
+        self.frames = segment_file(&*self.shared.backend, self.frames.sequence, self.frames.previous)?;
+        self.begin_segment(false)
+    }
+
+    /// Writes what a segment says of itself to its file, which is empty.
+    fn begin_segment(&mut self, begins: bool) -> Result<(), BackendError> {
+        let segment = Segment { number: self.frames.sequence, first_position: self.position + 1 };
         let unix_us = self.clock.now().unix_us;
         let place = Place { first_position: segment.first_position, records: 0, unix_us };
         let body = SegmentBody { history: self.mark.history, begins }.write();
@@ -505,14 +484,16 @@ impl Writer {
     }
 
     fn sync(&mut self) -> Result<(), BackendError> {
-        let Some(frames) = self.frames.as_mut().filter(|_| self.is_dirty) else { return Ok(()) };
+        if !self.is_dirty {
+            return Ok(());
+        }
         let begun = monotonic();
-        frames.sync()?;
+        self.frames.sync()?;
         self.is_dirty = false;
         let counters = &self.shared.counters;
         counters.syncs.fetch_add(1, Ordering::Relaxed);
         counters.sync_us.fetch_add(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
-        self.mark.synced_sequence = self.sequence;
+        self.mark.synced_sequence = self.frames.sequence - 1;
         self.mark.synced_position = self.position;
         self.shared.backend.write_mark(&self.mark.write(), false)?;
         self.is_mark_dirty = true;

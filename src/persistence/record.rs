@@ -20,9 +20,6 @@
 use crate::engine::{NamespaceConfig, PolicyName, Put, Record, Scope, ValueView};
 use crate::entry::{TAGS_MAX, Ttl, Version};
 
-/// The version of the format that is written.
-pub const FORMAT: u8 = 1;
-
 const PUT: u8 = 1;
 const REMOVE: u8 = 2;
 const EXPIRY: u8 = 3;

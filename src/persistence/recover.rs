@@ -137,8 +137,6 @@ pub struct Recovered {
     pub report: Report,
     /// Where the journal goes on.
     pub end: JournalEnd,
-    /// The mark as it was found.
-    pub mark: Option<Mark>,
     /// All snapshots that are there, newest first, with what is wrong with those that are damaged.
     pub snapshots: Vec<Inspected>,
     /// The numbers of snapshots of a history that was given up.
@@ -203,7 +201,7 @@ impl Recovery<'_> {
             self.engine.raise_versions(mark.version_ceiling);
         }
         report.elapsed = begun.elapsed();
-        Ok(Recovered { report, end, mark, snapshots, given_up })
+        Ok(Recovered { report, end, snapshots, given_up })
     }
 
     /// Loads a snapshot; whether it could.

@@ -24,6 +24,22 @@ pub struct Damage {
     pub lost: u64,
     /// What was expected and found.
     pub description: String,
+    /// The file ends within what was being written: perhaps nobody finished it.
+    pub is_cut: bool,
+}
+
+impl Damage {
+    /// What is wrong in a file at an offset.
+    pub(super) fn of(file: FileId, offset: u64, why: &BadFrame) -> Self {
+        Self {
+            place: file.to_string(),
+            offset,
+            position: 0,
+            lost: 0,
+            description: why.to_string(),
+            is_cut: matches!(why, BadFrame::Short { .. }),
+        }
+    }
 }
 
 /// Where a journal ends, which is where the next segment goes on.
@@ -260,13 +276,8 @@ impl Replay<'_> {
 
     fn damaged(&mut self, stop: &Stop, number: u64, later: &[u64]) {
         let file = FileId { kind: FileKind::Journal, number };
-        self.end.damage = Some(Damage {
-            place: file.to_string(),
-            offset: stop.offset,
-            position: self.end.position + 1,
-            lost: 0,
-            description: stop.why.to_string(),
-        });
+        let position = self.end.position + 1;
+        self.end.damage = Some(Damage { position, ..Damage::of(file, stop.offset, &stop.why) });
         self.end.beyond = later.to_vec();
         if !self.end.segments.iter().any(|segment| segment.number == number) {
             self.end.beyond.insert(0, number);
@@ -283,6 +294,7 @@ impl Replay<'_> {
             offset: 0,
             position: self.end.position + 1,
             lost: mark.synced_position.saturating_sub(self.end.position),
+            is_cut: false,
             description: format!(
                 "the journal ends with frame {} at position {}, and frame {} at position {} was synced: its end is lost",
                 self.end.sequence, self.end.position, mark.synced_sequence, mark.synced_position

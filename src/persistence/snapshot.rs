@@ -19,7 +19,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
@@ -28,7 +27,7 @@ use super::journal::{Journal, Poisoned};
 use super::record;
 use super::replay::{Damage, From, replay};
 use crate::clock::{Clock, Now, monotonic};
-use crate::engine::{Engine, Put, Record, Restored, Restorer, ValueView, WalkPlace};
+use crate::engine::{Engine, Record, Restored, Restorer, WalkPlace, Written};
 use crate::entry::Version;
 
 /// What a snapshot is.
@@ -98,7 +97,7 @@ pub fn take(
 ) -> Result<SnapshotInfo, SnapshotError> {
     let file = FileId { kind: FileKind::Snapshot, number };
     let frames = FrameWriter::new(backend.create(file)?, 1, 0);
-    let mut taking = Taking { frames, clock, chunk: Chunk::default(), entries: 0, synced_bytes: 0 };
+    let mut taking = Taking { frames, clock, chunk: Written::default(), entries: 0, synced_bytes: 0 };
     let taken = taking.all(engine, journal, backend, number);
     if taken.is_err() {
         drop(taking);
@@ -111,51 +110,10 @@ pub fn take(
 struct Taking<'a> {
     frames: FrameWriter,
     clock: &'a dyn Clock,
-    chunk: Chunk,
+    /// Records on their way to a frame.
+    chunk: Written,
     entries: u64,
     synced_bytes: u64,
-}
-
-/// Records on their way to a frame; large values lie apart.
-#[derive(Default)]
-struct Chunk {
-    bytes: Vec<u8>,
-    shared: Vec<(usize, Bytes)>,
-    size: usize,
-    records: u32,
-}
-
-impl Chunk {
-    fn add(&mut self, record: &Record<'_>) {
-        record::write(record, &mut self.bytes);
-        if let Record::Put(Put { value: ValueView::Shared(value), .. }) = record {
-            self.shared.push((self.bytes.len(), Bytes::clone(value)));
-            self.size += value.len();
-        }
-        self.records += 1;
-    }
-
-    fn size(&self) -> usize {
-        self.bytes.len() + self.size
-    }
-
-    fn parts(&self) -> Vec<&[u8]> {
-        let mut parts = Vec::with_capacity(1 + 2 * self.shared.len());
-        let mut at = 0;
-        for (place, value) in &self.shared {
-            parts.push(&self.bytes[at..*place]);
-            parts.push(value);
-            at = *place;
-        }
-        parts.push(&self.bytes[at..]);
-        parts
-    }
-
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.shared.clear();
-        (self.size, self.records) = (0, 0);
-    }
 }
 
 impl Taking<'_> {
@@ -167,7 +125,7 @@ impl Taking<'_> {
         number: u64,
     ) -> Result<SnapshotInfo, SnapshotError> {
         let first_position = journal.written()?;
-        engine.walk_rest(|record| self.chunk.add(record));
+        engine.walk_rest(|record| self.chunk.add(record::write, record));
         self.put(FrameKind::SnapshotHead)?;
         self.entries(engine)?;
         let position = journal.written()?;
@@ -201,9 +159,9 @@ impl Taking<'_> {
         let mut begun = monotonic();
         loop {
             let chunk = &mut self.chunk;
-            let more = engine.walk(&mut place, self.clock.now(), |record| chunk.add(record));
+            let more = engine.walk(&mut place, self.clock.now(), |record| chunk.add(record::write, record));
             if self.chunk.size() >= CHUNK_BYTES || !more {
-                self.entries += u64::from(self.chunk.records);
+                self.entries += self.chunk.records();
                 self.put(FrameKind::SnapshotEntries)?;
                 std::thread::sleep(begun.elapsed().min(REST_MAX));
                 begun = monotonic();
@@ -239,9 +197,12 @@ impl Taking<'_> {
     }
 
     fn put(&mut self, kind: FrameKind) -> Result<(), BackendError> {
-        let place =
-            Place { first_position: 0, records: self.chunk.records, unix_us: self.clock.now().unix_us };
-        self.frames.append(kind, place, &self.chunk.parts())?;
+        let place = Place {
+            first_position: 0,
+            records: self.chunk.records() as u32,
+            unix_us: self.clock.now().unix_us,
+        };
+        self.frames.append(kind, place, &self.chunk.pieces().collect::<Vec<_>>())?;
         self.chunk.clear();
         if self.frames.bytes() - self.synced_bytes >= SYNC_BYTES {
             self.frames.sync()?;
@@ -259,13 +220,7 @@ pub fn inspect(backend: &dyn Backend, number: u64) -> Result<Result<SnapshotInfo
     let file = FileId { kind: FileKind::Snapshot, number };
     let mut reader = FrameReader::new(backend.open(file)?)?;
     let bytes = reader.end();
-    let damage = |offset: u64, why: BadFrame| Damage {
-        place: file.to_string(),
-        offset,
-        position: 0,
-        lost: 0,
-        description: why.to_string(),
-    };
+    let damage = |offset, why: BadFrame| Damage::of(file, offset, &why);
     let mut body = Vec::new();
     loop {
         let offset = reader.offset();
@@ -358,13 +313,7 @@ pub fn load(
     });
     let counted = Counted::default();
     let mut body = Vec::new();
-    let damage = |reading: &Reading, why: BadFrame| Damage {
-        place: file.to_string(),
-        offset: reading.offset,
-        position: 0,
-        lost: 0,
-        description: why.to_string(),
-    };
+    let damage = |reading: &Reading, why: BadFrame| Damage::of(file, reading.offset, &why);
     let head = reading.lock().next(&mut body)?;
     let head = head.and_then(|frame| {
         apply(&frame, &body, &mut |record| {

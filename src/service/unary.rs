@@ -115,7 +115,7 @@ fn batch_get(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -> Resu
     let view = BatchView::read_get(message)?;
     let limits = &cache.limits();
     let namespace = namespace(cache, view.namespace)?;
-    convert::batch(0, view.items, limits)?;
+    convert::batch(view.items, limits)?;
     let keys: Vec<&[u8]> = view.iter().collect();
     for (index, key) in keys.iter().enumerate() {
         convert::key(key, limits, || format!("keys[{index}]"))?;
@@ -241,8 +241,8 @@ fn unexpected(outcome: &Outcome, delta: i128) -> CallError {
 fn batch_set(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -> Result<(Unary, bool), CallError> {
     let view = BatchView::read_write(message)?;
     let namespace = namespace(cache, view.namespace)?;
-    convert::batch(view.durability, view.items, &cache.limits())?;
     let flush = flushes(cache, view.durability)?;
+    convert::batch(view.items, &cache.limits())?;
     // Every item is read before the first is done: a malformed batch changes nothing.
     for item in view.iter() {
         SetView::read(item)?;
@@ -282,8 +282,8 @@ fn batch_delete(
     let view = BatchView::read_write(message)?;
     let limits = &cache.limits();
     let namespace = namespace(cache, view.namespace)?;
-    convert::batch(view.durability, view.items, limits)?;
     let flush = flushes(cache, view.durability)?;
+    convert::batch(view.items, limits)?;
     for (index, key) in view.iter().enumerate() {
         convert::key(key, limits, || format!("keys[{index}]"))?;
     }

@@ -49,7 +49,7 @@ impl AdminService {
                 .map_err(|error| CallError::Invalid { field: "method", why: error.to_string() })?,
         };
         let found = self.on_disk("VerifyRecovery", move |disk| disk.rehearse(method)).await?;
-        let mut report = rehearsed(&found.map_err(|error| disk_failed(&error))?);
+        let mut report = rehearsed(&found.map_err(disk_failed)?);
         if let Some(blobs) = self.cache.blobs() {
             let stats = blobs.stats();
             (report.blobs, report.blob_bytes) = (stats.blobs, stats.bytes);
@@ -84,7 +84,7 @@ impl AdminService {
             synced_position: progress.synced_position,
             poisoned: progress.poisoned.map_or_else(String::new, |why| why.to_string()),
             disk_bytes: disk_bytes.ok().and_then(Result::ok).unwrap_or(0),
-            disk_limit_bytes: self.cache.disk_limit_bytes().unwrap_or(0),
+            disk_limit_bytes: disk.limit_bytes().unwrap_or(0),
             snapshot_position: newest.map_or(0, |newest| newest.position),
             snapshot_unix_ms: newest.map_or(0, |newest| newest.created_unix_us / 1_000),
             blobs: blobs.blobs,
@@ -114,19 +114,20 @@ fn disk<'a>(cache: &'a Cache, method: &str) -> Result<&'a Disk, CallError> {
     cache.disk().ok_or_else(|| CallError::NoPersistence { what: format!("Admin.{method}") })
 }
 
-fn failed(error: SnapshotError) -> Status {
+fn failed(error: SnapshotError) -> CallError {
     match error {
-        SnapshotError::Poisoned(_) => CallError::JournalPoisoned.into(),
-        SnapshotError::Damaged(damage) => Status::data_loss(damage.description),
-        SnapshotError::Backend(error) => disk_failed(&error),
+        SnapshotError::Poisoned(_) => CallError::JournalPoisoned,
+        SnapshotError::Damaged(damage) => CallError::RecoveryDamaged {
+            damages: 1,
+            first: format!("{}: {}", damage.place, damage.description),
+        },
+        SnapshotError::Backend(error) => disk_failed(error),
     }
 }
 
-fn disk_failed(error: &BackendError) -> Status {
-    if error.is_full() {
-        return Status::resource_exhausted(format!("{error}: the disk is full"));
-    }
-    Status::failed_precondition(error.to_string())
+fn disk_failed(error: BackendError) -> CallError {
+    let why = error.to_string();
+    if error.is_full() { CallError::DiskFull { why } } else { CallError::DiskFailed { why } }
 }
 
 fn snapshot(info: &SnapshotInfo) -> v1::Snapshot {
