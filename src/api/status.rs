@@ -237,6 +237,9 @@ impl CallError {
             Refusal::TooLarge { needs, limit } => Self::EntryTooLarge { needs, limit },
             Refusal::NoNamespace => Self::NamespaceGone,
             Refusal::Poisoned => Self::JournalPoisoned,
+            Refusal::Unreadable => {
+                Self::DiskFailed { why: "the entry lies there and cannot be read".to_owned() }
+            }
             Refusal::DiskLimit => Self::DiskLimit,
             Refusal::Backlogged { bytes } => Self::JournalBacklog { bytes },
         }

@@ -71,14 +71,14 @@ impl ServeConfig {
         let mut mode = self.persistence.as_str().to_owned();
         layers.word(&of::PERSISTENCE, &args.persistence, &mut mode)?;
         self.persistence = Persistence::of(&mode).ok_or_else(|| {
-            let instead = "give none, journal or journal+snapshot".to_owned();
+            let instead = "give none, journal, journal+snapshot or store".to_owned();
             let said = layers.said(&of::PERSISTENCE, &mode);
-            ConfigError::NotServed { said, why: "it keeps a journal or nothing on disk", instead }
+            ConfigError::NotServed { said, why: "it takes no snapshots without a journal", instead }
         })?;
         let mut method = self.recovery.to_string();
         layers.word(&of::RECOVERY, &args.recovery, &mut method)?;
         self.recovery = method.parse().map_err(|_| {
-            let instead = "give snapshot+journal, snapshot, journal or empty".to_owned();
+            let instead = "give snapshot+journal, snapshot, journal, lazy or empty".to_owned();
             let said = layers.said(&of::RECOVERY, &method);
             ConfigError::NotServed { said, why: "it does not recover so", instead }
         })?;

@@ -146,6 +146,8 @@ pub enum Persistence {
     Journal,
     /// A journal, and a snapshot every so often.
     JournalAndSnapshot,
+    /// Every entry: memory is a cache over the disk.
+    Store,
 }
 
 /// How logs are written.
@@ -233,7 +235,9 @@ impl ServeConfig {
 impl Persistence {
     /// The word's mode, where this build serves it.
     pub(crate) fn of(word: &str) -> Option<Self> {
-        [Self::None, Self::Journal, Self::JournalAndSnapshot].into_iter().find(|mode| mode.as_str() == word)
+        [Self::None, Self::Journal, Self::JournalAndSnapshot, Self::Store]
+            .into_iter()
+            .find(|mode| mode.as_str() == word)
     }
 
     /// The word for it in flags and on the wire.
@@ -243,6 +247,7 @@ impl Persistence {
             Self::None => "none",
             Self::Journal => "journal",
             Self::JournalAndSnapshot => "journal+snapshot",
+            Self::Store => "store",
         }
     }
 }

@@ -24,6 +24,8 @@ pub(super) fn options(config: &ServeConfig) -> Option<DiskOptions> {
         Persistence::None => return None,
         Persistence::Journal => None,
         Persistence::JournalAndSnapshot => Some(Duration::from_millis(config.snapshot_interval_ms)),
+        // A snapshot of a store goes through all that is on disk: only where it frees much of it.
+        Persistence::Store => None,
     };
     Some(DiskOptions {
         directory: config.data_dir.clone(),
@@ -38,6 +40,7 @@ pub(super) fn options(config: &ServeConfig) -> Option<DiskOptions> {
             recovery: config.recovery,
             snapshot_interval,
             limit_bytes: (config.disk_limit_bytes > 0).then_some(config.disk_limit_bytes),
+            is_store: config.persistence == Persistence::Store,
         },
     })
 }

@@ -1,6 +1,9 @@
 //! A data directory in use: what is on it is recovered, every change is journaled, snapshots are taken in time, and
 //! what they make superfluous is deleted.
 //!
+//! With a *store*, every entry is on disk and memory is a cache over it: there is a [`DiskTier`] below memory for as long
+//! as the node lives. After a lazy recovery there is one until everything is in memory.
+//!
 //! One thread looks after the snapshots. The last two are kept, and of the journal what is behind the older one, so that
 //! a damaged snapshot is passed over without a loss. [`Disk::compact`] gives that up for room.
 
@@ -12,11 +15,13 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
-use super::journal::{Journal, JournalConfig};
+use super::journal::{Journal, JournalConfig, Poisoned};
+use super::lazy;
 use super::recover::{Method, Recovered, Recovery, RecoveryProgress, Report};
-use super::snapshot::{self, SnapshotError, SnapshotInfo};
+use super::snapshot::{self, Below, SnapshotError, SnapshotInfo};
+use super::tier::{DiskTier, FetchError, Found};
 use crate::clock::{Clock, monotonic};
-use crate::engine::Engine;
+use crate::engine::{Engine, Fetch};
 
 /// How a data directory is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +35,8 @@ pub struct DiskConfig {
     pub snapshot_interval: Option<Duration>,
     /// What may be on disk; `None`: as much as fits.
     pub limit_bytes: Option<u64>,
+    /// Entries that memory has no room for are read from the disk.
+    pub is_store: bool,
 }
 
 /// The journal behind the last snapshot may grow to this, or to twice that snapshot, before another is taken.
@@ -45,7 +52,7 @@ const LIMIT_PERCENT: u64 = 90;
 #[derive(Debug)]
 pub struct Disk {
     inner: Arc<Inner>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
@@ -63,6 +70,50 @@ struct Inner {
     is_over_limit: AtomicBool,
     stopping: Mutex<bool>,
     stopped: Condvar,
+    tier: Option<Arc<DiskTier>>,
+    /// All of the content is in memory or has a place below it: a snapshot would be whole.
+    is_whole: AtomicBool,
+}
+
+/// Looks for entries below memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Lookup<'a> {
+    /// Where they lie.
+    pub tier: &'a DiskTier,
+    journal: &'a Journal,
+}
+
+/// Why an entry cannot be looked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LookupError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// Changes that it may depend on have not arrived below and never will.
+    #[error(transparent)]
+    Poisoned(#[from] Poisoned),
+}
+
+impl Lookup<'_> {
+    /// What lies below memory of a key that is being fetched; `None`: nothing. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be read, or not be told.
+    pub fn fetch(&self, fetch: &Fetch, namespace: u16, key: &[u8]) -> Result<Option<Found>, LookupError> {
+        if !self.tier.has_arrived(fetch.shard(), fetch.logged()) {
+            self.journal.written()?;
+        }
+        Ok(self.tier.fetch((fetch.shard(), fetch.place()), namespace, key)?)
+    }
+
+    /// Waits until everything that was applied before this has arrived below. Blocks.
+    ///
+    /// # Errors
+    /// The journal is poisoned.
+    pub fn arrived(&self) -> Result<(), Poisoned> {
+        self.journal.written().map(|_| ())
+    }
 }
 
 /// What a compaction came to.
@@ -99,12 +150,19 @@ impl Disk {
         config: DiskConfig,
         progress: &RecoveryProgress,
     ) -> Result<(Self, Report), BackendError> {
+        let is_lazy = config.recovery == Method::Lazy;
+        let tier = (config.is_store || is_lazy)
+            .then(|| Arc::new(DiskTier::new(Arc::clone(&backend), engine.shard_count())));
+        if let (true, Some(tier)) = (is_lazy, &tier) {
+            tier.begin_indexing();
+        }
         let recovery = Recovery {
             backend: &*backend,
             engine: &engine,
             now: clock.now(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             progress,
+            tier: tier.as_deref(),
         };
         let Recovered { report, mut end, snapshots, given_up } = recovery.run(config.recovery)?;
         if end.history == 0 || config.recovery == Method::Empty {
@@ -138,7 +196,11 @@ impl Disk {
             Arc::clone(&clock),
             &config.journal,
             &end,
+            tier.clone(),
         )?;
+        if tier.is_some() {
+            engine.start_fetching();
+        }
         let inner = Arc::new(Inner {
             backend,
             engine,
@@ -151,8 +213,15 @@ impl Disk {
             is_over_limit: AtomicBool::new(false),
             stopping: Mutex::new(false),
             stopped: Condvar::new(),
+            tier,
+            is_whole: AtomicBool::new(!is_lazy),
         });
-        let disk = Self { thread: Mutex::new(Some(start_upkeep(&inner)?)), inner };
+        let mut threads = Vec::new();
+        if is_lazy {
+            threads.push(inner.load_lazily(report.snapshot)?);
+        }
+        threads.push(start("snapshots", &inner, Inner::upkeep)?);
+        let disk = Self { threads: Mutex::new(threads), inner };
         if !report.damages.is_empty() && disk.snapshot().is_ok() {
             // What was saved is safe in a file of its own now; the damaged ones are kept for whoever looks into it.
             disk.set_damaged_aside(&report)?;
@@ -170,6 +239,14 @@ impl Disk {
     #[must_use]
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.inner.backend
+    }
+
+    /// What lies below memory; `None`: nothing.
+    #[must_use]
+    #[inline]
+    pub fn lookup(&self) -> Option<Lookup<'_>> {
+        let tier = self.inner.tier.as_deref().filter(|tier| !tier.has_ended())?;
+        Some(Lookup { tier, journal: &self.inner.journal })
     }
 
     /// Takes a snapshot now, after one that is being taken.
@@ -227,7 +304,7 @@ impl Disk {
     pub fn stop(&self) -> Result<u64, super::journal::Poisoned> {
         *self.inner.stopping.lock() = true;
         self.inner.stopped.notify_all();
-        if let Some(thread) = self.thread.lock().take() {
+        for thread in self.threads.lock().drain(..) {
             let _ = thread.join();
         }
         self.inner.journal.stop()
@@ -278,14 +355,75 @@ fn set_aside(backend: &dyn Backend, file: FileId) -> Result<(), BackendError> {
     Ok(())
 }
 
-fn start_upkeep(inner: &Arc<Inner>) -> Result<JoinHandle<()>, BackendError> {
+fn start(
+    name: &'static str,
+    inner: &Arc<Inner>,
+    run: impl FnOnce(&Inner) + Send + 'static,
+) -> Result<JoinHandle<()>, BackendError> {
     let inner = Arc::clone(inner);
-    std::thread::Builder::new().name("snapshots".to_owned()).spawn(move || inner.upkeep()).map_err(|source| {
-        BackendError::Io { action: "start the thread of", place: "the snapshots".to_owned(), source }
-    })
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || run(&inner))
+        .map_err(|source| BackendError::Io { action: "start the thread of", place: name.to_owned(), source })
 }
 
 impl Inner {
+    /// Starts the thread that finds what a lazy recovery has left on disk. Snapshots wait until it is done.
+    fn load_lazily(self: &Arc<Self>, snapshot: Option<SnapshotInfo>) -> Result<JoinHandle<()>, BackendError> {
+        let begun = Arc::new(std::sync::Barrier::new(2));
+        let waits = Arc::clone(&begun);
+        let thread = start("lazy recovery", self, move |inner| {
+            let taking = inner.taking.lock();
+            waits.wait();
+            inner.find_places(snapshot);
+            // Of a store, all that is left to do can be done beside a snapshot.
+            let taking = if inner.config.is_store { None } else { Some(taking) };
+            inner.warm_up();
+            drop(taking);
+        })?;
+        begun.wait();
+        Ok(thread)
+    }
+
+    fn find_places(&self, snapshot: Option<SnapshotInfo>) {
+        let Some(tier) = &self.tier else { return };
+        let begun = monotonic();
+        let is_stopped = || *self.stopping.lock();
+        let indexed = snapshot.map_or(Ok(Ok(())), |snapshot| {
+            let file = FileId { kind: FileKind::Snapshot, number: snapshot.number };
+            let below = Below { tier, engine: &self.engine, file: tier.open(file)? };
+            lazy::index(&*self.backend, snapshot.number, below, &is_stopped)
+        });
+        match indexed {
+            Ok(Ok(())) => {}
+            Ok(Err(damage)) => tracing::error!(
+                place = %damage.place, offset = damage.offset,
+                "damage on disk: {}; the entries behind it are lost", damage.description
+            ),
+            Err(error) => tracing::error!(%error, "not all entries on disk could be found"),
+        }
+        tier.end_indexing();
+        if !is_stopped() && self.config.is_store {
+            self.is_whole.store(true, Ordering::Release);
+        }
+        let elapsed_ms = begun.elapsed().as_millis() as u64;
+        tracing::info!(entries = tier.len(), elapsed_ms, "found the entries on disk");
+    }
+
+    /// Brings to memory what it has room for. Where there is no store, that ends the tier.
+    fn warm_up(&self) {
+        let Some(tier) = &self.tier else { return };
+        let is_stopped = || *self.stopping.lock();
+        let lookup = Lookup { tier, journal: &self.journal };
+        let brought = lazy::warm(&self.engine, &lookup, &*self.clock, &is_stopped);
+        if !is_stopped() && !self.config.is_store {
+            self.engine.stop_fetching();
+            tier.end();
+            self.is_whole.store(true, Ordering::Release);
+        }
+        tracing::info!(brought, "brought entries from disk to memory");
+    }
+
     fn upkeep(&self) {
         let mut last = monotonic();
         loop {
@@ -312,7 +450,7 @@ impl Inner {
     fn keep_up(&self, last: Instant) -> Result<bool, SnapshotError> {
         let progress = self.journal.progress();
         let now = progress.borrow().clone();
-        if now.poisoned.is_some() {
+        if now.poisoned.is_some() || !self.is_whole.load(Ordering::Acquire) {
             return Ok(false);
         }
         let newest = self.snapshots.lock().first().copied();
@@ -374,16 +512,38 @@ impl Inner {
 
     fn snapshot(&self) -> Result<SnapshotInfo, SnapshotError> {
         let taking = self.taking.lock();
+        if !self.is_whole.load(Ordering::Acquire) {
+            return Err(SnapshotError::NotWhole);
+        }
         let number = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
-        let taken = snapshot::take(&self.engine, &self.journal, &*self.backend, &*self.clock, number)?;
+        let tier = self.tier.as_deref().filter(|tier| !tier.has_ended());
+        let taken = snapshot::take(&self.engine, &self.journal, &*self.backend, &*self.clock, number, tier)?;
         self.snapshots.lock().insert(0, taken);
         drop(taking);
         self.keep_snapshots(SNAPSHOTS_KEPT)?;
         let kept = self.snapshots.lock().clone();
         if let [_, oldest] = kept[..] {
-            self.journal.forget(oldest.position)?;
+            self.forget(oldest.position, &taken)?;
         }
         Ok(taken)
+    }
+
+    /// Deletes the journal up to a position; with a store, up to where the newest snapshot was begun, as places lead to
+    /// what came after that.
+    fn forget(&self, position: u64, newest: &SnapshotInfo) -> Result<(), BackendError> {
+        let Some(tier) = self.tier.as_deref().filter(|tier| !tier.has_ended()) else {
+            return self.journal.forget(position);
+        };
+        self.journal.forget(position.min(newest.first_position))?;
+        // One that was broken off was kept for what had been copied to it.
+        let kept = self.snapshots.lock().clone();
+        for (file, _) in self.backend.files()? {
+            let is_kept = kept.iter().any(|snapshot| snapshot.number == file.number);
+            if file.kind == FileKind::Snapshot && file.number < newest.number && !is_kept {
+                self.backend.delete(file)?;
+            }
+        }
+        tier.close_deleted()
     }
 
     /// Takes a snapshot that stands alone: those before it go, and the journal up to it.
@@ -391,7 +551,7 @@ impl Inner {
         self.journal.roll()?;
         let taken = self.snapshot()?;
         self.keep_snapshots(1)?;
-        self.journal.forget(taken.position)?;
+        self.forget(taken.position, &taken)?;
         Ok(taken)
     }
 

@@ -21,10 +21,11 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
-use super::frame::{FrameKind, FrameWriter, Place};
+use super::frame::{FrameKind, FrameWriter, HEADER_BYTES, Place};
 use super::mark::Mark;
 use super::record;
 use super::replay::JournalEnd;
+use super::tier::DiskTier;
 use crate::clock::{Clock, monotonic};
 use crate::engine::{Drained, Engine, LogConfig};
 
@@ -138,7 +139,8 @@ impl SegmentBody {
 }
 
 impl Journal {
-    /// Goes on where a recovery found the end, in a new segment, and logs what the engine changes from now on.
+    /// Goes on where a recovery found the end, in a new segment, and logs what the engine changes from now on. What is
+    /// written arrives in `tier`, if there is one, before it counts as written.
     ///
     /// # Errors
     /// The segment or the mark cannot be written.
@@ -148,6 +150,7 @@ impl Journal {
         clock: Arc<dyn Clock>,
         config: &JournalConfig,
         end: &JournalEnd,
+        tier: Option<Arc<DiskTier>>,
     ) -> Result<Self, BackendError> {
         let shared = Arc::new(Shared {
             begun: AtomicU64::new(0),
@@ -183,6 +186,7 @@ impl Journal {
             mark,
             is_dirty: false,
             is_mark_dirty: false,
+            tier: tier.map(|tier| (tier, 0)),
         };
         writer.renew_mark()?;
         writer.begin_segment(end.begins)?;
@@ -220,10 +224,8 @@ impl Journal {
     /// # Errors
     /// The journal is poisoned: it may or may not be there.
     pub async fn wait_flushed(&self, ticket: u64) -> Result<u64, Poisoned> {
-        let mut progress = self.shared.progress.subscribe();
-        let news = progress.wait_for(|now| now.poisoned.is_some() || now.synced >= ticket).await;
-        let now = news.map_err(|_| Poisoned("it has ended".into()))?.clone();
-        settled(now, ticket, |progress| progress.synced).map(|progress| progress.synced_position)
+        let reached = |progress: &Progress| progress.synced;
+        self.wait(ticket, reached).await.map(|progress| progress.synced_position)
     }
 
     /// Waits until everything that was applied before this was called is written; the position of that. For threads
@@ -326,19 +328,16 @@ impl Journal {
     }
 
     fn block(&self, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Poisoned> {
+        futures_executor::block_on(self.wait(ticket, reached))
+    }
+
+    async fn wait(&self, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Poisoned> {
         let mut progress = self.shared.progress.subscribe();
-        loop {
-            let now = progress.borrow_and_update().clone();
-            if now.poisoned.is_some() || reached(&now) >= ticket {
-                return settled(now, ticket, reached);
-            }
-            std::thread::park_timeout(BLOCKED_LOOKS);
-        }
+        let news = progress.wait_for(|now| now.poisoned.is_some() || reached(now) >= ticket).await;
+        let now = news.map_err(|_| Poisoned("it has ended".into()))?.clone();
+        settled(now, ticket, reached)
     }
 }
-
-/// How often a thread looks that waits without a runtime.
-const BLOCKED_LOOKS: Duration = Duration::from_millis(1);
 
 fn settled(now: Progress, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Poisoned> {
     match &now.poisoned {
@@ -382,6 +381,8 @@ struct Writer {
     is_dirty: bool,
     /// The mark was written and not synced.
     is_mark_dirty: bool,
+    /// What is below memory, and what it calls the file.
+    tier: Option<(Arc<DiskTier>, u32)>,
 }
 
 impl Writer {
@@ -451,12 +452,24 @@ impl Writer {
         let body: Vec<&[u8]> = drained.pieces().collect();
         let unix_us = self.clock.now().unix_us;
         let place = Place { first_position: self.position + 1, records: records as u32, unix_us };
+        let begin = self.frames.bytes() + HEADER_BYTES as u64;
         self.append(FrameKind::Batch, place, &body)?;
         self.position += records;
+        self.let_tier_go();
+        if let Some((tier, file)) = &self.tier {
+            let arrived = tier.arrive(&self.engine, *file, begin, &body.concat());
+            arrived.expect("what was written a moment ago can be read");
+            tier.set_arrived(drained.events());
+        }
         self.mark.unix_us = self.mark.unix_us.max(unix_us);
         let counters = &self.shared.counters;
         counters.bytes.fetch_add(drained.bytes() as u64, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Lets the tier go if it has ended.
+    fn let_tier_go(&mut self) {
+        self.tier.take_if(|(tier, _)| tier.has_ended());
     }
 
     fn append(&mut self, kind: FrameKind, place: Place, body: &[&[u8]]) -> Result<(), BackendError> {
@@ -479,6 +492,10 @@ impl Writer {
         let place = Place { first_position: segment.first_position, records: 0, unix_us };
         let body = SegmentBody { history: self.mark.history, begins }.write();
         self.append(FrameKind::Segment, place, &[&body])?;
+        self.let_tier_go();
+        if let Some((tier, file)) = &mut self.tier {
+            *file = tier.open(FileId { kind: FileKind::Journal, number: segment.number })?;
+        }
         self.shared.segments.lock().push(segment);
         Ok(())
     }

@@ -14,6 +14,7 @@ pub mod blob;
 pub mod disk;
 pub mod frame;
 pub mod journal;
+mod lazy;
 mod lock;
 pub mod mark;
 pub mod record;
@@ -21,6 +22,7 @@ pub mod recover;
 mod rehearse;
 pub mod replay;
 pub mod snapshot;
+pub mod tier;
 
 pub use backend::memory::MemoryBackend;
 pub use backend::{

@@ -69,8 +69,8 @@ pub struct JournalEnd {
     pub beyond: Vec<u64>,
 }
 
-/// What a replay calls with each batch and its records' bytes; an error ends it there.
-pub type VisitBatch<'a> = dyn FnMut(&Frame, &[u8]) -> Result<(), BadFrame> + 'a;
+/// What a replay calls with each batch, the segment that it is in, and its records' bytes; an error ends it there.
+pub type VisitBatch<'a> = dyn FnMut(u64, &Frame, &[u8]) -> Result<(), BadFrame> + 'a;
 
 /// Where reading begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,7 +206,7 @@ impl Replay<'_> {
             FrameKind::Batch if !is_first => {
                 let last = header.first_position + u64::from(header.records) - 1;
                 if !matches!(self.from, From::Behind(position) if last <= position) {
-                    (self.visit)(frame, body)?;
+                    (self.visit)(number, frame, body)?;
                 }
                 if self.end.first_position == 0 {
                     self.end.first_position = header.first_position;

@@ -36,6 +36,7 @@ fn config() -> DiskConfig {
         recovery: Method::SnapshotAndJournal,
         snapshot_interval: None,
         limit_bytes: None,
+        is_store: false,
     }
 }
 
@@ -334,6 +335,7 @@ fn a_value_is_not_served_after_its_time_also_if_that_ended_while_the_node_was_do
         now: late,
         threads: 2,
         progress: &progress,
+        tier: None,
     };
     let report = recovery.run(Method::SnapshotAndJournal).unwrap().report;
     assert_eq!((report.expired, content(&engine, late).len()), (1, 1));
