@@ -84,7 +84,7 @@ pub enum CallError {
     #[error("namespace {name:?} does not exist; \"\" is the default one")]
     NamespaceNotFound { name: String },
     #[error(
-        "the disk failed, so the journal takes no writes: memory and disk must not part; reads go on. See the node's log, mend the disk, restart the node"
+        "the journal takes no writes, as the disk failed or the node is stopping: memory and disk must not part; reads go on. See the node's log, mend the disk, restart the node"
     )]
     JournalPoisoned,
     #[error(

@@ -10,7 +10,7 @@ use crate::entry::Durability;
 use crate::persistence::backend::{self, BackendKind};
 use crate::persistence::blob::BlobError;
 use crate::persistence::disk::{Disk, DiskConfig};
-use crate::persistence::journal::Poisoned;
+use crate::persistence::journal::Stopped;
 use crate::persistence::recover::{RecoveryProgress, Report};
 use crate::persistence::{Backend, BackendError, DirectoryLock, LockError};
 
@@ -113,8 +113,8 @@ impl Cache {
     /// settled at once, not when the future is polled first.
     ///
     /// # Errors
-    /// The journal is poisoned: it may or may not be there.
-    pub fn flushed(self: &Arc<Self>) -> impl Future<Output = Result<u64, Poisoned>> + Send + 'static {
+    /// The journal has stopped: it may or may not be there.
+    pub fn flushed(self: &Arc<Self>) -> impl Future<Output = Result<u64, Stopped>> + Send + 'static {
         let cache = Arc::clone(self);
         let ticket = cache.disk().map(|disk| disk.journal().ask_flush());
         async move {
@@ -135,7 +135,7 @@ impl Cache {
     ///
     /// # Errors
     /// The journal is poisoned.
-    pub fn close_disk(&self) -> Result<(), Poisoned> {
+    pub fn close_disk(&self) -> Result<(), Stopped> {
         self.disk().map_or(Ok(()), |disk| disk.stop().map(|_| ()))
     }
 }

@@ -224,7 +224,7 @@ impl Disk {
     ///
     /// # Errors
     /// The journal is poisoned.
-    pub fn stop(&self) -> Result<u64, super::journal::Poisoned> {
+    pub fn stop(&self) -> Result<u64, super::journal::Stopped> {
         *self.inner.stopping.lock() = true;
         self.inner.stopped.notify_all();
         if let Some(thread) = self.thread.lock().take() {

@@ -61,12 +61,20 @@ pub struct Progress {
     pub synced_position: u64,
     /// Why nothing is written any more.
     pub poisoned: Option<Arc<str>>,
+    /// Its thread is gone: nothing is written any more, for whatever reason.
+    pub ended: bool,
 }
 
-/// The journal is poisoned: why.
+/// Why the journal writes nothing any more: what was waited for may or may not be on the disk.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the journal is poisoned: {0}")]
-pub struct Poisoned(pub Arc<str>);
+pub enum Stopped {
+    /// The disk failed.
+    #[error("the journal is poisoned: {0}")]
+    Poisoned(Arc<str>),
+    /// The node was told to stop.
+    #[error("the journal has ended: the node is stopping")]
+    Ended,
+}
 
 /// What is counted for metrics.
 #[derive(Debug, Default)]
@@ -218,11 +226,11 @@ impl Journal {
     /// Waits for a ticket of [`Self::ask_flush`]; the position up to which everything is on the disk then.
     ///
     /// # Errors
-    /// The journal is poisoned: it may or may not be there.
-    pub async fn wait_flushed(&self, ticket: u64) -> Result<u64, Poisoned> {
+    /// The journal has stopped: it may or may not be there.
+    pub async fn wait_flushed(&self, ticket: u64) -> Result<u64, Stopped> {
         let mut progress = self.shared.progress.subscribe();
-        let news = progress.wait_for(|now| now.poisoned.is_some() || now.synced >= ticket).await;
-        let now = news.map_err(|_| Poisoned("it has ended".into()))?.clone();
+        let news = progress.wait_for(|now| now.synced >= ticket || now.stopped().is_some()).await;
+        let now = news.map_err(|_| Stopped::Ended)?.clone();
         settled(now, ticket, |progress| progress.synced).map(|progress| progress.synced_position)
     }
 
@@ -230,8 +238,8 @@ impl Journal {
     /// that may block.
     ///
     /// # Errors
-    /// The journal is poisoned.
-    pub fn written(&self) -> Result<u64, Poisoned> {
+    /// The journal has stopped.
+    pub fn written(&self) -> Result<u64, Stopped> {
         let wanted = self.ask(&self.shared.write_wanted);
         self.block(wanted, |progress| progress.written).map(|progress| progress.position)
     }
@@ -240,8 +248,8 @@ impl Journal {
     /// that may block.
     ///
     /// # Errors
-    /// The journal is poisoned.
-    pub fn flush(&self) -> Result<u64, Poisoned> {
+    /// The journal has stopped.
+    pub fn flush(&self) -> Result<u64, Stopped> {
         let wanted = self.ask(&self.shared.sync_wanted);
         self.block(wanted, |progress| progress.synced).map(|progress| progress.synced_position)
     }
@@ -273,8 +281,8 @@ impl Journal {
     /// Ends the segment that is being written, so that [`Self::forget`] can delete it; blocks.
     ///
     /// # Errors
-    /// The journal is poisoned.
-    pub fn roll(&self) -> Result<(), Poisoned> {
+    /// The journal has stopped.
+    pub fn roll(&self) -> Result<(), Stopped> {
         self.shared.roll.store(true, Ordering::SeqCst);
         self.written().map(|_| ())
     }
@@ -303,7 +311,7 @@ impl Journal {
     ///
     /// # Errors
     /// The journal is poisoned.
-    pub fn stop(&self) -> Result<u64, Poisoned> {
+    pub fn stop(&self) -> Result<u64, Stopped> {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.shared.wake();
         if let Some(thread) = self.thread.lock().take() {
@@ -312,7 +320,7 @@ impl Journal {
         let progress = self.shared.progress.borrow();
         match &progress.poisoned {
             None => Ok(progress.synced_position),
-            Some(why) => Err(Poisoned(Arc::clone(why))),
+            Some(why) => Err(Stopped::Poisoned(Arc::clone(why))),
         }
     }
 
@@ -325,11 +333,11 @@ impl Journal {
         ticket
     }
 
-    fn block(&self, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Poisoned> {
+    fn block(&self, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Stopped> {
         let mut progress = self.shared.progress.subscribe();
         loop {
             let now = progress.borrow_and_update().clone();
-            if now.poisoned.is_some() || reached(&now) >= ticket {
+            if reached(&now) >= ticket || now.stopped().is_some() {
                 return settled(now, ticket, reached);
             }
             std::thread::park_timeout(BLOCKED_LOOKS);
@@ -340,10 +348,17 @@ impl Journal {
 /// How often a thread looks that waits without a runtime.
 const BLOCKED_LOOKS: Duration = Duration::from_millis(1);
 
-fn settled(now: Progress, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Poisoned> {
-    match &now.poisoned {
-        Some(why) if reached(&now) < ticket => Err(Poisoned(Arc::clone(why))),
+fn settled(now: Progress, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Stopped> {
+    match now.stopped() {
+        Some(why) if reached(&now) < ticket => Err(why),
         _ => Ok(now),
+    }
+}
+
+impl Progress {
+    fn stopped(&self) -> Option<Stopped> {
+        let poisoned = self.poisoned.as_ref().map(|why| Stopped::Poisoned(Arc::clone(why)));
+        poisoned.or(self.ended.then_some(Stopped::Ended))
     }
 }
 
@@ -393,7 +408,7 @@ impl Writer {
             let sync = is_last || is_due || self.is_wanted(&self.shared.sync_wanted, |now| now.synced);
             match self.cycle(sync, is_due || is_last) {
                 Err(error) => return self.poison(&error),
-                Ok(()) if is_last => return self.engine.close_log(),
+                Ok(()) if is_last => return,
                 Ok(()) => {}
             }
             if sync {
@@ -525,5 +540,13 @@ impl Writer {
         let why: Arc<str> = error.to_string().into();
         tracing::error!(error = %why, "the journal is poisoned: no write is accepted any more, reads go on");
         self.shared.progress.send_modify(|progress| progress.poisoned = Some(why));
+    }
+}
+
+impl Drop for Writer {
+    /// However it ended, also by a panic: nobody may wait for it any more, and nothing is accepted that it would write.
+    fn drop(&mut self) {
+        self.engine.close_log();
+        self.shared.progress.send_modify(|progress| progress.ended = true);
     }
 }

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::frame::{BadFrame, FORMAT, Frame, FrameKind, FrameReader, FrameWriter, Place, check};
-use super::journal::{Journal, Poisoned};
+use super::journal::{Journal, Stopped};
 use super::record;
 use super::replay::{Damage, From, replay};
 use crate::clock::{Clock, Now, monotonic};
@@ -70,7 +70,7 @@ pub enum SnapshotError {
     Backend(#[from] BackendError),
     /// Changes that were made meanwhile are not on the disk.
     #[error(transparent)]
-    Poisoned(#[from] Poisoned),
+    Stopped(#[from] Stopped),
     /// The journal's stretch cannot be read back.
     #[error("the journal cannot be read back at position {}: {}", .0.position, .0.description)]
     Damaged(Damage),

@@ -22,6 +22,7 @@ use crate::entry::Ttl;
 
 mod damage;
 mod faults;
+mod stopping;
 
 /// What an engine has, in a form that can be compared: of each key everything but where it lies.
 type Content = BTreeMap<(String, Vec<u8>), (Vec<u8>, u64, Option<u64>, u32, String, Vec<String>)>;
