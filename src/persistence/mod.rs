@@ -20,6 +20,7 @@ pub mod record;
 pub mod recover;
 mod rehearse;
 pub mod replay;
+pub mod segment;
 pub mod snapshot;
 
 pub use backend::memory::MemoryBackend;

@@ -8,8 +8,8 @@
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::frame::{BadFrame, Frame, FrameKind, FrameReader, check};
-use super::journal::{Segment, SegmentBody};
 use super::mark::Mark;
+use super::segment::{Segment, SegmentBody};
 
 /// A place on disk that is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
