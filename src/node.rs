@@ -77,6 +77,8 @@ pub struct RunningNode {
     facts: Arc<Facts>,
     stats_log: Arc<Mutex<StatsLog>>,
     tracing: Option<Tracing>,
+    /// The process's signals are the node's.
+    has_signals: bool,
 }
 
 /// A future that ends when a listener does.
@@ -126,6 +128,7 @@ impl RunningNode {
 
     async fn start_as(node_config: NodeConfig, loaded: Loaded) -> Result<Self, NodeError> {
         let config = &loaded.config;
+        let has_signals = node_config.signals;
         let cache = Arc::new(Cache::new(&engine_config(config), limits(config)));
         let node_id = config.identity(&[]).node_id;
         let tracing = config
@@ -168,7 +171,7 @@ impl RunningNode {
         node.set_connection(connection_config(&facts.loaded.load().config));
         sweep(&cache).map_err(StartError::Thread)?;
         let stats_log = log_stats(&facts);
-        Ok(Self { node, facts, stats_log, tracing })
+        Ok(Self { node, facts, stats_log, tracing, has_signals })
     }
 
     /// The line for stdout; see [`Node::ready_line`].
@@ -193,11 +196,7 @@ impl RunningNode {
     /// exit.
     pub async fn stopped(self) -> Stop {
         let stop = self.node.stopped().await;
-        let cache = Arc::clone(&self.facts.cache);
-        // Fails where the runtime ends; and a poisoned journal has said so before.
-        if let Ok(Err(poisoned)) = tokio::task::spawn_blocking(move || cache.close_disk()).await {
-            tracing::error!("the last changes may not be on disk: {poisoned}");
-        }
+        let stop = self.facts.close_disk(stop, self.has_signals).await;
         if self.facts.stats_interval.borrow().is_some() {
             self.stats_log.lock().line(&self.facts.snapshot(), monotonic());
         }

@@ -412,7 +412,7 @@ fn what_is_not_served_yet_is_refused_and_never_ignored() {
     let cases: &[(&[&str], &str)] = &[
         (
             &["--persistence", "store"],
-            "--persistence store is not served by this build yet: it keeps a journal or nothing on disk; give none, journal or journal+snapshot",
+            "--persistence store is not served by this build yet: memory holds all that it serves; give none, journal, snapshot or journal+snapshot",
         ),
         (
             &["--recovery", "lazy"],
@@ -465,6 +465,16 @@ fn settings_that_contradict_each_other_are_both_named() {
             &["--durability", "flushed"],
             &[],
             "--durability flushed contradicts --persistence none (the default): nothing is kept on disk that could be flushed to it; leave --durability out or give buffered",
+        ),
+        (
+            &["--persistence", "snapshot"],
+            &["LARDER_DURABILITY=flushed"],
+            "LARDER_DURABILITY=flushed contradicts --persistence snapshot: what is written between two snapshots is not on disk; leave --durability out or give buffered, or keep a journal with --persistence journal+snapshot",
+        ),
+        (
+            &["--persistence", "snapshot", "--recovery", "journal"],
+            &[],
+            "--recovery journal contradicts --persistence snapshot: there is no journal to recover from; give snapshot",
         ),
         (
             &["--max-value", "5MiB"],

@@ -95,7 +95,9 @@ pub enum CallError {
     RecoveryDamaged { damages: u64, first: String },
     #[error("{bytes} bytes of changes wait for the disk, which is slower than they come: try again")]
     JournalBacklog { bytes: u64 },
-    #[error("{what} needs a disk, and the node keeps nothing on one (--persistence none)")]
+    #[error(
+        "{what} needs what the node does not keep: with --persistence none nothing is on disk, with --persistence snapshot no change between two snapshots"
+    )]
     NoPersistence { what: String },
     #[error("there is no blob {key}")]
     BlobNotFound { key: String },

@@ -12,6 +12,7 @@ use crate::persistence::blob::BlobError;
 use crate::persistence::disk::{Disk, DiskConfig};
 use crate::persistence::journal::Stopped;
 use crate::persistence::recover::{RecoveryProgress, Report};
+use crate::persistence::snapshot::SnapshotError;
 use crate::persistence::{Backend, BackendError, DirectoryLock, LockError};
 
 /// Which directory, and how it is used.
@@ -37,6 +38,9 @@ pub enum DiskError {
     /// The disk refuses.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// What the journal has cannot be put into a snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// The blobs cannot be read.
     #[error("the blobs cannot be opened: {0}")]
     Blobs(#[from] BlobError),
@@ -97,12 +101,12 @@ impl Cache {
         self.disk.kept.get().map(|kept| &kept.disk)
     }
 
-    /// Whether a write waits for the disk that asks for this (`None`: for nothing); `None`: there is no disk to wait
-    /// for.
+    /// Whether a write waits for the disk that asks for this (`None`: for nothing); `None`: there is nothing to wait
+    /// for, no disk or no journal on it.
     #[must_use]
     #[inline]
     pub fn flushes(&self, wanted: Option<Durability>) -> Option<bool> {
-        match (self.disk.kept.get(), wanted) {
+        match (self.disk.kept.get().filter(|kept| kept.disk.keeps_journal()), wanted) {
             (None, Some(Durability::Flushed)) => None,
             (None, _) => Some(false),
             (Some(kept), wanted) => Some(wanted.unwrap_or(kept.durability) == Durability::Flushed),
@@ -131,11 +135,19 @@ impl Cache {
         self.disk().is_some_and(|disk| disk.journal().progress().borrow().poisoned.is_some())
     }
 
-    /// Writes and syncs what is left. Later changes are refused.
+    /// Writes and syncs what is left; see [`Disk::stop`]. Later changes are refused.
     ///
     /// # Errors
-    /// The journal is poisoned.
-    pub fn close_disk(&self) -> Result<(), Stopped> {
+    /// The disk refuses.
+    pub fn close_disk(&self) -> Result<(), SnapshotError> {
         self.disk().map_or(Ok(()), |disk| disk.stop().map(|_| ()))
+    }
+
+    /// As [`Self::close_disk`], for whoever cannot wait for a snapshot: see [`Disk::stop_at_once`].
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn close_disk_at_once(&self) -> Result<(), SnapshotError> {
+        self.disk().map_or(Ok(()), |disk| disk.stop_at_once().map(|_| ()))
     }
 }

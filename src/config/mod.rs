@@ -144,6 +144,8 @@ pub enum Persistence {
     None,
     /// A journal of every change; snapshots only to shorten it.
     Journal,
+    /// A snapshot every so often.
+    Snapshot,
     /// A journal, and a snapshot every so often.
     JournalAndSnapshot,
 }
@@ -233,7 +235,9 @@ impl ServeConfig {
 impl Persistence {
     /// The word's mode, where this build serves it.
     pub(crate) fn of(word: &str) -> Option<Self> {
-        [Self::None, Self::Journal, Self::JournalAndSnapshot].into_iter().find(|mode| mode.as_str() == word)
+        [Self::None, Self::Journal, Self::Snapshot, Self::JournalAndSnapshot]
+            .into_iter()
+            .find(|mode| mode.as_str() == word)
     }
 
     /// The word for it in flags and on the wire.
@@ -242,6 +246,7 @@ impl Persistence {
         match self {
             Self::None => "none",
             Self::Journal => "journal",
+            Self::Snapshot => "snapshot",
             Self::JournalAndSnapshot => "journal+snapshot",
         }
     }

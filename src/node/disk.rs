@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tracing::{error, info, warn};
 
 use super::Facts;
@@ -12,7 +13,7 @@ use crate::config::{Persistence, ServeConfig};
 use crate::persistence::disk::DiskConfig;
 use crate::persistence::journal::{JournalConfig, SEGMENT_BYTES};
 use crate::persistence::recover::{RecoveryProgress, Report};
-use crate::server::{PERSISTENCE, Recovering};
+use crate::server::{PERSISTENCE, Recovering, SAME_SIGNAL_WITHIN, Signals, Stop};
 use crate::telemetry::JournalFigures;
 
 /// How often a recovery says how far it is.
@@ -20,10 +21,12 @@ const TELLS_EVERY: Duration = Duration::from_secs(1);
 
 /// How the data directory is used; `None`: nothing is kept on disk.
 pub(super) fn options(config: &ServeConfig) -> Option<DiskOptions> {
-    let snapshot_interval = match config.persistence {
+    let interval = Duration::from_millis(config.snapshot_interval_ms);
+    let (is_journaled, snapshot_interval) = match config.persistence {
         Persistence::None => return None,
-        Persistence::Journal => None,
-        Persistence::JournalAndSnapshot => Some(Duration::from_millis(config.snapshot_interval_ms)),
+        Persistence::Journal => (true, None),
+        Persistence::Snapshot => (false, Some(interval)),
+        Persistence::JournalAndSnapshot => (true, Some(interval)),
     };
     Some(DiskOptions {
         directory: config.data_dir.clone(),
@@ -35,6 +38,7 @@ pub(super) fn options(config: &ServeConfig) -> Option<DiskOptions> {
                 value_bytes_max: super::bytes(config.max_value_bytes),
                 segment_bytes: SEGMENT_BYTES,
             },
+            is_journaled,
             recovery: config.recovery,
             snapshot_interval,
             limit_bytes: (config.disk_limit_bytes > 0).then_some(config.disk_limit_bytes),
@@ -68,6 +72,36 @@ impl Facts {
 }
 
 impl Facts {
+    /// Puts what is left on the disk. That may be a whole snapshot, which another signal cuts short.
+    pub(super) async fn close_disk(&self, stop: Stop, has_signals: bool) -> Stop {
+        let cache = Arc::clone(&self.cache);
+        let closing = tokio::task::spawn_blocking(move || match stop {
+            Stop::Drained => cache.close_disk(),
+            Stop::Forced => cache.close_disk_at_once(),
+        });
+        let another = async {
+            tokio::time::sleep(SAME_SIGNAL_WITHIN).await;
+            let signals = has_signals.then(|| Signals::catch(&Handle::current()));
+            match signals {
+                Some(Ok(mut signals)) => signals.next().await,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // Fails where the runtime ends.
+            closed = closing => {
+                if let Ok(Err(why)) = closed {
+                    error!("the last changes may not be on disk: {why}");
+                }
+                stop
+            }
+            name = another => {
+                warn!("{name} again: exiting before the last changes are on disk");
+                Stop::Forced
+            }
+        }
+    }
+
     /// The journal's figures.
     pub(super) fn journal(&self) -> Option<JournalFigures> {
         let journal = self.cache.disk()?.journal();

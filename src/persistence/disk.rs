@@ -3,6 +3,10 @@
 //!
 //! One thread looks after the snapshots. The last two are kept, and of the journal what is behind the older one, so that
 //! a damaged snapshot is passed over without a loss. [`Disk::compact`] gives that up for room.
+//!
+//! Where snapshots are all that is kept, the journal is idle between them: it runs while one is taken, which carries
+//! what it has, and is forgotten then. The catalogue says so ([`super::ledger`]), as what a crash leaves of such a journal
+//! rests on changes that nobody kept: no recovery may read it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,16 +17,19 @@ use parking_lot::{Condvar, Mutex};
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::journal::{Journal, JournalConfig};
+use super::ledger;
 use super::recover::{Method, Recovered, Recovery, RecoveryProgress, Report};
 use super::snapshot::{self, SnapshotError, SnapshotInfo};
 use crate::clock::{Clock, monotonic};
-use crate::engine::Engine;
+use crate::engine::{Engine, NamespaceConfig, Stats};
 
 /// How a data directory is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskConfig {
     /// How the journal is kept.
     pub journal: JournalConfig,
+    /// Changes between snapshots are kept.
+    pub is_journaled: bool,
     /// How the content comes back.
     pub recovery: Method,
     /// A snapshot is taken so long after the one before, if anything has changed; `None`: only where the journal has
@@ -60,6 +67,8 @@ struct Inner {
     /// Newest first. Held for moments only: whoever asks for figures waits for it.
     snapshots: Mutex<Vec<SnapshotInfo>>,
     next_snapshot: AtomicU64,
+    /// As of the last snapshot, where it alone can tell whether anything has changed since.
+    figures: Mutex<Figures>,
     is_over_limit: AtomicBool,
     stopping: Mutex<bool>,
     stopped: Condvar,
@@ -87,6 +96,34 @@ pub struct Rehearsal {
     pub entry_bytes: u64,
 }
 
+/// What moves with every change that a snapshot would show.
+#[derive(Debug, Default, PartialEq)]
+struct Figures {
+    stats: Stats,
+    invalidations: u64,
+    /// By their ids, which no two ever share.
+    namespaces: Vec<(u64, NamespaceConfig)>,
+}
+
+impl Figures {
+    fn of(engine: &Engine) -> Self {
+        let Stats { sets, deletes, increments, touches, entries, .. } = engine.stats();
+        let namespaces = engine.namespaces();
+        Self {
+            stats: Stats { sets, deletes, increments, touches, entries, ..Stats::default() },
+            invalidations: engine.invalidations(),
+            namespaces: namespaces.iter().map(|namespace| (namespace.id(), namespace.config())).collect(),
+        }
+    }
+}
+
+impl DiskConfig {
+    /// How the content comes back of a directory whose journal counts, or does not.
+    fn method(&self, is_unjournaled: bool) -> Method {
+        if is_unjournaled { self.recovery.of_snapshots() } else { self.recovery }
+    }
+}
+
 impl Disk {
     /// Recovers into an empty engine, clears away what is of no use any more, and journals from then on.
     ///
@@ -98,7 +135,9 @@ impl Disk {
         clock: Arc<dyn Clock>,
         config: DiskConfig,
         progress: &RecoveryProgress,
-    ) -> Result<(Self, Report), BackendError> {
+    ) -> Result<(Self, Report), SnapshotError> {
+        let is_unjournaled = ledger::is_unjournaled(&*backend)?;
+        let method = config.method(is_unjournaled);
         let recovery = Recovery {
             backend: &*backend,
             engine: &engine,
@@ -106,8 +145,8 @@ impl Disk {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             progress,
         };
-        let Recovered { report, mut end, snapshots, given_up } = recovery.run(config.recovery)?;
-        if end.history == 0 || config.recovery == Method::Empty {
+        let Recovered { report, mut end, snapshots, given_up } = recovery.run(method)?;
+        if end.history == 0 || method == Method::Empty {
             end.history = rand::random::<u64>().max(1);
         }
         clear_away(&*backend, &report, &end.beyond, end.damage.is_some())?;
@@ -125,7 +164,7 @@ impl Disk {
             last = last.max(number);
             let file = FileId { kind: FileKind::Snapshot, number };
             match (snapshot, damage) {
-                (Ok(_), None) if config.recovery == Method::Empty => backend.delete(file)?,
+                (Ok(_), None) if method == Method::Empty => backend.delete(file)?,
                 (Ok(info), None) => kept.push(info),
                 // One that was being taken when the node went down is no loss.
                 (Err((_, ref damage)), _) if damage.is_cut => backend.delete(file)?,
@@ -148,10 +187,12 @@ impl Disk {
             taking: Mutex::default(),
             snapshots: Mutex::new(kept),
             next_snapshot: AtomicU64::new(last + 1),
+            figures: Mutex::default(),
             is_over_limit: AtomicBool::new(false),
             stopping: Mutex::new(false),
             stopped: Condvar::new(),
         });
+        inner.begin_mode(is_unjournaled, &report)?;
         let disk = Self { thread: Mutex::new(Some(start_upkeep(&inner)?)), inner };
         if !report.damages.is_empty() && disk.snapshot().is_ok() {
             // What was saved is safe in a file of its own now; the damaged ones are kept for whoever looks into it.
@@ -205,6 +246,7 @@ impl Disk {
     pub fn rehearse(&self, method: Method) -> Result<Rehearsal, BackendError> {
         let Inner { backend, engine, clock, .. } = &*self.inner;
         let bytes_limit = engine.default_namespace().config().bytes_limit;
+        let method = if self.keeps_journal() { method } else { method.of_snapshots() };
         super::rehearse::rehearse(&**backend, bytes_limit, clock.now(), method)
     }
 
@@ -217,20 +259,41 @@ impl Disk {
     /// How the content comes back at the next start.
     #[must_use]
     pub fn recovery(&self) -> Method {
-        self.inner.config.recovery
+        self.inner.config.method(!self.keeps_journal())
     }
 
-    /// Writes and syncs what is left, and accepts no change any more.
+    /// Whether changes between snapshots are kept, so that a write can wait for the disk.
+    #[must_use]
+    pub fn keeps_journal(&self) -> bool {
+        self.inner.config.is_journaled
+    }
+
+    /// Writes and syncs what is left, by a last snapshot where there is no journal, and accepts no change any more.
     ///
     /// # Errors
-    /// The journal is poisoned.
-    pub fn stop(&self) -> Result<u64, super::journal::Stopped> {
+    /// The disk refuses.
+    pub fn stop(&self) -> Result<u64, SnapshotError> {
+        self.end_upkeep();
+        let last = self.inner.last_snapshot();
+        let position = self.inner.journal.stop()?;
+        last.map(|()| position)
+    }
+
+    /// As [`Self::stop`], but where there is no journal, what is not in a snapshot is given up.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn stop_at_once(&self) -> Result<u64, SnapshotError> {
+        self.end_upkeep();
+        Ok(self.inner.journal.stop()?)
+    }
+
+    fn end_upkeep(&self) {
         *self.inner.stopping.lock() = true;
         self.inner.stopped.notify_all();
         if let Some(thread) = self.thread.lock().take() {
             let _ = thread.join();
         }
-        self.inner.journal.stop()
     }
 
     fn set_damaged_aside(&self, report: &Report) -> Result<(), BackendError> {
@@ -249,7 +312,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let _ = self.stop();
+        let _ = self.stop_at_once();
     }
 }
 
@@ -316,12 +379,13 @@ impl Inner {
             return Ok(false);
         }
         let newest = self.snapshots.lock().first().copied();
-        let has_changed = newest.is_none_or(|newest| newest.position < now.position) && now.position > 0;
         let is_due = self.config.snapshot_interval.is_some_and(|interval| last.elapsed() >= interval);
         let is_long = self.journal_is_long(newest)?;
         let disk_bytes = self.limited_bytes()?;
         let is_tight = self.is_over(disk_bytes, LIMIT_PERCENT);
-        if !has_changed || !(is_due || is_long || is_tight) {
+        // Without a journal nothing grows in the meantime, so that there is nothing to be shortened.
+        let is_time = is_due || self.config.is_journaled && (is_long || is_tight);
+        if !is_time || !self.has_changed(newest, now.position) {
             self.look_at_limit(disk_bytes);
             return Ok(false);
         }
@@ -362,8 +426,16 @@ impl Inner {
     fn look_at_limit(&self, disk_bytes: Option<u64>) {
         let is_over = self.is_over(disk_bytes, 100);
         if self.is_over_limit.swap(is_over, Ordering::Relaxed) != is_over {
-            self.engine.set_log_full(is_over);
             let limit_bytes = self.config.limit_bytes;
+            if !self.config.is_journaled {
+                tracing::warn!(
+                    limit_bytes,
+                    is_over,
+                    "snapshots and blobs go beyond the disk limit, or do no more"
+                );
+                return;
+            }
+            self.engine.set_log_full(is_over);
             if is_over {
                 tracing::error!(limit_bytes, "the disk limit is reached: writes are refused");
             } else {
@@ -374,8 +446,7 @@ impl Inner {
 
     fn snapshot(&self) -> Result<SnapshotInfo, SnapshotError> {
         let taking = self.taking.lock();
-        let number = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
-        let taken = snapshot::take(&self.engine, &self.journal, &*self.backend, &*self.clock, number)?;
+        let taken = if self.config.is_journaled { self.take()? } else { self.take_alone()? };
         self.snapshots.lock().insert(0, taken);
         drop(taking);
         self.keep_snapshots(SNAPSHOTS_KEPT)?;
@@ -384,6 +455,63 @@ impl Inner {
             self.journal.forget(oldest.position)?;
         }
         Ok(taken)
+    }
+
+    fn take(&self) -> Result<SnapshotInfo, SnapshotError> {
+        let number = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
+        snapshot::take(&self.engine, &self.journal, &*self.backend, &*self.clock, number)
+    }
+
+    /// Takes a snapshot, with a journal while it is taken.
+    fn take_alone(&self) -> Result<SnapshotInfo, SnapshotError> {
+        let figures = Figures::of(&self.engine);
+        self.journal.keep(true)?;
+        let taken = self.take();
+        self.idle()?;
+        if taken.is_ok() {
+            *self.figures.lock() = figures;
+        }
+        taken
+    }
+
+    /// Keeps no changes, and forgets those that were kept.
+    fn idle(&self) -> Result<(), SnapshotError> {
+        self.journal.keep(false)?;
+        Ok(self.journal.forget(u64::MAX - 1)?)
+    }
+
+    /// Sees to it that what is on disk and what the catalogue says of it agree with the mode.
+    fn begin_mode(&self, was_unjournaled: bool, report: &Report) -> Result<(), SnapshotError> {
+        let is_unjournaled = !self.config.is_journaled;
+        if is_unjournaled
+            && !was_unjournaled
+            && report.position > report.snapshot.map_or(0, |used| used.position)
+        {
+            // What the journal alone has is put into a snapshot before it counts no more.
+            let taken = self.take()?;
+            self.snapshots.lock().insert(0, taken);
+        }
+        if is_unjournaled != was_unjournaled {
+            ledger::set_unjournaled(&*self.backend, is_unjournaled)?;
+        }
+        if is_unjournaled {
+            self.idle()?;
+            *self.figures.lock() = Figures::of(&self.engine);
+        }
+        Ok(())
+    }
+
+    /// Puts into a snapshot what no journal has.
+    fn last_snapshot(&self) -> Result<(), SnapshotError> {
+        let is_needed = !self.config.is_journaled && *self.figures.lock() != Figures::of(&self.engine);
+        if is_needed { self.snapshot().map(|_| ()) } else { Ok(()) }
+    }
+
+    fn has_changed(&self, newest: Option<SnapshotInfo>, position: u64) -> bool {
+        if self.config.is_journaled {
+            return position > 0 && newest.is_none_or(|newest| newest.position < position);
+        }
+        *self.figures.lock() != Figures::of(&self.engine)
     }
 
     /// Takes a snapshot that stands alone: those before it go, and the journal up to it.

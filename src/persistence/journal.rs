@@ -8,6 +8,7 @@
 //!   [`Journal::ask_flush`].
 //! - The *position* is the count of all records that were ever written; a batch has its first record's.
 //! - A *segment* is a file of about [`SEGMENT_BYTES`]; the chain of checksums runs on from one to the next.
+//! - An *idle* journal keeps no changes, see [`Journal::keep`]; its thread still sees to the versions' ceiling.
 //! - The mark is written after each sync and synced with the next interval, and ahead of the versions that are drawn.
 //! - When an append or a sync fails, the journal is *poisoned*: no change that would be logged is accepted any more, as
 //!   nobody can tell what is on the disk. Reads go on. Only a restart mends it.
@@ -106,6 +107,8 @@ struct Shared {
     stop: AtomicBool,
     /// The segment is to be ended, however short it is.
     roll: AtomicBool,
+    /// Changes are to be kept.
+    keep: AtomicBool,
     progress: watch::Sender<Progress>,
     thread: OnceLock<Thread>,
     segments: Mutex<Vec<Segment>>,
@@ -132,6 +135,7 @@ impl Journal {
             sync_wanted: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             roll: AtomicBool::new(false),
+            keep: AtomicBool::new(true),
             progress: watch::Sender::new(Progress {
                 position: end.position,
                 synced_position: end.position,
@@ -151,7 +155,9 @@ impl Journal {
         };
         let mut writer = Writer {
             shared: Arc::clone(&shared),
-            engine: Arc::clone(&engine),
+            log: log_config(&shared, &engine, config),
+            is_keeping: true,
+            engine,
             clock,
             config: config.clone(),
             frames: segment_file(&*shared.backend, end.sequence + 1, end.called)?,
@@ -164,15 +170,7 @@ impl Journal {
         writer.renew_mark()?;
         writer.begin_segment(end.begins)?;
         writer.sync()?;
-        let wake = Arc::clone(&shared);
-        let backlog_bytes_max =
-            (BACKLOG_BYTES / engine.shard_count()).max(2 * config.value_bytes_max + (64 << 10));
-        engine.start_log(&LogConfig {
-            encode: record::write,
-            nudge: Arc::new(move || wake.wake()),
-            nudge_bytes: NUDGE_BYTES.min(backlog_bytes_max / 4),
-            backlog_bytes_max,
-        });
+        writer.engine.start_log(&writer.log);
         let thread = std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run())
@@ -253,6 +251,16 @@ impl Journal {
     /// The journal has stopped.
     pub fn roll(&self) -> Result<(), Stopped> {
         self.shared.roll.store(true, Ordering::SeqCst);
+        self.written().map(|_| ())
+    }
+
+    /// Keeps changes from now on, or none; blocks. Those that were not kept have one position together, so that what
+    /// comes after them is never taken for what follows on what was before.
+    ///
+    /// # Errors
+    /// The journal has stopped.
+    pub fn keep(&self, is_kept: bool) -> Result<(), Stopped> {
+        self.shared.keep.store(is_kept, Ordering::SeqCst);
         self.written().map(|_| ())
     }
 
@@ -345,6 +353,19 @@ impl Shared {
     }
 }
 
+/// How shards log for a journal.
+fn log_config(shared: &Arc<Shared>, engine: &Engine, config: &JournalConfig) -> LogConfig {
+    let wake = Arc::clone(shared);
+    let backlog_bytes_max =
+        (BACKLOG_BYTES / engine.shard_count()).max(2 * config.value_bytes_max + (64 << 10));
+    LogConfig {
+        encode: record::write,
+        nudge: Arc::new(move || wake.wake()),
+        nudge_bytes: NUDGE_BYTES.min(backlog_bytes_max / 4),
+        backlog_bytes_max,
+    }
+}
+
 /// The empty file of a segment whose first frame has this sequence.
 fn segment_file(backend: &dyn Backend, number: u64, previous: u32) -> Result<FrameWriter, BackendError> {
     let file = backend.create(FileId { kind: FileKind::Journal, number })?;
@@ -355,6 +376,9 @@ fn segment_file(backend: &dyn Backend, number: u64, previous: u32) -> Result<Fra
 struct Writer {
     shared: Arc<Shared>,
     engine: Arc<Engine>,
+    log: LogConfig,
+    /// The engine logs its changes.
+    is_keeping: bool,
     clock: Arc<dyn Clock>,
     config: JournalConfig,
     frames: FrameWriter,
@@ -399,6 +423,9 @@ impl Writer {
     /// Drains all shards and writes what they logged; with `sync`, until it is safe.
     fn cycle(&mut self, sync: bool, is_interval: bool) -> Result<(), BackendError> {
         let drain = self.shared.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.shared.keep.load(Ordering::SeqCst) != self.is_keeping {
+            self.turn()?;
+        }
         if self.shared.roll.swap(false, Ordering::SeqCst) {
             self.next_segment()?;
         }
@@ -446,6 +473,21 @@ impl Writer {
     fn append(&mut self, kind: FrameKind, place: Place, body: &[&[u8]]) -> Result<(), BackendError> {
         self.frames.append(kind, place, body)?;
         self.is_dirty = true;
+        Ok(())
+    }
+
+    /// Lets the engine log if it did not, and log no more if it did; in a segment of its own.
+    fn turn(&mut self) -> Result<(), BackendError> {
+        if self.is_keeping {
+            self.engine.stop_log();
+            self.is_keeping = false;
+            return self.next_segment();
+        }
+        // The place of all that was not kept.
+        self.position += 1;
+        self.next_segment()?;
+        self.engine.start_log(&self.log);
+        self.is_keeping = true;
         Ok(())
     }
 
@@ -505,17 +547,26 @@ impl Writer {
     }
 
     fn poison(&mut self, error: &BackendError) {
-        self.engine.close_log();
+        self.close_log();
         let why: Arc<str> = error.to_string().into();
         tracing::error!(error = %why, "the journal is poisoned: no write is accepted any more, reads go on");
         self.shared.progress.send_modify(|progress| progress.poisoned = Some(why));
+    }
+
+    fn close_log(&mut self) {
+        if !self.is_keeping {
+            // Only a log can refuse.
+            self.engine.start_log(&self.log);
+            self.is_keeping = true;
+        }
+        self.engine.close_log();
     }
 }
 
 impl Drop for Writer {
     /// However it ended, also by a panic: nobody may wait for it any more, and nothing is accepted that it would write.
     fn drop(&mut self) {
-        self.engine.close_log();
+        self.close_log();
         self.shared.progress.send_modify(|progress| progress.ended = true);
     }
 }

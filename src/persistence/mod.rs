@@ -14,6 +14,7 @@ pub mod blob;
 pub mod disk;
 pub mod frame;
 pub mod journal;
+mod ledger;
 mod lock;
 pub mod mark;
 pub mod record;

@@ -55,6 +55,11 @@ impl Method {
         matches!(self, Self::Snapshot | Self::SnapshotAndJournal)
     }
 
+    /// The same, where there is no journal that counts.
+    pub(super) fn of_snapshots(self) -> Self {
+        if self == Self::Empty { self } else { Self::Snapshot }
+    }
+
     fn reads_journal(self) -> bool {
         matches!(self, Self::Journal | Self::SnapshotAndJournal)
     }

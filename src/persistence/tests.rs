@@ -23,6 +23,7 @@ use crate::entry::Ttl;
 mod damage;
 mod faults;
 mod stopping;
+mod unjournaled;
 
 /// What an engine has, in a form that can be compared: of each key everything but where it lies.
 type Content = BTreeMap<(String, Vec<u8>), (Vec<u8>, u64, Option<u64>, u32, String, Vec<String>)>;
@@ -34,6 +35,7 @@ fn config() -> DiskConfig {
             value_bytes_max: 1 << 20,
             segment_bytes: 64 << 10,
         },
+        is_journaled: true,
         recovery: Method::SnapshotAndJournal,
         snapshot_interval: None,
         limit_bytes: None,
@@ -54,7 +56,7 @@ impl Stand {
         Self::over(MemoryBackend::new(), &config()).unwrap()
     }
 
-    fn over(backend: MemoryBackend, config: &DiskConfig) -> Result<Self, super::BackendError> {
+    fn over(backend: MemoryBackend, config: &DiskConfig) -> Result<Self, super::snapshot::SnapshotError> {
         let clock = Arc::new(SystemClock::new());
         let shards = Some(1 << rand::random_range(0..4));
         let engine = EngineConfig { bytes_limit: 64 << 20, shards, ..EngineConfig::default() };

@@ -18,7 +18,9 @@ const DAMAGES_MAX: usize = 1_000;
 
 impl AdminService {
     pub(super) async fn flush_disk(&self) -> Result<Response<v1::FlushResponse>, Status> {
-        disk(&self.cache, "Flush")?;
+        if !disk(&self.cache, "Flush")?.keeps_journal() {
+            return Err(CallError::NoPersistence { what: "Admin.Flush".to_owned() }.into());
+        }
         let position = self.cache.flushed().await.map_err(|why| stopped(&why))?;
         Ok(Response::new(v1::FlushResponse { position }))
     }
