@@ -64,7 +64,7 @@ fn nothing_said_gives_the_documented_defaults() {
     assert_eq!(config.admin.to_string(), "tcp://127.0.0.1:7401");
     assert_eq!(config.health.to_string(), "tcp://127.0.0.1:7402");
     assert_eq!(config.http.to_string(), "127.0.0.1:7403");
-    assert_eq!((config.policy, config.persistence), (PolicyName::Adaptive, Persistence::None));
+    assert_eq!((config.policy, config.persistence), (PolicyName::Adaptive, Persistence::JournalAndSnapshot));
     assert_eq!(config.identity(&[]).node_id, "tcp://127.0.0.1:7400");
 }
 
@@ -186,7 +186,7 @@ fn every_served_setting_of_a_file_arrives() {
     let loaded = load(&[], &[], file).unwrap();
     assert_eq!(loaded.config, expected);
     assert_eq!(loaded.warnings.len(), 0);
-    let unused = load(&["--data-dir", "/tmp/larder"], &[], "").unwrap();
+    let unused = load(&["--data-dir", "/tmp/larder", "--persistence", "none"], &[], "").unwrap();
     assert_eq!(unused.warnings.len(), 1, "a data directory that is not used is not passed over in silence");
     assert!(loaded.config.timeout().is_none());
 }
@@ -463,8 +463,8 @@ fn settings_that_contradict_each_other_are_both_named() {
         ),
         (
             &["--durability", "flushed"],
-            &[],
-            "--durability flushed contradicts --persistence none (the default): nothing is kept on disk that could be flushed to it; leave --durability out or give buffered",
+            &["LARDER_PERSISTENCE=none"],
+            "--durability flushed contradicts LARDER_PERSISTENCE=none: nothing is kept on disk that could be flushed to it; leave --durability out or give buffered",
         ),
         (
             &["--persistence", "snapshot"],

@@ -275,7 +275,7 @@ impl Default for ServeConfig {
             memory_bytes: memory::default_bytes(),
             shards: None,
             policy: defaults::POLICY,
-            persistence: Persistence::None,
+            persistence: defaults::PERSISTENCE,
             durability: Durability::Buffered,
             backend: BackendKind::Sled,
             flush_interval_ms: defaults::FLUSH_INTERVAL_MS,

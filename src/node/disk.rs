@@ -1,5 +1,6 @@
 //! What a node does with its data directory: recovery before it serves, word of a failing disk, the last flush.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,11 +9,12 @@ use tokio::runtime::Handle;
 use tracing::{error, info, warn};
 
 use super::Facts;
-use crate::cache::{Cache, DiskOptions};
+use crate::cache::{Cache, DiskError, DiskOptions};
 use crate::config::{Persistence, ServeConfig};
 use crate::persistence::disk::DiskConfig;
 use crate::persistence::journal::{JournalConfig, SEGMENT_BYTES};
 use crate::persistence::recover::{RecoveryProgress, Report};
+use crate::persistence::{BackendError, LockError};
 use crate::server::{PERSISTENCE, Recovering, SAME_SIGNAL_WITHIN, Signals, Stop};
 use crate::telemetry::JournalFigures;
 
@@ -54,6 +56,7 @@ impl Facts {
             if facts.cache.disk().is_some() {
                 return Ok(());
             }
+            let directory = options.directory.clone();
             let progress = Arc::new(RecoveryProgress::default());
             let (cache, telling) = (Arc::clone(&facts.cache), Arc::clone(&progress));
             let teller = tokio::spawn(tell(telling));
@@ -61,7 +64,7 @@ impl Facts {
             teller.abort();
             match opened {
                 Ok(Ok(report)) => log(&facts.cache, &report),
-                Ok(Err(error)) => return Err(error.to_string()),
+                Ok(Err(error)) => return Err(unusable(&directory, &error)),
                 Err(error) => return Err(error.to_string()),
             }
             facts.lifecycle.health().set(PERSISTENCE, true);
@@ -116,6 +119,21 @@ impl Facts {
             sync_time: Duration::from_micros(counters.sync_us.load(Ordering::Relaxed)),
         })
     }
+}
+
+/// Why the data directory cannot be used; where it may only be the wrong one, what to do about it.
+fn unusable(directory: &Path, error: &DiskError) -> String {
+    let cannot_be_written =
+        matches!(error, DiskError::Lock(LockError::Io { .. }) | DiskError::Backend(BackendError::Io { .. }));
+    if !cannot_be_written {
+        return error.to_string();
+    }
+    let place = std::path::absolute(directory);
+    let place = place.as_deref().unwrap_or(directory).display();
+    format!(
+        "the data directory {place} cannot be used: {error}; name one that can be written with --data-dir, or keep \
+         nothing on disk with --persistence none"
+    )
 }
 
 async fn tell(progress: Arc<RecoveryProgress>) {
