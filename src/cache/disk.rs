@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::{Blobs, Cache};
 use crate::clock::Clock;
+use crate::engine::Restorer;
 use crate::entry::Durability;
 use crate::persistence::backend::{self, BackendKind};
 use crate::persistence::blob::BlobError;
@@ -66,7 +67,7 @@ impl Cache {
     /// else may use the cache meanwhile.
     ///
     /// # Errors
-    /// [`DiskError`]. What was brought back by then is in the cache.
+    /// [`DiskError`]. The cache is as it was: this may be tried again.
     pub fn open_disk(&self, options: &DiskOptions, progress: &RecoveryProgress) -> Result<Report, DiskError> {
         if self.disk.kept.get().is_some() {
             return Err(DiskError::Open);
@@ -76,23 +77,45 @@ impl Cache {
         for note in notes {
             tracing::warn!("{note}");
         }
+        self.open_on(backend, lock, options, progress)
+    }
+
+    fn open_on(
+        &self,
+        backend: Arc<dyn Backend>,
+        lock: DirectoryLock,
+        options: &DiskOptions,
+        progress: &RecoveryProgress,
+    ) -> Result<Report, DiskError> {
+        // First what changes nothing in memory.
+        let blobs = self.open_blobs(Arc::clone(&backend), options.disk.limit_bytes)?;
         let clock: Arc<dyn Clock> = self.clock.clone();
         let engine = Arc::clone(&self.engine);
-        let (disk, report) = Disk::open(Arc::clone(&backend), engine, clock, options.disk.clone(), progress)?;
-        self.open_blobs(backend, disk.limit_bytes())?;
+        let opened = Disk::open(backend, engine, clock, options.disk.clone(), progress);
+        let (disk, report) = opened.inspect_err(|_| self.forget_all())?;
         let kept = Kept { disk, durability: options.durability, _lock: lock };
         self.disk.kept.set(kept).map_err(|_| DiskError::Open)?;
+        self.serve_blobs(blobs);
         Ok(report)
     }
 
-    fn open_blobs(&self, backend: Arc<dyn Backend>, limit_bytes: Option<u64>) -> Result<(), DiskError> {
+    /// Takes out what a recovery has put in that then failed, and the log that refuses writes since.
+    fn forget_all(&self) {
+        self.engine.stop_log();
+        for namespace in self.engine.namespaces() {
+            // Of the default one, which stays.
+            let _ = self.engine.delete_namespace(namespace.name());
+        }
+        Restorer::new(&self.engine).empty(self.now());
+    }
+
+    fn open_blobs(&self, backend: Arc<dyn Backend>, limit_bytes: Option<u64>) -> Result<Blobs, DiskError> {
         let (blobs, opened) = Blobs::open(backend, limit_bytes, self.now())?;
         for damage in &opened.damages {
             tracing::error!(?damage, "a blob is damaged");
         }
         self.engine.raise_versions(opened.version_max);
-        self.serve_blobs(blobs);
-        Ok(())
+        Ok(blobs)
     }
 
     /// The data directory in use; `None`: nothing is kept on disk.
@@ -149,5 +172,85 @@ impl Cache {
     /// The disk refuses.
     pub fn close_disk_at_once(&self) -> Result<(), SnapshotError> {
         self.disk().map_or(Ok(()), |disk| disk.stop_at_once().map(|_| ()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::engine::{EngineConfig, NamespaceConfig, Op, Outcome, PolicyName, Set};
+    use crate::entry::{Limits, Ttl};
+    use crate::persistence::journal::{JournalConfig, SEGMENT_BYTES};
+    use crate::persistence::{MemoryBackend, Method};
+
+    fn cache() -> Cache {
+        Cache::new(&EngineConfig { bytes_limit: 16 << 20, ..EngineConfig::default() }, Limits::default())
+    }
+
+    fn options(directory: PathBuf) -> DiskOptions {
+        let journal = JournalConfig {
+            flush_interval: Duration::from_secs(3_600),
+            value_bytes_max: 1 << 20,
+            segment_bytes: SEGMENT_BYTES,
+        };
+        let disk = DiskConfig {
+            journal,
+            is_journaled: true,
+            recovery: Method::SnapshotAndJournal,
+            snapshot_interval: None,
+            limit_bytes: None,
+        };
+        DiskOptions { directory, backend: BackendKind::Files, disk, durability: Durability::Buffered }
+    }
+
+    fn set(cache: &Cache, key: &str) -> Outcome {
+        let set = Op::Set(Set::new(key.as_bytes(), b"v"));
+        cache.engine.apply(cache.engine.default_namespace(), &set, cache.now()).0
+    }
+
+    #[test]
+    fn a_data_directory_that_could_not_be_opened_leaves_the_cache_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = options(directory.path().to_owned());
+        let open = |cache: &Cache, backend: &MemoryBackend| {
+            let lock = DirectoryLock::take(directory.path()).unwrap();
+            cache.open_on(Arc::new(backend.clone()), lock, &options, &RecoveryProgress::default())
+        };
+        let backend = MemoryBackend::new();
+        let first = cache();
+        open(&first, &backend).unwrap();
+        set(&first, "a");
+        let name = "more".to_owned();
+        let policy = PolicyName::Lru;
+        let more = NamespaceConfig { name, bytes_limit: 0, policy, default_ttl: Ttl::Never };
+        first.engine.create_namespace(&more).unwrap();
+        first.disk().unwrap().snapshot().unwrap();
+        set(&first, "b");
+        first.close_disk().unwrap();
+        drop(first);
+
+        let mut failures = 0;
+        for passing in 0.. {
+            let (cache, backend) =
+                (cache(), backend.crash(crate::persistence::backend::memory::Lose::Nothing));
+            backend.fail_once_after(passing);
+            if open(&cache, &backend).is_ok() {
+                break;
+            }
+            failures += 1;
+            backend.heal();
+            assert_eq!((cache.stats().entries, cache.engine.namespaces().len()), (0, 1), "call {passing}");
+            assert!(matches!(set(&cache, "c"), Outcome::Stored(_)), "call {passing}: writes are refused");
+            cache.engine.clear(cache.engine.default_namespace(), cache.now());
+            assert!(cache.disk().is_none() && cache.blobs().is_none());
+
+            let report = open(&cache, &backend).unwrap();
+            assert!(report.damages.is_empty(), "call {passing}: {report:?}");
+            assert_eq!((cache.stats().entries, cache.engine.namespaces().len()), (2, 2), "call {passing}");
+            assert!(matches!(set(&cache, "c"), Outcome::Stored(_)), "call {passing}");
+        }
+        assert!(failures > 10, "{failures}");
     }
 }
