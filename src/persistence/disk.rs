@@ -145,31 +145,12 @@ impl Disk {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             progress,
         };
-        let Recovered { report, mut end, snapshots, given_up } = recovery.run(method)?;
+        let mut recovered = recovery.run(method)?;
+        clear_away(&*backend, &recovered)?;
+        let (kept, last) = sort_snapshots(&*backend, &mut recovered)?;
+        let Recovered { report, mut end, .. } = recovered;
         if end.history == 0 || method == Method::Empty {
             end.history = rand::random::<u64>().max(1);
-        }
-        clear_away(&*backend, &report, &end.beyond, end.damage.is_some())?;
-        let mut kept = Vec::new();
-        let mut last = 0;
-        for number in given_up {
-            last = last.max(number);
-            backend.delete(FileId { kind: FileKind::Snapshot, number })?;
-        }
-        for snapshot in snapshots {
-            let (number, damage) = match snapshot {
-                Ok(info) => (info.number, report.damages.iter().find(|damage| damage.place == info.name())),
-                Err((number, _)) => (number, None),
-            };
-            last = last.max(number);
-            let file = FileId { kind: FileKind::Snapshot, number };
-            match (snapshot, damage) {
-                (Ok(_), None) if method == Method::Empty => backend.delete(file)?,
-                (Ok(info), None) => kept.push(info),
-                // One that was being taken when the node went down is no loss.
-                (Err((_, ref damage)), _) if damage.is_cut => backend.delete(file)?,
-                _ => set_aside(&*backend, file)?,
-            }
         }
         let journal = Journal::start(
             Arc::clone(&engine),
@@ -317,15 +298,11 @@ impl Drop for Disk {
 }
 
 /// What a recovery left behind: after damage it is set aside, else it is of no use to anybody.
-fn clear_away(
-    backend: &dyn Backend,
-    report: &Report,
-    beyond: &[u64],
-    is_damaged: bool,
-) -> Result<(), BackendError> {
-    for number in beyond {
+fn clear_away(backend: &dyn Backend, recovered: &Recovered) -> Result<(), BackendError> {
+    let Recovered { report, end, .. } = recovered;
+    for number in &end.beyond {
         let file = FileId { kind: FileKind::Journal, number: *number };
-        if is_damaged {
+        if end.damage.is_some() {
             set_aside(backend, file)?;
         } else {
             tracing::info!(%file, method = %report.method, "deleted a segment that the recovery gave up");
@@ -333,6 +310,39 @@ fn clear_away(
         }
     }
     Ok(())
+}
+
+/// Deletes the snapshots that are of no use and sets aside those that are damaged; the others, newest first, and the
+/// highest number that any has.
+fn sort_snapshots(
+    backend: &dyn Backend,
+    recovered: &mut Recovered,
+) -> Result<(Vec<SnapshotInfo>, u64), BackendError> {
+    let Recovered { report, snapshots, unfinished, given_up, .. } = recovered;
+    let file = |number| FileId { kind: FileKind::Snapshot, number };
+    let mut last = given_up.iter().chain(&*unfinished).max().copied().unwrap_or(0);
+    for number in given_up.drain(..) {
+        backend.delete(file(number))?;
+    }
+    for number in unfinished.drain(..) {
+        tracing::info!(snapshot = %file(number), "deleted a snapshot that was never finished");
+        backend.delete(file(number))?;
+    }
+    let mut kept = Vec::new();
+    for snapshot in snapshots.drain(..) {
+        let (number, is_damaged) = match &snapshot {
+            Ok(info) => (info.number, report.damages.iter().any(|damage| damage.place == info.name())),
+            Err((number, _)) => (*number, true),
+        };
+        last = last.max(number);
+        match snapshot {
+            Ok(info) if !is_damaged && report.method != Method::Empty => kept.push(info),
+            _ if is_damaged => set_aside(backend, file(number))?,
+            _ => backend.delete(file(number))?,
+        }
+    }
+    ledger::note_only(backend, kept.iter().map(|info| info.number))?;
+    Ok((kept, last))
 }
 
 fn set_aside(backend: &dyn Backend, file: FileId) -> Result<(), BackendError> {
@@ -459,7 +469,12 @@ impl Inner {
 
     fn take(&self) -> Result<SnapshotInfo, SnapshotError> {
         let number = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
-        snapshot::take(&self.engine, &self.journal, &*self.backend, &*self.clock, number)
+        let taken = snapshot::take(&self.engine, &self.journal, &*self.backend, &*self.clock, number)?;
+        ledger::note(&*self.backend, number).inspect_err(|_| {
+            // Nobody counts on it. What the error was about matters more than that it stays.
+            let _ = self.backend.delete(FileId { kind: FileKind::Snapshot, number });
+        })?;
+        Ok(taken)
     }
 
     /// Takes a snapshot, with a journal while it is taken.
@@ -529,6 +544,7 @@ impl Inner {
         while snapshots.len() > count
             && let Some(last) = snapshots.last()
         {
+            ledger::forget(&*self.backend, last.number)?;
             self.backend.delete(FileId { kind: FileKind::Snapshot, number: last.number })?;
             snapshots.pop();
         }

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
+use super::ledger::Finished;
 use super::mark::Mark;
 use super::replay::{Damage, From, JournalEnd, replay};
 use super::snapshot::{self, LoadContext, SnapshotInfo};
@@ -144,6 +145,8 @@ pub struct Recovered {
     pub end: JournalEnd,
     /// All snapshots that are there, newest first, with what is wrong with those that are damaged.
     pub snapshots: Vec<Inspected>,
+    /// The numbers of snapshots that nobody finished.
+    pub unfinished: Vec<u64>,
     /// The numbers of snapshots of a history that was given up.
     pub given_up: Vec<u64>,
 }
@@ -166,7 +169,9 @@ impl Recovery<'_> {
         let begun = monotonic();
         let mark = self.backend.read_mark()?.as_ref().and_then(Mark::read);
         let now = self.now.not_before_us(mark.map_or(0, |mark| mark.unix_us));
+        let finished = Finished::read(self.backend)?;
         let mut snapshots = snapshots(self.backend)?;
+        let unfinished = finished.take_unfinished(&mut snapshots);
         let mut given_up = Vec::new();
         if let Some(mark) = &mark {
             // Of what was given up once, something may have come back with a crash.
@@ -206,7 +211,7 @@ impl Recovery<'_> {
             self.engine.raise_versions(mark.version_ceiling);
         }
         report.elapsed = begun.elapsed();
-        Ok(Recovered { report, end, snapshots, given_up })
+        Ok(Recovered { report, end, snapshots, unfinished, given_up })
     }
 
     /// Loads a snapshot; whether it could.

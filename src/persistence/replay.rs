@@ -24,21 +24,12 @@ pub struct Damage {
     pub lost: u64,
     /// What was expected and found.
     pub description: String,
-    /// The file ends within what was being written: perhaps nobody finished it.
-    pub is_cut: bool,
 }
 
 impl Damage {
     /// What is wrong in a file at an offset.
     pub(super) fn of(file: FileId, offset: u64, why: &BadFrame) -> Self {
-        Self {
-            place: file.to_string(),
-            offset,
-            position: 0,
-            lost: 0,
-            description: why.to_string(),
-            is_cut: matches!(why, BadFrame::Short { .. }),
-        }
+        Self { place: file.to_string(), offset, position: 0, lost: 0, description: why.to_string() }
     }
 }
 
@@ -294,7 +285,6 @@ impl Replay<'_> {
             offset: 0,
             position: self.end.position + 1,
             lost: mark.synced_position.saturating_sub(self.end.position),
-            is_cut: false,
             description: format!(
                 "the journal ends with frame {} at position {}, and frame {} at position {} was synced: its end is lost",
                 self.end.sequence, self.end.position, mark.synced_sequence, mark.synced_position

@@ -23,6 +23,7 @@ use crate::entry::Ttl;
 mod damage;
 mod faults;
 mod stopping;
+mod unfinished;
 mod unjournaled;
 
 /// What an engine has, in a form that can be compared: of each key everything but where it lies.
