@@ -390,7 +390,7 @@ impl Inner {
         }
         let newest = self.snapshots.lock().first().copied();
         let is_due = self.config.snapshot_interval.is_some_and(|interval| last.elapsed() >= interval);
-        let is_long = self.journal_is_long(newest)?;
+        let is_long = self.journal_is_long(newest);
         let disk_bytes = self.limited_bytes()?;
         let is_tight = self.is_over(disk_bytes, LIMIT_PERCENT);
         // Without a journal nothing grows in the meantime, so that there is nothing to be shortened.
@@ -408,19 +408,12 @@ impl Inner {
         Ok(true)
     }
 
-    fn journal_is_long(&self, newest: Option<SnapshotInfo>) -> Result<bool, BackendError> {
+    fn journal_is_long(&self, newest: Option<SnapshotInfo>) -> bool {
         let behind = newest.map_or(0, |newest| newest.position);
         let segments = self.journal.segments();
         let covered = segments.partition_point(|segment| segment.first_position <= behind);
-        let first = segments.get(covered.saturating_sub(1)).map_or(u64::MAX, |segment| segment.number);
-        let bytes: u64 = self
-            .backend
-            .files()?
-            .iter()
-            .filter(|(file, _)| file.kind == FileKind::Journal && file.number >= first)
-            .map(|(_, bytes)| bytes)
-            .sum();
-        Ok(bytes > JOURNAL_BYTES_MIN.max(2 * newest.map_or(0, |newest| newest.bytes)))
+        let bytes: u64 = segments[covered.saturating_sub(1)..].iter().map(|segment| segment.bytes).sum();
+        bytes > JOURNAL_BYTES_MIN.max(2 * newest.map_or(0, |newest| newest.bytes))
     }
 
     /// Bytes on disk, where there is a limit on them: counting them looks at every file.

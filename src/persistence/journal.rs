@@ -473,6 +473,9 @@ impl Writer {
     fn append(&mut self, kind: FrameKind, place: Place, body: &[&[u8]]) -> Result<(), BackendError> {
         self.frames.append(kind, place, body)?;
         self.is_dirty = true;
+        if let Some(written) = self.shared.segments.lock().last_mut() {
+            written.bytes = self.frames.bytes();
+        }
         Ok(())
     }
 
@@ -500,13 +503,12 @@ impl Writer {
 
     /// Writes what a segment says of itself to its file, which is empty.
     fn begin_segment(&mut self, begins: bool) -> Result<(), BackendError> {
-        let segment = Segment { number: self.frames.sequence, first_position: self.position + 1 };
+        let segment = Segment { number: self.frames.sequence, first_position: self.position + 1, bytes: 0 };
+        self.shared.segments.lock().push(segment);
         let unix_us = self.clock.now().unix_us;
         let place = Place { first_position: segment.first_position, records: 0, unix_us };
         let body = SegmentBody { history: self.mark.history, begins }.write();
-        self.append(FrameKind::Segment, place, &[&body])?;
-        self.shared.segments.lock().push(segment);
-        Ok(())
+        self.append(FrameKind::Segment, place, &[&body])
     }
 
     fn sync(&mut self) -> Result<(), BackendError> {

@@ -170,6 +170,9 @@ impl Replay<'_> {
             if let Err(why) = taken {
                 return Ok(Some(Stop { offset, bytes_left: reader.end() - offset, why }));
             }
+            if is_first && let Some(segment) = self.end.segments.last_mut() {
+                segment.bytes = reader.end();
+            }
             is_first = false;
         }
     }
@@ -192,7 +195,8 @@ impl Replay<'_> {
                 if !self.is_begun {
                     self.begin(header.first_position)?;
                 }
-                self.end.segments.push(Segment { number, first_position: header.first_position });
+                let first_position = header.first_position;
+                self.end.segments.push(Segment { number, first_position, bytes: 0 });
             }
             FrameKind::Batch if !is_first => {
                 let last = header.first_position + u64::from(header.records) - 1;
@@ -219,7 +223,8 @@ impl Replay<'_> {
         let mut is_behind = false;
         for number in std::mem::take(numbers) {
             let file = FileId { kind: FileKind::Journal, number };
-            let first = FrameReader::new(self.backend.open(file)?)?.next(&mut self.body)?;
+            let mut reader = FrameReader::new(self.backend.open(file)?)?;
+            let first = reader.next(&mut self.body)?;
             if let Ok(Some(Frame { header, .. })) = first {
                 if check(&header, &self.body).is_ok()
                     && SegmentBody::read(&self.body).is_some_and(|said| said.begins)
@@ -233,7 +238,7 @@ impl Replay<'_> {
                 if is_known && !is_behind {
                     // The one before ends where this one begins.
                     numbers.clear();
-                    known.push(Segment { number, first_position });
+                    known.push(Segment { number, first_position, bytes: reader.end() });
                 }
                 is_behind |= !is_known;
             }

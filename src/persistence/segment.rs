@@ -7,6 +7,8 @@ pub struct Segment {
     pub number: u64,
     /// The position of the first record in it, or after it if it has none.
     pub first_position: u64,
+    /// Its length on disk.
+    pub bytes: u64,
 }
 
 /// What a segment says of itself: the history that it belongs to, 8 bytes, and whether that begins in it, 1 byte.

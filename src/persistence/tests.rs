@@ -362,6 +362,35 @@ fn compaction_leaves_one_snapshot_and_the_journal_behind_it() {
 }
 
 #[test]
+fn a_journal_knows_the_bytes_of_its_segments() {
+    let check = |stand: &Stand| {
+        let files = stand.backend.files().unwrap().into_iter();
+        let there: Vec<_> = files
+            .filter(|(file, _)| file.kind == FileKind::Journal)
+            .map(|(file, bytes)| (file.number, bytes))
+            .collect();
+        let known = stand.disk.journal().segments();
+        let known: Vec<_> = known.iter().map(|segment| (segment.number, segment.bytes)).collect();
+        assert_eq!(known, there);
+        there.len()
+    };
+    let mut stand = Stand::new();
+    for _ in 0..3 {
+        for n in 0..400 {
+            if n == 200 {
+                stand.disk.snapshot().unwrap();
+            }
+            stand.set(&format!("key:{n}"), &"x".repeat(1_000));
+            stand.disk.journal().written().unwrap();
+        }
+        stand.disk.journal().flush().unwrap();
+        assert!(check(&stand) > 2);
+        stand = stand.crashed(&config());
+        check(&stand);
+    }
+}
+
+#[test]
 fn a_rehearsal_reports_what_a_recovery_brings_and_changes_nothing() {
     let stand = Stand::new();
     for n in 0..300 {
