@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tracing::{error, info, warn};
 
-use super::Facts;
+use super::{Facts, RecoveryNews, ShowRecovery};
 use crate::cache::{Cache, DiskError, DiskOptions};
 use crate::config::{Persistence, ServeConfig};
 use crate::persistence::disk::DiskConfig;
@@ -18,7 +18,9 @@ use crate::persistence::{BackendError, LockError};
 use crate::server::{PERSISTENCE, Recovering, SAME_SIGNAL_WITHIN, Signals, Stop};
 use crate::telemetry::JournalFigures;
 
-/// How often a recovery says how far it is.
+/// How often a recovery shows how far it is, where somebody looks on.
+const SHOWS_EVERY: Duration = Duration::from_millis(125);
+/// How often it says so in the log, where nobody does.
 const TELLS_EVERY: Duration = Duration::from_secs(1);
 
 /// How the data directory is used; `None`: nothing is kept on disk.
@@ -50,7 +52,7 @@ pub(super) fn options(config: &ServeConfig) -> Option<DiskOptions> {
 
 impl Facts {
     /// Recovers, and serves from disk what is there, from then on.
-    pub(super) fn recover(self: &Arc<Self>, options: DiskOptions) -> Recovering {
+    pub(super) fn recover(self: &Arc<Self>, options: DiskOptions, show: Option<ShowRecovery>) -> Recovering {
         let facts = Arc::clone(self);
         Box::pin(async move {
             if facts.cache.disk().is_some() {
@@ -59,9 +61,8 @@ impl Facts {
             let directory = options.directory.clone();
             let progress = Arc::new(RecoveryProgress::default());
             let (cache, telling) = (Arc::clone(&facts.cache), Arc::clone(&progress));
-            let teller = tokio::spawn(tell(telling));
-            let opened = tokio::task::spawn_blocking(move || cache.open_disk(&options, &progress)).await;
-            teller.abort();
+            let opening = tokio::task::spawn_blocking(move || cache.open_disk(&options, &progress));
+            let opened = tell(&telling, show.as_ref(), opening).await;
             match opened {
                 Ok(Ok(report)) => log(&facts.cache, &report),
                 Ok(Err(error)) => return Err(unusable(&directory, &error)),
@@ -136,12 +137,27 @@ fn unusable(directory: &Path, error: &DiskError) -> String {
     )
 }
 
-async fn tell(progress: Arc<RecoveryProgress>) {
+/// Tells how far a recovery is until it has ended.
+async fn tell<T>(
+    progress: &RecoveryProgress,
+    show: Option<&ShowRecovery>,
+    recovery: impl Future<Output = T>,
+) -> T {
+    let mut recovery = std::pin::pin!(recovery);
+    let every = if show.is_some() { SHOWS_EVERY } else { TELLS_EVERY };
     loop {
-        tokio::time::sleep(TELLS_EVERY).await;
+        if let Ok(recovered) = tokio::time::timeout(every, &mut recovery).await {
+            if let Some(show) = show {
+                show(None);
+            }
+            return recovered;
+        }
         let applied = progress.applied.load(Ordering::Relaxed);
         let expected = progress.expected.load(Ordering::Relaxed);
-        info!(applied, expected, "recovering");
+        match show {
+            Some(show) => show(Some(RecoveryNews { applied, expected: (expected > 0).then_some(expected) })),
+            None => info!(applied, expected, "recovering"),
+        }
     }
 }
 
@@ -178,5 +194,34 @@ async fn watch(facts: std::sync::Weak<Facts>) {
         && let Some(facts) = facts.upgrade()
     {
         facts.lifecycle.health().set(PERSISTENCE, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_looks_on_sees_how_far_a_recovery_is_and_that_it_has_ended() {
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&shown);
+        let show: ShowRecovery = Arc::new(move |at| seen.lock().push(at));
+        let progress = RecoveryProgress::default();
+        let recovery = async {
+            tokio::time::sleep(SHOWS_EVERY + SHOWS_EVERY / 2).await;
+            progress.expected.store(10, Ordering::Relaxed);
+            progress.applied.store(7, Ordering::Relaxed);
+            tokio::time::sleep(SHOWS_EVERY).await;
+            "recovered"
+        };
+        assert_eq!(tell(&progress, Some(&show), recovery).await, "recovered");
+        let at = |applied, expected| Some(RecoveryNews { applied, expected });
+        assert_eq!(*shown.lock(), [at(0, None), at(7, Some(10)), None]);
+
+        shown.lock().clear();
+        tell(&progress, Some(&show), std::future::ready(())).await;
+        assert_eq!(*shown.lock(), [None], "one that is quick is not shown at all");
     }
 }
