@@ -218,6 +218,47 @@ async fn a_node_that_was_told_to_end_comes_back_with_all_it_had() {
 }
 
 #[tokio::test]
+async fn a_node_that_keeps_snapshots_alone_has_the_last_one_after_a_kill_and_all_after_a_sigterm() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut flags = flags(directory.path(), "sled");
+    flags[3] = "snapshot";
+    let process = Process::start(&flags);
+    let (mut cache, mut admin) = (cache_of(&process).await, admin_of(&process).await);
+    let refused = cache.set(flushed(set("k", "v"))).await.unwrap_err();
+    assert_status(&refused, Code::FailedPrecondition, "NO_PERSISTENCE", None);
+    assert!(refused.message().contains("--persistence snapshot"), "{refused:?}");
+    let refused = admin.flush(FlushRequest {}).await.unwrap_err();
+    assert_status(&refused, Code::FailedPrecondition, "NO_PERSISTENCE", None);
+    cache.set(set("kept", "v")).await.unwrap();
+    let taken = admin.create_snapshot(CreateSnapshotRequest {}).await.unwrap().into_inner();
+    assert_eq!(taken.entries, 1);
+    cache.set(set("lost", "v")).await.unwrap();
+    let killed = Command::new("kill").args(["-KILL", &process.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    drop(process);
+
+    let process = Process::start(&flags);
+    let (mut cache, mut admin) = (cache_of(&process).await, admin_of(&process).await);
+    assert!(found(cache.get(get("kept")).await.unwrap().into_inner()).is_ok());
+    assert!(found(cache.get(get("lost")).await.unwrap().into_inner()).is_err());
+    let verified = VerifyRecoveryRequest { method: String::new() };
+    let report = admin.verify_recovery(verified).await.unwrap().into_inner();
+    assert_eq!((&*report.method, report.entries, report.damages_total), ("snapshot", 1, 0));
+    for n in 0..1_000 {
+        cache.set(set(format!("k:{n}"), "v")).await.unwrap();
+    }
+    process.terminate();
+    let (status, _, stderr) = process.ended();
+    assert!(status.success() && !stderr.contains("ERROR"), "{stderr}");
+
+    let process = Process::start(&flags);
+    let mut cache = cache_of(&process).await;
+    for n in 0..1_000 {
+        assert!(found(cache.get(get(format!("k:{n}"))).await.unwrap().into_inner()).is_ok());
+    }
+}
+
+#[tokio::test]
 async fn a_second_node_on_a_directory_is_refused_and_told_by_whom() {
     let directory = tempfile::tempdir().unwrap();
     let flags = flags(directory.path(), "files");

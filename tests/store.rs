@@ -39,6 +39,7 @@ fn options(directory: &Path, is_store: bool, recovery: Method) -> DiskOptions {
                 segment_bytes: 256 << 10,
             },
             recovery,
+            is_journaled: true,
             snapshot_interval: None,
             limit_bytes: None,
             is_store,

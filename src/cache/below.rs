@@ -13,7 +13,6 @@ use crate::engine::{
 };
 use crate::entry::Ttl;
 use crate::persistence::disk::{Lookup, LookupError};
-use crate::persistence::journal::Poisoned;
 use crate::persistence::tier::{FetchError, Found};
 
 /// Entries of the disk tier that a scan takes at a time.
@@ -184,7 +183,7 @@ impl Cache {
 fn look_up(lookup: &Lookup<'_>, fetch: &Fetch, namespace: &Namespace, key: &[u8]) -> Result<Looked, Refusal> {
     match lookup.fetch(fetch, namespace.number(), key) {
         Ok(found) => Ok(Looked::Up(found)),
-        Err(LookupError::Poisoned(Poisoned(_))) => Err(Refusal::Poisoned),
+        Err(LookupError::Stopped(_)) => Err(Refusal::Poisoned),
         Err(LookupError::Fetch(error @ FetchError::Damaged { .. })) => {
             tracing::error!(%error, "an entry is lost");
             Ok(Looked::Damaged)

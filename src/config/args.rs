@@ -54,7 +54,8 @@ pub struct ServeArgs {
     /// Directory for everything on disk. Default: ./larder-data
     #[arg(long, value_name = "DIR", help_heading = "Persistence")]
     pub data_dir: Option<String>,
-    /// none, journal or journal+snapshot; snapshot and store are not served by this build yet. Default: none
+    /// none, journal, snapshot or journal+snapshot; store is not served by this build yet. Default:
+    /// journal+snapshot
     #[arg(long, value_name = "MODE", help_heading = "Persistence")]
     pub persistence: Option<String>,
     /// What the catalogue on disk lies in: sled or files. Default: sled

@@ -5,7 +5,9 @@ use std::ffi::OsString;
 use super::error::{ConfigError, Said};
 use super::layers::{Environment, Layers};
 use super::setting::{self as of, Setting};
-use super::{Durability, HostPort, ListenUrl, Loaded, LogFormat, Persistence, ServeArgs, ServeConfig};
+use super::{
+    Durability, HostPort, ListenUrl, Loaded, LogFormat, Method, Persistence, ServeArgs, ServeConfig,
+};
 
 impl ServeConfig {
     /// Puts a configuration together from flags, variables (`environment` is asked for each by name:
@@ -71,9 +73,9 @@ impl ServeConfig {
         let mut mode = self.persistence.as_str().to_owned();
         layers.word(&of::PERSISTENCE, &args.persistence, &mut mode)?;
         self.persistence = Persistence::of(&mode).ok_or_else(|| {
-            let instead = "give none, journal, journal+snapshot or store".to_owned();
+            let instead = "give none, journal, snapshot, journal+snapshot or store".to_owned();
             let said = layers.said(&of::PERSISTENCE, &mode);
-            ConfigError::NotServed { said, why: "it takes no snapshots without a journal", instead }
+            ConfigError::NotServed { said, why: "it knows no such mode", instead }
         })?;
         let mut method = self.recovery.to_string();
         layers.word(&of::RECOVERY, &args.recovery, &mut method)?;
@@ -93,21 +95,38 @@ impl ServeConfig {
         if durability == "flushed" {
             self.durability = Durability::Flushed;
         }
-        if durability == "flushed" && self.persistence == Persistence::None {
-            return Err(ConfigError::Contradiction {
-                one: Box::new(layers.said(&of::DURABILITY, durability)),
-                other: Box::new(layers.said(&of::PERSISTENCE, self.persistence.as_str())),
-                why: "nothing is kept on disk that could be flushed to it; leave --durability out or give \
-                      buffered"
-                    .to_owned(),
-            });
-        }
+        self.check_persistence(layers)?;
         let mut directory = String::new();
         layers.word(&of::DATA_DIR, &args.data_dir, &mut directory)?;
         if !directory.is_empty() {
             self.data_dir = directory.into();
         }
         Ok(())
+    }
+
+    /// What needs a journal contradicts a mode without one.
+    fn check_persistence(&self, layers: &Layers<'_>) -> Result<(), ConfigError> {
+        let contradicts = |said, why: &str| {
+            let other = Box::new(layers.said(&of::PERSISTENCE, self.persistence.as_str()));
+            Err(ConfigError::Contradiction { one: Box::new(said), other, why: why.to_owned() })
+        };
+        let durability = || layers.said(&of::DURABILITY, self.durability.as_str());
+        match (self.persistence, self.durability, self.recovery) {
+            (Persistence::None, Durability::Flushed, _) => contradicts(
+                durability(),
+                "nothing is kept on disk that could be flushed to it; leave --durability out or give buffered",
+            ),
+            (Persistence::Snapshot, Durability::Flushed, _) => contradicts(
+                durability(),
+                "what is written between two snapshots is not on disk; leave --durability out or give \
+                 buffered, or keep a journal with --persistence journal+snapshot",
+            ),
+            (Persistence::Snapshot, _, Method::Journal) => contradicts(
+                layers.said(&of::RECOVERY, self.recovery.as_str()),
+                "there is no journal to recover from; give snapshot",
+            ),
+            _ => Ok(()),
+        }
     }
 
     fn load_node(&mut self, args: &ServeArgs, layers: &mut Layers<'_>) -> Result<(), ConfigError> {

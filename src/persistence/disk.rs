@@ -6,6 +6,14 @@
 //!
 //! One thread looks after the snapshots. The last two are kept, and of the journal what is behind the older one, so that
 //! a damaged snapshot is passed over without a loss. [`Disk::compact`] gives that up for room.
+//!
+//! Where snapshots are all that is kept, the journal is idle between them: it runs while one is taken, which carries
+//! what it has, and is forgotten then. The catalogue says so ([`super::ledger`]), as what a crash leaves of such a journal
+//! rests on changes that nobody kept: no recovery may read it.
+
+mod late;
+mod lookup;
+mod unjournaled;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,19 +23,23 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
-use super::journal::{Journal, JournalConfig, Poisoned};
-use super::lazy;
+use super::journal::{Journal, JournalConfig};
+use super::ledger;
 use super::recover::{Method, Recovered, Recovery, RecoveryProgress, Report};
-use super::snapshot::{self, Below, SnapshotError, SnapshotInfo};
-use super::tier::{DiskTier, FetchError, Found};
+use super::snapshot::{self, SnapshotError, SnapshotInfo};
+use super::tier::DiskTier;
 use crate::clock::{Clock, monotonic};
-use crate::engine::{Engine, Fetch};
+use crate::engine::Engine;
+pub use lookup::{Lookup, LookupError};
+use unjournaled::Figures;
 
 /// How a data directory is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskConfig {
     /// How the journal is kept.
     pub journal: JournalConfig,
+    /// Changes between snapshots are kept.
+    pub is_journaled: bool,
     /// How the content comes back.
     pub recovery: Method,
     /// A snapshot is taken so long after the one before, if anything has changed; `None`: only where the journal has
@@ -67,53 +79,14 @@ struct Inner {
     /// Newest first. Held for moments only: whoever asks for figures waits for it.
     snapshots: Mutex<Vec<SnapshotInfo>>,
     next_snapshot: AtomicU64,
+    /// As of the last snapshot, where it alone can tell whether anything has changed since.
+    figures: Mutex<Figures>,
     is_over_limit: AtomicBool,
     stopping: Mutex<bool>,
     stopped: Condvar,
     tier: Option<Arc<DiskTier>>,
     /// All of the content is in memory or has a place below it: a snapshot would be whole.
     is_whole: AtomicBool,
-}
-
-/// Looks for entries below memory.
-#[derive(Debug, Clone, Copy)]
-pub struct Lookup<'a> {
-    /// Where they lie.
-    pub tier: &'a DiskTier,
-    journal: &'a Journal,
-}
-
-/// Why an entry cannot be looked for.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LookupError {
-    /// It cannot be read.
-    #[error(transparent)]
-    Fetch(#[from] FetchError),
-    /// Changes that it may depend on have not arrived below and never will.
-    #[error(transparent)]
-    Poisoned(#[from] Poisoned),
-}
-
-impl Lookup<'_> {
-    /// What lies below memory of a key that is being fetched; `None`: nothing. Blocks.
-    ///
-    /// # Errors
-    /// It cannot be read, or not be told.
-    pub fn fetch(&self, fetch: &Fetch, namespace: u16, key: &[u8]) -> Result<Option<Found>, LookupError> {
-        if !self.tier.has_arrived(fetch.shard(), fetch.logged()) {
-            self.journal.written()?;
-        }
-        Ok(self.tier.fetch((fetch.shard(), fetch.place()), namespace, key)?)
-    }
-
-    /// Waits until everything that was applied before this has arrived below. Blocks.
-    ///
-    /// # Errors
-    /// The journal is poisoned.
-    pub fn arrived(&self) -> Result<(), Poisoned> {
-        self.journal.written().map(|_| ())
-    }
 }
 
 /// What a compaction came to.
@@ -138,6 +111,18 @@ pub struct Rehearsal {
     pub entry_bytes: u64,
 }
 
+impl DiskConfig {
+    /// How the content comes back of a directory whose journal counts, or does not.
+    fn method(&self, is_unjournaled: bool) -> Method {
+        match self.recovery {
+            recovery if is_unjournaled => recovery.of_snapshots(),
+            // What is read late is told apart by the journal.
+            Method::Lazy if !self.is_journaled => Method::SnapshotAndJournal,
+            recovery => recovery,
+        }
+    }
+}
+
 impl Disk {
     /// Recovers into an empty engine, clears away what is of no use any more, and journals from then on.
     ///
@@ -149,8 +134,10 @@ impl Disk {
         clock: Arc<dyn Clock>,
         config: DiskConfig,
         progress: &RecoveryProgress,
-    ) -> Result<(Self, Report), BackendError> {
-        let is_lazy = config.recovery == Method::Lazy;
+    ) -> Result<(Self, Report), SnapshotError> {
+        let is_unjournaled = ledger::is_unjournaled(&*backend)?;
+        let method = config.method(is_unjournaled);
+        let is_lazy = method == Method::Lazy;
         let tier = (config.is_store || is_lazy)
             .then(|| Arc::new(DiskTier::new(Arc::clone(&backend), engine.shard_count())));
         if let (true, Some(tier)) = (is_lazy, &tier) {
@@ -164,31 +151,12 @@ impl Disk {
             progress,
             tier: tier.as_deref(),
         };
-        let Recovered { report, mut end, snapshots, given_up } = recovery.run(config.recovery)?;
-        if end.history == 0 || config.recovery == Method::Empty {
+        let mut recovered = recovery.run(method)?;
+        clear_away(&*backend, &recovered)?;
+        let (kept, last) = sort_snapshots(&*backend, &mut recovered)?;
+        let Recovered { report, mut end, .. } = recovered;
+        if end.history == 0 || method == Method::Empty {
             end.history = rand::random::<u64>().max(1);
-        }
-        clear_away(&*backend, &report, &end.beyond, end.damage.is_some())?;
-        let mut kept = Vec::new();
-        let mut last = 0;
-        for number in given_up {
-            last = last.max(number);
-            backend.delete(FileId { kind: FileKind::Snapshot, number })?;
-        }
-        for snapshot in snapshots {
-            let (number, damage) = match snapshot {
-                Ok(info) => (info.number, report.damages.iter().find(|damage| damage.place == info.name())),
-                Err((number, _)) => (number, None),
-            };
-            last = last.max(number);
-            let file = FileId { kind: FileKind::Snapshot, number };
-            match (snapshot, damage) {
-                (Ok(_), None) if config.recovery == Method::Empty => backend.delete(file)?,
-                (Ok(info), None) => kept.push(info),
-                // One that was being taken when the node went down is no loss.
-                (Err((_, ref damage)), _) if damage.is_cut => backend.delete(file)?,
-                _ => set_aside(&*backend, file)?,
-            }
         }
         let journal = Journal::start(
             Arc::clone(&engine),
@@ -210,12 +178,14 @@ impl Disk {
             taking: Mutex::default(),
             snapshots: Mutex::new(kept),
             next_snapshot: AtomicU64::new(last + 1),
+            figures: Mutex::default(),
             is_over_limit: AtomicBool::new(false),
             stopping: Mutex::new(false),
             stopped: Condvar::new(),
             tier,
             is_whole: AtomicBool::new(!is_lazy),
         });
+        inner.begin_mode(is_unjournaled, &report)?;
         let mut threads = Vec::new();
         if is_lazy {
             threads.push(inner.load_lazily(report.snapshot)?);
@@ -282,6 +252,7 @@ impl Disk {
     pub fn rehearse(&self, method: Method) -> Result<Rehearsal, BackendError> {
         let Inner { backend, engine, clock, .. } = &*self.inner;
         let bytes_limit = engine.default_namespace().config().bytes_limit;
+        let method = if self.keeps_journal() { method } else { method.of_snapshots() };
         super::rehearse::rehearse(&**backend, bytes_limit, clock.now(), method)
     }
 
@@ -294,20 +265,41 @@ impl Disk {
     /// How the content comes back at the next start.
     #[must_use]
     pub fn recovery(&self) -> Method {
-        self.inner.config.recovery
+        self.inner.config.method(!self.keeps_journal())
     }
 
-    /// Writes and syncs what is left, and accepts no change any more.
+    /// Whether changes between snapshots are kept, so that a write can wait for the disk.
+    #[must_use]
+    pub fn keeps_journal(&self) -> bool {
+        self.inner.config.is_journaled
+    }
+
+    /// Writes and syncs what is left, by a last snapshot where there is no journal, and accepts no change any more.
     ///
     /// # Errors
-    /// The journal is poisoned.
-    pub fn stop(&self) -> Result<u64, super::journal::Poisoned> {
+    /// The disk refuses.
+    pub fn stop(&self) -> Result<u64, SnapshotError> {
+        self.end_upkeep();
+        let last = self.inner.last_snapshot();
+        let position = self.inner.journal.stop()?;
+        last.map(|()| position)
+    }
+
+    /// As [`Self::stop`], but where there is no journal, what is not in a snapshot is given up.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn stop_at_once(&self) -> Result<u64, SnapshotError> {
+        self.end_upkeep();
+        Ok(self.inner.journal.stop()?)
+    }
+
+    fn end_upkeep(&self) {
         *self.inner.stopping.lock() = true;
         self.inner.stopped.notify_all();
         for thread in self.threads.lock().drain(..) {
             let _ = thread.join();
         }
-        self.inner.journal.stop()
     }
 
     fn set_damaged_aside(&self, report: &Report) -> Result<(), BackendError> {
@@ -326,20 +318,16 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let _ = self.stop();
+        let _ = self.stop_at_once();
     }
 }
 
 /// What a recovery left behind: after damage it is set aside, else it is of no use to anybody.
-fn clear_away(
-    backend: &dyn Backend,
-    report: &Report,
-    beyond: &[u64],
-    is_damaged: bool,
-) -> Result<(), BackendError> {
-    for number in beyond {
+fn clear_away(backend: &dyn Backend, recovered: &Recovered) -> Result<(), BackendError> {
+    let Recovered { report, end, .. } = recovered;
+    for number in &end.beyond {
         let file = FileId { kind: FileKind::Journal, number: *number };
-        if is_damaged {
+        if end.damage.is_some() {
             set_aside(backend, file)?;
         } else {
             tracing::info!(%file, method = %report.method, "deleted a segment that the recovery gave up");
@@ -347,6 +335,39 @@ fn clear_away(
         }
     }
     Ok(())
+}
+
+/// Deletes the snapshots that are of no use and sets aside those that are damaged; the others, newest first, and the
+/// highest number that any has.
+fn sort_snapshots(
+    backend: &dyn Backend,
+    recovered: &mut Recovered,
+) -> Result<(Vec<SnapshotInfo>, u64), BackendError> {
+    let Recovered { report, snapshots, unfinished, given_up, .. } = recovered;
+    let file = |number| FileId { kind: FileKind::Snapshot, number };
+    let mut last = given_up.iter().chain(&*unfinished).max().copied().unwrap_or(0);
+    for number in given_up.drain(..) {
+        backend.delete(file(number))?;
+    }
+    for number in unfinished.drain(..) {
+        tracing::info!(snapshot = %file(number), "deleted a snapshot that was never finished");
+        backend.delete(file(number))?;
+    }
+    let mut kept = Vec::new();
+    for snapshot in snapshots.drain(..) {
+        let (number, is_damaged) = match &snapshot {
+            Ok(info) => (info.number, report.damages.iter().any(|damage| damage.place == info.name())),
+            Err((number, _)) => (*number, true),
+        };
+        last = last.max(number);
+        match snapshot {
+            Ok(info) if !is_damaged && report.method != Method::Empty => kept.push(info),
+            _ if is_damaged => set_aside(backend, file(number))?,
+            _ => backend.delete(file(number))?,
+        }
+    }
+    ledger::note_only(backend, kept.iter().map(|info| info.number))?;
+    Ok((kept, last))
 }
 
 fn set_aside(backend: &dyn Backend, file: FileId) -> Result<(), BackendError> {
@@ -368,62 +389,6 @@ fn start(
 }
 
 impl Inner {
-    /// Starts the thread that finds what a lazy recovery has left on disk. Snapshots wait until it is done.
-    fn load_lazily(self: &Arc<Self>, snapshot: Option<SnapshotInfo>) -> Result<JoinHandle<()>, BackendError> {
-        let begun = Arc::new(std::sync::Barrier::new(2));
-        let waits = Arc::clone(&begun);
-        let thread = start("lazy recovery", self, move |inner| {
-            let taking = inner.taking.lock();
-            waits.wait();
-            inner.find_places(snapshot);
-            // Of a store, all that is left to do can be done beside a snapshot.
-            let taking = if inner.config.is_store { None } else { Some(taking) };
-            inner.warm_up();
-            drop(taking);
-        })?;
-        begun.wait();
-        Ok(thread)
-    }
-
-    fn find_places(&self, snapshot: Option<SnapshotInfo>) {
-        let Some(tier) = &self.tier else { return };
-        let begun = monotonic();
-        let is_stopped = || *self.stopping.lock();
-        let indexed = snapshot.map_or(Ok(Ok(())), |snapshot| {
-            let file = FileId { kind: FileKind::Snapshot, number: snapshot.number };
-            let below = Below { tier, engine: &self.engine, file: tier.open(file)? };
-            lazy::index(&*self.backend, snapshot.number, below, &is_stopped)
-        });
-        match indexed {
-            Ok(Ok(())) => {}
-            Ok(Err(damage)) => tracing::error!(
-                place = %damage.place, offset = damage.offset,
-                "damage on disk: {}; the entries behind it are lost", damage.description
-            ),
-            Err(error) => tracing::error!(%error, "not all entries on disk could be found"),
-        }
-        tier.end_indexing();
-        if !is_stopped() && self.config.is_store {
-            self.is_whole.store(true, Ordering::Release);
-        }
-        let elapsed_ms = begun.elapsed().as_millis() as u64;
-        tracing::info!(entries = tier.len(), elapsed_ms, "found the entries on disk");
-    }
-
-    /// Brings to memory what it has room for. Where there is no store, that ends the tier.
-    fn warm_up(&self) {
-        let Some(tier) = &self.tier else { return };
-        let is_stopped = || *self.stopping.lock();
-        let lookup = Lookup { tier, journal: &self.journal };
-        let brought = lazy::warm(&self.engine, &lookup, &*self.clock, &is_stopped);
-        if !is_stopped() && !self.config.is_store {
-            self.engine.stop_fetching();
-            tier.end();
-            self.is_whole.store(true, Ordering::Release);
-        }
-        tracing::info!(brought, "brought entries from disk to memory");
-    }
-
     fn upkeep(&self) {
         let mut last = monotonic();
         loop {
@@ -454,12 +419,13 @@ impl Inner {
             return Ok(false);
         }
         let newest = self.snapshots.lock().first().copied();
-        let has_changed = newest.is_none_or(|newest| newest.position < now.position) && now.position > 0;
         let is_due = self.config.snapshot_interval.is_some_and(|interval| last.elapsed() >= interval);
-        let is_long = self.journal_is_long(newest)?;
+        let is_long = self.journal_is_long(newest);
         let disk_bytes = self.limited_bytes()?;
         let is_tight = self.is_over(disk_bytes, LIMIT_PERCENT);
-        if !has_changed || !(is_due || is_long || is_tight) {
+        // Without a journal nothing grows in the meantime, so that there is nothing to be shortened.
+        let is_time = is_due || self.config.is_journaled && (is_long || is_tight);
+        if !is_time || !self.has_changed(newest, now.position) {
             self.look_at_limit(disk_bytes);
             return Ok(false);
         }
@@ -472,19 +438,12 @@ impl Inner {
         Ok(true)
     }
 
-    fn journal_is_long(&self, newest: Option<SnapshotInfo>) -> Result<bool, BackendError> {
+    fn journal_is_long(&self, newest: Option<SnapshotInfo>) -> bool {
         let behind = newest.map_or(0, |newest| newest.position);
         let segments = self.journal.segments();
         let covered = segments.partition_point(|segment| segment.first_position <= behind);
-        let first = segments.get(covered.saturating_sub(1)).map_or(u64::MAX, |segment| segment.number);
-        let bytes: u64 = self
-            .backend
-            .files()?
-            .iter()
-            .filter(|(file, _)| file.kind == FileKind::Journal && file.number >= first)
-            .map(|(_, bytes)| bytes)
-            .sum();
-        Ok(bytes > JOURNAL_BYTES_MIN.max(2 * newest.map_or(0, |newest| newest.bytes)))
+        let bytes: u64 = segments[covered.saturating_sub(1)..].iter().map(|segment| segment.bytes).sum();
+        bytes > JOURNAL_BYTES_MIN.max(2 * newest.map_or(0, |newest| newest.bytes))
     }
 
     /// Bytes on disk, where there is a limit on them: counting them looks at every file.
@@ -500,8 +459,16 @@ impl Inner {
     fn look_at_limit(&self, disk_bytes: Option<u64>) {
         let is_over = self.is_over(disk_bytes, 100);
         if self.is_over_limit.swap(is_over, Ordering::Relaxed) != is_over {
-            self.engine.set_log_full(is_over);
             let limit_bytes = self.config.limit_bytes;
+            if !self.config.is_journaled {
+                tracing::warn!(
+                    limit_bytes,
+                    is_over,
+                    "snapshots and blobs go beyond the disk limit, or do no more"
+                );
+                return;
+            }
+            self.engine.set_log_full(is_over);
             if is_over {
                 tracing::error!(limit_bytes, "the disk limit is reached: writes are refused");
             } else {
@@ -515,9 +482,7 @@ impl Inner {
         if !self.is_whole.load(Ordering::Acquire) {
             return Err(SnapshotError::NotWhole);
         }
-        let number = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
-        let tier = self.tier.as_deref().filter(|tier| !tier.has_ended());
-        let taken = snapshot::take(&self.engine, &self.journal, &*self.backend, &*self.clock, number, tier)?;
+        let taken = if self.config.is_journaled { self.take()? } else { self.take_alone()? };
         self.snapshots.lock().insert(0, taken);
         drop(taking);
         self.keep_snapshots(SNAPSHOTS_KEPT)?;
@@ -546,6 +511,19 @@ impl Inner {
         tier.close_deleted()
     }
 
+    fn take(&self) -> Result<SnapshotInfo, SnapshotError> {
+        let number = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
+        let tier = self.tier.as_deref().filter(|tier| !tier.has_ended());
+        let taken = snapshot::take(&self.engine, &self.journal, &*self.backend, &*self.clock, number, tier)?;
+        ledger::note(&*self.backend, number).inspect_err(|_| {
+            if tier.is_none() {
+                // Nobody counts on it. What the error was about matters more than that it stays.
+                let _ = self.backend.delete(FileId { kind: FileKind::Snapshot, number });
+            }
+        })?;
+        Ok(taken)
+    }
+
     /// Takes a snapshot that stands alone: those before it go, and the journal up to it.
     fn snapshot_alone(&self) -> Result<SnapshotInfo, SnapshotError> {
         self.journal.roll()?;
@@ -561,6 +539,7 @@ impl Inner {
         while snapshots.len() > count
             && let Some(last) = snapshots.last()
         {
+            ledger::forget(&*self.backend, last.number)?;
             self.backend.delete(FileId { kind: FileKind::Snapshot, number: last.number })?;
             snapshots.pop();
         }

@@ -8,6 +8,7 @@
 //!   [`Journal::ask_flush`].
 //! - The *position* is the count of all records that were ever written; a batch has its first record's.
 //! - A *segment* is a file of about [`SEGMENT_BYTES`]; the chain of checksums runs on from one to the next.
+//! - An *idle* journal keeps no changes, see [`Journal::keep`]; its thread still sees to the versions' ceiling.
 //! - The mark is written after each sync and synced with the next interval, and ahead of the versions that are drawn.
 //! - When an append or a sync fails, the journal is *poisoned*: no change that would be logged is accepted any more, as
 //!   nobody can tell what is on the disk. Reads go on. Only a restart mends it.
@@ -25,6 +26,7 @@ use super::frame::{FrameKind, FrameWriter, HEADER_BYTES, Place};
 use super::mark::Mark;
 use super::record;
 use super::replay::JournalEnd;
+use super::segment::{Segment, SegmentBody};
 use super::tier::DiskTier;
 use crate::clock::{Clock, monotonic};
 use crate::engine::{Drained, Engine, LogConfig};
@@ -62,12 +64,20 @@ pub struct Progress {
     pub synced_position: u64,
     /// Why nothing is written any more.
     pub poisoned: Option<Arc<str>>,
+    /// Its thread is gone: nothing is written any more, for whatever reason.
+    pub ended: bool,
 }
 
-/// The journal is poisoned: why.
+/// Why the journal writes nothing any more: what was waited for may or may not be on the disk.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the journal is poisoned: {0}")]
-pub struct Poisoned(pub Arc<str>);
+pub enum Stopped {
+    /// The disk failed.
+    #[error("the journal is poisoned: {0}")]
+    Poisoned(Arc<str>),
+    /// The node was told to stop.
+    #[error("the journal has ended: the node is stopping")]
+    Ended,
+}
 
 /// What is counted for metrics.
 #[derive(Debug, Default)]
@@ -98,44 +108,14 @@ struct Shared {
     stop: AtomicBool,
     /// The segment is to be ended, however short it is.
     roll: AtomicBool,
+    /// Changes are to be kept.
+    keep: AtomicBool,
     progress: watch::Sender<Progress>,
     thread: OnceLock<Thread>,
     segments: Mutex<Vec<Segment>>,
     counters: JournalCounters,
     backend: Arc<dyn Backend>,
     history: u64,
-}
-
-/// A file of the journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Segment {
-    /// Its number, which is the sequence of its first frame.
-    pub number: u64,
-    /// The position of the first record in it, or after it if it has none.
-    pub first_position: u64,
-}
-
-/// What a segment says of itself: the history that it belongs to, 8 bytes, and whether that begins in it, 1 byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SegmentBody {
-    /// Drawn when a data directory is made, and when what is in it is given up.
-    pub history: u64,
-    /// No segment before this one counts any more, should one still be there.
-    pub begins: bool,
-}
-
-impl SegmentBody {
-    fn write(self) -> [u8; 9] {
-        let mut bytes = [0; 9];
-        bytes[..8].copy_from_slice(&self.history.to_le_bytes());
-        bytes[8] = u8::from(self.begins);
-        bytes
-    }
-
-    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
-        let (history, rest) = bytes.split_first_chunk()?;
-        Some(Self { history: u64::from_le_bytes(*history), begins: *rest == [1] })
-    }
 }
 
 impl Journal {
@@ -158,6 +138,7 @@ impl Journal {
             sync_wanted: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             roll: AtomicBool::new(false),
+            keep: AtomicBool::new(true),
             progress: watch::Sender::new(Progress {
                 position: end.position,
                 synced_position: end.position,
@@ -177,7 +158,9 @@ impl Journal {
         };
         let mut writer = Writer {
             shared: Arc::clone(&shared),
-            engine: Arc::clone(&engine),
+            log: log_config(&shared, &engine, config),
+            is_keeping: true,
+            engine,
             clock,
             config: config.clone(),
             frames: segment_file(&*shared.backend, end.sequence + 1, end.called)?,
@@ -191,15 +174,7 @@ impl Journal {
         writer.renew_mark()?;
         writer.begin_segment(end.begins)?;
         writer.sync()?;
-        let wake = Arc::clone(&shared);
-        let backlog_bytes_max =
-            (BACKLOG_BYTES / engine.shard_count()).max(2 * config.value_bytes_max + (64 << 10));
-        engine.start_log(&LogConfig {
-            encode: record::write,
-            nudge: Arc::new(move || wake.wake()),
-            nudge_bytes: NUDGE_BYTES.min(backlog_bytes_max / 4),
-            backlog_bytes_max,
-        });
+        writer.engine.start_log(&writer.log);
         let thread = std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run())
@@ -222,8 +197,8 @@ impl Journal {
     /// Waits for a ticket of [`Self::ask_flush`]; the position up to which everything is on the disk then.
     ///
     /// # Errors
-    /// The journal is poisoned: it may or may not be there.
-    pub async fn wait_flushed(&self, ticket: u64) -> Result<u64, Poisoned> {
+    /// The journal has stopped: it may or may not be there.
+    pub async fn wait_flushed(&self, ticket: u64) -> Result<u64, Stopped> {
         let reached = |progress: &Progress| progress.synced;
         self.wait(ticket, reached).await.map(|progress| progress.synced_position)
     }
@@ -232,8 +207,8 @@ impl Journal {
     /// that may block.
     ///
     /// # Errors
-    /// The journal is poisoned.
-    pub fn written(&self) -> Result<u64, Poisoned> {
+    /// The journal has stopped.
+    pub fn written(&self) -> Result<u64, Stopped> {
         let wanted = self.ask(&self.shared.write_wanted);
         self.block(wanted, |progress| progress.written).map(|progress| progress.position)
     }
@@ -242,8 +217,8 @@ impl Journal {
     /// that may block.
     ///
     /// # Errors
-    /// The journal is poisoned.
-    pub fn flush(&self) -> Result<u64, Poisoned> {
+    /// The journal has stopped.
+    pub fn flush(&self) -> Result<u64, Stopped> {
         let wanted = self.ask(&self.shared.sync_wanted);
         self.block(wanted, |progress| progress.synced).map(|progress| progress.synced_position)
     }
@@ -275,9 +250,19 @@ impl Journal {
     /// Ends the segment that is being written, so that [`Self::forget`] can delete it; blocks.
     ///
     /// # Errors
-    /// The journal is poisoned.
-    pub fn roll(&self) -> Result<(), Poisoned> {
+    /// The journal has stopped.
+    pub fn roll(&self) -> Result<(), Stopped> {
         self.shared.roll.store(true, Ordering::SeqCst);
+        self.written().map(|_| ())
+    }
+
+    /// Keeps changes from now on, or none; blocks. Those that were not kept have one position together, so that what
+    /// comes after them is never taken for what follows on what was before.
+    ///
+    /// # Errors
+    /// The journal has stopped.
+    pub fn keep(&self, is_kept: bool) -> Result<(), Stopped> {
+        self.shared.keep.store(is_kept, Ordering::SeqCst);
         self.written().map(|_| ())
     }
 
@@ -305,7 +290,7 @@ impl Journal {
     ///
     /// # Errors
     /// The journal is poisoned.
-    pub fn stop(&self) -> Result<u64, Poisoned> {
+    pub fn stop(&self) -> Result<u64, Stopped> {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.shared.wake();
         if let Some(thread) = self.thread.lock().take() {
@@ -314,7 +299,7 @@ impl Journal {
         let progress = self.shared.progress.borrow();
         match &progress.poisoned {
             None => Ok(progress.synced_position),
-            Some(why) => Err(Poisoned(Arc::clone(why))),
+            Some(why) => Err(Stopped::Poisoned(Arc::clone(why))),
         }
     }
 
@@ -327,22 +312,29 @@ impl Journal {
         ticket
     }
 
-    fn block(&self, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Poisoned> {
+    fn block(&self, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Stopped> {
         futures_executor::block_on(self.wait(ticket, reached))
     }
 
-    async fn wait(&self, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Poisoned> {
+    async fn wait(&self, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Stopped> {
         let mut progress = self.shared.progress.subscribe();
-        let news = progress.wait_for(|now| now.poisoned.is_some() || reached(now) >= ticket).await;
-        let now = news.map_err(|_| Poisoned("it has ended".into()))?.clone();
+        let news = progress.wait_for(|now| reached(now) >= ticket || now.stopped().is_some()).await;
+        let now = news.map_err(|_| Stopped::Ended)?.clone();
         settled(now, ticket, reached)
     }
 }
 
-fn settled(now: Progress, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Poisoned> {
-    match &now.poisoned {
-        Some(why) if reached(&now) < ticket => Err(Poisoned(Arc::clone(why))),
+fn settled(now: Progress, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Stopped> {
+    match now.stopped() {
+        Some(why) if reached(&now) < ticket => Err(why),
         _ => Ok(now),
+    }
+}
+
+impl Progress {
+    fn stopped(&self) -> Option<Stopped> {
+        let poisoned = self.poisoned.as_ref().map(|why| Stopped::Poisoned(Arc::clone(why)));
+        poisoned.or(self.ended.then_some(Stopped::Ended))
     }
 }
 
@@ -360,6 +352,19 @@ impl Shared {
     }
 }
 
+/// How shards log for a journal.
+fn log_config(shared: &Arc<Shared>, engine: &Engine, config: &JournalConfig) -> LogConfig {
+    let wake = Arc::clone(shared);
+    let backlog_bytes_max =
+        (BACKLOG_BYTES / engine.shard_count()).max(2 * config.value_bytes_max + (64 << 10));
+    LogConfig {
+        encode: record::write,
+        nudge: Arc::new(move || wake.wake()),
+        nudge_bytes: NUDGE_BYTES.min(backlog_bytes_max / 4),
+        backlog_bytes_max,
+    }
+}
+
 /// The empty file of a segment whose first frame has this sequence.
 fn segment_file(backend: &dyn Backend, number: u64, previous: u32) -> Result<FrameWriter, BackendError> {
     let file = backend.create(FileId { kind: FileKind::Journal, number })?;
@@ -370,6 +375,9 @@ fn segment_file(backend: &dyn Backend, number: u64, previous: u32) -> Result<Fra
 struct Writer {
     shared: Arc<Shared>,
     engine: Arc<Engine>,
+    log: LogConfig,
+    /// The engine logs its changes.
+    is_keeping: bool,
     clock: Arc<dyn Clock>,
     config: JournalConfig,
     frames: FrameWriter,
@@ -394,7 +402,7 @@ impl Writer {
             let sync = is_last || is_due || self.is_wanted(&self.shared.sync_wanted, |now| now.synced);
             match self.cycle(sync, is_due || is_last) {
                 Err(error) => return self.poison(&error),
-                Ok(()) if is_last => return self.engine.close_log(),
+                Ok(()) if is_last => return,
                 Ok(()) => {}
             }
             if sync {
@@ -416,6 +424,9 @@ impl Writer {
     /// Drains all shards and writes what they logged; with `sync`, until it is safe.
     fn cycle(&mut self, sync: bool, is_interval: bool) -> Result<(), BackendError> {
         let drain = self.shared.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.shared.keep.load(Ordering::SeqCst) != self.is_keeping {
+            self.turn()?;
+        }
         if self.shared.roll.swap(false, Ordering::SeqCst) {
             self.next_segment()?;
         }
@@ -475,6 +486,24 @@ impl Writer {
     fn append(&mut self, kind: FrameKind, place: Place, body: &[&[u8]]) -> Result<(), BackendError> {
         self.frames.append(kind, place, body)?;
         self.is_dirty = true;
+        if let Some(written) = self.shared.segments.lock().last_mut() {
+            written.bytes = self.frames.bytes();
+        }
+        Ok(())
+    }
+
+    /// Lets the engine log if it did not, and log no more if it did; in a segment of its own.
+    fn turn(&mut self) -> Result<(), BackendError> {
+        if self.is_keeping {
+            self.engine.stop_log();
+            self.is_keeping = false;
+            return self.next_segment();
+        }
+        // The place of all that was not kept.
+        self.position += 1;
+        self.next_segment()?;
+        self.engine.start_log(&self.log);
+        self.is_keeping = true;
         Ok(())
     }
 
@@ -487,7 +516,8 @@ impl Writer {
 
     /// Writes what a segment says of itself to its file, which is empty.
     fn begin_segment(&mut self, begins: bool) -> Result<(), BackendError> {
-        let segment = Segment { number: self.frames.sequence, first_position: self.position + 1 };
+        let segment = Segment { number: self.frames.sequence, first_position: self.position + 1, bytes: 0 };
+        self.shared.segments.lock().push(segment);
         let unix_us = self.clock.now().unix_us;
         let place = Place { first_position: segment.first_position, records: 0, unix_us };
         let body = SegmentBody { history: self.mark.history, begins }.write();
@@ -496,7 +526,6 @@ impl Writer {
         if let Some((tier, file)) = &mut self.tier {
             *file = tier.open(FileId { kind: FileKind::Journal, number: segment.number })?;
         }
-        self.shared.segments.lock().push(segment);
         Ok(())
     }
 
@@ -538,9 +567,26 @@ impl Writer {
     }
 
     fn poison(&mut self, error: &BackendError) {
-        self.engine.close_log();
+        self.close_log();
         let why: Arc<str> = error.to_string().into();
         tracing::error!(error = %why, "the journal is poisoned: no write is accepted any more, reads go on");
         self.shared.progress.send_modify(|progress| progress.poisoned = Some(why));
+    }
+
+    fn close_log(&mut self) {
+        if !self.is_keeping {
+            // Only a log can refuse.
+            self.engine.start_log(&self.log);
+            self.is_keeping = true;
+        }
+        self.engine.close_log();
+    }
+}
+
+impl Drop for Writer {
+    /// However it ended, also by a panic: nobody may wait for it any more, and nothing is accepted that it would write.
+    fn drop(&mut self) {
+        self.close_log();
+        self.shared.progress.send_modify(|progress| progress.ended = true);
     }
 }

@@ -15,12 +15,14 @@ pub mod disk;
 pub mod frame;
 pub mod journal;
 mod lazy;
+mod ledger;
 mod lock;
 pub mod mark;
 pub mod record;
 pub mod recover;
 mod rehearse;
 pub mod replay;
+pub mod segment;
 pub mod snapshot;
 pub mod tier;
 

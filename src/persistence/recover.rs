@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::lazy;
+use super::ledger::Finished;
 use super::mark::Mark;
 use super::replay::{Damage, From, JournalEnd, replay};
 use super::snapshot::{self, Below, LoadContext, Loaded, SnapshotInfo};
@@ -60,6 +61,11 @@ impl Method {
 
     fn reads_snapshots(self) -> bool {
         matches!(self, Self::Snapshot | Self::SnapshotAndJournal | Self::Lazy)
+    }
+
+    /// The same, where there is no journal that counts.
+    pub(super) fn of_snapshots(self) -> Self {
+        if self == Self::Empty { self } else { Self::Snapshot }
     }
 
     fn reads_journal(self) -> bool {
@@ -148,6 +154,8 @@ pub struct Recovered {
     pub end: JournalEnd,
     /// All snapshots that are there, newest first, with what is wrong with those that are damaged.
     pub snapshots: Vec<Inspected>,
+    /// The numbers of snapshots that nobody finished.
+    pub unfinished: Vec<u64>,
     /// The numbers of snapshots of a history that was given up.
     pub given_up: Vec<u64>,
 }
@@ -170,7 +178,9 @@ impl Recovery<'_> {
         let begun = monotonic();
         let mark = self.backend.read_mark()?.as_ref().and_then(Mark::read);
         let now = self.now.not_before_us(mark.map_or(0, |mark| mark.unix_us));
+        let finished = Finished::read(self.backend)?;
         let mut snapshots = snapshots(self.backend)?;
+        let unfinished = finished.take_unfinished(&mut snapshots);
         let mut given_up = Vec::new();
         if let Some(mark) = &mark {
             // Of what was given up once, something may have come back with a crash.
@@ -210,7 +220,7 @@ impl Recovery<'_> {
             self.engine.raise_versions(mark.version_ceiling);
         }
         report.elapsed = begun.elapsed();
-        Ok(Recovered { report, end, snapshots, given_up })
+        Ok(Recovered { report, end, snapshots, unfinished, given_up })
     }
 
     /// Loads a snapshot; whether it could.

@@ -25,7 +25,7 @@ use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::frame::{
     BadFrame, FORMAT, Frame, FrameKind, FrameReader, FrameWriter, HEADER_BYTES, Place, check,
 };
-use super::journal::{Journal, Poisoned};
+use super::journal::{Journal, Stopped};
 use super::record;
 use super::replay::{Damage, From, replay};
 use super::tier::{DiskTier, Moves};
@@ -73,7 +73,7 @@ pub enum SnapshotError {
     Backend(#[from] BackendError),
     /// Changes that were made meanwhile are not on the disk.
     #[error(transparent)]
-    Poisoned(#[from] Poisoned),
+    Stopped(#[from] Stopped),
     /// What is to be copied cannot be read back.
     #[error("{} cannot be read back at byte {}: {}", .0.place, .0.offset, .0.description)]
     Damaged(Damage),

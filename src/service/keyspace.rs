@@ -188,7 +188,7 @@ pub(super) fn bad_token(why: &str) -> CallError {
 
 fn unreadable(error: LookupError) -> CallError {
     match error {
-        LookupError::Poisoned(_) => CallError::JournalPoisoned,
+        LookupError::Stopped(_) => CallError::JournalPoisoned,
         error => CallError::DiskFailed { why: error.to_string() },
     }
 }
