@@ -5,7 +5,7 @@
 //! a damaged snapshot is passed over without a loss. [`Disk::compact`] gives that up for room.
 //!
 //! Where snapshots are all that is kept, the journal is idle between them: it runs while one is taken, which carries
-//! what it has, and is forgotten then. The catalogue says so ([`super::ledger`]), as what a crash leaves of such a journal
+//! what it has, and is forgotten then. The catalogue says so (`ledger`), as what a crash leaves of such a journal
 //! rests on changes that nobody kept: no recovery may read it.
 
 use std::sync::Arc;
