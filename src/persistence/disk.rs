@@ -8,7 +8,7 @@
 //! a damaged snapshot is passed over without a loss. [`Disk::compact`] gives that up for room.
 //!
 //! Where snapshots are all that is kept, the journal is idle between them: it runs while one is taken, which carries
-//! what it has, and is forgotten then. The catalogue says so ([`super::ledger`]), as what a crash leaves of such a journal
+//! what it has, and is forgotten then. The catalogue says so (`ledger`), as what a crash leaves of such a journal
 //! rests on changes that nobody kept: no recovery may read it.
 
 mod late;
@@ -152,7 +152,7 @@ impl Disk {
             tier: tier.as_deref(),
         };
         let mut recovered = recovery.run(method)?;
-        clear_away(&*backend, &recovered)?;
+        clear_away(&*backend, &recovered, is_unjournaled)?;
         let (kept, last) = sort_snapshots(&*backend, &mut recovered)?;
         let Recovered { report, mut end, .. } = recovered;
         if end.history == 0 || method == Method::Empty {
@@ -323,14 +323,21 @@ impl Drop for Disk {
 }
 
 /// What a recovery left behind: after damage it is set aside, else it is of no use to anybody.
-fn clear_away(backend: &dyn Backend, recovered: &Recovered) -> Result<(), BackendError> {
+fn clear_away(
+    backend: &dyn Backend,
+    recovered: &Recovered,
+    is_unjournaled: bool,
+) -> Result<(), BackendError> {
     let Recovered { report, end, .. } = recovered;
     for number in &end.beyond {
         let file = FileId { kind: FileKind::Journal, number: *number };
         if end.damage.is_some() {
             set_aside(backend, file)?;
         } else {
-            tracing::info!(%file, method = %report.method, "deleted a segment that the recovery gave up");
+            // That of a snapshot is left at every start, and nobody counted on it.
+            if !is_unjournaled {
+                tracing::info!(%file, method = %report.method, "deleted a segment that the recovery gave up");
+            }
             backend.delete(file)?;
         }
     }
@@ -460,19 +467,16 @@ impl Inner {
         let is_over = self.is_over(disk_bytes, 100);
         if self.is_over_limit.swap(is_over, Ordering::Relaxed) != is_over {
             let limit_bytes = self.config.limit_bytes;
-            if !self.config.is_journaled {
-                tracing::warn!(
-                    limit_bytes,
-                    is_over,
-                    "snapshots and blobs go beyond the disk limit, or do no more"
-                );
-                return;
+            // Without a journal writes take no room: nothing is gained by refusing them.
+            if self.config.is_journaled {
+                self.engine.set_log_full(is_over);
             }
-            self.engine.set_log_full(is_over);
-            if is_over {
-                tracing::error!(limit_bytes, "the disk limit is reached: writes are refused");
-            } else {
-                tracing::info!(limit_bytes, "there is room on the disk again: writes are taken");
+            match (is_over, self.config.is_journaled) {
+                (true, true) => tracing::error!(limit_bytes, "the disk limit is reached: writes are refused"),
+                (true, false) => {
+                    tracing::error!(limit_bytes, "the disk limit is passed by snapshots and blobs")
+                }
+                (false, _) => tracing::info!(limit_bytes, "there is room on the disk again"),
             }
         }
     }
