@@ -411,12 +411,8 @@ fn an_unknown_policy_names_those_that_there_are() {
 fn what_is_not_served_yet_is_refused_and_never_ignored() {
     let cases: &[(&[&str], &str)] = &[
         (
-            &["--persistence", "store"],
-            "--persistence store is not served by this build yet: memory holds all that it serves; give none, journal, snapshot or journal+snapshot",
-        ),
-        (
-            &["--recovery", "lazy"],
-            "--recovery lazy is not served by this build yet: it does not recover so; give snapshot+journal, snapshot, journal or empty",
+            &["--recovery", "keys+origin"],
+            "--recovery keys+origin is not served by this build yet: it loads missing keys from nowhere; give snapshot+journal, snapshot, journal, lazy or empty",
         ),
         (
             &["--members", "static:a"],

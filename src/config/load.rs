@@ -72,17 +72,13 @@ impl ServeConfig {
     fn load_persistence(&mut self, args: &ServeArgs, layers: &mut Layers<'_>) -> Result<(), ConfigError> {
         let mut mode = self.persistence.as_str().to_owned();
         layers.word(&of::PERSISTENCE, &args.persistence, &mut mode)?;
-        self.persistence = Persistence::of(&mode).ok_or_else(|| {
-            let instead = "give none, journal, snapshot, journal+snapshot or store".to_owned();
-            let said = layers.said(&of::PERSISTENCE, &mode);
-            ConfigError::NotServed { said, why: "it knows no such mode", instead }
-        })?;
+        self.persistence = Persistence::of(&mode).expect("the setting's choices are the modes' words");
         let mut method = self.recovery.to_string();
         layers.word(&of::RECOVERY, &args.recovery, &mut method)?;
         self.recovery = method.parse().map_err(|_| {
             let instead = "give snapshot+journal, snapshot, journal, lazy or empty".to_owned();
             let said = layers.said(&of::RECOVERY, &method);
-            ConfigError::NotServed { said, why: "it does not recover so", instead }
+            ConfigError::NotServed { said, why: "it loads missing keys from nowhere", instead }
         })?;
         let mut backend = self.backend.to_string();
         layers.word(&of::BACKEND, &args.backend, &mut backend)?;

@@ -112,6 +112,13 @@ impl Engine {
         }
     }
 
+    /// Says what it takes, in bytes for each shard, to know where entries lie below: that counts as memory in use.
+    pub fn set_below_bytes(&self, bytes: impl Iterator<Item = u64>) {
+        for (shard, bytes) in self.shards.iter().zip(bytes) {
+            shard.lock().set_below_bytes(bytes);
+        }
+    }
+
     /// A key's shard and its place in that shard's walk ([`Self::scan`]), which stays what it is for as long as the
     /// engine does and stands for the key's 64-bit hash.
     #[must_use]
@@ -196,7 +203,11 @@ impl Engine {
         mut seen: impl FnMut(EntryView<'_>) -> R,
     ) -> Result<Result<R, MissReason>, Fetch> {
         self.with_fetched(namespace, key, fetch, found, now, |shard, key| {
-            read(shard, key, touch, now, &mut seen)
+            let read = read(shard, key, touch, now, &mut seen);
+            if found.is_some() && read.is_ok() {
+                shard.count_hit_on_disk(key.namespace);
+            }
+            read
         })
     }
 

@@ -80,6 +80,8 @@ pub(super) struct Shard {
     log: Option<Box<ShardLog>>,
     /// Keys that are being fetched from below, where there is something below.
     fetches: Option<Box<Fetches>>,
+    /// What it takes to know where entries lie below.
+    below_bytes: u64,
 }
 
 /// An entry's own copy of what its cell holds, to write it again in another form.
@@ -111,6 +113,7 @@ impl Shard {
             sequence: 0,
             log: None,
             fetches: None,
+            below_bytes: 0,
             config,
         }
     }
@@ -354,6 +357,7 @@ impl Shard {
         let mut empty = Self::new(self.config.clone(), default, now);
         empty.log = self.log.take();
         empty.fetches = self.fetches.take();
+        empty.below_bytes = self.below_bytes;
         empty.changes_all();
         empty.gone = self.gone;
         empty

@@ -16,7 +16,7 @@ use crate::persistence::journal::{JournalConfig, SEGMENT_BYTES};
 use crate::persistence::recover::{RecoveryProgress, Report};
 use crate::persistence::{BackendError, LockError};
 use crate::server::{PERSISTENCE, Recovering, SAME_SIGNAL_WITHIN, Signals, Stop};
-use crate::telemetry::JournalFigures;
+use crate::telemetry::{DiskTierFigures, JournalFigures};
 
 /// How often a recovery shows how far it is, where somebody looks on.
 const SHOWS_EVERY: Duration = Duration::from_millis(125);
@@ -107,6 +107,18 @@ impl Facts {
                 Stop::Forced
             }
         }
+    }
+
+    /// Figures of what lies below memory.
+    pub(super) fn disk_tier(&self) -> Option<DiskTierFigures> {
+        let tier = self.cache.disk()?.lookup()?.tier;
+        let counters = tier.counters();
+        Some(DiskTierFigures {
+            entries: tier.len(),
+            hits: counters.hits.load(Ordering::Relaxed),
+            misses: counters.misses.load(Ordering::Relaxed),
+            damaged: counters.damaged.load(Ordering::Relaxed),
+        })
     }
 
     /// The journal's figures.

@@ -407,6 +407,9 @@ impl Inner {
                 return;
             }
             drop(stopping);
+            if let Some(tier) = &self.tier {
+                self.engine.set_below_bytes(tier.bytes());
+            }
             match self.keep_up(last) {
                 Ok(false) => {}
                 Ok(true) => last = monotonic(),

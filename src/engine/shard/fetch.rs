@@ -3,6 +3,7 @@
 use super::{Hashed, Shard};
 use crate::clock::Now;
 use crate::engine::log::Put;
+use crate::engine::namespace::Namespace;
 
 impl Shard {
     pub(in crate::engine) fn start_fetching(&mut self) {
@@ -35,6 +36,15 @@ impl Shard {
             // What does not fit stays below.
             let _ = self.restore_put(&found, key, now);
         }
+    }
+
+    pub(in crate::engine) fn count_hit_on_disk(&mut self, namespace: &Namespace) {
+        self.counts(namespace).hits_on_disk += 1;
+    }
+
+    /// What the places of entries on disk take counts as memory of the shard.
+    pub(in crate::engine) fn set_below_bytes(&mut self, bytes: u64) {
+        self.below_bytes = bytes;
     }
 
     pub(in crate::engine) fn has(&self, key: Hashed<'_>) -> bool {

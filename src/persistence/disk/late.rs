@@ -49,6 +49,7 @@ impl Inner {
             Err(error) => tracing::error!(%error, "not all entries on disk could be found"),
         }
         tier.end_indexing();
+        self.engine.set_below_bytes(tier.bytes());
         if !is_stopped() && self.config.is_store {
             self.is_whole.store(true, Ordering::Release);
         }
@@ -65,6 +66,7 @@ impl Inner {
         if !is_stopped() && !self.config.is_store {
             self.engine.stop_fetching();
             tier.end();
+            self.engine.set_below_bytes(tier.bytes());
             self.is_whole.store(true, Ordering::Release);
         }
         tracing::info!(brought, "brought entries from disk to memory");

@@ -136,10 +136,9 @@ impl DiskTier {
         self.len() == 0
     }
 
-    /// Bytes of memory that this takes, about.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.shards.iter().map(|places| places.lock().bytes()).sum()
+    /// Bytes of memory that this takes for each shard, about.
+    pub fn bytes(&self) -> impl Iterator<Item = u64> {
+        self.shards.iter().map(|places| places.lock().bytes())
     }
 
     /// Forgets everything; files that were opened count no more.

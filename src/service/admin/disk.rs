@@ -1,5 +1,7 @@
 //! Admin's methods about what is on disk.
 
+use std::sync::atomic::Ordering;
+
 use prost::Message;
 use tonic::{Code, Response, Status};
 
@@ -77,6 +79,9 @@ impl AdminService {
         let progress = disk.journal().progress().borrow().clone();
         let newest = disk.snapshots().first().copied();
         let blobs = self.cache.blobs().map(|blobs| blobs.stats()).unwrap_or_default();
+        let (entries, entries_damaged) = disk.lookup().map_or((0, 0), |lookup| {
+            (lookup.tier.len(), lookup.tier.counters().damaged.load(Ordering::Relaxed))
+        });
         let backend = std::sync::Arc::clone(disk.backend());
         let disk_bytes = blocking("counting", move || backend.disk_bytes()).await;
         Some(v1::PersistenceStats {
@@ -91,6 +96,8 @@ impl AdminService {
             snapshot_unix_ms: newest.map_or(0, |newest| newest.created_unix_us / 1_000),
             blobs: blobs.blobs,
             blob_bytes: blobs.bytes,
+            entries,
+            entries_damaged,
         })
     }
 
