@@ -191,7 +191,7 @@ fn flags_that_contradict_or_are_wrong_are_an_exit_of_2() {
     assert_refused(&["--policy", "random"], 2, &["--policy", "random", "lru", "s3-fifo"]);
     assert_refused(&["--memory", "lots"], 2, &["--memory", "lots", "64MiB"]);
     assert_refused(&["--memory", "1KiB"], 2, &["--memory", "1KiB", "1MiB"]);
-    assert_refused(&["--persistence", "store"], 2, &["--persistence store", "not served"]);
+    assert_refused(&["--recovery", "keys+origin"], 2, &["--recovery keys+origin", "not served"]);
     assert_refused(&["--listen", "udp://127.0.0.1:0"], 2, &["--listen", "udp"]);
     assert_refused(&["--no-such-flag"], 2, &["--no-such-flag"]);
     assert_refused(&["--log", "=====nonsense"], 2, &["--log"]);

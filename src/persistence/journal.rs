@@ -13,23 +13,25 @@
 //! - When an append or a sync fails, the journal is *poisoned*: no change that would be logged is accepted any more, as
 //!   nobody can tell what is on the disk. Reads go on. Only a restart mends it.
 
+mod writer;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
-use super::frame::{FrameKind, FrameWriter, HEADER_BYTES, Place};
 use super::mark::Mark;
 use super::record;
 use super::replay::JournalEnd;
-use super::segment::{Segment, SegmentBody};
+use super::segment::Segment;
 use super::tier::DiskTier;
-use crate::clock::{Clock, monotonic};
+use crate::clock::Clock;
 use crate::engine::{Drained, Engine, LogConfig};
+use writer::{Writer, segment_file};
 
 /// A segment is ended when it is at least so long.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
@@ -111,6 +113,8 @@ struct Shared {
     /// Changes are to be kept.
     keep: AtomicBool,
     progress: watch::Sender<Progress>,
+    /// Who waits for which drain to be synced: each is woken once, when it is.
+    waiting: Mutex<Vec<(u64, oneshot::Sender<()>)>>,
     thread: OnceLock<Thread>,
     segments: Mutex<Vec<Segment>>,
     counters: JournalCounters,
@@ -144,6 +148,7 @@ impl Journal {
                 synced_position: end.position,
                 ..Progress::default()
             }),
+            waiting: Mutex::default(),
             thread: OnceLock::new(),
             segments: Mutex::new(end.segments.clone()),
             counters: JournalCounters::default(),
@@ -169,6 +174,8 @@ impl Journal {
             mark,
             is_dirty: false,
             is_mark_dirty: false,
+            woken: 0,
+            sync_took: Duration::ZERO,
             tier: tier.map(|tier| (tier, 0)),
         };
         writer.renew_mark()?;
@@ -200,7 +207,23 @@ impl Journal {
     /// The journal has stopped: it may or may not be there.
     pub async fn wait_flushed(&self, ticket: u64) -> Result<u64, Stopped> {
         let reached = |progress: &Progress| progress.synced;
-        self.wait(ticket, reached).await.map(|progress| progress.synced_position)
+        let woken = {
+            let mut waiting = self.shared.waiting.lock();
+            let now = self.shared.progress.borrow();
+            if reached(&now) >= ticket || now.stopped().is_some() {
+                None
+            } else {
+                let (wake, woken) = oneshot::channel();
+                waiting.push((ticket, wake));
+                Some(woken)
+            }
+        };
+        if let Some(woken) = woken {
+            // Who is not woken is let go of: the journal has stopped.
+            let _ = woken.await;
+        }
+        let now = self.shared.progress.borrow().clone();
+        settled(now, ticket, reached).map(|progress| progress.synced_position)
     }
 
     /// Waits until everything that was applied before this was called is written; the position of that. For threads
@@ -362,231 +385,5 @@ fn log_config(shared: &Arc<Shared>, engine: &Engine, config: &JournalConfig) -> 
         nudge: Arc::new(move || wake.wake()),
         nudge_bytes: NUDGE_BYTES.min(backlog_bytes_max / 4),
         backlog_bytes_max,
-    }
-}
-
-/// The empty file of a segment whose first frame has this sequence.
-fn segment_file(backend: &dyn Backend, number: u64, previous: u32) -> Result<FrameWriter, BackendError> {
-    let file = backend.create(FileId { kind: FileKind::Journal, number })?;
-    Ok(FrameWriter::new(file, number, previous))
-}
-
-/// The journal's thread.
-struct Writer {
-    shared: Arc<Shared>,
-    engine: Arc<Engine>,
-    log: LogConfig,
-    /// The engine logs its changes.
-    is_keeping: bool,
-    clock: Arc<dyn Clock>,
-    config: JournalConfig,
-    frames: FrameWriter,
-    /// The last record that was written.
-    position: u64,
-    drained: Drained,
-    mark: Mark,
-    /// Something was appended and not synced.
-    is_dirty: bool,
-    /// The mark was written and not synced.
-    is_mark_dirty: bool,
-    /// What is below memory, and what it calls the file.
-    tier: Option<(Arc<DiskTier>, u32)>,
-}
-
-impl Writer {
-    fn run(mut self) {
-        let mut synced_at = monotonic();
-        loop {
-            let is_last = self.shared.stop.load(Ordering::SeqCst);
-            let is_due = synced_at.elapsed() >= self.config.flush_interval;
-            let sync = is_last || is_due || self.is_wanted(&self.shared.sync_wanted, |now| now.synced);
-            match self.cycle(sync, is_due || is_last) {
-                Err(error) => return self.poison(&error),
-                Ok(()) if is_last => return,
-                Ok(()) => {}
-            }
-            if sync {
-                synced_at = monotonic();
-            }
-            let is_waited_for = self.is_wanted(&self.shared.sync_wanted, |now| now.synced)
-                || self.is_wanted(&self.shared.write_wanted, |now| now.written)
-                || self.shared.stop.load(Ordering::SeqCst);
-            if !is_waited_for {
-                std::thread::park_timeout(self.config.flush_interval.saturating_sub(synced_at.elapsed()));
-            }
-        }
-    }
-
-    fn is_wanted(&self, wanted: &AtomicU64, reached: fn(&Progress) -> u64) -> bool {
-        wanted.load(Ordering::SeqCst) > reached(&self.shared.progress.borrow())
-    }
-
-    /// Drains all shards and writes what they logged; with `sync`, until it is safe.
-    fn cycle(&mut self, sync: bool, is_interval: bool) -> Result<(), BackendError> {
-        let drain = self.shared.begun.fetch_add(1, Ordering::SeqCst) + 1;
-        if self.shared.keep.load(Ordering::SeqCst) != self.is_keeping {
-            self.turn()?;
-        }
-        if self.shared.roll.swap(false, Ordering::SeqCst) {
-            self.next_segment()?;
-        }
-        let mut drained = std::mem::take(&mut self.drained);
-        self.engine.drain_log(&mut drained);
-        let written = self.write(&drained);
-        self.drained = drained;
-        written?;
-        if sync {
-            self.sync()?;
-        }
-        if is_interval {
-            self.renew_mark_in_time()?;
-        }
-        self.shared.progress.send_modify(|progress| {
-            progress.written = drain;
-            progress.position = self.position;
-            if sync {
-                progress.synced = drain;
-                progress.synced_position = self.position;
-            }
-        });
-        Ok(())
-    }
-
-    fn write(&mut self, drained: &Drained) -> Result<(), BackendError> {
-        let records = drained.records();
-        if records == 0 {
-            return Ok(());
-        }
-        if self.frames.bytes() >= self.config.segment_bytes {
-            self.next_segment()?;
-        }
-        let body: Vec<&[u8]> = drained.pieces().collect();
-        let unix_us = self.clock.now().unix_us;
-        let place = Place { first_position: self.position + 1, records: records as u32, unix_us };
-        let begin = self.frames.bytes() + HEADER_BYTES as u64;
-        self.append(FrameKind::Batch, place, &body)?;
-        self.position += records;
-        self.let_tier_go();
-        if let Some((tier, file)) = &self.tier {
-            let arrived = tier.arrive(&self.engine, *file, begin, &body.concat());
-            arrived.expect("what was written a moment ago can be read");
-            tier.set_arrived(drained.events());
-        }
-        self.mark.unix_us = self.mark.unix_us.max(unix_us);
-        let counters = &self.shared.counters;
-        counters.bytes.fetch_add(drained.bytes() as u64, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Lets the tier go if it has ended.
-    fn let_tier_go(&mut self) {
-        self.tier.take_if(|(tier, _)| tier.has_ended());
-    }
-
-    fn append(&mut self, kind: FrameKind, place: Place, body: &[&[u8]]) -> Result<(), BackendError> {
-        self.frames.append(kind, place, body)?;
-        self.is_dirty = true;
-        if let Some(written) = self.shared.segments.lock().last_mut() {
-            written.bytes = self.frames.bytes();
-        }
-        Ok(())
-    }
-
-    /// Lets the engine log if it did not, and log no more if it did; in a segment of its own.
-    fn turn(&mut self) -> Result<(), BackendError> {
-        if self.is_keeping {
-            self.engine.stop_log();
-            self.is_keeping = false;
-            return self.next_segment();
-        }
-        // The place of all that was not kept.
-        self.position += 1;
-        self.next_segment()?;
-        self.engine.start_log(&self.log);
-        self.is_keeping = true;
-        Ok(())
-    }
-
-    /// Ends this segment and begins another.
-    fn next_segment(&mut self) -> Result<(), BackendError> {
-        self.sync()?;
-        self.frames = segment_file(&*self.shared.backend, self.frames.sequence, self.frames.previous)?;
-        self.begin_segment(false)
-    }
-
-    /// Writes what a segment says of itself to its file, which is empty.
-    fn begin_segment(&mut self, begins: bool) -> Result<(), BackendError> {
-        let segment = Segment { number: self.frames.sequence, first_position: self.position + 1, bytes: 0 };
-        self.shared.segments.lock().push(segment);
-        let unix_us = self.clock.now().unix_us;
-        let place = Place { first_position: segment.first_position, records: 0, unix_us };
-        let body = SegmentBody { history: self.mark.history, begins }.write();
-        self.append(FrameKind::Segment, place, &[&body])?;
-        self.let_tier_go();
-        if let Some((tier, file)) = &mut self.tier {
-            *file = tier.open(FileId { kind: FileKind::Journal, number: segment.number })?;
-        }
-        Ok(())
-    }
-
-    fn sync(&mut self) -> Result<(), BackendError> {
-        if !self.is_dirty {
-            return Ok(());
-        }
-        let begun = monotonic();
-        self.frames.sync()?;
-        self.is_dirty = false;
-        let counters = &self.shared.counters;
-        counters.syncs.fetch_add(1, Ordering::Relaxed);
-        counters.sync_us.fetch_add(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
-        self.mark.synced_sequence = self.frames.sequence - 1;
-        self.mark.synced_position = self.position;
-        self.shared.backend.write_mark(&self.mark.write(), false)?;
-        self.is_mark_dirty = true;
-        Ok(())
-    }
-
-    fn renew_mark_in_time(&mut self) -> Result<(), BackendError> {
-        let near = self.engine.version_ahead(self.clock.now(), CEILING_AHEAD_US / 2);
-        if self.is_mark_dirty || near > self.mark.version_ceiling {
-            self.renew_mark()?;
-        }
-        Ok(())
-    }
-
-    /// Syncs the mark with a version ceiling ahead of now, and lets versions be drawn up to it.
-    fn renew_mark(&mut self) -> Result<(), BackendError> {
-        let now = self.clock.now();
-        let ceiling = self.engine.version_ahead(now, CEILING_AHEAD_US);
-        self.mark.version_ceiling = self.mark.version_ceiling.max(ceiling);
-        self.mark.unix_us = self.mark.unix_us.max(now.unix_us);
-        self.shared.backend.write_mark(&self.mark.write(), true)?;
-        self.engine.set_version_ceiling(self.mark.version_ceiling);
-        self.is_mark_dirty = false;
-        Ok(())
-    }
-
-    fn poison(&mut self, error: &BackendError) {
-        self.close_log();
-        let why: Arc<str> = error.to_string().into();
-        tracing::error!(error = %why, "the journal is poisoned: no write is accepted any more, reads go on");
-        self.shared.progress.send_modify(|progress| progress.poisoned = Some(why));
-    }
-
-    fn close_log(&mut self) {
-        if !self.is_keeping {
-            // Only a log can refuse.
-            self.engine.start_log(&self.log);
-            self.is_keeping = true;
-        }
-        self.engine.close_log();
-    }
-}
-
-impl Drop for Writer {
-    /// However it ended, also by a panic: nobody may wait for it any more, and nothing is accepted that it would write.
-    fn drop(&mut self) {
-        self.close_log();
-        self.shared.progress.send_modify(|progress| progress.ended = true);
     }
 }

@@ -6,13 +6,15 @@
 //! and [`REPLIES_BYTES`] of replies (plus one value). Replies count in the node's backlog: while it has no room for
 //! long answers, fewer are sent at a time and a long one is refused by itself; where it has no room at all the
 //! stream ends. Gets in a row are read together. Commands in memory are done as they are read, so a Cancel finds its
-//! command answered already; it has no reply of its own. A stream whose listener ends reads no more.
+//! command answered already; it has no reply of its own. Replies of FLUSHED writes are sent when the disk has what they
+//! tell of, and hold up none of the others. A stream whose listener ends reads no more.
 
 mod commands;
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -47,15 +49,21 @@ pub(super) struct PipelineBody<B> {
     /// The end of the listener.
     ending: Ending,
     slow: SlowCalls,
-    /// Replies that wait until what they tell of is on the disk. Those behind them wait with them: replies of one
-    /// stream stay in order.
-    flushing: Option<(Vec<u8>, Flushed)>,
+    /// Replies that wait until what they tell of is on the disk, in the order in which it comes there. They hold nothing
+    /// up: what does not wait is answered before them.
+    flushing: VecDeque<(Vec<u8>, Flushed)>,
     /// A message whose commands look for entries below memory, on a thread that may block. Those behind it wait.
     below: Option<Below>,
 }
 
+/// So many batches of replies may wait for the disk before no more commands are done.
+const FLUSHING_MAX: usize = 64;
+
 /// A message that is worked on elsewhere, its replies, and why no more are worked on.
 type Below = Pin<Box<dyn Future<Output = (Message, Replies, Result<(), CallError>)> + Send>>;
+
+/// What a stream's body answers when it is polled.
+type Answered = Poll<Option<Result<Frame<Bytes>, Status>>>;
 
 /// Whether the journal is well when it has synced what was done.
 type Flushed = Pin<Box<dyn Future<Output = bool> + Send>>;
@@ -77,7 +85,7 @@ where
             replies_before: 0,
             ending,
             slow,
-            flushing: None,
+            flushing: VecDeque::new(),
             below: None,
         }
     }
@@ -126,6 +134,33 @@ where
             }
         }
         Ok(Poll::Ready(()))
+    }
+
+    /// Keeps replies until what was done by now is on the disk.
+    fn flush_then_send(&mut self, replies: &[u8]) {
+        let flushed = self.plane.cache.flushed();
+        let mut framed = vec![0; PREFIX];
+        framed.extend_from_slice(replies);
+        finish(&mut framed, 0);
+        self.flushing.push_back((framed, Box::pin(async move { flushed.await.is_ok() })));
+    }
+
+    /// The replies that need not wait for the disk any more; `None`: those that wait have to. Where the journal fails,
+    /// the stream ends.
+    fn poll_flushing(&mut self, cx: &mut Context<'_>) -> Option<Answered> {
+        let (_, flushed) = self.flushing.front_mut()?;
+        match flushed.as_mut().poll(cx) {
+            Poll::Pending => None,
+            Poll::Ready(true) => {
+                let (replies, _) = self.flushing.pop_front()?;
+                Some(Poll::Ready(Some(Ok(Frame::data(self.plane.backlog.hold(replies))))))
+            }
+            Poll::Ready(false) => {
+                self.flushing.clear();
+                self.ended = Some(CallError::JournalPoisoned.into());
+                None
+            }
+        }
     }
 
     /// Keeps a message for later if it is not done; else the time now.
@@ -233,39 +268,33 @@ where
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Answered {
         if self.done {
             return Poll::Ready(None);
         }
-        if let Some((_, flushed)) = &mut self.flushing {
-            let is_well = ready!(flushed.as_mut().poll(cx));
-            let Some((replies, _)) = self.flushing.take() else { return Poll::Ready(None) };
-            if is_well {
-                return Poll::Ready(Some(Ok(Frame::data(self.plane.backlog.hold(replies)))));
+        loop {
+            if let Some(answered) = self.poll_flushing(cx) {
+                return answered;
             }
-            self.ended = Some(CallError::JournalPoisoned.into());
-        }
-        if self.ended.is_none() {
+            if self.ended.is_some() || self.flushing.len() >= FLUSHING_MAX {
+                break;
+            }
             let mut out = Replies::new(&self.plane, self.replies_before);
-            let worked = self.work(cx, &mut out);
-            let (replies, flush) = (out.bytes, out.flush);
-            if let Err(ended) = worked {
-                self.ended = Some(ended);
-            } else if replies.is_empty() {
+            self.ended = self.work(cx, &mut out).err();
+            let waits = !out.later.is_empty();
+            if waits {
+                self.flush_then_send(&out.later);
+            }
+            if !out.bytes.is_empty() {
+                self.replies_before = out.bytes.len();
+                return Poll::Ready(Some(Ok(Frame::data(self.plane.backlog.hold(out.bytes)))));
+            }
+            if !waits && self.ended.is_none() {
                 return Poll::Pending;
             }
-            if !replies.is_empty() {
-                self.replies_before = replies.len();
-                if flush {
-                    let flushed = self.plane.cache.flushed();
-                    self.flushing = Some((replies, Box::pin(async move { flushed.await.is_ok() })));
-                    return self.poll_frame(cx);
-                }
-                return Poll::Ready(Some(Ok(Frame::data(self.plane.backlog.hold(replies)))));
-            }
+        }
+        if !self.flushing.is_empty() {
+            return Poll::Pending;
         }
         self.done = true;
         Poll::Ready(Some(match self.ended.take() {

@@ -60,8 +60,8 @@ pub(super) struct Replies {
     /// A reply that is longer finds no room in the backlog.
     longest: usize,
     plane: Arc<Plane>,
-    /// One of them waits for the disk.
-    pub(super) flush: bool,
+    /// Those that wait until what they tell of is on the disk.
+    pub(super) later: Vec<u8>,
 }
 
 impl Replies {
@@ -74,13 +74,13 @@ impl Replies {
             enough,
             longest,
             plane: Arc::clone(plane),
-            flush: false,
+            later: Vec::new(),
         }
     }
 
     #[inline]
     pub(super) fn are_enough(&self) -> bool {
-        self.bytes.len() >= self.enough
+        self.bytes.len() + self.later.len() >= self.enough
     }
 }
 
@@ -331,8 +331,8 @@ fn put_other(
         op::DECREMENT => put_increment(cache, now, message, Direction::Down, &mut result)?,
         _ => return Err(CallError::NoOp),
     };
-    out.flush |= flush;
-    encode::put_reply_head(&mut out.bytes, id, number - 1, result.len());
-    out.bytes.extend_from_slice(&result);
+    let out = if flush { &mut out.later } else { &mut out.bytes };
+    encode::put_reply_head(out, id, number - 1, result.len());
+    out.extend_from_slice(&result);
     Ok(())
 }
