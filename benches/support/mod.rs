@@ -66,8 +66,16 @@ pub(crate) struct Process {
 impl Process {
     /// A node on core 0 with one worker, without persistence, as its peers.
     pub(crate) fn larder(args: &[&str]) -> Self {
-        let mut command = pinned(0, LARDER);
-        command.args(["serve", "--threads", "1", "--stats-interval", "0s", "--log", "warn"]);
+        Self::node(pinned(0, LARDER), &[&["--threads", "1"], args].concat())
+    }
+
+    /// A node on all cores.
+    pub(crate) fn larder_everywhere(args: &[&str]) -> Self {
+        Self::node(Command::new(LARDER), args)
+    }
+
+    fn node(mut command: Command, args: &[&str]) -> Self {
+        command.args(["serve", "--stats-interval", "0s", "--log", "warn"]);
         for listener in ["--listen", "--admin", "--health"] {
             command.args([listener, "tcp://127.0.0.1:0"]);
         }
@@ -150,13 +158,17 @@ impl Drop for Process {
 
 /// Runs `larder bench` on core 1 and answers keys per second.
 pub(crate) fn larder_bench(node: &Process, args: &[&str]) -> f64 {
+    larder_report(node, args)["throughput"]["keys_per_s"].as_f64().expect("a report has its throughput")
+}
+
+/// Runs `larder bench` on core 1 and answers all that it reports.
+pub(crate) fn larder_report(node: &Process, args: &[&str]) -> serde_json::Value {
     let mut command = pinned(1, LARDER);
     command.args(["bench", "--nodes", &format!("tcp://{}", node.data), "--threads", "1", "--output", "json"]);
     let output = command.args(args).output().expect("the program was built with the benchmark");
     let text = String::from_utf8_lossy(&output.stdout);
-    let report: serde_json::Value = serde_json::from_str(&text)
-        .unwrap_or_else(|error| panic!("{error}: {text} {}", String::from_utf8_lossy(&output.stderr)));
-    report["throughput"]["keys_per_s"].as_f64().expect("a report has its throughput")
+    serde_json::from_str(&text)
+        .unwrap_or_else(|error| panic!("{error}: {text} {}", String::from_utf8_lossy(&output.stderr)))
 }
 
 /// The middle of some figures.

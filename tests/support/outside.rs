@@ -1,5 +1,7 @@
 //! Tests that need programs of others: skipped loudly where those are not to be had.
 
+#![allow(dead_code, reason = "every test program uses its own part")]
+
 use std::process::Output;
 
 /// Says that a test is skipped. With LARDER_REQUIRE_ALL=1, as in CI, that is a failure.
