@@ -138,13 +138,7 @@ impl Cache {
         let Some(lookup) = self.below() else {
             return self.engine.read_batch(namespace, keys, now, found);
         };
-        for (index, key) in keys.iter().enumerate() {
-            let see = |entry: EntryView<'_>| found(index, Ok(entry));
-            let read = self.read_below(&lookup, (namespace, *key), None, now, see);
-            if read.unwrap_or_else(|reason| found(index, Err(reason))).is_break() {
-                return;
-            }
-        }
+        self.read_batch_below(&lookup, (namespace, keys), now, &mut found);
     }
 
     /// Does what has become due: expiry, policy hand-over, a lowered limit. Says how many steps it took.

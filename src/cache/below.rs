@@ -58,7 +58,7 @@ impl Cache {
                 Ok(done) => return done,
                 Err(fetch) => fetch,
             };
-            let found = match look_up(lookup, &fetch, namespace, op.key()) {
+            let found = match look_up(lookup, &fetch, (namespace, op.key()), now) {
                 Ok(Looked::Up(found)) => found,
                 Ok(Looked::Damaged) => None,
                 Err(refusal) => {
@@ -87,7 +87,7 @@ impl Cache {
                 Ok(read) => return read,
                 Err(fetch) => fetch,
             };
-            let looked = match look_up(lookup, &fetch, namespace, key) {
+            let looked = match look_up(lookup, &fetch, (namespace, key), now) {
                 Ok(looked) => looked,
                 Err(refusal) => {
                     self.engine.end_fetch(fetch);
@@ -113,6 +113,43 @@ impl Cache {
             if let (Looked::Damaged, Ok(Err(_))) = (&looked, &read) {
                 return Err(MissReason::Corrupt);
             }
+        }
+    }
+
+    /// Reads those that are in memory together, and those that are not one by one.
+    pub(super) fn read_batch_below(
+        &self,
+        lookup: &Lookup<'_>,
+        (namespace, keys): (&Namespace, &[&[u8]]),
+        now: Now,
+        found: &mut impl FnMut(usize, Result<EntryView<'_>, MissReason>) -> ControlFlow<()>,
+    ) {
+        let mut at = 0;
+        while let Some(key) = keys.get(at) {
+            let near = keys[at..].iter().take_while(|key| self.engine.has(namespace, key)).count();
+            let (mut is_over, mut read) = (false, 0);
+            self.engine.read_batch(namespace, &keys[at..at + near], now, |index, entry| match entry {
+                Ok(entry) => {
+                    let next = found(at + index, Ok(entry));
+                    (is_over, read) = (next.is_break(), index + 1);
+                    next
+                }
+                // Let go of a moment ago: it is looked for below.
+                Err(_) => ControlFlow::Break(()),
+            });
+            if is_over {
+                return;
+            }
+            at += read;
+            if read > 0 {
+                continue;
+            }
+            let see = |entry: EntryView<'_>| found(at, Ok(entry));
+            let next = self.read_below(lookup, (namespace, *key), None, now, see);
+            if next.unwrap_or_else(|reason| found(at, Err(reason))).is_break() {
+                return;
+            }
+            at += 1;
         }
     }
 
@@ -151,7 +188,7 @@ impl Cache {
             let mut after = begin.after.filter(|_| shard == begin.shard);
             loop {
                 let mut is_over = false;
-                let next = lookup.tier.scan(number, after, SCANNED_AT_A_TIME, |put| {
+                let next = lookup.tier.scan(number, after, SCANNED_AT_A_TIME, now, |put| {
                     looked_at += 1;
                     let is_wanted = put.namespace == namespace.number() && put.key.starts_with(range.prefix);
                     let visited = match view(put, now) {
@@ -180,8 +217,13 @@ impl Cache {
     }
 }
 
-fn look_up(lookup: &Lookup<'_>, fetch: &Fetch, namespace: &Namespace, key: &[u8]) -> Result<Looked, Refusal> {
-    match lookup.fetch(fetch, namespace.number(), key) {
+fn look_up(
+    lookup: &Lookup<'_>,
+    fetch: &Fetch,
+    (namespace, key): (&Namespace, &[u8]),
+    now: Now,
+) -> Result<Looked, Refusal> {
+    match lookup.fetch(fetch, namespace.number(), key, now) {
         Ok(found) => Ok(Looked::Up(found)),
         Err(LookupError::Stopped(_)) => Err(Refusal::Poisoned),
         Err(LookupError::Fetch(error @ FetchError::Damaged { .. })) => {

@@ -25,10 +25,11 @@ use parking_lot::{Condvar, Mutex};
 use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::journal::{Journal, JournalConfig};
 use super::ledger;
+use super::mark::Mark;
 use super::recover::{Method, Recovered, Recovery, RecoveryProgress, Report};
 use super::snapshot::{self, SnapshotError, SnapshotInfo};
 use super::tier::DiskTier;
-use crate::clock::{Clock, monotonic};
+use crate::clock::{Clock, Now, monotonic};
 use crate::engine::Engine;
 pub use lookup::{Lookup, LookupError};
 use unjournaled::Figures;
@@ -138,15 +139,16 @@ impl Disk {
         let is_unjournaled = ledger::is_unjournaled(&*backend)?;
         let method = config.method(is_unjournaled);
         let is_lazy = method == Method::Lazy;
+        let now = last_written(&*backend, clock.now())?;
         let tier = (config.is_store || is_lazy)
-            .then(|| Arc::new(DiskTier::new(Arc::clone(&backend), engine.shard_count())));
+            .then(|| Arc::new(DiskTier::new(Arc::clone(&backend), engine.shard_count(), now)));
         if let (true, Some(tier)) = (is_lazy, &tier) {
             tier.begin_indexing();
         }
         let recovery = Recovery {
             backend: &*backend,
             engine: &engine,
-            now: clock.now(),
+            now,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             progress,
             tier: tier.as_deref(),
@@ -381,6 +383,12 @@ fn set_aside(backend: &dyn Backend, file: FileId) -> Result<(), BackendError> {
     let place = backend.quarantine(file)?;
     tracing::warn!(%file, %place, "set a damaged file aside");
     Ok(())
+}
+
+/// This moment, or the one in which the mark was written last if that is later.
+fn last_written(backend: &dyn Backend, now: Now) -> Result<Now, BackendError> {
+    let mark = backend.read_mark()?.as_ref().and_then(Mark::read);
+    Ok(now.not_before_us(mark.map_or(0, |mark| mark.unix_us)))
 }
 
 fn start(

@@ -131,7 +131,7 @@ pub(super) fn warm(
                 return brought;
             }
             let mut keys = Vec::with_capacity(BATCH);
-            let next = lookup.tier.scan(shard, after, BATCH, |put| {
+            let next = lookup.tier.scan(shard, after, BATCH, clock.now(), |put| {
                 keys.push((put.namespace, put.key.to_vec()));
                 ControlFlow::Continue(())
             });
@@ -159,7 +159,7 @@ fn bring(engine: &Engine, lookup: &Lookup<'_>, clock: &dyn Clock, keys: &[(u16, 
         .collect();
     let mut brought = 0;
     for (namespace, key, fetch) in watched {
-        match lookup.fetch(&fetch, namespace.number(), key) {
+        match lookup.fetch(&fetch, namespace.number(), key, now) {
             Ok(Some(found)) => {
                 let mut fetch = Some(fetch);
                 let promoted = found.visit(|put| {

@@ -193,8 +193,7 @@ impl Taking<'_> {
         let mut begun = monotonic();
         loop {
             let chunk = &mut self.chunk;
-            let unix_ms = self.clock.now().unix_ms();
-            let next = moving.next(unix_ms, &mut moves, |put| {
+            let next = moving.next(self.clock.now(), &mut moves, |put| {
                 let begin = chunk.size();
                 chunk.add(record::write, &Record::Put(Put { request_id: "", ..*put }));
                 begin..chunk.size()
@@ -354,7 +353,7 @@ impl Below<'_> {
     /// Lets the records of a frame arrive.
     pub(super) fn arrive(&self, frame: &Frame, body: &[u8]) -> Result<(), BadFrame> {
         let begin = frame.offset + HEADER_BYTES as u64;
-        let arrived = self.tier.arrive(self.engine, self.file, begin, body);
+        let arrived = self.tier.arrive(self.engine, (self.file, begin), body, 0);
         arrived.map_err(|what| BadFrame::Records { sequence: frame.header.sequence, what })
     }
 }

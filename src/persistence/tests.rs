@@ -20,6 +20,7 @@ use crate::engine::{
 use crate::engine::{Expiration, Refusal};
 use crate::entry::Ttl;
 
+mod clocks;
 mod damage;
 mod faults;
 mod stopping;

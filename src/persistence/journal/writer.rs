@@ -152,7 +152,8 @@ impl Writer {
         self.position += records;
         self.let_tier_go();
         if let Some((tier, file)) = &self.tier {
-            let arrived = tier.arrive(&self.engine, *file, begin, &body.concat());
+            let skew_ms = tier.skew_ms(self.clock.now());
+            let arrived = tier.arrive(&self.engine, (*file, begin), &body.concat(), skew_ms);
             arrived.expect("what was written a moment ago can be read");
             tier.set_arrived(drained.events());
         }

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use super::DiskTier;
 use super::places::Place;
+use crate::clock::Now;
 use crate::engine::{Engine, Put, Record};
 use crate::persistence::backend::{BackendError, FileId};
 use crate::persistence::frame::{BadFrame, Frame, FrameKind, FrameReader, HEADER_BYTES, check};
@@ -89,7 +90,7 @@ impl Moving<'_> {
     /// The disk refuses.
     pub fn next(
         &mut self,
-        unix_ms: u64,
+        now: Now,
         moves: &mut Moves,
         mut write: impl FnMut(&Put<'_>) -> Range<usize>,
     ) -> Result<Result<bool, Broken>, BackendError> {
@@ -119,6 +120,7 @@ impl Moving<'_> {
             return Ok(Err((*file, frame.offset, why)));
         }
         let begin = frame.offset + HEADER_BYTES as u64;
+        let steady_ms = now.unix_ms().saturating_add_signed(-self.tier.skew_ms(now));
         let (tier, engine, number) = (self.tier, self.engine, *number);
         let read = record::read_placed(&self.body, |range, record| {
             let Record::Put(put) = record else { return };
@@ -129,7 +131,7 @@ impl Moving<'_> {
                 return;
             }
             let put = Put { expires_unix_ms: expiry.unwrap_or(put.expires_unix_ms), ..*put };
-            let is_expired = put.expires_unix_ms.is_some_and(|at| at <= unix_ms);
+            let is_expired = put.expires_unix_ms.is_some_and(|at| at <= steady_ms);
             if is_expired || tier.standing.read().covers(&put) {
                 return places.drop_at(hash, from);
             }
