@@ -56,6 +56,9 @@ impl Fetch {
 #[derive(Debug, Default)]
 pub(super) struct Fetches {
     by_hash: HashMap<u64, Fetched>,
+    /// The shard was tidied under this hold of its lock, and an entry was found or put there since that tidying again
+    /// might evict.
+    is_tidied: bool,
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +84,17 @@ impl Fetches {
             self.by_hash.remove(&hash);
         }
         is_same
+    }
+
+    /// The next operation must not tidy.
+    pub(super) fn set_tidied(&mut self) {
+        self.is_tidied = true;
+    }
+
+    /// Whether the next operation must not tidy; only that one.
+    #[inline]
+    pub(super) fn take_tidied(&mut self) -> bool {
+        std::mem::take(&mut self.is_tidied)
     }
 
     #[inline]
@@ -258,6 +272,7 @@ impl Engine {
         let (number, key) = self.place(namespace, key);
         let mut shard = self.shards[number].lock();
         let is_same = shard.end_fetch(fetch.hash, fetch.changes);
+        shard.tidy_first(now);
         if is_same && let Some(found) = found {
             shard.promote(found, key, now);
         } else if !is_same && let Some((changes, logged)) = shard.begin_fetch(key, now) {
@@ -290,6 +305,7 @@ fn read<R>(
     if let Some(ttl) = touch {
         let kind = shard.touch(key, ttl, now).1;
         shard.sequence(kind);
+        shard.set_tidied();
     }
     shard.get(key, None, now, found)
 }

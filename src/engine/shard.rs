@@ -413,6 +413,9 @@ impl Shard {
     /// Work that waits, a little with each operation.
     #[inline]
     fn tidy(&mut self, now: Now) {
+        if self.fetches.as_mut().is_some_and(|fetches| fetches.take_tidied()) {
+            return;
+        }
         if self.wheel.is_behind(now.ticks_ms) || !self.handing_over.is_empty() {
             self.advance(now, STEPS_PER_OP);
         }
