@@ -2,11 +2,15 @@
 //! recovered is an engine whose invariants hold.
 #![no_main]
 
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
 use larder::clock::Now;
 use larder::engine::{Engine, EngineConfig};
 use larder::persistence::blob::format;
 use larder::persistence::frame::{FrameKind, FrameWriter, HEADER_BYTES, Header, Place};
 use larder::persistence::recover::{Method, Recovery, RecoveryProgress};
+use larder::persistence::tier::{DiskTier, Moves};
 use larder::persistence::{Backend, FileId, FileKind, MemoryBackend, record};
 use libfuzzer_sys::fuzz_target;
 
@@ -41,8 +45,25 @@ fuzz_target!(|input: &[u8]| {
     let config = EngineConfig { bytes_limit: 2 << 20, shards: Some(2), ..EngineConfig::default() };
     let engine = Engine::new(&config, now);
     let progress = RecoveryProgress::default();
-    let recovery = Recovery { backend: &backend, engine: &engine, now, threads: 1, progress: &progress };
-    recovery.run(Method::SnapshotAndJournal).unwrap();
+    let backend = Arc::new(backend);
+    let tier = (form / 6 % 2 == 1).then(|| DiskTier::new(backend.clone(), engine.shard_count(), now));
+    let method = if form / 12 % 2 == 1 { Method::Lazy } else { Method::SnapshotAndJournal };
+    let recovery = Recovery {
+        backend: &*backend,
+        engine: &engine,
+        now,
+        threads: 1,
+        progress: &progress,
+        tier: tier.as_ref(),
+    };
+    recovery.run(method).unwrap();
+    if let Some(tier) = &tier {
+        for shard in 0..engine.shard_count() {
+            tier.scan(shard, None, 1_000, now, |_| ControlFlow::Continue(())).unwrap();
+        }
+        let (mut moving, mut moves) = (tier.moving(&engine, u32::MAX), Moves::default());
+        while let Ok(true) = moving.next(now, &mut moves, |_| 0..0).unwrap() {}
+    }
     engine.advance(now);
     #[cfg(debug_assertions)]
     engine.validate();
