@@ -75,6 +75,8 @@ fn restart() {
     };
     let disk_config = DiskConfig {
         journal,
+        is_journaled: true,
+        is_store: false,
         recovery: Method::SnapshotAndJournal,
         snapshot_interval: None,
         limit_bytes: None,
@@ -98,8 +100,14 @@ fn restart() {
             let progress = RecoveryProgress::default();
             let backend = backend();
             let now = clock.now();
-            let recovery =
-                Recovery { backend: &*backend, engine: &engine, now, threads, progress: &progress };
+            let recovery = Recovery {
+                backend: &*backend,
+                engine: &engine,
+                now,
+                threads,
+                progress: &progress,
+                tier: None,
+            };
             let report = recovery.run(Method::SnapshotAndJournal).expect("it is as it was written").report;
             assert_eq!(engine.stats().entries, entries());
             report.elapsed.as_secs_f64()

@@ -1,7 +1,9 @@
 //! The composition that services talk to: the engine, and what is kept on disk; origins move in beside it later.
 //!
-//! A lookup asks the engine; what it does not have is a miss. Nothing here knows of gRPC.
+//! A lookup asks the engine, then the disk tier if there is one below it; what neither has is a miss. Nothing here
+//! knows of gRPC.
 
+mod below;
 mod blobs;
 mod disk;
 mod live_limits;
@@ -26,6 +28,7 @@ pub use crate::engine::KEYS_PER_HOLD;
 pub use crate::persistence::blob::{
     BlobError, BlobReader, BlobWriter, Blobs, Digest, Draft, Finish, Listed, Manifest, Removed,
 };
+pub use crate::persistence::disk::LookupError;
 pub use blobs::BlobStream;
 pub use disk::{DiskError, DiskOptions};
 
@@ -97,12 +100,15 @@ impl Cache {
         self.engine.namespace(name).map(Cow::Owned)
     }
 
-    /// Does one operation in a namespace.
+    /// Does one operation in a namespace. May block where [`Self::has_below`].
     pub fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> (Outcome, Change) {
-        self.engine.apply(namespace, op, now)
+        match self.below() {
+            Some(lookup) if op.needs_entry() => self.apply_below(&lookup, namespace, op, now),
+            _ => self.engine.apply(namespace, op, now),
+        }
     }
 
-    /// Reads an entry where it lies; see [`Engine::read`].
+    /// Reads an entry where it lies; see [`Engine::read`]. May block where [`Self::has_below`].
     ///
     /// # Errors
     /// The reason of a miss.
@@ -115,18 +121,30 @@ impl Cache {
         now: Now,
         found: impl FnOnce(EntryView<'_>) -> R,
     ) -> Result<R, MissReason> {
-        self.engine.read(namespace, key, touch, now, found).0
+        match self.below() {
+            Some(lookup) => self.read_below(&lookup, (namespace, key), touch, now, found),
+            None => self.engine.read(namespace, key, touch, now, found).0,
+        }
     }
 
-    /// Reads many entries where they lie; see [`Engine::read_batch`].
+    /// Reads many entries where they lie; see [`Engine::read_batch`]. May block where [`Self::has_below`].
     pub fn read_batch(
         &self,
         namespace: &Namespace,
         keys: &[&[u8]],
         now: Now,
-        found: impl FnMut(usize, Result<EntryView<'_>, MissReason>) -> ControlFlow<()>,
+        mut found: impl FnMut(usize, Result<EntryView<'_>, MissReason>) -> ControlFlow<()>,
     ) {
-        self.engine.read_batch(namespace, keys, now, found);
+        let Some(lookup) = self.below() else {
+            return self.engine.read_batch(namespace, keys, now, found);
+        };
+        for (index, key) in keys.iter().enumerate() {
+            let see = |entry: EntryView<'_>| found(index, Ok(entry));
+            let read = self.read_below(&lookup, (namespace, *key), None, now, see);
+            if read.unwrap_or_else(|reason| found(index, Err(reason))).is_break() {
+                return;
+            }
+        }
     }
 
     /// Does what has become due: expiry, policy hand-over, a lowered limit. Says how many steps it took.

@@ -1,8 +1,8 @@
 //! Larder: a distributed cache whose native protocol is gRPC.
 //!
-//! This crate is the `larder` program and what it is made of. Version 0.1 is one node that keeps everything in
-//! memory: the contract in `proto/larder/v1` is whole, and what is not served yet (persistence, the ring,
-//! blobs, leases, origins, TLS) answers `UNIMPLEMENTED` and is never ignored in silence.
+//! This crate is the `larder` program and what it is made of. Version 0.1 is one node, in memory and on
+//! disk: the contract in `proto/larder/v1` is whole, and what is not served yet (the ring, leases, origins, TLS)
+//! answers `UNIMPLEMENTED` and is never ignored in silence.
 //!
 //! # Layers
 //!
@@ -47,7 +47,8 @@
 //!   assert!(matches!(again, Outcome::NotStored(_)), "that version is gone");
 //!   ```
 //!
-//! - **A whole node in your own process**, for tests above all: [`RunningNode`] with a [`ServeConfig`].
+//! - **A whole node in your own process**, for tests above all: [`RunningNode`] with a [`ServeConfig`]. By default
+//!   it keeps everything in `./larder-data`: give it a `data_dir` of its own, or [`config::Persistence::None`].
 //! - **A client** of a node elsewhere: [`Client`].
 //!
 //!   ```no_run

@@ -77,7 +77,21 @@ pub struct RunningNode {
     facts: Arc<Facts>,
     stats_log: Arc<Mutex<StatsLog>>,
     tracing: Option<Tracing>,
+    /// The process's signals are the node's.
+    has_signals: bool,
 }
+
+/// How far a recovery is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecoveryNews {
+    /// Records that are applied.
+    pub applied: u64,
+    /// Entries that the snapshot has; `None`: not known, or there is none. The journal's records come on top.
+    pub expected: Option<u64>,
+}
+
+/// Told how far a recovery is, some times a second, and that it has ended: `None`.
+pub type ShowRecovery = Arc<dyn Fn(Option<RecoveryNews>) + Send + Sync>;
 
 /// A future that ends when a listener does.
 type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -111,21 +125,27 @@ impl RunningNode {
     /// [`NodeError`]; then nothing is left open.
     pub async fn start(loaded: Loaded) -> Result<Self, NodeError> {
         let config = node_config(&loaded.config);
-        Self::start_as(config, loaded).await
+        Self::start_as(config, loaded, None).await
     }
 
     /// [`Self::start`] for a program that is the node: SIGTERM and SIGINT are taken over for good. The first drains
-    /// the node, the second makes [`Self::stopped`] return at once.
+    /// the node, the second makes [`Self::stopped`] return at once. A recovery is shown to `show`, and where there is
+    /// none, logged.
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub async fn start_as_program(loaded: Loaded) -> Result<Self, NodeError> {
+    pub async fn start_as_program(loaded: Loaded, show: Option<ShowRecovery>) -> Result<Self, NodeError> {
         let config = NodeConfig { signals: true, ..node_config(&loaded.config) };
-        Self::start_as(config, loaded).await
+        Self::start_as(config, loaded, show).await
     }
 
-    async fn start_as(node_config: NodeConfig, loaded: Loaded) -> Result<Self, NodeError> {
+    async fn start_as(
+        node_config: NodeConfig,
+        loaded: Loaded,
+        show: Option<ShowRecovery>,
+    ) -> Result<Self, NodeError> {
         let config = &loaded.config;
+        let has_signals = node_config.signals;
         let cache = Arc::new(Cache::new(&engine_config(config), limits(config)));
         let node_id = config.identity(&[]).node_id;
         let tracing = config
@@ -155,7 +175,7 @@ impl RunningNode {
         if let Some(options) = disk::options(&facts.loaded.load().config) {
             let recovering = Arc::downgrade(&facts);
             facts.lifecycle.recover_by(move || match recovering.upgrade() {
-                Some(facts) => facts.recover(options.clone()),
+                Some(facts) => facts.recover(options.clone(), show.clone()),
                 None => Box::pin(std::future::ready(Err("the node is gone".to_owned()))),
             });
         }
@@ -168,7 +188,7 @@ impl RunningNode {
         node.set_connection(connection_config(&facts.loaded.load().config));
         sweep(&cache).map_err(StartError::Thread)?;
         let stats_log = log_stats(&facts);
-        Ok(Self { node, facts, stats_log, tracing })
+        Ok(Self { node, facts, stats_log, tracing, has_signals })
     }
 
     /// The line for stdout; see [`Node::ready_line`].
@@ -193,11 +213,7 @@ impl RunningNode {
     /// exit.
     pub async fn stopped(self) -> Stop {
         let stop = self.node.stopped().await;
-        let cache = Arc::clone(&self.facts.cache);
-        // Fails where the runtime ends; and a poisoned journal has said so before.
-        if let Ok(Err(poisoned)) = tokio::task::spawn_blocking(move || cache.close_disk()).await {
-            tracing::error!("the last changes may not be on disk: {poisoned}");
-        }
+        let stop = self.facts.close_disk(stop, self.has_signals).await;
         if self.facts.stats_interval.borrow().is_some() {
             self.stats_log.lock().line(&self.facts.snapshot(), monotonic());
         }
@@ -312,6 +328,7 @@ impl Facts {
             response_backlog_bytes: self.backlog.bytes(),
             requests_shed: self.in_flight.shed() + self.backlog.refused(),
             journal: self.journal(),
+            disk_tier: self.disk_tier(),
         }
     }
 

@@ -128,6 +128,7 @@ const ENGINE_WORDS: Only = Some(&[
     "Scope",
     "Set",
     "Stats",
+    "Tier",
     "UnknownPolicy",
     "ValueView",
 ]);

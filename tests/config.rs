@@ -64,7 +64,7 @@ fn nothing_said_gives_the_documented_defaults() {
     assert_eq!(config.admin.to_string(), "tcp://127.0.0.1:7401");
     assert_eq!(config.health.to_string(), "tcp://127.0.0.1:7402");
     assert_eq!(config.http.to_string(), "127.0.0.1:7403");
-    assert_eq!((config.policy, config.persistence), (PolicyName::Adaptive, Persistence::None));
+    assert_eq!((config.policy, config.persistence), (PolicyName::Adaptive, Persistence::JournalAndSnapshot));
     assert_eq!(config.identity(&[]).node_id, "tcp://127.0.0.1:7400");
 }
 
@@ -186,7 +186,7 @@ fn every_served_setting_of_a_file_arrives() {
     let loaded = load(&[], &[], file).unwrap();
     assert_eq!(loaded.config, expected);
     assert_eq!(loaded.warnings.len(), 0);
-    let unused = load(&["--data-dir", "/tmp/larder"], &[], "").unwrap();
+    let unused = load(&["--data-dir", "/tmp/larder", "--persistence", "none"], &[], "").unwrap();
     assert_eq!(unused.warnings.len(), 1, "a data directory that is not used is not passed over in silence");
     assert!(loaded.config.timeout().is_none());
 }
@@ -411,12 +411,8 @@ fn an_unknown_policy_names_those_that_there_are() {
 fn what_is_not_served_yet_is_refused_and_never_ignored() {
     let cases: &[(&[&str], &str)] = &[
         (
-            &["--persistence", "store"],
-            "--persistence store is not served by this build yet: it keeps a journal or nothing on disk; give none, journal or journal+snapshot",
-        ),
-        (
-            &["--recovery", "lazy"],
-            "--recovery lazy is not served by this build yet: it does not recover so; give snapshot+journal, snapshot, journal or empty",
+            &["--recovery", "keys+origin"],
+            "--recovery keys+origin is not served by this build yet: it loads missing keys from nowhere; give snapshot+journal, snapshot, journal, lazy or empty",
         ),
         (
             &["--members", "static:a"],
@@ -463,8 +459,18 @@ fn settings_that_contradict_each_other_are_both_named() {
         ),
         (
             &["--durability", "flushed"],
+            &["LARDER_PERSISTENCE=none"],
+            "--durability flushed contradicts LARDER_PERSISTENCE=none: nothing is kept on disk that could be flushed to it; leave --durability out or give buffered",
+        ),
+        (
+            &["--persistence", "snapshot"],
+            &["LARDER_DURABILITY=flushed"],
+            "LARDER_DURABILITY=flushed contradicts --persistence snapshot: what is written between two snapshots is not on disk; leave --durability out or give buffered, or keep a journal with --persistence journal+snapshot",
+        ),
+        (
+            &["--persistence", "snapshot", "--recovery", "journal"],
             &[],
-            "--durability flushed contradicts --persistence none (the default): nothing is kept on disk that could be flushed to it; leave --durability out or give buffered",
+            "--recovery journal contradicts --persistence snapshot: there is no journal to recover from; give snapshot",
         ),
         (
             &["--max-value", "5MiB"],

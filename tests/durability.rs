@@ -65,13 +65,32 @@ async fn write(mut cache: CacheClient<Channel>, writer: usize, begin: u64, ackno
 /// Writes one key after the other without waiting for the disk, until the node is gone.
 async fn write_buffered(mut cache: CacheClient<Channel>, round: u64) {
     for n in 0.. {
-        if cache.set(set(format!("buffered:{round}:{n}"), "v")).await.is_err() {
+        if cache.set(set(format!("buffered:{round}:{n}"), "v".repeat(200))).await.is_err() {
             return;
         }
     }
 }
 
-async fn stands_kills(backend: &str) {
+/// A node with little memory whose disk holds it all, which serves before it has read what is there.
+fn store_flags<'a>(directory: &'a Path, backend: &'a str) -> [&'a str; 12] {
+    let directory = directory.to_str().unwrap();
+    [
+        "--data-dir",
+        directory,
+        "--persistence",
+        "store",
+        "--backend",
+        backend,
+        "--memory",
+        "2MiB",
+        "--max-value",
+        "16KiB",
+        "--recovery",
+        "lazy",
+    ]
+}
+
+async fn stands_kills(backend: &str, is_store: bool) {
     let kills = std::env::var("LARDER_KILLS").map_or(8, |kills| kills.parse().unwrap());
     let seed: u64 = rand::random();
     println!("seed {seed}, backend {backend}");
@@ -80,7 +99,11 @@ async fn stands_kills(backend: &str) {
     let acknowledged = Acknowledged::default();
     let mut begin = 0;
     for round in 0..kills {
-        let process = Process::start(&flags(directory.path(), backend));
+        let process = if is_store {
+            Process::start(&store_flags(directory.path(), backend))
+        } else {
+            Process::start(&flags(directory.path(), backend))
+        };
         let mut cache = cache_of(&process).await;
         let expected = acknowledged.lock().clone();
         for (key, last) in expected {
@@ -153,12 +176,76 @@ async fn is_prefix(cache: &mut CacheClient<Channel>, round: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_flushed_is_lost_when_a_node_on_sled_is_killed() {
-    stands_kills("sled").await;
+    stands_kills("sled", false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_flushed_is_lost_when_a_node_on_files_is_killed() {
-    stands_kills("files").await;
+    stands_kills("files", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_flushed_is_lost_when_a_node_with_a_store_is_killed() {
+    stands_kills("sled", true).await;
+}
+
+#[tokio::test]
+async fn what_memory_has_no_room_for_is_answered_from_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let process = Process::start(&store_flags(directory.path(), "files"));
+    let (mut cache, mut admin) = (cache_of(&process).await, admin_of(&process).await);
+    let value = |n: u64| format!("{n}:").repeat(150);
+    for first in (0..20_000).step_by(1_000) {
+        let items = (first..first + 1_000).map(|n| set(format!("key:{n:05}"), value(n))).collect();
+        cache.batch_set(BatchSetRequest { items, ..BatchSetRequest::default() }).await.unwrap();
+    }
+    // Each way to ask for an entry that is not in memory.
+    for n in (0..20_000).step_by(1_999) {
+        let hit = found(cache.get(get(format!("key:{n:05}"))).await.unwrap().into_inner()).unwrap();
+        assert_eq!(hit.value, value(n).as_bytes());
+    }
+    let keys: Vec<_> = (0..20_000).step_by(97).map(|n| format!("key:{n:05}").into_bytes().into()).collect();
+    let request = BatchGetRequest { keys, ..BatchGetRequest::default() };
+    let results = cache.batch_get(request).await.unwrap().into_inner().results;
+    let mut on_disk = 0;
+    for (n, result) in (0..20_000).step_by(97).zip(results) {
+        let hit = found(result).unwrap();
+        assert_eq!(hit.value, value(n).as_bytes());
+        on_disk += u32::from(hit.tier() == Tier::Disk);
+    }
+    assert!(on_disk > 100, "{on_disk} of them were on disk");
+    let absent =
+        SetRequest { condition: Some(set_request::Condition::IfAbsent(true)), ..set("key:00001", "x") };
+    let outcome = cache.set(absent).await.unwrap().into_inner().outcome;
+    assert!(matches!(outcome, Some(set_response::Outcome::NotStored(_))), "{outcome:?}");
+    let delete = DeleteRequest { key: b"key:00002".as_slice().into(), ..DeleteRequest::default() };
+    assert!(cache.delete(delete.clone()).await.unwrap().into_inner().deleted);
+    assert!(!cache.delete(delete).await.unwrap().into_inner().deleted);
+    let commands = (0..20_000)
+        .step_by(487)
+        .map(|n| PipelineCommand {
+            id: n + 1,
+            op: Some(pipeline_command::Op::Get(get(format!("key:{n:05}")))),
+            ..PipelineCommand::default()
+        })
+        .collect();
+    let message = PipelineRequest { commands, ..PipelineRequest::default() };
+    let mut replies = cache.pipeline(tokio_stream::once(message)).await.unwrap().into_inner();
+    let mut answered = 0;
+    while let Some(message) = replies.message().await.unwrap() {
+        for reply in message.replies {
+            let Some(pipeline_reply::Result::Get(read)) = reply.result else { panic!("{reply:?}") };
+            assert_eq!(found(read).unwrap().value, value(reply.id - 1).as_bytes());
+            answered += 1;
+        }
+    }
+    assert_eq!(answered, 42);
+    let stats = admin.get_stats(GetStatsRequest {}).await.unwrap().into_inner();
+    assert_eq!(stats.misses, 0, "{:?}", stats.misses_by_reason);
+    let disk = stats.hits_by_tier.iter().find(|hits| hits.tier() == Tier::Disk).unwrap();
+    assert!(disk.count > 100, "{:?}", stats.hits_by_tier);
+    assert!(stats.bytes_used <= stats.bytes_limit + (64 << 10), "{}", stats.bytes_used);
+    assert_eq!(stats.persistence.unwrap().entries, 19_999);
 }
 
 #[tokio::test]
@@ -215,6 +302,47 @@ async fn a_node_that_was_told_to_end_comes_back_with_all_it_had() {
     let process = Process::start(&flags);
     let mut cache = cache_of(&process).await;
     assert!(found(cache.get(get("tagged")).await.unwrap().into_inner()).is_err(), "it was invalidated");
+}
+
+#[tokio::test]
+async fn a_node_that_keeps_snapshots_alone_has_the_last_one_after_a_kill_and_all_after_a_sigterm() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut flags = flags(directory.path(), "sled");
+    flags[3] = "snapshot";
+    let process = Process::start(&flags);
+    let (mut cache, mut admin) = (cache_of(&process).await, admin_of(&process).await);
+    let refused = cache.set(flushed(set("k", "v"))).await.unwrap_err();
+    assert_status(&refused, Code::FailedPrecondition, "NO_PERSISTENCE", None);
+    assert!(refused.message().contains("--persistence snapshot"), "{refused:?}");
+    let refused = admin.flush(FlushRequest {}).await.unwrap_err();
+    assert_status(&refused, Code::FailedPrecondition, "NO_PERSISTENCE", None);
+    cache.set(set("kept", "v")).await.unwrap();
+    let taken = admin.create_snapshot(CreateSnapshotRequest {}).await.unwrap().into_inner();
+    assert_eq!(taken.entries, 1);
+    cache.set(set("lost", "v")).await.unwrap();
+    let killed = Command::new("kill").args(["-KILL", &process.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    drop(process);
+
+    let process = Process::start(&flags);
+    let (mut cache, mut admin) = (cache_of(&process).await, admin_of(&process).await);
+    assert!(found(cache.get(get("kept")).await.unwrap().into_inner()).is_ok());
+    assert!(found(cache.get(get("lost")).await.unwrap().into_inner()).is_err());
+    let verified = VerifyRecoveryRequest { method: String::new() };
+    let report = admin.verify_recovery(verified).await.unwrap().into_inner();
+    assert_eq!((&*report.method, report.entries, report.damages_total), ("snapshot", 1, 0));
+    for n in 0..1_000 {
+        cache.set(set(format!("k:{n}"), "v")).await.unwrap();
+    }
+    process.terminate();
+    let (status, _, stderr) = process.ended();
+    assert!(status.success() && !stderr.contains("ERROR"), "{stderr}");
+
+    let process = Process::start(&flags);
+    let mut cache = cache_of(&process).await;
+    for n in 0..1_000 {
+        assert!(found(cache.get(get(format!("k:{n}"))).await.unwrap().into_inner()).is_ok());
+    }
 }
 
 #[tokio::test]

@@ -175,7 +175,11 @@ fn a_port_in_use_is_named_with_its_flag() {
 
 #[test]
 fn flags_that_contradict_or_are_wrong_are_an_exit_of_2() {
-    assert_refused(&["--durability", "flushed"], 2, &["--durability flushed", "--persistence none"]);
+    assert_refused(
+        &["--durability", "flushed", "--persistence", "none"],
+        2,
+        &["--durability flushed", "--persistence none"],
+    );
     assert_refused(
         &["--admin", "tcp://127.0.0.1:7400", "--listen", "tcp://127.0.0.1:7400"],
         2,
@@ -192,6 +196,35 @@ fn flags_that_contradict_or_are_wrong_are_an_exit_of_2() {
     assert_refused(&["--no-such-flag"], 2, &["--no-such-flag"]);
     assert_refused(&["--log", "=====nonsense"], 2, &["--log"]);
     assert_refused(&["--config", "/no/such/file.toml"], 2, &["--config", "/no/such/file.toml"]);
+}
+
+#[test]
+fn by_default_everything_is_kept_below_the_working_directory() {
+    let here = tempfile::tempdir().unwrap();
+    let process = Process::start_in(here.path(), &[]);
+    assert_eq!(ask(&process, &["set", "tea", "Assam"]).0, Some(0));
+    process.terminate();
+    assert!(process.ended().0.success());
+    assert!(here.path().join("larder-data").is_dir());
+    let process = Process::start_in(here.path(), &[]);
+    assert_eq!(ask(&process, &["get", "tea"]), (Some(0), "Assam".to_owned(), String::new()));
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_written_is_named_with_what_to_do() {
+    // A file stands in its place: that stops root as well.
+    let here = tempfile::tempdir().unwrap();
+    std::fs::write(here.path().join("larder-data"), "").unwrap();
+    let ports = ["--listen", "--admin", "--health"].map(|flag| [flag, "tcp://127.0.0.1:0"]).concat();
+    let mut command = larder();
+    command.current_dir(here.path()).arg("serve").args(ports).args(["--http", "127.0.0.1:0"]);
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    let directory = here.path().join("larder-data");
+    for word in [directory.to_str().unwrap(), "--data-dir", "--persistence none"] {
+        assert!(stderr.contains(word), "{stderr:?} lacks {word:?}");
+    }
 }
 
 #[test]

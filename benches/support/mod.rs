@@ -64,7 +64,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// A node on core 0 with one worker.
+    /// A node on core 0 with one worker, without persistence, as its peers.
     pub(crate) fn larder(args: &[&str]) -> Self {
         Self::node(pinned(0, LARDER), &[&["--threads", "1"], args].concat())
     }
@@ -80,7 +80,7 @@ impl Process {
             command.args([listener, "tcp://127.0.0.1:0"]);
         }
         let mut child = command
-            .args(["--http", "127.0.0.1:0"])
+            .args(["--http", "127.0.0.1:0", "--persistence", "none"])
             .args(args)
             .stdout(Stdio::piped())
             .spawn()

@@ -30,6 +30,8 @@ async fn start_node() -> Result<RunningNode, Failure> {
         health: Some(free()),
         http: Some("127.0.0.1:0".to_owned()),
         memory: Some("64MiB".to_owned()),
+        // It would lie in the working directory, and the next example would find it there.
+        persistence: Some("none".to_owned()),
         ..ServeArgs::default()
     };
     Ok(RunningNode::start(ServeConfig::load(&args, &|_| None)?).await?)

@@ -3,7 +3,7 @@
 use super::status::CallError;
 use super::v1;
 use super::wire::{ConditionView, DeleteView, ExpirationView, GetView, IncrementView, SetView, TouchView};
-use crate::engine::{Condition, Expiration, Increment, MissReason, Op, Set};
+use crate::engine::{Condition, Expiration, Increment, MissReason, Op, Set, Tier};
 use crate::entry::{Durability, Limits, REQUEST_ID_BYTES_MAX, Ttl, Version};
 
 type Result<T> = std::result::Result<T, CallError>;
@@ -23,6 +23,14 @@ pub(crate) fn key<'a>(key: &'a [u8], limits: &Limits, field: impl FnOnce() -> St
 
 fn key_field() -> String {
     "key".to_owned()
+}
+
+/// The wire's word for where an entry was found.
+pub(crate) fn tier(tier: Tier) -> v1::Tier {
+    match tier {
+        Tier::Memory => v1::Tier::Memory,
+        Tier::Disk => v1::Tier::Disk,
+    }
 }
 
 /// The durability that is asked for; `None`: the node's own.

@@ -1,13 +1,20 @@
 //! The hot responses, written straight into the buffer that is sent: sizes first, then the fields in order, with
 //! no message in between. Compatible with the generated types (property tests hold it to that).
 
-use crate::engine::{EntryView, MissReason};
+use crate::engine::{EntryView, MissReason, Tier};
 
 const VARINT: u32 = 0;
 const FIXED64: u32 = 1;
 const BYTES: u32 = 2;
-/// Tier::Memory.
-const TIER_MEMORY: u64 = 1;
+
+/// The wire's number of a tier.
+#[inline]
+fn tier(tier: Tier) -> u64 {
+    match tier {
+        Tier::Memory => 1,
+        Tier::Disk => 2,
+    }
+}
 
 /// Where bytes are put: the buffer that is sent, or a [`Small`] on the way there.
 pub(crate) trait Sink {
@@ -139,7 +146,7 @@ impl<'a> HitMessage<'a> {
         let mut hit_len = fixed64_len(entry.version.0)
             + number_len(entry.remaining_ttl_ms)
             + number_len(u64::from(entry.flags))
-            + number_len(TIER_MEMORY)
+            + number_len(tier(entry.tier))
             + number_len(stored.len() as u64);
         if !value.is_empty() {
             hit_len += field_len(value.len());
@@ -178,7 +185,7 @@ impl<'a> HitMessage<'a> {
             out.put_slice(self.entry.content_type.as_bytes());
             small = Small::new();
         }
-        put_number(&mut small, 6, TIER_MEMORY);
+        put_number(&mut small, 6, tier(self.entry.tier));
         put_number(&mut small, 8, self.entry.value.as_slice().len() as u64);
         out.put_slice(small.as_slice());
     }

@@ -84,7 +84,7 @@ pub enum CallError {
     #[error("namespace {name:?} does not exist; \"\" is the default one")]
     NamespaceNotFound { name: String },
     #[error(
-        "the disk failed, so the journal takes no writes: memory and disk must not part; reads go on. See the node's log, mend the disk, restart the node"
+        "the journal takes no writes, as the disk failed or the node is stopping: memory and disk must not part; reads go on. See the node's log, mend the disk, restart the node"
     )]
     JournalPoisoned,
     #[error(
@@ -95,7 +95,9 @@ pub enum CallError {
     RecoveryDamaged { damages: u64, first: String },
     #[error("{bytes} bytes of changes wait for the disk, which is slower than they come: try again")]
     JournalBacklog { bytes: u64 },
-    #[error("{what} needs a disk, and the node keeps nothing on one (--persistence none)")]
+    #[error(
+        "{what} needs what the node does not keep: with --persistence none nothing is on disk, with --persistence snapshot no change between two snapshots"
+    )]
     NoPersistence { what: String },
     #[error("there is no blob {key}")]
     BlobNotFound { key: String },
@@ -237,6 +239,9 @@ impl CallError {
             Refusal::TooLarge { needs, limit } => Self::EntryTooLarge { needs, limit },
             Refusal::NoNamespace => Self::NamespaceGone,
             Refusal::Poisoned => Self::JournalPoisoned,
+            Refusal::Unreadable => {
+                Self::DiskFailed { why: "the entry lies there and cannot be read".to_owned() }
+            }
             Refusal::DiskLimit => Self::DiskLimit,
             Refusal::Backlogged { bytes } => Self::JournalBacklog { bytes },
         }

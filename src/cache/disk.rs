@@ -6,12 +6,14 @@ use std::sync::{Arc, OnceLock};
 
 use super::{Blobs, Cache};
 use crate::clock::Clock;
+use crate::engine::Restorer;
 use crate::entry::Durability;
 use crate::persistence::backend::{self, BackendKind};
 use crate::persistence::blob::BlobError;
 use crate::persistence::disk::{Disk, DiskConfig};
-use crate::persistence::journal::Poisoned;
+use crate::persistence::journal::Stopped;
 use crate::persistence::recover::{RecoveryProgress, Report};
+use crate::persistence::snapshot::SnapshotError;
 use crate::persistence::{Backend, BackendError, DirectoryLock, LockError};
 
 /// Which directory, and how it is used.
@@ -37,6 +39,9 @@ pub enum DiskError {
     /// The disk refuses.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// What the journal has cannot be put into a snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// The blobs cannot be read.
     #[error("the blobs cannot be opened: {0}")]
     Blobs(#[from] BlobError),
@@ -62,7 +67,7 @@ impl Cache {
     /// else may use the cache meanwhile.
     ///
     /// # Errors
-    /// [`DiskError`]. What was brought back by then is in the cache.
+    /// [`DiskError`]. The cache is as it was: this may be tried again.
     pub fn open_disk(&self, options: &DiskOptions, progress: &RecoveryProgress) -> Result<Report, DiskError> {
         if self.disk.kept.get().is_some() {
             return Err(DiskError::Open);
@@ -72,23 +77,45 @@ impl Cache {
         for note in notes {
             tracing::warn!("{note}");
         }
+        self.open_on(backend, lock, options, progress)
+    }
+
+    fn open_on(
+        &self,
+        backend: Arc<dyn Backend>,
+        lock: DirectoryLock,
+        options: &DiskOptions,
+        progress: &RecoveryProgress,
+    ) -> Result<Report, DiskError> {
+        // First what changes nothing in memory.
+        let blobs = self.open_blobs(Arc::clone(&backend), options.disk.limit_bytes)?;
         let clock: Arc<dyn Clock> = self.clock.clone();
         let engine = Arc::clone(&self.engine);
-        let (disk, report) = Disk::open(Arc::clone(&backend), engine, clock, options.disk.clone(), progress)?;
-        self.open_blobs(backend, disk.limit_bytes())?;
+        let opened = Disk::open(backend, engine, clock, options.disk.clone(), progress);
+        let (disk, report) = opened.inspect_err(|_| self.forget_all())?;
         let kept = Kept { disk, durability: options.durability, _lock: lock };
         self.disk.kept.set(kept).map_err(|_| DiskError::Open)?;
+        self.serve_blobs(blobs);
         Ok(report)
     }
 
-    fn open_blobs(&self, backend: Arc<dyn Backend>, limit_bytes: Option<u64>) -> Result<(), DiskError> {
+    /// Takes out what a recovery has put in that then failed, and the log that refuses writes since.
+    fn forget_all(&self) {
+        self.engine.stop_log();
+        for namespace in self.engine.namespaces() {
+            // Of the default one, which stays.
+            let _ = self.engine.delete_namespace(namespace.name());
+        }
+        Restorer::new(&self.engine).empty(self.now());
+    }
+
+    fn open_blobs(&self, backend: Arc<dyn Backend>, limit_bytes: Option<u64>) -> Result<Blobs, DiskError> {
         let (blobs, opened) = Blobs::open(backend, limit_bytes, self.now())?;
         for damage in &opened.damages {
             tracing::error!(?damage, "a blob is damaged");
         }
         self.engine.raise_versions(opened.version_max);
-        self.serve_blobs(blobs);
-        Ok(())
+        Ok(blobs)
     }
 
     /// The data directory in use; `None`: nothing is kept on disk.
@@ -97,12 +124,12 @@ impl Cache {
         self.disk.kept.get().map(|kept| &kept.disk)
     }
 
-    /// Whether a write waits for the disk that asks for this (`None`: for nothing); `None`: there is no disk to wait
-    /// for.
+    /// Whether a write waits for the disk that asks for this (`None`: for nothing); `None`: there is nothing to wait
+    /// for, no disk or no journal on it.
     #[must_use]
     #[inline]
     pub fn flushes(&self, wanted: Option<Durability>) -> Option<bool> {
-        match (self.disk.kept.get(), wanted) {
+        match (self.disk.kept.get().filter(|kept| kept.disk.keeps_journal()), wanted) {
             (None, Some(Durability::Flushed)) => None,
             (None, _) => Some(false),
             (Some(kept), wanted) => Some(wanted.unwrap_or(kept.durability) == Durability::Flushed),
@@ -113,8 +140,8 @@ impl Cache {
     /// settled at once, not when the future is polled first.
     ///
     /// # Errors
-    /// The journal is poisoned: it may or may not be there.
-    pub fn flushed(self: &Arc<Self>) -> impl Future<Output = Result<u64, Poisoned>> + Send + 'static {
+    /// The journal has stopped: it may or may not be there.
+    pub fn flushed(self: &Arc<Self>) -> impl Future<Output = Result<u64, Stopped>> + Send + 'static {
         let cache = Arc::clone(self);
         let ticket = cache.disk().map(|disk| disk.journal().ask_flush());
         async move {
@@ -131,11 +158,100 @@ impl Cache {
         self.disk().is_some_and(|disk| disk.journal().progress().borrow().poisoned.is_some())
     }
 
-    /// Writes and syncs what is left. Later changes are refused.
+    /// Writes and syncs what is left; see [`Disk::stop`]. Later changes are refused.
     ///
     /// # Errors
-    /// The journal is poisoned.
-    pub fn close_disk(&self) -> Result<(), Poisoned> {
+    /// The disk refuses.
+    pub fn close_disk(&self) -> Result<(), SnapshotError> {
         self.disk().map_or(Ok(()), |disk| disk.stop().map(|_| ()))
+    }
+
+    /// As [`Self::close_disk`], for whoever cannot wait for a snapshot: see [`Disk::stop_at_once`].
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn close_disk_at_once(&self) -> Result<(), SnapshotError> {
+        self.disk().map_or(Ok(()), |disk| disk.stop_at_once().map(|_| ()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::engine::{EngineConfig, NamespaceConfig, Op, Outcome, PolicyName, Set};
+    use crate::entry::{Limits, Ttl};
+    use crate::persistence::journal::{JournalConfig, SEGMENT_BYTES};
+    use crate::persistence::{MemoryBackend, Method};
+
+    fn cache() -> Cache {
+        Cache::new(&EngineConfig { bytes_limit: 16 << 20, ..EngineConfig::default() }, Limits::default())
+    }
+
+    fn options(directory: PathBuf) -> DiskOptions {
+        let journal = JournalConfig {
+            flush_interval: Duration::from_secs(3_600),
+            value_bytes_max: 1 << 20,
+            segment_bytes: SEGMENT_BYTES,
+        };
+        let disk = DiskConfig {
+            journal,
+            is_journaled: true,
+            recovery: Method::SnapshotAndJournal,
+            snapshot_interval: None,
+            limit_bytes: None,
+            is_store: false,
+        };
+        DiskOptions { directory, backend: BackendKind::Files, disk, durability: Durability::Buffered }
+    }
+
+    fn set(cache: &Cache, key: &str) -> Outcome {
+        let set = Op::Set(Set::new(key.as_bytes(), b"v"));
+        cache.engine.apply(cache.engine.default_namespace(), &set, cache.now()).0
+    }
+
+    #[test]
+    fn a_data_directory_that_could_not_be_opened_leaves_the_cache_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = options(directory.path().to_owned());
+        let open = |cache: &Cache, backend: &MemoryBackend| {
+            let lock = DirectoryLock::take(directory.path()).unwrap();
+            cache.open_on(Arc::new(backend.clone()), lock, &options, &RecoveryProgress::default())
+        };
+        let backend = MemoryBackend::new();
+        let first = cache();
+        open(&first, &backend).unwrap();
+        set(&first, "a");
+        let name = "more".to_owned();
+        let policy = PolicyName::Lru;
+        let more = NamespaceConfig { name, bytes_limit: 0, policy, default_ttl: Ttl::Never };
+        first.engine.create_namespace(&more).unwrap();
+        first.disk().unwrap().snapshot().unwrap();
+        set(&first, "b");
+        first.close_disk().unwrap();
+        drop(first);
+
+        let mut failures = 0;
+        for passing in 0.. {
+            let (cache, backend) =
+                (cache(), backend.crash(crate::persistence::backend::memory::Lose::Nothing));
+            backend.fail_once_after(passing);
+            if open(&cache, &backend).is_ok() {
+                break;
+            }
+            failures += 1;
+            backend.heal();
+            assert_eq!((cache.stats().entries, cache.engine.namespaces().len()), (0, 1), "call {passing}");
+            assert!(matches!(set(&cache, "c"), Outcome::Stored(_)), "call {passing}: writes are refused");
+            cache.engine.clear(cache.engine.default_namespace(), cache.now());
+            assert!(cache.disk().is_none() && cache.blobs().is_none());
+
+            let report = open(&cache, &backend).unwrap();
+            assert!(report.damages.is_empty(), "call {passing}: {report:?}");
+            assert_eq!((cache.stats().entries, cache.engine.namespaces().len()), (2, 2), "call {passing}");
+            assert!(matches!(set(&cache, "c"), Outcome::Stored(_)), "call {passing}");
+        }
+        assert!(failures > 10, "{failures}");
     }
 }

@@ -1,11 +1,19 @@
 //! Progress bars, on stderr and on a terminal only.
 
+use std::io::IsTerminal;
+use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use parking_lot::Mutex;
+
+use crate::node::{RecoveryNews, ShowRecovery};
 
 const REDRAWS_PER_S: u8 = 8;
 const COUNTED: &str = "{msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}";
+/// Without a rate: the bar begins when some of it is done.
+const RECOVERY: &str = "{msg} {wide_bar} {human_pos}/{human_len} {elapsed}";
+const RECOVERY_OPEN: &str = "{msg} {spinner} {human_pos} {elapsed}";
 const BYTES: &str = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
 const BYTES_OPEN: &str = "{msg} {spinner} {bytes} {bytes_per_sec} {elapsed}";
 const OPEN: &str = "{msg} {spinner} {human_pos} {per_sec} {elapsed}";
@@ -28,12 +36,66 @@ pub(super) fn spinner(what: &'static str) -> ProgressBar {
     bar
 }
 
+/// Shows how far a recovery is; `None`: nobody would see it.
+pub(super) fn recovery() -> Option<ShowRecovery> {
+    if !std::io::stderr().is_terminal() {
+        return None;
+    }
+    let bar = Mutex::new(None);
+    Some(Arc::new(move |at| follow(&mut bar.lock(), at, target)))
+}
+
+/// Draws a bar from the first news on, and clears it away at the end: the log says what it came to.
+fn follow(bar: &mut Option<ProgressBar>, at: Option<RecoveryNews>, target: fn() -> ProgressDrawTarget) {
+    let Some(RecoveryNews { applied, expected }) = at else {
+        if let Some(bar) = bar.take() {
+            bar.finish_and_clear();
+        }
+        return;
+    };
+    let bar = bar.get_or_insert_with(|| {
+        let bar = ProgressBar::with_draw_target(None, target());
+        styled(bar, "recovering", RECOVERY_OPEN)
+    });
+    if let Some(expected) = expected {
+        if bar.length().is_none() {
+            bar.set_style(style(RECOVERY));
+        }
+        // The journal's records are not among those that are expected.
+        bar.set_length(expected.max(applied));
+    }
+    bar.set_position(applied);
+}
+
 /// indicatif hides a bar by itself where stderr is no terminal.
 fn target() -> ProgressDrawTarget {
     ProgressDrawTarget::stderr_with_hz(REDRAWS_PER_S)
 }
 
 fn styled(bar: ProgressBar, what: &'static str, template: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    bar.with_style(style).with_message(what)
+    bar.with_style(style(template)).with_message(what)
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recoverys_bar_has_an_end_as_soon_as_one_is_known() {
+        let mut bar = None;
+        let mut show = |at| {
+            follow(&mut bar, at, ProgressDrawTarget::hidden);
+            bar.as_ref().map(|bar| (bar.position(), bar.length()))
+        };
+        let at = |applied, expected| Some(RecoveryNews { applied, expected });
+        assert_eq!(show(None), None, "it was over before anybody looked");
+        assert_eq!(show(at(0, None)), Some((0, None)));
+        assert_eq!(show(at(5, Some(10))), Some((5, Some(10))));
+        assert_eq!(show(at(12, Some(10))), Some((12, Some(12))), "the journal comes on top");
+        assert_eq!(show(None), None);
+    }
 }

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use super::exit::{CliError, Exit};
+use super::progress;
 use crate::config::{Loaded, ServeArgs, ServeConfig};
 use crate::node::{NodeError, RunningNode};
 use crate::server::{StartError, Stop};
@@ -40,10 +41,11 @@ fn keep_pages_small() {
 }
 
 async fn serve(loaded: Loaded) -> Result<Exit, CliError> {
-    let node = RunningNode::start_as_program(loaded).await.map_err(|error| match error {
-        NodeError::Start(StartError::Listen { .. }) => CliError::Refused(error.to_string()),
-        other => CliError::Usage(other.to_string()),
-    })?;
+    let node =
+        RunningNode::start_as_program(loaded, progress::recovery()).await.map_err(|error| match error {
+            NodeError::Start(StartError::Listen { .. }) => CliError::Refused(error.to_string()),
+            other => CliError::Usage(other.to_string()),
+        })?;
     let line = node.ready_line();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "{line}");
     // Whoever started the node may have closed the pipe after reading what it needs; that is no reason to stop.

@@ -54,7 +54,7 @@ pub struct ServeArgs {
     /// Directory for everything on disk. Default: ./larder-data
     #[arg(long, value_name = "DIR", help_heading = "Persistence")]
     pub data_dir: Option<String>,
-    /// none, journal or journal+snapshot; snapshot and store are not served by this build yet. Default: none
+    /// none, journal, snapshot, journal+snapshot or store. Default: journal+snapshot
     #[arg(long, value_name = "MODE", help_heading = "Persistence")]
     pub persistence: Option<String>,
     /// What the catalogue on disk lies in: sled or files. Default: sled
@@ -72,7 +72,8 @@ pub struct ServeArgs {
     /// Limit on bytes on disk, above which writes are refused; 0: none. Default: 0
     #[arg(long, value_name = "SIZE", help_heading = "Persistence")]
     pub disk_limit: Option<String>,
-    /// How the content comes back: snapshot+journal, snapshot, journal or empty. Default: snapshot+journal
+    /// How the content comes back: snapshot+journal, snapshot, journal, lazy or empty. Default:
+    /// snapshot+journal
     #[arg(long, value_name = "METHOD", help_heading = "Persistence")]
     pub recovery: Option<String>,
 

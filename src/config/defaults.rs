@@ -1,5 +1,6 @@
 //! What a setting is when nobody says anything.
 
+use super::Persistence;
 use crate::engine::PolicyName;
 use crate::entry::{
     CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, NAMESPACES_MAX, TAG_BYTES_MAX, TAGS_MAX, TTL_MS_MAX,
@@ -15,6 +16,8 @@ pub const HEALTH_PORT: u16 = 7402;
 pub const HTTP_PORT: u16 = 7403;
 /// `--data-dir`, from the working directory.
 pub const DATA_DIR: &str = "./larder-data";
+/// `--persistence`: a restart is warm unless somebody says that it need not be.
+pub const PERSISTENCE: Persistence = Persistence::JournalAndSnapshot;
 /// How long a change may wait for the disk, in ms.
 pub const FLUSH_INTERVAL_MS: u64 = 100;
 /// How often a snapshot is taken, in ms: five minutes.

@@ -5,7 +5,9 @@ use std::ffi::OsString;
 use super::error::{ConfigError, Said};
 use super::layers::{Environment, Layers};
 use super::setting::{self as of, Setting};
-use super::{Durability, HostPort, ListenUrl, Loaded, LogFormat, Persistence, ServeArgs, ServeConfig};
+use super::{
+    Durability, HostPort, ListenUrl, Loaded, LogFormat, Method, Persistence, ServeArgs, ServeConfig,
+};
 
 impl ServeConfig {
     /// Puts a configuration together from flags, variables (`environment` is asked for each by name:
@@ -70,17 +72,13 @@ impl ServeConfig {
     fn load_persistence(&mut self, args: &ServeArgs, layers: &mut Layers<'_>) -> Result<(), ConfigError> {
         let mut mode = self.persistence.as_str().to_owned();
         layers.word(&of::PERSISTENCE, &args.persistence, &mut mode)?;
-        self.persistence = Persistence::of(&mode).ok_or_else(|| {
-            let instead = "give none, journal or journal+snapshot".to_owned();
-            let said = layers.said(&of::PERSISTENCE, &mode);
-            ConfigError::NotServed { said, why: "it keeps a journal or nothing on disk", instead }
-        })?;
+        self.persistence = Persistence::of(&mode).expect("the setting's choices are the modes' words");
         let mut method = self.recovery.to_string();
         layers.word(&of::RECOVERY, &args.recovery, &mut method)?;
         self.recovery = method.parse().map_err(|_| {
-            let instead = "give snapshot+journal, snapshot, journal or empty".to_owned();
+            let instead = "give snapshot+journal, snapshot, journal, lazy or empty".to_owned();
             let said = layers.said(&of::RECOVERY, &method);
-            ConfigError::NotServed { said, why: "it does not recover so", instead }
+            ConfigError::NotServed { said, why: "it loads missing keys from nowhere", instead }
         })?;
         let mut backend = self.backend.to_string();
         layers.word(&of::BACKEND, &args.backend, &mut backend)?;
@@ -93,21 +91,38 @@ impl ServeConfig {
         if durability == "flushed" {
             self.durability = Durability::Flushed;
         }
-        if durability == "flushed" && self.persistence == Persistence::None {
-            return Err(ConfigError::Contradiction {
-                one: Box::new(layers.said(&of::DURABILITY, durability)),
-                other: Box::new(layers.said(&of::PERSISTENCE, self.persistence.as_str())),
-                why: "nothing is kept on disk that could be flushed to it; leave --durability out or give \
-                      buffered"
-                    .to_owned(),
-            });
-        }
+        self.check_persistence(layers)?;
         let mut directory = String::new();
         layers.word(&of::DATA_DIR, &args.data_dir, &mut directory)?;
         if !directory.is_empty() {
             self.data_dir = directory.into();
         }
         Ok(())
+    }
+
+    /// What needs a journal contradicts a mode without one.
+    fn check_persistence(&self, layers: &Layers<'_>) -> Result<(), ConfigError> {
+        let contradicts = |said, why: &str| {
+            let other = Box::new(layers.said(&of::PERSISTENCE, self.persistence.as_str()));
+            Err(ConfigError::Contradiction { one: Box::new(said), other, why: why.to_owned() })
+        };
+        let durability = || layers.said(&of::DURABILITY, self.durability.as_str());
+        match (self.persistence, self.durability, self.recovery) {
+            (Persistence::None, Durability::Flushed, _) => contradicts(
+                durability(),
+                "nothing is kept on disk that could be flushed to it; leave --durability out or give buffered",
+            ),
+            (Persistence::Snapshot, Durability::Flushed, _) => contradicts(
+                durability(),
+                "what is written between two snapshots is not on disk; leave --durability out or give \
+                 buffered, or keep a journal with --persistence journal+snapshot",
+            ),
+            (Persistence::Snapshot, _, Method::Journal) => contradicts(
+                layers.said(&of::RECOVERY, self.recovery.as_str()),
+                "there is no journal to recover from; give snapshot",
+            ),
+            _ => Ok(()),
+        }
     }
 
     fn load_node(&mut self, args: &ServeArgs, layers: &mut Layers<'_>) -> Result<(), ConfigError> {

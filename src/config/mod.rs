@@ -144,8 +144,12 @@ pub enum Persistence {
     None,
     /// A journal of every change; snapshots only to shorten it.
     Journal,
+    /// A snapshot every so often.
+    Snapshot,
     /// A journal, and a snapshot every so often.
     JournalAndSnapshot,
+    /// Every entry: memory is a cache over the disk.
+    Store,
 }
 
 /// How logs are written.
@@ -233,7 +237,9 @@ impl ServeConfig {
 impl Persistence {
     /// The word's mode, where this build serves it.
     pub(crate) fn of(word: &str) -> Option<Self> {
-        [Self::None, Self::Journal, Self::JournalAndSnapshot].into_iter().find(|mode| mode.as_str() == word)
+        [Self::None, Self::Journal, Self::Snapshot, Self::JournalAndSnapshot, Self::Store]
+            .into_iter()
+            .find(|mode| mode.as_str() == word)
     }
 
     /// The word for it in flags and on the wire.
@@ -242,7 +248,9 @@ impl Persistence {
         match self {
             Self::None => "none",
             Self::Journal => "journal",
+            Self::Snapshot => "snapshot",
             Self::JournalAndSnapshot => "journal+snapshot",
+            Self::Store => "store",
         }
     }
 }
@@ -270,7 +278,7 @@ impl Default for ServeConfig {
             memory_bytes: memory::default_bytes(),
             shards: None,
             policy: defaults::POLICY,
-            persistence: Persistence::None,
+            persistence: defaults::PERSISTENCE,
             durability: Durability::Buffered,
             backend: BackendKind::Sled,
             flush_interval_ms: defaults::FLUSH_INTERVAL_MS,

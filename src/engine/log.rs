@@ -160,6 +160,8 @@ pub(super) struct Logged {
     written: Written,
     /// Where each barrier came: so many of the bytes are before it.
     barriers: Vec<usize>,
+    /// Records and barriers that the shard had logged in all when it was drained.
+    events: u64,
 }
 
 /// A shard's log.
@@ -169,6 +171,8 @@ pub(super) struct ShardLog {
     logged: Logged,
     /// Why no write is accepted, whatever the backlog is.
     closed: Option<Refusal>,
+    /// Records and barriers that were logged in all.
+    events: u64,
 }
 
 /// A drained buffer keeps its room for the next time up to here.
@@ -176,13 +180,14 @@ const ROOM_KEPT_BYTES: usize = 512 << 10;
 
 impl ShardLog {
     pub(super) fn new(config: LogConfig) -> Self {
-        Self { config, logged: Logged::default(), closed: None }
+        Self { config, logged: Logged::default(), closed: None, events: 0 }
     }
 
     #[inline]
     pub(super) fn add(&mut self, record: &Record<'_>) {
         let before = self.logged.written.size();
         self.logged.written.add(self.config.encode, record);
+        self.events += 1;
         if before < self.config.nudge_bytes && self.logged.written.size() >= self.config.nudge_bytes {
             (self.config.nudge)();
         }
@@ -210,12 +215,19 @@ impl ShardLog {
 
     pub(super) fn barrier(&mut self) {
         self.logged.barriers.push(self.logged.written.bytes.len());
+        self.events += 1;
+    }
+
+    /// How many records and barriers were logged in all.
+    pub(super) fn events(&self) -> u64 {
+        self.events
     }
 
     pub(super) fn drain(&mut self, into: &mut Logged) {
         into.written.clear();
         into.barriers.clear();
         std::mem::swap(&mut self.logged, into);
+        into.events = self.events;
     }
 }
 
@@ -313,6 +325,11 @@ impl Drained {
     #[must_use]
     pub fn records(&self) -> u64 {
         self.shards.iter().map(|logged| logged.written.records).sum::<u64>() + self.barriers.len() as u64
+    }
+
+    /// For each shard, how many records and barriers it had logged in all up to here.
+    pub fn events(&self) -> impl Iterator<Item = u64> {
+        self.shards.iter().map(|logged| logged.events)
     }
 
     /// Their bytes.

@@ -27,6 +27,8 @@ pub struct Memory {
     pub hot_key_bytes: u64,
     /// Invalidations that the sweep has not been everywhere for.
     pub invalidation_bytes: u64,
+    /// What it takes to know where entries lie on disk.
+    pub below_bytes: u64,
     /// What all of it together may be.
     pub bytes_limit: u64,
 }
@@ -34,7 +36,7 @@ pub struct Memory {
 impl Memory {
     /// The parts by name.
     #[must_use]
-    pub fn parts(&self) -> [(&'static str, u64); 11] {
+    pub fn parts(&self) -> [(&'static str, u64); 12] {
         [
             ("entries", self.entry_bytes),
             ("large-values", self.large_value_bytes),
@@ -47,6 +49,7 @@ impl Memory {
             ("tags", self.tag_bytes),
             ("hot-keys", self.hot_key_bytes),
             ("invalidations", self.invalidation_bytes),
+            ("places-on-disk", self.below_bytes),
         ]
     }
 

@@ -22,6 +22,7 @@ mod arena;
 mod departed;
 mod eviction;
 mod expiry;
+mod fetch;
 mod hot;
 mod index;
 mod keyspace;
@@ -44,6 +45,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 
 pub use eviction::{Estimate, PolicyName, UnknownPolicy};
+pub use fetch::Fetch;
 pub use hot::{HotKey, HotKeys};
 pub use keyspace::{Explanation, ScanPlace, ScanRange};
 pub use log::{Drained, Encode, LogConfig, Put, Record, Written};
@@ -53,7 +55,7 @@ pub use namespace::{
 };
 pub use op::{
     Change, ChangeKind, Condition, EntryView, Expiration, Hit, Increment, MissReason, Op, Outcome, Refusal,
-    Set, ValueView,
+    Set, Tier, ValueView,
 };
 pub use recover::{Restored, Restorer, WalkPlace};
 pub use shard::Scope;
@@ -64,7 +66,7 @@ use crate::entry::{NAMESPACES_MAX, Ttl, Version};
 use arena::ARENA_BYTES_MAX;
 use log::Barriers;
 use namespace::{DEFAULT, Namespaces};
-use record::{INLINE_VALUE_BYTES_MAX, KeyHasher, hash_key};
+use record::{KeyHasher, hash_key};
 use shard::{Hashed, Shard, ShardConfig};
 
 /// How an engine is made.
@@ -193,26 +195,35 @@ impl Engine {
 
     /// Does one operation in a namespace of this engine.
     pub fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> (Outcome, Change) {
+        if let Op::Get { key, touch } = op {
+            let (read, change) = self.read(namespace, key, *touch, now, |entry| entry.to_hit());
+            return (read.map_or_else(Outcome::Miss, Outcome::Hit), change);
+        }
+        // A large value is copied to its own allocation before the lock is taken.
+        let large = op.large_value();
+        self.with(namespace, op.key(), |shard, key| self.apply_in(shard, key, op, large.as_ref(), now))
+    }
+
+    /// Does one operation in its shard, whose lock is held.
+    #[inline]
+    fn apply_in(
+        &self,
+        shard: &mut Shard,
+        key: Hashed<'_>,
+        op: &Op<'_>,
+        large: Option<&Bytes>,
+        now: Now,
+    ) -> (Outcome, ChangeKind) {
         match op {
-            Op::Get { key, touch } => {
-                let (read, change) = self.read(namespace, key, *touch, now, |entry| entry.to_hit());
-                (read.map_or_else(Outcome::Miss, Outcome::Hit), change)
+            Op::Get { touch, .. } => {
+                let kind = touch.map_or(ChangeKind::None, |ttl| shard.touch(key, ttl, now).1);
+                let read = shard.get(key, None, now, |entry| entry.to_hit());
+                (read.map_or_else(Outcome::Miss, Outcome::Hit), kind)
             }
-            Op::Set(set) => {
-                // A large value is copied to its own allocation before the lock is taken.
-                let large =
-                    (set.value.len() > INLINE_VALUE_BYTES_MAX).then(|| Bytes::copy_from_slice(set.value));
-                self.with(namespace, set.key, |shard, key| {
-                    shard.set(set, key, large.as_ref(), &self.versions, now)
-                })
-            }
-            Op::Delete { key, if_version } => {
-                self.with(namespace, key, |shard, key| shard.delete(key, *if_version, now))
-            }
-            Op::Increment(increment) => self.with(namespace, increment.key, |shard, key| {
-                shard.increment(increment, key, &self.versions, now)
-            }),
-            Op::Touch { key, ttl } => self.with(namespace, key, |shard, key| shard.touch(key, *ttl, now)),
+            Op::Set(set) => shard.set(set, key, large, &self.versions, now),
+            Op::Delete { if_version, .. } => shard.delete(key, *if_version, now),
+            Op::Increment(increment) => shard.increment(increment, key, &self.versions, now),
+            Op::Touch { ttl, .. } => shard.touch(key, *ttl, now),
         }
     }
 

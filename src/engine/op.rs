@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 
+use super::record::INLINE_VALUE_BYTES_MAX;
 use crate::entry::{Ttl, Version};
 
 /// One operation on one key.
@@ -36,6 +37,39 @@ pub enum Op<'a> {
         /// The new time to live.
         ttl: Ttl,
     },
+}
+
+impl<'a> Op<'a> {
+    /// The key.
+    #[must_use]
+    #[inline]
+    pub fn key(&self) -> &'a [u8] {
+        match self {
+            Self::Get { key, .. } | Self::Delete { key, .. } | Self::Touch { key, .. } => key,
+            Self::Set(set) => set.key,
+            Self::Increment(increment) => increment.key,
+        }
+    }
+
+    /// Whether what it comes to depends on the entry that is there.
+    #[must_use]
+    pub fn needs_entry(&self) -> bool {
+        match self {
+            Self::Set(set) => set.condition != Condition::Always || set.expiration == Expiration::Keep,
+            _ => true,
+        }
+    }
+
+    /// A copy of a value that is too large for a cell, in an allocation of its own.
+    #[inline]
+    pub(super) fn large_value(&self) -> Option<Bytes> {
+        match self {
+            Self::Set(set) if set.value.len() > INLINE_VALUE_BYTES_MAX => {
+                Some(Bytes::copy_from_slice(set.value))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The Set operation.
@@ -163,6 +197,8 @@ pub enum Refusal {
     NoNamespace,
     /// Changes can no longer be kept on disk: memory and disk must not part.
     Poisoned,
+    /// The entry lies on disk, and cannot be read.
+    Unreadable,
     /// What may be on disk is there already.
     DiskLimit,
     /// Changes come faster than the disk takes them.
@@ -200,6 +236,17 @@ pub struct EntryView<'a> {
     pub flags: u32,
     /// The client's own content type.
     pub content_type: &'a str,
+    /// Where it was found.
+    pub tier: Tier,
+}
+
+/// Where an entry was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// In memory.
+    Memory,
+    /// On disk.
+    Disk,
 }
 
 /// A value under the shard's lock.

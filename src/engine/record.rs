@@ -21,7 +21,7 @@ use bytes::Bytes;
 
 use super::arena::{Arena, CELL_BYTES_MAX, LIVE_WORD, NIL};
 use super::eviction::Slots;
-use super::op::{EntryView, ValueView};
+use super::op::{EntryView, Tier, ValueView};
 use super::tags::{TAGS_MAX, TagNumbers};
 use crate::entry::Version;
 
@@ -391,6 +391,7 @@ impl Records {
             content_type: content_type.get(1..).map_or("", |text| {
                 std::str::from_utf8(text).expect("a content type was text when it was stored")
             }),
+            tier: Tier::Memory,
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod counter;
 mod explain;
+mod fetch;
 mod recover;
 mod room;
 mod scan;
@@ -19,6 +20,7 @@ use super::VersionClock;
 use super::departed::Departed;
 use super::eviction::{Estimate, Policy, PolicyName};
 use super::expiry::Wheel;
+use super::fetch::Fetches;
 use super::hot::Hot;
 use super::index::Index;
 use super::log::{Put, Record, ShardLog};
@@ -76,6 +78,10 @@ pub(super) struct Shard {
     sequence: u64,
     /// Where changes are written for a journal, if there is one.
     log: Option<Box<ShardLog>>,
+    /// Keys that are being fetched from below, where there is something below.
+    fetches: Option<Box<Fetches>>,
+    /// What it takes to know where entries lie below.
+    below_bytes: u64,
 }
 
 /// An entry's own copy of what its cell holds, to write it again in another form.
@@ -106,6 +112,8 @@ impl Shard {
             gone: Stats::default(),
             sequence: 0,
             log: None,
+            fetches: None,
+            below_bytes: 0,
             config,
         }
     }
@@ -179,6 +187,7 @@ impl Shard {
         if let Err(refusal) = self.takes_writes().and_then(|()| self.open_space(key.namespace)) {
             return (Outcome::Refused(refusal), ChangeKind::None);
         }
+        self.changes(key);
         let existing = self.find_live(key, now);
         let current = existing.map_or(Version::NONE, |slot| self.records.version(slot));
         let holds = match set.condition {
@@ -246,6 +255,7 @@ impl Shard {
         if let Err(refusal) = self.takes_writes() {
             return (Outcome::Refused(refusal), ChangeKind::None);
         }
+        self.changes(key);
         let Some(slot) = self.find_live(key, now) else {
             // It may have been evicted, and a journal would bring it back.
             self.log_removed(key);
@@ -268,6 +278,7 @@ impl Shard {
         if let Err(refusal) = self.takes_writes() {
             return (Outcome::Refused(refusal), ChangeKind::None);
         }
+        self.changes(key);
         let Some(slot) = self.find_live(key, now) else {
             return (Outcome::Touched(false), ChangeKind::None);
         };
@@ -345,6 +356,9 @@ impl Shard {
     pub(super) fn emptied(&mut self, default: &Namespace, now: Now) -> Self {
         let mut empty = Self::new(self.config.clone(), default, now);
         empty.log = self.log.take();
+        empty.fetches = self.fetches.take();
+        empty.below_bytes = self.below_bytes;
+        empty.changes_all();
         empty.gone = self.gone;
         empty
             .counts(default)

@@ -8,6 +8,8 @@ use super::op::MissReason;
 pub struct Stats {
     /// Gets that found an entry.
     pub hits: u64,
+    /// Of these, the ones whose entry was not in memory and was read from the disk.
+    pub hits_on_disk: u64,
     /// Gets that found none, by reason: [`MissReason`]'s number less one.
     pub misses_by_reason: [u64; MissReason::ALL.len()],
     /// Sets that stored.
@@ -64,6 +66,7 @@ impl Stats {
 
     pub(crate) fn add(&mut self, other: &Self) {
         self.hits += other.hits;
+        self.hits_on_disk += other.hits_on_disk;
         for (mine, theirs) in self.misses_by_reason.iter_mut().zip(other.misses_by_reason) {
             *mine += theirs;
         }

@@ -1,29 +1,38 @@
 //! What a node does with its data directory: recovery before it serves, word of a failing disk, the last flush.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tracing::{error, info, warn};
 
-use super::Facts;
-use crate::cache::{Cache, DiskOptions};
+use super::{Facts, RecoveryNews, ShowRecovery};
+use crate::cache::{Cache, DiskError, DiskOptions};
 use crate::config::{Persistence, ServeConfig};
 use crate::persistence::disk::DiskConfig;
 use crate::persistence::journal::{JournalConfig, SEGMENT_BYTES};
 use crate::persistence::recover::{RecoveryProgress, Report};
-use crate::server::{PERSISTENCE, Recovering};
-use crate::telemetry::JournalFigures;
+use crate::persistence::{BackendError, LockError};
+use crate::server::{PERSISTENCE, Recovering, SAME_SIGNAL_WITHIN, Signals, Stop};
+use crate::telemetry::{DiskTierFigures, JournalFigures};
 
-/// How often a recovery says how far it is.
+/// How often a recovery shows how far it is, where somebody looks on.
+const SHOWS_EVERY: Duration = Duration::from_millis(125);
+/// How often it says so in the log, where nobody does.
 const TELLS_EVERY: Duration = Duration::from_secs(1);
 
 /// How the data directory is used; `None`: nothing is kept on disk.
 pub(super) fn options(config: &ServeConfig) -> Option<DiskOptions> {
-    let snapshot_interval = match config.persistence {
+    let interval = Duration::from_millis(config.snapshot_interval_ms);
+    let (is_journaled, snapshot_interval) = match config.persistence {
         Persistence::None => return None,
-        Persistence::Journal => None,
-        Persistence::JournalAndSnapshot => Some(Duration::from_millis(config.snapshot_interval_ms)),
+        Persistence::Journal => (true, None),
+        Persistence::Snapshot => (false, Some(interval)),
+        Persistence::JournalAndSnapshot => (true, Some(interval)),
+        // A snapshot of a store goes through all that is on disk: only where it frees much of it.
+        Persistence::Store => (true, None),
     };
     Some(DiskOptions {
         directory: config.data_dir.clone(),
@@ -35,29 +44,31 @@ pub(super) fn options(config: &ServeConfig) -> Option<DiskOptions> {
                 value_bytes_max: super::bytes(config.max_value_bytes),
                 segment_bytes: SEGMENT_BYTES,
             },
+            is_journaled,
             recovery: config.recovery,
             snapshot_interval,
             limit_bytes: (config.disk_limit_bytes > 0).then_some(config.disk_limit_bytes),
+            is_store: config.persistence == Persistence::Store,
         },
     })
 }
 
 impl Facts {
     /// Recovers, and serves from disk what is there, from then on.
-    pub(super) fn recover(self: &Arc<Self>, options: DiskOptions) -> Recovering {
+    pub(super) fn recover(self: &Arc<Self>, options: DiskOptions, show: Option<ShowRecovery>) -> Recovering {
         let facts = Arc::clone(self);
         Box::pin(async move {
             if facts.cache.disk().is_some() {
                 return Ok(());
             }
+            let directory = options.directory.clone();
             let progress = Arc::new(RecoveryProgress::default());
             let (cache, telling) = (Arc::clone(&facts.cache), Arc::clone(&progress));
-            let teller = tokio::spawn(tell(telling));
-            let opened = tokio::task::spawn_blocking(move || cache.open_disk(&options, &progress)).await;
-            teller.abort();
+            let opening = tokio::task::spawn_blocking(move || cache.open_disk(&options, &progress));
+            let opened = tell(&telling, show.as_ref(), opening).await;
             match opened {
                 Ok(Ok(report)) => log(&facts.cache, &report),
-                Ok(Err(error)) => return Err(error.to_string()),
+                Ok(Err(error)) => return Err(unusable(&directory, &error)),
                 Err(error) => return Err(error.to_string()),
             }
             facts.lifecycle.health().set(PERSISTENCE, true);
@@ -68,6 +79,48 @@ impl Facts {
 }
 
 impl Facts {
+    /// Puts what is left on the disk. That may be a whole snapshot, which another signal cuts short.
+    pub(super) async fn close_disk(&self, stop: Stop, has_signals: bool) -> Stop {
+        let cache = Arc::clone(&self.cache);
+        let closing = tokio::task::spawn_blocking(move || match stop {
+            Stop::Drained => cache.close_disk(),
+            Stop::Forced => cache.close_disk_at_once(),
+        });
+        let another = async {
+            tokio::time::sleep(SAME_SIGNAL_WITHIN).await;
+            let signals = has_signals.then(|| Signals::catch(&Handle::current()));
+            match signals {
+                Some(Ok(mut signals)) => signals.next().await,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // Fails where the runtime ends.
+            closed = closing => {
+                if let Ok(Err(why)) = closed {
+                    error!("the last changes may not be on disk: {why}");
+                }
+                stop
+            }
+            name = another => {
+                warn!("{name} again: exiting before the last changes are on disk");
+                Stop::Forced
+            }
+        }
+    }
+
+    /// Figures of what lies below memory.
+    pub(super) fn disk_tier(&self) -> Option<DiskTierFigures> {
+        let tier = self.cache.disk()?.lookup()?.tier;
+        let counters = tier.counters();
+        Some(DiskTierFigures {
+            entries: tier.len(),
+            hits: counters.hits.load(Ordering::Relaxed),
+            misses: counters.misses.load(Ordering::Relaxed),
+            damaged: counters.damaged.load(Ordering::Relaxed),
+        })
+    }
+
     /// The journal's figures.
     pub(super) fn journal(&self) -> Option<JournalFigures> {
         let journal = self.cache.disk()?.journal();
@@ -84,12 +137,42 @@ impl Facts {
     }
 }
 
-async fn tell(progress: Arc<RecoveryProgress>) {
+/// Why the data directory cannot be used; where it may only be the wrong one, what to do about it.
+fn unusable(directory: &Path, error: &DiskError) -> String {
+    let cannot_be_written =
+        matches!(error, DiskError::Lock(LockError::Io { .. }) | DiskError::Backend(BackendError::Io { .. }));
+    if !cannot_be_written {
+        return error.to_string();
+    }
+    let place = std::path::absolute(directory);
+    let place = place.as_deref().unwrap_or(directory).display();
+    format!(
+        "the data directory {place} cannot be used: {error}; name one that can be written with --data-dir, or keep \
+         nothing on disk with --persistence none"
+    )
+}
+
+/// Tells how far a recovery is until it has ended.
+async fn tell<T>(
+    progress: &RecoveryProgress,
+    show: Option<&ShowRecovery>,
+    recovery: impl Future<Output = T>,
+) -> T {
+    let mut recovery = std::pin::pin!(recovery);
+    let every = if show.is_some() { SHOWS_EVERY } else { TELLS_EVERY };
     loop {
-        tokio::time::sleep(TELLS_EVERY).await;
+        if let Ok(recovered) = tokio::time::timeout(every, &mut recovery).await {
+            if let Some(show) = show {
+                show(None);
+            }
+            return recovered;
+        }
         let applied = progress.applied.load(Ordering::Relaxed);
         let expected = progress.expected.load(Ordering::Relaxed);
-        info!(applied, expected, "recovering");
+        match show {
+            Some(show) => show(Some(RecoveryNews { applied, expected: (expected > 0).then_some(expected) })),
+            None => info!(applied, expected, "recovering"),
+        }
     }
 }
 
@@ -126,5 +209,34 @@ async fn watch(facts: std::sync::Weak<Facts>) {
         && let Some(facts) = facts.upgrade()
     {
         facts.lifecycle.health().set(PERSISTENCE, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_looks_on_sees_how_far_a_recovery_is_and_that_it_has_ended() {
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&shown);
+        let show: ShowRecovery = Arc::new(move |at| seen.lock().push(at));
+        let progress = RecoveryProgress::default();
+        let recovery = async {
+            tokio::time::sleep(SHOWS_EVERY + SHOWS_EVERY / 2).await;
+            progress.expected.store(10, Ordering::Relaxed);
+            progress.applied.store(7, Ordering::Relaxed);
+            tokio::time::sleep(SHOWS_EVERY).await;
+            "recovered"
+        };
+        assert_eq!(tell(&progress, Some(&show), recovery).await, "recovered");
+        let at = |applied, expected| Some(RecoveryNews { applied, expected });
+        assert_eq!(*shown.lock(), [at(0, None), at(7, Some(10)), None]);
+
+        shown.lock().clear();
+        tell(&progress, Some(&show), std::future::ready(())).await;
+        assert_eq!(*shown.lock(), [None], "one that is quick is not shown at all");
     }
 }

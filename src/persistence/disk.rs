@@ -1,8 +1,19 @@
 //! A data directory in use: what is on it is recovered, every change is journaled, snapshots are taken in time, and
 //! what they make superfluous is deleted.
 //!
+//! With a *store*, every entry is on disk and memory is a cache over it: there is a [`DiskTier`] below memory for as long
+//! as the node lives. After a lazy recovery there is one until everything is in memory.
+//!
 //! One thread looks after the snapshots. The last two are kept, and of the journal what is behind the older one, so that
 //! a damaged snapshot is passed over without a loss. [`Disk::compact`] gives that up for room.
+//!
+//! Where snapshots are all that is kept, the journal is idle between them: it runs while one is taken, which carries
+//! what it has, and is forgotten then. The catalogue says so (`ledger`), as what a crash leaves of such a journal
+//! rests on changes that nobody kept: no recovery may read it.
+
+mod late;
+mod lookup;
+mod unjournaled;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,16 +24,22 @@ use parking_lot::{Condvar, Mutex};
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::journal::{Journal, JournalConfig};
+use super::ledger;
 use super::recover::{Method, Recovered, Recovery, RecoveryProgress, Report};
 use super::snapshot::{self, SnapshotError, SnapshotInfo};
+use super::tier::DiskTier;
 use crate::clock::{Clock, monotonic};
 use crate::engine::Engine;
+pub use lookup::{Lookup, LookupError};
+use unjournaled::Figures;
 
 /// How a data directory is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskConfig {
     /// How the journal is kept.
     pub journal: JournalConfig,
+    /// Changes between snapshots are kept.
+    pub is_journaled: bool,
     /// How the content comes back.
     pub recovery: Method,
     /// A snapshot is taken so long after the one before, if anything has changed; `None`: only where the journal has
@@ -30,6 +47,8 @@ pub struct DiskConfig {
     pub snapshot_interval: Option<Duration>,
     /// What may be on disk; `None`: as much as fits.
     pub limit_bytes: Option<u64>,
+    /// Entries that memory has no room for are read from the disk.
+    pub is_store: bool,
 }
 
 /// The journal behind the last snapshot may grow to this, or to twice that snapshot, before another is taken.
@@ -45,7 +64,7 @@ const LIMIT_PERCENT: u64 = 90;
 #[derive(Debug)]
 pub struct Disk {
     inner: Arc<Inner>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
@@ -60,9 +79,14 @@ struct Inner {
     /// Newest first. Held for moments only: whoever asks for figures waits for it.
     snapshots: Mutex<Vec<SnapshotInfo>>,
     next_snapshot: AtomicU64,
+    /// As of the last snapshot, where it alone can tell whether anything has changed since.
+    figures: Mutex<Figures>,
     is_over_limit: AtomicBool,
     stopping: Mutex<bool>,
     stopped: Condvar,
+    tier: Option<Arc<DiskTier>>,
+    /// All of the content is in memory or has a place below it: a snapshot would be whole.
+    is_whole: AtomicBool,
 }
 
 /// What a compaction came to.
@@ -87,6 +111,18 @@ pub struct Rehearsal {
     pub entry_bytes: u64,
 }
 
+impl DiskConfig {
+    /// How the content comes back of a directory whose journal counts, or does not.
+    fn method(&self, is_unjournaled: bool) -> Method {
+        match self.recovery {
+            recovery if is_unjournaled => recovery.of_snapshots(),
+            // What is read late is told apart by the journal.
+            Method::Lazy if !self.is_journaled => Method::SnapshotAndJournal,
+            recovery => recovery,
+        }
+    }
+}
+
 impl Disk {
     /// Recovers into an empty engine, clears away what is of no use any more, and journals from then on.
     ///
@@ -98,39 +134,29 @@ impl Disk {
         clock: Arc<dyn Clock>,
         config: DiskConfig,
         progress: &RecoveryProgress,
-    ) -> Result<(Self, Report), BackendError> {
+    ) -> Result<(Self, Report), SnapshotError> {
+        let is_unjournaled = ledger::is_unjournaled(&*backend)?;
+        let method = config.method(is_unjournaled);
+        let is_lazy = method == Method::Lazy;
+        let tier = (config.is_store || is_lazy)
+            .then(|| Arc::new(DiskTier::new(Arc::clone(&backend), engine.shard_count())));
+        if let (true, Some(tier)) = (is_lazy, &tier) {
+            tier.begin_indexing();
+        }
         let recovery = Recovery {
             backend: &*backend,
             engine: &engine,
             now: clock.now(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             progress,
+            tier: tier.as_deref(),
         };
-        let Recovered { report, mut end, snapshots, given_up } = recovery.run(config.recovery)?;
-        if end.history == 0 || config.recovery == Method::Empty {
+        let mut recovered = recovery.run(method)?;
+        clear_away(&*backend, &recovered, is_unjournaled)?;
+        let (kept, last) = sort_snapshots(&*backend, &mut recovered)?;
+        let Recovered { report, mut end, .. } = recovered;
+        if end.history == 0 || method == Method::Empty {
             end.history = rand::random::<u64>().max(1);
-        }
-        clear_away(&*backend, &report, &end.beyond, end.damage.is_some())?;
-        let mut kept = Vec::new();
-        let mut last = 0;
-        for number in given_up {
-            last = last.max(number);
-            backend.delete(FileId { kind: FileKind::Snapshot, number })?;
-        }
-        for snapshot in snapshots {
-            let (number, damage) = match snapshot {
-                Ok(info) => (info.number, report.damages.iter().find(|damage| damage.place == info.name())),
-                Err((number, _)) => (number, None),
-            };
-            last = last.max(number);
-            let file = FileId { kind: FileKind::Snapshot, number };
-            match (snapshot, damage) {
-                (Ok(_), None) if config.recovery == Method::Empty => backend.delete(file)?,
-                (Ok(info), None) => kept.push(info),
-                // One that was being taken when the node went down is no loss.
-                (Err((_, ref damage)), _) if damage.is_cut => backend.delete(file)?,
-                _ => set_aside(&*backend, file)?,
-            }
         }
         let journal = Journal::start(
             Arc::clone(&engine),
@@ -138,7 +164,11 @@ impl Disk {
             Arc::clone(&clock),
             &config.journal,
             &end,
+            tier.clone(),
         )?;
+        if tier.is_some() {
+            engine.start_fetching();
+        }
         let inner = Arc::new(Inner {
             backend,
             engine,
@@ -148,11 +178,20 @@ impl Disk {
             taking: Mutex::default(),
             snapshots: Mutex::new(kept),
             next_snapshot: AtomicU64::new(last + 1),
+            figures: Mutex::default(),
             is_over_limit: AtomicBool::new(false),
             stopping: Mutex::new(false),
             stopped: Condvar::new(),
+            tier,
+            is_whole: AtomicBool::new(!is_lazy),
         });
-        let disk = Self { thread: Mutex::new(Some(start_upkeep(&inner)?)), inner };
+        inner.begin_mode(is_unjournaled, &report)?;
+        let mut threads = Vec::new();
+        if is_lazy {
+            threads.push(inner.load_lazily(report.snapshot)?);
+        }
+        threads.push(start("snapshots", &inner, Inner::upkeep)?);
+        let disk = Self { threads: Mutex::new(threads), inner };
         if !report.damages.is_empty() && disk.snapshot().is_ok() {
             // What was saved is safe in a file of its own now; the damaged ones are kept for whoever looks into it.
             disk.set_damaged_aside(&report)?;
@@ -170,6 +209,14 @@ impl Disk {
     #[must_use]
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.inner.backend
+    }
+
+    /// What lies below memory; `None`: nothing.
+    #[must_use]
+    #[inline]
+    pub fn lookup(&self) -> Option<Lookup<'_>> {
+        let tier = self.inner.tier.as_deref().filter(|tier| !tier.has_ended())?;
+        Some(Lookup { tier, journal: &self.inner.journal })
     }
 
     /// Takes a snapshot now, after one that is being taken.
@@ -205,6 +252,7 @@ impl Disk {
     pub fn rehearse(&self, method: Method) -> Result<Rehearsal, BackendError> {
         let Inner { backend, engine, clock, .. } = &*self.inner;
         let bytes_limit = engine.default_namespace().config().bytes_limit;
+        let method = if self.keeps_journal() { method } else { method.of_snapshots() };
         super::rehearse::rehearse(&**backend, bytes_limit, clock.now(), method)
     }
 
@@ -217,20 +265,41 @@ impl Disk {
     /// How the content comes back at the next start.
     #[must_use]
     pub fn recovery(&self) -> Method {
-        self.inner.config.recovery
+        self.inner.config.method(!self.keeps_journal())
     }
 
-    /// Writes and syncs what is left, and accepts no change any more.
+    /// Whether changes between snapshots are kept, so that a write can wait for the disk.
+    #[must_use]
+    pub fn keeps_journal(&self) -> bool {
+        self.inner.config.is_journaled
+    }
+
+    /// Writes and syncs what is left, by a last snapshot where there is no journal, and accepts no change any more.
     ///
     /// # Errors
-    /// The journal is poisoned.
-    pub fn stop(&self) -> Result<u64, super::journal::Poisoned> {
+    /// The disk refuses.
+    pub fn stop(&self) -> Result<u64, SnapshotError> {
+        self.end_upkeep();
+        let last = self.inner.last_snapshot();
+        let position = self.inner.journal.stop()?;
+        last.map(|()| position)
+    }
+
+    /// As [`Self::stop`], but where there is no journal, what is not in a snapshot is given up.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn stop_at_once(&self) -> Result<u64, SnapshotError> {
+        self.end_upkeep();
+        Ok(self.inner.journal.stop()?)
+    }
+
+    fn end_upkeep(&self) {
         *self.inner.stopping.lock() = true;
         self.inner.stopped.notify_all();
-        if let Some(thread) = self.thread.lock().take() {
+        for thread in self.threads.lock().drain(..) {
             let _ = thread.join();
         }
-        self.inner.journal.stop()
     }
 
     fn set_damaged_aside(&self, report: &Report) -> Result<(), BackendError> {
@@ -249,27 +318,63 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let _ = self.stop();
+        let _ = self.stop_at_once();
     }
 }
 
 /// What a recovery left behind: after damage it is set aside, else it is of no use to anybody.
 fn clear_away(
     backend: &dyn Backend,
-    report: &Report,
-    beyond: &[u64],
-    is_damaged: bool,
+    recovered: &Recovered,
+    is_unjournaled: bool,
 ) -> Result<(), BackendError> {
-    for number in beyond {
+    let Recovered { report, end, .. } = recovered;
+    for number in &end.beyond {
         let file = FileId { kind: FileKind::Journal, number: *number };
-        if is_damaged {
+        if end.damage.is_some() {
             set_aside(backend, file)?;
         } else {
-            tracing::info!(%file, method = %report.method, "deleted a segment that the recovery gave up");
+            // That of a snapshot is left at every start, and nobody counted on it.
+            if !is_unjournaled {
+                tracing::info!(%file, method = %report.method, "deleted a segment that the recovery gave up");
+            }
             backend.delete(file)?;
         }
     }
     Ok(())
+}
+
+/// Deletes the snapshots that are of no use and sets aside those that are damaged; the others, newest first, and the
+/// highest number that any has.
+fn sort_snapshots(
+    backend: &dyn Backend,
+    recovered: &mut Recovered,
+) -> Result<(Vec<SnapshotInfo>, u64), BackendError> {
+    let Recovered { report, snapshots, unfinished, given_up, .. } = recovered;
+    let file = |number| FileId { kind: FileKind::Snapshot, number };
+    let mut last = given_up.iter().chain(&*unfinished).max().copied().unwrap_or(0);
+    for number in given_up.drain(..) {
+        backend.delete(file(number))?;
+    }
+    for number in unfinished.drain(..) {
+        tracing::info!(snapshot = %file(number), "deleted a snapshot that was never finished");
+        backend.delete(file(number))?;
+    }
+    let mut kept = Vec::new();
+    for snapshot in snapshots.drain(..) {
+        let (number, is_damaged) = match &snapshot {
+            Ok(info) => (info.number, report.damages.iter().any(|damage| damage.place == info.name())),
+            Err((number, _)) => (*number, true),
+        };
+        last = last.max(number);
+        match snapshot {
+            Ok(info) if !is_damaged && report.method != Method::Empty => kept.push(info),
+            _ if is_damaged => set_aside(backend, file(number))?,
+            _ => backend.delete(file(number))?,
+        }
+    }
+    ledger::note_only(backend, kept.iter().map(|info| info.number))?;
+    Ok((kept, last))
 }
 
 fn set_aside(backend: &dyn Backend, file: FileId) -> Result<(), BackendError> {
@@ -278,11 +383,16 @@ fn set_aside(backend: &dyn Backend, file: FileId) -> Result<(), BackendError> {
     Ok(())
 }
 
-fn start_upkeep(inner: &Arc<Inner>) -> Result<JoinHandle<()>, BackendError> {
+fn start(
+    name: &'static str,
+    inner: &Arc<Inner>,
+    run: impl FnOnce(&Inner) + Send + 'static,
+) -> Result<JoinHandle<()>, BackendError> {
     let inner = Arc::clone(inner);
-    std::thread::Builder::new().name("snapshots".to_owned()).spawn(move || inner.upkeep()).map_err(|source| {
-        BackendError::Io { action: "start the thread of", place: "the snapshots".to_owned(), source }
-    })
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || run(&inner))
+        .map_err(|source| BackendError::Io { action: "start the thread of", place: name.to_owned(), source })
 }
 
 impl Inner {
@@ -297,6 +407,9 @@ impl Inner {
                 return;
             }
             drop(stopping);
+            if let Some(tier) = &self.tier {
+                self.engine.set_below_bytes(tier.bytes());
+            }
             match self.keep_up(last) {
                 Ok(false) => {}
                 Ok(true) => last = monotonic(),
@@ -312,16 +425,17 @@ impl Inner {
     fn keep_up(&self, last: Instant) -> Result<bool, SnapshotError> {
         let progress = self.journal.progress();
         let now = progress.borrow().clone();
-        if now.poisoned.is_some() {
+        if now.poisoned.is_some() || !self.is_whole.load(Ordering::Acquire) {
             return Ok(false);
         }
         let newest = self.snapshots.lock().first().copied();
-        let has_changed = newest.is_none_or(|newest| newest.position < now.position) && now.position > 0;
         let is_due = self.config.snapshot_interval.is_some_and(|interval| last.elapsed() >= interval);
-        let is_long = self.journal_is_long(newest)?;
+        let is_long = self.journal_is_long(newest);
         let disk_bytes = self.limited_bytes()?;
         let is_tight = self.is_over(disk_bytes, LIMIT_PERCENT);
-        if !has_changed || !(is_due || is_long || is_tight) {
+        // Without a journal nothing grows in the meantime, so that there is nothing to be shortened.
+        let is_time = is_due || self.config.is_journaled && (is_long || is_tight);
+        if !is_time || !self.has_changed(newest, now.position) {
             self.look_at_limit(disk_bytes);
             return Ok(false);
         }
@@ -334,19 +448,12 @@ impl Inner {
         Ok(true)
     }
 
-    fn journal_is_long(&self, newest: Option<SnapshotInfo>) -> Result<bool, BackendError> {
+    fn journal_is_long(&self, newest: Option<SnapshotInfo>) -> bool {
         let behind = newest.map_or(0, |newest| newest.position);
         let segments = self.journal.segments();
         let covered = segments.partition_point(|segment| segment.first_position <= behind);
-        let first = segments.get(covered.saturating_sub(1)).map_or(u64::MAX, |segment| segment.number);
-        let bytes: u64 = self
-            .backend
-            .files()?
-            .iter()
-            .filter(|(file, _)| file.kind == FileKind::Journal && file.number >= first)
-            .map(|(_, bytes)| bytes)
-            .sum();
-        Ok(bytes > JOURNAL_BYTES_MIN.max(2 * newest.map_or(0, |newest| newest.bytes)))
+        let bytes: u64 = segments[covered.saturating_sub(1)..].iter().map(|segment| segment.bytes).sum();
+        bytes > JOURNAL_BYTES_MIN.max(2 * newest.map_or(0, |newest| newest.bytes))
     }
 
     /// Bytes on disk, where there is a limit on them: counting them looks at every file.
@@ -362,27 +469,65 @@ impl Inner {
     fn look_at_limit(&self, disk_bytes: Option<u64>) {
         let is_over = self.is_over(disk_bytes, 100);
         if self.is_over_limit.swap(is_over, Ordering::Relaxed) != is_over {
-            self.engine.set_log_full(is_over);
             let limit_bytes = self.config.limit_bytes;
-            if is_over {
-                tracing::error!(limit_bytes, "the disk limit is reached: writes are refused");
-            } else {
-                tracing::info!(limit_bytes, "there is room on the disk again: writes are taken");
+            // Without a journal writes take no room: nothing is gained by refusing them.
+            if self.config.is_journaled {
+                self.engine.set_log_full(is_over);
+            }
+            match (is_over, self.config.is_journaled) {
+                (true, true) => tracing::error!(limit_bytes, "the disk limit is reached: writes are refused"),
+                (true, false) => {
+                    tracing::error!(limit_bytes, "the disk limit is passed by snapshots and blobs")
+                }
+                (false, _) => tracing::info!(limit_bytes, "there is room on the disk again"),
             }
         }
     }
 
     fn snapshot(&self) -> Result<SnapshotInfo, SnapshotError> {
         let taking = self.taking.lock();
-        let number = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
-        let taken = snapshot::take(&self.engine, &self.journal, &*self.backend, &*self.clock, number)?;
+        if !self.is_whole.load(Ordering::Acquire) {
+            return Err(SnapshotError::NotWhole);
+        }
+        let taken = if self.config.is_journaled { self.take()? } else { self.take_alone()? };
         self.snapshots.lock().insert(0, taken);
         drop(taking);
         self.keep_snapshots(SNAPSHOTS_KEPT)?;
         let kept = self.snapshots.lock().clone();
         if let [_, oldest] = kept[..] {
-            self.journal.forget(oldest.position)?;
+            self.forget(oldest.position, &taken)?;
         }
+        Ok(taken)
+    }
+
+    /// Deletes the journal up to a position; with a store, up to where the newest snapshot was begun, as places lead to
+    /// what came after that.
+    fn forget(&self, position: u64, newest: &SnapshotInfo) -> Result<(), BackendError> {
+        let Some(tier) = self.tier.as_deref().filter(|tier| !tier.has_ended()) else {
+            return self.journal.forget(position);
+        };
+        self.journal.forget(position.min(newest.first_position))?;
+        // One that was broken off was kept for what had been copied to it.
+        let kept = self.snapshots.lock().clone();
+        for (file, _) in self.backend.files()? {
+            let is_kept = kept.iter().any(|snapshot| snapshot.number == file.number);
+            if file.kind == FileKind::Snapshot && file.number < newest.number && !is_kept {
+                self.backend.delete(file)?;
+            }
+        }
+        tier.close_deleted()
+    }
+
+    fn take(&self) -> Result<SnapshotInfo, SnapshotError> {
+        let number = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
+        let tier = self.tier.as_deref().filter(|tier| !tier.has_ended());
+        let taken = snapshot::take(&self.engine, &self.journal, &*self.backend, &*self.clock, number, tier)?;
+        ledger::note(&*self.backend, number).inspect_err(|_| {
+            if tier.is_none() {
+                // Nobody counts on it. What the error was about matters more than that it stays.
+                let _ = self.backend.delete(FileId { kind: FileKind::Snapshot, number });
+            }
+        })?;
         Ok(taken)
     }
 
@@ -391,7 +536,7 @@ impl Inner {
         self.journal.roll()?;
         let taken = self.snapshot()?;
         self.keep_snapshots(1)?;
-        self.journal.forget(taken.position)?;
+        self.forget(taken.position, &taken)?;
         Ok(taken)
     }
 
@@ -401,6 +546,7 @@ impl Inner {
         while snapshots.len() > count
             && let Some(last) = snapshots.last()
         {
+            ledger::forget(&*self.backend, last.number)?;
             self.backend.delete(FileId { kind: FileKind::Snapshot, number: last.number })?;
             snapshots.pop();
         }

@@ -293,16 +293,20 @@ impl FrameReader {
         Ok(Ok(Some(frame)))
     }
 
-    /// As [`Self::next`], and reads a body only of the last frame of a snapshot.
+    /// As [`Self::next`], and reads a body only of a frame of a kind that is wanted.
     ///
     /// # Errors
     /// As there.
-    pub fn skip(&mut self, body: &mut Vec<u8>) -> Result<Result<Option<Frame>, BadFrame>, BackendError> {
+    pub fn skip(
+        &mut self,
+        wanted: impl Fn(FrameKind) -> bool,
+        body: &mut Vec<u8>,
+    ) -> Result<Result<Option<Frame>, BadFrame>, BackendError> {
         let frame = match self.head()? {
             Ok(Some(frame)) => frame,
             other => return Ok(other),
         };
-        if frame.header.kind == FrameKind::SnapshotEnd
+        if wanted(frame.header.kind)
             && let Err(bad) = self.body(&frame, body)?
         {
             return Ok(Err(bad));

@@ -8,6 +8,7 @@
 //!   [`Journal::ask_flush`].
 //! - The *position* is the count of all records that were ever written; a batch has its first record's.
 //! - A *segment* is a file of about [`SEGMENT_BYTES`]; the chain of checksums runs on from one to the next.
+//! - An *idle* journal keeps no changes, see [`Journal::keep`]; its thread still sees to the versions' ceiling.
 //! - The mark is written after each sync and synced with the next interval, and ahead of the versions that are drawn.
 //! - When an append or a sync fails, the journal is *poisoned*: no change that would be logged is accepted any more, as
 //!   nobody can tell what is on the disk. Reads go on. Only a restart mends it.
@@ -21,10 +22,12 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
-use super::frame::{FrameKind, FrameWriter, Place};
+use super::frame::{FrameKind, FrameWriter, HEADER_BYTES, Place};
 use super::mark::Mark;
 use super::record;
 use super::replay::JournalEnd;
+use super::segment::{Segment, SegmentBody};
+use super::tier::DiskTier;
 use crate::clock::{Clock, monotonic};
 use crate::engine::{Drained, Engine, LogConfig};
 
@@ -61,12 +64,20 @@ pub struct Progress {
     pub synced_position: u64,
     /// Why nothing is written any more.
     pub poisoned: Option<Arc<str>>,
+    /// Its thread is gone: nothing is written any more, for whatever reason.
+    pub ended: bool,
 }
 
-/// The journal is poisoned: why.
+/// Why the journal writes nothing any more: what was waited for may or may not be on the disk.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the journal is poisoned: {0}")]
-pub struct Poisoned(pub Arc<str>);
+pub enum Stopped {
+    /// The disk failed.
+    #[error("the journal is poisoned: {0}")]
+    Poisoned(Arc<str>),
+    /// The node was told to stop.
+    #[error("the journal has ended: the node is stopping")]
+    Ended,
+}
 
 /// What is counted for metrics.
 #[derive(Debug, Default)]
@@ -97,6 +108,8 @@ struct Shared {
     stop: AtomicBool,
     /// The segment is to be ended, however short it is.
     roll: AtomicBool,
+    /// Changes are to be kept.
+    keep: AtomicBool,
     progress: watch::Sender<Progress>,
     thread: OnceLock<Thread>,
     segments: Mutex<Vec<Segment>>,
@@ -105,40 +118,9 @@ struct Shared {
     history: u64,
 }
 
-/// A file of the journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Segment {
-    /// Its number, which is the sequence of its first frame.
-    pub number: u64,
-    /// The position of the first record in it, or after it if it has none.
-    pub first_position: u64,
-}
-
-/// What a segment says of itself: the history that it belongs to, 8 bytes, and whether that begins in it, 1 byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SegmentBody {
-    /// Drawn when a data directory is made, and when what is in it is given up.
-    pub history: u64,
-    /// No segment before this one counts any more, should one still be there.
-    pub begins: bool,
-}
-
-impl SegmentBody {
-    fn write(self) -> [u8; 9] {
-        let mut bytes = [0; 9];
-        bytes[..8].copy_from_slice(&self.history.to_le_bytes());
-        bytes[8] = u8::from(self.begins);
-        bytes
-    }
-
-    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
-        let (history, rest) = bytes.split_first_chunk()?;
-        Some(Self { history: u64::from_le_bytes(*history), begins: *rest == [1] })
-    }
-}
-
 impl Journal {
-    /// Goes on where a recovery found the end, in a new segment, and logs what the engine changes from now on.
+    /// Goes on where a recovery found the end, in a new segment, and logs what the engine changes from now on. What is
+    /// written arrives in `tier`, if there is one, before it counts as written.
     ///
     /// # Errors
     /// The segment or the mark cannot be written.
@@ -148,6 +130,7 @@ impl Journal {
         clock: Arc<dyn Clock>,
         config: &JournalConfig,
         end: &JournalEnd,
+        tier: Option<Arc<DiskTier>>,
     ) -> Result<Self, BackendError> {
         let shared = Arc::new(Shared {
             begun: AtomicU64::new(0),
@@ -155,6 +138,7 @@ impl Journal {
             sync_wanted: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             roll: AtomicBool::new(false),
+            keep: AtomicBool::new(true),
             progress: watch::Sender::new(Progress {
                 position: end.position,
                 synced_position: end.position,
@@ -174,7 +158,9 @@ impl Journal {
         };
         let mut writer = Writer {
             shared: Arc::clone(&shared),
-            engine: Arc::clone(&engine),
+            log: log_config(&shared, &engine, config),
+            is_keeping: true,
+            engine,
             clock,
             config: config.clone(),
             frames: segment_file(&*shared.backend, end.sequence + 1, end.called)?,
@@ -183,19 +169,12 @@ impl Journal {
             mark,
             is_dirty: false,
             is_mark_dirty: false,
+            tier: tier.map(|tier| (tier, 0)),
         };
         writer.renew_mark()?;
         writer.begin_segment(end.begins)?;
         writer.sync()?;
-        let wake = Arc::clone(&shared);
-        let backlog_bytes_max =
-            (BACKLOG_BYTES / engine.shard_count()).max(2 * config.value_bytes_max + (64 << 10));
-        engine.start_log(&LogConfig {
-            encode: record::write,
-            nudge: Arc::new(move || wake.wake()),
-            nudge_bytes: NUDGE_BYTES.min(backlog_bytes_max / 4),
-            backlog_bytes_max,
-        });
+        writer.engine.start_log(&writer.log);
         let thread = std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run())
@@ -218,20 +197,18 @@ impl Journal {
     /// Waits for a ticket of [`Self::ask_flush`]; the position up to which everything is on the disk then.
     ///
     /// # Errors
-    /// The journal is poisoned: it may or may not be there.
-    pub async fn wait_flushed(&self, ticket: u64) -> Result<u64, Poisoned> {
-        let mut progress = self.shared.progress.subscribe();
-        let news = progress.wait_for(|now| now.poisoned.is_some() || now.synced >= ticket).await;
-        let now = news.map_err(|_| Poisoned("it has ended".into()))?.clone();
-        settled(now, ticket, |progress| progress.synced).map(|progress| progress.synced_position)
+    /// The journal has stopped: it may or may not be there.
+    pub async fn wait_flushed(&self, ticket: u64) -> Result<u64, Stopped> {
+        let reached = |progress: &Progress| progress.synced;
+        self.wait(ticket, reached).await.map(|progress| progress.synced_position)
     }
 
     /// Waits until everything that was applied before this was called is written; the position of that. For threads
     /// that may block.
     ///
     /// # Errors
-    /// The journal is poisoned.
-    pub fn written(&self) -> Result<u64, Poisoned> {
+    /// The journal has stopped.
+    pub fn written(&self) -> Result<u64, Stopped> {
         let wanted = self.ask(&self.shared.write_wanted);
         self.block(wanted, |progress| progress.written).map(|progress| progress.position)
     }
@@ -240,8 +217,8 @@ impl Journal {
     /// that may block.
     ///
     /// # Errors
-    /// The journal is poisoned.
-    pub fn flush(&self) -> Result<u64, Poisoned> {
+    /// The journal has stopped.
+    pub fn flush(&self) -> Result<u64, Stopped> {
         let wanted = self.ask(&self.shared.sync_wanted);
         self.block(wanted, |progress| progress.synced).map(|progress| progress.synced_position)
     }
@@ -273,9 +250,19 @@ impl Journal {
     /// Ends the segment that is being written, so that [`Self::forget`] can delete it; blocks.
     ///
     /// # Errors
-    /// The journal is poisoned.
-    pub fn roll(&self) -> Result<(), Poisoned> {
+    /// The journal has stopped.
+    pub fn roll(&self) -> Result<(), Stopped> {
         self.shared.roll.store(true, Ordering::SeqCst);
+        self.written().map(|_| ())
+    }
+
+    /// Keeps changes from now on, or none; blocks. Those that were not kept have one position together, so that what
+    /// comes after them is never taken for what follows on what was before.
+    ///
+    /// # Errors
+    /// The journal has stopped.
+    pub fn keep(&self, is_kept: bool) -> Result<(), Stopped> {
+        self.shared.keep.store(is_kept, Ordering::SeqCst);
         self.written().map(|_| ())
     }
 
@@ -303,7 +290,7 @@ impl Journal {
     ///
     /// # Errors
     /// The journal is poisoned.
-    pub fn stop(&self) -> Result<u64, Poisoned> {
+    pub fn stop(&self) -> Result<u64, Stopped> {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.shared.wake();
         if let Some(thread) = self.thread.lock().take() {
@@ -312,7 +299,7 @@ impl Journal {
         let progress = self.shared.progress.borrow();
         match &progress.poisoned {
             None => Ok(progress.synced_position),
-            Some(why) => Err(Poisoned(Arc::clone(why))),
+            Some(why) => Err(Stopped::Poisoned(Arc::clone(why))),
         }
     }
 
@@ -325,25 +312,29 @@ impl Journal {
         ticket
     }
 
-    fn block(&self, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Poisoned> {
+    fn block(&self, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Stopped> {
+        futures_executor::block_on(self.wait(ticket, reached))
+    }
+
+    async fn wait(&self, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Stopped> {
         let mut progress = self.shared.progress.subscribe();
-        loop {
-            let now = progress.borrow_and_update().clone();
-            if now.poisoned.is_some() || reached(&now) >= ticket {
-                return settled(now, ticket, reached);
-            }
-            std::thread::park_timeout(BLOCKED_LOOKS);
-        }
+        let news = progress.wait_for(|now| reached(now) >= ticket || now.stopped().is_some()).await;
+        let now = news.map_err(|_| Stopped::Ended)?.clone();
+        settled(now, ticket, reached)
     }
 }
 
-/// How often a thread looks that waits without a runtime.
-const BLOCKED_LOOKS: Duration = Duration::from_millis(1);
-
-fn settled(now: Progress, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Poisoned> {
-    match &now.poisoned {
-        Some(why) if reached(&now) < ticket => Err(Poisoned(Arc::clone(why))),
+fn settled(now: Progress, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Stopped> {
+    match now.stopped() {
+        Some(why) if reached(&now) < ticket => Err(why),
         _ => Ok(now),
+    }
+}
+
+impl Progress {
+    fn stopped(&self) -> Option<Stopped> {
+        let poisoned = self.poisoned.as_ref().map(|why| Stopped::Poisoned(Arc::clone(why)));
+        poisoned.or(self.ended.then_some(Stopped::Ended))
     }
 }
 
@@ -361,6 +352,19 @@ impl Shared {
     }
 }
 
+/// How shards log for a journal.
+fn log_config(shared: &Arc<Shared>, engine: &Engine, config: &JournalConfig) -> LogConfig {
+    let wake = Arc::clone(shared);
+    let backlog_bytes_max =
+        (BACKLOG_BYTES / engine.shard_count()).max(2 * config.value_bytes_max + (64 << 10));
+    LogConfig {
+        encode: record::write,
+        nudge: Arc::new(move || wake.wake()),
+        nudge_bytes: NUDGE_BYTES.min(backlog_bytes_max / 4),
+        backlog_bytes_max,
+    }
+}
+
 /// The empty file of a segment whose first frame has this sequence.
 fn segment_file(backend: &dyn Backend, number: u64, previous: u32) -> Result<FrameWriter, BackendError> {
     let file = backend.create(FileId { kind: FileKind::Journal, number })?;
@@ -371,6 +375,9 @@ fn segment_file(backend: &dyn Backend, number: u64, previous: u32) -> Result<Fra
 struct Writer {
     shared: Arc<Shared>,
     engine: Arc<Engine>,
+    log: LogConfig,
+    /// The engine logs its changes.
+    is_keeping: bool,
     clock: Arc<dyn Clock>,
     config: JournalConfig,
     frames: FrameWriter,
@@ -382,6 +389,8 @@ struct Writer {
     is_dirty: bool,
     /// The mark was written and not synced.
     is_mark_dirty: bool,
+    /// What is below memory, and what it calls the file.
+    tier: Option<(Arc<DiskTier>, u32)>,
 }
 
 impl Writer {
@@ -393,7 +402,7 @@ impl Writer {
             let sync = is_last || is_due || self.is_wanted(&self.shared.sync_wanted, |now| now.synced);
             match self.cycle(sync, is_due || is_last) {
                 Err(error) => return self.poison(&error),
-                Ok(()) if is_last => return self.engine.close_log(),
+                Ok(()) if is_last => return,
                 Ok(()) => {}
             }
             if sync {
@@ -415,6 +424,9 @@ impl Writer {
     /// Drains all shards and writes what they logged; with `sync`, until it is safe.
     fn cycle(&mut self, sync: bool, is_interval: bool) -> Result<(), BackendError> {
         let drain = self.shared.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.shared.keep.load(Ordering::SeqCst) != self.is_keeping {
+            self.turn()?;
+        }
         if self.shared.roll.swap(false, Ordering::SeqCst) {
             self.next_segment()?;
         }
@@ -451,17 +463,47 @@ impl Writer {
         let body: Vec<&[u8]> = drained.pieces().collect();
         let unix_us = self.clock.now().unix_us;
         let place = Place { first_position: self.position + 1, records: records as u32, unix_us };
+        let begin = self.frames.bytes() + HEADER_BYTES as u64;
         self.append(FrameKind::Batch, place, &body)?;
         self.position += records;
+        self.let_tier_go();
+        if let Some((tier, file)) = &self.tier {
+            let arrived = tier.arrive(&self.engine, *file, begin, &body.concat());
+            arrived.expect("what was written a moment ago can be read");
+            tier.set_arrived(drained.events());
+        }
         self.mark.unix_us = self.mark.unix_us.max(unix_us);
         let counters = &self.shared.counters;
         counters.bytes.fetch_add(drained.bytes() as u64, Ordering::Relaxed);
         Ok(())
     }
 
+    /// Lets the tier go if it has ended.
+    fn let_tier_go(&mut self) {
+        self.tier.take_if(|(tier, _)| tier.has_ended());
+    }
+
     fn append(&mut self, kind: FrameKind, place: Place, body: &[&[u8]]) -> Result<(), BackendError> {
         self.frames.append(kind, place, body)?;
         self.is_dirty = true;
+        if let Some(written) = self.shared.segments.lock().last_mut() {
+            written.bytes = self.frames.bytes();
+        }
+        Ok(())
+    }
+
+    /// Lets the engine log if it did not, and log no more if it did; in a segment of its own.
+    fn turn(&mut self) -> Result<(), BackendError> {
+        if self.is_keeping {
+            self.engine.stop_log();
+            self.is_keeping = false;
+            return self.next_segment();
+        }
+        // The place of all that was not kept.
+        self.position += 1;
+        self.next_segment()?;
+        self.engine.start_log(&self.log);
+        self.is_keeping = true;
         Ok(())
     }
 
@@ -474,12 +516,16 @@ impl Writer {
 
     /// Writes what a segment says of itself to its file, which is empty.
     fn begin_segment(&mut self, begins: bool) -> Result<(), BackendError> {
-        let segment = Segment { number: self.frames.sequence, first_position: self.position + 1 };
+        let segment = Segment { number: self.frames.sequence, first_position: self.position + 1, bytes: 0 };
+        self.shared.segments.lock().push(segment);
         let unix_us = self.clock.now().unix_us;
         let place = Place { first_position: segment.first_position, records: 0, unix_us };
         let body = SegmentBody { history: self.mark.history, begins }.write();
         self.append(FrameKind::Segment, place, &[&body])?;
-        self.shared.segments.lock().push(segment);
+        self.let_tier_go();
+        if let Some((tier, file)) = &mut self.tier {
+            *file = tier.open(FileId { kind: FileKind::Journal, number: segment.number })?;
+        }
         Ok(())
     }
 
@@ -521,9 +567,26 @@ impl Writer {
     }
 
     fn poison(&mut self, error: &BackendError) {
-        self.engine.close_log();
+        self.close_log();
         let why: Arc<str> = error.to_string().into();
         tracing::error!(error = %why, "the journal is poisoned: no write is accepted any more, reads go on");
         self.shared.progress.send_modify(|progress| progress.poisoned = Some(why));
+    }
+
+    fn close_log(&mut self) {
+        if !self.is_keeping {
+            // Only a log can refuse.
+            self.engine.start_log(&self.log);
+            self.is_keeping = true;
+        }
+        self.engine.close_log();
+    }
+}
+
+impl Drop for Writer {
+    /// However it ended, also by a panic: nobody may wait for it any more, and nothing is accepted that it would write.
+    fn drop(&mut self) {
+        self.close_log();
+        self.shared.progress.send_modify(|progress| progress.ended = true);
     }
 }

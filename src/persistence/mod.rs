@@ -14,13 +14,17 @@ pub mod blob;
 pub mod disk;
 pub mod frame;
 pub mod journal;
+mod lazy;
+mod ledger;
 mod lock;
 pub mod mark;
 pub mod record;
 pub mod recover;
 mod rehearse;
 pub mod replay;
+pub mod segment;
 pub mod snapshot;
+pub mod tier;
 
 pub use backend::memory::MemoryBackend;
 pub use backend::{

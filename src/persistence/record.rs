@@ -17,6 +17,8 @@
 //! they are as they were written. Reading checks every length, so that no bytes can make it panic. A field that is 0 or
 //! empty is left out, which its attribute bit says; an unknown kind or bit is an error and never skipped.
 
+use std::ops::Range;
+
 use crate::engine::{NamespaceConfig, PolicyName, Put, Record, Scope, ValueView};
 use crate::entry::{TAGS_MAX, Ttl, Version};
 
@@ -177,6 +179,31 @@ pub fn read(bytes: &[u8], mut visit: impl FnMut(&Record<'_>)) -> Result<u64, Mal
         records += 1;
     }
     Ok(records)
+}
+
+/// As [`read`], and says of each record where it begins and ends.
+///
+/// # Errors
+/// As there.
+pub fn read_placed(bytes: &[u8], mut visit: impl FnMut(Range<usize>, &Record<'_>)) -> Result<u64, Malformed> {
+    let (mut at, mut records) = (0, 0);
+    while at < bytes.len() {
+        let len = length(&bytes[at..]).map_err(|what| Malformed { at, what })?;
+        let range = at..at + len;
+        let mut reader = Reader { rest: &bytes[range.clone()] };
+        read_one(&mut reader, &mut |record: &Record<'_>| visit(range.clone(), record))
+            .map_err(|what| Malformed { at, what })?;
+        at += len;
+        records += 1;
+    }
+    Ok(records)
+}
+
+/// The length of the record that the bytes begin with.
+fn length(bytes: &[u8]) -> Result<usize, &'static str> {
+    let mut reader = Reader { rest: bytes };
+    read_one(&mut reader, &mut |_: &Record<'_>| {})?;
+    Ok(bytes.len() - reader.rest.len())
 }
 
 const SHORT: &str = "it ends too early";

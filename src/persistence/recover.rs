@@ -6,6 +6,7 @@
 //! | `snapshot` | the newest snapshot that is whole; the journal behind it is given up |
 //! | `journal` | the journal, from the first record that is there |
 //! | `snapshot+journal` | the newest snapshot that is whole, then the journal behind it |
+//! | `lazy` | the same but for the snapshot's entries, which are read when they are asked for: [`super::lazy`] |
 //!
 //! A snapshot that is damaged is passed over for the one before it, and told. Time is the later of the clock's and the
 //! latest that was ever written, so that neither a clock that was set back nor the time in between gives an entry a
@@ -17,9 +18,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
+use super::lazy;
+use super::ledger::Finished;
 use super::mark::Mark;
 use super::replay::{Damage, From, JournalEnd, replay};
-use super::snapshot::{self, LoadContext, SnapshotInfo};
+use super::snapshot::{self, Below, LoadContext, Loaded, SnapshotInfo};
+use super::tier::DiskTier;
 use crate::clock::{Now, monotonic};
 use crate::engine::{Engine, Restored, Restorer};
 
@@ -34,11 +38,14 @@ pub enum Method {
     Journal,
     /// From the newest snapshot and the journal behind it.
     SnapshotAndJournal,
+    /// From the newest snapshot and the journal behind it, entries as they are asked for.
+    Lazy,
 }
 
 impl Method {
     /// Every method.
-    pub const ALL: [Self; 4] = [Self::Empty, Self::Snapshot, Self::Journal, Self::SnapshotAndJournal];
+    pub const ALL: [Self; 5] =
+        [Self::Empty, Self::Snapshot, Self::Journal, Self::SnapshotAndJournal, Self::Lazy];
 
     /// The word for it in flags and on the wire.
     #[must_use]
@@ -48,15 +55,21 @@ impl Method {
             Self::Snapshot => "snapshot",
             Self::Journal => "journal",
             Self::SnapshotAndJournal => "snapshot+journal",
+            Self::Lazy => "lazy",
         }
     }
 
     fn reads_snapshots(self) -> bool {
-        matches!(self, Self::Snapshot | Self::SnapshotAndJournal)
+        matches!(self, Self::Snapshot | Self::SnapshotAndJournal | Self::Lazy)
+    }
+
+    /// The same, where there is no journal that counts.
+    pub(super) fn of_snapshots(self) -> Self {
+        if self == Self::Empty { self } else { Self::Snapshot }
     }
 
     fn reads_journal(self) -> bool {
-        matches!(self, Self::Journal | Self::SnapshotAndJournal)
+        matches!(self, Self::Journal | Self::SnapshotAndJournal | Self::Lazy)
     }
 }
 
@@ -128,6 +141,8 @@ pub struct Recovery<'a> {
     pub threads: usize,
     /// Where it tells how far it is.
     pub progress: &'a RecoveryProgress,
+    /// What is below memory, where everything arrives that is applied.
+    pub tier: Option<&'a DiskTier>,
 }
 
 /// What a recovery came to: for people, and for the journal that goes on.
@@ -139,6 +154,8 @@ pub struct Recovered {
     pub end: JournalEnd,
     /// All snapshots that are there, newest first, with what is wrong with those that are damaged.
     pub snapshots: Vec<Inspected>,
+    /// The numbers of snapshots that nobody finished.
+    pub unfinished: Vec<u64>,
     /// The numbers of snapshots of a history that was given up.
     pub given_up: Vec<u64>,
 }
@@ -161,7 +178,9 @@ impl Recovery<'_> {
         let begun = monotonic();
         let mark = self.backend.read_mark()?.as_ref().and_then(Mark::read);
         let now = self.now.not_before_us(mark.map_or(0, |mark| mark.unix_us));
+        let finished = Finished::read(self.backend)?;
         let mut snapshots = snapshots(self.backend)?;
+        let unfinished = finished.take_unfinished(&mut snapshots);
         let mut given_up = Vec::new();
         if let Some(mark) = &mark {
             // Of what was given up once, something may have come back with a crash.
@@ -201,7 +220,7 @@ impl Recovery<'_> {
             self.engine.raise_versions(mark.version_ceiling);
         }
         report.elapsed = begun.elapsed();
-        Ok(Recovered { report, end, snapshots, given_up })
+        Ok(Recovered { report, end, snapshots, unfinished, given_up })
     }
 
     /// Loads a snapshot; whether it could.
@@ -222,8 +241,15 @@ impl Recovery<'_> {
         self.progress.expected.store(info.entries, Ordering::Relaxed);
         self.progress.applied.store(0, Ordering::Relaxed);
         let now = now.not_before_us(info.created_unix_us);
-        let context = LoadContext { now, threads: self.threads, applied: &self.progress.applied };
-        match snapshot::load(self.backend, info, restorer, &context)? {
+        let below = self.below(FileId { kind: FileKind::Snapshot, number: info.number })?;
+        let context = LoadContext { now, threads: self.threads, applied: &self.progress.applied, below };
+        let loaded = match report.method {
+            Method::Lazy => {
+                lazy::load_around(self.backend, info, restorer, &context)?.map(|()| Loaded::default())
+            }
+            _ => snapshot::load(self.backend, info, restorer, &context)?,
+        };
+        match loaded {
             Ok(loaded) => {
                 report.expired += loaded.expired;
                 report.refused += loaded.refused;
@@ -235,9 +261,16 @@ impl Recovery<'_> {
             Err(damage) => {
                 report.damages.push(damage);
                 restorer.empty(now);
+                self.tier.iter().for_each(|tier| tier.clear());
                 Ok(false)
             }
         }
+    }
+
+    /// What is below memory, ready for a file.
+    fn below(&self, file: FileId) -> Result<Option<Below<'_>>, BackendError> {
+        let Some(tier) = self.tier else { return Ok(None) };
+        Ok(Some(Below { tier, engine: self.engine, file: tier.open(file)? }))
     }
 
     fn replay(
@@ -250,7 +283,19 @@ impl Recovery<'_> {
     ) -> Result<JournalEnd, BackendError> {
         let mut now = now;
         let (mut expired, mut refused) = (0, 0);
-        let mut end = replay(self.backend, mark, from, &mut |frame, body| {
+        let mut below: Option<(u64, Option<Below<'_>>)> = None;
+        let mut unopened = None;
+        let mut end = replay(self.backend, mark, from, &mut |segment, frame, body| {
+            if below.is_none_or(|(number, _)| number != segment) {
+                let opened = self.below(FileId { kind: FileKind::Journal, number: segment });
+                below = Some((
+                    segment,
+                    opened.unwrap_or_else(|error| {
+                        unopened = Some(error);
+                        None
+                    }),
+                ));
+            }
             now = now.not_before_us(frame.header.unix_us);
             if report.first_position == 0 {
                 report.first_position = frame.header.first_position;
@@ -260,8 +305,12 @@ impl Recovery<'_> {
                 Restored::Applied => {}
                 Restored::Expired => expired += 1,
                 Restored::NoNamespace(_) | Restored::Refused(_) => refused += 1,
-            })
+            })?;
+            below.and_then(|(_, below)| below).map_or(Ok(()), |below| below.arrive(frame, body))
         })?;
+        if let Some(error) = unopened {
+            return Err(error);
+        }
         report.expired += expired;
         report.refused += refused;
         // A snapshot may reach further than what is left of the journal.

@@ -4,7 +4,7 @@
 
 use super::backend::{Backend, BackendError};
 use super::disk::Rehearsal;
-use super::recover::{Method, Recovery, RecoveryProgress};
+use super::recover::{Method, Recovery, RecoveryProgress, Report};
 use crate::clock::Now;
 use crate::engine::{Engine, EngineConfig, PolicyName, Record, Restorer, WalkPlace};
 
@@ -21,8 +21,10 @@ pub(super) fn rehearse(
     let config = EngineConfig { bytes_limit, policy: PolicyName::Fifo, ..EngineConfig::default() };
     let engine = Engine::new(&config, now);
     let progress = RecoveryProgress::default();
-    let recovery = Recovery { backend, engine: &engine, now, threads: 1, progress: &progress };
-    let report = recovery.run_into(method, Restorer::of_lengths(&engine))?.report;
+    let recovery = Recovery { backend, engine: &engine, now, threads: 1, progress: &progress, tier: None };
+    // Entries that are read late are damaged as much as if they were read early.
+    let thorough = if method == Method::Lazy { Method::SnapshotAndJournal } else { method };
+    let report = Report { method, ..recovery.run_into(thorough, Restorer::of_lengths(&engine))?.report };
     let (mut entries, mut entry_bytes) = (0, 0);
     let mut place = WalkPlace::default();
     while engine.walk(&mut place, now, |record| {

@@ -8,8 +8,8 @@
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::frame::{BadFrame, Frame, FrameKind, FrameReader, check};
-use super::journal::{Segment, SegmentBody};
 use super::mark::Mark;
+use super::segment::{Segment, SegmentBody};
 
 /// A place on disk that is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,21 +24,12 @@ pub struct Damage {
     pub lost: u64,
     /// What was expected and found.
     pub description: String,
-    /// The file ends within what was being written: perhaps nobody finished it.
-    pub is_cut: bool,
 }
 
 impl Damage {
     /// What is wrong in a file at an offset.
     pub(super) fn of(file: FileId, offset: u64, why: &BadFrame) -> Self {
-        Self {
-            place: file.to_string(),
-            offset,
-            position: 0,
-            lost: 0,
-            description: why.to_string(),
-            is_cut: matches!(why, BadFrame::Short { .. }),
-        }
+        Self { place: file.to_string(), offset, position: 0, lost: 0, description: why.to_string() }
     }
 }
 
@@ -69,8 +60,8 @@ pub struct JournalEnd {
     pub beyond: Vec<u64>,
 }
 
-/// What a replay calls with each batch and its records' bytes; an error ends it there.
-pub type VisitBatch<'a> = dyn FnMut(&Frame, &[u8]) -> Result<(), BadFrame> + 'a;
+/// What a replay calls with each batch, the segment that it is in, and its records' bytes; an error ends it there.
+pub type VisitBatch<'a> = dyn FnMut(u64, &Frame, &[u8]) -> Result<(), BadFrame> + 'a;
 
 /// Where reading begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,6 +170,9 @@ impl Replay<'_> {
             if let Err(why) = taken {
                 return Ok(Some(Stop { offset, bytes_left: reader.end() - offset, why }));
             }
+            if is_first && let Some(segment) = self.end.segments.last_mut() {
+                segment.bytes = reader.end();
+            }
             is_first = false;
         }
     }
@@ -201,12 +195,13 @@ impl Replay<'_> {
                 if !self.is_begun {
                     self.begin(header.first_position)?;
                 }
-                self.end.segments.push(Segment { number, first_position: header.first_position });
+                let first_position = header.first_position;
+                self.end.segments.push(Segment { number, first_position, bytes: 0 });
             }
             FrameKind::Batch if !is_first => {
                 let last = header.first_position + u64::from(header.records) - 1;
                 if !matches!(self.from, From::Behind(position) if last <= position) {
-                    (self.visit)(frame, body)?;
+                    (self.visit)(number, frame, body)?;
                 }
                 if self.end.first_position == 0 {
                     self.end.first_position = header.first_position;
@@ -228,7 +223,8 @@ impl Replay<'_> {
         let mut is_behind = false;
         for number in std::mem::take(numbers) {
             let file = FileId { kind: FileKind::Journal, number };
-            let first = FrameReader::new(self.backend.open(file)?)?.next(&mut self.body)?;
+            let mut reader = FrameReader::new(self.backend.open(file)?)?;
+            let first = reader.next(&mut self.body)?;
             if let Ok(Some(Frame { header, .. })) = first {
                 if check(&header, &self.body).is_ok()
                     && SegmentBody::read(&self.body).is_some_and(|said| said.begins)
@@ -242,7 +238,7 @@ impl Replay<'_> {
                 if is_known && !is_behind {
                     // The one before ends where this one begins.
                     numbers.clear();
-                    known.push(Segment { number, first_position });
+                    known.push(Segment { number, first_position, bytes: reader.end() });
                 }
                 is_behind |= !is_known;
             }
@@ -294,7 +290,6 @@ impl Replay<'_> {
             offset: 0,
             position: self.end.position + 1,
             lost: mark.synced_position.saturating_sub(self.end.position),
-            is_cut: false,
             description: format!(
                 "the journal ends with frame {} at position {}, and frame {} at position {} was synced: its end is lost",
                 self.end.sequence, self.end.position, mark.synced_sequence, mark.synced_position

@@ -22,12 +22,15 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
-use super::frame::{BadFrame, FORMAT, Frame, FrameKind, FrameReader, FrameWriter, Place, check};
-use super::journal::{Journal, Poisoned};
+use super::frame::{
+    BadFrame, FORMAT, Frame, FrameKind, FrameReader, FrameWriter, HEADER_BYTES, Place, check,
+};
+use super::journal::{Journal, Stopped};
 use super::record;
 use super::replay::{Damage, From, replay};
+use super::tier::{DiskTier, Moves};
 use crate::clock::{Clock, Now, monotonic};
-use crate::engine::{Engine, Record, Restored, Restorer, WalkPlace, Written};
+use crate::engine::{Engine, Put, Record, Restored, Restorer, WalkPlace, Written};
 use crate::entry::Version;
 
 /// What a snapshot is.
@@ -70,10 +73,13 @@ pub enum SnapshotError {
     Backend(#[from] BackendError),
     /// Changes that were made meanwhile are not on the disk.
     #[error(transparent)]
-    Poisoned(#[from] Poisoned),
-    /// The journal's stretch cannot be read back.
-    #[error("the journal cannot be read back at position {}: {}", .0.position, .0.description)]
+    Stopped(#[from] Stopped),
+    /// What is to be copied cannot be read back.
+    #[error("{} cannot be read back at byte {}: {}", .0.place, .0.offset, .0.description)]
     Damaged(Damage),
+    /// Not all of the content has been found yet.
+    #[error("the content is not whole: its recovery was broken off")]
+    NotWhole,
 }
 
 /// Entries are written in frames of about this size.
@@ -84,22 +90,25 @@ const SYNC_BYTES: u64 = 16 << 20;
 const REST_MAX: Duration = Duration::from_millis(5);
 const END_BYTES: usize = 48;
 
-/// Takes a snapshot and syncs it. The engine must be logged by `journal`.
+/// Takes a snapshot and syncs it. The engine must be logged by `journal`. With a tier below memory, entries are copied
+/// from the files in which they lie, and their places lead to the snapshot from then on.
 ///
 /// # Errors
-/// Nothing is left of it then.
+/// Nothing is left of it then, unless places lead there.
 pub fn take(
     engine: &Engine,
     journal: &Journal,
     backend: &dyn Backend,
     clock: &dyn Clock,
     number: u64,
+    tier: Option<&DiskTier>,
 ) -> Result<SnapshotInfo, SnapshotError> {
     let file = FileId { kind: FileKind::Snapshot, number };
     let frames = FrameWriter::new(backend.create(file)?, 1, 0);
-    let mut taking = Taking { frames, clock, chunk: Written::default(), entries: 0, synced_bytes: 0 };
+    let tier = tier.map(|tier| tier.open(file).map(|number| (tier, number))).transpose()?;
+    let mut taking = Taking { frames, clock, tier, chunk: Written::default(), entries: 0, synced_bytes: 0 };
     let taken = taking.all(engine, journal, backend, number);
-    if taken.is_err() {
+    if taken.is_err() && tier.is_none() {
         drop(taking);
         // What the error was about matters more than that half a file stays, which a start clears away.
         let _ = backend.delete(file);
@@ -110,6 +119,8 @@ pub fn take(
 struct Taking<'a> {
     frames: FrameWriter,
     clock: &'a dyn Clock,
+    /// What is below memory, and what it calls the file.
+    tier: Option<(&'a DiskTier, u32)>,
     /// Records on their way to a frame.
     chunk: Written,
     entries: u64,
@@ -127,7 +138,10 @@ impl Taking<'_> {
         let first_position = journal.written()?;
         engine.walk_rest(|record| self.chunk.add(record::write, record));
         self.put(FrameKind::SnapshotHead)?;
-        self.entries(engine)?;
+        match self.tier {
+            None => self.entries(engine)?,
+            Some((tier, number)) => self.live_entries(engine, tier, number)?,
+        }
         let position = journal.written()?;
         self.tail(backend, first_position, position)?;
         let newest_version = engine.version_ahead(self.clock.now(), 0);
@@ -172,10 +186,41 @@ impl Taking<'_> {
         }
     }
 
+    /// Copies what is live in the files that are there.
+    fn live_entries(&mut self, engine: &Engine, tier: &DiskTier, number: u32) -> Result<(), SnapshotError> {
+        let mut moving = tier.moving(engine, number);
+        let mut moves = Moves::default();
+        let mut begun = monotonic();
+        loop {
+            let chunk = &mut self.chunk;
+            let unix_ms = self.clock.now().unix_ms();
+            let next = moving.next(unix_ms, &mut moves, |put| {
+                let begin = chunk.size();
+                chunk.add(record::write, &Record::Put(Put { request_id: "", ..*put }));
+                begin..chunk.size()
+            })?;
+            let more = next.map_err(|(file, offset, why)| Damage::of(file, offset, &why));
+            let more = more.map_err(SnapshotError::Damaged)?;
+            if self.chunk.size() >= CHUNK_BYTES || !more {
+                self.entries += self.chunk.records();
+                let begin = self.frames.bytes() + HEADER_BYTES as u64;
+                let body = self.chunk.pieces().collect::<Vec<_>>().concat();
+                self.put(FrameKind::SnapshotEntries)?;
+                tier.moved(&mut moves, number, begin, &body);
+                std::thread::sleep(begun.elapsed().min(REST_MAX));
+                begun = monotonic();
+            }
+            if !more {
+                tier.has_moved(&moving);
+                return Ok(());
+            }
+        }
+    }
+
     fn tail(&mut self, backend: &dyn Backend, from: u64, to: u64) -> Result<(), SnapshotError> {
         let mut failed = None;
         let frames = &mut self.frames;
-        let end = replay(backend, None, From::Behind(from), &mut |frame, body| {
+        let end = replay(backend, None, From::Behind(from), &mut |_, frame, body| {
             let header = &frame.header;
             if header.first_position <= to && failed.is_none() {
                 let place = Place {
@@ -224,7 +269,7 @@ pub fn inspect(backend: &dyn Backend, number: u64) -> Result<Result<SnapshotInfo
     let mut body = Vec::new();
     loop {
         let offset = reader.offset();
-        match reader.skip(&mut body)? {
+        match reader.skip(|kind| kind == FrameKind::SnapshotEnd, &mut body)? {
             Ok(Some(frame)) if frame.header.kind == FrameKind::SnapshotEnd => {
                 return Ok(read_end(number, bytes, &frame, &body).map_err(|why| damage(offset, why)));
             }
@@ -290,6 +335,28 @@ pub struct LoadContext<'a> {
     pub threads: usize,
     /// Counts records as they are applied.
     pub applied: &'a AtomicU64,
+    /// What is below memory, where the records arrive too.
+    pub below: Option<Below<'a>>,
+}
+
+/// What is below memory, and what it calls the file that is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Below<'a> {
+    /// The tier.
+    pub tier: &'a DiskTier,
+    /// The engine above it.
+    pub engine: &'a Engine,
+    /// The file's number there.
+    pub file: u32,
+}
+
+impl Below<'_> {
+    /// Lets the records of a frame arrive.
+    pub(super) fn arrive(&self, frame: &Frame, body: &[u8]) -> Result<(), BadFrame> {
+        let begin = frame.offset + HEADER_BYTES as u64;
+        let arrived = self.tier.arrive(self.engine, self.file, begin, body);
+        arrived.map_err(|what| BadFrame::Records { sequence: frame.header.sequence, what })
+    }
 }
 
 /// Applies a snapshot, checking every byte; inside, why it cannot be believed. Then some of it may have been applied
@@ -417,6 +484,8 @@ fn load_entries(
             Restored::Expired => expired += 1,
             _ => refused += 1,
         });
+        let applied =
+            applied.and_then(|()| context.below.map_or(Ok(()), |below| below.arrive(&frame, &body)));
         if let Err(why) = applied {
             let mut reading = reading.lock();
             reading.offset = frame.offset;
@@ -446,6 +515,8 @@ fn load_rest(
         let applied = apply(&frame, &body, &mut |record| {
             restorer.apply(record, context.now);
         });
+        let applied =
+            applied.and_then(|()| context.below.map_or(Ok(()), |below| below.arrive(&frame, &body)));
         if let Err(why) = applied {
             return Ok(Err(why));
         }

@@ -22,6 +22,9 @@ use crate::entry::Ttl;
 
 mod damage;
 mod faults;
+mod stopping;
+mod unfinished;
+mod unjournaled;
 
 /// What an engine has, in a form that can be compared: of each key everything but where it lies.
 type Content = BTreeMap<(String, Vec<u8>), (Vec<u8>, u64, Option<u64>, u32, String, Vec<String>)>;
@@ -33,9 +36,11 @@ fn config() -> DiskConfig {
             value_bytes_max: 1 << 20,
             segment_bytes: 64 << 10,
         },
+        is_journaled: true,
         recovery: Method::SnapshotAndJournal,
         snapshot_interval: None,
         limit_bytes: None,
+        is_store: false,
     }
 }
 
@@ -53,7 +58,7 @@ impl Stand {
         Self::over(MemoryBackend::new(), &config()).unwrap()
     }
 
-    fn over(backend: MemoryBackend, config: &DiskConfig) -> Result<Self, super::BackendError> {
+    fn over(backend: MemoryBackend, config: &DiskConfig) -> Result<Self, super::snapshot::SnapshotError> {
         let clock = Arc::new(SystemClock::new());
         let shards = Some(1 << rand::random_range(0..4));
         let engine = EngineConfig { bytes_limit: 64 << 20, shards, ..EngineConfig::default() };
@@ -334,6 +339,7 @@ fn a_value_is_not_served_after_its_time_also_if_that_ended_while_the_node_was_do
         now: late,
         threads: 2,
         progress: &progress,
+        tier: None,
     };
     let report = recovery.run(Method::SnapshotAndJournal).unwrap().report;
     assert_eq!((report.expired, content(&engine, late).len()), (1, 1));
@@ -355,6 +361,35 @@ fn compaction_leaves_one_snapshot_and_the_journal_behind_it() {
     let before = stand.content();
     let stand = stand.crashed(&config());
     assert_eq!(stand.content(), before);
+}
+
+#[test]
+fn a_journal_knows_the_bytes_of_its_segments() {
+    let check = |stand: &Stand| {
+        let files = stand.backend.files().unwrap().into_iter();
+        let there: Vec<_> = files
+            .filter(|(file, _)| file.kind == FileKind::Journal)
+            .map(|(file, bytes)| (file.number, bytes))
+            .collect();
+        let known = stand.disk.journal().segments();
+        let known: Vec<_> = known.iter().map(|segment| (segment.number, segment.bytes)).collect();
+        assert_eq!(known, there);
+        there.len()
+    };
+    let mut stand = Stand::new();
+    for _ in 0..3 {
+        for n in 0..400 {
+            if n == 200 {
+                stand.disk.snapshot().unwrap();
+            }
+            stand.set(&format!("key:{n}"), &"x".repeat(1_000));
+            stand.disk.journal().written().unwrap();
+        }
+        stand.disk.journal().flush().unwrap();
+        assert!(check(&stand) > 2);
+        stand = stand.crashed(&config());
+        check(&stand);
+    }
 }
 
 #[test]

@@ -202,7 +202,8 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    async fn next(&mut self) -> &'static str {
+    /// The name of the next one.
+    pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
@@ -234,7 +235,7 @@ async fn ended(listening: &[Listening]) {
 }
 
 /// Within what time a signal is the one before, sent in another way. Nobody decides anew so fast.
-const SAME_SIGNAL_WITHIN: Duration = Duration::from_millis(250);
+pub(crate) const SAME_SIGNAL_WITHIN: Duration = Duration::from_millis(250);
 
 /// How long connections that were cut may take to notice.
 const CUT_MAX: Duration = Duration::from_millis(200);

@@ -43,6 +43,7 @@ mod stall;
 
 pub use connection::{ConnectionConfig, ConnectionService, GrpcService, PerPeer};
 pub use connections::Connections;
+pub(crate) use course::{SAME_SIGNAL_WITHIN, Signals};
 pub use executor::StreamExecutor;
 pub use health::{Health, Mount, PERSISTENCE};
 pub use lifecycle::{DrainTimes, Lifecycle, NodeState, Recovering, SpawnError};

@@ -44,7 +44,7 @@ pub(crate) fn stats_response(now: &Snapshot, base: &Snapshot, node: &NodeIdentit
         policy: since.policy.to_string(),
         namespaces: since.namespaces.iter().map(namespace_stats).collect(),
         misses_by_reason: misses_by_reason(stats),
-        hits_by_tier: vec![v1::HitCount { tier: v1::Tier::Memory as i32, count: stats.hits }],
+        hits_by_tier: hits_by_tier(stats),
         increments: stats.increments,
         touches: stats.touches,
         sets_not_stored: stats.not_stored,
@@ -58,6 +58,12 @@ pub(crate) fn stats_response(now: &Snapshot, base: &Snapshot, node: &NodeIdentit
         build: env!("CARGO_PKG_VERSION").to_owned(),
         ..v1::GetStatsResponse::default()
     }
+}
+
+fn hits_by_tier(stats: &Stats) -> Vec<v1::HitCount> {
+    let tiers = [(v1::Tier::Memory, stats.hits - stats.hits_on_disk), (v1::Tier::Disk, stats.hits_on_disk)];
+    let counts = tiers.into_iter().map(|(tier, count)| v1::HitCount { tier: tier as i32, count });
+    counts.filter(|hits| hits.tier == v1::Tier::Memory as i32 || hits.count > 0).collect()
 }
 
 fn namespace_stats(report: &NamespaceReport) -> v1::NamespaceStats {

@@ -27,8 +27,9 @@ use bytes::Bytes;
 use http::Response;
 use http_body::Body;
 use prost::Message;
-use tokio::task::{JoinError, spawn_blocking};
+use tokio::task::spawn_blocking;
 
+use super::below::joined;
 use super::body::ResponseBody;
 use super::keyspace::{bad_token, framed, page_size, undecodable};
 use super::unary::namespace;
@@ -275,17 +276,5 @@ pub(super) fn refused(error: BlobError, key: &[u8]) -> CallError {
             tracing::error!(error = why, "the disk refused a call about a blob");
             CallError::DiskFailed { why }
         }
-    }
-}
-
-/// What a blocking task came to.
-async fn joined<T>(task: impl Future<Output = Result<T, JoinError>>) -> T {
-    match task.await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime ends, and this call with it.
-            Err(_) => std::future::pending().await,
-        },
     }
 }

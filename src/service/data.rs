@@ -17,6 +17,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::backlog::Backlog;
+use super::below::{self, BelowCall};
 use super::blobs::{self, BlobCall, BlobMethod};
 use super::body::{ResponseBody, Unary};
 use super::frame::{PREFIX, message_len};
@@ -211,6 +212,7 @@ pin_project! {
             body: B,
             message: Gathered,
         },
+        Below { call: BelowCall },
         Flushing { flushing: Flushing },
         PutBlob { call: BlobCall },
         Blob {
@@ -252,7 +254,16 @@ where
             DataProjection::Unary { method, headers, plane, mut body, message } => {
                 let max = plane.cache.limits().message_in_bytes_max;
                 let gathered = ready!(message.poll_gather(body.as_mut(), max, cx));
-                match gathered.and_then(|()| call(*method, plane, message.whole(max)?)) {
+                let whole = match gathered.and_then(|()| message.whole(max)) {
+                    Ok(whole) => whole,
+                    Err(error) => return Poll::Ready(Ok(ResponseBody::error(error))),
+                };
+                if below::waits(*method, &plane.cache, whole) {
+                    let call = BelowCall::new(*method, plane, whole, recall_of(*method, message, headers));
+                    self.set(Self::Below { call });
+                    return self.poll(cx);
+                }
+                match call(*method, plane, whole) {
                     Ok((answer, false)) => Poll::Ready(Ok(ResponseBody::unary(answer))),
                     Ok((answer, true)) => {
                         let flushing =
@@ -263,6 +274,15 @@ where
                     Err(error) => Poll::Ready(Ok(ResponseBody::error(error))),
                 }
             }
+            DataProjection::Below { call } => match ready!(call.poll(cx)) {
+                Ok((answer, false)) => Poll::Ready(Ok(ResponseBody::unary(answer))),
+                Ok((answer, true)) => {
+                    let flushing = Flushing::new(call.cache(), answer, call.recalled().clone());
+                    self.set(Self::Flushing { flushing });
+                    self.poll(cx)
+                }
+                Err(error) => Poll::Ready(Ok(ResponseBody::error(error))),
+            },
             DataProjection::Flushing { flushing } => Pin::new(flushing).poll(cx).map(Ok),
             DataProjection::PutBlob { call } => {
                 Poll::Ready(Ok(ready!(Pin::new(call).poll(cx)).unwrap_or_else(ResponseBody::error)))
@@ -298,6 +318,7 @@ impl<B> Recall for DataFuture<B> {
                 let about = message.whole(usize::MAX).map(|message| blobs::about(*method, message));
                 about.unwrap_or_default().traced(traceparent(headers))
             }
+            Self::Below { call } => call.recalled().clone(),
             Self::Flushing { flushing } => flushing.recalled.clone(),
             Self::Other { future } => future.recall(),
         }

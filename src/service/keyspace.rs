@@ -21,7 +21,7 @@ use super::frame::{PREFIX, finish};
 use super::unary::{flushes, namespace};
 use crate::api::v1::{self, invalidate_request};
 use crate::api::{CallError, convert};
-use crate::cache::Cache;
+use crate::cache::{Cache, LookupError};
 use crate::clock::Now;
 use crate::engine::{ScanPlace, ScanRange, Scope};
 
@@ -51,7 +51,7 @@ pub(super) fn scan(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -
     let (mut bytes, mut too_large) = (0, false);
     let (mut held, mut refused) = (backlog.take(0)?, None);
     let range = ScanRange { prefix: &request.prefix, after, entries_max: ENTRIES_PER_PAGE };
-    let next = cache.engine().scan(&namespace, range, now, |key, entry| {
+    let next = cache.scan(&namespace, range, now, |key, entry| {
         if page.items.len() == wanted {
             return ControlFlow::Break(());
         }
@@ -61,7 +61,7 @@ pub(super) fn scan(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -
             remaining_ttl_ms: entry.remaining_ttl_ms,
             flags: entry.flags,
             content_type: entry.content_type.to_owned(),
-            tier: v1::Tier::Memory as i32,
+            tier: convert::tier(entry.tier) as i32,
             value_bytes: entry.value.as_slice().len() as u64,
             ..v1::Hit::default()
         };
@@ -84,6 +84,7 @@ pub(super) fn scan(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -
         }
         ControlFlow::Continue(())
     });
+    let next = next.map_err(unreadable)?;
     if let Some(error) = refused {
         return Err(error);
     }
@@ -183,6 +184,13 @@ pub(super) fn page_size(asked: u32, max: usize) -> usize {
 
 pub(super) fn bad_token(why: &str) -> CallError {
     CallError::Invalid { field: "page_token", why: why.to_owned() }
+}
+
+fn unreadable(error: LookupError) -> CallError {
+    match error {
+        LookupError::Stopped(_) => CallError::JournalPoisoned,
+        error => CallError::DiskFailed { why: error.to_string() },
+    }
 }
 
 pub(super) fn undecodable(error: prost::DecodeError) -> CallError {

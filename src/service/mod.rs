@@ -7,6 +7,7 @@
 mod admin;
 mod answers;
 mod backlog;
+mod below;
 mod blobs;
 mod body;
 mod data;

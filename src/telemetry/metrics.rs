@@ -105,6 +105,14 @@ const JOURNAL_BYTES: (&str, &str) = ("larder_journal_bytes_total", "Bytes that w
 const JOURNAL_SYNCS: (&str, &str) = ("larder_journal_syncs_total", "Syncs of the journal");
 const JOURNAL_SYNC_SECONDS: (&str, &str) =
     ("larder_journal_sync_seconds_total", "How long the journal's syncs took together");
+const DISK_ENTRIES: (&str, &str) = (
+    "larder_disk_entries",
+    "Entries that can be read from disk: with mode store, and while a lazy recovery goes on",
+);
+const DISK_HITS: (&str, &str) = ("larder_disk_hits_total", "Lookups on disk that found an entry");
+const DISK_MISSES: (&str, &str) = ("larder_disk_misses_total", "Lookups on disk that found none");
+const DISK_DAMAGED: (&str, &str) =
+    ("larder_disk_damaged_total", "Lookups on disk that found a damaged entry, which is a miss");
 const NODE_STATE: (&str, &str) =
     ("larder_node_state", "1 for the state that the node is in, 0 for the others");
 const UPTIME: (&str, &str) = ("larder_uptime", "How long the process has run");
@@ -252,6 +260,12 @@ impl Page<'_, '_> {
         if let Some(journal) = &snapshot.journal {
             self.journal(journal)?;
         }
+        if let Some(tier) = &snapshot.disk_tier {
+            self.gauge(DISK_ENTRIES, tier.entries)?;
+            self.counter(DISK_HITS, tier.hits)?;
+            self.counter(DISK_MISSES, tier.misses)?;
+            self.counter(DISK_DAMAGED, tier.damaged)?;
+        }
         let states = NODE_STATES.map(|state| ([("state", state)], u64::from(state == snapshot.state)));
         self.gauges(NODE_STATE, states)?;
         self.gauges(BUILD_INFO, [([("version", env!("CARGO_PKG_VERSION"))], 1)])?;
@@ -351,6 +365,7 @@ mod tests {
     use super::*;
     use crate::engine::{NamespaceConfig, PolicyName, Stats};
     use crate::entry::Ttl;
+    use crate::telemetry::DiskTierFigures;
 
     fn text_of(calls: CallMetrics, snapshot: Snapshot) -> String {
         Metrics::new(Arc::new(calls), move || snapshot.clone()).text()
@@ -375,10 +390,13 @@ mod tests {
                 sync_time: Duration::from_millis(250),
                 ..JournalFigures::default()
             }),
+            disk_tier: Some(DiskTierFigures { entries: 14, hits: 15, misses: 16, damaged: 17 }),
             ..Snapshot::default()
         };
         let text = text_of(CallMetrics::new(), snapshot);
         for line in [
+            "larder_disk_entries 14",
+            "larder_disk_damaged_total 17",
             "# TYPE larder_hits counter",
             "larder_hits_total 3",
             "larder_misses_total{reason=\"evicted\"} 4",

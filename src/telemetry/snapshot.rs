@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub requests_shed: u64,
     /// The journal's figures; `None`: nothing is kept on disk.
     pub journal: Option<JournalFigures>,
+    /// What lies below memory; `None`: nothing.
+    pub disk_tier: Option<DiskTierFigures>,
 }
 
 /// How far a journal is, and what it has cost.
@@ -48,6 +50,19 @@ pub struct JournalFigures {
     pub syncs: u64,
     /// How long they took together.
     pub sync_time: Duration,
+}
+
+/// What lies on disk below memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DiskTierFigures {
+    /// Entries that can be read there.
+    pub entries: u64,
+    /// Lookups that found one.
+    pub hits: u64,
+    /// Lookups that found none.
+    pub misses: u64,
+    /// Lookups that found one damaged.
+    pub damaged: u64,
 }
 
 /// The words for a node's state, in the order of its life.
@@ -88,6 +103,7 @@ impl Default for Snapshot {
             response_backlog_bytes: 0,
             requests_shed: 0,
             journal: None,
+            disk_tier: None,
         }
     }
 }
@@ -105,6 +121,7 @@ fn stats_since(now: &Stats, base: &Stats) -> Stats {
     }
     Stats {
         hits: now.hits.saturating_sub(base.hits),
+        hits_on_disk: now.hits_on_disk.saturating_sub(base.hits_on_disk),
         misses_by_reason,
         sets: now.sets.saturating_sub(base.sets),
         not_stored: now.not_stored.saturating_sub(base.not_stored),
@@ -129,6 +146,7 @@ mod tests {
     fn counters_start_again_at_the_base_and_sizes_do_not() {
         let stats = |n: u64| Stats {
             hits: n,
+            hits_on_disk: n,
             misses_by_reason: [n; 8],
             sets: n,
             not_stored: n,

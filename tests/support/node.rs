@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -43,6 +44,15 @@ const FREE_PORTS: [&str; 8] = [
     "127.0.0.1:0",
 ];
 
+/// By default a node would use the working directory, which is every test's. A test that is about the disk names a mode
+/// and a directory of its own.
+const NO_DISK: [&str; 2] = ["--persistence", "none"];
+
+/// What stands before a test's own flags.
+fn no_disk(flags: &[&str]) -> &'static [&'static str] {
+    if flags.contains(&NO_DISK[0]) { &[] } else { &NO_DISK }
+}
+
 #[derive(Parser)]
 struct Flags {
     #[command(flatten)]
@@ -55,14 +65,14 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// One that serves, with 64 MiB and otherwise the defaults.
+    /// One that serves, with 64 MiB, nothing on disk and otherwise the defaults.
     pub(crate) async fn start() -> Self {
         Self::with(&[]).await
     }
 
     /// One with more flags of `larder serve`.
     pub(crate) async fn with(flags: &[&str]) -> Self {
-        let mut words = [&["serve"], &FREE_PORTS[..], &["--memory", "64MiB"]].concat();
+        let mut words = [&["serve"], &FREE_PORTS[..], &["--memory", "64MiB"], &NO_DISK].concat();
         // A flag of the test's takes the place of ours.
         for flag in flags {
             if let Some(at) = words.iter().position(|word| word == flag) {
@@ -304,14 +314,16 @@ pub(crate) fn larder() -> Command {
 impl Process {
     /// Starts it on free ports with these flags, and waits for its ready line.
     pub(crate) fn start(flags: &[&str]) -> Self {
-        let mut child = larder()
-            .arg("serve")
-            .args(FREE_PORTS)
-            .args(flags)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::run(larder().arg("serve").args(FREE_PORTS).args(no_disk(flags)).args(flags))
+    }
+
+    /// Starts it on free ports with these flags and all defaults in a working directory.
+    pub(crate) fn start_in(directory: &Path, flags: &[&str]) -> Self {
+        Self::run(larder().current_dir(directory).arg("serve").args(FREE_PORTS).args(flags))
+    }
+
+    fn run(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (say, said) = mpsc::channel();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let stdout = std::thread::spawn(move || {
@@ -337,7 +349,7 @@ impl Process {
 
     /// Runs it with these flags to its end, which must come by itself: exit status, stdout, stderr.
     pub(crate) fn fails(flags: &[&str]) -> (Option<i32>, String, String) {
-        let output = larder().arg("serve").args(flags).output().unwrap();
+        let output = larder().arg("serve").args(no_disk(flags)).args(flags).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (output.status.code(), text(output.stdout), text(output.stderr))
     }

@@ -196,6 +196,8 @@ fn persistence(stats: &v1::GetStatsResponse) -> Group {
         (name("snapshot_unix_ms"), Fact::Count(disk.snapshot_unix_ms)),
         (name("blobs"), Fact::Count(disk.blobs)),
         (name("blob_bytes"), Fact::Bytes(disk.blob_bytes)),
+        (name("entries"), Fact::Count(disk.entries)),
+        (name("entries_damaged"), Fact::Count(disk.entries_damaged)),
     ];
     Group { title: "Persistence", facts }
 }

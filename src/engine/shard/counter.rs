@@ -22,6 +22,7 @@ impl Shard {
         if let Err(refusal) = self.takes_writes().and_then(|()| self.open_space(key.namespace)) {
             return refused(refusal);
         }
+        self.changes(key);
         let hash = key.hash;
         if !increment.request_id.is_empty()
             && let Some((value, version)) = self.requests.done(hash, increment.request_id, now.ticks_ms)

@@ -110,7 +110,7 @@ impl Shard {
         }
     }
 
-    fn restore_put(&mut self, put: &Put<'_>, key: Hashed<'_>, now: Now) -> Restored {
+    pub(super) fn restore_put(&mut self, put: &Put<'_>, key: Hashed<'_>, now: Now) -> Restored {
         if !put.request_id.is_empty()
             && let Ok(text) = std::str::from_utf8(put.value.as_slice())
             && let Ok(value) = text.parse()

@@ -1,5 +1,7 @@
 //! Admin's methods about what is on disk.
 
+use std::sync::atomic::Ordering;
+
 use prost::Message;
 use tonic::{Code, Response, Status};
 
@@ -8,7 +10,7 @@ use crate::api::{CallError, google, v1};
 use crate::cache::Cache;
 use crate::persistence::BackendError;
 use crate::persistence::disk::{Disk, Rehearsal};
-use crate::persistence::journal::Poisoned;
+use crate::persistence::journal::Stopped;
 use crate::persistence::recover::Method;
 use crate::persistence::replay::Damage;
 use crate::persistence::snapshot::{SnapshotError, SnapshotInfo};
@@ -18,8 +20,10 @@ const DAMAGES_MAX: usize = 1_000;
 
 impl AdminService {
     pub(super) async fn flush_disk(&self) -> Result<Response<v1::FlushResponse>, Status> {
-        disk(&self.cache, "Flush")?;
-        let position = self.cache.flushed().await.map_err(|Poisoned(_)| CallError::JournalPoisoned)?;
+        if !disk(&self.cache, "Flush")?.keeps_journal() {
+            return Err(CallError::NoPersistence { what: "Admin.Flush".to_owned() }.into());
+        }
+        let position = self.cache.flushed().await.map_err(|why| stopped(&why))?;
         Ok(Response::new(v1::FlushResponse { position }))
     }
 
@@ -75,6 +79,9 @@ impl AdminService {
         let progress = disk.journal().progress().borrow().clone();
         let newest = disk.snapshots().first().copied();
         let blobs = self.cache.blobs().map(|blobs| blobs.stats()).unwrap_or_default();
+        let (entries, entries_damaged) = disk.lookup().map_or((0, 0), |lookup| {
+            (lookup.tier.len(), lookup.tier.counters().damaged.load(Ordering::Relaxed))
+        });
         let backend = std::sync::Arc::clone(disk.backend());
         let disk_bytes = blocking("counting", move || backend.disk_bytes()).await;
         Some(v1::PersistenceStats {
@@ -89,6 +96,8 @@ impl AdminService {
             snapshot_unix_ms: newest.map_or(0, |newest| newest.created_unix_us / 1_000),
             blobs: blobs.blobs,
             blob_bytes: blobs.bytes,
+            entries,
+            entries_damaged,
         })
     }
 
@@ -116,12 +125,20 @@ fn disk<'a>(cache: &'a Cache, method: &str) -> Result<&'a Disk, CallError> {
 
 fn failed(error: SnapshotError) -> CallError {
     match error {
-        SnapshotError::Poisoned(_) => CallError::JournalPoisoned,
+        SnapshotError::Stopped(why) => stopped(&why),
         SnapshotError::Damaged(damage) => CallError::RecoveryDamaged {
             damages: 1,
             first: format!("{}: {}", damage.place, damage.description),
         },
+        SnapshotError::NotWhole => CallError::DiskFailed { why: error.to_string() },
         SnapshotError::Backend(error) => disk_failed(error),
+    }
+}
+
+fn stopped(why: &Stopped) -> CallError {
+    match why {
+        Stopped::Poisoned(_) => CallError::JournalPoisoned,
+        Stopped::Ended => CallError::Leaving { state: "stopped" },
     }
 }
 

@@ -1,0 +1,295 @@
+//! Entries that lie below the engine, on a disk: an operation whose key is not in memory can have it fetched.
+//!
+//! While the engine is [`Engine::start_fetching`], memory is a cache over something larger, and that a key is not in
+//! memory says nothing. [`Engine::apply_or_fetch`] then gives a [`Fetch`] in place of an outcome. Whoever has it looks
+//! below and comes back with what is there; [`Engine::apply_fetched`] puts that into memory and does the operation,
+//! both under one hold of the shard's lock, so that nothing can be evicted in between. If the key was changed meanwhile
+//! what was found is worth nothing: there is another `Fetch` to do, unless memory has the key by then. So what is
+//! fetched late never takes the place of what is newer.
+//!
+//! The engine does not know where entries lie nor how they are read.
+
+use std::collections::HashMap;
+
+use super::index::order;
+use super::log::Put;
+use super::namespace::Namespace;
+use super::op::{Change, EntryView, MissReason, Op, Outcome};
+use super::record::hash_key;
+use super::shard::{Hashed, Shard};
+use super::{ChangeKind, Engine};
+use crate::clock::Now;
+use crate::entry::Ttl;
+
+/// A key is to be looked for below. It must come back, to [`Engine::apply_fetched`], [`Engine::read_fetched`] or
+/// [`Engine::end_fetch`].
+#[derive(Debug)]
+#[must_use = "the shard keeps watch on the key until this comes back"]
+pub struct Fetch {
+    shard: usize,
+    hash: u64,
+    changes: u64,
+    logged: u64,
+}
+
+impl Fetch {
+    /// The key's shard.
+    #[must_use]
+    pub fn shard(&self) -> usize {
+        self.shard
+    }
+
+    /// The key's place in its shard's walk, which names it below.
+    #[must_use]
+    pub fn place(&self) -> u64 {
+        order(self.hash)
+    }
+
+    /// How many records and barriers the shard had logged: those must have arrived below before it is looked there.
+    #[must_use]
+    pub fn logged(&self) -> u64 {
+        self.logged
+    }
+}
+
+/// A shard's keys that are being fetched.
+#[derive(Debug, Default)]
+pub(super) struct Fetches {
+    by_hash: HashMap<u64, Fetched>,
+}
+
+#[derive(Debug, Default)]
+struct Fetched {
+    fetches: u32,
+    changes: u64,
+}
+
+impl Fetches {
+    /// How often the key was changed since it is being fetched.
+    pub(super) fn begin(&mut self, hash: u64) -> u64 {
+        let fetched = self.by_hash.entry(hash).or_default();
+        fetched.fetches += 1;
+        fetched.changes
+    }
+
+    /// Whether the key is as it was when this fetch of it began.
+    pub(super) fn end(&mut self, hash: u64, changes: u64) -> bool {
+        let Some(fetched) = self.by_hash.get_mut(&hash) else { return false };
+        let is_same = fetched.changes == changes;
+        fetched.fetches -= 1;
+        if fetched.fetches == 0 {
+            self.by_hash.remove(&hash);
+        }
+        is_same
+    }
+
+    #[inline]
+    pub(super) fn changed(&mut self, hash: u64) {
+        if !self.by_hash.is_empty()
+            && let Some(fetched) = self.by_hash.get_mut(&hash)
+        {
+            fetched.changes += 1;
+        }
+    }
+
+    pub(super) fn all_changed(&mut self) {
+        self.by_hash.values_mut().for_each(|fetched| fetched.changes += 1);
+    }
+}
+
+impl Engine {
+    /// From now on, what is not in memory may lie below.
+    pub fn start_fetching(&self) {
+        for shard in &self.shards {
+            shard.lock().start_fetching();
+        }
+    }
+
+    /// From now on, what is not in memory is nowhere. What is being fetched can come back still.
+    pub fn stop_fetching(&self) {
+        for shard in &self.shards {
+            shard.lock().stop_fetching();
+        }
+    }
+
+    /// Says what it takes, in bytes for each shard, to know where entries lie below: that counts as memory in use.
+    pub fn set_below_bytes(&self, bytes: impl Iterator<Item = u64>) {
+        for (shard, bytes) in self.shards.iter().zip(bytes) {
+            shard.lock().set_below_bytes(bytes);
+        }
+    }
+
+    /// A key's shard and its place in that shard's walk ([`Self::scan`]), which stays what it is for as long as the
+    /// engine does and stands for the key's 64-bit hash.
+    #[must_use]
+    pub fn place_of(&self, namespace: u16, key: &[u8]) -> (usize, u64) {
+        let hash = hash_key(&self.hasher, namespace, key);
+        (self.shard_of(hash), order(hash))
+    }
+
+    /// Whether a key's entry is in memory, as far as can be told without changing anything.
+    #[must_use]
+    pub fn has(&self, namespace: &Namespace, key: &[u8]) -> bool {
+        let (number, key) = self.place(namespace, key);
+        self.shards[number].lock().has(key)
+    }
+
+    /// Does an operation, unless its key would have to be fetched first.
+    ///
+    /// # Errors
+    /// It has to be fetched; nothing was done.
+    pub fn apply_or_fetch(
+        &self,
+        namespace: &Namespace,
+        op: &Op<'_>,
+        now: Now,
+    ) -> Result<(Outcome, Change), Fetch> {
+        let large = op.large_value();
+        self.unless_away(namespace, op.key(), now, |shard, key| {
+            self.on_shard(shard, key, op, large.as_ref(), now)
+        })
+        .map(|(shard, (outcome, kind, sequence))| (outcome, Change { shard, sequence, kind }))
+    }
+
+    /// Does an operation with what was found of its key.
+    ///
+    /// # Errors
+    /// The key was changed meanwhile and has to be fetched again; nothing was done.
+    pub fn apply_fetched(
+        &self,
+        namespace: &Namespace,
+        op: &Op<'_>,
+        fetch: Fetch,
+        found: Option<&Put<'_>>,
+        now: Now,
+    ) -> Result<(Outcome, Change), Fetch> {
+        let large = op.large_value();
+        let number = fetch.shard as u32;
+        self.with_fetched(namespace, op.key(), fetch, found, now, |shard, key| {
+            self.on_shard(shard, key, op, large.as_ref(), now)
+        })
+        .map(|(outcome, kind, sequence)| (outcome, Change { shard: number, sequence, kind }))
+    }
+
+    /// Reads an entry as [`Self::read`] does, unless it would have to be fetched first. `found` is called at most once.
+    ///
+    /// # Errors
+    /// It has to be fetched; `found` was not called.
+    pub fn read_or_fetch<R>(
+        &self,
+        namespace: &Namespace,
+        key: &[u8],
+        touch: Option<Ttl>,
+        now: Now,
+        mut found: impl FnMut(EntryView<'_>) -> R,
+    ) -> Result<Result<R, MissReason>, Fetch> {
+        self.unless_away(namespace, key, now, |shard, key| read(shard, key, touch, now, &mut found))
+            .map(|(_, read)| read)
+    }
+
+    /// Reads an entry with what was found of its key; see [`Self::read_or_fetch`].
+    ///
+    /// # Errors
+    /// The key was changed meanwhile and has to be fetched again; `seen` was not called.
+    #[expect(clippy::too_many_arguments, reason = "a read's five and a fetch's two")]
+    pub fn read_fetched<R>(
+        &self,
+        namespace: &Namespace,
+        key: &[u8],
+        touch: Option<Ttl>,
+        fetch: Fetch,
+        found: Option<&Put<'_>>,
+        now: Now,
+        mut seen: impl FnMut(EntryView<'_>) -> R,
+    ) -> Result<Result<R, MissReason>, Fetch> {
+        self.with_fetched(namespace, key, fetch, found, now, |shard, key| {
+            let read = read(shard, key, touch, now, &mut seen);
+            if found.is_some() && read.is_ok() {
+                shard.count_hit_on_disk(key.namespace);
+            }
+            read
+        })
+    }
+
+    /// Asks for a key to be watched while it is fetched; `None`: it is in memory.
+    pub fn begin_fetch(&self, namespace: &Namespace, key: &[u8], now: Now) -> Option<Fetch> {
+        self.unless_away(namespace, key, now, |_, _| ()).err()
+    }
+
+    /// Puts what was found of a key into memory, unless that was changed meanwhile. Whether it is there now.
+    pub fn promote(&self, namespace: &Namespace, fetch: Fetch, found: &Put<'_>, now: Now) -> bool {
+        let promoted =
+            self.with_fetched(namespace, found.key, fetch, Some(found), now, |shard, key| shard.has(key));
+        promoted.unwrap_or_else(|again| {
+            self.end_fetch(again);
+            false
+        })
+    }
+
+    /// Gives a fetch back that came to nothing.
+    pub fn end_fetch(&self, fetch: Fetch) {
+        self.shards[fetch.shard].lock().end_fetch(fetch.hash, fetch.changes);
+    }
+
+    fn unless_away<R>(
+        &self,
+        namespace: &Namespace,
+        key: &[u8],
+        now: Now,
+        apply: impl FnOnce(&mut Shard, Hashed<'_>) -> R,
+    ) -> Result<(u32, R), Fetch> {
+        let (number, key) = self.place(namespace, key);
+        let mut shard = self.shards[number].lock();
+        match shard.begin_fetch(key, now) {
+            Some((changes, logged)) => Err(Fetch { shard: number, hash: key.hash, changes, logged }),
+            None => Ok((number as u32, apply(&mut shard, key))),
+        }
+    }
+
+    fn with_fetched<R>(
+        &self,
+        namespace: &Namespace,
+        key: &[u8],
+        fetch: Fetch,
+        found: Option<&Put<'_>>,
+        now: Now,
+        apply: impl FnOnce(&mut Shard, Hashed<'_>) -> R,
+    ) -> Result<R, Fetch> {
+        let (number, key) = self.place(namespace, key);
+        let mut shard = self.shards[number].lock();
+        let is_same = shard.end_fetch(fetch.hash, fetch.changes);
+        if is_same && let Some(found) = found {
+            shard.promote(found, key, now);
+        } else if !is_same && let Some((changes, logged)) = shard.begin_fetch(key, now) {
+            return Err(Fetch { shard: number, hash: key.hash, changes, logged });
+        }
+        Ok(apply(&mut shard, key))
+    }
+
+    fn on_shard(
+        &self,
+        shard: &mut Shard,
+        key: Hashed<'_>,
+        op: &Op<'_>,
+        large: Option<&bytes::Bytes>,
+        now: Now,
+    ) -> (Outcome, ChangeKind, u64) {
+        let (outcome, kind) = self.apply_in(shard, key, op, large, now);
+        let sequence = shard.sequence(kind);
+        (outcome, kind, sequence)
+    }
+}
+
+fn read<R>(
+    shard: &mut Shard,
+    key: Hashed<'_>,
+    touch: Option<Ttl>,
+    now: Now,
+    found: impl FnOnce(EntryView<'_>) -> R,
+) -> Result<R, MissReason> {
+    if let Some(ttl) = touch {
+        let kind = shard.touch(key, ttl, now).1;
+        shard.sequence(kind);
+    }
+    shard.get(key, None, now, found)
+}

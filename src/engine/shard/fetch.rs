@@ -1,0 +1,68 @@
+//! A shard's part in fetching what lies below: it keeps watch on keys that are being fetched.
+
+use super::{Hashed, Shard};
+use crate::clock::Now;
+use crate::engine::log::Put;
+use crate::engine::namespace::Namespace;
+
+impl Shard {
+    pub(in crate::engine) fn start_fetching(&mut self) {
+        self.fetches = Some(Box::default());
+    }
+
+    pub(in crate::engine) fn stop_fetching(&mut self) {
+        self.fetches = None;
+    }
+
+    /// Watches a key that is not in memory: how often it was changed, and how much was logged up to now. `None`: it is
+    /// in memory, or there is nothing below.
+    pub(in crate::engine) fn begin_fetch(&mut self, key: Hashed<'_>, now: Now) -> Option<(u64, u64)> {
+        if self.fetches.is_none() || self.find_live(key, now).is_some() {
+            return None;
+        }
+        let logged = self.log.as_ref().map_or(0, |log| log.events());
+        self.fetches.as_mut().map(|fetches| (fetches.begin(key.hash), logged))
+    }
+
+    /// Ends a watch: whether the key was not changed meanwhile.
+    pub(in crate::engine) fn end_fetch(&mut self, hash: u64, changes: u64) -> bool {
+        self.fetches.as_mut().is_some_and(|fetches| fetches.end(hash, changes))
+    }
+
+    /// Puts what was found below into memory, where the key is not. It was logged once and is not logged again.
+    pub(in crate::engine) fn promote(&mut self, found: &Put<'_>, key: Hashed<'_>, now: Now) {
+        if self.find_live(key, now).is_none() {
+            let found = Put { request_id: "", ..*found };
+            // What does not fit stays below.
+            let _ = self.restore_put(&found, key, now);
+        }
+    }
+
+    pub(in crate::engine) fn count_hit_on_disk(&mut self, namespace: &Namespace) {
+        self.counts(namespace).hits_on_disk += 1;
+    }
+
+    /// What the places of entries on disk take counts as memory of the shard.
+    pub(in crate::engine) fn set_below_bytes(&mut self, bytes: u64) {
+        self.below_bytes = bytes;
+    }
+
+    pub(in crate::engine) fn has(&self, key: Hashed<'_>) -> bool {
+        self.find(key).is_some()
+    }
+
+    /// What was fetched of the key so far is worth nothing any more.
+    #[inline]
+    pub(super) fn changes(&mut self, key: Hashed<'_>) {
+        if let Some(fetches) = &mut self.fetches {
+            fetches.changed(key.hash);
+        }
+    }
+
+    /// As [`Self::changes`], of every key.
+    pub(super) fn changes_all(&mut self) {
+        if let Some(fetches) = &mut self.fetches {
+            fetches.all_changed();
+        }
+    }
+}

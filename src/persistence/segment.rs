@@ -1,0 +1,35 @@
+//! The files of a journal, and what each says of itself in its first frame.
+
+/// A file of the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// Its number, which is the sequence of its first frame.
+    pub number: u64,
+    /// The position of the first record in it, or after it if it has none.
+    pub first_position: u64,
+    /// Its length on disk.
+    pub bytes: u64,
+}
+
+/// What a segment says of itself: the history that it belongs to, 8 bytes, and whether that begins in it, 1 byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SegmentBody {
+    /// Drawn when a data directory is made, and when what is in it is given up.
+    pub history: u64,
+    /// No segment before this one counts any more, should one still be there.
+    pub begins: bool,
+}
+
+impl SegmentBody {
+    pub(super) fn write(self) -> [u8; 9] {
+        let mut bytes = [0; 9];
+        bytes[..8].copy_from_slice(&self.history.to_le_bytes());
+        bytes[8] = u8::from(self.begins);
+        bytes
+    }
+
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let (history, rest) = bytes.split_first_chunk()?;
+        Some(Self { history: u64::from_le_bytes(*history), begins: *rest == [1] })
+    }
+}

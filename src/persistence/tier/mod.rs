@@ -1,0 +1,388 @@
+//! The disk as a tier below memory: where the newest record of every key lies, so that an entry that is not in memory
+//! can be read from its file.
+//!
+//! An ordered map for each shard of the engine leads from a key's hash to a [`Place`]: file, offset, length, checksum.
+//! Records arrive in the order in which they are in the journal, from its thread ([`DiskTier::arrive`]), and at a start
+//! from the files themselves. Keys are not kept: a record says its own, and is compared with what was asked for. (Two
+//! keys of one namespace with the same 64-bit hash would take each other's place: one in 10^5 at ten million keys. The
+//! one that was written first is missed then; never is one answered for the other.)
+//!
+//! - A lookup is right for everything that had arrived: whoever looks waits for what its shard had logged
+//!   ([`DiskTier::has_arrived`]).
+//! - Invalidations by prefix and tag stand beside the places and are held against each record that is read; a
+//!   namespace that is cleared loses its places at once.
+//! - While old files are *indexed* behind what is newer ([`DiskTier::begin_indexing`]), a place that is taken, or was
+//!   given up since, is left as it is, and a lookup that finds none waits for the end.
+//! - A snapshot copies what is live and leads the places there: [`moving`].
+
+mod moving;
+mod places;
+mod standing;
+
+use std::collections::HashMap;
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::backend::{Backend, BackendError, FileId, ReadAt};
+use super::record::{self, Malformed};
+use crate::engine::{Engine, Put, Record, Scope};
+pub use moving::{Moves, Moving};
+use places::{Place, Places};
+use standing::Standing;
+
+/// The disk as a tier below memory.
+#[derive(Debug)]
+pub struct DiskTier {
+    backend: Arc<dyn Backend>,
+    /// By the engine's shard.
+    shards: Box<[Mutex<Places>]>,
+    /// How many records and barriers of each shard have arrived.
+    arrived: Box<[AtomicU64]>,
+    files: RwLock<Files>,
+    standing: RwLock<Standing>,
+    indexing: Mutex<Indexing>,
+    indexed: Condvar,
+    has_ended: AtomicBool,
+    counters: TierCounters,
+}
+
+/// What is counted for metrics.
+#[derive(Debug, Default)]
+pub struct TierCounters {
+    /// Lookups that found an entry.
+    pub hits: AtomicU64,
+    /// Lookups that found none.
+    pub misses: AtomicU64,
+    /// Records that were not as they were written.
+    pub damaged: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Files {
+    by_number: HashMap<u32, (FileId, Arc<dyn ReadAt>)>,
+    made: u32,
+}
+
+/// Whether files are being indexed behind what is newer.
+#[derive(Debug, Default)]
+struct Indexing {
+    is_under_way: bool,
+    /// Namespaces that were cleared or deleted since: what the old files have of them is dead.
+    cleared: Vec<u16>,
+}
+
+/// An entry's record, as it was read.
+#[derive(Debug)]
+pub struct Found {
+    bytes: Vec<u8>,
+    /// The expiry that it was given after it was written.
+    expiry: Option<Option<u64>>,
+}
+
+/// Why an entry could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// The disk refuses.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The record is not as it was written.
+    #[error("{file} is damaged at byte {offset}: a record of {bytes} bytes is not as it was written")]
+    Damaged {
+        /// The file.
+        file: FileId,
+        /// Where the record begins.
+        offset: u64,
+        /// Its length.
+        bytes: u32,
+    },
+}
+
+impl DiskTier {
+    /// Below an engine of so many shards, with nothing in it.
+    #[must_use]
+    pub fn new(backend: Arc<dyn Backend>, shards: usize) -> Self {
+        Self {
+            backend,
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
+            arrived: (0..shards).map(|_| AtomicU64::new(0)).collect(),
+            files: RwLock::default(),
+            standing: RwLock::default(),
+            indexing: Mutex::default(),
+            indexed: Condvar::new(),
+            has_ended: AtomicBool::new(false),
+            counters: TierCounters::default(),
+        }
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn counters(&self) -> &TierCounters {
+        &self.counters
+    }
+
+    /// How many keys have a place; dead ones that nobody has noticed are counted.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.shards.iter().map(|places| places.lock().len() as u64).sum()
+    }
+
+    /// Whether no key has a place.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of memory that this takes for each shard, about.
+    pub fn bytes(&self) -> impl Iterator<Item = u64> {
+        self.shards.iter().map(|places| places.lock().bytes())
+    }
+
+    /// Forgets everything; files that were opened count no more.
+    pub fn clear(&self) {
+        self.shards.iter().for_each(|places| *places.lock() = Places::default());
+        *self.files.write() = Files::default();
+        *self.standing.write() = Standing::default();
+    }
+
+    /// All that is to be found is in memory: nothing arrives any more, and nothing is found here.
+    pub fn end(&self) {
+        self.has_ended.store(true, Ordering::Release);
+        self.clear();
+    }
+
+    /// Whether [`Self::end`] was called.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire)
+    }
+
+    /// Opens a file whose records are to arrive; its number from now on.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open(&self, file: FileId) -> Result<u32, BackendError> {
+        let reader: Arc<dyn ReadAt> = Arc::from(self.backend.open(file)?);
+        let mut files = self.files.write();
+        let number = files.made;
+        files.made += 1;
+        files.by_number.insert(number, (file, reader));
+        Ok(number)
+    }
+
+    /// Closes the files that are not there any more. No place may lead to one of them.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn close_deleted(&self) -> Result<(), BackendError> {
+        let there = self.backend.files()?;
+        self.files.write().by_number.retain(|_, (file, _)| there.iter().any(|(other, _)| other == file));
+        Ok(())
+    }
+
+    /// Takes on the records of a frame's body, which begins at `offset` of the file.
+    ///
+    /// # Errors
+    /// The body is malformed; what is before that was taken on.
+    pub fn arrive(&self, engine: &Engine, file: u32, offset: u64, body: &[u8]) -> Result<(), Malformed> {
+        record::read_placed(body, |range, record| {
+            let place = |range: Range<usize>| Place::new(file, offset + range.start as u64, &body[range]);
+            match *record {
+                Record::Put(Put { namespace, key, .. }) => {
+                    let (shard, hash) = engine.place_of(namespace, key);
+                    self.shards[shard].lock().put(hash, place(range).of(namespace));
+                }
+                Record::Remove { namespace, key } => {
+                    let (shard, hash) = engine.place_of(namespace, key);
+                    self.shards[shard].lock().remove(hash);
+                }
+                Record::Expiry { namespace, key, expires_unix_ms } => {
+                    let (shard, hash) = engine.place_of(namespace, key);
+                    self.shards[shard].lock().expire(hash, expires_unix_ms);
+                }
+                Record::Invalidated { namespace, scope: Scope::All, .. }
+                | Record::Cleared { namespace }
+                | Record::NamespaceDeleted { number: namespace } => self.clear_namespace(namespace),
+                Record::Invalidated { namespace, scope, until } => {
+                    self.standing.write().add(namespace, scope, until);
+                }
+                Record::Counted { .. } | Record::Namespace { .. } => {}
+            }
+        })
+        .map(|_| ())
+    }
+
+    /// Everything that the shards had logged up to these counts has arrived.
+    pub fn set_arrived(&self, counts: impl Iterator<Item = u64>) {
+        for (arrived, count) in self.arrived.iter().zip(counts) {
+            arrived.store(count, Ordering::Release);
+        }
+    }
+
+    /// Whether so much of what a shard has logged has arrived.
+    #[must_use]
+    pub fn has_arrived(&self, shard: usize, logged: u64) -> bool {
+        self.arrived[shard].load(Ordering::Acquire) >= logged
+    }
+
+    /// From now on until [`Self::end_indexing`], files are indexed that are older than what arrives.
+    pub fn begin_indexing(&self) {
+        let mut indexing = self.indexing.lock();
+        indexing.is_under_way = true;
+        self.shards.iter().for_each(|places| places.lock().keep_removed(true));
+    }
+
+    /// Takes on the entries of a frame's body that is older than whatever has arrived.
+    ///
+    /// # Errors
+    /// The body is malformed; what is before that was taken on.
+    pub fn index(&self, engine: &Engine, file: u32, offset: u64, body: &[u8]) -> Result<(), Malformed> {
+        record::read_placed(body, |range, record| {
+            let Record::Put(put) = record else { return };
+            let place = Place::new(file, offset + range.start as u64, &body[range]).of(put.namespace);
+            let (shard, hash) = engine.place_of(put.namespace, put.key);
+            // Held on to, so that no namespace is cleared in between.
+            let indexing = self.indexing.lock();
+            if !indexing.cleared.contains(&put.namespace) {
+                self.shards[shard].lock().put_if_vacant(hash, place);
+            }
+        })
+        .map(|_| ())
+    }
+
+    /// What there is has been indexed: who waits for that goes on.
+    pub fn end_indexing(&self) {
+        let mut indexing = self.indexing.lock();
+        *indexing = Indexing::default();
+        self.shards.iter().for_each(|places| places.lock().keep_removed(false));
+        self.indexed.notify_all();
+    }
+
+    /// Whether files are being indexed.
+    #[must_use]
+    pub fn is_indexing(&self) -> bool {
+        self.indexing.lock().is_under_way
+    }
+
+    fn wait_indexed(&self) {
+        let mut indexing = self.indexing.lock();
+        while indexing.is_under_way {
+            self.indexed.wait(&mut indexing);
+        }
+    }
+
+    /// The entry of a key, by its shard and hash; `None`: there is none. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be read, or is damaged.
+    pub fn fetch(
+        &self,
+        (shard, hash): (usize, u64),
+        namespace: u16,
+        key: &[u8],
+    ) -> Result<Option<Found>, FetchError> {
+        let found = self.find(shard, hash)?;
+        let is_it = |found: &Found| {
+            found.visit(|put| {
+                put.namespace == namespace && put.key == key && !self.standing.read().covers(put)
+            })
+        };
+        let found = found.filter(|found| is_it(found) == Some(true));
+        let counter = if found.is_some() { &self.counters.hits } else { &self.counters.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+        Ok(found)
+    }
+
+    /// Visits the entries of a shard after one of a hash, in the order of their hashes, until `visit` says that it is
+    /// enough; the hash of the last. `None`: that was all of the shard. Waits for indexing to end; blocks.
+    ///
+    /// # Errors
+    /// The disk refuses. A damaged record is passed over.
+    pub fn scan(
+        &self,
+        shard: usize,
+        after: Option<u64>,
+        entries_max: usize,
+        mut visit: impl FnMut(&Put<'_>) -> ControlFlow<()>,
+    ) -> Result<Option<Option<u64>>, BackendError> {
+        self.wait_indexed();
+        let hashes = self.shards[shard].lock().after(after, entries_max);
+        let is_last = hashes.len() < entries_max;
+        let mut last = after;
+        for hash in hashes {
+            let found = match self.find(shard, hash) {
+                Ok(found) => found,
+                Err(FetchError::Backend(error)) => return Err(error),
+                Err(FetchError::Damaged { .. }) => None,
+            };
+            let visited = found.and_then(|found| {
+                let is_dead = |put: &Put<'_>| self.standing.read().covers(put);
+                found.visit(|put| if is_dead(put) { ControlFlow::Continue(()) } else { visit(put) })
+            });
+            if visited.is_some_and(|visited| visited.is_break()) {
+                return Ok(Some(last));
+            }
+            last = Some(hash);
+        }
+        Ok(if is_last { None } else { Some(last) })
+    }
+
+    fn find(&self, shard: usize, hash: u64) -> Result<Option<Found>, FetchError> {
+        loop {
+            let known = self.shards[shard].lock().get(hash);
+            let Some((place, expiry)) = known else {
+                if !self.is_indexing() {
+                    return Ok(None);
+                }
+                self.wait_indexed();
+                if self.shards[shard].lock().get(hash).is_none() {
+                    return Ok(None);
+                }
+                continue;
+            };
+            if place.is_removed() {
+                return Ok(None);
+            }
+            let Some((file, reader)) = self.files.read().by_number.get(&place.file()).cloned() else {
+                // A snapshot has led it elsewhere, and the file is gone since.
+                continue;
+            };
+            let mut bytes = vec![0; place.len() as usize];
+            let read = reader.read_at(place.offset(), &mut bytes)?;
+            if read == bytes.len() && place.is_of(&bytes) {
+                return Ok(Some(Found { bytes, expiry }));
+            }
+            if self.shards[shard].lock().get(hash).is_none_or(|(now, _)| now == place) {
+                self.counters.damaged.fetch_add(1, Ordering::Relaxed);
+                return Err(FetchError::Damaged { file, offset: place.offset(), bytes: place.len() });
+            }
+        }
+    }
+
+    fn clear_namespace(&self, namespace: u16) {
+        let mut indexing = self.indexing.lock();
+        if indexing.is_under_way && !indexing.cleared.contains(&namespace) {
+            indexing.cleared.push(namespace);
+        }
+        self.shards.iter().for_each(|places| places.lock().clear_namespace(namespace));
+        self.standing.write().forget_namespace(namespace);
+    }
+}
+
+impl Found {
+    /// Visits the entry; `None`: it is none.
+    pub fn visit<R>(&self, visit: impl FnOnce(&Put<'_>) -> R) -> Option<R> {
+        let (mut visit, mut visited) = (Some(visit), None);
+        record::read(&self.bytes, |record| {
+            if let (Record::Put(put), Some(visit)) = (record, visit.take()) {
+                let expires_unix_ms = self.expiry.unwrap_or(put.expires_unix_ms);
+                visited = Some(visit(&Put { expires_unix_ms, ..*put }));
+            }
+        })
+        .ok()?;
+        visited
+    }
+}

@@ -1,0 +1,155 @@
+//! Where the records of one shard's keys lie.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+
+/// Where a record lies, in 24 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    offset: u64,
+    file: u32,
+    len: u32,
+    /// The record's checksum, CRC-32 (IEEE).
+    crc: u32,
+    namespace: u16,
+}
+
+/// No file has this number: the key was removed, which older files do not know.
+const REMOVED: u32 = u32::MAX;
+
+impl Place {
+    pub(super) fn new(file: u32, offset: u64, record: &[u8]) -> Self {
+        Self { offset, file, len: record.len() as u32, crc: crc32fast::hash(record), namespace: 0 }
+    }
+
+    pub(super) fn of(self, namespace: u16) -> Self {
+        Self { namespace, ..self }
+    }
+
+    pub(super) fn file(&self) -> u32 {
+        self.file
+    }
+
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    pub(super) fn len(&self) -> u32 {
+        self.len
+    }
+
+    pub(super) fn namespace(&self) -> u16 {
+        self.namespace
+    }
+
+    pub(super) fn is_removed(&self) -> bool {
+        self.file == REMOVED
+    }
+
+    /// Whether these are the bytes that were written.
+    pub(super) fn is_of(&self, record: &[u8]) -> bool {
+        crc32fast::hash(record) == self.crc
+    }
+}
+
+/// The places of one shard's keys, by hash.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    by_hash: BTreeMap<u64, Place>,
+    /// Expiries that were given after the record was written.
+    expiries: HashMap<u64, Option<u64>>,
+    /// Keys that are removed are remembered.
+    keeps_removed: bool,
+}
+
+/// What a place takes in the map, at the two thirds that its nodes are full on average.
+const PLACE_BYTES: u64 = (size_of::<(u64, Place)>() * 3 / 2) as u64;
+/// What an expiry takes.
+const EXPIRY_BYTES: u64 = 48;
+
+impl Places {
+    pub(super) fn len(&self) -> usize {
+        self.by_hash.len()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.by_hash.len() as u64 * PLACE_BYTES + self.expiries.capacity() as u64 * EXPIRY_BYTES
+    }
+
+    /// A key's place, and the expiry that it was given since.
+    pub(super) fn get(&self, hash: u64) -> Option<(Place, Option<Option<u64>>)> {
+        let place = self.by_hash.get(&hash)?;
+        Some((*place, self.expiries.get(&hash).copied()))
+    }
+
+    pub(super) fn put(&mut self, hash: u64, place: Place) {
+        self.by_hash.insert(hash, place);
+        self.expiries.remove(&hash);
+    }
+
+    pub(super) fn put_if_vacant(&mut self, hash: u64, place: Place) {
+        self.by_hash.entry(hash).or_insert(place);
+    }
+
+    pub(super) fn remove(&mut self, hash: u64) {
+        if self.keeps_removed {
+            self.by_hash.insert(hash, Place { offset: 0, file: REMOVED, len: 0, crc: 0, namespace: 0 });
+        } else {
+            self.by_hash.remove(&hash);
+        }
+        self.expiries.remove(&hash);
+    }
+
+    pub(super) fn expire(&mut self, hash: u64, expires_unix_ms: Option<u64>) {
+        if self.keeps_removed || self.by_hash.contains_key(&hash) {
+            self.expiries.insert(hash, expires_unix_ms);
+        }
+    }
+
+    pub(super) fn clear_namespace(&mut self, namespace: u16) {
+        let (by_hash, expiries) = (&mut self.by_hash, &mut self.expiries);
+        by_hash.retain(|hash, place| {
+            let stays = place.is_removed() || place.namespace != namespace;
+            if !stays {
+                expiries.remove(hash);
+            }
+            stays
+        });
+    }
+
+    /// Whether keys that are removed are remembered from now on; if not, those that were are forgotten.
+    pub(super) fn keep_removed(&mut self, keep: bool) {
+        self.keeps_removed = keep;
+        if !keep {
+            self.by_hash.retain(|_, place| !place.is_removed());
+            let by_hash = &self.by_hash;
+            self.expiries.retain(|hash, _| by_hash.contains_key(hash));
+        }
+    }
+
+    /// The next hashes after one.
+    pub(super) fn after(&self, after: Option<u64>, max: usize) -> Vec<u64> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.by_hash.range((from, Bound::Unbounded)).take(max).map(|(hash, _)| *hash).collect()
+    }
+
+    /// Leads a key to another place, if it is at the first one still. An expiry that was written there is forgotten.
+    pub(super) fn lead(&mut self, hash: u64, from: Place, to: Place, written: Option<Option<u64>>) {
+        if let Some(place) = self.by_hash.get_mut(&hash)
+            && *place == from
+        {
+            *place = to;
+            if written.is_some() && self.expiries.get(&hash).copied() == written {
+                self.expiries.remove(&hash);
+            }
+        }
+    }
+
+    /// Forgets a key, if it is at this place still.
+    pub(super) fn drop_at(&mut self, hash: u64, from: Place) {
+        if self.by_hash.get(&hash) == Some(&from) {
+            self.by_hash.remove(&hash);
+            self.expiries.remove(&hash);
+        }
+    }
+}

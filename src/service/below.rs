@@ -1,0 +1,120 @@
+//! Calls that look for entries below memory: they may block, and are done on a thread for that.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::task::{JoinError, spawn_blocking};
+
+use super::body::Unary;
+use super::data::Plane;
+use super::unary::{Method, call};
+use crate::api::convert;
+use crate::api::wire::{BatchView, DeleteView, GetView, IncrementView, SetView, TouchView};
+use crate::api::{CallError, Malformed};
+use crate::cache::Cache;
+use crate::clock::Now;
+use crate::engine::Op;
+use crate::telemetry::Recalled;
+
+/// Whether a call is likely to look for an entry on disk. One that is malformed or refused is not: whoever does it says
+/// so at once.
+pub(super) fn waits(method: Method, cache: &Cache, message: &[u8]) -> bool {
+    cache.has_below() && reads_below(method, cache, cache.now(), message).unwrap_or(false)
+}
+
+fn reads_below(method: Method, cache: &Cache, now: Now, message: &[u8]) -> Result<bool, Malformed> {
+    let waits =
+        |name: &str, key: &[u8]| cache.namespace(name).is_some_and(|namespace| cache.waits(&namespace, key));
+    let set_waits = |view: &SetView<'_>| {
+        let set = convert::set(view, &cache.limits(), now.unix_ms());
+        set.is_ok_and(|set| Op::Set(set).needs_entry() && waits(view.namespace, set.key))
+    };
+    Ok(match method {
+        Method::Get => {
+            let view = GetView::read(message)?;
+            waits(view.namespace, view.key)
+        }
+        Method::Set => set_waits(&SetView::read(message)?),
+        Method::Delete => {
+            let view = DeleteView::read(message)?;
+            waits(view.namespace, view.key)
+        }
+        Method::Increment | Method::Decrement => {
+            let view = IncrementView::read(message)?;
+            waits(view.namespace, view.key)
+        }
+        Method::Touch => {
+            let view = TouchView::read(message)?;
+            waits(view.namespace, view.key)
+        }
+        Method::BatchGet => {
+            let view = BatchView::read_get(message)?;
+            view.iter().any(|key| waits(view.namespace, key))
+        }
+        Method::BatchSet => {
+            let view = BatchView::read_write(message)?;
+            view.iter().any(|item| {
+                SetView::read(item)
+                    .is_ok_and(|item| set_waits(&SetView { namespace: view.namespace, ..item }))
+            })
+        }
+        Method::BatchDelete => {
+            let view = BatchView::read_write(message)?;
+            view.iter().any(|key| waits(view.namespace, key))
+        }
+        Method::Scan => true,
+        Method::Invalidate => false,
+    })
+}
+
+/// An answer, and whether it waits until what was done is on the disk.
+type Answered = Result<(Unary, bool), CallError>;
+
+/// A unary call on a thread that may block. It goes on to its end when nobody waits for it any more, so that what it
+/// changes is changed whole.
+pub struct BelowCall {
+    call: Pin<Box<dyn Future<Output = Answered> + Send>>,
+    plane: Arc<Plane>,
+    recalled: Recalled,
+}
+
+impl std::fmt::Debug for BelowCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BelowCall").finish_non_exhaustive()
+    }
+}
+
+impl BelowCall {
+    pub(super) fn new(method: Method, plane: &Arc<Plane>, message: &[u8], recalled: Recalled) -> Self {
+        let (message, plane) = (Bytes::copy_from_slice(message), Arc::clone(plane));
+        let works_on = Arc::clone(&plane);
+        let call = spawn_blocking(move || call(method, &works_on, &message));
+        Self { call: Box::pin(joined(call)), plane, recalled }
+    }
+
+    pub(super) fn cache(&self) -> &Arc<Cache> {
+        &self.plane.cache
+    }
+
+    pub(super) fn recalled(&self) -> &Recalled {
+        &self.recalled
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answered> {
+        self.call.as_mut().poll(cx)
+    }
+}
+
+/// What a blocking task came to.
+pub(super) async fn joined<T>(task: impl Future<Output = Result<T, JoinError>>) -> T {
+    match task.await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends, and this call with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
