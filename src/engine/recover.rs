@@ -163,6 +163,14 @@ impl<'a> Restorer<'a> {
         Self { lengths_only: true, ..Self::new(engine) }
     }
 
+    /// Makes ready for so many entries, of so many bytes together as records: no index grows on the way there.
+    pub fn expect(&self, entries: u64, bytes: u64) {
+        let shards = self.engine.shards.len() as u64;
+        for shard in &self.engine.shards {
+            shard.lock().expect(entries / shards, bytes / entries.max(1));
+        }
+    }
+
     /// Applies a record of one key. May be called from several threads for different keys. The caller sees to it that
     /// versions are raised ([`Engine::raise_versions`]).
     #[inline]

@@ -390,6 +390,7 @@ pub fn load(
     if let Err(why) = head {
         return Ok(Err(damage(&reading.lock(), why)));
     }
+    restorer.expect(info.entries, info.bytes);
     let failed = std::thread::scope(|scope| {
         let shared: &Restorer<'_> = restorer;
         let (reading, counted) = (&reading, &counted);
