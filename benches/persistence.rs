@@ -95,11 +95,11 @@ fn restart() {
     assert_eq!(taken.entries, entries());
     drop((disk, engine));
     for threads in [1, std::thread::available_parallelism().map_or(1, usize::from)] {
-        let seconds = (0..rounds).map(|_| {
+        let (mut seconds, mut cpu_seconds) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
             let engine = Engine::new(&config, clock.now());
             let progress = RecoveryProgress::default();
-            let backend = backend();
-            let now = clock.now();
+            let (backend, now) = (backend(), clock.now());
             let recovery = Recovery {
                 backend: &*backend,
                 engine: &engine,
@@ -108,13 +108,15 @@ fn restart() {
                 progress: &progress,
                 tier: None,
             };
+            let cpu = support::cpu_seconds(std::process::id());
             let report = recovery.run(Method::SnapshotAndJournal).expect("it is as it was written").report;
+            cpu_seconds.push(support::cpu_seconds(std::process::id()) - cpu);
             assert_eq!(engine.stats().entries, entries());
-            report.elapsed.as_secs_f64()
-        });
-        let seconds = median(seconds.collect());
+            seconds.push(report.elapsed.as_secs_f64());
+        }
+        let (seconds, cpu) = (median(seconds), median(cpu_seconds));
         println!(
-            "{threads} threads, in this process   {seconds:>6.3} s   {:>5.2} M entries/s",
+            "{threads} threads, in this process   {seconds:>6.3} s ({cpu:.2} s CPU)   {:>5.2} M entries/s",
             rate(seconds)
         );
     }

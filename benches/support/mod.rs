@@ -64,7 +64,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// A node on core 0 with one worker, without persistence, as its peers.
+    /// A node on core 0 with one worker, without persistence unless it is asked for, as its peers.
     pub(crate) fn larder(args: &[&str]) -> Self {
         Self::node(pinned(0, LARDER), &[&["--threads", "1"], args].concat())
     }
@@ -79,8 +79,11 @@ impl Process {
         for listener in ["--listen", "--admin", "--health"] {
             command.args([listener, "tcp://127.0.0.1:0"]);
         }
+        if !args.contains(&"--persistence") {
+            command.args(["--persistence", "none"]);
+        }
         let mut child = command
-            .args(["--http", "127.0.0.1:0", "--persistence", "none"])
+            .args(["--http", "127.0.0.1:0"])
             .args(args)
             .stdout(Stdio::piped())
             .spawn()
@@ -142,10 +145,7 @@ impl Process {
 
     /// Processor time used so far, in seconds.
     pub(crate) fn cpu_seconds(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-        (ticks(11) + ticks(12)) / 100.0
+        cpu_seconds(self.child.id())
     }
 }
 
@@ -154,6 +154,14 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Processor time that a process has used so far, in seconds.
+pub(crate) fn cpu_seconds(process: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(11) + ticks(12)) / 100.0
 }
 
 /// Runs `larder bench` on core 1 and answers keys per second.

@@ -200,6 +200,11 @@ fn next_size(buckets: usize) -> usize {
     buckets.next_multiple_of(step.max(1))
 }
 
+/// The size of a table that has just been made for so many entries: a fifth of it is free.
+fn roomy(entries: usize) -> usize {
+    if entries == 0 { 0 } else { next_size((entries * 5).div_ceil(SLOTS_PER_BUCKET * 4)) }
+}
+
 /// Whether so many entries leave an eighth of so many buckets free.
 #[inline]
 fn fits(entries: usize, buckets: usize) -> bool {
@@ -209,6 +214,22 @@ fn fits(entries: usize, buckets: usize) -> bool {
 impl Index {
     pub(crate) fn new() -> Self {
         Self { segments: vec![Segment::default()], bits: 0, len: 0, buckets: 0 }
+    }
+
+    /// One that has room for so many entries, as it would have when they were in, so that nothing is split or grown on
+    /// the way there.
+    pub(crate) fn with_room_for(entries: usize) -> Self {
+        let count = entries.div_ceil(ENTRIES_PER_SEGMENT).clamp(1, SEGMENTS_MAX);
+        let mut index = Self { bits: count.saturating_sub(1).checked_ilog2().unwrap_or(0), ..Self::new() };
+        index.segments.resize_with(count, Segment::default);
+        let doubled = 1usize << index.bits;
+        for number in 0..count {
+            let share = if index.is_split(number) { 2 * doubled } else { doubled };
+            let buckets = roomy(entries / share);
+            index.segments[number].rebuild(buckets);
+            index.buckets += buckets;
+        }
+        index
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -311,11 +332,15 @@ impl Index {
 
     /// The last place in a walk of the stretch that a segment's hashes make up.
     pub(crate) fn end_of(&self, number: usize) -> u64 {
-        let doubled = 1 << self.bits;
-        // A segment that was split, or split off, since the last doubling is told by one bit more.
-        let split = number >= doubled || number + doubled < self.segments.len();
-        let bits = self.bits + u32::from(split);
+        // Of a segment that was split, one bit more tells.
+        let bits = self.bits + u32::from(self.is_split(number));
         order(number as u64) | u64::MAX.checked_shr(bits).unwrap_or(0)
+    }
+
+    /// Whether a segment was split, or split off, since the last doubling.
+    fn is_split(&self, number: usize) -> bool {
+        let doubled = 1 << self.bits;
+        number >= doubled || number + doubled < self.segments.len()
     }
 
     #[inline]
@@ -340,7 +365,7 @@ impl Index {
         self.buckets -= whole.buckets.len();
         for (number, part) in [(number, stay), (self.segments.len() - 1, go)] {
             let segment = &mut self.segments[number];
-            segment.rebuild(next_size((part.len() * 5).div_ceil(SLOTS_PER_BUCKET * 4)));
+            segment.rebuild(roomy(part.len()));
             part.into_iter().for_each(|(tag, slot)| segment.put(tag, slot));
             self.buckets += segment.buckets.len();
         }
@@ -473,6 +498,34 @@ mod tests {
             let mut sorted: Vec<u64> = hashes[..=slot].iter().map(|hash| order(*hash)).collect();
             sorted.sort_unstable();
             assert_eq!(walked, sorted);
+        }
+    }
+
+    #[test]
+    fn an_index_with_room_is_as_one_that_has_grown_and_does_not_grow() {
+        let mut rng = SmallRng::seed_from_u64(11);
+        for entries in [0, 1, 255, 256, 257, 512, 700, 1_024, 30_000, 33_333] {
+            let hashes: Vec<u64> = (0..entries).map(|_| rng.random()).collect();
+            let (mut grown, mut ready) = (Index::new(), Index::with_room_for(entries));
+            ready.validate();
+            let (segments, bytes) = (ready.segment_count(), ready.bytes());
+            for (slot, hash) in hashes.iter().enumerate() {
+                for index in [&mut grown, &mut ready] {
+                    index.insert(*hash, slot as u32 + 1, |slot| hashes[slot as usize - 1]);
+                }
+            }
+            ready.validate();
+            assert_eq!(ready.segment_count(), segments);
+            assert_eq!((ready.segment_count(), ready.bits), (grown.segment_count(), grown.bits));
+            assert!(
+                ready.bytes() <= bytes + bytes / 50 + 1_000,
+                "{entries}: {bytes} became {}",
+                ready.bytes()
+            );
+            for (number, hash) in hashes.iter().enumerate() {
+                assert!(ready.find(*hash, |slot| slot as usize == number + 1).is_some());
+                assert_eq!(ready.end_of(ready.segment_of(*hash)), grown.end_of(grown.segment_of(*hash)));
+            }
         }
     }
 

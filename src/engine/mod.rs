@@ -57,7 +57,7 @@ pub use op::{
     Change, ChangeKind, Condition, EntryView, Expiration, Hit, Increment, MissReason, Op, Outcome, Refusal,
     Set, Tier, ValueView,
 };
-pub use recover::{Restored, Restorer, WalkPlace};
+pub use recover::{Placed, Restored, Restorer, WalkPlace};
 pub use shard::Scope;
 pub use stats::Stats;
 

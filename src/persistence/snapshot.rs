@@ -16,6 +16,7 @@
 //!
 //! Frames as in [`super::frame`], numbered from 1. Without its end a file is no snapshot.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -389,11 +390,12 @@ pub fn load(
     if let Err(why) = head {
         return Ok(Err(damage(&reading.lock(), why)));
     }
+    restorer.expect(info.entries, info.bytes);
     let failed = std::thread::scope(|scope| {
         let shared: &Restorer<'_> = restorer;
         let (reading, counted) = (&reading, &counted);
         let workers: Vec<_> = (0..context.threads.max(1))
-            .map(|_| scope.spawn(move || load_entries(reading, shared, context, counted)))
+            .map(|worker| scope.spawn(move || load_entries(reading, shared, context, counted, worker)))
             .collect();
         workers.into_iter().find_map(|worker| worker.join().expect("a loader does not panic").err())
     });
@@ -457,8 +459,12 @@ fn load_entries(
     restorer: &Restorer<'_>,
     context: &LoadContext<'_>,
     counted: &Counted,
+    worker: usize,
 ) -> Result<(), BackendError> {
     let mut body = Vec::new();
+    let mut placed = Vec::new();
+    // As far from the other threads as can be.
+    let first = worker * restorer.shard_count() / context.threads.max(1);
     loop {
         let frame = {
             let mut reading = reading.lock();
@@ -478,11 +484,22 @@ fn load_entries(
             }
         };
         let (mut entries, mut expired, mut refused) = (0, 0, 0);
-        let applied = apply(&frame, &body, &mut |record| match restorer.entry(record, context.now) {
+        let mut came = |restored| match restored {
             Restored::Applied => entries += 1,
             Restored::Expired => expired += 1,
             _ => refused += 1,
+        };
+        placed.clear();
+        let applied = visit_placed(&frame, &body, &mut |at, record| match restorer.place(record, at) {
+            Ok(place) => placed.push(place),
+            Err(restored) => came(restored),
         });
+        if applied.is_ok() {
+            let read = |at, visit: &mut dyn FnMut(&Record<'_>)| {
+                record::read(&body[at], visit).expect("it was read just now");
+            };
+            restorer.entries(&mut placed, first, context.now, read, came);
+        }
         let applied =
             applied.and_then(|()| context.below.map_or(Ok(()), |below| below.arrive(&frame, &body)));
         if let Err(why) = applied {
@@ -528,6 +545,17 @@ fn load_rest(
         return Ok(Err(BadFrame::Unexpected { found: frame.header.kind }));
     }
     Ok(read_end(info.number, info.bytes, &frame, &body).map(|_| ()))
+}
+
+/// Checks a frame and visits its records with the places where they are.
+fn visit_placed(
+    frame: &Frame,
+    body: &[u8],
+    visit: &mut dyn FnMut(Range<usize>, &Record<'_>),
+) -> Result<(), BadFrame> {
+    check(&frame.header, body)?;
+    let read = record::read_placed(body, visit);
+    read.map(|_| ()).map_err(|what| BadFrame::Records { sequence: frame.header.sequence, what })
 }
 
 /// Checks a frame and visits its records.

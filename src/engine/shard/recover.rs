@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{Hashed, Shard, unix_ms};
 use crate::clock::Now;
-use crate::engine::index::order;
+use crate::engine::index::{Index, order};
 use crate::engine::log::{LogConfig, Logged, Put, Record, ShardLog};
 use crate::engine::op::{MissReason, Outcome};
 use crate::engine::record::{Draft, DraftValue, INLINE_VALUE_BYTES_MAX};
@@ -76,6 +76,15 @@ impl Shard {
             }));
         }
         self.index.end_of(segment)
+    }
+
+    /// Makes the index large enough for so many entries of so many bytes each, or for as many of them as the shard has
+    /// room for, if there is none yet.
+    pub(in crate::engine) fn expect(&mut self, entries: u64, bytes_each: u64) {
+        let fits = self.config.bytes_limit / bytes_each.max(ENTRY_BYTES_MIN);
+        if self.index.len() == 0 {
+            self.index = Index::with_room_for(entries.min(fits) as usize);
+        }
     }
 
     pub(in crate::engine) fn request_records(&self) -> impl Iterator<Item = Record<'_>> {
@@ -156,6 +165,8 @@ impl Shard {
     }
 }
 
+/// No entry takes less, its place in the index included.
+const ENTRY_BYTES_MIN: u64 = 40;
 /// No entry was ever given longer than 100 years.
 const LEFT_MS_MAX: u64 = 200 * 365 * 86_400_000;
 
