@@ -6,7 +6,7 @@
 //! | `snapshot` | the newest snapshot that is whole; the journal behind it is given up |
 //! | `journal` | the journal, from the first record that is there |
 //! | `snapshot+journal` | the newest snapshot that is whole, then the journal behind it |
-//! | `lazy` | the same but for the snapshot's entries, which are read when they are asked for: [`super::lazy`] |
+//! | `lazy` | the same but for the snapshot's entries, which are read when they are asked for |
 //!
 //! A snapshot that is damaged is passed over for the one before it, and told. Time is the later of the clock's and the
 //! latest that was ever written, so that neither a clock that was set back nor the time in between gives an entry a

@@ -1,7 +1,7 @@
 //! The disk as a tier below memory: where the newest record of every key lies, so that an entry that is not in memory
 //! can be read from its file.
 //!
-//! An ordered map for each shard of the engine leads from a key's hash to a [`Place`]: file, offset, length, checksum.
+//! An ordered map for each shard of the engine leads from a key's hash to its place: file, offset, length, checksum.
 //! Records arrive in the order in which they are in the journal, from its thread ([`DiskTier::arrive`]), and at a start
 //! from the files themselves. Keys are not kept: a record says its own, and is compared with what was asked for. (Two
 //! keys of one namespace with the same 64-bit hash would take each other's place: one in 10^5 at ten million keys. The
@@ -15,7 +15,7 @@
 //!   given up since, is left as it is, and a lookup that finds none waits for the end.
 //! - Expiry is judged by a clock that goes on from the moment of the start as the monotonic one does, so that a wall clock
 //!   that jumps while the node runs changes no entry's life ([`DiskTier::skew_ms`]).
-//! - A snapshot copies what is live and leads the places there: [`moving`].
+//! - A snapshot copies what is live and leads the places there.
 
 mod moving;
 mod places;
