@@ -197,8 +197,12 @@ impl Engine {
         now: Now,
         mut found: impl FnMut(EntryView<'_>) -> R,
     ) -> Result<Result<R, MissReason>, Fetch> {
-        self.unless_away(namespace, key, now, |shard, key| read(shard, key, touch, now, &mut found))
-            .map(|(_, read)| read)
+        self.unless_away(namespace, key, now, |shard, key| {
+            let (read, kind) = shard.read(key, touch, now, &mut found);
+            shard.sequence(kind);
+            read
+        })
+        .map(|(_, read)| read)
     }
 
     /// Reads an entry with what was found of its key; see [`Self::read_or_fetch`].
@@ -217,7 +221,8 @@ impl Engine {
         mut seen: impl FnMut(EntryView<'_>) -> R,
     ) -> Result<Result<R, MissReason>, Fetch> {
         self.with_fetched(namespace, key, fetch, found, now, |shard, key| {
-            let read = read(shard, key, touch, now, &mut seen);
+            let (read, kind) = shard.read(key, touch, now, &mut seen);
+            shard.sequence(kind);
             if found.is_some() && read.is_ok() {
                 shard.count_hit_on_disk(key.namespace);
             }
@@ -230,14 +235,18 @@ impl Engine {
         self.unless_away(namespace, key, now, |_, _| ()).err()
     }
 
-    /// Puts what was found of a key into memory, unless that was changed meanwhile. Whether it is there now.
-    pub fn promote(&self, namespace: &Namespace, fetch: Fetch, found: &Put<'_>, now: Now) -> bool {
-        let promoted =
-            self.with_fetched(namespace, found.key, fetch, Some(found), now, |shard, key| shard.has(key));
-        promoted.unwrap_or_else(|again| {
-            self.end_fetch(again);
-            false
-        })
+    /// Puts what was found of a key into memory. Whether it is there now: memory may have no room for it.
+    ///
+    /// # Errors
+    /// The key was changed meanwhile and has to be fetched again.
+    pub fn promote(
+        &self,
+        namespace: &Namespace,
+        fetch: Fetch,
+        found: &Put<'_>,
+        now: Now,
+    ) -> Result<bool, Fetch> {
+        self.with_fetched(namespace, found.key, fetch, Some(found), now, |shard, key| shard.has(key))
     }
 
     /// Gives a fetch back that came to nothing.
@@ -293,19 +302,4 @@ impl Engine {
         let sequence = shard.sequence(kind);
         (outcome, kind, sequence)
     }
-}
-
-fn read<R>(
-    shard: &mut Shard,
-    key: Hashed<'_>,
-    touch: Option<Ttl>,
-    now: Now,
-    found: impl FnOnce(EntryView<'_>) -> R,
-) -> Result<R, MissReason> {
-    if let Some(ttl) = touch {
-        let kind = shard.touch(key, ttl, now).1;
-        shard.sequence(kind);
-        shard.set_tidied();
-    }
-    shard.get(key, None, now, found)
 }

@@ -195,10 +195,6 @@ impl Engine {
 
     /// Does one operation in a namespace of this engine.
     pub fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> (Outcome, Change) {
-        if let Op::Get { key, touch } = op {
-            let (read, change) = self.read(namespace, key, *touch, now, |entry| entry.to_hit());
-            return (read.map_or_else(Outcome::Miss, Outcome::Hit), change);
-        }
         // A large value is copied to its own allocation before the lock is taken.
         let large = op.large_value();
         self.with(namespace, op.key(), |shard, key| self.apply_in(shard, key, op, large.as_ref(), now))
@@ -216,8 +212,7 @@ impl Engine {
     ) -> (Outcome, ChangeKind) {
         match op {
             Op::Get { touch, .. } => {
-                let kind = touch.map_or(ChangeKind::None, |ttl| shard.touch(key, ttl, now).1);
-                let read = shard.get(key, None, now, |entry| entry.to_hit());
+                let (read, kind) = shard.read(key, *touch, now, |entry| entry.to_hit());
                 (read.map_or_else(Outcome::Miss, Outcome::Hit), kind)
             }
             Op::Set(set) => shard.set(set, key, large, &self.versions, now),
@@ -243,11 +238,7 @@ impl Engine {
     ) -> (Result<R, MissReason>, Change) {
         let (number, key) = self.place(namespace, key);
         let mut shard = self.shards[number].lock();
-        let mut kind = ChangeKind::None;
-        if let Some(ttl) = touch {
-            kind = shard.touch(key, ttl, now).1;
-        }
-        let read = shard.get(key, None, now, found);
+        let (read, kind) = shard.read(key, touch, now, found);
         let sequence = shard.sequence(kind);
         (read, Change { shard: number as u32, sequence, kind })
     }

@@ -154,6 +154,23 @@ impl Shard {
         Ok(read)
     }
 
+    /// Reads an entry, which gets a new time to live before that if `touch` says so.
+    #[inline]
+    pub(super) fn read<R>(
+        &mut self,
+        key: Hashed<'_>,
+        touch: Option<Ttl>,
+        now: Now,
+        found: impl FnOnce(EntryView<'_>) -> R,
+    ) -> (Result<R, MissReason>, ChangeKind) {
+        let mut kind = ChangeKind::None;
+        if let Some(ttl) = touch {
+            kind = self.touch(key, ttl, now).1;
+            self.set_tidied();
+        }
+        (self.get(key, None, now, found), kind)
+    }
+
     /// Asks for the index's line of a key, without waiting for it to come.
     #[inline]
     pub(super) fn ask_for_index(&self, hash: u64) {

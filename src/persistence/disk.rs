@@ -217,7 +217,7 @@ impl Disk {
     #[must_use]
     #[inline]
     pub fn lookup(&self) -> Option<Lookup<'_>> {
-        let tier = self.inner.tier.as_deref().filter(|tier| !tier.has_ended())?;
+        let tier = self.inner.tier()?;
         Some(Lookup { tier, journal: &self.inner.journal })
     }
 
@@ -404,6 +404,12 @@ fn start(
 }
 
 impl Inner {
+    /// What lies below memory, until it has ended.
+    #[inline]
+    fn tier(&self) -> Option<&DiskTier> {
+        self.tier.as_deref().filter(|tier| !tier.has_ended())
+    }
+
     fn upkeep(&self) {
         let mut last = monotonic();
         loop {
@@ -511,24 +517,32 @@ impl Inner {
     /// Deletes the journal up to a position; with a store, up to where the newest snapshot was begun, as places lead to
     /// what came after that.
     fn forget(&self, position: u64, newest: &SnapshotInfo) -> Result<(), BackendError> {
-        let Some(tier) = self.tier.as_deref().filter(|tier| !tier.has_ended()) else {
-            return self.journal.forget(position);
+        let Some(tier) = self.tier() else {
+            return self.journal.forget(position, &|file| self.clear(file));
         };
-        self.journal.forget(position.min(newest.first_position))?;
+        self.journal.forget(position.min(newest.first_position), &|file| self.clear(file))?;
         // One that was broken off was kept for what had been copied to it.
         let kept = self.snapshots.lock().clone();
         for (file, _) in self.backend.files()? {
             let is_kept = kept.iter().any(|snapshot| snapshot.number == file.number);
             if file.kind == FileKind::Snapshot && file.number < newest.number && !is_kept {
-                self.backend.delete(file)?;
+                self.clear(file)?;
             }
         }
         tier.close_deleted()
     }
 
+    /// Deletes a file that is of no use any more; one that was found to be damaged is set aside.
+    fn clear(&self, file: FileId) -> Result<(), BackendError> {
+        if self.tier.as_ref().is_some_and(|tier| tier.is_damaged(file)) {
+            return set_aside(&*self.backend, file);
+        }
+        self.backend.delete(file)
+    }
+
     fn take(&self) -> Result<SnapshotInfo, SnapshotError> {
         let number = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
-        let tier = self.tier.as_deref().filter(|tier| !tier.has_ended());
+        let tier = self.tier();
         let taken = snapshot::take(&self.engine, &self.journal, &*self.backend, &*self.clock, number, tier)?;
         ledger::note(&*self.backend, number).inspect_err(|_| {
             if tier.is_none() {
@@ -555,7 +569,7 @@ impl Inner {
             && let Some(last) = snapshots.last()
         {
             ledger::forget(&*self.backend, last.number)?;
-            self.backend.delete(FileId { kind: FileKind::Snapshot, number: last.number })?;
+            self.clear(FileId { kind: FileKind::Snapshot, number: last.number })?;
             snapshots.pop();
         }
         Ok(())

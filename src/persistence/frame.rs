@@ -254,6 +254,24 @@ pub struct Frame {
     pub offset: u64,
 }
 
+impl Frame {
+    /// Whether it stands behind the frame of this sequence, which is called so.
+    ///
+    /// # Errors
+    /// It does not.
+    pub(super) fn follows(&self, sequence: u64, called: u32) -> Result<(), BadFrame> {
+        let header = &self.header;
+        if header.sequence != sequence + 1 {
+            return Err(BadFrame::Sequence { found: header.sequence, expected: sequence + 1 });
+        }
+        if header.previous != called {
+            let (sequence, found) = (header.sequence, header.previous);
+            return Err(BadFrame::Chain { sequence, found, expected: called });
+        }
+        Ok(())
+    }
+}
+
 impl FrameReader {
     /// From the file's beginning.
     ///
@@ -282,15 +300,7 @@ impl FrameReader {
     /// # Errors
     /// Outside, the disk refuses; inside, what is here is no frame. Either way the reader stays where it is.
     pub fn next(&mut self, body: &mut Vec<u8>) -> Result<Result<Option<Frame>, BadFrame>, BackendError> {
-        let frame = match self.head()? {
-            Ok(Some(frame)) => frame,
-            other => return Ok(other),
-        };
-        if let Err(bad) = self.body(&frame, body)? {
-            return Ok(Err(bad));
-        }
-        self.offset += (HEADER_BYTES + body.len()) as u64;
-        Ok(Ok(Some(frame)))
+        self.skip(|_| true, body)
     }
 
     /// As [`Self::next`], and reads a body only of a frame of a kind that is wanted.
@@ -317,11 +327,13 @@ impl FrameReader {
 
     /// The header of the frame here, whose body is in the file.
     fn head(&self) -> Result<Result<Option<Frame>, BadFrame>, BackendError> {
-        if self.offset >= self.end {
+        // A file that is being written has grown since: what is behind `end` is not looked at.
+        let left = self.end.saturating_sub(self.offset) as usize;
+        if left == 0 {
             return Ok(Ok(None));
         }
         let mut head = [0; HEADER_BYTES];
-        let found = self.file.read_at(self.offset, &mut head)?;
+        let found = self.file.read_at(self.offset, &mut head)?.min(left);
         if found < HEADER_BYTES {
             return Ok(Err(BadFrame::Short { found, expected: HEADER_BYTES }));
         }
@@ -330,7 +342,7 @@ impl FrameReader {
             Err(bad) => return Ok(Err(bad)),
         };
         let expected = header.body_bytes as usize;
-        let found = (self.end - self.offset) as usize - HEADER_BYTES;
+        let found = left - HEADER_BYTES;
         if found < expected {
             return Ok(Err(BadFrame::Short { found, expected }));
         }

@@ -289,16 +289,20 @@ impl Journal {
         self.written().map(|_| ())
     }
 
-    /// Deletes the segments all of whose records are at or before a position.
+    /// Gives up the segments all of whose records are at or before a position; `clear` does away with their files.
     ///
     /// # Errors
-    /// One cannot be deleted; the next call tries again.
-    pub fn forget(&self, position: u64) -> Result<(), BackendError> {
+    /// One cannot be cleared; the next call tries again.
+    pub fn forget(
+        &self,
+        position: u64,
+        clear: &dyn Fn(FileId) -> Result<(), BackendError>,
+    ) -> Result<(), BackendError> {
         let mut segments = self.shared.segments.lock();
         while let [first, second, ..] = &segments[..]
             && second.first_position <= position + 1
         {
-            self.shared.backend.delete(FileId { kind: FileKind::Journal, number: first.number })?;
+            clear(FileId { kind: FileKind::Journal, number: first.number })?;
             segments.remove(0);
         }
         Ok(())

@@ -10,9 +10,10 @@ use std::sync::atomic::Ordering;
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::disk::Lookup;
-use super::frame::{BadFrame, Frame, FrameKind, FrameReader, HEADER_BYTES, check};
-use super::replay::Damage;
+use super::frame::{BadFrame, FrameKind, FrameReader, HEADER_BYTES, check};
+use super::replay::{Damage, From, replay};
 use super::snapshot::{Below, LoadContext, SnapshotInfo, apply};
+use super::tier::DiskTier;
 use crate::clock::Clock;
 use crate::engine::{Engine, Fetch, Restorer};
 
@@ -29,20 +30,20 @@ pub(super) fn load_around(
     let file = FileId { kind: FileKind::Snapshot, number: info.number };
     let mut reader = FrameReader::new(backend.open(file)?)?;
     let mut body = Vec::new();
-    let mut before = (0, 0);
+    let (mut sequence, mut called) = (0, 0);
     loop {
         let offset = reader.offset();
         let read = reader.skip(|kind| kind != FrameKind::SnapshotEntries, &mut body)?;
         let taken = read.and_then(|frame| {
             let expected = HEADER_BYTES;
             let frame = frame.ok_or(BadFrame::Short { found: 0, expected })?;
-            follows(&frame, before)?;
-            before = (frame.header.sequence, frame.called);
+            frame.follows(sequence, called)?;
+            (sequence, called) = (frame.header.sequence, frame.called);
             if matches!(frame.header.kind, FrameKind::SnapshotHead | FrameKind::SnapshotTail) {
                 apply(&frame, &body, &mut |record| {
                     restorer.apply(record, context.now);
                 })?;
-                context.below.map_or(Ok(()), |below| below.arrive(&frame, &body))?;
+                context.arrive(&frame, &body)?;
             }
             Ok(frame.header.kind)
         });
@@ -54,20 +55,8 @@ pub(super) fn load_around(
     }
 }
 
-fn follows(frame: &Frame, (sequence, called): (u64, u32)) -> Result<(), BadFrame> {
-    let header = &frame.header;
-    if header.sequence != sequence + 1 {
-        return Err(BadFrame::Sequence { found: header.sequence, expected: sequence + 1 });
-    }
-    if header.previous != called {
-        let (sequence, found) = (header.sequence, header.previous);
-        return Err(BadFrame::Chain { sequence, found, expected: called });
-    }
-    Ok(())
-}
-
-/// Finds the places of a snapshot's entries, until `is_stopped`; inside, what is damaged: the entries from there on are
-/// not found.
+/// Finds the places of a snapshot's entries, until `is_stopped`; inside, what is damaged: a frame's entries are not
+/// found, or all from there on.
 ///
 /// # Errors
 /// The disk refuses.
@@ -79,7 +68,7 @@ pub(super) fn index(
 ) -> Result<Result<(), Damage>, BackendError> {
     let file = FileId { kind: FileKind::Snapshot, number };
     let mut reader = FrameReader::new(backend.open(file)?)?;
-    let mut body = Vec::new();
+    let (mut body, mut damage) = (Vec::new(), Ok(()));
     while !is_stopped() {
         let offset = reader.offset();
         let taken = reader.next(&mut body)?.and_then(|frame| {
@@ -99,14 +88,77 @@ pub(super) fn index(
         });
         match taken {
             Ok(true) => {}
-            Ok(false) => return Ok(Ok(())),
+            Ok(false) => break,
             Err(why) => {
                 below.tier.counters().damaged.fetch_add(1, Ordering::Relaxed);
-                return Ok(Err(Damage::of(file, offset, &why)));
+                damage = damage.and_then(|()| Err(Damage::of(file, offset, &why)));
+                if reader.offset() == offset {
+                    break;
+                }
             }
         }
     }
-    Ok(Ok(()))
+    Ok(damage)
+}
+
+/// Finds the places of all entries as they were at a position, by an older snapshot and the journal behind it; inside,
+/// what is damaged, so that nothing that was found can be believed.
+///
+/// # Errors
+/// The disk refuses.
+pub(super) fn index_at(
+    backend: &dyn Backend,
+    position: u64,
+    older: &SnapshotInfo,
+    tier: &DiskTier,
+    engine: &Engine,
+) -> Result<Result<(), Damage>, BackendError> {
+    let file = FileId { kind: FileKind::Snapshot, number: older.number };
+    let below = Below { tier, engine, file: tier.open(file)? };
+    let mut reader = FrameReader::new(backend.open(file)?)?;
+    let mut body = Vec::new();
+    loop {
+        let offset = reader.offset();
+        let taken = reader.next(&mut body)?.and_then(|frame| {
+            let expected = HEADER_BYTES;
+            let frame = frame.ok_or(BadFrame::Short { found: 0, expected })?;
+            check(&frame.header, &body)?;
+            let is_end = frame.header.kind == FrameKind::SnapshotEnd;
+            if !is_end {
+                below.arrive(&frame, &body)?;
+            }
+            Ok(is_end)
+        });
+        match taken {
+            Ok(false) => {}
+            Ok(true) => break,
+            Err(why) => return Ok(Err(Damage::of(file, offset, &why))),
+        }
+    }
+    let (mut segments, mut unopened) = (HashMap::new(), None);
+    let end = replay(backend, None, From::Behind(older.position), &mut |segment, frame, body| {
+        if frame.header.first_position > position {
+            return Ok(());
+        }
+        let journal = FileId { kind: FileKind::Journal, number: segment };
+        let file = *segments
+            .entry(segment)
+            .or_insert_with(|| tier.open(journal).inspect_err(|_| unopened = Some(journal)).ok());
+        file.map_or(Ok(()), |file| Below { file, ..below }.arrive(frame, body))
+    })?;
+    let is_there = unopened.is_none() && end.history == older.history && end.position >= position;
+    Ok(match end.damage {
+        Some(damage) if damage.position <= position => Err(damage),
+        _ if older.position >= position || is_there => Ok(()),
+        _ => {
+            let place = FileId { kind: FileKind::Journal, number: end.sequence };
+            Err(Damage::of(
+                unopened.unwrap_or(place),
+                0,
+                &BadFrame::Short { found: 0, expected: HEADER_BYTES },
+            ))
+        }
+    })
 }
 
 /// Keys that are watched at a time while their entries are brought to memory.
@@ -158,18 +210,25 @@ fn bring(engine: &Engine, lookup: &Lookup<'_>, clock: &dyn Clock, keys: &[(u16, 
         })
         .collect();
     let mut brought = 0;
-    for (namespace, key, fetch) in watched {
-        match lookup.fetch(&fetch, namespace.number(), key, now) {
-            Ok(Some(found)) => {
-                let mut fetch = Some(fetch);
-                let promoted = found.visit(|put| {
-                    fetch.take().is_some_and(|fetch| engine.promote(namespace, fetch, put, now))
-                });
-                brought += u64::from(promoted == Some(true));
-                fetch.into_iter().for_each(|fetch| engine.end_fetch(fetch));
+    for (namespace, key, mut fetch) in watched {
+        brought += loop {
+            let Ok(Some(found)) = lookup.fetch(&fetch, namespace.number(), key, now) else {
+                engine.end_fetch(fetch);
+                break 0;
+            };
+            let mut left = Some(fetch);
+            let promoted =
+                found.visit(|put| left.take().map(|fetch| engine.promote(namespace, fetch, put, now)));
+            match promoted.flatten() {
+                Some(Ok(is_there)) => break u64::from(is_there),
+                // It was changed, or something was invalidated: what lies there now may be another.
+                Some(Err(again)) => fetch = again,
+                None => {
+                    left.into_iter().for_each(|fetch| engine.end_fetch(fetch));
+                    break 0;
+                }
             }
-            _ => engine.end_fetch(fetch),
-        }
+        };
     }
     brought
 }

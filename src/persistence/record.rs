@@ -171,44 +171,30 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
 /// # Errors
 /// The bytes are no records; those before the one that is named were visited.
 pub fn read(bytes: &[u8], mut visit: impl FnMut(&Record<'_>)) -> Result<u64, Malformed> {
-    let mut reader = Reader { rest: bytes };
-    let mut records = 0;
-    while !reader.rest.is_empty() {
-        let at = bytes.len() - reader.rest.len();
-        read_one(&mut reader, &mut visit).map_err(|what| Malformed { at, what })?;
-        records += 1;
-    }
-    Ok(records)
+    read_placed(bytes, |_, record| visit(record))
 }
 
 /// As [`read`], and says of each record where it begins and ends.
 ///
 /// # Errors
 /// As there.
+#[inline]
 pub fn read_placed(bytes: &[u8], mut visit: impl FnMut(Range<usize>, &Record<'_>)) -> Result<u64, Malformed> {
-    let (mut at, mut records) = (0, 0);
-    while at < bytes.len() {
-        let len = length(&bytes[at..]).map_err(|what| Malformed { at, what })?;
-        let range = at..at + len;
-        let mut reader = Reader { rest: &bytes[range.clone()] };
-        read_one(&mut reader, &mut |record: &Record<'_>| visit(range.clone(), record))
+    let mut reader = Reader { rest: bytes };
+    let mut records = 0;
+    while !reader.rest.is_empty() {
+        let at = bytes.len() - reader.rest.len();
+        read_one(&mut reader, &mut |left, record| visit(at..bytes.len() - left, record))
             .map_err(|what| Malformed { at, what })?;
-        at += len;
         records += 1;
     }
     Ok(records)
 }
 
-/// The length of the record that the bytes begin with.
-fn length(bytes: &[u8]) -> Result<usize, &'static str> {
-    let mut reader = Reader { rest: bytes };
-    read_one(&mut reader, &mut |_: &Record<'_>| {})?;
-    Ok(bytes.len() - reader.rest.len())
-}
-
 const SHORT: &str = "it ends too early";
 
-fn read_one(reader: &mut Reader<'_>, visit: &mut impl FnMut(&Record<'_>)) -> Result<(), &'static str> {
+/// Reads a record and visits it, with how many bytes are left behind it.
+fn read_one(reader: &mut Reader<'_>, visit: &mut impl FnMut(usize, &Record<'_>)) -> Result<(), &'static str> {
     let [kind, attributes] = reader.array()?;
     let namespace = u16::from_le_bytes(reader.array()?);
     if !matches!(kind, PUT | EXPIRY | INVALIDATED) && attributes != 0 {
@@ -218,7 +204,8 @@ fn read_one(reader: &mut Reader<'_>, visit: &mut impl FnMut(&Record<'_>)) -> Res
         PUT => return read_put(reader, attributes, namespace, visit),
         REMOVE => {
             let len = reader.len()?;
-            visit(&Record::Remove { namespace, key: reader.take(len)? });
+            let key = reader.take(len)?;
+            visit(reader.rest.len(), &Record::Remove { namespace, key });
         }
         EXPIRY => {
             if attributes & !EXPIRES != 0 {
@@ -226,14 +213,15 @@ fn read_one(reader: &mut Reader<'_>, visit: &mut impl FnMut(&Record<'_>)) -> Res
             }
             let len = reader.len()?;
             let expires_unix_ms = if attributes == 0 { None } else { Some(reader.u64()?) };
-            visit(&Record::Expiry { namespace, key: reader.take(len)?, expires_unix_ms });
+            let key = reader.take(len)?;
+            visit(reader.rest.len(), &Record::Expiry { namespace, key, expires_unix_ms });
         }
         COUNTED => {
             let (key_len, id_len) = (reader.len()?, reader.len()?);
             let (value, version) = (reader.u64()? as i64, Version(reader.u64()?));
             let key = reader.take(key_len)?;
             let request_id = text(reader.take(id_len)?)?;
-            visit(&Record::Counted { namespace, key, request_id, value, version });
+            visit(reader.rest.len(), &Record::Counted { namespace, key, request_id, value, version });
         }
         INVALIDATED => {
             let len = reader.len()?;
@@ -245,9 +233,9 @@ fn read_one(reader: &mut Reader<'_>, visit: &mut impl FnMut(&Record<'_>)) -> Res
                 ALL if what.is_empty() => Scope::All,
                 _ => return Err("a scope that is not known"),
             };
-            visit(&Record::Invalidated { namespace, scope, until });
+            visit(reader.rest.len(), &Record::Invalidated { namespace, scope, until });
         }
-        CLEARED => visit(&Record::Cleared { namespace }),
+        CLEARED => visit(reader.rest.len(), &Record::Cleared { namespace }),
         NAMESPACE => {
             let (name_len, policy_len) = (reader.len()?, reader.len()?);
             let (generation, bytes_limit) = (reader.u64()?, reader.u64()?);
@@ -256,9 +244,9 @@ fn read_one(reader: &mut Reader<'_>, visit: &mut impl FnMut(&Record<'_>)) -> Res
             let policy = text(reader.take(policy_len)?)?;
             let policy: PolicyName = policy.parse().map_err(|_| "a policy that is not known")?;
             let config = NamespaceConfig { name, bytes_limit, policy, default_ttl };
-            visit(&Record::Namespace { number: namespace, generation, config: &config });
+            visit(reader.rest.len(), &Record::Namespace { number: namespace, generation, config: &config });
         }
-        NAMESPACE_DELETED => visit(&Record::NamespaceDeleted { number: namespace }),
+        NAMESPACE_DELETED => visit(reader.rest.len(), &Record::NamespaceDeleted { number: namespace }),
         _ => return Err("a kind that is not known"),
     }
     Ok(())
@@ -269,7 +257,7 @@ fn read_put(
     reader: &mut Reader<'_>,
     attributes: u8,
     namespace: u16,
-    visit: &mut impl FnMut(&Record<'_>),
+    visit: &mut impl FnMut(usize, &Record<'_>),
 ) -> Result<(), &'static str> {
     if attributes & !ATTRIBUTES != 0 {
         return Err("an attribute that no record of its kind has");
@@ -293,17 +281,20 @@ fn read_put(
     let key = reader.take(key_len)?;
     let value = ValueView::Inline(reader.take(value_len)?);
     let tags = &tags[..tag_count];
-    visit(&Record::Put(Put {
-        namespace,
-        key,
-        value,
-        version,
-        expires_unix_ms,
-        flags,
-        content_type,
-        tags,
-        request_id,
-    }));
+    visit(
+        reader.rest.len(),
+        &Record::Put(Put {
+            namespace,
+            key,
+            value,
+            version,
+            expires_unix_ms,
+            flags,
+            content_type,
+            tags,
+            request_id,
+        }),
+    );
     Ok(())
 }
 

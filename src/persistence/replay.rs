@@ -179,13 +179,10 @@ impl Replay<'_> {
 
     fn frame(&mut self, frame: &Frame, body: &[u8], number: u64, is_first: bool) -> Result<(), BadFrame> {
         let header = &frame.header;
-        let expected = if self.is_begun { self.end.sequence + 1 } else { number };
-        if header.sequence != expected {
-            return Err(BadFrame::Sequence { found: header.sequence, expected });
-        }
-        if self.is_begun && header.previous != self.end.called {
-            let (sequence, found) = (header.sequence, header.previous);
-            return Err(BadFrame::Chain { sequence, found, expected: self.end.called });
+        if self.is_begun {
+            frame.follows(self.end.sequence, self.end.called)?;
+        } else if header.sequence != number {
+            return Err(BadFrame::Sequence { found: header.sequence, expected: number });
         }
         check(header, body)?;
         match header.kind {

@@ -136,12 +136,13 @@ impl Taking<'_> {
         backend: &dyn Backend,
         number: u64,
     ) -> Result<SnapshotInfo, SnapshotError> {
+        let begun = self.clock.now();
         let first_position = journal.written()?;
         engine.walk_rest(|record| self.chunk.add(record::write, record));
         self.put(FrameKind::SnapshotHead)?;
         match self.tier {
             None => self.entries(engine)?,
-            Some((tier, number)) => self.live_entries(engine, tier, number)?,
+            Some((tier, number)) => self.live_entries(engine, tier, number, begun)?,
         }
         let position = journal.written()?;
         self.tail(backend, first_position, position)?;
@@ -187,20 +188,24 @@ impl Taking<'_> {
         }
     }
 
-    /// Copies what is live in the files that are there.
-    fn live_entries(&mut self, engine: &Engine, tier: &DiskTier, number: u32) -> Result<(), SnapshotError> {
+    /// Copies what is live in the files that are there. What was touched before `now` has arrived there.
+    fn live_entries(
+        &mut self,
+        engine: &Engine,
+        tier: &DiskTier,
+        number: u32,
+        now: Now,
+    ) -> Result<(), SnapshotError> {
         let mut moving = tier.moving(engine, number);
         let mut moves = Moves::default();
         let mut begun = monotonic();
         loop {
             let chunk = &mut self.chunk;
-            let next = moving.next(self.clock.now(), &mut moves, |put| {
+            let more = moving.next(now, &mut moves, |put| {
                 let begin = chunk.size();
                 chunk.add(record::write, &Record::Put(Put { request_id: "", ..*put }));
                 begin..chunk.size()
             })?;
-            let more = next.map_err(|(file, offset, why)| Damage::of(file, offset, &why));
-            let more = more.map_err(SnapshotError::Damaged)?;
             if self.chunk.size() >= CHUNK_BYTES || !more {
                 self.entries += self.chunk.records();
                 let begin = self.frames.bytes() + HEADER_BYTES as u64;
@@ -339,6 +344,13 @@ pub struct LoadContext<'a> {
     pub below: Option<Below<'a>>,
 }
 
+impl LoadContext<'_> {
+    /// Lets the records of a frame arrive below memory, if there is something.
+    pub(super) fn arrive(&self, frame: &Frame, body: &[u8]) -> Result<(), BadFrame> {
+        self.below.map_or(Ok(()), |below| below.arrive(frame, body))
+    }
+}
+
 /// What is below memory, and what it calls the file that is read.
 #[derive(Debug, Clone, Copy)]
 pub struct Below<'a> {
@@ -439,16 +451,10 @@ impl Reading {
             Ok(None) => return Ok(Err(BadFrame::Short { found: 0, expected: END_BYTES })),
             Err(why) => return Ok(Err(why)),
         };
-        let header = &frame.header;
-        if header.sequence != self.sequence + 1 {
-            let expected = self.sequence + 1;
-            return Ok(Err(BadFrame::Sequence { found: header.sequence, expected }));
+        if let Err(why) = frame.follows(self.sequence, self.called) {
+            return Ok(Err(why));
         }
-        if header.previous != self.called {
-            let (sequence, found) = (header.sequence, header.previous);
-            return Ok(Err(BadFrame::Chain { sequence, found, expected: self.called }));
-        }
-        (self.sequence, self.called) = (header.sequence, frame.called);
+        (self.sequence, self.called) = (frame.header.sequence, frame.called);
         Ok(Ok(frame))
     }
 }
@@ -500,8 +506,7 @@ fn load_entries(
             };
             restorer.entries(&mut placed, first, context.now, read, came);
         }
-        let applied =
-            applied.and_then(|()| context.below.map_or(Ok(()), |below| below.arrive(&frame, &body)));
+        let applied = applied.and_then(|()| context.arrive(&frame, &body));
         if let Err(why) = applied {
             let mut reading = reading.lock();
             reading.offset = frame.offset;
@@ -531,8 +536,7 @@ fn load_rest(
         let applied = apply(&frame, &body, &mut |record| {
             restorer.apply(record, context.now);
         });
-        let applied =
-            applied.and_then(|()| context.below.map_or(Ok(()), |below| below.arrive(&frame, &body)));
+        let applied = applied.and_then(|()| context.arrive(&frame, &body));
         if let Err(why) = applied {
             return Ok(Err(why));
         }

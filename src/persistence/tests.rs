@@ -24,6 +24,7 @@ mod clocks;
 mod damage;
 mod faults;
 mod stopping;
+mod tier;
 mod unfinished;
 mod unjournaled;
 

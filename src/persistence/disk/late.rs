@@ -8,7 +8,8 @@ use super::{Inner, Lookup, start};
 use crate::clock::monotonic;
 use crate::persistence::backend::{BackendError, FileId, FileKind};
 use crate::persistence::lazy;
-use crate::persistence::snapshot::{Below, SnapshotInfo};
+use crate::persistence::snapshot::{Below, SnapshotError, SnapshotInfo};
+use crate::persistence::tier::DiskTier;
 
 impl Inner {
     /// Starts the thread that finds what a lazy recovery has left on disk. Snapshots wait until it is done.
@@ -35,18 +36,13 @@ impl Inner {
         let Some(tier) = &self.tier else { return };
         let begun = monotonic();
         let is_stopped = || *self.stopping.lock();
-        let indexed = snapshot.map_or(Ok(Ok(())), |snapshot| {
-            let file = FileId { kind: FileKind::Snapshot, number: snapshot.number };
-            let below = Below { tier, engine: &self.engine, file: tier.open(file)? };
-            lazy::index(&*self.backend, snapshot.number, below, &is_stopped)
-        });
-        match indexed {
-            Ok(Ok(())) => {}
-            Ok(Err(damage)) => tracing::error!(
-                place = %damage.place, offset = damage.offset,
-                "damage on disk: {}; the entries behind it are lost", damage.description
-            ),
-            Err(error) => tracing::error!(%error, "not all entries on disk could be found"),
+        if let Some(snapshot) = snapshot
+            && self.index(tier, &snapshot).is_err()
+        {
+            tier.set_damaged(FileId { kind: FileKind::Snapshot, number: snapshot.number });
+            if let Err(error) = self.index_before(tier, &snapshot) {
+                tracing::error!(%error, "the entries of the damaged part of the snapshot are lost");
+            }
         }
         tier.end_indexing();
         self.engine.set_below_bytes(tier.bytes());
@@ -55,6 +51,42 @@ impl Inner {
         }
         let elapsed_ms = begun.elapsed().as_millis() as u64;
         tracing::info!(entries = tier.len(), elapsed_ms, "found the entries on disk");
+    }
+
+    /// Finds what a snapshot has; what is wrong with it has been told.
+    fn index(&self, tier: &DiskTier, snapshot: &SnapshotInfo) -> Result<(), ()> {
+        let is_stopped = || *self.stopping.lock();
+        let file = FileId { kind: FileKind::Snapshot, number: snapshot.number };
+        let indexed = tier.open(file).and_then(|file| {
+            let below = Below { tier, engine: &self.engine, file };
+            lazy::index(&*self.backend, snapshot.number, below, &is_stopped)
+        });
+        match indexed {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(damage)) => tracing::error!(
+                place = %damage.place, offset = damage.offset,
+                "damage on disk: {}; its entries are looked for in what is older", damage.description
+            ),
+            Err(error) => tracing::error!(
+                %error, %file, "not all entries can be read; they are looked for in what is older"
+            ),
+        }
+        Err(())
+    }
+
+    /// Finds what a damaged snapshot should have had, by the one before it and the journal between them.
+    fn index_before(&self, tier: &DiskTier, damaged: &SnapshotInfo) -> Result<(), SnapshotError> {
+        let snapshots = self.snapshots.lock().clone();
+        let older = snapshots.iter().find(|other| other.number < damaged.number);
+        let older = older.ok_or(SnapshotError::NotWhole)?;
+        let at = DiskTier::new(Arc::clone(&self.backend), self.engine.shard_count(), tier.begun());
+        let (backend, engine) = (&*self.backend, &self.engine);
+        lazy::index_at(backend, damaged.position, older, &at, engine)?.map_err(SnapshotError::Damaged)?;
+        let before = tier.len();
+        tier.index_all(&at);
+        let (entries, older) = (tier.len() - before, older.name());
+        tracing::warn!(entries, %older, "found in an older snapshot and the journal what was damaged");
+        Ok(())
     }
 
     /// Brings to memory what it has room for. Where there is no store, that ends the tier.

@@ -43,7 +43,7 @@ impl Inner {
     /// Keeps no changes, and forgets those that were kept.
     fn idle(&self) -> Result<(), SnapshotError> {
         self.journal.keep(false)?;
-        Ok(self.journal.forget(u64::MAX - 1)?)
+        Ok(self.journal.forget(u64::MAX - 1, &|file| self.backend.delete(file))?)
     }
 
     /// Sees to it that what is on disk and what the catalogue says of it agree with the mode.

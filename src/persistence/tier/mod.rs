@@ -48,10 +48,14 @@ pub struct DiskTier {
     standing: RwLock<Standing>,
     indexing: Mutex<Indexing>,
     indexed: Condvar,
+    /// [`Indexing::is_under_way`], to be read by who does not wait.
+    is_indexing: AtomicBool,
     has_ended: AtomicBool,
     /// When it was made.
     begun: Now,
     counters: TierCounters,
+    /// Files that were found to be damaged.
+    damaged: Mutex<Vec<FileId>>,
 }
 
 /// A wall clock that is off by less has only been set right.
@@ -72,6 +76,15 @@ pub struct TierCounters {
 struct Files {
     by_number: HashMap<u32, (FileId, Arc<dyn ReadAt>)>,
     made: u32,
+}
+
+impl Files {
+    fn add(&mut self, file: (FileId, Arc<dyn ReadAt>)) -> u32 {
+        let number = self.made;
+        self.made += 1;
+        self.by_number.insert(number, file);
+        number
+    }
 }
 
 /// Whether files are being indexed behind what is newer.
@@ -123,10 +136,18 @@ impl DiskTier {
             standing: RwLock::default(),
             indexing: Mutex::default(),
             indexed: Condvar::new(),
+            is_indexing: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
             begun: now,
             counters: TierCounters::default(),
+            damaged: Mutex::default(),
         }
+    }
+
+    /// When it was made.
+    #[must_use]
+    pub fn begun(&self) -> Now {
+        self.begun
     }
 
     /// What is counted.
@@ -159,9 +180,11 @@ impl DiskTier {
         self.shards.iter().map(|places| places.lock().bytes())
     }
 
-    /// Forgets everything; files that were opened count no more.
+    /// Forgets everything that has arrived; files that were opened count no more.
     pub fn clear(&self) {
-        self.shards.iter().for_each(|places| *places.lock() = Places::default());
+        let mut indexing = self.indexing.lock();
+        indexing.cleared.clear();
+        self.shards.iter().for_each(|places| places.lock().clear());
         *self.files.write() = Files::default();
         *self.standing.write() = Standing::default();
     }
@@ -184,11 +207,7 @@ impl DiskTier {
     /// It cannot be opened.
     pub fn open(&self, file: FileId) -> Result<u32, BackendError> {
         let reader: Arc<dyn ReadAt> = Arc::from(self.backend.open(file)?);
-        let mut files = self.files.write();
-        let number = files.made;
-        files.made += 1;
-        files.by_number.insert(number, (file, reader));
-        Ok(number)
+        Ok(self.files.write().add((file, reader)))
     }
 
     /// Closes the files that are not there any more. No place may lead to one of them.
@@ -199,6 +218,17 @@ impl DiskTier {
         let there = self.backend.files()?;
         self.files.write().by_number.retain(|_, (file, _)| there.iter().any(|(other, _)| other == file));
         Ok(())
+    }
+
+    /// A file is not as it was written.
+    pub fn set_damaged(&self, file: FileId) {
+        self.damaged.lock().push(file);
+    }
+
+    /// Whether a file was found not to be as it was written.
+    #[must_use]
+    pub fn is_damaged(&self, file: FileId) -> bool {
+        self.damaged.lock().contains(&file)
     }
 
     /// Takes on the records of a frame's body, which begins at `offset` of the file and was written when the wall clock
@@ -242,8 +272,12 @@ impl DiskTier {
                 }
                 Record::Counted { .. } | Record::Namespace { .. } => {}
             }
-        })
-        .map(|_| ())
+        })?;
+        if self.has_ended() {
+            // It ended meanwhile, and some of this came after all was forgotten.
+            self.clear();
+        }
+        Ok(())
     }
 
     /// Everything that the shards had logged up to these counts has arrived.
@@ -263,6 +297,7 @@ impl DiskTier {
     pub fn begin_indexing(&self) {
         let mut indexing = self.indexing.lock();
         indexing.is_under_way = true;
+        self.is_indexing.store(true, Ordering::Release);
         self.shards.iter().for_each(|places| places.lock().keep_removed(true));
     }
 
@@ -284,18 +319,39 @@ impl DiskTier {
         .map(|_| ())
     }
 
+    /// As [`Self::index`], of all that another tier has. What arrived there is older than whatever has arrived here.
+    pub fn index_all(&self, other: &Self) {
+        // Held on to, so that no namespace is cleared in between.
+        let indexing = self.indexing.lock();
+        self.standing.write().add_all(&other.standing.read());
+        let numbers: HashMap<u32, u32> = {
+            let mut files = self.files.write();
+            let others = other.files.read();
+            others.by_number.iter().map(|(number, file)| (*number, files.add(file.clone()))).collect()
+        };
+        for (mine, others) in self.shards.iter().zip(&other.shards) {
+            let mut mine = mine.lock();
+            others.lock().each(|hash, place, expiry| {
+                if !place.is_removed() && !indexing.cleared.contains(&place.namespace()) {
+                    mine.put_if_vacant_with(hash, place.in_file(numbers[&place.file()]), expiry);
+                }
+            });
+        }
+    }
+
     /// What there is has been indexed: who waits for that goes on.
     pub fn end_indexing(&self) {
         let mut indexing = self.indexing.lock();
         *indexing = Indexing::default();
         self.shards.iter().for_each(|places| places.lock().keep_removed(false));
+        self.is_indexing.store(false, Ordering::Release);
         self.indexed.notify_all();
     }
 
     /// Whether files are being indexed.
     #[must_use]
     pub fn is_indexing(&self) -> bool {
-        self.indexing.lock().is_under_way
+        self.is_indexing.load(Ordering::Acquire)
     }
 
     fn wait_indexed(&self) {
@@ -365,15 +421,14 @@ impl DiskTier {
 
     fn find(&self, shard: usize, hash: u64, now: Now) -> Result<Option<Found>, FetchError> {
         loop {
+            // Asked before the place is: indexing may find it and end in between.
+            let was_indexing = self.is_indexing();
             let known = self.shards[shard].lock().get(hash);
             let Some((place, expiry)) = known else {
-                if !self.is_indexing() {
+                if !was_indexing {
                     return Ok(None);
                 }
                 self.wait_indexed();
-                if self.shards[shard].lock().get(hash).is_none() {
-                    return Ok(None);
-                }
                 continue;
             };
             if place.is_removed() {
@@ -381,6 +436,10 @@ impl DiskTier {
             }
             let Some((file, reader)) = self.files.read().by_number.get(&place.file()).cloned() else {
                 // A snapshot has led it elsewhere, and the file is gone since.
+                if self.has_ended() || self.shards[shard].lock().get(hash).is_none_or(|(now, _)| now == place)
+                {
+                    return Ok(None);
+                }
                 continue;
             };
             let mut bytes = vec![0; place.len() as usize];

@@ -6,13 +6,14 @@
 //! copied stays until the next one.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::DiskTier;
 use super::places::Place;
 use crate::clock::Now;
 use crate::engine::{Engine, Put, Record};
-use crate::persistence::backend::{BackendError, FileId};
+use crate::persistence::backend::{BackendError, FileId, FileKind};
 use crate::persistence::frame::{BadFrame, Frame, FrameKind, FrameReader, HEADER_BYTES, check};
 use crate::persistence::record;
 
@@ -41,10 +42,15 @@ pub struct Moving<'a> {
     standing: u64,
     reader: Option<(u32, FileId, FrameReader)>,
     body: Vec<u8>,
+    /// What leads into a damaged part of a file, which is read record by record.
+    salvaged: Vec<(usize, u64, Place)>,
 }
 
-/// What stopped a move: the file, where in it, and why.
-type Broken = (FileId, u64, BadFrame);
+/// How long an operation takes at most that goes by an earlier clock than what is dropped as expired.
+const UNDER_WAY_MS: u64 = 60_000;
+
+/// Records that are salvaged at a time.
+const SALVAGED_AT_A_TIME: usize = 256;
 
 impl DiskTier {
     /// Begins to move everything that has arrived up to now to the file of number `to`. Indexing must have ended.
@@ -59,7 +65,8 @@ impl DiskTier {
             .map(|(number, (file, _))| (*number, *file))
             .collect();
         files.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
-        Moving { tier: self, engine, files, standing, reader: None, body: Vec::new() }
+        let (reader, body, salvaged) = (None, Vec::new(), Vec::new());
+        Moving { tier: self, engine, files, standing, reader, body, salvaged }
     }
 
     /// Leads the places of what was moved to where it was written: a body that begins at `offset` of the file.
@@ -68,6 +75,19 @@ impl DiskTier {
             let to = Place::new(file, offset + range.start as u64, &body[range]).of(from.namespace());
             self.shards[shard].lock().lead(hash, from, to, expiry);
         }
+    }
+
+    /// What leads into a part of a file.
+    fn places_in(&self, file: u32, part: Range<u64>) -> Vec<(usize, u64, Place)> {
+        let mut found = Vec::new();
+        for (shard, places) in self.shards.iter().enumerate() {
+            places.lock().each(|hash, place, _| {
+                if place.file() == file && part.contains(&place.offset()) {
+                    found.push((shard, hash, place));
+                }
+            });
+        }
+        found
     }
 
     /// Everything was moved that a mover saw: the invalidations that it was held to stand no more.
@@ -84,7 +104,9 @@ impl DiskTier {
 
 impl Moving<'_> {
     /// Visits the live records of the next frame, each with how many bytes it takes to note where it is written;
-    /// false: that was all. Inside, what is wrong with a file.
+    /// false: that was all. Everything that was logged before `now` must have arrived: an entry that had expired long
+    /// before is dropped, and a touch that is under way must not be. What is damaged is told in the log and to
+    /// [`DiskTier::is_damaged`], and of what is around it every record that is whole is visited.
     ///
     /// # Errors
     /// The disk refuses.
@@ -93,55 +115,117 @@ impl Moving<'_> {
         now: Now,
         moves: &mut Moves,
         mut write: impl FnMut(&Put<'_>) -> Range<usize>,
-    ) -> Result<Result<bool, Broken>, BackendError> {
+    ) -> Result<bool, BackendError> {
+        if !self.salvaged.is_empty() {
+            self.salvage(now, moves, &mut write)?;
+            return Ok(true);
+        }
         let Some((number, file, reader)) = &mut self.reader else {
-            let Some((number, file)) = self.files.pop() else { return Ok(Ok(false)) };
+            let Some((number, file)) = self.files.pop() else { return Ok(false) };
             self.reader = Some((number, file, FrameReader::new(self.tier.backend.open(file)?)?));
-            return Ok(Ok(true));
+            return Ok(true);
         };
-        let frame = match reader.next(&mut self.body)? {
-            Ok(Some(frame)) => frame,
-            Ok(None) => {
-                self.reader = None;
-                return Ok(Ok(true));
+        let (number, file, begin) = (*number, *file, reader.offset());
+        let mut body = std::mem::take(&mut self.body);
+        let read = reader.next(&mut body)?;
+        let (offset, end) = (reader.offset(), reader.end());
+        match read.and_then(|frame| self.frame(frame, &body, (number, now), moves, &mut write)) {
+            Ok(true) => {}
+            Ok(false) => self.reader = None,
+            // It is being written: no place leads there yet.
+            Err(BadFrame::Short { .. }) if self.is_written(file) => self.reader = None,
+            Err(why) => {
+                let is_passed = offset > begin;
+                // A tail that a crash has torn off is here too: nothing leads there.
+                self.salvaged = self.tier.places_in(number, begin..if is_passed { offset } else { end });
+                if !self.salvaged.is_empty() {
+                    tracing::error!(%file, offset = begin, %why, "damage on disk: what is whole there is saved");
+                    self.tier.set_damaged(file);
+                }
+                if !is_passed {
+                    self.reader = None;
+                }
             }
-            // What is behind here was cut off, or is being written: no place leads there.
-            Err(BadFrame::Short { .. }) => {
-                self.reader = None;
-                return Ok(Ok(true));
-            }
-            Err(why) => return Ok(Err((*file, reader.offset(), why))),
-        };
-        if !has_entries(&frame) {
-            return Ok(Ok(true));
         }
-        if let Err(why) = check(&frame.header, &self.body) {
-            self.tier.counters.damaged.fetch_add(1, Ordering::Relaxed);
-            return Ok(Err((*file, frame.offset, why)));
+        self.body = body;
+        Ok(true)
+    }
+
+    /// Whether a file is the segment that the journal writes.
+    fn is_written(&self, file: FileId) -> bool {
+        file.kind == FileKind::Journal && self.files.iter().all(|(_, later)| later.kind != FileKind::Journal)
+    }
+
+    /// Visits a frame's live records; whether there was a frame.
+    fn frame(
+        &self,
+        frame: Option<Frame>,
+        body: &[u8],
+        (number, now): (u32, Now),
+        moves: &mut Moves,
+        write: &mut impl FnMut(&Put<'_>) -> Range<usize>,
+    ) -> Result<bool, BadFrame> {
+        let Some(frame) = frame else { return Ok(false) };
+        if has_entries(&frame) {
+            check(&frame.header, body)?;
+            let begin = frame.offset + HEADER_BYTES as u64;
+            let read = record::read_placed(body, |range, record| {
+                self.record(record, (number, begin + range.start as u64), now, moves, write);
+            });
+            read.map_err(|what| BadFrame::Records { sequence: frame.header.sequence, what })?;
         }
-        let begin = frame.offset + HEADER_BYTES as u64;
+        Ok(true)
+    }
+
+    /// Visits a record that lies here, if it is live.
+    fn record(
+        &self,
+        record: &Record<'_>,
+        here: (u32, u64),
+        now: Now,
+        moves: &mut Moves,
+        write: &mut impl FnMut(&Put<'_>) -> Range<usize>,
+    ) {
+        let Record::Put(put) = record else { return };
+        let (shard, hash) = self.engine.place_of(put.namespace, put.key);
+        let mut places = self.tier.shards[shard].lock();
+        let Some((from, expiry)) = places.get(hash) else { return };
+        if (from.file(), from.offset()) != here {
+            return;
+        }
+        let put = Put { expires_unix_ms: expiry.unwrap_or(put.expires_unix_ms), ..*put };
         let steady_ms = now.unix_ms().saturating_add_signed(-self.tier.skew_ms(now));
-        let (tier, engine, number) = (self.tier, self.engine, *number);
-        let read = record::read_placed(&self.body, |range, record| {
-            let Record::Put(put) = record else { return };
-            let (shard, hash) = engine.place_of(put.namespace, put.key);
-            let mut places = tier.shards[shard].lock();
-            let Some((from, expiry)) = places.get(hash) else { return };
-            if (from.file(), from.offset()) != (number, begin + range.start as u64) {
-                return;
+        let is_expired = put.expires_unix_ms.is_some_and(|at| at <= steady_ms.saturating_sub(UNDER_WAY_MS));
+        if is_expired || self.tier.standing.read().covers(&put) {
+            return places.drop_at(hash, from);
+        }
+        drop(places);
+        moves.0.push(Move { shard, hash, from, range: write(&put), expiry });
+    }
+
+    /// Visits some of what leads into a damaged part; a record that is not as it was written is given up.
+    fn salvage(
+        &mut self,
+        now: Now,
+        moves: &mut Moves,
+        write: &mut impl FnMut(&Put<'_>) -> Range<usize>,
+    ) -> Result<(), BackendError> {
+        let rest = self.salvaged.len().saturating_sub(SALVAGED_AT_A_TIME);
+        for (shard, hash, place) in self.salvaged.split_off(rest) {
+            let reader =
+                self.tier.files.read().by_number.get(&place.file()).map(|(_, reader)| Arc::clone(reader));
+            let mut bytes = vec![0; place.len() as usize];
+            let read = reader.map_or(Ok(0), |reader| reader.read_at(place.offset(), &mut bytes))?;
+            let is_whole = read == bytes.len() && place.is_of(&bytes);
+            let visit = |record: &Record<'_>| {
+                self.record(record, (place.file(), place.offset()), now, moves, write);
+            };
+            if !is_whole || record::read(&bytes, visit).is_err() {
+                self.tier.counters.damaged.fetch_add(1, Ordering::Relaxed);
+                self.tier.shards[shard].lock().drop_at(hash, place);
             }
-            let put = Put { expires_unix_ms: expiry.unwrap_or(put.expires_unix_ms), ..*put };
-            let is_expired = put.expires_unix_ms.is_some_and(|at| at <= steady_ms);
-            if is_expired || tier.standing.read().covers(&put) {
-                return places.drop_at(hash, from);
-            }
-            drop(places);
-            moves.0.push(Move { shard, hash, from, range: write(&put), expiry });
-        });
-        let file = *file;
-        Ok(read.map(|_| true).map_err(|what| {
-            (file, frame.offset, BadFrame::Records { sequence: frame.header.sequence, what })
-        }))
+        }
+        Ok(())
     }
 }
 

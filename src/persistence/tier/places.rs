@@ -1,6 +1,7 @@
 //! Where the records of one shard's keys lie.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::ops::Bound;
 
 /// Where a record lies, in 24 bytes.
@@ -24,6 +25,11 @@ impl Place {
 
     pub(super) fn of(self, namespace: u16) -> Self {
         Self { namespace, ..self }
+    }
+
+    /// The same, of a file that has another number.
+    pub(super) fn in_file(self, file: u32) -> Self {
+        Self { file, ..self }
     }
 
     pub(super) fn file(&self) -> u32 {
@@ -91,6 +97,21 @@ impl Places {
         self.by_hash.entry(hash).or_insert(place);
     }
 
+    /// As [`Self::put_if_vacant`], of a key that was given an expiry since, unless it was given one here too.
+    pub(super) fn put_if_vacant_with(&mut self, hash: u64, place: Place, expiry: Option<Option<u64>>) {
+        if let Entry::Vacant(vacant) = self.by_hash.entry(hash) {
+            vacant.insert(place);
+            if let Some(expiry) = expiry {
+                self.expiries.entry(hash).or_insert(expiry);
+            }
+        }
+    }
+
+    /// Visits every key's place, and the expiry that it was given since.
+    pub(super) fn each(&self, mut visit: impl FnMut(u64, Place, Option<Option<u64>>)) {
+        self.by_hash.iter().for_each(|(hash, place)| visit(*hash, *place, self.expiries.get(hash).copied()));
+    }
+
     pub(super) fn remove(&mut self, hash: u64) {
         if self.keeps_removed {
             self.by_hash.insert(hash, Place { offset: 0, file: REMOVED, len: 0, crc: 0, namespace: 0 });
@@ -104,6 +125,11 @@ impl Places {
         if self.keeps_removed || self.by_hash.contains_key(&hash) {
             self.expiries.insert(hash, expires_unix_ms);
         }
+    }
+
+    /// Forgets everything; whether removed keys are remembered stays as it is.
+    pub(super) fn clear(&mut self) {
+        *self = Self { keeps_removed: self.keeps_removed, ..Self::default() };
     }
 
     pub(super) fn clear_namespace(&mut self, namespace: u16) {

@@ -41,6 +41,20 @@ impl Standing {
         }
     }
 
+    /// Adds another's, where none that is later stands.
+    pub(super) fn add_all(&mut self, other: &Self) {
+        for ((namespace, prefix), until) in &other.prefixes {
+            if !self.prefixes.contains_key(&(*namespace, prefix.clone())) {
+                self.add(*namespace, Scope::Prefix(prefix), until.version);
+            }
+        }
+        for ((namespace, tag), until) in &other.tags {
+            if !self.tags.contains_key(&(*namespace, tag.clone())) {
+                self.add(*namespace, Scope::Tag(tag), until.version);
+            }
+        }
+    }
+
     /// Whether an entry was written before something that covers it.
     pub(super) fn covers(&self, put: &Put<'_>) -> bool {
         let is_old = |until: Option<&Until>| until.is_some_and(|until| put.version <= until.version);
