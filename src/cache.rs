@@ -24,7 +24,6 @@ use blobs::BlobShelf;
 use disk::DiskShelf;
 use live_limits::LiveLimits;
 
-pub use crate::engine::KEYS_PER_HOLD;
 pub use crate::persistence::blob::{
     BlobError, BlobReader, BlobWriter, Blobs, Digest, Draft, Finish, Listed, Manifest, Removed,
 };

@@ -16,7 +16,7 @@ fn tier(tier: Tier) -> u64 {
     }
 }
 
-/// Where bytes are put: the buffer that is sent, or a [`Small`] on the way there.
+/// Where bytes are put: the end of the buffer that is sent, or room that was made there.
 pub(crate) trait Sink {
     fn put(&mut self, byte: u8);
     fn put_slice(&mut self, bytes: &[u8]);
@@ -34,39 +34,41 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// A few fields that are appended to the buffer together: one check for room instead of one a byte.
+/// Room at the end of a buffer for a message of a length known before: one check for room instead of one a byte.
 #[derive(Debug)]
-pub(crate) struct Small {
-    bytes: [u8; SMALL_BYTES],
-    len: usize,
+pub(crate) struct Room<'a> {
+    bytes: &'a mut [u8],
+    at: usize,
 }
 
-/// The fixed parts of a reply, a GetResponse and a Hit take 57 bytes at most.
-const SMALL_BYTES: usize = 64;
-
-impl Small {
+impl<'a> Room<'a> {
+    /// Room for exactly so many bytes.
     #[inline]
-    pub(crate) fn new() -> Self {
-        Self { bytes: [0; SMALL_BYTES], len: 0 }
-    }
-
-    #[inline]
-    fn as_slice(&self) -> &[u8] {
-        &self.bytes[..self.len]
+    pub(crate) fn at_end_of(out: &'a mut Vec<u8>, len: usize) -> Self {
+        let before = out.len();
+        out.resize(before + len, 0);
+        Self { bytes: &mut out[before..], at: 0 }
     }
 }
 
-impl Sink for Small {
+impl Sink for Room<'_> {
     #[inline]
     fn put(&mut self, byte: u8) {
-        self.bytes[self.len] = byte;
-        self.len += 1;
+        self.bytes[self.at] = byte;
+        self.at += 1;
     }
 
     #[inline]
     fn put_slice(&mut self, bytes: &[u8]) {
-        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
-        self.len += bytes.len();
+        self.bytes[self.at..self.at + bytes.len()].copy_from_slice(bytes);
+        self.at += bytes.len();
+    }
+}
+
+impl Drop for Room<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        debug_assert_eq!(self.at, self.bytes.len(), "a message is as long as was said");
     }
 }
 
@@ -134,8 +136,9 @@ fn fixed64_len(value: u64) -> usize {
 pub(crate) struct HitMessage<'a> {
     entry: &'a EntryView<'a>,
     value: &'a [u8],
-    /// The Hit message's length.
+    /// The Hit message's length, and the GetResponse's.
     hit_len: usize,
+    len: usize,
 }
 
 impl<'a> HitMessage<'a> {
@@ -154,13 +157,13 @@ impl<'a> HitMessage<'a> {
         if !entry.content_type.is_empty() {
             hit_len += field_len(entry.content_type.len());
         }
-        Self { entry, value, hit_len }
+        Self { entry, value, hit_len, len: field_len(hit_len) }
     }
 
     /// The GetResponse's length.
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        field_len(self.hit_len)
+        self.len
     }
 
     /// What comes before the value's bytes.
@@ -174,35 +177,47 @@ impl<'a> HitMessage<'a> {
 
     /// What comes after the value's bytes.
     #[inline]
-    pub(crate) fn write_tail(&self, out: &mut Vec<u8>) {
-        let mut small = Small::new();
-        put_fixed64(&mut small, 2, self.entry.version.0);
-        put_number(&mut small, 3, self.entry.remaining_ttl_ms);
-        put_number(&mut small, 4, u64::from(self.entry.flags));
+    pub(crate) fn write_tail(&self, out: &mut impl Sink) {
+        put_fixed64(out, 2, self.entry.version.0);
+        put_number(out, 3, self.entry.remaining_ttl_ms);
+        put_number(out, 4, u64::from(self.entry.flags));
         if !self.entry.content_type.is_empty() {
-            put_head(&mut small, 5, self.entry.content_type.len());
-            out.put_slice(small.as_slice());
+            put_head(out, 5, self.entry.content_type.len());
             out.put_slice(self.entry.content_type.as_bytes());
-            small = Small::new();
         }
-        put_number(&mut small, 6, tier(self.entry.tier));
-        put_number(&mut small, 8, self.entry.value.as_slice().len() as u64);
-        out.put_slice(small.as_slice());
+        put_number(out, 6, tier(self.entry.tier));
+        put_number(out, 8, self.entry.value.as_slice().len() as u64);
     }
 
     /// The whole GetResponse.
     #[inline]
-    pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        self.write_after(Small::new(), out);
-    }
-
-    /// The whole GetResponse, after what stands before it in the message around it.
-    #[inline]
-    pub(crate) fn write_after(&self, mut before: Small, out: &mut Vec<u8>) {
-        self.write_head(&mut before);
-        out.put_slice(before.as_slice());
+    pub(crate) fn write(&self, out: &mut impl Sink) {
+        self.write_head(out);
         out.put_slice(self.value);
         self.write_tail(out);
+    }
+
+    /// The whole GetResponse, at the end of a buffer.
+    #[inline]
+    pub(crate) fn write_at_end_of(&self, out: &mut Vec<u8>) {
+        self.write(&mut Room::at_end_of(out, self.len()));
+    }
+
+    /// The same as a field of a message.
+    #[inline]
+    pub(crate) fn write_field(&self, field: u32, out: &mut Vec<u8>) {
+        let mut room = Room::at_end_of(out, field_len(self.len()));
+        put_head(&mut room, field, self.len());
+        self.write(&mut room);
+    }
+
+    /// PipelineReply with this as its result's field.
+    #[inline]
+    pub(crate) fn write_reply(&self, id: u64, result: u32, out: &mut Vec<u8>) {
+        let reply_len = number_len(id) + field_len(self.len());
+        let mut room = Room::at_end_of(out, field_len(reply_len));
+        put_reply_head(&mut room, id, result, self.len());
+        self.write(&mut room);
     }
 }
 

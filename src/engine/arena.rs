@@ -171,6 +171,8 @@ pub(crate) struct Arena {
     classes: Vec<Class>,
     held_bytes: u64,
     spare_cell_bytes: u64,
+    /// How many cells were freed so far: while this stays, what was a live cell is the same one.
+    freed: u64,
 }
 
 impl Arena {
@@ -182,7 +184,19 @@ impl Arena {
             classes: vec![Class::default(); CLASSES_COUNT],
             held_bytes: 0,
             spare_cell_bytes: 0,
+            freed: 0,
         }
+    }
+
+    /// How many cells were freed so far.
+    #[inline]
+    pub(crate) fn freed(&self) -> u64 {
+        self.freed
+    }
+
+    /// As one that has freed more cells than `other`.
+    pub(crate) fn after(other: &Self) -> Self {
+        Self { freed: other.freed + 1, ..Self::new() }
     }
 
     /// What all pages take.
@@ -281,6 +295,7 @@ impl Arena {
         page.free = offset as u16;
         page.live -= 1;
         let (class, live, cell) = (usize::from(page.class), page.live, u64::from(page.cell));
+        self.freed += 1;
         self.classes[class].free_cells += 1;
         self.spare_cell_bytes += cell;
         if was_full {
@@ -289,16 +304,6 @@ impl Arena {
         if live == 0 {
             self.release_page(number);
         }
-    }
-
-    /// Whether an address that was a live cell's still is one's: its page may have gone, but was not made for another
-    /// class since.
-    #[inline]
-    pub(crate) fn is_live(&self, address: u32) -> bool {
-        let at = (address & ((1 << PAGE_SHIFT) - 1)) as usize * GRANULE + LIVE_WORD;
-        self.pages[(address >> PAGE_SHIFT) as usize]
-            .as_ref()
-            .is_some_and(|page| page.bytes[at..at + 4] != [0; 4])
     }
 
     /// The cell's bytes.

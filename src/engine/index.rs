@@ -26,6 +26,8 @@
 //! ([`order`]), and a split cuts such a stretch in two. So whoever walks in that order, a segment at a time, meets
 //! everything that stays exactly once, whatever is split meanwhile (as Redis's SCAN does with its buckets).
 
+use super::prefetch::prefetch;
+
 const SLOTS_PER_BUCKET: usize = 10;
 const TAG_AT: u32 = 32;
 const TAG_BITS: u32 = 16;
@@ -261,12 +263,13 @@ impl Index {
         self.segments[self.segment_of(hash)].find(tag(hash), is)
     }
 
-    /// Reads a byte of the hash's home bucket, so that its line is on the way: nothing depends on what it is, so
-    /// nothing waits for it.
+    /// Asks for the hash's home bucket.
     #[inline]
-    pub(crate) fn ask_for(&self, hash: u64) {
+    pub(crate) fn prefetch(&self, hash: u64) {
         let segment = &self.segments[self.segment_of(hash)];
-        std::hint::black_box(segment.buckets.get(segment.home(tag(hash))).map(|bucket| bucket.passed_by));
+        if let Some(bucket) = segment.buckets.get(segment.home(tag(hash))) {
+            prefetch(bucket);
+        }
     }
 
     /// The first slot that may be of a key with this hash, for who wants its memory near.

@@ -19,6 +19,7 @@
 //! ```
 
 mod arena;
+mod batch;
 mod departed;
 mod eviction;
 mod expiry;
@@ -30,6 +31,7 @@ mod log;
 mod memory;
 mod namespace;
 mod op;
+mod prefetch;
 mod record;
 mod recover;
 mod requests;
@@ -38,7 +40,6 @@ pub mod simulate;
 mod stats;
 mod tags;
 
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -155,8 +156,6 @@ pub struct Engine {
     value_bytes_max: AtomicU64,
 }
 
-/// Keys that [`Engine::read_batch`] reads under one hold of their shards' locks.
-pub const KEYS_PER_HOLD: usize = 16;
 /// Entries that [`Engine::advance`] looks at under one hold of a shard's lock.
 const STEPS_PER_HOLD: usize = 256;
 
@@ -241,51 +240,6 @@ impl Engine {
         let (read, kind) = shard.read(key, touch, now, found);
         let sequence = shard.sequence(kind);
         (read, Change { shard: number as u32, sequence, kind })
-    }
-
-    /// Reads many entries, in the order of their keys and up to [`KEYS_PER_HOLD`] at a time: the shards of those are
-    /// locked together (in the order of their numbers, so that no two callers wait for each other), and the memory
-    /// that the entries lie in is asked for all at once before any of it is needed, as waiting for it is most of
-    /// what a read costs. `found` is called once for each key with its index, under locks: as for [`Self::read`] it
-    /// must be quick and must not call the engine. Where it breaks off, the keys after are not read.
-    pub fn read_batch(
-        &self,
-        namespace: &Namespace,
-        keys: &[&[u8]],
-        now: Now,
-        mut found: impl FnMut(usize, Result<EntryView<'_>, MissReason>) -> ControlFlow<()>,
-    ) {
-        for (part, keys) in keys.chunks(KEYS_PER_HOLD).enumerate() {
-            let mut placed = [(0, Hashed { namespace, key: &[], hash: 0 }); KEYS_PER_HOLD];
-            for (place, key) in placed.iter_mut().zip(keys) {
-                *place = self.place(namespace, key);
-            }
-            let placed = &mut placed[..keys.len()];
-            let mut held = Held::lock(&self.shards, placed);
-            for (shard, key) in &*placed {
-                held.shard(*shard).ask_for_index(key.hash);
-            }
-            let mut likely = [None; KEYS_PER_HOLD];
-            for (likely, (shard, key)) in likely.iter_mut().zip(&*placed) {
-                *likely = held.shard(*shard).likely(key.hash);
-            }
-            // In a loop that does nothing else: while the processor waits for one entry, it looks as many instructions
-            // ahead as it can hold, and asks for those that it meets there.
-            for (likely, (shard, _)) in likely.iter().zip(&*placed) {
-                held.shard(*shard).ask_for_entry(*likely);
-            }
-            for (index, (likely, (shard, key))) in likely.iter().zip(&*placed).enumerate() {
-                let index = part * KEYS_PER_HOLD + index;
-                let mut next = ControlFlow::Continue(());
-                let found_it = |entry: EntryView<'_>| next = found(index, Ok(entry));
-                if let Err(reason) = held.shard(*shard).get(*key, *likely, now, found_it) {
-                    next = found(index, Err(reason));
-                }
-                if next.is_break() {
-                    return;
-                }
-            }
-        }
     }
 
     /// Reclaims expired entries, hands entries over to a new policy and comes down to a lowered limit: all that
@@ -458,36 +412,6 @@ impl Locked {
             }
         }
         self.0.lock()
-    }
-}
-
-/// Shards that are locked together, in the order of their numbers.
-struct Held<'a>([Option<MutexGuard<'a, Shard>>; KEYS_PER_HOLD]);
-
-impl<'a> Held<'a> {
-    /// Locks the shards of at most [`KEYS_PER_HOLD`] keys, and puts in place of each key's shard which of these it is.
-    fn lock(shards: &'a [Locked], placed: &mut [(usize, Hashed<'_>)]) -> Self {
-        let mut wanted = [(usize::MAX, 0); KEYS_PER_HOLD];
-        for (index, (wanted, (number, _))) in wanted.iter_mut().zip(&*placed).enumerate() {
-            *wanted = (*number, index);
-        }
-        let wanted = &mut wanted[..placed.len()];
-        wanted.sort_unstable();
-        let mut held = Self([const { None }; KEYS_PER_HOLD]);
-        let (mut last, mut locked) = (usize::MAX, 0);
-        for (number, index) in &*wanted {
-            if *number != last {
-                held.0[locked] = Some(shards[*number].lock());
-                (last, locked) = (*number, locked + 1);
-            }
-            placed[*index].0 = locked - 1;
-        }
-        held
-    }
-
-    #[inline]
-    fn shard(&mut self, index: usize) -> &mut Shard {
-        self.0[index].as_mut().expect("every key's shard was locked")
     }
 }
 

@@ -22,6 +22,7 @@ use bytes::Bytes;
 use super::arena::{Arena, CELL_BYTES_MAX, LIVE_WORD, NIL};
 use super::eviction::Slots;
 use super::op::{EntryView, Tier, ValueView};
+use super::prefetch::prefetch_bytes;
 use super::tags::{TAGS_MAX, TagNumbers};
 use crate::entry::Version;
 
@@ -328,12 +329,6 @@ impl Records {
         equal(&cell[parts.key..parts.value], key) && namespace_in(cell) == namespace
     }
 
-    /// Whether an address that was some entry's is now, still, this key's.
-    #[inline]
-    pub(crate) fn is_still(&self, address: u32, namespace: u16, key: &[u8]) -> bool {
-        self.arena.is_live(address) && self.is(address, namespace, key)
-    }
-
     /// The number of the entry's namespace.
     #[inline]
     pub(crate) fn namespace(&self, address: u32) -> u16 {
@@ -356,12 +351,10 @@ impl Records {
         tags
     }
 
-    /// Reads the first, the last and a middle byte of the entry, so that its memory is on the way: nothing depends on what they are,
-    /// so nothing waits for them.
+    /// Asks for the memory of an entry.
     #[inline]
-    pub(crate) fn ask_for(&self, address: u32) {
-        let cell = self.arena.cell(address);
-        std::hint::black_box((cell[MARK], cell[cell.len() / 2], cell[cell.len() - 1]));
+    pub(crate) fn prefetch(&self, address: u32) {
+        prefetch_bytes(self.arena.cell(address));
     }
 
     pub(crate) fn version(&self, address: u32) -> Version {

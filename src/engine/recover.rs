@@ -234,7 +234,7 @@ impl<'a> Restorer<'a> {
         for group in placed.chunk_by(|one, other| one.shard == other.shard) {
             for part in group.chunks(RECORDS_PER_HOLD) {
                 let mut shard = self.engine.shards[part[0].shard].lock();
-                part.iter().for_each(|placed| shard.ask_for_index(placed.hash));
+                part.iter().for_each(|placed| shard.prefetch_index(placed.hash));
                 for placed in part {
                     read(placed.at.clone(), &mut |record| {
                         came(self.restore(&mut shard, record, placed.hash, now));

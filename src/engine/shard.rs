@@ -17,6 +17,7 @@ mod sweep;
 use bytes::Bytes;
 
 use super::VersionClock;
+use super::arena::Arena;
 use super::departed::Departed;
 use super::eviction::{Estimate, Policy, PolicyName};
 use super::expiry::Wheel;
@@ -84,6 +85,13 @@ pub(super) struct Shard {
     below_bytes: u64,
 }
 
+/// A slot that was a live entry's when the shard had freed so many.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Likely {
+    slot: u32,
+    freed: u64,
+}
+
 /// An entry's own copy of what its cell holds, to write it again in another form.
 struct Kept {
     key: Vec<u8>,
@@ -128,20 +136,18 @@ impl Shard {
         self.sequence
     }
 
-    /// Reads an entry under the lock; `likely` is where it may be, or was under the same hold of the lock.
+    /// Reads an entry under the lock; `likely` is where it was lately.
     #[inline]
     pub(super) fn get<R>(
         &mut self,
         key: Hashed<'_>,
-        likely: Option<u32>,
+        likely: Option<Likely>,
         now: Now,
         found: impl FnOnce(EntryView<'_>) -> R,
     ) -> Result<R, MissReason> {
         self.tidy(now);
         self.hot.count(key.namespace, key.key, key.hash, now);
-        let (records, number) = (&self.records, key.namespace.number());
-        let found_at =
-            likely.filter(|slot| records.is_still(*slot, number, key.key)).or_else(|| self.find(key));
+        let found_at = likely.and_then(|likely| self.confirm(likely, key)).or_else(|| self.find(key));
         let Some(slot) = found_at.and_then(|slot| self.if_live(slot, now)) else {
             let reason = self.departed.reason(key.hash);
             self.counts(key.namespace).count_miss(reason);
@@ -173,22 +179,25 @@ impl Shard {
 
     /// Asks for the index's line of a key, without waiting for it to come.
     #[inline]
-    pub(super) fn ask_for_index(&self, hash: u64) {
-        self.index.ask_for(hash);
+    pub(super) fn prefetch_index(&self, hash: u64) {
+        self.index.prefetch(hash);
     }
 
-    /// Where a key's entry is, if it is there and no other has the same tag.
+    /// Where a key's entry is, if it is there and no other has the same tag; asks for its memory without waiting for it to
+    /// come.
     #[inline]
-    pub(super) fn likely(&self, hash: u64) -> Option<u32> {
-        self.index.likely(hash)
+    pub(super) fn prefetch_entry(&self, hash: u64) -> Option<Likely> {
+        let slot = self.index.likely(hash)?;
+        self.records.prefetch(slot);
+        Some(Likely { slot, freed: self.records.arena.freed() })
     }
 
-    /// Asks for the memory of an entry, without waiting for it to come.
+    /// The slot of a likely place, if it is a live entry's and that of this key.
     #[inline]
-    pub(super) fn ask_for_entry(&self, likely: Option<u32>) {
-        if let Some(slot) = likely {
-            self.records.ask_for(slot);
-        }
+    fn confirm(&self, likely: Likely, key: Hashed<'_>) -> Option<u32> {
+        let slot = likely.slot;
+        let is_live = likely.freed == self.records.arena.freed();
+        (is_live && self.records.is(slot, key.namespace.number(), key.key)).then_some(slot)
     }
 
     /// Stores an entry; `large` is the value's own copy if it is too large for a cell.
@@ -372,6 +381,7 @@ impl Shard {
     /// limits.
     pub(super) fn emptied(&mut self, default: &Namespace, now: Now) -> Self {
         let mut empty = Self::new(self.config.clone(), default, now);
+        empty.records.arena = Arena::after(&self.records.arena);
         empty.log = self.log.take();
         empty.fetches = self.fetches.take();
         empty.below_bytes = self.below_bytes;
@@ -449,7 +459,7 @@ impl Shard {
         let (records, number) = (&self.records, key.namespace.number());
         self.index.find(key.hash, |slot| {
             // What is at its end would be asked for only when its beginning has come and told where that is.
-            records.ask_for(slot);
+            records.prefetch(slot);
             records.is(slot, number, key.key)
         })
     }

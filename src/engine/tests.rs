@@ -4,9 +4,11 @@ mod keyspace;
 mod model;
 mod stress;
 
+use std::ops::ControlFlow;
+
 use super::*;
 
-fn at(ms: u64) -> Now {
+pub(super) fn at(ms: u64) -> Now {
     Now { ticks_ms: ms, unix_us: 1_800_000_000_000_000 + ms * 1_000 }
 }
 

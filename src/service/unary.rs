@@ -12,7 +12,7 @@ use super::frame::{PREFIX, finish, put_prefix};
 use super::keyspace;
 use crate::api::CallError;
 use crate::api::convert::{self, Direction};
-use crate::api::encode::{self, HitMessage, Small};
+use crate::api::encode::{self, HitMessage};
 use crate::api::wire::{BatchView, DeleteView, GetView, IncrementView, SetView, TouchView};
 use crate::cache::Cache;
 use crate::clock::Now;
@@ -94,11 +94,11 @@ fn get(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -> Result<Una
                 Unary::around(out, held.hold_shared(Bytes::clone(value)), tail)
             }
             (_, Some(held)) => {
-                hit.write(&mut out);
+                hit.write_at_end_of(&mut out);
                 held.hold(out)?.into()
             }
             (_, None) => {
-                hit.write(&mut out);
+                hit.write_at_end_of(&mut out);
                 out.into()
             }
         })
@@ -136,9 +136,7 @@ fn batch_get(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -> Resu
                     refused = Some(error);
                     return ControlFlow::Break(());
                 }
-                let mut before = Small::new();
-                encode::put_head(&mut before, 1, hit.len());
-                hit.write_after(before, &mut out);
+                hit.write_field(1, &mut out);
             }
             Err(reason) => {
                 encode::put_head(&mut out, 1, encode::MISS_LEN);

@@ -94,6 +94,7 @@ impl Results {
         self.stored += other.stored;
         self.not_stored += other.not_stored;
         self.unsent += other.unsent;
+        self.elapsed = self.elapsed.max(other.elapsed);
         for (code, count) in &other.errors {
             *self.errors.entry(code).or_default() += count;
         }
@@ -203,7 +204,7 @@ pub(super) fn run(plan: &Plan, what: &'static str) -> Result<Results, CliError> 
         sequence,
     });
     let queues: Vec<Arc<Queue>> = (0..plan.threads).map(|_| Arc::new(Queue::new())).collect();
-    let results = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let threads: Vec<_> = (0..plan.threads)
             .map(|index| {
                 let queue = (plan.pace != Pace::Closed).then(|| queues[index].clone());
@@ -227,10 +228,8 @@ pub(super) fn run(plan: &Plan, what: &'static str) -> Result<Results, CliError> 
             let thread = thread.join().map_err(|_| CliError::Refused("a load thread panicked".to_owned()))?;
             results.merge(&thread?)?;
         }
-        Ok::<_, CliError>(results)
-    })?;
-    let elapsed = monotonic().saturating_duration_since(record_from);
-    Ok(Results { elapsed, ..results })
+        Ok(results)
+    })
 }
 
 /// Shows the progress until every thread is done.
@@ -292,6 +291,8 @@ fn thread(
     if let Some(queue) = &worker.queue {
         worker.results.borrow_mut().unsent += queue.waiting() as u64;
     }
+    // Here and not where threads are waited for, as who waits looks at intervals only.
+    let elapsed = monotonic().saturating_duration_since(worker.control.record_from);
     let results = worker.results.borrow().clone();
-    Ok(results)
+    Ok(Results { elapsed, ..results })
 }

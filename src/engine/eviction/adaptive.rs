@@ -110,18 +110,26 @@ impl Adaptive {
     /// A hit of an entry whose key was in the sample when it came.
     #[cold]
     #[inline(never)]
-    fn hit_sampled(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn hit_sampled(&mut self, slots: &mut impl Slots, slot: u32, was: u8) {
         let tag = tag(slots.hash(slot));
-        if self.shadows.samples(tag) {
-            self.observe(tag, true);
-        } else {
+        if !self.shadows.samples(tag) {
             slots.set_mark(slot, slots.mark(slot) & !SAMPLED);
+        } else if self.shadows.are_filling() && Queues::counts_no_more(was) {
+            // The shadow has the key with the same mark: it hits, and nothing becomes of that.
+            self.weigh((1 << CANDIDATES) - 1, true);
+        } else {
+            self.observe(tag, true);
         }
     }
 
     /// A request for a key of the sample, which the cache itself hit or not.
     fn observe(&mut self, tag: u32, is_hit: bool) {
         let hits = self.shadows.request(tag);
+        self.weigh(hits, is_hit);
+    }
+
+    /// A request that these candidates hit, as bits, and the cache itself or not.
+    fn weigh(&mut self, hits: u8, is_hit: bool) {
         let followed = self.judge.followed();
         let ahead = f32::from(hits >> followed & 1) - f32::from(u8::from(is_hit));
         self.lag = (self.lag + ahead - LAG_ALLOWED).max(0.0);
@@ -170,8 +178,9 @@ impl Policy for Adaptive {
 
     #[inline]
     fn hit(&mut self, slots: &mut impl Slots, slot: u32) {
-        if Queues::hit(slots, slot) & SAMPLED != 0 {
-            self.hit_sampled(slots, slot);
+        let was = Queues::hit(slots, slot);
+        if was & SAMPLED != 0 {
+            self.hit_sampled(slots, slot, was);
         }
     }
 

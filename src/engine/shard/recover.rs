@@ -53,7 +53,7 @@ impl Shard {
     ) -> u64 {
         let segment = self.index.segment_of(order(after.map_or(0, |after| after + 1)));
         let slots: Vec<u32> = self.index.segment(segment).collect();
-        slots.iter().for_each(|slot| self.records.ask_for(*slot));
+        slots.iter().for_each(|slot| self.records.prefetch(*slot));
         for slot in slots {
             let deadline = self.deadline_ms(slot);
             if deadline.is_some_and(|deadline| deadline <= now.ticks_ms)

@@ -23,7 +23,7 @@ impl Shard {
     ) -> ControlFlow<Option<u64>, (u64, usize)> {
         let segment = self.index.segment_of(order(after.map_or(0, |after| after.saturating_add(1))));
         let slots: Vec<u32> = self.index.segment(segment).collect();
-        slots.iter().for_each(|slot| self.records.ask_for(*slot));
+        slots.iter().for_each(|slot| self.records.prefetch(*slot));
         let wanted = |slot: &u32| {
             self.records.namespace(*slot) == namespace.number() && self.records.key(*slot).starts_with(prefix)
         };

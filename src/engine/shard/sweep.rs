@@ -65,7 +65,7 @@ impl Shard {
         slots.clear();
         slots.extend(self.index.segment(self.sweep.segments_done));
         for slot in &slots {
-            self.records.ask_for(*slot);
+            self.records.prefetch(*slot);
         }
         for slot in &slots {
             if let Some(reason) = self.dead_reason(*slot) {

@@ -2,6 +2,7 @@
 
 use super::model::config;
 use super::*;
+use std::ops::ControlFlow;
 
 fn set(engine: &Engine, namespace: &Namespace, key: &[u8], value: &[u8]) {
     let (outcome, _) = engine.apply(namespace, &Op::Set(Set::new(key, value)), at(1));

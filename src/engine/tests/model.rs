@@ -2,6 +2,7 @@
 //! swaps and resizes, `validate` after each. The seed is in every failure's message; `LARDER_MODEL_OPS` runs it longer.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;

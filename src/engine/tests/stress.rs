@@ -1,6 +1,7 @@
 //! Many threads in one small engine, each with operations of its own kind: those that lock several shards beside those
 //! that lock one after the other. A watchdog says who waits for ever instead of waiting with them.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex as StdMutex};

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use tonic::Code;
 
 use crate::api::convert::{self, Direction};
-use crate::api::encode::{self, HitMessage, Small};
+use crate::api::encode::{self, HitMessage};
 use crate::api::wire::{CommandView, DeleteView, Field, GetView, Reader, SetView, TouchView, op};
 use crate::api::{CallError, Malformed};
-use crate::cache::{Cache, KEYS_PER_HOLD};
+use crate::cache::Cache;
 use crate::clock::{Now, monotonic};
 use crate::engine::{EntryView, MissReason, Namespace};
 use crate::entry::Limits;
@@ -25,6 +25,8 @@ use crate::service::unary::{Method, namespace, put_delete, put_increment, put_se
 const REPLIES_BYTES: usize = 256 << 10;
 /// The clock is read again after so many commands.
 const COMMANDS_PER_CLOCK: usize = 64;
+/// Gets in a row that are read together.
+const GETS_MAX: usize = 16;
 /// PipelineReply's field for an error.
 const REPLY_ERROR: u32 = 9;
 
@@ -187,8 +189,8 @@ struct Gets<'a> {
     /// The namespace of all of them, and what the commands call it.
     namespace: Option<Cow<'a, Namespace>>,
     name: &'a str,
-    keys: [&'a [u8]; KEYS_PER_HOLD],
-    asked: [Asked; KEYS_PER_HOLD],
+    keys: [&'a [u8]; GETS_MAX],
+    asked: [Asked; GETS_MAX],
     len: usize,
 }
 
@@ -227,7 +229,7 @@ impl<'a> Gets<'a> {
     }
 
     fn is_full(&self) -> bool {
-        self.len == KEYS_PER_HOLD
+        self.len == GETS_MAX
     }
 
     /// Puts the replies until there are enough; where the first command begins that has none then.
@@ -258,9 +260,7 @@ fn put_read(id: u64, metadata_only: bool, read: Result<EntryView<'_>, MissReason
             if hit.len() > out.longest {
                 return put_error(id, &out.plane.backlog.full(), &mut out.bytes);
             }
-            let mut before = Small::new();
-            encode::put_reply_head(&mut before, id, op::GET - 1, hit.len());
-            hit.write_after(before, &mut out.bytes);
+            hit.write_reply(id, op::GET - 1, &mut out.bytes);
         }
         Err(reason) => {
             encode::put_reply_head(&mut out.bytes, id, op::GET - 1, encode::MISS_LEN);

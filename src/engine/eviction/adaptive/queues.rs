@@ -126,6 +126,11 @@ impl Queues {
         mark
     }
 
+    /// Whether [`Self::hit`] changes this mark no more.
+    pub(super) fn counts_no_more(mark: u8) -> bool {
+        mark & (TIMES | RECENT) == TIMES | RECENT
+    }
+
     pub(super) fn remove(&mut self, slots: &mut impl Slots, slot: u32) {
         let mark = slots.mark(slot);
         self.queue(mark).remove(slots, slot);
