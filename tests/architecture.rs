@@ -340,6 +340,26 @@ fn the_engine_stands_on_little() {
 }
 
 #[test]
+fn one_file_has_unsafe_in_it_and_says_why_at_each_block() {
+    let is_word = |word: &str| word == "unsafe";
+    let mut blocks = 0;
+    rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut |path, text| {
+        let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+        let is_comment = |line: &&str| line.starts_with("//");
+        for (at, line) in lines.iter().enumerate().filter(|(_, line)| !is_comment(line)) {
+            if !line.split(|c: char| !c.is_alphanumeric() && c != '_').any(is_word) {
+                continue;
+            }
+            assert!(path.ends_with("src/engine/prefetch.rs"), "{}: {line}", path.display());
+            let mut before = lines[..at].iter().rev().copied().take_while(|line| is_comment(line));
+            assert!(before.any(|line| line.contains("SAFETY:")), "{}: no reason: {line}", path.display());
+            blocks += 1;
+        }
+    });
+    assert_eq!(blocks, 1);
+}
+
+#[test]
 fn only_the_clock_asks_for_the_time() {
     for source in sources() {
         for asks in ["Instant::now(", "SystemTime::now(", "UNIX_EPOCH.elapsed("] {

@@ -57,8 +57,6 @@ struct Counter {
 /// A shard's count.
 #[derive(Debug)]
 pub(crate) struct Hot {
-    /// Lookups until the next sample.
-    gap: u32,
     random: u64,
     samples: u64,
     /// When the counting began, and when counts were last halved, in engine time.
@@ -78,7 +76,6 @@ impl Hot {
     /// For a shard of so many bytes.
     pub(crate) fn new(bytes_limit: u64, now: Now) -> Self {
         Self {
-            gap: 1,
             random: 0x9e37_79b9_7f4a_7c15,
             samples: 0,
             since_ms: now.ticks_ms,
@@ -92,21 +89,17 @@ impl Hot {
         }
     }
 
-    /// Counts a lookup.
-    #[inline]
-    pub(crate) fn count(&mut self, namespace: &Namespace, key: &[u8], hash: u64, now: Now) {
-        self.gap -= 1;
-        if self.gap == 0 {
-            self.sample(namespace, key, hash, now);
-        }
-    }
-
+    /// Counts a lookup. After how many more the next one is to be counted, 1 at least.
     #[cold]
-    fn sample(&mut self, namespace: &Namespace, key: &[u8], hash: u64, now: Now) {
+    pub(crate) fn sample(&mut self, namespace: &Namespace, key: &[u8], hash: u64, now: Now) -> u32 {
+        self.count(namespace, key, hash, now);
         // Knuth's multiplier; the top five bits choose a gap of 1 to 31, 16 on average.
         self.random =
             self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        self.gap = ((self.random >> 59) as u32).max(1);
+        ((self.random >> 59) as u32).max(1)
+    }
+
+    fn count(&mut self, namespace: &Namespace, key: &[u8], hash: u64, now: Now) {
         self.samples += 1;
         if self.samples > SAMPLES_MAX {
             self.halve(now);

@@ -522,6 +522,11 @@ pub(crate) fn hash_key(hasher: &KeyHasher, namespace: u16, key: &[u8]) -> u64 {
 
 impl Slots for Records {
     #[inline]
+    fn prefetch(&self, slot: u32) {
+        Self::prefetch(self, slot);
+    }
+
+    #[inline]
     fn links(&self, slot: u32) -> (u32, u32) {
         let cell = self.arena.cell(slot);
         (u32_at(cell, PREV), u32_at(cell, NEXT))

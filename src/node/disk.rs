@@ -200,12 +200,12 @@ fn log(cache: &Cache, report: &Report) {
 
 /// Says so when the journal is poisoned.
 async fn watch(facts: std::sync::Weak<Facts>) {
-    let Some(mut progress) =
-        facts.upgrade().and_then(|facts| facts.cache.disk().map(|disk| disk.journal().progress()))
+    let Some(mut poisoned) =
+        facts.upgrade().and_then(|facts| facts.cache.disk().map(|disk| disk.journal().poisoned()))
     else {
         return;
     };
-    if progress.wait_for(|progress| progress.poisoned.is_some()).await.is_ok()
+    if poisoned.wait_for(Option::is_some).await.is_ok()
         && let Some(facts) = facts.upgrade()
     {
         facts.lifecycle.health().set(PERSISTENCE, false);

@@ -99,6 +99,19 @@ pub struct Journal {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// Those who wait for a sync. The thread wakes one of those that it was for, and that one the others ([`Relay`]): a thread
+/// that wakes many in a row is, where it shares their processor, taken off it and put back for each of them.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// And the drain that each waits for.
+    asleep: Vec<(u64, oneshot::Sender<()>)>,
+    /// What they wait for has come, and they are to be woken.
+    to_wake: Vec<oneshot::Sender<()>>,
+}
+
+/// Wakes who is to be woken, however the waiting that it is part of ends.
+struct Relay<'a>(&'a Mutex<Waiting>);
+
 #[derive(Debug)]
 struct Shared {
     /// Drains that have begun.
@@ -113,8 +126,10 @@ struct Shared {
     /// Changes are to be kept.
     keep: AtomicBool,
     progress: watch::Sender<Progress>,
+    /// [`Progress::poisoned`], for those who would be woken hundreds of times a second by all other news.
+    poisoned: watch::Sender<Option<Arc<str>>>,
     /// Who waits for which drain to be synced: each is woken once, when it is.
-    waiting: Mutex<Vec<(u64, oneshot::Sender<()>)>>,
+    waiting: Mutex<Waiting>,
     thread: OnceLock<Thread>,
     segments: Mutex<Vec<Segment>>,
     counters: JournalCounters,
@@ -143,6 +158,7 @@ impl Journal {
             stop: AtomicBool::new(false),
             roll: AtomicBool::new(false),
             keep: AtomicBool::new(true),
+            poisoned: watch::Sender::default(),
             progress: watch::Sender::new(Progress {
                 position: end.position,
                 synced_position: end.position,
@@ -214,11 +230,12 @@ impl Journal {
                 None
             } else {
                 let (wake, woken) = oneshot::channel();
-                waiting.push((ticket, wake));
+                waiting.asleep.push((ticket, wake));
                 Some(woken)
             }
         };
         if let Some(woken) = woken {
+            let _relay = Relay(&self.shared.waiting);
             // Who is not woken is let go of: the journal has stopped.
             let _ = woken.await;
         }
@@ -256,6 +273,12 @@ impl Journal {
     #[must_use]
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.shared.progress.subscribe()
+    }
+
+    /// Why nothing is written any more, once that is so, for those who wait for it.
+    #[must_use]
+    pub fn poisoned(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.shared.poisoned.subscribe()
     }
 
     /// What is counted.
@@ -365,6 +388,31 @@ impl Progress {
     }
 }
 
+impl Waiting {
+    /// How many wait for a sync.
+    fn len(&self) -> usize {
+        self.asleep.len()
+    }
+
+    /// What was waited for up to this drain has come; how many waited for it. One of them is to be woken, if there are
+    /// any.
+    fn reach(&mut self, drain: u64) -> (usize, Option<oneshot::Sender<()>>) {
+        let before = self.to_wake.len();
+        self.to_wake.extend(self.asleep.extract_if(.., |(ticket, _)| *ticket <= drain).map(|(_, wake)| wake));
+        (self.to_wake.len() - before, self.to_wake.pop())
+    }
+}
+
+impl Drop for Relay<'_> {
+    fn drop(&mut self) {
+        let to_wake = std::mem::take(&mut self.0.lock().to_wake);
+        for wake in to_wake {
+            // Who does not wait any more needs no word.
+            let _ = wake.send(());
+        }
+    }
+}
+
 impl Drop for Journal {
     fn drop(&mut self) {
         let _ = self.stop();
@@ -389,5 +437,34 @@ fn log_config(shared: &Arc<Shared>, engine: &Engine, config: &JournalConfig) -> 
         nudge: Arc::new(move || wake.wake()),
         nudge_bytes: NUDGE_BYTES.min(backlog_bytes_max / 4),
         backlog_bytes_max,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_one_that_is_woken_wakes_the_others_also_when_it_goes_unread() {
+        let waiting = Mutex::new(Waiting::default());
+        let wait_for = |drain| {
+            let (wake, woken) = oneshot::channel();
+            waiting.lock().asleep.push((drain, wake));
+            woken
+        };
+        let (mut early, mut also, mut later) = (wait_for(1), wait_for(1), wait_for(2));
+        let (count, first) = waiting.lock().reach(1);
+        assert_eq!(count, 2);
+        first.unwrap().send(()).unwrap();
+        let are_woken = |those: [&mut oneshot::Receiver<()>; 3]| those.map(|one| one.try_recv().is_ok());
+        assert_eq!(are_woken([&mut early, &mut also, &mut later]), [false, true, false]);
+        drop(Relay(&waiting));
+        assert_eq!(are_woken([&mut early, &mut also, &mut later]), [true, false, false]);
+        assert_eq!(waiting.lock().reach(1).0, 0);
+        let (count, first) = waiting.lock().reach(2);
+        assert_eq!(count, 1);
+        first.unwrap().send(()).unwrap();
+        assert!(later.try_recv().is_ok());
+        assert!(waiting.lock().to_wake.is_empty() && waiting.lock().len() == 0);
     }
 }

@@ -32,7 +32,7 @@ use tokio::time::timeout;
 use tower_service::Service;
 use tracing::debug;
 
-use super::executor::StreamExecutor;
+use super::executor::{Stirred, StreamExecutor};
 use super::gather::gather;
 use super::listen::Peer;
 use super::opening::{Opening, decline_http1, read_opening};
@@ -70,8 +70,8 @@ impl Default for ConnectionConfig {
 
 impl ConnectionConfig {
     /// HTTP/2 as this node speaks it.
-    pub(crate) fn http2(&self) -> http2::Builder<StreamExecutor> {
-        let mut http2 = http2::Builder::new(StreamExecutor::new(self.stall_timeout));
+    pub(crate) fn http2(&self, stirred: Stirred) -> http2::Builder<StreamExecutor> {
+        let mut http2 = http2::Builder::new(StreamExecutor::new(self.stall_timeout, stirred));
         http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.streams_max)
@@ -184,8 +184,7 @@ pub(crate) async fn serve_grpc<I, S>(
     peer: Peer,
     mut phase: PhaseSignal,
     service: S,
-    http2: http2::Builder<StreamExecutor>,
-    first_byte_timeout: Duration,
+    config: ConnectionConfig,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: GrpcService,
@@ -193,13 +192,13 @@ pub(crate) async fn serve_grpc<I, S>(
     let opening = tokio::select! {
         // Nothing has begun that could be finished.
         _ = phase.left_open() => return,
-        opening = timeout(first_byte_timeout, read_opening(io)) => opening,
+        opening = timeout(config.first_byte_timeout, read_opening(io)) => opening,
     };
     let io = match opening {
         Ok(Ok(Opening::Http2(io))) => io,
         Ok(Ok(Opening::Http1(io))) => {
             debug!(%peer, "HTTP/1 on a gRPC port");
-            let _ = timeout(first_byte_timeout, decline_http1(io)).await;
+            let _ = timeout(config.first_byte_timeout, decline_http1(io)).await;
             return;
         }
         Ok(Ok(Opening::Foreign)) => return debug!(%peer, "neither HTTP/2 nor HTTP/1: closed (TLS?)"),
@@ -208,8 +207,10 @@ pub(crate) async fn serve_grpc<I, S>(
         Err(_) => return debug!(%peer, "no HTTP/2 opening in time: closed"),
     };
     let (io, gather) = gather(io);
+    let stirred = Stirred::default();
+    let http2 = config.http2(stirred.clone());
     let connection = pin!(http2.serve_connection(TokioIo::new(io), PerCall(Mutex::new(service))));
-    let ended = run(connection, phase, http2::Connection::graceful_shutdown, |context| {
+    let ended = run(connection, phase, stirred, http2::Connection::graceful_shutdown, |context| {
         // An error shows again at the connection's next read or write, which ends it.
         let _ = gather.send(context);
     });
@@ -229,23 +230,32 @@ pub(crate) async fn serve_http<I>(
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let connection = pin!(http1.serve_connection(TokioIo::new(io), PerCall(Mutex::new(router))));
-    if let Err(error) = run(connection, phase, http1::Connection::graceful_shutdown, |_| {}).await {
+    let ended = run(connection, phase, Stirred::default(), http1::Connection::graceful_shutdown, |_| {});
+    if let Err(error) = ended.await {
         debug!(%peer, error = &error as &dyn Error, "HTTP connection ended with an error");
     }
 }
 
 /// Runs a connection of hyper's until it ends or is cut; `finish` makes it end when its calls have, `idle` is
-/// called whenever it has nothing more to do for now.
+/// called whenever it has nothing more to do for now. Where its streams have stirred it, it goes to the end of the queue
+/// of what is ready once, so that what they and others answer at the same time is sent together.
 async fn run<C>(
     mut connection: Pin<&mut C>,
     mut phase: PhaseSignal,
+    stirred: Stirred,
     finish: fn(Pin<&mut C>),
     idle: impl Fn(&mut Context<'_>),
 ) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
 {
+    let mut has_queued = false;
     poll_fn(|context| {
+        has_queued = stirred.take() && !has_queued;
+        if has_queued {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(context) {
                 return Poll::Ready(ended);

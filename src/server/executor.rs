@@ -4,9 +4,15 @@
 //! and woken to find that out. Each stream's future is polled once where it was accepted; one that has to wait
 //! (for the rest of a body, for a window to open) is spawned and polled again there, as any future may be. There
 //! it is dropped, which resets the stream, when its peer has taken nothing for too long or past its deadline.
+//!
+//! Tasks that become ready together, as calls do that waited for one sync of the disk, would each have their
+//! connection send what they answer before the next one runs, as tokio runs next what a task has woken. So they leave
+//! word ([`Stirred`]), and the connection lets what is ready run first.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -15,17 +21,28 @@ use tracing::debug;
 
 use super::stall::{Patience, listen};
 
+/// Word from the tasks of a connection's streams to it that one of them has run. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stirred(Arc<AtomicBool>);
+
+impl Stirred {
+    /// Whether one has run since this was last asked.
+    pub(crate) fn take(&self) -> bool {
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
 /// Polls a stream's future once, and spawns it if that was not enough.
 #[derive(Debug, Clone)]
 pub struct StreamExecutor {
     stall_timeout: Duration,
+    stirred: Stirred,
 }
 
 impl StreamExecutor {
     /// Resets streams whose peer takes nothing for `stall_timeout`.
-    #[must_use]
-    pub fn new(stall_timeout: Duration) -> Self {
-        Self { stall_timeout }
+    pub(crate) fn new(stall_timeout: Duration, stirred: Stirred) -> Self {
+        Self { stall_timeout, stirred }
     }
 }
 
@@ -40,14 +57,15 @@ where
         if polled.is_pending() {
             let mut patience = Patience::new(self.stall_timeout);
             patience.note(heard);
-            tokio::spawn(run(stream, patience));
+            tokio::spawn(run(stream, patience, self.stirred.clone()));
         }
     }
 }
 
 /// Runs a stream to its end, or as long as its peer reads.
-async fn run<F: Future>(mut stream: Pin<Box<F>>, mut patience: Patience) {
+async fn run<F: Future>(mut stream: Pin<Box<F>>, mut patience: Patience, stirred: Stirred) {
     poll_fn(|context| {
+        stirred.0.store(true, Ordering::Relaxed);
         let (polled, heard) = listen(|| stream.as_mut().poll(context));
         if polled.is_ready() {
             return Poll::Ready(());

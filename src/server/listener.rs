@@ -58,7 +58,7 @@ pub(crate) fn serve_grpc_on<S: ConnectionService>(
     let config = config.clone();
     Listening::start(runtime, bound.address, bound.incoming, connections, move |socket, peer, phase| {
         let (service, config) = (service.service(&peer), config.get());
-        serve_grpc(socket, peer, phase, service, config.http2(), config.first_byte_timeout)
+        serve_grpc(socket, peer, phase, service, config)
     })
 }
 

@@ -99,7 +99,15 @@ impl List {
             prev => slots.set_next(prev, next),
         }
         match next {
-            NONE => self.back = prev,
+            NONE => {
+                self.back = prev;
+                // Who takes the last takes the one before it soon, and changes a link of the one before that.
+                if let Some(newer) =
+                    Some(prev).filter(|prev| *prev != NONE).and_then(|prev| Self::newer(slots, prev))
+                {
+                    slots.prefetch(newer);
+                }
+            }
             next => slots.set_prev(next, prev),
         }
     }

@@ -50,6 +50,9 @@ pub(crate) trait Slots {
     fn weight(&self, slot: u32) -> u64;
     /// The hash of the entry's key.
     fn hash(&self, slot: u32) -> u64;
+    /// The entry is about to be looked at: its memory may be asked for.
+    #[inline]
+    fn prefetch(&self, _slot: u32) {}
 }
 
 /// An eviction policy over slots.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{CEILING_AHEAD_US, JournalConfig, Progress, Shared};
+use super::{CEILING_AHEAD_US, JournalConfig, Progress, Shared, Waiting};
 use crate::clock::{Clock, monotonic};
 use crate::engine::{Drained, Engine, LogConfig};
 use crate::persistence::backend::{Backend, BackendError, FileId, FileKind};
@@ -111,20 +111,22 @@ impl Writer {
             }
         });
         if sync {
-            let mut waiting = self.shared.waiting.lock();
-            let woken: Vec<_> = waiting.extract_if(.., |(ticket, _)| *ticket <= drain).collect();
-            drop(waiting);
-            self.woken = woken.len();
-            woken.into_iter().for_each(|(_, wake)| {
-                // Who does not wait any more needs no word.
-                let _ = wake.send(());
-            });
+            self.wake(drain);
         }
         // Nobody waits for the mark.
         if is_interval {
             self.renew_mark_in_time()?;
         }
         Ok(())
+    }
+
+    /// Wakes one of those who waited for this drain, who wakes the others; who does not wait any more wakes nobody.
+    fn wake(&mut self, drain: u64) {
+        let (woken, mut first) = self.shared.waiting.lock().reach(drain);
+        self.woken = woken;
+        while first.is_some_and(|first| first.send(()).is_err()) {
+            first = self.shared.waiting.lock().to_wake.pop();
+        }
     }
 
     /// Waits until as many want a sync as were served by the last one, but no longer than that took: callers that wait
@@ -256,7 +258,8 @@ impl Writer {
         self.close_log();
         let why: Arc<str> = error.to_string().into();
         tracing::error!(error = %why, "the journal is poisoned: no write is accepted any more, reads go on");
-        self.shared.progress.send_modify(|progress| progress.poisoned = Some(why));
+        self.shared.progress.send_modify(|progress| progress.poisoned = Some(Arc::clone(&why)));
+        self.shared.poisoned.send_replace(Some(why));
     }
 
     fn close_log(&mut self) {
@@ -274,6 +277,6 @@ impl Drop for Writer {
     fn drop(&mut self) {
         self.close_log();
         self.shared.progress.send_modify(|progress| progress.ended = true);
-        self.shared.waiting.lock().clear();
+        *self.shared.waiting.lock() = Waiting::default();
     }
 }
