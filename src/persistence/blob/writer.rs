@@ -149,15 +149,20 @@ impl BlobWriter {
         self.size_bytes
     }
 
-    /// Makes the blob visible and safe, in place of the one before, once `wanted` has said that it may be there; it is
+    /// Makes the blob visible and safe, in place of the one before, once `allowed` has said that it may be there; it is
     /// asked at the last moment, when nobody else can change the catalogue. `digest` has seen all that was written.
     ///
     /// A blob of a higher version that is there by now stays: this one counts as replaced by it.
     ///
     /// # Errors
-    /// [`BlobError::Differs`], [`BlobError::Unwanted`], and as [`Self::write`]: then the one before stays. Only where
-    /// the commit itself fails it is not known which of the two a restart finds.
-    pub fn finish(mut self, digest: Digest, end: Finish, wanted: impl FnOnce() -> bool) -> Result<Manifest> {
+    /// [`BlobError::Differs`], what `allowed` says, and as [`Self::write`]: then the one before stays. Only where the
+    /// commit itself fails it is not known which of the two a restart finds.
+    pub fn finish(
+        mut self,
+        digest: Digest,
+        end: Finish,
+        allowed: impl FnOnce() -> Result<()>,
+    ) -> Result<Manifest> {
         let sha256 = digest.sha256();
         if let Some(said) = self.draft.size_bytes.filter(|said| *said != self.size_bytes) {
             return Err(differs("size_bytes", said, self.size_bytes));
@@ -186,16 +191,14 @@ impl BlobWriter {
             let deadline = end.now.ticks_ms.saturating_add(ttl_ms);
             self.blobs.0.state.lock().deadlines.set(self.file, deadline, &self.catalogue_key);
         }
-        self.commit(&manifest, wanted)?;
+        self.commit(&manifest, allowed)?;
         Ok(manifest)
     }
 
-    fn commit(&mut self, manifest: &Manifest, wanted: impl FnOnce() -> bool) -> Result<()> {
+    fn commit(&mut self, manifest: &Manifest, allowed: impl FnOnce() -> Result<()>) -> Result<()> {
         let inner = &self.blobs.0;
         let _committing = inner.committing.lock();
-        if !wanted() {
-            return Err(BlobError::Unwanted);
-        }
+        allowed()?;
         let before = inner.backend.get(&self.catalogue_key)?;
         // A manifest that cannot be read is replaced; its file goes when the store opens.
         let before = before.and_then(|value| read_catalogue_value(&self.catalogue_key, &value).ok());
