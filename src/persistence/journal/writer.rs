@@ -56,6 +56,8 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn run(mut self) {
         let mut synced_at = monotonic();
+        // Apart from it: who waits for the disk all the time must not put the mark off for ever.
+        let mut marked_at = synced_at;
         loop {
             let is_last = self.shared.stop.load(Ordering::SeqCst);
             let is_due = synced_at.elapsed() >= self.config.flush_interval;
@@ -64,10 +66,14 @@ impl Writer {
             if is_wanted && !is_last {
                 self.gather();
             }
-            match self.cycle(sync, is_due || is_last) {
+            let is_interval = is_last || marked_at.elapsed() >= self.config.flush_interval;
+            match self.cycle(sync, is_interval) {
                 Err(error) => return self.poison(&error),
                 Ok(()) if is_last => return,
                 Ok(()) => {}
+            }
+            if is_interval {
+                marked_at = monotonic();
             }
             if sync {
                 synced_at = monotonic();
