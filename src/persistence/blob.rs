@@ -44,6 +44,7 @@ use parking_lot::Mutex;
 use self::deadlines::Deadlines;
 use self::format::{all_blobs, catalogue_key, read_catalogue_value, split_catalogue_key};
 use self::room::Room;
+use super::failpoint::Failpoint;
 use super::{Backend, BackendError, CatalogueChange, FileId, FileKind};
 use crate::clock::Now;
 use crate::entry::Ttl;
@@ -426,6 +427,7 @@ impl Blobs {
             state.forget(manifest);
         }
         drop(state);
+        Failpoint::BLOB_REMOVED.reached();
         self.delete_files(files);
         Ok(())
     }

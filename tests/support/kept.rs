@@ -24,7 +24,7 @@ const KEYS: u64 = 20;
 pub(crate) struct Kept {
     /// The last value of each key that was set FLUSHED: ever larger numbers.
     flushed: Mutex<BTreeMap<String, u64>>,
-    /// Keys that were set and deleted, both FLUSHED, and never set again.
+    /// Keys of this round that were set and deleted, both FLUSHED, and never set again.
     deleted: Mutex<Vec<String>>,
     /// Which round of buffered writes it is.
     round: AtomicU64,
@@ -53,8 +53,9 @@ impl Kept {
         self.flushed.lock().values().max().copied().unwrap_or(0) + 1
     }
 
-    /// Buffered writes begin anew, under other keys.
+    /// Buffered writes and deletions begin anew, under other keys.
     pub(crate) fn next_round(&self) {
+        self.deleted.lock().clear();
         self.round.fetch_add(1, Ordering::Relaxed);
         self.buffered.store(0, Ordering::Relaxed);
         self.safe.store(0, Ordering::Relaxed);

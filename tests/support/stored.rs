@@ -1,5 +1,7 @@
 //! Blobs that a node has acknowledged, and whether they are there after a crash: byte for byte or not at all.
 
+#![allow(dead_code, reason = "every test program uses its own part")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;

@@ -12,6 +12,7 @@ use super::room::Promise;
 use super::{BlobError, Blobs, Result, file_id};
 use crate::clock::Now;
 use crate::entry::{CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, NAMESPACE_BYTES_MAX, Ttl, Version};
+use crate::persistence::failpoint::Failpoint;
 use crate::persistence::{Appender, CatalogueChange};
 
 /// What is known of a blob before its content.
@@ -186,7 +187,9 @@ impl BlobWriter {
         }
         let footer = footer(&self.catalogue_key, &manifest);
         self.append(&[&footer])?;
+        Failpoint::BLOB_WHOLE.reached();
         self.appender.take().ok_or(BlobError::Broken)?.sync()?;
+        Failpoint::BLOB_SYNCED.reached();
         if ttl_ms != 0 {
             let deadline = end.now.ticks_ms.saturating_add(ttl_ms);
             self.blobs.0.state.lock().deadlines.set(self.file, deadline, &self.catalogue_key);
@@ -220,7 +223,9 @@ impl BlobWriter {
         state.stats.blobs += 1;
         state.stats.bytes += manifest.size_bytes;
         drop(state);
+        Failpoint::BLOB_COMMITTED.reached();
         self.blobs.delete_files(before.map(|before| before.file));
+        Failpoint::BLOB_REPLACED.reached();
         Ok(())
     }
 
@@ -235,7 +240,9 @@ impl BlobWriter {
     fn append_chunk(&mut self, payload: &[u8]) -> Result<()> {
         let head = chunk_head(self.file, self.chunks, payload);
         self.chunks += 1;
-        self.append(&[&head, payload])
+        self.append(&[&head, payload])?;
+        Failpoint::BLOB_CHUNK.reached();
+        Ok(())
     }
 
     fn append(&mut self, parts: &[&[u8]]) -> Result<()> {

@@ -8,6 +8,7 @@ use super::{CEILING_AHEAD_US, JournalConfig, Progress, Shared};
 use crate::clock::{Clock, monotonic};
 use crate::engine::{Drained, Engine, LogConfig};
 use crate::persistence::backend::{Backend, BackendError, FileId, FileKind};
+use crate::persistence::failpoint::Failpoint;
 use crate::persistence::frame::{FrameKind, FrameWriter, HEADER_BYTES, Place};
 use crate::persistence::mark::Mark;
 use crate::persistence::segment::{Segment, SegmentBody};
@@ -154,7 +155,9 @@ impl Writer {
         let unix_us = self.clock.now().unix_us;
         let place = Place { first_position: self.position + 1, records: records as u32, unix_us };
         let begin = self.frames.bytes() + HEADER_BYTES as u64;
+        Failpoint::JOURNAL_DRAINED.reached();
         self.append(FrameKind::Batch, place, &body)?;
+        Failpoint::JOURNAL_APPENDED.reached();
         self.position += records;
         self.let_tier_go();
         if let Some((tier, file)) = &self.tier {
@@ -201,8 +204,12 @@ impl Writer {
     /// Ends this segment and begins another.
     fn next_segment(&mut self) -> Result<(), BackendError> {
         self.sync()?;
+        Failpoint::SEGMENT_ENDED.reached();
         self.frames = segment_file(&*self.shared.backend, self.frames.sequence, self.frames.previous)?;
-        self.begin_segment(false)
+        Failpoint::SEGMENT_CREATED.reached();
+        self.begin_segment(false)?;
+        Failpoint::SEGMENT_BEGUN.reached();
+        Ok(())
     }
 
     /// Writes what a segment says of itself to its file, which is empty.
@@ -226,6 +233,7 @@ impl Writer {
         }
         let begun = monotonic();
         self.frames.sync()?;
+        Failpoint::JOURNAL_SYNCED.reached();
         self.is_dirty = false;
         self.sync_took = begun.elapsed().min(GATHER_MAX);
         let counters = &self.shared.counters;
@@ -234,6 +242,7 @@ impl Writer {
         self.mark.synced_sequence = self.frames.sequence - 1;
         self.mark.synced_position = self.position;
         self.shared.backend.write_mark(&self.mark.write(), false)?;
+        Failpoint::JOURNAL_MARKED.reached();
         self.is_mark_dirty = true;
         Ok(())
     }
@@ -252,7 +261,9 @@ impl Writer {
         let ceiling = self.engine.version_ahead(now, CEILING_AHEAD_US);
         self.mark.version_ceiling = self.mark.version_ceiling.max(ceiling);
         self.mark.unix_us = self.mark.unix_us.max(now.unix_us);
+        Failpoint::MARK_SYNCING.reached();
         self.shared.backend.write_mark(&self.mark.write(), true)?;
+        Failpoint::MARK_SYNCED.reached();
         self.engine.set_version_ceiling(self.mark.version_ceiling);
         self.is_mark_dirty = false;
         Ok(())
