@@ -24,6 +24,7 @@ mod clocks;
 mod damage;
 mod faults;
 mod marks;
+mod rehearsing;
 mod stopping;
 mod tier;
 mod unfinished;
