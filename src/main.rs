@@ -3,11 +3,13 @@
 use std::process::ExitCode;
 
 use larder::cli::Cli;
+use larder::persistence::failpoint;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
+    let _armed = failpoint::from_environment();
     match Cli::from_args(std::env::args_os()) {
         Ok(cli) => cli.run(),
         Err(error) => error.exit(),

@@ -4,21 +4,21 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/kept.rs"]
+mod kept;
 #[path = "support/node.rs"]
 mod node;
 #[path = "support/outside.rs"]
 mod outside;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use kept::{Kept, cache_of, flushed};
 use larder::api::v1::admin_client::AdminClient;
-use larder::api::v1::cache_client::CacheClient;
 use larder::api::v1::*;
 use node::*;
-use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
@@ -29,46 +29,14 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 const WRITERS: usize = 4;
-const KEYS: u64 = 20;
 
 fn flags<'a>(directory: &'a Path, backend: &'a str) -> [&'a str; 8] {
     let directory = directory.to_str().unwrap();
     ["--data-dir", directory, "--persistence", "journal+snapshot", "--backend", backend, "--memory", "64MiB"]
 }
 
-fn flushed(request: SetRequest) -> SetRequest {
-    SetRequest { durability: Durability::Flushed as i32, ..request }
-}
-
-async fn cache_of(process: &Process) -> CacheClient<Channel> {
-    CacheClient::new(connect(&process.ready.data[0]).await)
-}
-
 async fn admin_of(process: &Process) -> AdminClient<Channel> {
     AdminClient::new(connect(&process.ready.admin).await)
-}
-
-/// What was acknowledged last, by key.
-type Acknowledged = Arc<Mutex<BTreeMap<String, u64>>>;
-
-/// Sets its own keys to ever larger numbers until the node is gone.
-async fn write(mut cache: CacheClient<Channel>, writer: usize, begin: u64, acknowledged: Acknowledged) {
-    for n in begin.. {
-        let key = format!("{writer}:{}", n % KEYS);
-        if cache.set(flushed(set(&key, n.to_string()))).await.is_err() {
-            return;
-        }
-        acknowledged.lock().insert(key, n);
-    }
-}
-
-/// Writes one key after the other without waiting for the disk, until the node is gone.
-async fn write_buffered(mut cache: CacheClient<Channel>, round: u64) {
-    for n in 0.. {
-        if cache.set(set(format!("buffered:{round}:{n}"), "v".repeat(200))).await.is_err() {
-            return;
-        }
-    }
 }
 
 /// A node with little memory whose disk holds it all, which serves before it has read what is there.
@@ -96,35 +64,26 @@ async fn stands_kills(backend: &str, is_store: bool) {
     println!("seed {seed}, backend {backend}");
     let mut random = StdRng::seed_from_u64(seed);
     let directory = tempfile::tempdir().unwrap();
-    let acknowledged = Acknowledged::default();
-    let mut begin = 0;
-    for round in 0..kills {
+    let kept = Arc::new(Kept::default());
+    for _ in 0..kills {
         let process = if is_store {
             Process::start(&store_flags(directory.path(), backend))
         } else {
             Process::start(&flags(directory.path(), backend))
         };
-        let mut cache = cache_of(&process).await;
-        let expected = acknowledged.lock().clone();
-        for (key, last) in expected {
-            let found: u64 = found(cache.get(get(&key)).await.unwrap().into_inner())
-                .map(|hit| String::from_utf8(hit.value.to_vec()).unwrap().parse().unwrap())
-                .unwrap_or_else(|missed| panic!("{key} was {last} when it was acknowledged: {missed:?}"));
-            assert!(found >= last, "{key} is {found}, and {last} was acknowledged");
-        }
-        if round > 0 {
-            is_prefix(&mut cache, round - 1).await;
-        }
+        kept.judge(&mut cache_of(&process).await).await;
+        kept.next_round();
         let mut writers = Vec::new();
+        let begin = kept.begin();
         for writer in 0..WRITERS {
             let cache = cache_of(&process).await;
-            writers.push(tokio::spawn(write(cache, writer, begin, Arc::clone(&acknowledged))));
+            writers.push(tokio::spawn(Arc::clone(&kept).write(cache, writer, begin)));
         }
-        writers.push(tokio::spawn(write_buffered(cache_of(&process).await, round)));
+        writers.push(tokio::spawn(Arc::clone(&kept).write_buffered(cache_of(&process).await)));
         let mut admin = admin_of(&process).await;
         // Killed after so many acknowledgements, with a snapshot under way now and then.
         let wanted = random.random_range(1..300);
-        let before: u64 = acknowledged.lock().values().sum();
+        let before = kept.sum();
         let snapshot = random.random_bool(0.5);
         let taking = tokio::spawn(async move {
             if snapshot {
@@ -132,7 +91,7 @@ async fn stands_kills(backend: &str, is_store: bool) {
             }
         });
         soon(async {
-            while acknowledged.lock().values().sum::<u64>() < before + wanted {
+            while kept.sum() < before + wanted {
                 tokio::task::yield_now().await;
             }
         })
@@ -143,35 +102,7 @@ async fn stands_kills(backend: &str, is_store: bool) {
             writer.await.unwrap();
         }
         taking.await.unwrap();
-        drop(process);
-        begin = acknowledged.lock().values().max().copied().unwrap_or(0) + 1;
     }
-}
-
-/// Of what was only buffered, the first so many are there and none after them.
-async fn is_prefix(cache: &mut CacheClient<Channel>, round: u64) {
-    let request = ScanRequest {
-        prefix: format!("buffered:{round}:").into_bytes().into(),
-        keys_only: true,
-        page_size: 10_000,
-        ..ScanRequest::default()
-    };
-    let mut numbers = Vec::new();
-    let mut token = bytes::Bytes::new();
-    loop {
-        let page =
-            cache.scan(ScanRequest { page_token: token, ..request.clone() }).await.unwrap().into_inner();
-        for item in page.items {
-            let key = String::from_utf8(item.key.to_vec()).unwrap();
-            numbers.push(key.rsplit(':').next().unwrap().parse::<u64>().unwrap());
-        }
-        token = page.next_page_token;
-        if token.is_empty() {
-            break;
-        }
-    }
-    numbers.sort_unstable();
-    assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>(), "a hole in what was buffered");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

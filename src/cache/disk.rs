@@ -77,16 +77,23 @@ impl Cache {
         for note in notes {
             tracing::warn!("{note}");
         }
-        self.open_on(backend, lock, options, progress)
+        self.open_disk_on(backend, lock, options, progress)
     }
 
-    fn open_on(
+    /// As [`Self::open_disk`], over a backend that is open already; `options` say nothing of it then.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_disk_on(
         &self,
         backend: Arc<dyn Backend>,
         lock: DirectoryLock,
         options: &DiskOptions,
         progress: &RecoveryProgress,
     ) -> Result<Report, DiskError> {
+        if self.disk.kept.get().is_some() {
+            return Err(DiskError::Open);
+        }
         // First what changes nothing in memory.
         let blobs = self.open_blobs(Arc::clone(&backend), options.disk.limit_bytes)?;
         let clock: Arc<dyn Clock> = self.clock.clone();
@@ -217,7 +224,7 @@ mod tests {
         let options = options(directory.path().to_owned());
         let open = |cache: &Cache, backend: &MemoryBackend| {
             let lock = DirectoryLock::take(directory.path()).unwrap();
-            cache.open_on(Arc::new(backend.clone()), lock, &options, &RecoveryProgress::default())
+            cache.open_disk_on(Arc::new(backend.clone()), lock, &options, &RecoveryProgress::default())
         };
         let backend = MemoryBackend::new();
         let first = cache();

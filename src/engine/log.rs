@@ -5,10 +5,15 @@
 //! record stands once, and every shard's buffer remembers where it came. [`Drained::pieces`] puts all of it in one
 //! order in which each shard's changes keep theirs and whatever came before a barrier in any shard stands before it.
 //!
+//! Shards are drained one after the other, but what is drained is cut in all of them at the moment in which the drain
+//! begins: a change that somebody made after having seen another is never in an earlier drain than that one. So whoever
+//! has the drains up to some one has all that was known to those who made the changes in them.
+//!
 //! The engine does not know how a record is written: it is given a function.
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -169,6 +174,11 @@ pub(super) struct Logged {
 pub(super) struct ShardLog {
     config: LogConfig,
     logged: Logged,
+    /// What was logged before the drain that goes on, where something was logged since: it has not come here yet.
+    before: Logged,
+    /// Drains that have begun, as the engine counts them, and as of the last look here.
+    drains: Arc<AtomicU64>,
+    seen: u64,
     /// Why no write is accepted, whatever the backlog is.
     closed: Option<Refusal>,
     /// Records and barriers that were logged in all.
@@ -179,12 +189,22 @@ pub(super) struct ShardLog {
 const ROOM_KEPT_BYTES: usize = 512 << 10;
 
 impl ShardLog {
-    pub(super) fn new(config: LogConfig) -> Self {
-        Self { config, logged: Logged::default(), closed: None, events: 0 }
+    pub(super) fn new(config: LogConfig, drains: Arc<AtomicU64>) -> Self {
+        let seen = drains.load(Ordering::Relaxed);
+        let (logged, before) = (Logged::default(), Logged::default());
+        Self { config, logged, before, drains, seen, closed: None, events: 0 }
     }
 
     #[inline]
     pub(super) fn add(&mut self, record: &Record<'_>) {
+        // Whoever comes to a shard after a drain has passed there sees that it has begun, by the lock that both took, and
+        // so does here whoever acts on what that one did.
+        let drains = self.drains.load(Ordering::Relaxed);
+        if drains != self.seen {
+            self.seen = drains;
+            self.before = std::mem::take(&mut self.logged);
+            self.before.events = self.events;
+        }
         let before = self.logged.written.size();
         self.logged.written.add(self.config.encode, record);
         self.events += 1;
@@ -199,7 +219,7 @@ impl ShardLog {
         if self.closed.is_some() {
             return self.closed;
         }
-        let size = self.logged.written.size();
+        let size = self.logged.written.size() + self.before.written.size();
         (size > self.config.backlog_bytes_max).then_some(Refusal::Backlogged { bytes: size as u64 })
     }
 
@@ -223,7 +243,14 @@ impl ShardLog {
         self.events
     }
 
+    /// Takes out what was logged before this drain was begun.
     pub(super) fn drain(&mut self, into: &mut Logged) {
+        let drains = self.drains.load(Ordering::Relaxed);
+        if drains == self.seen {
+            *into = std::mem::take(&mut self.before);
+            return;
+        }
+        self.seen = drains;
         into.written.clear();
         into.barriers.clear();
         std::mem::swap(&mut self.logged, into);

@@ -40,6 +40,7 @@ pub mod simulate;
 mod stats;
 mod tags;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -149,6 +150,8 @@ pub struct Engine {
     invalidations: AtomicU64,
     /// What happened in all shards at once, for a journal; also makes it happen one at a time.
     barriers: Mutex<Barriers>,
+    /// How often what shards have logged was taken out.
+    drains: Arc<AtomicU64>,
     /// A key's shard is its hash's top bits, shifted down by this.
     shard_shift: u32,
     hasher: KeyHasher,
@@ -185,6 +188,7 @@ impl Engine {
             namespaces,
             invalidations: AtomicU64::new(0),
             barriers: Mutex::default(),
+            drains: Arc::default(),
             shard_shift: 64 - count.ilog2(),
             hasher,
             versions: VersionClock::new(config.node_hash),

@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Engine;
 use super::log::{Barriers, Drained, LogConfig, Put, Record};
@@ -26,7 +28,7 @@ impl Engine {
         barriers.encode = Some(config.encode);
         barriers.encoded.clear();
         for shard in &self.shards {
-            shard.lock().start_log(config.clone());
+            shard.lock().start_log(config.clone(), Arc::clone(&self.drains));
         }
     }
 
@@ -54,10 +56,12 @@ impl Engine {
         }
     }
 
-    /// Takes out all that was logged; whatever was applied before this was called is in it.
+    /// Takes out all that was logged; whatever was applied before this was called is in it, and nothing of what anybody
+    /// did who had seen something that is not.
     pub fn drain_log(&self, into: &mut Drained) {
         into.shards.resize_with(self.shards.len(), Default::default);
         let mut barriers = self.barriers.lock();
+        self.drains.fetch_add(1, Ordering::Relaxed);
         for (shard, into) in self.shards.iter().zip(&mut into.shards) {
             shard.lock().drain_log(into);
         }

@@ -1,5 +1,6 @@
 //! The engine, operation by operation; [`model`] runs it against a plain map.
 
+mod drain;
 mod keyspace;
 mod model;
 mod stress;

@@ -44,6 +44,7 @@ use parking_lot::Mutex;
 use self::deadlines::Deadlines;
 use self::format::{all_blobs, catalogue_key, read_catalogue_value, split_catalogue_key};
 use self::room::Room;
+use super::failpoint::Failpoint;
 use super::{Backend, BackendError, CatalogueChange, FileId, FileKind};
 use crate::clock::Now;
 use crate::entry::Ttl;
@@ -165,6 +166,9 @@ pub enum BlobError {
     /// Whoever was asked last said that the blob must not be stored: the namespace is gone.
     #[error("the blob is not wanted any more")]
     Unwanted,
+    /// Whoever was asked last said that nothing may be written any more: the disk failed.
+    #[error("the journal is poisoned, so that no write is accepted")]
+    Poisoned,
     /// The limit on the disk.
     #[error("{needs} bytes more do not fit: {used} of {limit} bytes on disk are used")]
     Full {
@@ -239,13 +243,21 @@ impl Blobs {
         Err(BlobError::NotFound)
     }
 
-    /// Removes a blob; whether there was one.
+    /// Removes a blob, once `allowed` has said that it may go; whether there was one.
     ///
     /// # Errors
-    /// [`BlobError::Backend`]: whether it is there after a restart is not known then.
-    pub fn delete(&self, namespace: &str, key: &[u8], now: Now) -> Result<bool> {
+    /// What `allowed` says, and nothing has changed; [`BlobError::Backend`]: whether it is there after a restart is not
+    /// known then.
+    pub fn delete(
+        &self,
+        namespace: &str,
+        key: &[u8],
+        now: Now,
+        allowed: impl FnOnce() -> Result<()>,
+    ) -> Result<bool> {
         let catalogue_key = catalogue_key(namespace, key);
         let committing = self.0.committing.lock();
+        allowed()?;
         let Some(value) = self.0.backend.get(&catalogue_key)? else { return Ok(false) };
         // One that cannot be read can be removed all the same; its file goes when the store opens.
         let manifest = read_catalogue_value(&catalogue_key, &value).ok();
@@ -415,6 +427,7 @@ impl Blobs {
             state.forget(manifest);
         }
         drop(state);
+        Failpoint::BLOB_REMOVED.reached();
         self.delete_files(files);
         Ok(())
     }

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
+use super::failpoint::Failpoint;
 use super::journal::{Journal, JournalConfig};
 use super::ledger;
 use super::mark::Mark;
@@ -154,8 +155,11 @@ impl Disk {
             tier: tier.as_deref(),
         };
         let mut recovered = recovery.run(method)?;
+        Failpoint::RECOVERY_APPLIED.reached();
         clear_away(&*backend, &recovered, is_unjournaled)?;
+        Failpoint::RECOVERY_CLEARED.reached();
         let (kept, last) = sort_snapshots(&*backend, &mut recovered)?;
+        Failpoint::RECOVERY_SORTED.reached();
         let Recovered { report, mut end, .. } = recovered;
         if end.history == 0 || method == Method::Empty {
             end.history = rand::random::<u64>().max(1);
@@ -168,6 +172,7 @@ impl Disk {
             &end,
             tier.clone(),
         )?;
+        Failpoint::RECOVERY_JOURNALED.reached();
         if tier.is_some() {
             engine.start_fetching();
         }
@@ -544,19 +549,23 @@ impl Inner {
         let number = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
         let tier = self.tier();
         let taken = snapshot::take(&self.engine, &self.journal, &*self.backend, &*self.clock, number, tier)?;
+        Failpoint::SNAPSHOT_SYNCED.reached();
         ledger::note(&*self.backend, number).inspect_err(|_| {
             if tier.is_none() {
                 // Nobody counts on it. What the error was about matters more than that it stays.
                 let _ = self.backend.delete(FileId { kind: FileKind::Snapshot, number });
             }
         })?;
+        Failpoint::SNAPSHOT_NOTED.reached();
         Ok(taken)
     }
 
     /// Takes a snapshot that stands alone: those before it go, and the journal up to it.
     fn snapshot_alone(&self) -> Result<SnapshotInfo, SnapshotError> {
         self.journal.roll()?;
+        Failpoint::COMPACTION_ROLLED.reached();
         let taken = self.snapshot()?;
+        Failpoint::COMPACTION_TAKEN.reached();
         self.keep_snapshots(1)?;
         self.forget(taken.position, &taken)?;
         Ok(taken)
@@ -569,7 +578,9 @@ impl Inner {
             && let Some(last) = snapshots.last()
         {
             ledger::forget(&*self.backend, last.number)?;
+            Failpoint::SNAPSHOT_UNNOTED.reached();
             self.clear(FileId { kind: FileKind::Snapshot, number: last.number })?;
+            Failpoint::SNAPSHOT_DELETED.reached();
             snapshots.pop();
         }
         Ok(())

@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
+use super::failpoint::Failpoint;
 use super::mark::Mark;
 use super::record;
 use super::replay::JournalEnd;
@@ -325,7 +326,9 @@ impl Journal {
         while let [first, second, ..] = &segments[..]
             && second.first_position <= position + 1
         {
+            Failpoint::SEGMENT_FORGETTING.reached();
             clear(FileId { kind: FileKind::Journal, number: first.number })?;
+            Failpoint::SEGMENT_FORGOTTEN.reached();
             segments.remove(0);
         }
         Ok(())

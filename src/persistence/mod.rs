@@ -6,12 +6,14 @@
 //!
 //! - [`backend`]: the trait and its implementations.
 //! - [`blob`]: large objects, a file each.
+//! - [`failpoint`]: where a test has the process die.
 //!
 //! Nothing here knows of gRPC or of the engine's inside.
 
 pub mod backend;
 pub mod blob;
 pub mod disk;
+pub mod failpoint;
 pub mod frame;
 pub mod journal;
 mod lazy;

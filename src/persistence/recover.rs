@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
+use super::failpoint::Failpoint;
 use super::lazy;
 use super::ledger::Finished;
 use super::mark::Mark;
@@ -249,6 +250,7 @@ impl Recovery<'_> {
             }
             _ => snapshot::load(self.backend, info, restorer, &context)?,
         };
+        Failpoint::RECOVERY_LOADED.reached();
         match loaded {
             Ok(loaded) => {
                 report.expired += loaded.expired;
@@ -306,6 +308,7 @@ impl Recovery<'_> {
                 Restored::Expired => expired += 1,
                 Restored::NoNamespace(_) | Restored::Refused(_) => refused += 1,
             })?;
+            Failpoint::RECOVERY_REPLAYED.reached();
             below.and_then(|(_, below)| below).map_or(Ok(()), |below| below.arrive(frame, body))
         })?;
         if let Some(error) = unopened {

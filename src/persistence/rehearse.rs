@@ -1,18 +1,53 @@
 //! Rehearsing a recovery: the same code over the same bytes, into an engine that is thrown away.
 //!
 //! Of each value only its length is kept, so that the rehearsal of a full node fits beside it.
+//!
+//! The node goes on meanwhile, and a snapshot or a compaction may delete what was listed and not read yet. A recovery
+//! never meets that, so what looks like damage then is none: it is looked at again.
 
-use super::backend::{Backend, BackendError};
+use std::collections::BTreeSet;
+
+use super::backend::{Backend, BackendError, FileId};
 use super::disk::Rehearsal;
 use super::recover::{Method, Recovery, RecoveryProgress, Report};
 use crate::clock::Now;
 use crate::engine::{Engine, EngineConfig, PolicyName, Record, Restorer, WalkPlace};
 
+/// How often it is looked at while files go. Each look ends where it meets the first that is gone, and the next begins
+/// with what made that one superfluous, so that one more is enough unless snapshots are taken as fast as they are read.
+pub(super) const LOOKS_MAX: usize = 8;
+
 /// Recovers what is on disk into memory of its own, of which it takes no more than `bytes_limit`.
 ///
 /// # Errors
-/// The disk refuses.
+/// The disk refuses, or files went faster than they could be read.
 pub(super) fn rehearse(
+    backend: &dyn Backend,
+    bytes_limit: u64,
+    now: Now,
+    method: Method,
+) -> Result<Rehearsal, BackendError> {
+    let mut looks = 0;
+    loop {
+        looks += 1;
+        let before = files(backend)?;
+        let found = look(backend, bytes_limit, now, method);
+        let is_settled = match &found {
+            Ok(found) => found.report.damages.is_empty() || before.is_subset(&files(backend)?),
+            Err(error) => !error.is_not_found(),
+        };
+        if is_settled || looks == LOOKS_MAX {
+            return found;
+        }
+        tracing::debug!(looks, "files went while a recovery was rehearsed: looking again");
+    }
+}
+
+fn files(backend: &dyn Backend) -> Result<BTreeSet<FileId>, BackendError> {
+    Ok(backend.files()?.into_iter().map(|(file, _)| file).collect())
+}
+
+fn look(
     backend: &dyn Backend,
     bytes_limit: u64,
     now: Now,

@@ -23,6 +23,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
+use super::failpoint::Failpoint;
 use super::frame::{
     BadFrame, FORMAT, Frame, FrameKind, FrameReader, FrameWriter, HEADER_BYTES, Place, check,
 };
@@ -106,6 +107,7 @@ pub fn take(
 ) -> Result<SnapshotInfo, SnapshotError> {
     let file = FileId { kind: FileKind::Snapshot, number };
     let frames = FrameWriter::new(backend.create(file)?, 1, 0);
+    Failpoint::SNAPSHOT_CREATED.reached();
     let tier = tier.map(|tier| tier.open(file).map(|number| (tier, number))).transpose()?;
     let mut taking = Taking { frames, clock, tier, chunk: Written::default(), entries: 0, synced_bytes: 0 };
     let taken = taking.all(engine, journal, backend, number);
@@ -140,6 +142,7 @@ impl Taking<'_> {
         let first_position = journal.written()?;
         engine.walk_rest(|record| self.chunk.add(record::write, record));
         self.put(FrameKind::SnapshotHead)?;
+        Failpoint::SNAPSHOT_HEAD.reached();
         match self.tier {
             None => self.entries(engine)?,
             Some((tier, number)) => self.live_entries(engine, tier, number, begun)?,
@@ -156,6 +159,7 @@ impl Taking<'_> {
         }
         let place = Place { first_position: position, records: 0, unix_us: created_unix_us };
         self.frames.append(FrameKind::SnapshotEnd, place, &[&end])?;
+        Failpoint::SNAPSHOT_ENDED.reached();
         self.frames.sync()?;
         Ok(SnapshotInfo {
             number,
@@ -179,6 +183,7 @@ impl Taking<'_> {
             if self.chunk.size() >= CHUNK_BYTES || !more {
                 self.entries += self.chunk.records();
                 self.put(FrameKind::SnapshotEntries)?;
+                Failpoint::SNAPSHOT_ENTRIES.reached();
                 std::thread::sleep(begun.elapsed().min(REST_MAX));
                 begun = monotonic();
             }
@@ -211,6 +216,7 @@ impl Taking<'_> {
                 let begin = self.frames.bytes() + HEADER_BYTES as u64;
                 let body = self.chunk.pieces().collect::<Vec<_>>().concat();
                 self.put(FrameKind::SnapshotEntries)?;
+                Failpoint::SNAPSHOT_ENTRIES.reached();
                 tier.moved(&mut moves, number, begin, &body);
                 std::thread::sleep(begun.elapsed().min(REST_MAX));
                 begun = monotonic();
@@ -234,6 +240,7 @@ impl Taking<'_> {
                     unix_us: header.unix_us,
                 };
                 failed = frames.append(FrameKind::SnapshotTail, place, &[body]).err();
+                Failpoint::SNAPSHOT_TAIL.reached();
             }
             Ok(())
         })?;

@@ -23,6 +23,8 @@ use crate::entry::Ttl;
 mod clocks;
 mod damage;
 mod faults;
+mod marks;
+mod rehearsing;
 mod stopping;
 mod tier;
 mod unfinished;

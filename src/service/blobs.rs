@@ -136,7 +136,9 @@ async fn delete(cache: &Arc<Cache>, message: Bytes) -> Result<Response<ResponseB
     convert::key(&request.key, &cache.limits(), || "key".to_owned())?;
     namespace(cache, &request.namespace)?;
     let (blobs, now, key) = (blobs(cache, "Cache.DeleteBlob")?, cache.now(), request.key.clone());
-    let deleted = spawn_blocking(move || blobs.delete(&request.namespace, &request.key, now));
+    let cache = Arc::clone(cache);
+    let deleted =
+        spawn_blocking(move || blobs.delete(&request.namespace, &request.key, now, || writable(&cache)));
     let deleted = joined(deleted).await.map_err(|error| refused(error, &key))?;
     Ok(ResponseBody::unary(framed(&v1::DeleteBlobResponse { deleted }).into()))
 }
@@ -248,6 +250,11 @@ fn blobs(cache: &Cache, what: &str) -> Result<Blobs, CallError> {
     cache.blobs().cloned().ok_or_else(|| nothing_on_disk(what))
 }
 
+/// Whether anything may be written still: not where memory and disk have parted.
+fn writable(cache: &Cache) -> Result<(), BlobError> {
+    if cache.is_poisoned() { Err(BlobError::Poisoned) } else { Ok(()) }
+}
+
 fn nothing_on_disk(what: &str) -> CallError {
     CallError::NoPersistence { what: what.to_owned() }
 }
@@ -262,6 +269,7 @@ pub(super) fn refused(error: BlobError, key: &[u8]) -> CallError {
             CallError::BlobDiffers { field, why }
         }
         BlobError::Unwanted => CallError::NamespaceGone,
+        BlobError::Poisoned => CallError::JournalPoisoned,
         BlobError::Full { .. } | BlobError::DiskFull(_) => CallError::DiskFull { why },
         BlobError::Damaged(damage) => {
             tracing::error!(

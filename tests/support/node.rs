@@ -322,7 +322,18 @@ impl Process {
         Self::run(larder().current_dir(directory).arg("serve").args(FREE_PORTS).args(flags))
     }
 
+    /// Starts it with failpoints armed, and waits for its ready line; how it ended and all of stderr, if it did before.
+    pub(crate) fn start_armed(flags: &[&str], armed: &str) -> Result<Self, (ExitStatus, String)> {
+        let mut command = larder();
+        command.env("FAILPOINTS", armed).arg("serve").args(FREE_PORTS).args(no_disk(flags)).args(flags);
+        Self::try_run(&mut command)
+    }
+
     fn run(command: &mut Command) -> Self {
+        Self::try_run(command).unwrap_or_else(|(_, stderr)| panic!("no ready line; stderr: {stderr}"))
+    }
+
+    fn try_run(command: &mut Command) -> Result<Self, (ExitStatus, String)> {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (say, said) = mpsc::channel();
         let mut out = BufReader::new(child.stdout.take().unwrap());
@@ -339,12 +350,15 @@ impl Process {
             let _ = err.read_to_string(&mut text);
             text
         });
-        let line = said.recv_timeout(LONG);
-        let Some(line) = line.ok().and_then(|line| line.strip_suffix('\n').map(str::to_owned)) else {
+        let Ok(line) = said.recv_timeout(LONG) else {
             let _ = child.kill();
-            panic!("no ready line; stderr: {}", stderr.join().unwrap());
+            panic!("no ready line in time; stderr: {}", stderr.join().unwrap());
         };
-        Self { child, ready: Ready::parse(&line), stdout: Some(stdout), stderr: Some(stderr) }
+        // Its output closes when it ends.
+        let Some(line) = line.strip_suffix('\n') else {
+            return Err((child.wait().unwrap(), stderr.join().unwrap()));
+        };
+        Ok(Self { child, ready: Ready::parse(line), stdout: Some(stdout), stderr: Some(stderr) })
     }
 
     /// Runs it with these flags to its end, which must come by itself: exit status, stdout, stderr.

@@ -1,5 +1,8 @@
 //! A shard's part in logging changes, in walking through entries, and in applying records.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
 use bytes::Bytes;
 
 use super::{Hashed, Shard, unix_ms};
@@ -12,8 +15,8 @@ use crate::engine::recover::Restored;
 use crate::engine::requests::Done;
 
 impl Shard {
-    pub(in crate::engine) fn start_log(&mut self, config: LogConfig) {
-        self.log = Some(Box::new(ShardLog::new(config)));
+    pub(in crate::engine) fn start_log(&mut self, config: LogConfig, drains: Arc<AtomicU64>) {
+        self.log = Some(Box::new(ShardLog::new(config, drains)));
     }
 
     pub(in crate::engine) fn stop_log(&mut self) {

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::{Appender, BackendError, FileId, FileKind, ReadAt};
+use crate::persistence::failpoint::Failpoint;
 
 /// The files below a directory.
 #[derive(Debug)]
@@ -160,6 +161,10 @@ struct Growing {
 
 impl Appender for Growing {
     fn append(&mut self, parts: &[&[u8]]) -> Result<(), BackendError> {
+        Failpoint::FILE_TORN.half_way(|| {
+            let whole = parts.concat();
+            let _ = self.file.write_all(&whole[..whole.len() / 2]);
+        });
         let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
         let mut left = slices.as_mut_slice();
         // Takes away those that are empty at the front, as each further step does.

@@ -44,6 +44,7 @@ use super::mark::{MARK_FILE_BYTES, MarkFile, mark_of, number_in};
 use super::on_files::{Catalogue, OnFiles};
 use super::payload::{Payload, in_blocks};
 use super::{BackendError, BackendKind, CatalogueChange, Visit};
+use crate::persistence::failpoint::Failpoint;
 
 /// Files in a directory, with sled for the catalogue.
 pub type SledBackend = OnFiles<SledCatalogue>;
@@ -160,10 +161,12 @@ impl Catalogue for SledCatalogue {
             writer.broken = true;
             return Err(error);
         }
+        Failpoint::CATALOGUE_WRITTEN.reached();
         if let Err(error) = writer.files.sync() {
             writer.broken = true;
             return Err(error);
         }
+        Failpoint::CATALOGUE_SYNCED.reached();
         self.committed.write(&mark_of(number), false)
     }
 

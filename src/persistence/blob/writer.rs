@@ -12,6 +12,7 @@ use super::room::Promise;
 use super::{BlobError, Blobs, Result, file_id};
 use crate::clock::Now;
 use crate::entry::{CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, NAMESPACE_BYTES_MAX, Ttl, Version};
+use crate::persistence::failpoint::Failpoint;
 use crate::persistence::{Appender, CatalogueChange};
 
 /// What is known of a blob before its content.
@@ -149,15 +150,20 @@ impl BlobWriter {
         self.size_bytes
     }
 
-    /// Makes the blob visible and safe, in place of the one before, once `wanted` has said that it may be there; it is
+    /// Makes the blob visible and safe, in place of the one before, once `allowed` has said that it may be there; it is
     /// asked at the last moment, when nobody else can change the catalogue. `digest` has seen all that was written.
     ///
     /// A blob of a higher version that is there by now stays: this one counts as replaced by it.
     ///
     /// # Errors
-    /// [`BlobError::Differs`], [`BlobError::Unwanted`], and as [`Self::write`]: then the one before stays. Only where
-    /// the commit itself fails it is not known which of the two a restart finds.
-    pub fn finish(mut self, digest: Digest, end: Finish, wanted: impl FnOnce() -> bool) -> Result<Manifest> {
+    /// [`BlobError::Differs`], what `allowed` says, and as [`Self::write`]: then the one before stays. Only where the
+    /// commit itself fails it is not known which of the two a restart finds.
+    pub fn finish(
+        mut self,
+        digest: Digest,
+        end: Finish,
+        allowed: impl FnOnce() -> Result<()>,
+    ) -> Result<Manifest> {
         let sha256 = digest.sha256();
         if let Some(said) = self.draft.size_bytes.filter(|said| *said != self.size_bytes) {
             return Err(differs("size_bytes", said, self.size_bytes));
@@ -181,21 +187,21 @@ impl BlobWriter {
         }
         let footer = footer(&self.catalogue_key, &manifest);
         self.append(&[&footer])?;
+        Failpoint::BLOB_WHOLE.reached();
         self.appender.take().ok_or(BlobError::Broken)?.sync()?;
+        Failpoint::BLOB_SYNCED.reached();
         if ttl_ms != 0 {
             let deadline = end.now.ticks_ms.saturating_add(ttl_ms);
             self.blobs.0.state.lock().deadlines.set(self.file, deadline, &self.catalogue_key);
         }
-        self.commit(&manifest, wanted)?;
+        self.commit(&manifest, allowed)?;
         Ok(manifest)
     }
 
-    fn commit(&mut self, manifest: &Manifest, wanted: impl FnOnce() -> bool) -> Result<()> {
+    fn commit(&mut self, manifest: &Manifest, allowed: impl FnOnce() -> Result<()>) -> Result<()> {
         let inner = &self.blobs.0;
         let _committing = inner.committing.lock();
-        if !wanted() {
-            return Err(BlobError::Unwanted);
-        }
+        allowed()?;
         let before = inner.backend.get(&self.catalogue_key)?;
         // A manifest that cannot be read is replaced; its file goes when the store opens.
         let before = before.and_then(|value| read_catalogue_value(&self.catalogue_key, &value).ok());
@@ -217,7 +223,9 @@ impl BlobWriter {
         state.stats.blobs += 1;
         state.stats.bytes += manifest.size_bytes;
         drop(state);
+        Failpoint::BLOB_COMMITTED.reached();
         self.blobs.delete_files(before.map(|before| before.file));
+        Failpoint::BLOB_REPLACED.reached();
         Ok(())
     }
 
@@ -232,7 +240,9 @@ impl BlobWriter {
     fn append_chunk(&mut self, payload: &[u8]) -> Result<()> {
         let head = chunk_head(self.file, self.chunks, payload);
         self.chunks += 1;
-        self.append(&[&head, payload])
+        self.append(&[&head, payload])?;
+        Failpoint::BLOB_CHUNK.reached();
+        Ok(())
     }
 
     fn append(&mut self, parts: &[&[u8]]) -> Result<()> {

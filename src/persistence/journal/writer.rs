@@ -8,6 +8,7 @@ use super::{CEILING_AHEAD_US, JournalConfig, Progress, Shared, Waiting};
 use crate::clock::{Clock, monotonic};
 use crate::engine::{Drained, Engine, LogConfig};
 use crate::persistence::backend::{Backend, BackendError, FileId, FileKind};
+use crate::persistence::failpoint::Failpoint;
 use crate::persistence::frame::{FrameKind, FrameWriter, HEADER_BYTES, Place};
 use crate::persistence::mark::Mark;
 use crate::persistence::segment::{Segment, SegmentBody};
@@ -56,6 +57,8 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn run(mut self) {
         let mut synced_at = monotonic();
+        // Apart from it: who waits for the disk all the time must not put the mark off for ever.
+        let mut marked_at = synced_at;
         loop {
             let is_last = self.shared.stop.load(Ordering::SeqCst);
             let is_due = synced_at.elapsed() >= self.config.flush_interval;
@@ -64,10 +67,14 @@ impl Writer {
             if is_wanted && !is_last {
                 self.gather();
             }
-            match self.cycle(sync, is_due || is_last) {
+            let is_interval = is_last || marked_at.elapsed() >= self.config.flush_interval;
+            match self.cycle(sync, is_interval) {
                 Err(error) => return self.poison(&error),
                 Ok(()) if is_last => return,
                 Ok(()) => {}
+            }
+            if is_interval {
+                marked_at = monotonic();
             }
             if sync {
                 synced_at = monotonic();
@@ -150,7 +157,9 @@ impl Writer {
         let unix_us = self.clock.now().unix_us;
         let place = Place { first_position: self.position + 1, records: records as u32, unix_us };
         let begin = self.frames.bytes() + HEADER_BYTES as u64;
+        Failpoint::JOURNAL_DRAINED.reached();
         self.append(FrameKind::Batch, place, &body)?;
+        Failpoint::JOURNAL_APPENDED.reached();
         self.position += records;
         self.let_tier_go();
         if let Some((tier, file)) = &self.tier {
@@ -197,8 +206,12 @@ impl Writer {
     /// Ends this segment and begins another.
     fn next_segment(&mut self) -> Result<(), BackendError> {
         self.sync()?;
+        Failpoint::SEGMENT_ENDED.reached();
         self.frames = segment_file(&*self.shared.backend, self.frames.sequence, self.frames.previous)?;
-        self.begin_segment(false)
+        Failpoint::SEGMENT_CREATED.reached();
+        self.begin_segment(false)?;
+        Failpoint::SEGMENT_BEGUN.reached();
+        Ok(())
     }
 
     /// Writes what a segment says of itself to its file, which is empty.
@@ -222,6 +235,7 @@ impl Writer {
         }
         let begun = monotonic();
         self.frames.sync()?;
+        Failpoint::JOURNAL_SYNCED.reached();
         self.is_dirty = false;
         self.sync_took = begun.elapsed().min(GATHER_MAX);
         let counters = &self.shared.counters;
@@ -230,6 +244,7 @@ impl Writer {
         self.mark.synced_sequence = self.frames.sequence - 1;
         self.mark.synced_position = self.position;
         self.shared.backend.write_mark(&self.mark.write(), false)?;
+        Failpoint::JOURNAL_MARKED.reached();
         self.is_mark_dirty = true;
         Ok(())
     }
@@ -248,7 +263,9 @@ impl Writer {
         let ceiling = self.engine.version_ahead(now, CEILING_AHEAD_US);
         self.mark.version_ceiling = self.mark.version_ceiling.max(ceiling);
         self.mark.unix_us = self.mark.unix_us.max(now.unix_us);
+        Failpoint::MARK_SYNCING.reached();
         self.shared.backend.write_mark(&self.mark.write(), true)?;
+        Failpoint::MARK_SYNCED.reached();
         self.engine.set_version_ceiling(self.mark.version_ceiling);
         self.is_mark_dirty = false;
         Ok(())

@@ -23,7 +23,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
 use super::parts::{Part, Parts};
-use super::{joined, nothing_on_disk, refused};
+use super::{joined, nothing_on_disk, refused, writable};
 use crate::api::{CallError, blob, v1};
 use crate::cache::{BlobError, BlobWriter, Cache, Digest, Draft, Finish};
 use crate::engine::Namespace;
@@ -51,6 +51,7 @@ where
         }
     };
     let Some(blobs) = cache.blobs() else { return Err(nothing_on_disk("Cache.PutBlob")) };
+    writable(&cache).map_err(|error| refused(error, &header.key))?;
     let promise = blob::promise(&header, &cache.limits())?;
     let namespace: Namespace = namespace(&cache, &header.namespace)?.into_owned();
     let _stream = cache.blob_stream().map_err(|limit| CallError::BlobsOverloaded { limit })?;
@@ -163,9 +164,12 @@ impl Storing {
             let writer = writer.take()?;
             let now = cache.now();
             let end = Finish { version: cache.engine().draw_version(now), ttl, now };
-            // Who deletes a namespace removes its blobs after that: this one is removed too, or never there.
             writer.finish(digest, end, || {
-                cache.namespace(namespace.name()).is_some_and(|found| found.id() == namespace.id())
+                writable(&cache)?;
+                // Who deletes a namespace removes its blobs after that: this one is removed too, or never there.
+                let is_there =
+                    cache.namespace(namespace.name()).is_some_and(|found| found.id() == namespace.id());
+                if is_there { Ok(()) } else { Err(BlobError::Unwanted) }
             })
         };
         let stored = joined(spawn_blocking(finish)).await?;

@@ -32,6 +32,7 @@ use super::super::on_files::Catalogue;
 use super::super::payload::{Payload, Quarantine, in_blocks, make_directory, read_at, sync_directory};
 use super::super::{BackendError, BackendKind, CatalogueChange, Visit};
 use super::frame::{self, CHANGE_HEAD_BYTES, COMMIT_HEAD_BYTES, Change, CommitHead, Draft, Tip};
+use crate::persistence::failpoint::Failpoint;
 
 /// The catalogue of `files`.
 #[derive(Debug)]
@@ -195,10 +196,12 @@ impl Catalogue for LogCatalogue {
             writer.doubtful = log.file.set_len(writer.tip.offset).is_err();
             return Err(BackendError::io("append to", &log.path, error));
         }
+        Failpoint::CATALOGUE_WRITTEN.reached();
         if let Err(error) = log.file.sync_data() {
             writer.doubtful = true;
             return Err(BackendError::io("sync", &log.path, error));
         }
+        Failpoint::CATALOGUE_SYNCED.reached();
         writer.tip = behind;
         {
             let mut index = self.index.write();

@@ -1,0 +1,87 @@
+//! How an entry is read: alone, or with its memory asked for before.
+
+use super::{Hashed, Shard};
+use crate::clock::Now;
+use crate::engine::eviction::Policy;
+use crate::engine::op::{ChangeKind, EntryView, MissReason};
+use crate::entry::Ttl;
+
+/// A slot that was a live entry's when the shard had freed so many.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine) struct Likely {
+    slot: u32,
+    freed: u64,
+}
+
+impl Shard {
+    /// Reads an entry under the lock; `likely` is where it was lately.
+    #[inline]
+    pub(in crate::engine) fn get<R>(
+        &mut self,
+        key: Hashed<'_>,
+        likely: Option<Likely>,
+        now: Now,
+        found: impl FnOnce(EntryView<'_>) -> R,
+    ) -> Result<R, MissReason> {
+        self.tidy(now);
+        self.until_sample -= 1;
+        if self.until_sample == 0 {
+            self.until_sample = self.hot.sample(key.namespace, key.key, key.hash, now);
+        }
+        let found_at = likely.and_then(|likely| self.confirm(likely, key)).or_else(|| self.find(key));
+        let Some(slot) = found_at.and_then(|slot| self.if_live(slot, now)) else {
+            let reason = self.departed.reason(key.hash);
+            self.counts(key.namespace).count_miss(reason);
+            return Err(reason);
+        };
+        let read = found(self.view(slot, now));
+        let space = self.spaces.of(key.namespace.number());
+        if key.namespace.number() == 0 {
+            self.hits += 1;
+        } else {
+            space.counts.hits += 1;
+        }
+        space.hit(&mut self.records, slot);
+        Ok(read)
+    }
+
+    /// Reads an entry, which gets a new time to live before that if `touch` says so.
+    #[inline]
+    pub(in crate::engine) fn read<R>(
+        &mut self,
+        key: Hashed<'_>,
+        touch: Option<Ttl>,
+        now: Now,
+        found: impl FnOnce(EntryView<'_>) -> R,
+    ) -> (Result<R, MissReason>, ChangeKind) {
+        let mut kind = ChangeKind::None;
+        if let Some(ttl) = touch {
+            kind = self.touch(key, ttl, now).1;
+            self.set_tidied();
+        }
+        (self.get(key, None, now, found), kind)
+    }
+
+    /// Asks for the index's line of a key, without waiting for it to come.
+    #[inline]
+    pub(in crate::engine) fn prefetch_index(&self, hash: u64) {
+        self.index.prefetch(hash);
+    }
+
+    /// Where a key's entry is, if it is there and no other has the same tag; asks for its memory without waiting for it to
+    /// come.
+    #[inline]
+    pub(in crate::engine) fn prefetch_entry(&self, hash: u64) -> Option<Likely> {
+        let slot = self.index.likely(hash)?;
+        self.records.prefetch(slot);
+        Some(Likely { slot, freed: self.records.arena.freed() })
+    }
+
+    /// The slot of a likely place, if it is a live entry's and that of this key.
+    #[inline]
+    fn confirm(&self, likely: Likely, key: Hashed<'_>) -> Option<u32> {
+        let slot = likely.slot;
+        let is_live = likely.freed == self.records.arena.freed();
+        (is_live && self.records.is(slot, key.namespace.number(), key.key)).then_some(slot)
+    }
+}
