@@ -2,7 +2,6 @@
 
 use super::{Hashed, Shard};
 use crate::clock::Now;
-use crate::engine::eviction::Policy;
 use crate::engine::op::{ChangeKind, EntryView, MissReason};
 use crate::entry::Ttl;
 
