@@ -18,7 +18,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -86,9 +86,12 @@ pub enum SnapshotError {
 
 /// Entries are written in frames of about this size.
 const CHUNK_BYTES: usize = 256 << 10;
-/// So much is synced at a time, so that no sync of a whole file stands in the way of the journal's.
-const SYNC_BYTES: u64 = 16 << 20;
-/// After each frame of entries the walk rests as long as it worked, at most this long.
+/// So much is synced at a time: a sync of more stands in the way of the journal's, and keeps its processor for milliseconds.
+const SYNC_BYTES: u64 = 2 << 20;
+/// The walk works for about so long at a time, and rests then for so many times as long as that took, at most
+/// [`REST_MAX`]: a node whose one processor is half busy is asked for a fifth of it, and no call waits for long.
+const WORK_MIN: Duration = Duration::from_micros(150);
+const RESTS: u32 = 4;
 const REST_MAX: Duration = Duration::from_millis(5);
 const END_BYTES: usize = 48;
 
@@ -117,6 +120,26 @@ pub fn take(
         let _ = backend.delete(file);
     }
     taken
+}
+
+/// When to rest.
+struct Pace {
+    begun: Instant,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self { begun: monotonic() }
+    }
+
+    /// Rests, if it has worked for long enough.
+    fn rest(&mut self) {
+        let worked = self.begun.elapsed();
+        if worked >= WORK_MIN {
+            std::thread::sleep((worked * RESTS).min(REST_MAX));
+            self.begun = monotonic();
+        }
+    }
 }
 
 struct Taking<'a> {
@@ -176,16 +199,15 @@ impl Taking<'_> {
 
     fn entries(&mut self, engine: &Engine) -> Result<(), SnapshotError> {
         let mut place = WalkPlace::default();
-        let mut begun = monotonic();
+        let mut pace = Pace::new();
         loop {
+            pace.rest();
             let chunk = &mut self.chunk;
             let more = engine.walk(&mut place, self.clock.now(), |record| chunk.add(record::write, record));
             if self.chunk.size() >= CHUNK_BYTES || !more {
                 self.entries += self.chunk.records();
                 self.put(FrameKind::SnapshotEntries)?;
                 Failpoint::SNAPSHOT_ENTRIES.reached();
-                std::thread::sleep(begun.elapsed().min(REST_MAX));
-                begun = monotonic();
             }
             if !more {
                 return Ok(());
@@ -203,8 +225,9 @@ impl Taking<'_> {
     ) -> Result<(), SnapshotError> {
         let mut moving = tier.moving(engine, number);
         let mut moves = Moves::default();
-        let mut begun = monotonic();
+        let mut pace = Pace::new();
         loop {
+            pace.rest();
             let chunk = &mut self.chunk;
             let more = moving.next(now, &mut moves, |put| {
                 let begin = chunk.size();
@@ -218,8 +241,6 @@ impl Taking<'_> {
                 self.put(FrameKind::SnapshotEntries)?;
                 Failpoint::SNAPSHOT_ENTRIES.reached();
                 tier.moved(&mut moves, number, begin, &body);
-                std::thread::sleep(begun.elapsed().min(REST_MAX));
-                begun = monotonic();
             }
             if !more {
                 tier.has_moved(&moving);
