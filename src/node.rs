@@ -26,7 +26,7 @@ use tower::ServiceBuilder;
 use crate::api::v1::admin_server::AdminServer;
 use crate::api::{CallError, FILE_DESCRIPTOR_SET};
 use crate::cache::Cache;
-use crate::clock::{Clock, SystemClock, monotonic};
+use crate::clock::{Clock, Pace, SystemClock, monotonic};
 use crate::config::{ListenUrl, Loaded, ServeConfig, memory};
 use crate::engine::EngineConfig;
 use crate::entry::{Limits, Ttl, Version};
@@ -51,8 +51,8 @@ const ADMIN_BYTES_MAX: usize = 64 << 10;
 const REFLECTION_BYTES_MAX: usize = 4 << 10;
 /// How often what has become due is looked for.
 const SWEEP_EVERY: Duration = Duration::from_millis(50);
-/// Entries that are looked at for invalidations each time: a tenth of a processor, a million in five seconds.
-const ENTRIES_PER_SWEEP: usize = 10_000;
+/// Entries that are looked at for invalidations before the pace of that is thought of: a million take some two seconds.
+const ENTRIES_PER_SWEEP: usize = 64;
 /// Blobs whose time has ended that are deleted each time.
 const BLOBS_PER_SWEEP: usize = 16;
 /// How long the last spans may take to be sent.
@@ -453,14 +453,21 @@ fn sweep(cache: &Arc<Cache>) -> std::io::Result<()> {
     std::thread::Builder::new().name("larder-sweep".to_owned()).spawn(move || {
         while let Some(cache) = cache.upgrade() {
             cache.advance();
-            cache.sweep(ENTRIES_PER_SWEEP);
+            let (begun, mut pace) = (monotonic(), Pace::new());
+            let mut is_more = cache.sweep(ENTRIES_PER_SWEEP);
+            while is_more && begun.elapsed() < SWEEP_EVERY {
+                pace.rest();
+                is_more = cache.sweep(ENTRIES_PER_SWEEP);
+            }
             if let Some(blobs) = cache.blobs()
                 && let Err(error) = blobs.sweep(cache.now(), BLOBS_PER_SWEEP)
             {
                 tracing::warn!(%error, "blobs whose time has ended cannot be deleted");
             }
             drop(cache);
-            std::thread::sleep(SWEEP_EVERY);
+            if !is_more {
+                std::thread::sleep(SWEEP_EVERY);
+            }
         }
     })?;
     Ok(())

@@ -18,7 +18,6 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -31,7 +30,7 @@ use super::journal::{Journal, Stopped};
 use super::record;
 use super::replay::{Damage, From, replay};
 use super::tier::{DiskTier, Moves};
-use crate::clock::{Clock, Now, monotonic};
+use crate::clock::{Clock, Now, Pace};
 use crate::engine::{Engine, Put, Record, Restored, Restorer, WalkPlace, Written};
 use crate::entry::Version;
 
@@ -88,11 +87,6 @@ pub enum SnapshotError {
 const CHUNK_BYTES: usize = 256 << 10;
 /// So much is synced at a time: a sync of more stands in the way of the journal's, and keeps its processor for milliseconds.
 const SYNC_BYTES: u64 = 2 << 20;
-/// The walk works for about so long at a time, and rests then for so many times as long as that took, at most
-/// [`REST_MAX`]: a node whose one processor is half busy is asked for a fifth of it, and no call waits for long.
-const WORK_MIN: Duration = Duration::from_micros(150);
-const RESTS: u32 = 4;
-const REST_MAX: Duration = Duration::from_millis(5);
 const END_BYTES: usize = 48;
 
 /// Takes a snapshot and syncs it. The engine must be logged by `journal`. With a tier below memory, entries are copied
@@ -120,26 +114,6 @@ pub fn take(
         let _ = backend.delete(file);
     }
     taken
-}
-
-/// When to rest.
-struct Pace {
-    begun: Instant,
-}
-
-impl Pace {
-    fn new() -> Self {
-        Self { begun: monotonic() }
-    }
-
-    /// Rests, if it has worked for long enough.
-    fn rest(&mut self) {
-        let worked = self.begun.elapsed();
-        if worked >= WORK_MIN {
-            std::thread::sleep((worked * RESTS).min(REST_MAX));
-            self.begun = monotonic();
-        }
-    }
 }
 
 struct Taking<'a> {
