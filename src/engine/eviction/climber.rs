@@ -5,12 +5,17 @@
 //!
 //! As in Caffeine a sample is ten requests for each entry and the first step a sixteenth of the bytes. Differs
 //! from it: the first step makes the window larger; a sample has 2000 requests at least, since the hit ratio of
-//! fewer is mostly chance; steps shrink by a twentieth and not by a fiftieth.
+//! fewer is mostly chance; steps shrink by a twentieth while they go on and by a tenth where they turn, not by a
+//! fiftieth; and what the hit ratio does after a step for which the window had no room is not taken for that
+//! step's effect: the next one goes the other way. Else a window at its least stays there while the workload gets
+//! easier by itself.
 
 /// The first step, as a part of the bytes.
 const STEP: f64 = 0.0625;
-/// What is left of a step in the next.
+/// What is left of a step in the next that goes on …
 const DECAY: f64 = 0.95;
+/// … and in the next that goes back, where the best size is nearer.
+const DECAY_OF_TURN: f64 = 0.90;
 /// The change of the hit ratio after which steps start over.
 const RESTART: f64 = 0.05;
 const REQUESTS_PER_ENTRY: u64 = 10;
@@ -22,7 +27,11 @@ pub(super) struct Climber {
     requests: u64,
     /// Of the sample before.
     hit_ratio: f64,
+    /// The last one, and what is left of it for the next.
     step: f64,
+    size: f64,
+    /// The window could not take the last step.
+    at_end: bool,
 }
 
 /// Whether a key was there.
@@ -34,7 +43,7 @@ pub(super) enum Request {
 
 impl Climber {
     pub(super) fn new() -> Self {
-        Self { hits: 0, requests: 0, hit_ratio: 0.0, step: STEP }
+        Self { hits: 0, requests: 0, hit_ratio: 0.0, step: STEP, size: STEP, at_end: false }
     }
 
     /// Counts a request. At the end of a sample: by which part of the bytes the window should change.
@@ -46,11 +55,22 @@ impl Climber {
         (self.requests >= sample).then(|| self.climb())
     }
 
+    /// The step that was just asked for left the window as it is: it is as small or as large as it can be.
+    pub(super) fn is_at_end(&mut self) {
+        self.at_end = true;
+    }
+
     fn climb(&mut self) -> f64 {
         let hit_ratio = self.hits as f64 / self.requests as f64;
         let change = hit_ratio - self.hit_ratio;
-        let step = if change >= 0.0 { self.step } else { -self.step };
-        self.step = if change.abs() >= RESTART { STEP.copysign(step) } else { DECAY * step };
+        let goes_on = change >= 0.0 && !self.at_end;
+        let step = self.size.copysign(if goes_on { self.step } else { -self.step });
+        self.size = match change.abs() {
+            RESTART.. => STEP,
+            _ if step * self.step < 0.0 => DECAY_OF_TURN * self.size,
+            _ => DECAY * self.size,
+        };
+        (self.step, self.at_end) = (step, false);
         (self.hit_ratio, self.hits, self.requests) = (hit_ratio, 0, 0);
         step
     }
@@ -78,5 +98,22 @@ mod tests {
         assert!(sample(&mut climber, 52) < 0.0, "down was right");
         let (shrunk, full) = (sample(&mut climber, 30), sample(&mut climber, 31));
         assert!(shrunk > 0.0 && shrunk < STEP && full == STEP, "{shrunk} {full}");
+    }
+
+    #[test]
+    fn it_turns_at_the_end_although_the_hit_ratio_rises() {
+        let mut climber = Climber::new();
+        assert!([50, 52, 51, 52].map(|hits| sample(&mut climber, hits))[3] < 0.0);
+        climber.is_at_end();
+        assert!(sample(&mut climber, 53) > 0.0, "further down is nowhere");
+        assert!(sample(&mut climber, 54) > 0.0, "up was right");
+    }
+
+    #[test]
+    fn steps_shrink_more_where_they_turn() {
+        let mut climber = Climber::new();
+        assert!([50, 52, 51].map(|hits| sample(&mut climber, hits))[2] < 0.0);
+        assert_eq!(sample(&mut climber, 52), -STEP * DECAY * DECAY_OF_TURN);
+        assert_eq!(sample(&mut climber, 52), -STEP * DECAY * DECAY_OF_TURN * DECAY);
     }
 }

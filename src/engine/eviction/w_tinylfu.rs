@@ -97,14 +97,22 @@ impl WTinyLfu {
     fn requested(&mut self, slots: &mut impl Slots, request: Request) {
         if let Some(step) = self.climber.requested(request, self.entries()) {
             let bytes = (step.abs() * self.bytes_limit as f64) as u64;
+            let spare = if step > 0.0 {
+                self.protected_bytes_max()
+            } else {
+                self.window_bytes_max.saturating_sub(self.average_bytes())
+            };
+            let bytes = bytes.min(spare);
             if step > 0.0 {
-                let bytes = bytes.min(self.protected_bytes_max());
                 self.window_bytes_max += bytes;
                 self.window_bytes_owed = bytes;
             } else {
-                let spare = self.window_bytes_max.saturating_sub(self.average_bytes());
-                self.window_bytes_max -= bytes.min(spare);
+                self.window_bytes_max -= bytes;
                 self.window_bytes_owed = 0;
+            }
+            // Not an entry's room: weights vary, so that some bytes are left nearly always.
+            if spare < self.average_bytes() {
+                self.climber.is_at_end();
             }
         }
         for _ in 0..MOVES_PER_REQUEST {
@@ -251,5 +259,23 @@ impl Policy for WTinyLfu {
         {
             area.validate(slots, |slot| assert_eq!(slots.mark(slot), mark));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::Cells;
+    use super::*;
+
+    #[test]
+    fn a_window_that_is_all_there_is_grows_no_further_and_shrinks() {
+        let (mut policy, mut cells) = (WTinyLfu::new(1_000, 0), Cells::of(2));
+        let mut windows = (0..100_000).map(|n| {
+            policy.insert(&mut cells, 1, n);
+            policy.remove(&mut cells, 1);
+            policy.window_bytes_max
+        });
+        assert!(windows.any(|bytes| bytes == 1_000), "the hit ratio never falls");
+        assert!(windows.any(|bytes| bytes < 1_000), "nor does it later");
     }
 }
