@@ -14,7 +14,7 @@ use super::keys::KeyForm;
 use super::output::{bytes_json, note, print, token_json};
 use super::parse;
 use crate::client::{SetCondition, SetExpiration, SetOptions, SetOutcome};
-use crate::entry::{CONTENT_TYPE_BYTES_MAX, Version};
+use crate::entry::{CONTENT_TYPE_BYTES_MAX, Durability, Version};
 
 /// Arguments of `set`.
 #[derive(Debug, Args)]
@@ -44,6 +44,9 @@ pub(super) struct SetArgs {
     /// A name under which `invalidate --tag` drops the entry together with others; repeatable, up to 16
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
+    /// What the answer waits for: buffered (memory) or flushed (the disk) [default: the node's --durability]
+    #[arg(long, value_name = "DURABILITY", value_parser = parse::durability)]
+    durability: Option<Durability>,
     #[command(flatten)]
     form: KeyForm,
 }
@@ -87,6 +90,7 @@ pub(super) fn run(global: &Global, args: SetArgs) -> Result<Exit, CliError> {
         flags: args.flags,
         content_type: args.content_type,
         tags: args.tags,
+        durability: args.durability,
     };
     let asked = key.clone();
     let outcome = super::block_on(async { Ok(global.client()?.set(asked, value, &options).await?) })?;

@@ -12,7 +12,7 @@ use super::pool::Pool;
 use super::url::NodeUrl;
 use crate::api::google::rpc;
 use crate::api::v1;
-use crate::entry::Version;
+use crate::entry::{Durability, Version};
 
 /// What a Get came to: hit, stale or miss.
 pub type GetOutcome = v1::get_response::Outcome;
@@ -70,6 +70,8 @@ pub struct SetOptions {
     pub content_type: String,
     /// Names under which the entry can be invalidated together with others: up to 16, each 1 B to 255 B.
     pub tags: Vec<String>,
+    /// What the answer waits for; `None`: what the node's default says.
+    pub durability: Option<Durability>,
 }
 
 /// What an Increment or Decrement may say beside key and delta.
@@ -114,6 +116,11 @@ impl SetOptions {
             flags: self.flags,
             content_type: self.content_type.clone(),
             tags: self.tags.clone(),
+            durability: match self.durability {
+                None => v1::Durability::Unspecified,
+                Some(Durability::Buffered) => v1::Durability::Buffered,
+                Some(Durability::Flushed) => v1::Durability::Flushed,
+            } as i32,
             ..v1::SetRequest::default()
         }
     }
@@ -340,12 +347,14 @@ mod tests {
             flags: 3,
             content_type: "text/plain".to_owned(),
             tags: vec!["menu".to_owned()],
+            durability: Some(Durability::Flushed),
         };
         let request = options.request("ns", Bytes::from("k"), Bytes::from("v"));
         assert_eq!(request.expiration, Some(Expiration::KeepTtl(true)));
         assert_eq!(request.condition, Some(Condition::IfVersion(7)));
         assert_eq!((request.namespace.as_str(), request.flags), ("ns", 3));
+        assert_eq!(request.durability(), v1::Durability::Flushed);
         let plain = SetOptions::default().request("", Bytes::new(), Bytes::new());
-        assert_eq!((plain.expiration, plain.condition), (None, None));
+        assert_eq!((plain.expiration, plain.condition, plain.durability), (None, None, 0));
     }
 }
