@@ -24,6 +24,8 @@ use blobs::BlobShelf;
 use disk::DiskShelf;
 use live_limits::LiveLimits;
 
+pub use below::Claim;
+
 pub use crate::persistence::blob::{
     BlobError, BlobReader, BlobWriter, Blobs, Digest, Draft, Finish, Listed, Manifest, Removed,
 };
@@ -102,7 +104,7 @@ impl Cache {
     /// Does one operation in a namespace. May block where [`Self::has_below`].
     pub fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> (Outcome, Change) {
         match self.below() {
-            Some(lookup) if op.needs_entry() => self.apply_below(&lookup, namespace, op, now),
+            Some(lookup) if op.needs_entry() => self.apply_below(&lookup, namespace, op, now, None),
             _ => self.engine.apply(namespace, op, now),
         }
     }
@@ -121,7 +123,7 @@ impl Cache {
         found: impl FnOnce(EntryView<'_>) -> R,
     ) -> Result<R, MissReason> {
         match self.below() {
-            Some(lookup) => self.read_below(&lookup, (namespace, key), touch, now, found),
+            Some(lookup) => self.read_below(&lookup, (namespace, key), touch, now, None, found),
             None => self.engine.read(namespace, key, touch, now, found).0,
         }
     }

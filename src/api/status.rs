@@ -133,6 +133,8 @@ pub enum CallError {
     Compressed { encoding: String },
     #[error("the deadline passed; what was not answered was not done")]
     DeadlineExceeded,
+    #[error("the caller gave it up before it was done")]
+    Cancelled,
     #[error("the node stays in standby: {why}")]
     CannotListen { why: String },
     #[error("the node is {state}: it never serves again; start a new one")]
@@ -161,8 +163,8 @@ fn bad_field(reason: &'static str, field: &str) -> Kind {
 impl CallError {
     fn kind(&self) -> Kind {
         use Code::{
-            AlreadyExists, DataLoss, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound,
-            OutOfRange, ResourceExhausted, Unavailable, Unimplemented,
+            AlreadyExists, Cancelled, DataLoss, DeadlineExceeded, FailedPrecondition, InvalidArgument,
+            NotFound, OutOfRange, ResourceExhausted, Unavailable, Unimplemented,
         };
         match self {
             Self::Malformed(_) | Self::Undecodable { .. } | Self::Frame { .. } => {
@@ -217,6 +219,7 @@ impl CallError {
             Self::NoSuchMethod { .. } => kind(Unimplemented, "NO_SUCH_METHOD"),
             Self::Compressed { .. } => kind(Unimplemented, "COMPRESSED"),
             Self::DeadlineExceeded => kind(DeadlineExceeded, "DEADLINE_EXCEEDED"),
+            Self::Cancelled => kind(Cancelled, "CANCELLED"),
             Self::CannotListen { .. } => kind(FailedPrecondition, "CANNOT_LISTEN"),
             // Nothing that is waited for changes that.
             Self::Leaving { .. } => kind(FailedPrecondition, "LEAVING"),
@@ -242,6 +245,7 @@ impl CallError {
             Refusal::Unreadable => {
                 Self::DiskFailed { why: "the entry lies there and cannot be read".to_owned() }
             }
+            Refusal::Withdrawn => Self::Cancelled,
             Refusal::DiskLimit => Self::DiskLimit,
             Refusal::Backlogged { bytes } => Self::JournalBacklog { bytes },
         }

@@ -1,9 +1,11 @@
 //! Entries that are not in memory: the disk tier answers for them, and what is asked for comes to memory.
 //!
 //! What is said here of blocking: a lookup reads a file, and before that it may wait for the journal to write what the
-//! key's shard has logged. [`Cache::waits`] tells beforehand whether that is likely.
+//! key's shard has logged. [`Cache::waits`] tells beforehand whether that is likely. Who asked may think better of it
+//! while it is looked for: a [`Claim`] settles whether an operation is done or given up.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Cache;
 use crate::clock::Now;
@@ -17,6 +19,22 @@ use crate::persistence::tier::{FetchError, Found};
 
 /// Entries of the disk tier that a scan takes at a time.
 const SCANNED_AT_A_TIME: usize = 256;
+
+/// The right to settle one operation: whoever takes it does the operation, or gives it up. It is taken once, and before
+/// anything is changed.
+#[derive(Debug, Default)]
+pub struct Claim(AtomicBool);
+
+impl Claim {
+    /// Takes it; whether nobody had.
+    pub fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::Relaxed)
+    }
+}
+
+/// What an operation comes to that was given up.
+const WITHDRAWN: (Outcome, Change) =
+    (Outcome::Refused(Refusal::Withdrawn), Change { shard: 0, sequence: 0, kind: ChangeKind::None });
 
 /// What a lookup came to.
 enum Looked {
@@ -45,14 +63,76 @@ impl Cache {
         self.has_below() && !self.engine.has(namespace, key)
     }
 
+    /// What stands for a key and its namespace while the cache is there. That two share it is as likely as that their
+    /// hashes are the same.
+    #[must_use]
+    pub fn place_of(&self, namespace: &Namespace, key: &[u8]) -> u64 {
+        self.engine.place_of(namespace.number(), key).1
+    }
+
+    /// Does an operation as [`Self::apply`] does, if the claim to it is to be had when its entry is found.
+    pub fn apply_claimed(
+        &self,
+        namespace: &Namespace,
+        op: &Op<'_>,
+        now: Now,
+        claim: &Claim,
+    ) -> (Outcome, Change) {
+        match self.below() {
+            Some(lookup) if op.needs_entry() => self.apply_below(&lookup, namespace, op, now, Some(claim)),
+            _ if claim.take() => self.engine.apply(namespace, op, now),
+            _ => WITHDRAWN,
+        }
+    }
+
+    /// Reads an entry as [`Self::read`] does, if the claim to it is to be had when it is found.
+    ///
+    /// # Errors
+    /// The reason of a miss; any, where the claim was taken.
+    pub fn read_claimed<R>(
+        &self,
+        namespace: &Namespace,
+        key: &[u8],
+        touch: Option<Ttl>,
+        now: Now,
+        claim: &Claim,
+        found: impl FnOnce(EntryView<'_>) -> R,
+    ) -> Result<R, MissReason> {
+        match self.below() {
+            Some(lookup) => self.read_below(&lookup, (namespace, key), touch, now, Some(claim), found),
+            None if claim.take() => self.engine.read(namespace, key, touch, now, found).0,
+            None => Err(MissReason::Unknown),
+        }
+    }
+
+    /// What has to be fetched first, if anything has; `Err`: nothing has, and the claim is taken.
+    fn fetch_first(
+        &self,
+        (namespace, key): (&Namespace, &[u8]),
+        now: Now,
+        claim: &mut Option<&Claim>,
+    ) -> Result<Option<Fetch>, ()> {
+        // Whoever has no claim to take finds out when it does the operation.
+        let Some(_) = claim else { return Ok(None) };
+        match self.engine.begin_fetch(namespace, key, now) {
+            None if !takes(claim) => Err(()),
+            fetch => Ok(fetch),
+        }
+    }
+
     pub(super) fn apply_below(
         &self,
         lookup: &Lookup<'_>,
         namespace: &Namespace,
         op: &Op<'_>,
         now: Now,
+        mut claim: Option<&Claim>,
     ) -> (Outcome, Change) {
-        let mut applied = self.engine.apply_or_fetch(namespace, op, now);
+        let mut applied = match self.fetch_first((namespace, op.key()), now, &mut claim) {
+            Ok(None) => self.engine.apply_or_fetch(namespace, op, now),
+            Ok(Some(fetch)) => Err(fetch),
+            Err(()) => return WITHDRAWN,
+        };
         loop {
             let fetch = match applied {
                 Ok(done) => return done,
@@ -67,6 +147,10 @@ impl Cache {
                     return (Outcome::Refused(refusal), none);
                 }
             };
+            if !takes(&mut claim) {
+                self.engine.end_fetch(fetch);
+                return WITHDRAWN;
+            }
             applied = visit(found.as_ref(), |put| self.engine.apply_fetched(namespace, op, fetch, put, now));
         }
     }
@@ -77,11 +161,16 @@ impl Cache {
         (namespace, key): (&Namespace, &[u8]),
         touch: Option<Ttl>,
         now: Now,
+        mut claim: Option<&Claim>,
         found: impl FnOnce(EntryView<'_>) -> R,
     ) -> Result<R, MissReason> {
         let mut found = Some(found);
         let mut see = |entry: EntryView<'_>| (found.take().expect("an entry is found once"))(entry);
-        let mut read = self.engine.read_or_fetch(namespace, key, touch, now, &mut see);
+        let mut read = match self.fetch_first((namespace, key), now, &mut claim) {
+            Ok(None) => self.engine.read_or_fetch(namespace, key, touch, now, &mut see),
+            Ok(Some(fetch)) => Err(fetch),
+            Err(()) => return Err(MissReason::Unknown),
+        };
         loop {
             let fetch = match read {
                 Ok(read) => return read,
@@ -96,6 +185,10 @@ impl Cache {
                     return Err(if is_lost { MissReason::Evicted } else { MissReason::Corrupt });
                 }
             };
+            if !takes(&mut claim) {
+                self.engine.end_fetch(fetch);
+                return Err(MissReason::Unknown);
+            }
             let record = match &looked {
                 Looked::Up(found) => found.as_ref(),
                 Looked::Damaged => None,
@@ -145,7 +238,7 @@ impl Cache {
                 continue;
             }
             let see = |entry: EntryView<'_>| found(at, Ok(entry));
-            let next = self.read_below(lookup, (namespace, *key), None, now, see);
+            let next = self.read_below(lookup, (namespace, *key), None, now, None, see);
             if next.unwrap_or_else(|reason| found(at, Err(reason))).is_break() {
                 return;
             }
@@ -215,6 +308,11 @@ impl Cache {
         }
         Ok(None)
     }
+}
+
+/// Takes a claim that is there to be taken; whether the operation may be done.
+fn takes(claim: &mut Option<&Claim>) -> bool {
+    claim.take().is_none_or(Claim::take)
 }
 
 fn look_up(

@@ -13,10 +13,80 @@ use super::unary::{Method, call};
 use crate::api::convert;
 use crate::api::wire::{BatchView, DeleteView, GetView, IncrementView, SetView, TouchView};
 use crate::api::{CallError, Malformed};
-use crate::cache::Cache;
+use crate::cache::{Cache, Claim};
 use crate::clock::Now;
-use crate::engine::Op;
+use crate::engine::{EntryView, MissReason, Namespace, Op, Outcome};
+use crate::entry::Ttl;
 use crate::telemetry::Recalled;
+
+/// What does a single command's operation.
+pub(super) trait Does {
+    /// The cache that it does it on.
+    fn cache(&self) -> &Cache;
+    /// As [`Cache::apply`].
+    fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> Outcome;
+    /// As [`Cache::read`].
+    fn read<R>(
+        &self,
+        namespace: &Namespace,
+        key: &[u8],
+        touch: Option<Ttl>,
+        now: Now,
+        found: impl FnOnce(EntryView<'_>) -> R,
+    ) -> Result<R, MissReason>;
+}
+
+impl Does for Cache {
+    #[inline]
+    fn cache(&self) -> &Cache {
+        self
+    }
+
+    #[inline]
+    fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> Outcome {
+        Cache::apply(self, namespace, op, now).0
+    }
+
+    #[inline]
+    fn read<R>(
+        &self,
+        namespace: &Namespace,
+        key: &[u8],
+        touch: Option<Ttl>,
+        now: Now,
+        found: impl FnOnce(EntryView<'_>) -> R,
+    ) -> Result<R, MissReason> {
+        Cache::read(self, namespace, key, touch, now, found)
+    }
+}
+
+/// Does an operation that may be given up until its entry is found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Claimed<'a> {
+    pub(super) cache: &'a Cache,
+    pub(super) claim: &'a Claim,
+}
+
+impl Does for Claimed<'_> {
+    fn cache(&self) -> &Cache {
+        self.cache
+    }
+
+    fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> Outcome {
+        self.cache.apply_claimed(namespace, op, now, self.claim).0
+    }
+
+    fn read<R>(
+        &self,
+        namespace: &Namespace,
+        key: &[u8],
+        touch: Option<Ttl>,
+        now: Now,
+        found: impl FnOnce(EntryView<'_>) -> R,
+    ) -> Result<R, MissReason> {
+        self.cache.read_claimed(namespace, key, touch, now, self.claim, found)
+    }
+}
 
 /// Whether a call is likely to look for an entry on disk. One that is malformed or refused is not: whoever does it says
 /// so at once.

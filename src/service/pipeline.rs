@@ -2,14 +2,18 @@
 //!
 //! The response's body *is* the loop: asked for a frame, it reads request messages and does their commands until
 //! replies are worth sending. It is asked only while the peer's flow-control window has room, so a client that
-//! writes without reading is stopped by flow control, and what the stream holds is bounded by one request message
-//! and [`REPLIES_BYTES`] of replies (plus one value). Replies count in the node's backlog: while it has no room for
-//! long answers, fewer are sent at a time and a long one is refused by itself; where it has no room at all the
+//! writes without reading is stopped by flow control, and what the stream holds is bounded by one request message,
+//! [`REPLIES_BYTES`] of replies (plus one value) and what waits. Replies count in the node's backlog: while it has no
+//! room for long answers, fewer are sent at a time and a long one is refused by itself; where it has no room at all the
 //! stream ends. Gets in a row are read together. Commands in memory are done as they are read, so a Cancel finds its
-//! command answered already; it has no reply of its own. Replies of FLUSHED writes are sent when the disk has what they
-//! tell of, and hold up none of the others. A stream whose listener ends reads no more.
+//! command answered already; it has no reply of its own. Those that have to look on disk, and those behind them on the
+//! same key, are set apart ([`waiting`]) and answered later; the others go on, until so many wait that one more has
+//! no room: then no more are done until one of them is. Replies of FLUSHED writes are sent when the disk has what they
+//! tell of, and hold up none of the others. A stream whose listener ends reads no more, and one that ends answers what
+//! waits first.
 
 mod commands;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -19,10 +23,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body, Frame};
-use tokio::task::spawn_blocking;
 use tonic::Status;
 
-use super::below::joined;
 use super::body::{ResponseBody, ok_trailers};
 use super::data::{Ending, Plane};
 use super::frame::{PREFIX, finish, message_len};
@@ -30,7 +32,8 @@ use super::slow::recall_first;
 use crate::api::CallError;
 use crate::clock::monotonic;
 use crate::telemetry::SlowCalls;
-use commands::{Message, Replies, check_length, run, waits};
+use commands::{Message, NothingWaits, Replies, check_length, run};
+use waiting::Waiting;
 
 /// A Pipeline stream: the request's body in, replies out.
 pub(super) struct PipelineBody<B> {
@@ -52,15 +55,12 @@ pub(super) struct PipelineBody<B> {
     /// Replies that wait until what they tell of is on the disk, in the order in which it comes there. They hold nothing
     /// up: what does not wait is answered before them.
     flushing: VecDeque<(Vec<u8>, Flushed)>,
-    /// A message whose commands look for entries below memory, on a thread that may block. Those behind it wait.
-    below: Option<Below>,
+    /// Commands that look for entries below memory, and those that wait for them; none were yet without it.
+    waiting: Option<Box<Waiting>>,
 }
 
 /// So many batches of replies may wait for the disk before no more commands are done.
 const FLUSHING_MAX: usize = 64;
-
-/// A message that is worked on elsewhere, its replies, and why no more are worked on.
-type Below = Pin<Box<dyn Future<Output = (Message, Replies, Result<(), CallError>)> + Send>>;
 
 /// What a stream's body answers when it is polled.
 type Answered = Poll<Option<Result<Frame<Bytes>, Status>>>;
@@ -86,7 +86,7 @@ where
             ending,
             slow,
             flushing: VecDeque::new(),
-            below: None,
+            waiting: None,
         }
     }
 
@@ -95,28 +95,15 @@ where
         // Read when a message is done; the next one that is here already arrived by then.
         let mut clock = None;
         while !out.are_enough() {
-            if let Some(below) = &mut self.below {
-                let Poll::Ready((message, replies, done)) = below.as_mut().poll(cx) else {
-                    return Ok(Poll::Pending);
-                };
-                self.below = None;
-                *out = replies;
-                done?;
-                clock = self.put_back(message);
-            } else if let Some(mut message) = self.message.take() {
+            if let Some(mut message) = self.message.take() {
                 if out.bytes.is_empty() && self.plane.backlog.room(0) == 0 {
                     return Err(self.plane.backlog.full().into());
                 }
-                if waits(&self.plane.cache, &message) {
-                    // What is done is answered first.
-                    if !out.bytes.is_empty() {
-                        self.message = Some(message);
-                        return Ok(Poll::Ready(()));
-                    }
-                    self.below = Some(work_below(Arc::clone(&self.plane), message));
-                    continue;
+                self.work_on(&mut message, out)?;
+                if message.is_held {
+                    self.message = Some(message);
+                    return Ok(Poll::Pending);
                 }
-                work_on(&self.plane, &mut message, out)?;
                 clock = self.put_back(message);
             } else if let Some(bytes) = self.split_message()? {
                 self.message = Some(Message::new(bytes, clock.take().unwrap_or_else(monotonic)));
@@ -134,6 +121,26 @@ where
             }
         }
         Ok(Poll::Ready(()))
+    }
+
+    /// Does a message's commands until they are done or there are replies enough.
+    fn work_on(&mut self, message: &mut Message, out: &mut Replies) -> Result<(), CallError> {
+        let at = out.begin();
+        let cache = &self.plane.cache;
+        let done = if cache.has_below() {
+            run(cache, message, &mut **self.waiting.get_or_insert_default(), out)
+        } else if let Some(waiting) = self.waiting.as_deref_mut().filter(|waiting| !waiting.is_empty()) {
+            run(cache, message, waiting, out)
+        } else {
+            run(cache, message, &mut NothingWaits, out)
+        };
+        out.end(at);
+        done
+    }
+
+    /// Whether commands wait that are not answered.
+    fn waits(&self) -> bool {
+        self.waiting.as_ref().is_some_and(|waiting| !waiting.is_empty())
     }
 
     /// Keeps replies until what was done by now is on the disk.
@@ -217,27 +224,6 @@ where
     }
 }
 
-/// Does a message's commands until they are done or there are replies enough.
-fn work_on(plane: &Plane, message: &mut Message, out: &mut Replies) -> Result<(), CallError> {
-    let at = out.bytes.len();
-    out.bytes.resize(at + PREFIX, 0);
-    let done = run(&plane.cache, message, out);
-    if out.bytes.len() == at + PREFIX {
-        out.bytes.truncate(at);
-    } else {
-        finish(&mut out.bytes, at);
-    }
-    done
-}
-
-fn work_below(plane: Arc<Plane>, mut message: Message) -> Below {
-    Box::pin(joined(spawn_blocking(move || {
-        let mut out = Replies::new(&plane, 0);
-        let done = work_on(&plane, &mut message, &mut out);
-        (message, out, done)
-    })))
-}
-
 /// Why no more requests are worked on.
 enum Ended {
     /// The client has sent all, and all is done.
@@ -276,20 +262,26 @@ where
             if let Some(answered) = self.poll_flushing(cx) {
                 return answered;
             }
-            if self.ended.is_some() || self.flushing.len() >= FLUSHING_MAX {
+            if self.flushing.len() >= FLUSHING_MAX || self.ended.is_some() && !self.waits() {
                 break;
             }
             let mut out = Replies::new(&self.plane, self.replies_before);
-            self.ended = self.work(cx, &mut out).err();
-            let waits = !out.later.is_empty();
-            if waits {
+            if self.ended.is_none() {
+                self.ended = self.work(cx, &mut out).err();
+            }
+            // Behind the work, so that this task is woken for what was set apart just now.
+            let this = &mut *self;
+            let collected =
+                this.waiting.as_mut().is_some_and(|waiting| waiting.collect(cx, &this.slow, &mut out));
+            let flushes = !out.later.is_empty();
+            if flushes {
                 self.flush_then_send(&out.later);
             }
             if !out.bytes.is_empty() {
                 self.replies_before = out.bytes.len();
                 return Poll::Ready(Some(Ok(Frame::data(self.plane.backlog.hold(out.bytes)))));
             }
-            if !waits && self.ended.is_none() {
+            if !flushes && !collected && (self.ended.is_none() || self.waits()) {
                 return Poll::Pending;
             }
         }

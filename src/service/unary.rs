@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use super::backlog::{Backlog, COUNTED_BYTES_MIN};
+use super::below::Does;
 use super::body::Unary;
 use super::data::Plane;
 use super::frame::{PREFIX, finish, put_prefix};
@@ -36,7 +37,7 @@ pub(super) enum Method {
 
 /// Does a call; its answer, and whether that waits until what was done is on the disk.
 pub(super) fn call(method: Method, plane: &Plane, message: &[u8]) -> Result<(Unary, bool), CallError> {
-    let Plane { cache, backlog } = plane;
+    let (cache, backlog) = (&*plane.cache, &plane.backlog);
     let now = cache.now();
     match method {
         Method::Get => get(cache, backlog, now, message).map(|answer| (answer, false)),
@@ -161,15 +162,16 @@ const ANSWER_BYTES_LIKELY: usize = 144;
 
 /// Puts the SetResponse of a Set.
 pub(super) fn put_set(
-    cache: &Cache,
+    on: &impl Does,
     namespace: &Namespace,
     now: Now,
     view: &SetView<'_>,
     out: &mut Vec<u8>,
 ) -> Result<bool, CallError> {
+    let cache = on.cache();
     let set = convert::set(view, &cache.limits(), now.unix_ms())?;
     let flush = flushes(cache, view.durability)?;
-    match cache.apply(namespace, &Op::Set(set), now).0 {
+    match on.apply(namespace, &Op::Set(set), now) {
         Outcome::Stored(version) => encode::put_stored(out, version.0),
         Outcome::NotStored(current) => encode::put_not_stored(out, current.0),
         other => return Err(unexpected(&other, 0)),
@@ -179,14 +181,15 @@ pub(super) fn put_set(
 
 /// Puts the DeleteResponse of a Delete.
 pub(super) fn put_delete(
-    cache: &Cache,
+    on: &impl Does,
     now: Now,
     view: &DeleteView<'_>,
     out: &mut Vec<u8>,
 ) -> Result<bool, CallError> {
+    let cache = on.cache();
     let namespace = namespace(cache, view.namespace)?;
     let flush = flushes(cache, view.durability)?;
-    match cache.apply(&namespace, &convert::delete(view, &cache.limits())?, now).0 {
+    match on.apply(&namespace, &convert::delete(view, &cache.limits())?, now) {
         Outcome::Deleted(deleted) => encode::put_deleted(out, deleted, 0),
         Outcome::NotDeleted(current) => encode::put_deleted(out, false, current.0),
         other => return Err(unexpected(&other, 0)),
@@ -196,17 +199,18 @@ pub(super) fn put_delete(
 
 /// Puts the IncrementResponse or DecrementResponse of an Increment or Decrement.
 pub(super) fn put_increment(
-    cache: &Cache,
+    on: &impl Does,
     now: Now,
     message: &[u8],
     direction: Direction,
     out: &mut Vec<u8>,
 ) -> Result<bool, CallError> {
+    let cache = on.cache();
     let view = IncrementView::read(message)?;
     let increment = convert::increment(&view, direction, &cache.limits())?;
     let namespace = namespace(cache, view.namespace)?;
     let flush = flushes(cache, view.durability)?;
-    match cache.apply(&namespace, &Op::Increment(increment), now).0 {
+    match on.apply(&namespace, &Op::Increment(increment), now) {
         Outcome::Counted { value, version } => encode::put_counted(out, value, version.0),
         other => return Err(unexpected(&other, increment.delta)),
     }
@@ -215,14 +219,15 @@ pub(super) fn put_increment(
 
 /// Puts the TouchResponse of a Touch.
 pub(super) fn put_touch(
-    cache: &Cache,
+    on: &impl Does,
     now: Now,
     view: &TouchView<'_>,
     out: &mut Vec<u8>,
 ) -> Result<bool, CallError> {
+    let cache = on.cache();
     let namespace = namespace(cache, view.namespace)?;
     let flush = flushes(cache, 0)?;
-    match cache.apply(&namespace, &convert::touch(view, &cache.limits())?, now).0 {
+    match on.apply(&namespace, &convert::touch(view, &cache.limits())?, now) {
         Outcome::Touched(found) => encode::put_touched(out, found),
         other => return Err(unexpected(&other, 0)),
     }

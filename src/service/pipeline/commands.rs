@@ -17,9 +17,10 @@ use crate::clock::{Now, monotonic};
 use crate::engine::{EntryView, MissReason, Namespace};
 use crate::entry::Limits;
 use crate::service::backlog::SHORT_BYTES_MAX;
-use crate::service::below;
+use crate::service::below::Does;
 use crate::service::data::Plane;
-use crate::service::unary::{Method, namespace, put_delete, put_increment, put_set, put_touch};
+use crate::service::frame::{PREFIX, finish};
+use crate::service::unary::{namespace, put_delete, put_increment, put_set, put_touch};
 
 /// Replies are sent when this many bytes of them are ready, or when no request is.
 const REPLIES_BYTES: usize = 256 << 10;
@@ -42,11 +43,13 @@ pub(super) struct Message {
     done: usize,
     /// It was sent by a ring.
     by_ring: bool,
+    /// Its next command has to wait, and there is no room for it to.
+    pub(super) is_held: bool,
 }
 
 impl Message {
     pub(super) fn new(bytes: Bytes, arrived: Instant) -> Self {
-        Self { bytes, begin: 0, arrived, code: Code::Ok, done: 0, by_ring: false }
+        Self { bytes, begin: 0, arrived, code: Code::Ok, done: 0, by_ring: false, is_held: false }
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -61,7 +64,7 @@ pub(super) struct Replies {
     enough: usize,
     /// A reply that is longer finds no room in the backlog.
     longest: usize,
-    plane: Arc<Plane>,
+    pub(super) plane: Arc<Plane>,
     /// Those that wait until what they tell of is on the disk.
     pub(super) later: Vec<u8>,
 }
@@ -84,6 +87,62 @@ impl Replies {
     pub(super) fn are_enough(&self) -> bool {
         self.bytes.len() + self.later.len() >= self.enough
     }
+
+    /// Begins a message of replies; where it begins.
+    pub(super) fn begin(&mut self) -> usize {
+        let at = self.bytes.len();
+        self.bytes.resize(at + PREFIX, 0);
+        at
+    }
+
+    /// Ends the message that begins there; there is none if nothing was put into it.
+    pub(super) fn end(&mut self, at: usize) {
+        if self.bytes.len() == at + PREFIX {
+            self.bytes.truncate(at);
+        } else {
+            finish(&mut self.bytes, at);
+        }
+    }
+}
+
+/// What takes on the commands that are not to be done as they are read.
+pub(super) trait Aside {
+    /// Whether a command is such a one, and what for.
+    fn takes(&self, cache: &Cache, command: &CommandView<'_>) -> Option<Taken>;
+
+    /// Takes a command on, whose bytes in its message are these; whether there was room for it.
+    fn take(
+        &mut self,
+        taken: Taken,
+        command: &CommandView<'_>,
+        bytes: &[u8],
+        arrived: Instant,
+        out: &mut Replies,
+    ) -> bool;
+}
+
+/// What a command is taken on for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It waits: for the disk, or for another that does and has the same key, which this stands for.
+    Waits { place: u64 },
+    /// It gives up one that waits.
+    Cancels { id: u64 },
+}
+
+/// Where everything is in memory, nothing waits.
+pub(super) struct NothingWaits;
+
+impl Aside for NothingWaits {
+    #[inline]
+    fn takes(&self, _: &Cache, _: &CommandView<'_>) -> Option<Taken> {
+        None
+    }
+
+    #[inline]
+    fn take(&mut self, _: Taken, _: &CommandView<'_>, _: &[u8], _: Instant, _: &mut Replies) -> bool {
+        false
+    }
 }
 
 /// A command takes two bytes or more.
@@ -104,10 +163,16 @@ pub(super) fn check_length(message: &[u8], max: usize) -> Result<(), CallError> 
 }
 
 /// Does a message's commands until they are done or there are replies enough; the rest stays in the message.
-pub(super) fn run(cache: &Cache, message: &mut Message, out: &mut Replies) -> Result<(), CallError> {
+pub(super) fn run(
+    cache: &Cache,
+    message: &mut Message,
+    aside: &mut impl Aside,
+    out: &mut Replies,
+) -> Result<(), CallError> {
     let (bytes, limits) = (message.bytes.clone(), &cache.limits());
     let mut reader = Reader::new(&bytes[message.begin..]);
     let (mut gets, mut now) = (Gets::default(), cache.now());
+    message.is_held = false;
     let end = loop {
         let begin = bytes.len() - reader.remaining();
         let command = match next_command(&mut reader, message) {
@@ -118,6 +183,21 @@ pub(super) fn run(cache: &Cache, message: &mut Message, out: &mut Replies) -> Re
             now = cache.now();
         }
         message.done += 1;
+        if !message.by_ring
+            && let Some(taken) = aside.takes(cache, &command)
+        {
+            // Those before it may be of the same key.
+            if let Some(left) = gets.answer(cache, now, out) {
+                message.begin = left;
+                return Ok(());
+            }
+            let whole = &bytes[begin..bytes.len() - reader.remaining()];
+            if !aside.take(taken, &command, whole, message.arrived, out) {
+                (message.begin, message.is_held) = (begin, true);
+                return Ok(());
+            }
+            continue;
+        }
         let taken = !message.by_ring && gets.take(cache, limits, &command, begin);
         if !taken || gets.is_full() {
             if let Some(left) = gets.answer(cache, now, out) {
@@ -137,30 +217,14 @@ pub(super) fn run(cache: &Cache, message: &mut Message, out: &mut Replies) -> Re
     if left.is_some() { Ok(()) } else { end }
 }
 
-/// Whether one of the commands that are not done is likely to look for an entry on disk.
-pub(super) fn waits(cache: &Cache, message: &Message) -> bool {
-    if !cache.has_below() {
-        return false;
+/// Does the one command of a message.
+pub(super) fn run_one(on: &impl Does, message: &mut Message, out: &mut Replies) -> Result<(), CallError> {
+    let bytes = message.bytes.clone();
+    if let Some(command) = next_command(&mut Reader::new(&bytes), message)? {
+        message.done += 1;
+        answer(on, on.cache().now(), &command, message, out);
     }
-    let mut reader = Reader::new(&message.bytes[message.begin..]);
-    while let Ok(Some((number, field))) = reader.next() {
-        let (2, Field::Bytes(command)) = (number, field) else { continue };
-        let Ok(CommandView { op: Some((number, message)), .. }) = CommandView::read(command) else {
-            continue;
-        };
-        let method = match number {
-            op::GET => Method::Get,
-            op::SET => Method::Set,
-            op::DELETE => Method::Delete,
-            op::INCREMENT | op::DECREMENT => Method::Increment,
-            op::TOUCH => Method::Touch,
-            _ => continue,
-        };
-        if below::waits(method, cache, message) {
-            return true;
-        }
-    }
-    false
+    Ok(())
 }
 
 fn next_command<'a>(
@@ -269,14 +333,14 @@ fn put_read(id: u64, metadata_only: bool, read: Result<EntryView<'_>, MissReason
     }
 }
 
-fn put_error(id: u64, error: &CallError, out: &mut Vec<u8>) {
+pub(super) fn put_error(id: u64, error: &CallError, out: &mut Vec<u8>) {
     let status = error.to_rpc_status_bytes();
     encode::put_reply_head(out, id, REPLY_ERROR, status.len());
     out.extend_from_slice(&status);
 }
 
 /// Does one command and puts its reply.
-fn answer(cache: &Cache, now: Now, command: &CommandView<'_>, message: &mut Message, out: &mut Replies) {
+fn answer(on: &impl Does, now: Now, command: &CommandView<'_>, message: &mut Message, out: &mut Replies) {
     let at = out.bytes.len();
     let late = command.timeout_ms > 0
         && monotonic().saturating_duration_since(message.arrived)
@@ -286,8 +350,8 @@ fn answer(cache: &Cache, now: Now, command: &CommandView<'_>, message: &mut Mess
         None => Err(CallError::NoOp),
         Some((op::CANCEL, _)) => return,
         Some(_) if message.by_ring => Err(CallError::NotServed { what: "ring_epoch".to_owned() }),
-        Some((op::GET, message)) => put_get(cache, now, command.id, message, out),
-        Some((number, message)) => put_other(cache, now, command.id, number, message, out),
+        Some((op::GET, message)) => put_get(on, now, command.id, message, out),
+        Some((number, message)) => put_other(on, now, command.id, number, message, out),
     };
     if let Err(error) = done {
         out.bytes.truncate(at);
@@ -298,12 +362,12 @@ fn answer(cache: &Cache, now: Now, command: &CommandView<'_>, message: &mut Mess
     }
 }
 
-fn put_get(cache: &Cache, now: Now, id: u64, message: &[u8], out: &mut Replies) -> Result<(), CallError> {
-    let view = GetView::read(message)?;
+fn put_get(on: &impl Does, now: Now, id: u64, message: &[u8], out: &mut Replies) -> Result<(), CallError> {
+    let (cache, view) = (on.cache(), GetView::read(message)?);
     let get = convert::get(&view, &cache.limits())?;
     let namespace = namespace(cache, view.namespace)?;
-    let read = cache
-        .read(&namespace, get.key, get.touch, now, |entry| put_read(id, get.metadata_only, Ok(entry), out));
+    let read =
+        on.read(&namespace, get.key, get.touch, now, |entry| put_read(id, get.metadata_only, Ok(entry), out));
     if let Err(reason) = read {
         put_read(id, false, Err(reason), out);
     }
@@ -311,7 +375,7 @@ fn put_get(cache: &Cache, now: Now, id: u64, message: &[u8], out: &mut Replies) 
 }
 
 fn put_other(
-    cache: &Cache,
+    on: &impl Does,
     now: Now,
     id: u64,
     number: u32,
@@ -323,12 +387,12 @@ fn put_other(
     let flush = match number {
         op::SET => {
             let view = SetView::read(message)?;
-            put_set(cache, &*namespace(cache, view.namespace)?, now, &view, &mut result)?
+            put_set(on, &*namespace(on.cache(), view.namespace)?, now, &view, &mut result)?
         }
-        op::DELETE => put_delete(cache, now, &DeleteView::read(message)?, &mut result)?,
-        op::TOUCH => put_touch(cache, now, &TouchView::read(message)?, &mut result)?,
-        op::INCREMENT => put_increment(cache, now, message, Direction::Up, &mut result)?,
-        op::DECREMENT => put_increment(cache, now, message, Direction::Down, &mut result)?,
+        op::DELETE => put_delete(on, now, &DeleteView::read(message)?, &mut result)?,
+        op::TOUCH => put_touch(on, now, &TouchView::read(message)?, &mut result)?,
+        op::INCREMENT => put_increment(on, now, message, Direction::Up, &mut result)?,
+        op::DECREMENT => put_increment(on, now, message, Direction::Down, &mut result)?,
         _ => return Err(CallError::NoOp),
     };
     let out = if flush { &mut out.later } else { &mut out.bytes };

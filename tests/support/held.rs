@@ -1,0 +1,141 @@
+//! A backend in memory whose files can be held: whoever reads one waits until they are let go.
+
+#![allow(dead_code, reason = "every test program uses its own part")]
+
+use std::sync::Arc;
+
+use larder::persistence::backend::Visit;
+use larder::persistence::backend::memory::Call;
+use larder::persistence::{
+    Appender, Backend, BackendError, CatalogueChange, FileId, MARK_BYTES, MemoryBackend, ReadAt,
+};
+use parking_lot::{Condvar, Mutex};
+
+/// Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Held {
+    memory: MemoryBackend,
+    gate: Arc<Gate>,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    state: Mutex<State>,
+    opened: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_shut: bool,
+    readers: usize,
+    readers_max: usize,
+}
+
+/// A file that is read only while the gate is open.
+#[derive(Debug)]
+struct Behind {
+    file: Box<dyn ReadAt>,
+    gate: Arc<Gate>,
+}
+
+impl Held {
+    /// From now on whoever reads waits.
+    pub(crate) fn hold(&self) {
+        self.gate.state.lock().is_shut = true;
+    }
+
+    /// Lets all readers go.
+    pub(crate) fn let_go(&self) {
+        self.gate.state.lock().is_shut = false;
+        self.gate.opened.notify_all();
+    }
+
+    /// How many wait now.
+    pub(crate) fn readers(&self) -> usize {
+        self.gate.state.lock().readers
+    }
+
+    /// How often a file was synced.
+    pub(crate) fn syncs(&self) -> u64 {
+        self.memory.calls_of(Call::Sync)
+    }
+
+    /// The most that ever waited at once.
+    pub(crate) fn readers_max(&self) -> usize {
+        self.gate.state.lock().readers_max
+    }
+}
+
+impl Gate {
+    fn pass(&self) {
+        let mut state = self.state.lock();
+        if !state.is_shut {
+            return;
+        }
+        state.readers += 1;
+        state.readers_max = state.readers_max.max(state.readers);
+        self.opened.wait_while(&mut state, |state| state.is_shut);
+        state.readers -= 1;
+    }
+}
+
+impl ReadAt for Behind {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, BackendError> {
+        self.gate.pass();
+        self.file.read_at(offset, buffer)
+    }
+
+    fn len(&self) -> Result<u64, BackendError> {
+        self.file.len()
+    }
+}
+
+impl Backend for Held {
+    fn name(&self) -> &'static str {
+        self.memory.name()
+    }
+
+    fn files(&self) -> Result<Vec<(FileId, u64)>, BackendError> {
+        self.memory.files()
+    }
+
+    fn create(&self, file: FileId) -> Result<Box<dyn Appender>, BackendError> {
+        self.memory.create(file)
+    }
+
+    fn open(&self, file: FileId) -> Result<Box<dyn ReadAt>, BackendError> {
+        Ok(Box::new(Behind { file: self.memory.open(file)?, gate: Arc::clone(&self.gate) }))
+    }
+
+    fn delete(&self, file: FileId) -> Result<(), BackendError> {
+        self.memory.delete(file)
+    }
+
+    fn quarantine(&self, file: FileId) -> Result<String, BackendError> {
+        self.memory.quarantine(file)
+    }
+
+    fn read_mark(&self) -> Result<Option<[u8; MARK_BYTES]>, BackendError> {
+        self.memory.read_mark()
+    }
+
+    fn write_mark(&self, mark: &[u8; MARK_BYTES], synced: bool) -> Result<(), BackendError> {
+        self.memory.write_mark(mark, synced)
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, BackendError> {
+        self.memory.get(key)
+    }
+
+    fn commit(&self, changes: &[CatalogueChange<'_>]) -> Result<(), BackendError> {
+        self.memory.commit(changes)
+    }
+
+    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), BackendError> {
+        self.memory.scan(prefix, after, visit)
+    }
+
+    fn disk_bytes(&self) -> Result<u64, BackendError> {
+        self.memory.disk_bytes()
+    }
+}
