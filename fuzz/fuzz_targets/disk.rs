@@ -62,7 +62,7 @@ fuzz_target!(|input: &[u8]| {
             tier.scan(shard, None, 1_000, now, |_| ControlFlow::Continue(())).unwrap();
         }
         let (mut moving, mut moves) = (tier.moving(&engine, u32::MAX), Moves::default());
-        while let Ok(true) = moving.next(now, &mut moves, |_| 0..0).unwrap() {}
+        while moving.next(now, &mut moves, |_| 0..0).unwrap() {}
     }
     engine.advance(now);
     #[cfg(debug_assertions)]
