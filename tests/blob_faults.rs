@@ -4,21 +4,18 @@
 
 #[path = "support/node.rs"]
 mod node;
+#[path = "support/opened.rs"]
+mod opened;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use larder::api::v1::cache_client::CacheClient;
 use larder::api::v1::*;
-use larder::cache::DiskOptions;
-use larder::entry::Durability as Default;
-use larder::persistence::backend::BackendKind;
 use larder::persistence::backend::memory::{Call, Fault, Refusal, Strikes};
-use larder::persistence::disk::DiskConfig;
-use larder::persistence::journal::{JournalConfig, SEGMENT_BYTES};
-use larder::persistence::recover::{Method, RecoveryProgress};
-use larder::persistence::{Backend, DirectoryLock, FileKind, MemoryBackend};
+use larder::persistence::recover::RecoveryProgress;
+use larder::persistence::{DirectoryLock, MemoryBackend};
 use node::*;
+use opened::blob_files_become;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -39,7 +36,7 @@ impl Faulty {
         let (node, backend) = (Node::start().await, MemoryBackend::new());
         let directory = tempfile::tempdir().unwrap();
         let lock = DirectoryLock::take(directory.path()).unwrap();
-        let options = options(&directory);
+        let options = opened::options(directory.path(), false);
         let (cache, opened) = (Arc::clone(node.running.cache()), Arc::new(backend.clone()));
         let open = move || cache.open_disk_on(opened, lock, &options, &RecoveryProgress::default());
         tokio::task::spawn_blocking(open).await.unwrap().unwrap();
@@ -76,40 +73,6 @@ impl Faulty {
         let set = SetRequest { durability: Durability::Flushed as i32, ..set("poison", "v") };
         let refused = soon(self.cache.set(set)).await.unwrap_err();
         assert_status(&refused, Code::FailedPrecondition, "JOURNAL_POISONED", None);
-    }
-
-    /// Blob files on the disk, whole or not.
-    fn files(&self) -> usize {
-        let files = self.backend.files().unwrap();
-        files.iter().filter(|(file, _)| file.kind == FileKind::Blob).count()
-    }
-
-    async fn files_become(&self, count: usize) {
-        soon(async {
-            while self.files() != count {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
-    }
-}
-
-/// The journal syncs when it is asked to, and not in between.
-fn options(directory: &tempfile::TempDir) -> DiskOptions {
-    let flush_interval = Duration::from_secs(3_600);
-    let journal = JournalConfig { flush_interval, value_bytes_max: 1 << 20, segment_bytes: SEGMENT_BYTES };
-    DiskOptions {
-        directory: directory.path().to_owned(),
-        backend: BackendKind::Files,
-        disk: DiskConfig {
-            journal,
-            is_journaled: true,
-            recovery: Method::SnapshotAndJournal,
-            snapshot_interval: None,
-            limit_bytes: None,
-            is_store: false,
-        },
-        durability: Default::Buffered,
     }
 }
 
@@ -159,7 +122,7 @@ async fn a_blob_that_streams_while_the_journal_is_poisoned_is_never_seen() {
     let put = tokio::spawn(async move { cache.put_blob(ReceiverStream::new(parts)).await });
     send.send(header()).await.unwrap();
     send.send(chunk(content(1, CHUNK))).await.unwrap();
-    faulty.files_become(2).await;
+    blob_files_become(&faulty.backend, 2).await;
     faulty.poison().await;
     send.send(chunk(content(2, CHUNK))).await.unwrap();
     let commits = faulty.backend.calls_of(Call::Commit);
@@ -168,7 +131,7 @@ async fn a_blob_that_streams_while_the_journal_is_poisoned_is_never_seen() {
     assert_status(&refused, Code::FailedPrecondition, "JOURNAL_POISONED", None);
     assert_eq!(faulty.get().await.unwrap(), b"before");
     assert_eq!(faulty.backend.calls_of(Call::Commit), commits);
-    faulty.files_become(1).await;
+    blob_files_become(&faulty.backend, 1).await;
 }
 
 #[tokio::test]

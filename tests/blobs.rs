@@ -6,6 +6,8 @@
 mod fixture;
 #[path = "support/node.rs"]
 mod node;
+#[path = "support/opened.rs"]
+mod opened;
 #[path = "support/raw.rs"]
 mod raw;
 
@@ -21,8 +23,9 @@ use larder::api::v1::*;
 use larder::client::{BlobOptions, BlobRange, ClientError, ListBlobsOptions};
 use larder::persistence::backend::{self, BackendKind};
 use larder::persistence::blob::Blobs;
-use larder::persistence::{Backend, FileKind, MemoryBackend};
+use larder::persistence::{Backend, MemoryBackend};
 use node::*;
+use opened::{blob_files, blob_files_become};
 use raw::{Raw, framed, post};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -53,22 +56,6 @@ impl Stored {
 
     fn client(&self) -> Client {
         Client::builder([format!("tcp://{}", self.node.data()).parse().unwrap()]).build().unwrap()
-    }
-
-    /// Blob files on the disk, whole or not.
-    fn files(&self) -> usize {
-        let files = self.backend.files().unwrap();
-        files.iter().filter(|(file, _)| file.kind == FileKind::Blob).count()
-    }
-
-    /// Waits until there are so many.
-    async fn files_become(&self, count: usize) {
-        soon(async {
-            while self.files() != count {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
     }
 
     async fn put(&mut self, parts: Vec<PutBlobRequest>) -> Result<PutBlobResponse, Status> {
@@ -195,7 +182,7 @@ async fn what_is_no_good_blob_is_refused_and_leaves_the_one_before() {
     assert_status(&stored.put(vec![nowhere]).await.unwrap_err(), Code::NotFound, "NAMESPACE_NOT_FOUND", None);
     let (header, read) = stored.get(wanted("k")).await.unwrap();
     assert_eq!((header.version, &read[..]), (before.version, &b"before"[..]));
-    stored.files_become(1).await;
+    blob_files_become(&stored.backend, 1).await;
 }
 
 #[tokio::test]
@@ -212,14 +199,14 @@ async fn a_stream_that_breaks_off_leaves_the_blob_before_and_no_file() {
         let call = tokio::spawn(async move { cache.put_blob(request).await });
         send.send(header(of("k"))).await.unwrap();
         send.send(chunk(content(2 * CHUNK))).await.unwrap();
-        stored.files_become(2).await;
+        blob_files_become(&stored.backend, 2).await;
         if by_deadline {
             let code = soon(call).await.unwrap().unwrap_err().code();
             assert!([Code::DeadlineExceeded, Code::Cancelled].contains(&code), "{code:?}");
         } else {
             call.abort();
         }
-        stored.files_become(1).await;
+        blob_files_become(&stored.backend, 1).await;
         assert_eq!(stored.get(wanted("k")).await.unwrap().1, b"before");
     }
 }
@@ -242,7 +229,7 @@ async fn a_blob_is_read_to_its_end_while_it_is_replaced_and_deleted() {
     assert!(client.delete_blob("k").await.unwrap() && !client.delete_blob("k").await.unwrap());
     assert_eq!([&first[..], &reading.bytes().await.unwrap()].concat(), one);
     assert!(client.get_blob("k", BlobRange::default()).await.unwrap().is_none());
-    assert_eq!(stored.files(), 0);
+    assert_eq!(blob_files(&stored.backend), 0);
 }
 
 #[tokio::test]
@@ -306,7 +293,7 @@ async fn a_namespaces_blobs_go_with_it_and_stay_when_it_is_cleared() {
     let mut cache = stored.calls.0.clone();
     let call = tokio::spawn(async move { cache.put_blob(ReceiverStream::new(parts)).await });
     send.send(header(BlobHeader { namespace: "n".to_owned(), ..of("l") })).await.unwrap();
-    stored.files_become(3).await;
+    blob_files_become(&stored.backend, 3).await;
     admin.clear(ClearRequest::default()).await.unwrap();
     let deleted = admin.delete_namespace(DeleteNamespaceRequest { name: "n".to_owned() }).await.unwrap();
     assert_eq!(deleted.into_inner().blobs, 1);
@@ -317,7 +304,7 @@ async fn a_namespaces_blobs_go_with_it_and_stay_when_it_is_cleared() {
     let status = stored.get(GetBlobRequest { namespace: "n".to_owned(), ..wanted("k") }).await.unwrap_err();
     assert_status(&status, Code::NotFound, "BLOB_NOT_FOUND", None);
     assert_eq!(stored.get(wanted("k")).await.unwrap().1, b"default");
-    stored.files_become(1).await;
+    blob_files_become(&stored.backend, 1).await;
 }
 
 #[tokio::test]
@@ -456,7 +443,7 @@ async fn many_streams_at_once_are_bounded_and_each_is_whole() {
         send.send(header(of(&n.to_string()))).await.unwrap();
         open.push((send, call));
     }
-    stored.files_become(64).await;
+    blob_files_become(&stored.backend, 64).await;
     let status = stored.put(vec![header(of("more"))]).await.unwrap_err();
     assert_status(&status, Code::ResourceExhausted, "OVERLOADED", None);
     let body = content(CHUNK + 1);
@@ -497,7 +484,7 @@ async fn the_client_stores_from_readers_and_tells_whose_fault_an_error_is() {
     let wrong = BlobOptions { size_bytes: Some(1), ..options };
     let error = client.put_blob_from("reader", &wrong, &body[..]).await.unwrap_err();
     assert!(matches!(&error, ClientError::Status(refusal) if refusal.reason == "BLOB_DIFFERS"), "{error}");
-    stored.files_become(2).await;
+    blob_files_become(&stored.backend, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,8 @@
 mod held;
 #[path = "support/node.rs"]
 mod node;
+#[path = "support/opened.rs"]
+mod opened;
 #[path = "support/stream.rs"]
 mod stream;
 
@@ -18,14 +20,10 @@ use held::Held;
 use larder::api::v1::pipeline_command::Op;
 use larder::api::v1::pipeline_reply::Result as Reply;
 use larder::api::v1::*;
-use larder::cache::{Cache, DiskOptions};
+use larder::cache::Cache;
 use larder::engine::{self, Outcome, Set};
-use larder::entry::Durability as Default;
 use larder::persistence::DirectoryLock;
-use larder::persistence::backend::BackendKind;
-use larder::persistence::disk::DiskConfig;
-use larder::persistence::journal::{JournalConfig, SEGMENT_BYTES};
-use larder::persistence::recover::{Method, RecoveryProgress};
+use larder::persistence::recover::RecoveryProgress;
 use node::*;
 use stream::*;
 use tonic::Code;
@@ -50,8 +48,11 @@ impl Store {
         let node = Node::with(&["--memory", "16MiB", "--max-value", "128KiB"]).await;
         let (disk, directory) = (Held::default(), tempfile::tempdir().unwrap());
         let lock = DirectoryLock::take(directory.path()).unwrap();
-        let (cache, opened, options) =
-            (Arc::clone(node.running.cache()), Arc::new(disk.clone()), options(&directory));
+        let (cache, opened, options) = (
+            Arc::clone(node.running.cache()),
+            Arc::new(disk.clone()),
+            opened::options(directory.path(), true),
+        );
         let fill = move || {
             cache.open_disk_on(opened, lock, &options, &RecoveryProgress::default()).unwrap();
             let value = vec![b'v'; VALUE_BYTES];
@@ -106,28 +107,6 @@ impl Drop for Store {
 
 fn is_cold(cache: &Cache, key: &str) -> bool {
     cache.waits(cache.engine().default_namespace(), key.as_bytes())
-}
-
-/// The journal syncs when it is asked to, and not in between.
-fn options(directory: &tempfile::TempDir) -> DiskOptions {
-    let journal = JournalConfig {
-        flush_interval: Duration::from_secs(3_600),
-        value_bytes_max: 1 << 20,
-        segment_bytes: SEGMENT_BYTES,
-    };
-    DiskOptions {
-        directory: directory.path().to_owned(),
-        backend: BackendKind::Files,
-        disk: DiskConfig {
-            journal,
-            is_journaled: true,
-            recovery: Method::SnapshotAndJournal,
-            snapshot_interval: None,
-            limit_bytes: None,
-            is_store: true,
-        },
-        durability: Default::Buffered,
-    }
 }
 
 fn ids(replies: &[PipelineReply]) -> Vec<u64> {

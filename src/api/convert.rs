@@ -206,6 +206,15 @@ pub(crate) fn batch_item(view: &SetView<'_>, name: &str, flushed: i32) -> Result
     Ok(())
 }
 
+impl From<Durability> for v1::Durability {
+    fn from(durability: Durability) -> Self {
+        match durability {
+            Durability::Buffered => Self::Buffered,
+            Durability::Flushed => Self::Flushed,
+        }
+    }
+}
+
 impl From<MissReason> for v1::MissReason {
     fn from(reason: MissReason) -> Self {
         match reason {

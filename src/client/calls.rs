@@ -116,11 +116,7 @@ impl SetOptions {
             flags: self.flags,
             content_type: self.content_type.clone(),
             tags: self.tags.clone(),
-            durability: match self.durability {
-                None => v1::Durability::Unspecified,
-                Some(Durability::Buffered) => v1::Durability::Buffered,
-                Some(Durability::Flushed) => v1::Durability::Flushed,
-            } as i32,
+            durability: self.durability.map_or(v1::Durability::Unspecified, v1::Durability::from) as i32,
             ..v1::SetRequest::default()
         }
     }

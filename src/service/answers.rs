@@ -3,7 +3,6 @@
 use crate::api::v1;
 use crate::config::{Loaded, Source};
 use crate::engine::{MissReason, NamespaceReport, PolicyEstimate, Stats};
-use crate::entry::Durability;
 use crate::telemetry::Snapshot;
 
 /// Who a node is.
@@ -161,10 +160,7 @@ pub(crate) fn config_response(loaded: &Loaded, live: &LiveConfig) -> v1::GetConf
         policy: live.policy.clone(),
         persistence: config.persistence.as_str().to_owned(),
         backend: config.backend.to_string(),
-        durability: match config.durability {
-            Durability::Buffered => v1::Durability::Buffered as i32,
-            Durability::Flushed => v1::Durability::Flushed as i32,
-        },
+        durability: v1::Durability::from(config.durability) as i32,
         flush_interval_ms: config.flush_interval_ms,
         snapshot_interval_ms: config.snapshot_interval_ms,
         disk_limit_bytes: config.disk_limit_bytes,

@@ -102,8 +102,8 @@ impl List {
             NONE => {
                 self.back = prev;
                 // Who takes the last takes the one before it soon, and changes a link of the one before that.
-                if let Some(newer) =
-                    Some(prev).filter(|prev| *prev != NONE).and_then(|prev| Self::newer(slots, prev))
+                if prev != NONE
+                    && let Some(newer) = Self::newer(slots, prev)
                 {
                     slots.prefetch(newer);
                 }
