@@ -19,7 +19,7 @@ use larder::client::BlobOptions;
 use larder::clock::{Clock, CoarseClock, monotonic};
 use larder::engine::{Engine, EngineConfig, Op, Set};
 use larder::persistence::disk::{Disk, DiskConfig};
-use larder::persistence::journal::{JournalConfig, SEGMENT_BYTES};
+use larder::persistence::journal::{JournalConfig, RESERVE_BYTES, SEGMENT_BYTES};
 use larder::persistence::recover::{Recovery, RecoveryProgress};
 use larder::persistence::{FilesBackend, Method};
 use support::{LARDER, Process, headline, larder_bench, larder_report, median, quick};
@@ -72,6 +72,7 @@ fn restart() {
         flush_interval: Duration::from_millis(100),
         value_bytes_max: MIB as usize,
         segment_bytes: SEGMENT_BYTES,
+        reserve_bytes: RESERVE_BYTES,
     };
     let disk_config = DiskConfig {
         journal,

@@ -37,6 +37,7 @@ fn options(directory: &Path, is_store: bool, recovery: Method) -> DiskOptions {
                 flush_interval: Duration::from_millis(50),
                 value_bytes_max: 64 << 10,
                 segment_bytes: 256 << 10,
+                reserve_bytes: 64 << 10,
             },
             recovery,
             is_journaled: true,

@@ -189,7 +189,7 @@ mod tests {
     use super::*;
     use crate::engine::{EngineConfig, NamespaceConfig, Op, Outcome, PolicyName, Set};
     use crate::entry::{Limits, Ttl};
-    use crate::persistence::journal::{JournalConfig, SEGMENT_BYTES};
+    use crate::persistence::journal::{JournalConfig, RESERVE_BYTES, SEGMENT_BYTES};
     use crate::persistence::{MemoryBackend, Method};
 
     fn cache() -> Cache {
@@ -201,6 +201,7 @@ mod tests {
             flush_interval: Duration::from_secs(3_600),
             value_bytes_max: 1 << 20,
             segment_bytes: SEGMENT_BYTES,
+            reserve_bytes: RESERVE_BYTES,
         };
         let disk = DiskConfig {
             journal,

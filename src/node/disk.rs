@@ -12,7 +12,7 @@ use super::{Facts, RecoveryNews, ShowRecovery};
 use crate::cache::{Cache, DiskError, DiskOptions};
 use crate::config::{Persistence, ServeConfig};
 use crate::persistence::disk::DiskConfig;
-use crate::persistence::journal::{JournalConfig, SEGMENT_BYTES};
+use crate::persistence::journal::{JournalConfig, RESERVE_BYTES, SEGMENT_BYTES};
 use crate::persistence::recover::{RecoveryProgress, Report};
 use crate::persistence::{BackendError, LockError};
 use crate::server::{PERSISTENCE, Recovering, SAME_SIGNAL_WITHIN, Signals, Stop};
@@ -43,6 +43,7 @@ pub(super) fn options(config: &ServeConfig) -> Option<DiskOptions> {
                 flush_interval: Duration::from_millis(config.flush_interval_ms),
                 value_bytes_max: super::bytes(config.max_value_bytes),
                 segment_bytes: SEGMENT_BYTES,
+                reserve_bytes: RESERVE_BYTES,
             },
             is_journaled,
             recovery: config.recovery,

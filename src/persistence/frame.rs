@@ -217,7 +217,21 @@ impl FrameWriter {
         self.file.sync()
     }
 
-    /// The file's length in bytes.
+    /// See [`Appender::reserve`].
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn reserve(&mut self, bytes: u64) -> Result<(), BackendError> {
+        self.file.reserve(bytes)
+    }
+
+    /// Whether a frame with a body of so many bytes fits into what is reserved.
+    #[must_use]
+    pub fn has_reserved(&self, body_bytes: usize) -> bool {
+        self.file.reserved() >= (HEADER_BYTES + body_bytes) as u64
+    }
+
+    /// The file's length in bytes, without what is reserved.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.file.len()
@@ -292,6 +306,33 @@ impl FrameReader {
     #[must_use]
     pub fn end(&self) -> u64 {
         self.end
+    }
+
+    /// Reads no further than so, where the file is longer.
+    #[must_use]
+    pub fn until(self, end: u64) -> Self {
+        Self { end: end.min(self.end), ..self }
+    }
+
+    /// How many bytes were written from an offset on: zeroes at the file's end were only reserved.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn written_from(&self, from: u64) -> Result<u64, BackendError> {
+        let mut block = vec![0; 64 << 10];
+        let (mut at, mut written) = (from, 0);
+        while at < self.end {
+            let found = self.file.read_at(at, &mut block)?;
+            let found = &block[..found.min((self.end - at) as usize)];
+            if found.is_empty() {
+                break;
+            }
+            if let Some(last) = found.iter().rposition(|byte| *byte != 0) {
+                written = at - from + last as u64 + 1;
+            }
+            at += found.len() as u64;
+        }
+        Ok(written)
     }
 
     /// Reads the next frame, its body into `body`; `None`: the file ends here. The body's checksum is not looked at

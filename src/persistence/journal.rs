@@ -36,6 +36,9 @@ use writer::{Writer, segment_file};
 
 /// A segment is ended when it is at least so long.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// What is reserved at a time of the segment that is being written, where many wait for syncs: see
+/// [`JournalConfig::reserve_bytes`].
+pub const RESERVE_BYTES: u64 = 256 << 10;
 /// Changes that all shards together may have waiting for the disk.
 const BACKLOG_BYTES: usize = 64 << 20;
 /// What a shard logs before it wakes the thread.
@@ -52,6 +55,10 @@ pub struct JournalConfig {
     pub value_bytes_max: usize,
     /// A segment is ended when it is at least so long: [`SEGMENT_BYTES`].
     pub segment_bytes: u64,
+    /// Where one sync after the other is waited for and each has little to write, so many bytes of the segment are
+    /// filled with zeroes at once, so that those syncs have no length and blocks of the file to write: [`RESERVE_BYTES`].
+    /// 0: never.
+    pub reserve_bytes: u64,
 }
 
 /// How far a journal is.
@@ -108,6 +115,8 @@ struct Waiting {
     asleep: Vec<(u64, oneshot::Sender<()>)>,
     /// What they wait for has come, and they are to be woken.
     to_wake: Vec<oneshot::Sender<()>>,
+    /// The thread waits until so many are asleep; 0: it does not.
+    gathered: usize,
 }
 
 /// Wakes who is to be woken, however the waiting that it is part of ends.
@@ -191,6 +200,7 @@ impl Journal {
             mark,
             is_dirty: false,
             is_mark_dirty: false,
+            flushes: 0,
             woken: 0,
             sync_took: Duration::ZERO,
             tier: tier.map(|tier| (tier, 0)),
@@ -232,6 +242,9 @@ impl Journal {
             } else {
                 let (wake, woken) = oneshot::channel();
                 waiting.asleep.push((ticket, wake));
+                if waiting.asleep.len() == waiting.gathered {
+                    self.shared.wake();
+                }
                 Some(woken)
             }
         };
@@ -392,9 +405,10 @@ impl Progress {
 }
 
 impl Waiting {
-    /// How many wait for a sync.
-    fn len(&self) -> usize {
-        self.asleep.len()
+    /// Whether fewer than so many wait for a sync; then who makes it so many wakes the thread.
+    fn gather(&mut self, wanted: usize) -> bool {
+        self.gathered = wanted;
+        self.asleep.len() < wanted
     }
 
     /// What was waited for up to this drain has come; how many waited for it. One of them is to be woken, if there are
@@ -468,6 +482,6 @@ mod tests {
         assert_eq!(count, 1);
         first.unwrap().send(()).unwrap();
         assert!(later.try_recv().is_ok());
-        assert!(waiting.lock().to_wake.is_empty() && waiting.lock().len() == 0);
+        assert!(waiting.lock().to_wake.is_empty() && waiting.lock().asleep.is_empty());
     }
 }

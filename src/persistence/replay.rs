@@ -5,6 +5,9 @@
 //! what was synced is not as it was written, or not there. Then what is before the damage is applied, what is after it
 //! is not (it may rest on what is lost), and the damage is told. A torn tail stays in its file: the segment that was begun
 //! after it continues the chain from the last whole frame, which tells the one from the other.
+//!
+//! Zeroes up to the end of a file were reserved and never written, or what was written there has not reached the disk:
+//! the file ends before them.
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::frame::{BadFrame, Frame, FrameKind, FrameReader, check};
@@ -168,7 +171,8 @@ impl Replay<'_> {
             };
             self.body = body;
             if let Err(why) = taken {
-                return Ok(Some(Stop { offset, bytes_left: reader.end() - offset, why }));
+                let bytes_left = reader.written_from(offset)?;
+                return Ok((is_first || bytes_left > 0).then_some(Stop { offset, bytes_left, why }));
             }
             if is_first && let Some(segment) = self.end.segments.last_mut() {
                 segment.bytes = reader.end();

@@ -25,6 +25,7 @@ mod damage;
 mod faults;
 mod marks;
 mod rehearsing;
+mod reserve;
 mod stopping;
 mod tier;
 mod unfinished;
@@ -39,6 +40,7 @@ fn config() -> DiskConfig {
             flush_interval: Duration::from_secs(3_600),
             value_bytes_max: 1 << 20,
             segment_bytes: 64 << 10,
+            reserve_bytes: 16 << 10,
         },
         is_journaled: true,
         recovery: Method::SnapshotAndJournal,

@@ -9,7 +9,7 @@ use larder::cache::DiskOptions;
 use larder::entry::Durability;
 use larder::persistence::backend::BackendKind;
 use larder::persistence::disk::DiskConfig;
-use larder::persistence::journal::{JournalConfig, SEGMENT_BYTES};
+use larder::persistence::journal::{JournalConfig, RESERVE_BYTES, SEGMENT_BYTES};
 use larder::persistence::recover::Method;
 use larder::persistence::{Backend, FileKind, MemoryBackend};
 
@@ -18,7 +18,12 @@ use crate::node::soon;
 /// A journal that syncs when it is asked to, and not in between.
 pub(crate) fn options(directory: &Path, is_store: bool) -> DiskOptions {
     let flush_interval = Duration::from_secs(3_600);
-    let journal = JournalConfig { flush_interval, value_bytes_max: 1 << 20, segment_bytes: SEGMENT_BYTES };
+    let journal = JournalConfig {
+        flush_interval,
+        value_bytes_max: 1 << 20,
+        segment_bytes: SEGMENT_BYTES,
+        reserve_bytes: RESERVE_BYTES,
+    };
     DiskOptions {
         directory: directory.to_owned(),
         backend: BackendKind::Files,

@@ -82,6 +82,10 @@ struct Bytes {
     synced: usize,
     /// Stretches of those that it is wrong about, since a sync failed; in order.
     lost: Vec<Range<usize>>,
+    /// Behind the bytes are zeroes up to here, if that is further: reserved by who writes the file.
+    extent: usize,
+    /// The same, as it was synced last.
+    synced_extent: usize,
 }
 
 impl MemoryBackend {
@@ -186,12 +190,12 @@ impl MemoryBackend {
     /// A file's bytes, as they are read now.
     #[must_use]
     pub fn content(&self, file: FileId) -> Option<Vec<u8>> {
-        self.with_bytes(file, |bytes| bytes.bytes.clone())
+        self.with_bytes(file, |bytes| bytes.whole())
     }
 
     /// Puts a file there, synced, in place of any of that name.
     pub fn put_content(&self, file: FileId, content: Vec<u8>) {
-        let bytes = Bytes { synced: content.len(), bytes: content, lost: Vec::new() };
+        let bytes = Bytes { synced: content.len(), bytes: content, ..Bytes::default() };
         self.state.lock().files.insert(file, Named::survived(bytes));
     }
 
@@ -215,7 +219,7 @@ impl Backend for MemoryBackend {
     fn files(&self) -> Result<Vec<(FileId, u64)>, BackendError> {
         let mut state = self.state.lock();
         state.call(Call::Files, "list", "the files")?;
-        Ok(state.files.iter().map(|(file, named)| (*file, named.content.lock().bytes.len() as u64)).collect())
+        Ok(state.files.iter().map(|(file, named)| (*file, named.content.lock().len() as u64)).collect())
     }
 
     fn create(&self, file: FileId) -> Result<Box<dyn Appender>, BackendError> {
@@ -359,8 +363,12 @@ impl State {
         Draws(self.calls.len() as u64)
     }
 
+    fn room_left(&self) -> u64 {
+        self.room.map_or(u64::MAX, |room| room.saturating_sub(self.file_bytes()))
+    }
+
     fn file_bytes(&self) -> u64 {
-        self.files.values().map(|named| named.content.lock().bytes.len() as u64).sum()
+        self.files.values().map(|named| named.content.lock().len() as u64).sum()
     }
 }
 
@@ -375,8 +383,26 @@ impl Named {
 }
 
 impl Bytes {
+    /// The length of the file, with what is reserved.
+    fn len(&self) -> usize {
+        self.bytes.len().max(self.extent)
+    }
+
+    /// All that is read.
+    fn whole(&self) -> Vec<u8> {
+        let mut whole = self.bytes.clone();
+        whole.resize(self.len(), 0);
+        whole
+    }
+
+    /// As it is when nobody writes it any more: zeroes are bytes like others.
+    fn ended(&self) -> Self {
+        Self { bytes: self.whole(), extent: 0, synced_extent: 0, ..self.clone() }
+    }
+
     fn cut(&mut self, length: usize) {
         self.bytes.truncate(length);
+        self.extent = self.extent.min(length);
         self.synced = self.synced.min(length);
         self.lost.retain_mut(|lost| {
             lost.end = lost.end.min(length);
@@ -398,11 +424,20 @@ impl Bytes {
         let tail = self.bytes.len() - safe;
         let kept = draws.as_mut().map_or(0, |draws| draws.below(tail + 1));
         left.bytes.truncate(safe + kept);
-        if let Some(draws) = draws.filter(|_| holes) {
+        if let Some(draws) = draws.as_mut().filter(|_| holes) {
             for sector in left.bytes[safe..].chunks_mut(SECTOR_BYTES).filter(|_| draws.coin()) {
                 sector.fill(0);
             }
         }
+        let zeroes = match draws {
+            None => self.synced_extent,
+            Some(draws) => {
+                let most = self.extent.max(self.synced_extent);
+                left.bytes.len() + draws.below(most.saturating_sub(left.bytes.len()) + 1)
+            }
+        };
+        left.bytes.resize(zeroes.max(left.bytes.len()), 0);
+        (left.extent, left.synced_extent) = (0, 0);
         left.synced = left.bytes.len();
         left
     }
@@ -424,7 +459,7 @@ impl Appender for Growing {
         if called.is_err() {
             bytes.truncate(state.draw().below(bytes.len() + 1));
         }
-        let room = state.room.map_or(u64::MAX, |room| room.saturating_sub(state.file_bytes()));
+        let room = state.room_left().saturating_add(self.reserved());
         if bytes.len() as u64 > room {
             called = Err(refused("append to", self.file, Refusal::Full.error()));
             bytes.truncate(usize::try_from(room).unwrap_or(usize::MAX));
@@ -439,6 +474,9 @@ impl Appender for Growing {
         let mut content = self.content.lock();
         let unsynced = content.synced..content.bytes.len();
         content.synced = unsynced.end;
+        if called.is_ok() {
+            content.synced_extent = content.extent;
+        }
         if called.is_err() {
             if !unsynced.is_empty() {
                 content.lost.push(unsynced);
@@ -457,8 +495,34 @@ impl Appender for Growing {
         Ok(())
     }
 
+    fn reserve(&mut self, bytes: u64) -> Result<(), BackendError> {
+        let mut state = self.state.lock();
+        let mut called = state.call(Call::Reserve, "reserve room in", self.file);
+        let room = state.room_left().saturating_add(self.reserved());
+        if bytes > room {
+            called = called.and(Err(refused("reserve room in", self.file, Refusal::Full.error())));
+        }
+        let mut content = self.content.lock();
+        let length = content.bytes.len();
+        let most = length + usize::try_from(bytes.min(room)).unwrap_or(usize::MAX);
+        let end = if called.is_ok() { most } else { length + state.draw().below(most - length + 1) };
+        content.extent = content.extent.max(end);
+        called
+    }
+
+    fn reserved(&self) -> u64 {
+        let content = self.content.lock();
+        content.len() as u64 - content.bytes.len() as u64
+    }
+
     fn len(&self) -> u64 {
         self.content.lock().bytes.len() as u64
+    }
+}
+
+impl Drop for Growing {
+    fn drop(&mut self) {
+        self.content.lock().extent = 0;
     }
 }
 
@@ -474,15 +538,18 @@ impl ReadAt for Opened {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, BackendError> {
         self.state.lock().call(Call::Read, "read", self.file)?;
         let content = self.content.lock();
-        let from = usize::try_from(offset).map_or(content.bytes.len(), |from| from.min(content.bytes.len()));
-        let read = buffer.len().min(content.bytes.len() - from);
-        buffer[..read].copy_from_slice(&content.bytes[from..from + read]);
+        let from = usize::try_from(offset).map_or(content.len(), |from| from.min(content.len()));
+        let read = buffer.len().min(content.len() - from);
+        let bytes = content.bytes.get(from..).unwrap_or_default();
+        let (written, zeroes) = buffer[..read].split_at_mut(read.min(bytes.len()));
+        written.copy_from_slice(&bytes[..written.len()]);
+        zeroes.fill(0);
         Ok(read)
     }
 
     fn len(&self) -> Result<u64, BackendError> {
         self.state.lock().call(Call::Read, "read", self.file)?;
-        Ok(self.content.lock().bytes.len() as u64)
+        Ok(self.content.lock().len() as u64)
     }
 }
 
@@ -509,7 +576,7 @@ impl Draws {
 }
 
 fn copy(content: &Content) -> Content {
-    Arc::new(Mutex::new(content.lock().clone()))
+    Arc::new(Mutex::new(content.lock().ended()))
 }
 
 fn refused(action: &'static str, place: impl std::fmt::Display, source: io::Error) -> BackendError {

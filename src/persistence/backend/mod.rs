@@ -3,6 +3,8 @@
 //! Three kinds of things, so few verbs that a crash can be faked:
 //!
 //! - **Files**, which only grow while they are written and are never written again: journal segments, snapshots, blobs.
+//!   One that is being written, or was when a crash came, may have zeroes behind what was appended
+//!   ([`Appender::reserve`]).
 //! - **The mark**, a few bytes that are written over in place and never torn: what was synced last, and more.
 //! - **The catalogue**, a small ordered map from keys to values that changes in whole commits.
 //!
@@ -156,6 +158,17 @@ pub trait Appender: fmt::Debug + Send {
     /// later says nothing about it.
     fn sync(&mut self) -> Result<(), BackendError>;
 
+    /// Writes zeroes where the next `bytes` are to be appended: while they last, a sync has only bytes to write and not the file's length and blocks, which costs a file system a
+    /// transaction of its own. They are cut off where the file ends; a crash leaves any of them. After an error some of
+    /// them may be there, and what is appended next is as safe as ever.
+    ///
+    /// # Errors
+    /// The disk is full or refuses.
+    fn reserve(&mut self, bytes: u64) -> Result<(), BackendError>;
+
+    /// How many bytes may be appended before what was reserved is used up.
+    fn reserved(&self) -> u64;
+
     /// The length in bytes, all that was appended.
     fn len(&self) -> u64;
 
@@ -173,7 +186,7 @@ pub trait ReadAt: fmt::Debug + Send + Sync {
     /// The disk refuses.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, BackendError>;
 
-    /// The length in bytes now.
+    /// The length in bytes now, with all that is reserved.
     ///
     /// # Errors
     /// The disk refuses.

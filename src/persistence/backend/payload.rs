@@ -6,7 +6,8 @@
 //! quarantine/000000000000001f.journal   set aside; .1, .2 … behind the name where it is taken
 //! ```
 //!
-//! A file is open for writing once, by who made it; it only grows. It is synced with fdatasync, and its directory with
+//! A file is open for writing once, by who made it; it only grows, but for zeroes that were reserved behind its end and
+//! are cut off when it is closed. It is synced with fdatasync, and its directory with
 //! fsync at the first sync of the file, which makes the name safe and with it all earlier deletions in the directory.
 //! Files of other names are none of ours: they are left alone and not listed.
 
@@ -82,7 +83,13 @@ impl Payload {
             FileKind::Snapshot => &self.snapshot,
             FileKind::Blob => &self.blob,
         };
-        Ok(Box::new(Growing { path, file: open, length: 0, unsynced_name: Some(Arc::clone(directory)) }))
+        Ok(Box::new(Growing {
+            path,
+            file: open,
+            length: 0,
+            extent: 0,
+            unsynced_name: Some(Arc::clone(directory)),
+        }))
     }
 
     pub(super) fn open_file(&self, file: FileId) -> Result<Box<dyn ReadAt>, BackendError> {
@@ -155,6 +162,8 @@ struct Growing {
     /// Its cursor stands at `length`, also after an append that failed half way.
     file: File,
     length: u64,
+    /// The file's own length, where more is reserved.
+    extent: u64,
     /// The directory, until the name is safe.
     unsynced_name: Option<Arc<File>>,
 }
@@ -196,8 +205,36 @@ impl Appender for Growing {
         Ok(())
     }
 
+    fn reserve(&mut self, bytes: u64) -> Result<(), BackendError> {
+        let end = self.length + bytes;
+        let mut at = self.length.max(self.extent);
+        while at < end {
+            let zeroes = &ZEROES[..ZEROES.len().min((end - at) as usize)];
+            let written = self.file.write_all_at(zeroes, at);
+            written.map_err(|error| BackendError::io("reserve room in", &self.path, error))?;
+            at += zeroes.len() as u64;
+            self.extent = self.extent.max(at);
+        }
+        Ok(())
+    }
+
+    fn reserved(&self) -> u64 {
+        self.extent.saturating_sub(self.length)
+    }
+
     fn len(&self) -> u64 {
         self.length
+    }
+}
+
+impl Drop for Growing {
+    /// Zeroes that stay do no harm.
+    fn drop(&mut self) {
+        if self.reserved() > 0
+            && let Err(error) = self.file.set_len(self.length)
+        {
+            tracing::debug!(path = %self.path.display(), %error, "what was reserved in a file stays there");
+        }
     }
 }
 
@@ -264,3 +301,4 @@ fn named(kind: FileKind, name: &str) -> Option<FileId> {
 }
 
 const BLOCK_BYTES: u64 = 4_096;
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];

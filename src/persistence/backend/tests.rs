@@ -188,6 +188,32 @@ fn what_is_appended_is_read_back<S: Subject>() {
     assert_eq!(read(subject.reopened().backend(), journal(1)), b"one two three");
 }
 
+fn what_is_reserved_is_zeroes_behind_what_is_appended<S: Subject>() {
+    let subject = S::new();
+    let backend = subject.backend();
+    let mut appender = backend.create(journal(1)).unwrap();
+    appender.append(&[b"one "]).unwrap();
+    assert_eq!(appender.reserved(), 0);
+    appender.reserve(10).unwrap();
+    appender.append(&[b"two ", b"three"]).unwrap();
+    assert_eq!((appender.len(), appender.reserved()), (13, 1));
+    let reader = backend.open(journal(1)).unwrap();
+    assert_eq!(reader.len().unwrap(), 14);
+    assert_eq!(read_whole(&*reader), b"one two three\0");
+    appender.append(&[b" four"]).unwrap();
+    assert_eq!((appender.len(), appender.reserved()), (18, 0), "more than was reserved");
+    appender.reserve(200_000).unwrap();
+    appender.reserve(7).unwrap();
+    assert_eq!(appender.reserved(), 200_000, "no less than before");
+    appender.sync().unwrap();
+    assert_eq!(backend.files().unwrap(), [(journal(1), 200_018)]);
+    assert!(backend.disk_bytes().unwrap() >= 200_018);
+
+    drop(appender);
+    assert_eq!(reader.len().unwrap(), 18, "it is cut off");
+    assert_eq!(read(subject.reopened().backend(), journal(1)), b"one two three four");
+}
+
 fn very_many_parts_are_appended_at_once<S: Subject>() {
     let subject = S::new();
     let numbers: Vec<[u8; 4]> = (0..5_000_u32).map(u32::to_le_bytes).collect();
@@ -395,6 +421,7 @@ macro_rules! conformance {
 
 conformance!(
     what_is_appended_is_read_back,
+    what_is_reserved_is_zeroes_behind_what_is_appended,
     very_many_parts_are_appended_at_once,
     readers_stay_when_their_file_goes,
     a_name_is_given_once,

@@ -16,8 +16,9 @@ use crate::persistence::tier::DiskTier;
 
 /// A sync waits no longer than this for others that will want it.
 const GATHER_MAX: Duration = Duration::from_millis(1);
-/// How often it looks meanwhile whether they are there.
-const GATHER_LOOKS: u32 = 4;
+/// Room is reserved when so many syncs were waited for since that was done last, or while that lasted: then it is cheaper
+/// than what it saves.
+const RESERVE_AFTER: u32 = 8;
 
 /// The empty file of a segment whose first frame has this sequence.
 pub(super) fn segment_file(
@@ -47,6 +48,8 @@ pub(super) struct Writer {
     pub(super) is_dirty: bool,
     /// The mark was written and not synced.
     pub(super) is_mark_dirty: bool,
+    /// Syncs that were waited for since room was reserved.
+    pub(super) flushes: u32,
     /// How many were served by the last sync, and how long it took.
     pub(super) woken: usize,
     pub(super) sync_took: Duration,
@@ -68,6 +71,7 @@ impl Writer {
                 self.gather();
             }
             let is_interval = is_last || marked_at.elapsed() >= self.config.flush_interval;
+            self.flushes = self.flushes.saturating_add(u32::from(is_wanted));
             match self.cycle(sync, is_interval) {
                 Err(error) => return self.poison(&error),
                 Ok(()) if is_last => return,
@@ -140,9 +144,12 @@ impl Writer {
     /// for one answer before they ask for the next come back together, and are served by one sync then instead of two.
     fn gather(&self) {
         let begun = monotonic();
-        while self.shared.waiting.lock().len() < self.woken && begun.elapsed() < self.sync_took {
-            std::thread::sleep(self.sync_took / GATHER_LOOKS);
+        let mut left = self.sync_took;
+        while self.shared.waiting.lock().gather(self.woken) && !left.is_zero() {
+            std::thread::park_timeout(left);
+            left = self.sync_took.saturating_sub(begun.elapsed());
         }
+        self.shared.waiting.lock().gathered = 0;
     }
 
     fn write(&mut self, drained: &Drained) -> Result<(), BackendError> {
@@ -158,6 +165,7 @@ impl Writer {
         let place = Place { first_position: self.position + 1, records: records as u32, unix_us };
         let begin = self.frames.bytes() + HEADER_BYTES as u64;
         Failpoint::JOURNAL_DRAINED.reached();
+        self.reserve(drained.bytes());
         self.append(FrameKind::Batch, place, &body)?;
         Failpoint::JOURNAL_APPENDED.reached();
         self.position += records;
@@ -166,12 +174,27 @@ impl Writer {
             let skew_ms = tier.skew_ms(self.clock.now());
             let arrived = tier.arrive(&self.engine, (*file, begin), &body.concat(), skew_ms);
             arrived.expect("what was written a moment ago can be read");
+            tier.set_written(*file, self.frames.bytes());
             tier.set_arrived(drained.events());
         }
         self.mark.unix_us = self.mark.unix_us.max(unix_us);
         let counters = &self.shared.counters;
         counters.bytes.fetch_add(drained.bytes() as u64, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Reserves room if this is worth it: see [`JournalConfig::reserve_bytes`].
+    fn reserve(&mut self, body_bytes: usize) {
+        let fits = (body_bytes as u64) < self.config.reserve_bytes / u64::from(RESERVE_AFTER);
+        if self.flushes < RESERVE_AFTER || !fits || self.frames.has_reserved(body_bytes) {
+            return;
+        }
+        self.flushes = 0;
+        // What is appended without is as safe: should the disk be full or broken, that is told there.
+        if let Err(error) = self.frames.reserve(self.config.reserve_bytes) {
+            tracing::debug!(%error, "no room is reserved in the journal");
+        }
+        Failpoint::JOURNAL_RESERVED.reached();
     }
 
     /// Lets the tier go if it has ended.
@@ -224,7 +247,8 @@ impl Writer {
         self.append(FrameKind::Segment, place, &[&body])?;
         self.let_tier_go();
         if let Some((tier, file)) = &mut self.tier {
-            *file = tier.open(FileId { kind: FileKind::Journal, number: segment.number })?;
+            let written = FileId { kind: FileKind::Journal, number: segment.number };
+            *file = tier.open_written(written, self.frames.bytes())?;
         }
         Ok(())
     }

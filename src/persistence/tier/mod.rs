@@ -76,6 +76,8 @@ pub struct TierCounters {
 struct Files {
     by_number: HashMap<u32, (FileId, Arc<dyn ReadAt>)>,
     made: u32,
+    /// The file that the journal writes, and where what has arrived of it ends.
+    written: Option<(u32, u64)>,
 }
 
 impl Files {
@@ -208,6 +210,24 @@ impl DiskTier {
     pub fn open(&self, file: FileId) -> Result<u32, BackendError> {
         let reader: Arc<dyn ReadAt> = Arc::from(self.backend.open(file)?);
         Ok(self.files.write().add((file, reader)))
+    }
+
+    /// As [`Self::open`], a file that is being written and is so long now: what is read of it is no more than has arrived
+    /// ([`Self::set_written`]).
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open_written(&self, file: FileId, bytes: u64) -> Result<u32, BackendError> {
+        let reader: Arc<dyn ReadAt> = Arc::from(self.backend.open(file)?);
+        let mut files = self.files.write();
+        let number = files.add((file, reader));
+        files.written = Some((number, bytes));
+        Ok(number)
+    }
+
+    /// All has arrived of the file that is being written up to here.
+    pub fn set_written(&self, file: u32, end: u64) {
+        self.files.write().written = Some((file, end));
     }
 
     /// Closes the files that are not there any more. No place may lead to one of them.

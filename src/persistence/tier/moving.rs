@@ -13,7 +13,7 @@ use super::DiskTier;
 use super::places::Place;
 use crate::clock::Now;
 use crate::engine::{Engine, Put, Record};
-use crate::persistence::backend::{BackendError, FileId, FileKind};
+use crate::persistence::backend::{BackendError, FileId};
 use crate::persistence::frame::{BadFrame, Frame, FrameKind, FrameReader, HEADER_BYTES, check};
 use crate::persistence::record;
 
@@ -77,6 +77,17 @@ impl DiskTier {
         }
     }
 
+    /// Reads a file's frames: of the one that is being written those that have arrived.
+    fn reader(&self, number: u32, file: FileId) -> Result<FrameReader, BackendError> {
+        // Asked before: a file is cut to what was appended before the next one is written.
+        let written = self.files.read().written;
+        let reader = FrameReader::new(self.backend.open(file)?)?;
+        Ok(match written {
+            Some((written, end)) if written == number => reader.until(end),
+            _ => reader,
+        })
+    }
+
     /// What leads into a part of a file.
     fn places_in(&self, file: u32, part: Range<u64>) -> Vec<(usize, u64, Place)> {
         let mut found = Vec::new();
@@ -122,7 +133,7 @@ impl Moving<'_> {
         }
         let Some((number, file, reader)) = &mut self.reader else {
             let Some((number, file)) = self.files.pop() else { return Ok(false) };
-            self.reader = Some((number, file, FrameReader::new(self.tier.backend.open(file)?)?));
+            self.reader = Some((number, file, self.tier.reader(number, file)?));
             return Ok(true);
         };
         let (number, file, begin) = (*number, *file, reader.offset());
@@ -132,8 +143,6 @@ impl Moving<'_> {
         match read.and_then(|frame| self.frame(frame, &body, (number, now), moves, &mut write)) {
             Ok(true) => {}
             Ok(false) => self.reader = None,
-            // It is being written: no place leads there yet.
-            Err(BadFrame::Short { .. }) if self.is_written(file) => self.reader = None,
             Err(why) => {
                 let is_passed = offset > begin;
                 // A tail that a crash has torn off is here too: nothing leads there.
@@ -149,11 +158,6 @@ impl Moving<'_> {
         }
         self.body = body;
         Ok(true)
-    }
-
-    /// Whether a file is the segment that the journal writes.
-    fn is_written(&self, file: FileId) -> bool {
-        file.kind == FileKind::Journal && self.files.iter().all(|(_, later)| later.kind != FileKind::Journal)
     }
 
     /// Visits a frame's live records; whether there was a frame.

@@ -31,6 +31,8 @@ pub enum Call {
     DiskBytes,
     /// [`Appender::append`](crate::persistence::Appender::append).
     Append,
+    /// [`Appender::reserve`](crate::persistence::Appender::reserve).
+    Reserve,
     /// [`Appender::sync`](crate::persistence::Appender::sync).
     Sync,
     /// [`ReadAt::read_at`](crate::persistence::ReadAt::read_at) and [`ReadAt::len`](crate::persistence::ReadAt::len).
@@ -80,6 +82,7 @@ impl Fault {
                 | Call::WriteMark
                 | Call::Commit
                 | Call::Append
+                | Call::Reserve
                 | Call::Sync
         );
         self.call.is_none_or(|only| only == call) && (writes || self.refusal == Refusal::Io)
