@@ -146,8 +146,11 @@ fn flushed() {
         let flags = node_flags(&directory, "journal", backend);
         let node = Process::larder(&[&flags[..], &["--durability", "flushed"]].concat());
         let duration = if quick() { "300ms" } else { "4s" };
-        for (how, callers) in [("unary", "--callers"), ("Pipeline, 8 streams", "--pipeline")] {
-            let args = ["-c", "8", callers, "8", "-k", "10000", "-r", "0:1", "--duration", duration];
+        let ways =
+            [("unary", ["--callers", "8"].as_slice()), ("Pipeline, 8 streams", &["-P", "8", "--depth", "1"])];
+        for (how, in_flight) in ways {
+            let args = ["-c", "8", "-k", "10000", "-r", "0:1", "--duration", duration];
+            let args = [&args, in_flight].concat();
             flushed_by(&node, &directory, rounds, &format!("{backend:<6} {how:<20}"), &args);
         }
     }
