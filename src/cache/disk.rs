@@ -10,7 +10,7 @@ use crate::engine::Restorer;
 use crate::entry::Durability;
 use crate::persistence::backend::{self, BackendKind};
 use crate::persistence::blob::BlobError;
-use crate::persistence::disk::{Disk, DiskConfig};
+use crate::persistence::disk::{Disk, DiskConfig, settle_clock};
 use crate::persistence::journal::Stopped;
 use crate::persistence::recover::{RecoveryProgress, Report};
 use crate::persistence::snapshot::SnapshotError;
@@ -94,7 +94,8 @@ impl Cache {
         if self.disk.kept.get().is_some() {
             return Err(DiskError::Open);
         }
-        // First what changes nothing in memory.
+        // First what changes nothing in memory. Blobs are held to the same time as entries.
+        settle_clock(&*backend, &*self.clock)?;
         let blobs = self.open_blobs(Arc::clone(&backend), options.disk.limit_bytes)?;
         let clock: Arc<dyn Clock> = self.clock.clone();
         let engine = Arc::clone(&self.engine);

@@ -185,7 +185,9 @@ fn log(cache: &Cache, report: &Report) {
         );
     }
     if report.torn_bytes > 0 {
-        warn!(bytes = report.torn_bytes, "cut a torn tail off the journal; nothing in it was ever flushed");
+        // Who has lost the mark cannot know.
+        let flushed = if report.damages.is_empty() { "; nothing in it was ever flushed" } else { "" };
+        warn!(bytes = report.torn_bytes, "cut a torn tail off the journal{flushed}");
     }
     info!(
         method = %report.method,

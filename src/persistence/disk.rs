@@ -13,6 +13,7 @@
 
 mod late;
 mod lookup;
+mod opening;
 mod unjournaled;
 
 use std::sync::Arc;
@@ -26,13 +27,14 @@ use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::failpoint::Failpoint;
 use super::journal::{Journal, JournalConfig};
 use super::ledger;
-use super::mark::Mark;
 use super::recover::{Method, Recovered, Recovery, RecoveryProgress, Report};
 use super::snapshot::{self, SnapshotError, SnapshotInfo};
 use super::tier::DiskTier;
-use crate::clock::{Clock, Now, monotonic};
+use crate::clock::{Clock, monotonic};
 use crate::engine::Engine;
 pub use lookup::{Lookup, LookupError};
+pub use opening::settle_clock;
+use opening::{clear_away, set_aside, sort_snapshots};
 use unjournaled::Figures;
 
 /// How a data directory is used.
@@ -83,6 +85,8 @@ struct Inner {
     next_snapshot: AtomicU64,
     /// As of the last snapshot, where it alone can tell whether anything has changed since.
     figures: Mutex<Figures>,
+    /// Files of the journal that the recovery found damaged: they are set aside, not deleted.
+    damaged: Vec<FileId>,
     is_over_limit: AtomicBool,
     stopping: Mutex<bool>,
     stopped: Condvar,
@@ -140,7 +144,8 @@ impl Disk {
         let is_unjournaled = ledger::is_unjournaled(&*backend)?;
         let method = config.method(is_unjournaled);
         let is_lazy = method == Method::Lazy;
-        let now = last_written(&*backend, clock.now())?;
+        settle_clock(&*backend, &*clock)?;
+        let now = clock.now();
         let tier = (config.is_store || is_lazy)
             .then(|| Arc::new(DiskTier::new(Arc::clone(&backend), engine.shard_count(), now)));
         if let (true, Some(tier)) = (is_lazy, &tier) {
@@ -155,6 +160,8 @@ impl Disk {
             tier: tier.as_deref(),
         };
         let mut recovered = recovery.run(method)?;
+        opening::look_before(&*backend, &recovered, is_unjournaled)?;
+        opening::go_on_from(recovered.end.unix_us, &*clock);
         Failpoint::RECOVERY_APPLIED.reached();
         clear_away(&*backend, &recovered, is_unjournaled)?;
         Failpoint::RECOVERY_CLEARED.reached();
@@ -164,6 +171,7 @@ impl Disk {
         if end.history == 0 || method == Method::Empty {
             end.history = rand::random::<u64>().max(1);
         }
+        let damaged = opening::damaged_segments(&*backend, &report)?;
         let journal = Journal::start(
             Arc::clone(&engine),
             Arc::clone(&backend),
@@ -186,6 +194,7 @@ impl Disk {
             snapshots: Mutex::new(kept),
             next_snapshot: AtomicU64::new(last + 1),
             figures: Mutex::default(),
+            damaged,
             is_over_limit: AtomicBool::new(false),
             stopping: Mutex::new(false),
             stopped: Condvar::new(),
@@ -201,7 +210,7 @@ impl Disk {
         let disk = Self { threads: Mutex::new(threads), inner };
         if !report.damages.is_empty() && disk.snapshot().is_ok() {
             // What was saved is safe in a file of its own now; the damaged ones are kept for whoever looks into it.
-            disk.set_damaged_aside(&report)?;
+            disk.set_damaged_aside()?;
         }
         Ok((disk, report))
     }
@@ -309,15 +318,14 @@ impl Disk {
         }
     }
 
-    fn set_damaged_aside(&self, report: &Report) -> Result<(), BackendError> {
-        let files = self.inner.backend.files()?;
-        let damaged = |file: &FileId| {
-            let place = file.to_string();
-            file.kind == FileKind::Journal && report.damages.iter().any(|damage| damage.place == place)
-        };
-        for (file, _) in files.into_iter().filter(|(file, _)| damaged(file)) {
-            set_aside(&*self.inner.backend, file)?;
-            self.inner.journal.let_go(file.number);
+    fn set_damaged_aside(&self) -> Result<(), BackendError> {
+        let there = self.inner.backend.files()?;
+        for file in &self.inner.damaged {
+            // Where the snapshot has made it superfluous, it has been done.
+            if there.iter().any(|(other, _)| other == file) {
+                set_aside(&*self.inner.backend, *file)?;
+                self.inner.journal.let_go(file.number);
+            }
         }
         Ok(())
     }
@@ -327,73 +335,6 @@ impl Drop for Disk {
     fn drop(&mut self) {
         let _ = self.stop_at_once();
     }
-}
-
-/// What a recovery left behind: after damage it is set aside, else it is of no use to anybody.
-fn clear_away(
-    backend: &dyn Backend,
-    recovered: &Recovered,
-    is_unjournaled: bool,
-) -> Result<(), BackendError> {
-    let Recovered { report, end, .. } = recovered;
-    for number in &end.beyond {
-        let file = FileId { kind: FileKind::Journal, number: *number };
-        if end.damage.is_some() {
-            set_aside(backend, file)?;
-        } else {
-            // That of a snapshot is left at every start, and nobody counted on it.
-            if !is_unjournaled {
-                tracing::info!(%file, method = %report.method, "deleted a segment that the recovery gave up");
-            }
-            backend.delete(file)?;
-        }
-    }
-    Ok(())
-}
-
-/// Deletes the snapshots that are of no use and sets aside those that are damaged; the others, newest first, and the
-/// highest number that any has.
-fn sort_snapshots(
-    backend: &dyn Backend,
-    recovered: &mut Recovered,
-) -> Result<(Vec<SnapshotInfo>, u64), BackendError> {
-    let Recovered { report, snapshots, unfinished, given_up, .. } = recovered;
-    let file = |number| FileId { kind: FileKind::Snapshot, number };
-    let mut last = given_up.iter().chain(&*unfinished).max().copied().unwrap_or(0);
-    for number in given_up.drain(..) {
-        backend.delete(file(number))?;
-    }
-    for number in unfinished.drain(..) {
-        tracing::info!(snapshot = %file(number), "deleted a snapshot that was never finished");
-        backend.delete(file(number))?;
-    }
-    let mut kept = Vec::new();
-    for snapshot in snapshots.drain(..) {
-        let (number, is_damaged) = match &snapshot {
-            Ok(info) => (info.number, report.damages.iter().any(|damage| damage.place == info.name())),
-            Err((number, _)) => (*number, true),
-        };
-        last = last.max(number);
-        match snapshot {
-            Ok(info) if !is_damaged && report.method != Method::Empty => kept.push(info),
-            _ if is_damaged => set_aside(backend, file(number))?,
-            _ => backend.delete(file(number))?,
-        }
-    }
-    ledger::note_only(backend, kept.iter().map(|info| info.number))?;
-    Ok((kept, last))
-}
-
-fn set_aside(backend: &dyn Backend, file: FileId) -> Result<(), BackendError> {
-    let place = backend.quarantine(file)?;
-    tracing::warn!(%file, %place, "set a damaged file aside");
-    Ok(())
-}
-
-/// This moment, or the one in which the mark was written last if that is later.
-fn last_written(backend: &dyn Backend, now: Now) -> Result<Now, BackendError> {
-    let mark = backend.read_mark()?.as_ref().and_then(Mark::read);
-    Ok(now.not_before_us(mark.map_or(0, |mark| mark.unix_us)))
 }
 
 fn start(
@@ -539,7 +480,7 @@ impl Inner {
 
     /// Deletes a file that is of no use any more; one that was found to be damaged is set aside.
     fn clear(&self, file: FileId) -> Result<(), BackendError> {
-        if self.tier.as_ref().is_some_and(|tier| tier.is_damaged(file)) {
+        if self.damaged.contains(&file) || self.tier.as_ref().is_some_and(|tier| tier.is_damaged(file)) {
             return set_aside(&*self.backend, file);
         }
         self.backend.delete(file)

@@ -85,6 +85,8 @@ failpoints! {
     SNAPSHOT_HEAD = "snapshot-head";
     /// It has some entries, or all.
     SNAPSHOT_ENTRIES = "snapshot-entries";
+    /// It has all entries, and the journal goes on in another segment.
+    SNAPSHOT_ROLLED = "snapshot-rolled";
     /// It has some of its tail, or all.
     SNAPSHOT_TAIL = "snapshot-tail";
     /// It has its end, unsynced.

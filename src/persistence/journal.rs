@@ -185,6 +185,7 @@ impl Journal {
             history: end.history,
             synced_sequence: end.sequence,
             synced_position: end.position,
+            unix_us: end.unix_us,
             ..Mark::default()
         };
         let mut writer = Writer {

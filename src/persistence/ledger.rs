@@ -13,8 +13,9 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use super::backend::{Backend, BackendError, CatalogueChange};
+use super::backend::{Backend, BackendError, CatalogueChange, FileId, FileKind};
 use super::recover::Inspected;
+use super::replay::Damage;
 
 const UNJOURNALED: &[u8] = b"disk/unjournaled";
 const NOTED: &[u8] = b"disk/snapshots";
@@ -59,6 +60,22 @@ impl Finished {
             ControlFlow::Continue(())
         })?;
         Ok(Self(Some(numbers)))
+    }
+
+    /// Those that were finished and are not there.
+    pub(super) fn missing(&self, snapshots: &[Inspected]) -> Vec<Damage> {
+        let number = |found: &Inspected| match found {
+            Ok(info) => info.number,
+            Err((number, _)) => *number,
+        };
+        let is_there = |number_: &u64| snapshots.iter().any(|found| number(found) == *number_);
+        let gone = self.0.iter().flatten().filter(|number| !is_there(number));
+        gone.map(|number| {
+            let place = FileId { kind: FileKind::Snapshot, number: *number }.to_string();
+            let description = "it was finished, and is not there".to_owned();
+            Damage { place, description, ..Damage::default() }
+        })
+        .collect()
     }
 
     /// Takes out those that were never finished, and gives their numbers.

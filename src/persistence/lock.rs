@@ -1,7 +1,8 @@
 //! One process per data directory.
 //!
-//! The lock is the operating system's, on the file `LOCK`: it goes with the process, however that ends, so that
-//! nothing has to be cleared away after a crash. The number in the file is for people.
+//! The lock is the operating system's, on the directory itself, which nobody can take away from under it: it goes with
+//! the process, however that ends, so that nothing has to be cleared away after a crash. The number in the file `LOCK`
+//! is for people.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 pub struct DirectoryLock {
     path: PathBuf,
     /// Locked as long as it is open.
-    _file: File,
+    _directory: File,
 }
 
 /// Why a data directory may not be used.
@@ -53,18 +54,21 @@ impl DirectoryLock {
             move |source| LockError::Io { action, place, source }
         };
         if !directory.is_dir() {
+            let missing: Vec<&Path> = directory.ancestors().take_while(|path| !path.is_dir()).collect();
             let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
             made.map_err(failed("create", directory))?;
-            // Its name is as safe as what will be in it.
-            let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
-            let parent = parent.unwrap_or(Path::new("."));
-            let synced = File::open(parent).and_then(|parent| parent.sync_all());
-            synced.map_err(failed("sync", parent))?;
+            // Their names are as safe as what will be in it.
+            for parent in missing.into_iter().filter_map(Path::parent) {
+                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+                let synced = File::open(parent).and_then(|parent| parent.sync_all());
+                synced.map_err(failed("sync", parent))?;
+            }
         }
+        let locked = File::open(directory).map_err(failed("open", directory))?;
         let path = directory.join("LOCK");
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = opened.map_err(failed("open", &path))?;
-        match file.try_lock() {
+        match locked.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(LockError::Held {
@@ -72,7 +76,7 @@ impl DirectoryLock {
                     holder: holder(&mut file),
                 });
             }
-            Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
+            Err(TryLockError::Error(error)) => return Err(failed("lock", directory)(error)),
         }
         let written = file
             .set_len(0)
@@ -83,7 +87,7 @@ impl DirectoryLock {
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
             other => other.map_err(failed("write", &path))?,
         }
-        Ok(Self { path: directory.to_owned(), _file: file })
+        Ok(Self { path: directory.to_owned(), _directory: locked })
     }
 
     /// The directory.
@@ -122,6 +126,8 @@ mod tests {
         let process = format!("process {}:", std::process::id());
         assert!(refused.contains(directory.to_str().unwrap()) && refused.contains(&process), "{refused}");
 
+        std::fs::remove_file(directory.join("LOCK")).unwrap();
+        assert!(DirectoryLock::take(&directory).is_err(), "the file is for people");
         drop(lock);
         DirectoryLock::take(&directory).unwrap();
     }

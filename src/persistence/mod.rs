@@ -15,6 +15,7 @@ pub mod blob;
 pub mod disk;
 pub mod failpoint;
 pub mod frame;
+mod history;
 pub mod journal;
 mod lazy;
 mod ledger;

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::failpoint::Failpoint;
+use super::history::Standing;
 use super::lazy;
 use super::ledger::Finished;
 use super::mark::Mark;
@@ -181,13 +182,13 @@ impl Recovery<'_> {
         let now = self.now.not_before_us(mark.map_or(0, |mark| mark.unix_us));
         let finished = Finished::read(self.backend)?;
         let mut snapshots = snapshots(self.backend)?;
+        let Standing { mark, history, damage } = Standing::of(self.backend, mark, &snapshots)?;
+        let missing = finished.missing(&snapshots);
         let unfinished = finished.take_unfinished(&mut snapshots);
-        let mut given_up = Vec::new();
-        if let Some(mark) = &mark {
-            // Of what was given up once, something may have come back with a crash.
-            let is_given_up = |found: &mut Result<SnapshotInfo, _>| matches!(found, Ok(info) if info.history != mark.history);
-            given_up.extend(snapshots.extract_if(.., is_given_up).flatten().map(|info| info.number));
-        }
+        // Of what was given up once, something may have come back with a crash.
+        let is_given_up = |found: &mut Inspected| matches!(found, Ok(info) if info.history != history);
+        let given_up =
+            snapshots.extract_if(.., is_given_up).flatten().map(|info| info.number).collect::<Vec<_>>();
         let mut report = Report {
             method,
             expired: 0,
@@ -196,7 +197,7 @@ impl Recovery<'_> {
             first_position: 0,
             position: 0,
             torn_bytes: 0,
-            damages: Vec::new(),
+            damages: damage.into_iter().chain(missing).collect(),
             elapsed: Duration::ZERO,
         };
         if method.reads_snapshots() {
@@ -211,11 +212,13 @@ impl Recovery<'_> {
             (None, Method::Journal) => From::First,
             (None, _) => From::Behind(0),
         };
-        let end = if method.reads_journal() {
+        let mut end = if method.reads_journal() {
             self.replay(mark.as_ref(), from, &mut restorer, now, &mut report)?
         } else {
             self.pass_over(mark.as_ref(), report.position)?
         };
+        end.history = if end.history == 0 { history } else { end.history };
+        end.unix_us = end.unix_us.max(now.unix_us);
         restorer.sweep();
         if let Some(mark) = &mark {
             self.engine.raise_versions(mark.version_ceiling);
@@ -320,7 +323,7 @@ impl Recovery<'_> {
         end.position = end.position.max(report.position);
         report.position = end.position;
         report.torn_bytes = end.torn_bytes;
-        report.damages.extend(end.damage.clone());
+        report.damages.extend(end.passed_over.iter().chain(&end.damage).cloned());
         Ok(end)
     }
 
@@ -331,7 +334,6 @@ impl Recovery<'_> {
         let beyond: Vec<u64> = files.iter().filter_map(journal).collect();
         let last = beyond.iter().copied().max().unwrap_or(0);
         Ok(JournalEnd {
-            history: mark.map_or(0, |mark| mark.history),
             sequence: last.max(mark.map_or(0, |mark| mark.synced_sequence)),
             position,
             beyond,

@@ -10,12 +10,12 @@
 //! the file ends before them.
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
-use super::frame::{BadFrame, Frame, FrameKind, FrameReader, check};
+use super::frame::{BadFrame, Frame, FrameKind, FrameReader, HEADER_BYTES, check};
 use super::mark::Mark;
 use super::segment::{Segment, SegmentBody};
 
 /// A place on disk that is not as it was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Damage {
     /// The file, below the data directory.
     pub place: String,
@@ -27,12 +27,15 @@ pub struct Damage {
     pub lost: u64,
     /// What was expected and found.
     pub description: String,
+    /// It is as it was written, by a later build, whose format this one does not read.
+    pub is_newer: bool,
 }
 
 impl Damage {
     /// What is wrong in a file at an offset.
     pub(super) fn of(file: FileId, offset: u64, why: &BadFrame) -> Self {
-        Self { place: file.to_string(), offset, position: 0, lost: 0, description: why.to_string() }
+        let is_newer = matches!(why, BadFrame::Format { .. });
+        Self { place: file.to_string(), offset, description: why.to_string(), is_newer, ..Self::default() }
     }
 }
 
@@ -59,6 +62,8 @@ pub struct JournalEnd {
     pub torn_bytes: u64,
     /// Why it ends here, if something that was synced is damaged or lost.
     pub damage: Option<Damage>,
+    /// What is damaged before the end, and is known from elsewhere.
+    pub passed_over: Vec<Damage>,
     /// Segments behind the end: none of what is in them was applied.
     pub beyond: Vec<u64>,
 }
@@ -101,6 +106,7 @@ pub fn replay(
         is_begun: false,
     };
     let synced = mark.map_or(0, |mark| mark.synced_sequence);
+    replay.leave_out_unbegun(&mut numbers, synced)?;
     replay.leave_out_known(&mut numbers)?;
     for (index, number) in numbers.iter().enumerate() {
         let Some(stop) = replay.segment(*number)? else { continue };
@@ -132,6 +138,22 @@ pub fn replay(
     Ok(replay.end)
 }
 
+/// What a segment says of itself; `None`: its first frame is not whole.
+///
+/// # Errors
+/// The disk refuses.
+pub(super) fn said_by(backend: &dyn Backend, file: FileId) -> Result<Option<SegmentBody>, BackendError> {
+    let mut reader = FrameReader::new(backend.open(file)?)?;
+    let mut body = Vec::new();
+    let first = reader.next(&mut body)?;
+    let is_whole = matches!(first, Ok(Some(frame)) if frame.header.kind == FrameKind::Segment && check(&frame.header, &body).is_ok());
+    Ok(if is_whole { SegmentBody::read(&body) } else { None })
+}
+
+fn segment_file(number: u64) -> FileId {
+    FileId { kind: FileKind::Journal, number }
+}
+
 /// Why a segment was not read to its end.
 struct Stop {
     offset: u64,
@@ -151,17 +173,14 @@ struct Replay<'a> {
 impl Replay<'_> {
     /// Reads a segment; where it cannot go on, if it does not end clean.
     fn segment(&mut self, number: u64) -> Result<Option<Stop>, BackendError> {
-        let file = FileId { kind: FileKind::Journal, number };
-        let mut reader = FrameReader::new(self.backend.open(file)?)?;
+        let mut reader = FrameReader::new(self.backend.open(segment_file(number))?)?;
         let mut is_first = true;
         loop {
             let offset = reader.offset();
             let mut body = std::mem::take(&mut self.body);
             let read = reader.next(&mut body)?;
             let taken = match read {
-                Ok(None) if is_first => {
-                    Err(BadFrame::Short { found: 0, expected: super::frame::HEADER_BYTES })
-                }
+                Ok(None) if is_first => Err(BadFrame::Short { found: 0, expected: HEADER_BYTES }),
                 Ok(None) => {
                     self.body = body;
                     return Ok(None);
@@ -188,7 +207,13 @@ impl Replay<'_> {
         } else if header.sequence != number {
             return Err(BadFrame::Sequence { found: header.sequence, expected: number });
         }
-        check(header, body)?;
+        let last = header.first_position + u64::from(header.records).saturating_sub(1);
+        let is_known = matches!(self.from, From::Behind(position) if last <= position);
+        match (header.kind, check(header, body)) {
+            // What it says is known, and the chain goes on: nothing is lost by it.
+            (FrameKind::Batch, Err(why)) if is_known && !is_first => self.passed_over(frame, number, &why),
+            (_, checked) => checked?,
+        }
         match header.kind {
             FrameKind::Segment if is_first => {
                 let said = SegmentBody::read(body).ok_or(BadFrame::Unexpected { found: header.kind })?;
@@ -200,8 +225,7 @@ impl Replay<'_> {
                 self.end.segments.push(Segment { number, first_position, bytes: 0 });
             }
             FrameKind::Batch if !is_first => {
-                let last = header.first_position + u64::from(header.records) - 1;
-                if !matches!(self.from, From::Behind(position) if last <= position) {
+                if !is_known {
                     (self.visit)(number, frame, body)?;
                 }
                 if self.end.first_position == 0 {
@@ -218,13 +242,28 @@ impl Replay<'_> {
         Ok(())
     }
 
+    /// Leaves out the last segments if a crash came before they had their first frame, or a start that failed.
+    fn leave_out_unbegun(&mut self, numbers: &mut Vec<u64>, synced: u64) -> Result<(), BackendError> {
+        while let Some(number) = numbers.pop_if(|number| *number > synced) {
+            let mut reader = FrameReader::new(self.backend.open(segment_file(number))?)?;
+            let written = reader.written_from(0)?;
+            let is_begun = matches!(reader.next(&mut self.body)?, Ok(Some(_)));
+            if is_begun || written > (HEADER_BYTES + SegmentBody::BYTES) as u64 {
+                numbers.push(number);
+                return Ok(());
+            }
+            self.end.torn_bytes += written;
+            self.end.beyond.push(number);
+        }
+        Ok(())
+    }
+
     /// Leaves out the segments that do not count any more, and those before the one in which reading begins.
     fn leave_out_known(&mut self, numbers: &mut Vec<u64>) -> Result<(), BackendError> {
         let mut known = Vec::new();
         let mut is_behind = false;
         for number in std::mem::take(numbers) {
-            let file = FileId { kind: FileKind::Journal, number };
-            let mut reader = FrameReader::new(self.backend.open(file)?)?;
+            let mut reader = FrameReader::new(self.backend.open(segment_file(number))?)?;
             let first = reader.next(&mut self.body)?;
             if let Ok(Some(Frame { header, .. })) = first {
                 if check(&header, &self.body).is_ok()
@@ -265,36 +304,37 @@ impl Replay<'_> {
         if !self.is_begun || next != self.end.sequence + 1 {
             return Ok(false);
         }
-        let file = FileId { kind: FileKind::Journal, number: next };
-        let mut reader = FrameReader::new(self.backend.open(file)?)?;
+        let mut reader = FrameReader::new(self.backend.open(segment_file(next))?)?;
         let first = reader.next(&mut Vec::new())?;
         Ok(matches!(first, Ok(Some(frame)) if frame.header.previous == self.end.called))
     }
 
+    fn passed_over(&mut self, frame: &Frame, number: u64, why: &BadFrame) {
+        let position = frame.header.first_position;
+        self.end.passed_over.push(Damage { position, ..Damage::of(segment_file(number), frame.offset, why) });
+    }
+
     fn damaged(&mut self, stop: &Stop, number: u64, later: &[u64]) {
-        let file = FileId { kind: FileKind::Journal, number };
         let position = self.end.position + 1;
-        self.end.damage = Some(Damage { position, ..Damage::of(file, stop.offset, &stop.why) });
-        self.end.beyond = later.to_vec();
+        self.end.damage =
+            Some(Damage { position, ..Damage::of(segment_file(number), stop.offset, &stop.why) });
         if !self.end.segments.iter().any(|segment| segment.number == number) {
-            self.end.beyond.insert(0, number);
+            self.end.beyond.push(number);
         }
+        self.end.beyond.extend(later);
     }
 
     fn lost(&mut self, mark: &Mark, last: Option<u64>) {
-        let place = last.map_or_else(
-            || "journal".to_owned(),
-            |number| FileId { kind: FileKind::Journal, number }.to_string(),
-        );
+        let place = last.map_or_else(|| "journal".to_owned(), |number| segment_file(number).to_string());
         self.end.damage = Some(Damage {
             place,
-            offset: 0,
             position: self.end.position + 1,
             lost: mark.synced_position.saturating_sub(self.end.position),
             description: format!(
                 "the journal ends with frame {} at position {}, and frame {} at position {} was synced: its end is lost",
                 self.end.sequence, self.end.position, mark.synced_sequence, mark.synced_position
             ),
+            ..Damage::default()
         });
         // No position is given to two records, also if one of them is lost.
         self.end.position = mark.synced_position;

@@ -21,8 +21,10 @@ pub(super) struct SegmentBody {
 }
 
 impl SegmentBody {
-    pub(super) fn write(self) -> [u8; 9] {
-        let mut bytes = [0; 9];
+    pub(super) const BYTES: usize = 9;
+
+    pub(super) fn write(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
         bytes[..8].copy_from_slice(&self.history.to_le_bytes());
         bytes[8] = u8::from(self.begins);
         bytes

@@ -81,6 +81,23 @@ pub enum SnapshotError {
     /// Not all of the content has been found yet.
     #[error("the content is not whole: its recovery was broken off")]
     NotWhole,
+    /// What is on disk was written by a later build.
+    #[error(
+        "{} cannot be read, at byte {}: {}; start that build, or give the directory up by --recovery empty",
+        .0.place, .0.offset, .0.description
+    )]
+    Newer(Damage),
+    /// A recovery from a snapshot alone would give up a journal for none.
+    #[error(
+        "there is no snapshot that is whole, and --recovery snapshot gives up the journal, which has positions {first} to \
+         {last}: recover by snapshot+journal or journal, or give all of it up by empty"
+    )]
+    NoSnapshot {
+        /// The first position that it has.
+        first: u64,
+        /// The last.
+        last: u64,
+    },
 }
 
 /// Entries are written in frames of about this size.
@@ -144,6 +161,9 @@ impl Taking<'_> {
             None => self.entries(engine)?,
             Some((tier, number)) => self.live_entries(engine, tier, number, begun)?,
         }
+        // What comes after it has a segment of its own: a recovery reads no part of the journal that is in here.
+        journal.roll()?;
+        Failpoint::SNAPSHOT_ROLLED.reached();
         let position = journal.written()?;
         self.tail(backend, first_position, position)?;
         let newest_version = engine.version_ahead(self.clock.now(), 0);

@@ -24,6 +24,7 @@ mod clocks;
 mod damage;
 mod faults;
 mod marks;
+mod opening;
 mod rehearsing;
 mod reserve;
 mod stopping;

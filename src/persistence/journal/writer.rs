@@ -102,14 +102,16 @@ impl Writer {
         if self.shared.keep.load(Ordering::SeqCst) != self.is_keeping {
             self.turn()?;
         }
-        if self.shared.roll.swap(false, Ordering::SeqCst) {
-            self.next_segment()?;
-        }
+        // Asked before anything is drained: whoever asked has applied all that the segment is to end with.
+        let is_to_roll = self.shared.roll.swap(false, Ordering::SeqCst);
         let mut drained = std::mem::take(&mut self.drained);
         self.engine.drain_log(&mut drained);
         let written = self.write(&drained);
         self.drained = drained;
         written?;
+        if is_to_roll {
+            self.next_segment()?;
+        }
         if sync {
             self.sync()?;
         }
@@ -124,8 +126,10 @@ impl Writer {
         if sync {
             self.wake(drain);
         }
-        // Nobody waits for the mark.
-        if is_interval {
+        // Nobody waits for the mark. A last one says how far time has gone.
+        if self.shared.stop.load(Ordering::SeqCst) {
+            self.renew_mark()?;
+        } else if is_interval {
             self.renew_mark_in_time()?;
         }
         Ok(())

@@ -20,6 +20,10 @@ impl Clock for Later {
     fn now(&self) -> Now {
         self.clock.now().plus(Duration::from_millis(self.by_ms.load(Ordering::Relaxed)))
     }
+
+    fn not_before(&self, unix_us: u64) {
+        self.clock.not_before(unix_us);
+    }
 }
 
 #[test]

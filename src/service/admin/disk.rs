@@ -130,7 +130,9 @@ fn failed(error: SnapshotError) -> CallError {
             damages: 1,
             first: format!("{}: {}", damage.place, damage.description),
         },
-        SnapshotError::NotWhole => CallError::DiskFailed { why: error.to_string() },
+        SnapshotError::NotWhole | SnapshotError::Newer(_) | SnapshotError::NoSnapshot { .. } => {
+            CallError::DiskFailed { why: error.to_string() }
+        }
         SnapshotError::Backend(error) => disk_failed(error),
     }
 }
