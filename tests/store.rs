@@ -419,4 +419,21 @@ fn an_entry_that_is_damaged_on_disk_is_a_miss_and_never_a_wrong_value() {
         }
     }
     assert!(hits > 0 && misses > 1_000, "{hits} hits, {misses} misses");
+    let stats = cache.stats();
+    assert_eq!((stats.misses_for(MissReason::Corrupt), stats.misses()), (misses, misses));
+
+    // What memory has is saved, and the rest is no longer known.
+    let has = |cache: &Cache, n: u64| {
+        let namespace = cache.engine().default_namespace();
+        cache.read(namespace, format!("key:{n}").as_bytes(), None, cache.now(), |_| ())
+    };
+    let kept: Vec<u64> = (0..5_000).filter(|n| has(&cache, *n).is_ok()).collect();
+    cache.disk().unwrap().compact().unwrap();
+    cache.close_disk().unwrap();
+    drop(cache);
+    let cache = open(directory.path(), 1 << 20, true, Method::SnapshotAndJournal);
+    assert!(!kept.is_empty());
+    for n in kept {
+        assert_eq!(has(&cache, n), Ok(()), "key:{n} was in memory");
+    }
 }

@@ -182,7 +182,9 @@ impl Cache {
                     self.engine.end_fetch(fetch);
                     // What was evicted and never arrived is lost, and may have been the newest.
                     let is_lost = refusal == Refusal::Poisoned;
-                    return Err(if is_lost { MissReason::Evicted } else { MissReason::Corrupt });
+                    let reason = if is_lost { MissReason::Evicted } else { MissReason::Corrupt };
+                    self.engine.count_missed_below((namespace, key), reason, None);
+                    return Err(reason);
                 }
             };
             if !takes(&mut claim) {
@@ -203,7 +205,8 @@ impl Cache {
                     _ => Err(reason),
                 }))
             });
-            if let (Looked::Damaged, Ok(Err(_))) = (&looked, &read) {
+            if let (Looked::Damaged, Ok(Err(counted))) = (&looked, &read) {
+                self.engine.count_missed_below((namespace, key), MissReason::Corrupt, Some(*counted));
                 return Err(MissReason::Corrupt);
             }
         }

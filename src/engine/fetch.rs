@@ -249,6 +249,17 @@ impl Engine {
         self.with_fetched(namespace, found.key, fetch, Some(found), now, |shard, key| shard.has(key))
     }
 
+    /// Counts a lookup that came to nothing because of what lies below, in place of the miss that it was counted as.
+    pub fn count_missed_below(
+        &self,
+        (namespace, key): (&Namespace, &[u8]),
+        reason: MissReason,
+        counted: Option<MissReason>,
+    ) {
+        let (number, key) = self.place(namespace, key);
+        self.shards[number].lock().recount_miss(key.namespace, reason, counted);
+    }
+
     /// Gives a fetch back that came to nothing.
     pub fn end_fetch(&self, fetch: Fetch) {
         self.shards[fetch.shard].lock().end_fetch(fetch.hash, fetch.changes);

@@ -189,6 +189,13 @@ fn log(cache: &Cache, report: &Report) {
         let flushed = if report.damages.is_empty() { "; nothing in it was ever flushed" } else { "" };
         warn!(bytes = report.torn_bytes, "cut a torn tail off the journal{flushed}");
     }
+    if report.refused > 0 {
+        warn!(
+            entries = report.refused,
+            "not all that is on disk fits into memory, or its namespace is gone: it is not served, and the second \
+             snapshot from now does without it; --memory gives it room, and --persistence store serves it from disk"
+        );
+    }
     info!(
         method = %report.method,
         entries = cache.stats().entries,

@@ -178,6 +178,7 @@ impl Recovery<'_> {
         mut restorer: Restorer<'_>,
     ) -> Result<Recovered, BackendError> {
         let begun = monotonic();
+        let evicted = self.engine.stats().evictions;
         let mark = self.backend.read_mark()?.as_ref().and_then(Mark::read);
         let now = self.now.not_before_us(mark.map_or(0, |mark| mark.unix_us));
         let finished = Finished::read(self.backend)?;
@@ -222,6 +223,9 @@ impl Recovery<'_> {
         restorer.sweep();
         if let Some(mark) = &mark {
             self.engine.raise_versions(mark.version_ceiling);
+        }
+        if self.tier.is_none() {
+            report.refused += self.engine.stats().evictions.saturating_sub(evicted);
         }
         report.elapsed = begun.elapsed();
         Ok(Recovered { report, end, snapshots, unfinished, given_up })

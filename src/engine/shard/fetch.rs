@@ -4,6 +4,7 @@ use super::{Hashed, Shard};
 use crate::clock::Now;
 use crate::engine::log::Put;
 use crate::engine::namespace::Namespace;
+use crate::engine::op::MissReason;
 
 impl Shard {
     pub(in crate::engine) fn start_fetching(&mut self) {
@@ -56,6 +57,20 @@ impl Shard {
 
     pub(in crate::engine) fn count_hit_on_disk(&mut self, namespace: &Namespace) {
         self.counts(namespace).hits_on_disk += 1;
+    }
+
+    pub(in crate::engine) fn recount_miss(
+        &mut self,
+        namespace: &Namespace,
+        reason: MissReason,
+        counted: Option<MissReason>,
+    ) {
+        let counts = self.counts(namespace);
+        if let Some(counted) = counted {
+            let of_it = &mut counts.misses_by_reason[counted as usize - 1];
+            *of_it = of_it.saturating_sub(1);
+        }
+        counts.count_miss(reason);
     }
 
     /// What the places of entries on disk take counts as memory of the shard.

@@ -126,6 +126,20 @@ fn bring(stand: &Stand, lookup: &Lookup<'_>, (name, key): &(String, Vec<u8>)) {
 }
 
 #[test]
+fn what_memory_has_no_room_for_is_told_where_there_is_no_store() {
+    let stand = Stand::over(MemoryBackend::new(), &DiskConfig { is_store: true, ..config() }).unwrap();
+    let value = "v".repeat(100 << 10);
+    (0..800).for_each(|n| drop(stand.set(&format!("key:{n}"), &value)));
+    stand.disk.stop().unwrap();
+    let again = Stand::over(stand.backend.crash(Lose::Nothing), &config()).unwrap();
+    let served = again.content().len() as u64;
+    assert!(served < 800);
+    assert_eq!(again.report.refused, 800 - served);
+    let store = Stand::over(stand.backend.crash(Lose::Nothing), &DiskConfig { is_store: true, ..config() });
+    assert_eq!(store.unwrap().report.refused, 0, "they are below memory");
+}
+
+#[test]
 fn a_snapshot_saves_what_is_whole_of_a_damaged_file_and_sets_it_aside() {
     let stand = Stand::over(MemoryBackend::new(), &DiskConfig { is_store: true, ..config() }).unwrap();
     let lookup = stand.disk.lookup().unwrap();

@@ -5,6 +5,7 @@
 //! the key was changed meanwhile, so that a copy that is broken off leaves every place right, as long as what was
 //! copied stays until the next one.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +13,7 @@ use std::sync::atomic::Ordering;
 use super::DiskTier;
 use super::places::Place;
 use crate::clock::Now;
-use crate::engine::{Engine, Put, Record};
+use crate::engine::{Engine, Put, Record, WalkPlace};
 use crate::persistence::backend::{BackendError, FileId};
 use crate::persistence::frame::{BadFrame, Frame, FrameKind, FrameReader, HEADER_BYTES, check};
 use crate::persistence::record;
@@ -44,6 +45,10 @@ pub struct Moving<'a> {
     body: Vec<u8>,
     /// What leads into a damaged part of a file, which is read record by record.
     salvaged: Vec<(usize, u64, Place)>,
+    /// Records that are not as they were written, by shard and hash: memory may have them.
+    lost: HashMap<(usize, u64), Place>,
+    /// How far memory was gone through for those.
+    walked: WalkPlace,
 }
 
 /// How long an operation takes at most that goes by an earlier clock than what is dropped as expired.
@@ -65,8 +70,9 @@ impl DiskTier {
             .map(|(number, (file, _))| (*number, *file))
             .collect();
         files.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
+        let (lost, walked) = (HashMap::new(), WalkPlace::default());
         let (reader, body, salvaged) = (None, Vec::new(), Vec::new());
-        Moving { tier: self, engine, files, standing, reader, body, salvaged }
+        Moving { tier: self, engine, files, standing, reader, body, salvaged, lost, walked }
     }
 
     /// Leads the places of what was moved to where it was written: a body that begins at `offset` of the file.
@@ -132,7 +138,9 @@ impl Moving<'_> {
             return Ok(true);
         }
         let Some((number, file, reader)) = &mut self.reader else {
-            let Some((number, file)) = self.files.pop() else { return Ok(false) };
+            let Some((number, file)) = self.files.pop() else {
+                return Ok(!self.lost.is_empty() && self.from_memory(now, moves, &mut write));
+            };
             self.reader = Some((number, file, self.tier.reader(number, file)?));
             return Ok(true);
         };
@@ -207,7 +215,7 @@ impl Moving<'_> {
         moves.0.push(Move { shard, hash, from, range: write(&put), expiry });
     }
 
-    /// Visits some of what leads into a damaged part; a record that is not as it was written is given up.
+    /// Visits some of what leads into a damaged part.
     fn salvage(
         &mut self,
         now: Now,
@@ -226,10 +234,35 @@ impl Moving<'_> {
             };
             if !is_whole || record::read(&bytes, visit).is_err() {
                 self.tier.counters.damaged.fetch_add(1, Ordering::Relaxed);
-                self.tier.shards[shard].lock().drop_at(hash, place);
+                self.lost.insert((shard, hash), place);
             }
         }
         Ok(())
+    }
+
+    /// Visits, of the records that are lost on disk, some that memory has; false: that was all, and those that it has
+    /// not are given up.
+    fn from_memory(
+        &mut self,
+        now: Now,
+        moves: &mut Moves,
+        write: &mut impl FnMut(&Put<'_>) -> Range<usize>,
+    ) -> bool {
+        let (engine, lost) = (self.engine, &mut self.lost);
+        let more = engine.walk(&mut self.walked, now, |record| {
+            let Record::Put(put) = record else { return };
+            let (shard, hash) = engine.place_of(put.namespace, put.key);
+            if let Some(from) = lost.remove(&(shard, hash)) {
+                // What memory says of its expiry is the latest.
+                moves.0.push(Move { shard, hash, from, range: write(put), expiry: None });
+            }
+        });
+        if !more {
+            for ((shard, hash), place) in lost.drain() {
+                self.tier.shards[shard].lock().drop_at(hash, place);
+            }
+        }
+        more
     }
 }
 
