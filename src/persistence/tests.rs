@@ -435,7 +435,7 @@ fn an_empty_recovery_gives_up_what_was_there() {
 
 #[test]
 fn a_disk_limit_that_is_reached_refuses_writes_until_there_is_room() {
-    let limited = DiskConfig { limit_bytes: Some(600 << 10), ..config() };
+    let limited = DiskConfig { limit_bytes: Some(2 << 20), ..config() };
     let stand = Stand::over(MemoryBackend::new(), &limited).unwrap();
     let mut refused = false;
     let mut last = 0;
@@ -453,4 +453,18 @@ fn a_disk_limit_that_is_reached_refuses_writes_until_there_is_room() {
     }
     assert!(refused, "it never was");
     assert!(stand.get(&format!("key:{last}")).is_some(), "reads go on");
+    let begun = crate::clock::monotonic();
+    let wait_until = |what: &str, is: &dyn Fn() -> bool| {
+        while !is() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
+            std::thread::yield_now();
+        }
+    };
+    wait_until("a snapshot of everything", &|| {
+        let position = stand.disk.journal().progress().borrow().position;
+        stand.disk.snapshots().first().is_some_and(|newest| newest.position == position)
+    });
+    // Nobody changes anything: what there is becomes less by itself, as it does where entries expire.
+    stand.engine.resize(1 << 20, stand.now());
+    wait_until("a write", &|| stand.set("later", "v") != Outcome::Refused(Refusal::DiskLimit));
 }
