@@ -15,7 +15,7 @@ mod support;
 use std::time::Duration;
 
 use larder::Client;
-use larder::client::{GetOutcome, SetCondition, SetExpiration, SetOptions, SetOutcome};
+use larder::client::{DeleteOptions, GetOutcome, SetCondition, SetExpiration, SetOptions, SetOutcome};
 use larder::entry::Version;
 use support::{Failure, connect};
 
@@ -26,7 +26,7 @@ const SHELF: &str = "shelf:42";
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let (client, _node) = connect().await?;
-    client.batch_delete(vec![LOCK.into(), SHELF.into()]).await?;
+    client.batch_delete(vec![LOCK.into(), SHELF.into()], None).await?;
 
     let mut held = Vec::new();
     for worker in 0..WORKERS {
@@ -36,9 +36,10 @@ async fn main() -> Result<(), Failure> {
         }
     }
     for (worker, version) in held {
-        let freed = client.delete(LOCK, Some(version)).await?.deleted;
+        let mine = DeleteOptions { if_version: Some(version), ..Default::default() };
+        let freed = client.delete(LOCK, &mine).await?.deleted;
         println!("worker {worker}: done, lock given back: {freed}");
-        println!("again: {}", client.delete(LOCK, Some(version)).await?.deleted);
+        println!("again: {}", client.delete(LOCK, &mine).await?.deleted);
     }
 
     client.set(SHELF, "8 in stock, 0 sold", &SetOptions::default()).await?;

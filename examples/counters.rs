@@ -25,7 +25,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let (client, _node) = connect().await?;
-    client.batch_delete(vec!["rate:ada".into(), "tickets".into()]).await?;
+    client.batch_delete(vec!["rate:ada".into(), "tickets".into()], None).await?;
 
     for request in 1..=7 {
         let answer = if allowed(&client, "ada").await? { "200 OK" } else { "429 Too Many Requests" };

@@ -27,7 +27,7 @@ const MESSAGES_IN_FLIGHT: usize = 8;
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let (client, _node) = connect().await?;
-    client.batch_delete((0..PAGES).map(|page| key(page).into()).collect()).await?;
+    client.batch_delete((0..PAGES).map(|page| key(page).into()).collect(), None).await?;
 
     let (start, options) = (monotonic(), CounterOptions::default());
     stream::iter(0..VIEWS)

@@ -14,7 +14,7 @@ mod support;
 use std::time::Duration;
 
 use larder::Client;
-use larder::client::{GetOutcome, SetCondition, SetExpiration, SetOptions, SetOutcome};
+use larder::client::{DeleteOptions, GetOutcome, SetCondition, SetExpiration, SetOptions, SetOutcome};
 use larder::entry::Version;
 use support::{Failure, connect};
 
@@ -41,7 +41,7 @@ async fn main() -> Result<(), Failure> {
 
     // A request that only reads renews the session. Log out; the next one finds none.
     println!("renewed: {}", client.touch(SESSION, TTL).await?);
-    println!("deleted: {}", client.delete(SESSION, None).await?.deleted);
+    println!("deleted: {}", client.delete(SESSION, &DeleteOptions::default()).await?.deleted);
     println!("renewed: {}", client.touch(SESSION, TTL).await?);
     if let Some(node) = node {
         node.node().lifecycle().drain(None);

@@ -1,4 +1,4 @@
-//! What is on disk outlives the node: kills, restarts, full disks, two nodes on one directory.
+//! What is on disk outlives the node: kills, restarts, orderly ends, two nodes on one directory.
 //!
 //! `LARDER_KILLS` says how many kills a backend has to stand (8).
 
@@ -8,25 +8,27 @@
 mod kept;
 #[path = "support/node.rs"]
 mod node;
-#[path = "support/outside.rs"]
-mod outside;
+#[path = "support/raw.rs"]
+mod raw;
 
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
-use kept::{Kept, cache_of, flushed};
+use kept::{Kept, cache_of, flushed, numbers};
 use larder::api::v1::admin_client::AdminClient;
 use larder::api::v1::*;
+use larder::clock::monotonic;
 use node::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use raw::{Raw, post};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
 use tonic::transport::Channel;
-use tonic::{Code, Request};
-use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_client::HealthClient;
 
 const WRITERS: usize = 4;
 
@@ -202,8 +204,7 @@ async fn a_node_that_was_told_to_end_comes_back_with_all_it_had() {
     cache.delete(delete("gone")).await.unwrap();
     let counted = IncrementRequest { request_id: "once".to_owned(), ..increment("n", 5) };
     assert_eq!(cache.increment(counted.clone()).await.unwrap().into_inner().value, 5);
-    process.terminate();
-    assert!(process.ended().0.success());
+    assert!(process.stops().await.0.success());
 
     let process = Process::start(&flags);
     let (mut cache, mut admin) = (cache_of(&process).await, admin_of(&process).await);
@@ -227,8 +228,7 @@ async fn a_node_that_was_told_to_end_comes_back_with_all_it_had() {
     let unknown = VerifyRecoveryRequest { method: "prayer".to_owned() };
     let refused = admin.verify_recovery(unknown).await.unwrap_err();
     assert_status(&refused, Code::InvalidArgument, "INVALID_VALUE", Some("method"));
-    process.terminate();
-    assert!(process.ended().0.success());
+    assert!(process.stops().await.0.success());
 
     let process = Process::start(&flags);
     let mut cache = cache_of(&process).await;
@@ -265,8 +265,7 @@ async fn a_node_that_keeps_snapshots_alone_has_the_last_one_after_a_kill_and_all
     for n in 0..1_000 {
         cache.set(set(format!("k:{n}"), "v")).await.unwrap();
     }
-    process.terminate();
-    let (status, _, stderr) = process.ended();
+    let (status, _, stderr) = process.stops().await;
     assert!(status.success() && !stderr.contains("ERROR"), "{stderr}");
 
     let process = Process::start(&flags);
@@ -330,74 +329,146 @@ async fn a_pipeline_answers_what_is_flushed_when_it_is() {
     assert_eq!((&*persistence.mode, &*persistence.backend), ("journal+snapshot", "files"));
 }
 
-/// A file system of its own, as small as a test wants it.
-struct Mounted(tempfile::TempDir);
-
-impl Mounted {
-    fn of(size: &str) -> Option<Self> {
-        let directory = tempfile::tempdir().unwrap();
-        let size = format!("size={size}");
-        // Set by whoever knows, and says, that this machine forbids it.
-        if std::env::var_os("LARDER_NO_MOUNT").is_some() {
-            eprintln!("SKIPPED: a full disk: LARDER_NO_MOUNT is set");
-            return None;
-        }
-        let mount =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(directory.path()).output();
-        match mount {
-            Ok(output) if output.status.success() => Some(Self(directory)),
-            Ok(output) => {
-                outside::skip(&format!("a full disk: no tmpfs can be mounted: {}", outside::said(&output)));
-                None
-            }
-            Err(error) => {
-                outside::skip(&format!("a full disk: there is no mount: {error}"));
-                None
-            }
-        }
-    }
+/// Waits until the node has so many calls that hang.
+async fn calls_hang(admin: &mut AdminClient<Channel>, calls: u64) {
+    soon(async {
+        while admin.get_stats(GetStatsRequest {}).await.unwrap().into_inner().requests_in_flight < calls {}
+    })
+    .await;
 }
 
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).output();
+/// Ends by SIGTERM under load, with so many that wait for the disk, beside calls and peers that hang.
+async fn ends_under_load(backend: &str, waiting: usize) {
+    let directory = tempfile::tempdir().unwrap();
+    // What is buffered is on the disk by the end of the node, or because somebody waited for it.
+    let more = ["--drain-deadline", "1s", "--timeout", "0", "--flush-interval", "1h"];
+    let flags = [&flags(directory.path(), backend)[..], &more].concat();
+    let process = Process::start(&flags);
+    let kept = Arc::new(Kept::default());
+    kept.next_round();
+    // A set that never ends, a blob that never ends, a stream without a command, and peers that say nothing.
+    let raw = Raw::connect(&process.ready.data[0]).await;
+    let hanging = raw.open(post("/larder.v1.Cache/Set")).await;
+    let blob = raw.open(post("/larder.v1.Cache/PutBlob")).await;
+    calls_hang(&mut admin_of(&process).await, 2).await;
+    let mut cache = cache_of(&process).await;
+    let pipeline = soon(cache.pipeline(tokio_stream::pending())).await.unwrap().into_inner();
+    let silent = soon(TcpStream::connect(&process.ready.data[0])).await.unwrap();
+    let silent_admin = soon(TcpStream::connect(&process.ready.admin)).await.unwrap();
+    let mut writers = Vec::new();
+    for writer in 0..waiting {
+        writers.push(tokio::spawn(Arc::clone(&kept).write(cache_of(&process).await, writer, 1)));
     }
+    if waiting > 0 {
+        writers.push(tokio::spawn(Arc::clone(&kept).write_and_delete(cache_of(&process).await)));
+    }
+    writers.push(tokio::spawn(Arc::clone(&kept).write_buffered(cache_of(&process).await)));
+    soon(async {
+        while kept.acknowledged() < 500 || waiting > 0 && kept.sum() < 5_000 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+
+    let began = monotonic();
+    let (status, _, stderr) = process.stops().await;
+    let took = began.elapsed();
+    assert!(status.success() && !stderr.contains("ERROR"), "{status}: {stderr}");
+    assert!(took < Duration::from_secs(5), "{took:?}: {stderr}");
+    for writer in writers {
+        soon(writer).await.unwrap();
+    }
+    drop((hanging, blob, pipeline, silent, silent_admin));
+
+    let process = Process::start(&flags);
+    let mut cache = cache_of(&process).await;
+    kept.judge(&mut cache).await;
+    let there = numbers(&mut cache, &kept.buffered_prefix()).await.len() as u64;
+    let acknowledged = kept.acknowledged();
+    assert!(there >= acknowledged, "{there} buffered writes, and {acknowledged} were acknowledged");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sigterm_under_load_loses_nothing_that_was_flushed() {
+    ends_under_load("sled", WRITERS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sigterm_under_load_loses_nothing_that_nobody_waited_for() {
+    ends_under_load("files", 0).await;
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_writes_while_reads_go_on_and_health_says_so() {
-    let Some(mounted) = Mounted::of("8m") else { return };
-    let directory = mounted.0.path().join("data");
-    let process = Process::start(&flags(&directory, "files"));
-    let (mut cache, mut admin) = (cache_of(&process).await, admin_of(&process).await);
-    let mut last = None;
-    let refused = loop {
-        let n = last.map_or(0, |last| last + 1);
-        match cache.set(flushed(set(format!("k:{n}"), vec![b'v'; 100_000]))).await {
-            Ok(_) => last = Some(n),
-            Err(refused) => break refused,
-        }
-        assert!(n < 1_000, "it is never full");
-    };
-    assert_status(&refused, Code::FailedPrecondition, "JOURNAL_POISONED", None);
-    let last = last.unwrap();
-    assert!(found(cache.get(get(format!("k:{last}"))).await.unwrap().into_inner()).is_ok(), "reads go on");
-    let refused = cache.set(set("k", "v")).await.unwrap_err();
-    assert_status(&refused, Code::FailedPrecondition, "JOURNAL_POISONED", None);
-    let refused = cache.delete(delete("k:0")).await.unwrap_err();
-    assert_status(&refused, Code::FailedPrecondition, "JOURNAL_POISONED", None);
-    let refused = admin.clear(ClearRequest::default()).await.unwrap_err();
-    assert_status(&refused, Code::FailedPrecondition, "JOURNAL_POISONED", None);
-    assert_eq!(metric(&http_get(&process.ready.http, "/metrics").await.1, "larder_journal_poisoned"), 1);
-    let stats = admin.get_stats(GetStatsRequest {}).await.unwrap().into_inner();
-    assert!(!stats.persistence.unwrap().poisoned.is_empty());
-    let mut health = HealthClient::new(connect(&process.ready.health).await);
-    let mut watch = health
-        .watch(Request::new(HealthCheckRequest { service: "persistence".to_owned() }))
-        .await
-        .unwrap()
-        .into_inner();
-    soon(async { while watch.message().await.unwrap().unwrap().status != 2 {} }).await;
+async fn a_second_sigterm_ends_a_node_at_once_with_all_that_was_acknowledged() {
+    let directory = tempfile::tempdir().unwrap();
+    let more = ["--drain-deadline", "1h", "--timeout", "0", "--flush-interval", "1h"];
+    let flags = [&flags(directory.path(), "files")[..], &more].concat();
+    let process = Process::start(&flags);
+    cache_of(&process).await.set(set("buffered", "v")).await.unwrap();
+    let mut admin = admin_of(&process).await;
+    let raw = Raw::connect(&process.ready.data[0]).await;
+    let hanging = raw.open(post("/larder.v1.Cache/Set")).await;
+    calls_hang(&mut admin, 1).await;
     process.terminate();
-    assert!(process.ended().0.success());
+    soon(async {
+        while admin.get_stats(GetStatsRequest {}).await.unwrap().into_inner().state() != NodeState::Draining {
+        }
+    })
+    .await;
+    // What follows the first at once is the first again.
+    soon(async {
+        while TcpStream::connect(&process.ready.health).await.is_ok() {
+            process.terminate()
+        }
+    })
+    .await;
+    let (status, _, stderr) = tokio::task::spawn_blocking(|| process.ended()).await.unwrap();
+    assert_eq!(status.code(), Some(3), "{stderr}");
+    drop(hanging);
+
+    let process = Process::start(&flags);
+    let kept = found(cache_of(&process).await.get(get("buffered")).await.unwrap().into_inner());
+    assert_eq!(kept.unwrap().value, "v");
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_is_synced_in_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let flags = [&flags(directory.path(), "files")[..], &["--flush-interval", "20ms"]].concat();
+    let process = Process::start(&flags);
+    cache_of(&process).await.set(set("k", "v")).await.unwrap();
+    let mut admin = admin_of(&process).await;
+    soon(async {
+        loop {
+            let stats = admin.get_stats(GetStatsRequest {}).await.unwrap().into_inner();
+            let persistence = stats.persistence.unwrap();
+            if persistence.position > 0 && persistence.synced_position == persistence.position {
+                return;
+            }
+        }
+    })
+    .await;
+    // A process that is dropped is killed.
+    drop(process);
+    let process = Process::start(&flags);
+    assert!(found(cache_of(&process).await.get(get("k")).await.unwrap().into_inner()).is_ok());
+}
+
+#[tokio::test]
+async fn a_node_that_keeps_snapshots_alone_takes_one_in_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut flags = [&flags(directory.path(), "files")[..], &["--snapshot-interval", "1s"]].concat();
+    flags[3] = "snapshot";
+    let process = Process::start(&flags);
+    cache_of(&process).await.set(set("k", "v")).await.unwrap();
+    let mut admin = admin_of(&process).await;
+    soon(async {
+        while admin.list_snapshots(ListSnapshotsRequest {}).await.unwrap().into_inner().snapshots.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    drop(process);
+    let process = Process::start(&flags);
+    assert!(found(cache_of(&process).await.get(get("k")).await.unwrap().into_inner()).is_ok());
 }

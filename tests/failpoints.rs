@@ -5,9 +5,14 @@
 //! journal's batches whole or not at all (P4), and nothing is damaged (P6). A failpoint that is never reached fails.
 //!
 //! An increment is counted again with its request id where it had no answer (P9).
+//!
+//! Where snapshots are all that is kept, what is there is all that was done up to some operation: not an earlier one than
+//! the newest snapshot had that was whole.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/history.rs"]
+mod history;
 #[path = "support/kept.rs"]
 mod kept;
 #[path = "support/node.rs"]
@@ -21,6 +26,7 @@ use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use history::{History, Least};
 use kept::{Kept, cache_of, flushed, numbers};
 use larder::api::v1::admin_client::AdminClient;
 use larder::api::v1::cache_client::CacheClient;
@@ -35,11 +41,14 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use stored::Ledger;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
 
 const WRITERS: usize = 2;
 const SIGKILL: i32 = 9;
+/// How far a history goes on between two snapshots.
+const STEPS_BETWEEN: u64 = 5;
 
 /// Which pass of a failpoint the node dies in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +72,18 @@ fn is_often_passed(point: Failpoint) -> bool {
         Failpoint::FILE_TORN,
     ];
     by_batch.contains(&point)
+}
+
+/// Whether the newest snapshot is whole here, also if nobody was told.
+fn is_behind_a_snapshot(point: Failpoint) -> bool {
+    let behind = [
+        Failpoint::SNAPSHOT_SYNCED,
+        Failpoint::SNAPSHOT_NOTED,
+        Failpoint::SNAPSHOT_UNNOTED,
+        Failpoint::SNAPSHOT_DELETED,
+        Failpoint::COMPACTION_TAKEN,
+    ];
+    behind.contains(&point)
 }
 
 /// A counter whose increments are asked for until they are answered.
@@ -108,6 +129,8 @@ struct Stand {
     kept: Arc<Kept>,
     ledger: Arc<Ledger>,
     counter: Arc<Counter>,
+    /// What clients do where snapshots are all that is kept.
+    histories: Vec<Arc<History>>,
     random: StdRng,
 }
 
@@ -120,6 +143,7 @@ impl Stand {
             kept: Arc::default(),
             ledger: Arc::default(),
             counter: Arc::default(),
+            histories: (0..WRITERS).map(|n| Arc::new(History::new(format!("history {n}")))).collect(),
             random: StdRng::seed_from_u64(seed),
         }
     }
@@ -156,10 +180,21 @@ impl Stand {
             Err(status) => status,
         };
         assert_eq!(status.signal(), Some(SIGKILL), "{armed}");
-        let batched = last_batched(self.directory.path(), &self.kept.buffered_prefix());
-        let process = self.start("").unwrap();
-        self.judge(&process, batched).await;
-        kills(process);
+        if self.is_journaled() {
+            let batched = last_batched(self.directory.path(), &self.kept.buffered_prefix());
+            let process = self.start("").unwrap();
+            self.judge_journaled(&process, batched).await;
+            kills(process);
+        } else {
+            let process = self.start("").unwrap();
+            let least = if is_behind_a_snapshot(point) { Least::Asked } else { Least::Told };
+            self.judge_snapshots(&process, least).await;
+            kills(process);
+        }
+    }
+
+    fn is_journaled(&self) -> bool {
+        self.mode != "snapshot"
     }
 
     /// A snapshot, and batches behind it.
@@ -169,7 +204,8 @@ impl Stand {
         admin.create_snapshot(CreateSnapshotRequest {}).await.unwrap();
         let mut cache = cache_of(&process).await;
         for n in 0..4 {
-            cache.set(flushed(set("behind", n.to_string()))).await.unwrap();
+            let request = set("behind", n.to_string());
+            cache.set(if self.is_journaled() { flushed(request) } else { request }).await.unwrap();
         }
         kills(process);
     }
@@ -177,36 +213,70 @@ impl Stand {
     /// Works until the node is gone; how it ended.
     async fn works(&mut self, process: Process) -> ExitStatus {
         let cache = || CacheClient::new(channel(&process.ready.data[0]));
+        let admin = AdminClient::new(channel(&process.ready.admin));
+        let (ledger, steps) = (Arc::clone(&self.ledger), Arc::new(watch::Sender::new(0)));
+        let mut clients = JoinSet::new();
+        clients.spawn(stored::change(cache(), 0, self.random.random(), ledger, steps));
+        if self.is_journaled() {
+            clients.spawn(look_after(admin, Vec::new()));
+            self.write_journaled(&mut clients, cache).await;
+        } else {
+            clients.spawn(look_after(admin, self.histories.clone()));
+            for history in &self.histories {
+                let (history, cache) = (Arc::clone(history), cache());
+                clients.spawn(async move { history.write(cache).await });
+            }
+        }
+        let next = async |clients: &mut JoinSet<()>| {
+            tokio::time::timeout(LONG, clients.join_next()).await.expect("the failpoint is never reached")
+        };
+        while let Some(client) = next(&mut clients).await {
+            client.unwrap();
+        }
+        process.ended().0
+    }
+
+    /// Clients that are promised what they were told.
+    async fn write_journaled(&self, clients: &mut JoinSet<()>, cache: impl Fn() -> CacheClient<Channel>) {
         // What was judged is of no use any more, and would have to be recovered each time.
         let scope = Some(invalidate_request::Scope::Prefix("buffered:".into()));
         let _ = cache().invalidate(InvalidateRequest { scope, ..InvalidateRequest::default() }).await;
         self.kept.next_round();
         let begin = self.kept.begin();
-        let mut clients = Vec::new();
         for writer in 0..WRITERS {
-            clients.push(tokio::spawn(Arc::clone(&self.kept).write(cache(), writer, begin)));
+            clients.spawn(Arc::clone(&self.kept).write(cache(), writer, begin));
         }
-        clients.push(tokio::spawn(Arc::clone(&self.kept).write_buffered(cache())));
-        clients.push(tokio::spawn(Arc::clone(&self.kept).write_and_delete(cache())));
-        clients.push(tokio::spawn(Arc::clone(&self.counter).count(cache())));
-        let (ledger, steps) = (Arc::clone(&self.ledger), Arc::new(watch::Sender::new(0)));
-        clients.push(tokio::spawn(stored::change(cache(), 0, self.random.random(), ledger, steps)));
-        clients.push(tokio::spawn(look_after(AdminClient::new(channel(&process.ready.admin)))));
-        for client in clients {
-            tokio::time::timeout(LONG, client).await.expect("the failpoint is never reached").unwrap();
-        }
-        process.ended().0
+        clients.spawn(Arc::clone(&self.kept).write_buffered(cache()));
+        clients.spawn(Arc::clone(&self.kept).write_and_delete(cache()));
+        clients.spawn(Arc::clone(&self.counter).count(cache()));
     }
 
-    async fn judge(&self, process: &Process, batched: Option<u64>) {
+    async fn judge_journaled(&self, process: &Process, batched: Option<u64>) {
         let mut cache = cache_of(process).await;
         self.kept.judge(&mut cache).await;
         self.counter.judge(&mut cache).await;
-        stored::judge(&mut cache, &self.ledger, self.directory.path()).await;
         if let Some(last) = batched {
             let found = numbers(&mut cache, &self.kept.buffered_prefix()).await.last().copied();
             assert_eq!(found, Some(last), "a batch is there in part, or more than the journal has");
         }
+        self.judge_disk(process).await;
+    }
+
+    async fn judge_snapshots(&self, process: &Process, least: Least) {
+        let mut cache = cache_of(process).await;
+        for history in &self.histories {
+            history.judge(&mut cache, least).await;
+        }
+        let mut admin = AdminClient::new(channel(&process.ready.admin));
+        let listed = admin.list_snapshots(ListSnapshotsRequest {}).await.unwrap().into_inner().snapshots;
+        let files = std::fs::read_dir(self.directory.path().join("snapshot")).unwrap().count();
+        assert_eq!(files, listed.len(), "a half one is cleared away");
+        self.judge_disk(process).await;
+    }
+
+    /// Blobs are kept in every mode, and nothing is ever damaged.
+    async fn judge_disk(&self, process: &Process) {
+        stored::judge(&mut cache_of(process).await, &self.ledger, self.directory.path()).await;
         let mut admin = AdminClient::new(channel(&process.ready.admin));
         let verified = admin.verify_recovery(VerifyRecoveryRequest::default()).await;
         assert_eq!(verified.unwrap().into_inner().damages_total, 0);
@@ -226,20 +296,26 @@ fn kills(process: Process) {
     process.ended();
 }
 
-/// Takes snapshots and compacts until the node is gone.
-async fn look_after(mut admin: AdminClient<Channel>) {
-    let is_gone = |status: Status| {
-        assert!([Code::Unknown, Code::Unavailable, Code::Cancelled].contains(&status.code()), "{status:?}");
-    };
-    loop {
-        for _ in 0..2 {
-            if let Err(status) = admin.create_snapshot(CreateSnapshotRequest {}).await {
-                return is_gone(status);
+/// Takes snapshots and compacts until the node is gone. There are some steps of each history between any two.
+async fn look_after(mut admin: AdminClient<Channel>, histories: Vec<Arc<History>>) {
+    for nth in 1.. {
+        for history in &histories {
+            if !history.goes_on(STEPS_BETWEEN).await {
+                return;
             }
         }
-        if let Err(status) = admin.compact_journal(CompactJournalRequest {}).await {
-            return is_gone(status);
+        histories.iter().for_each(|history| history.snapshot_asked());
+        let taken = if nth % 3 == 0 {
+            admin.compact_journal(CompactJournalRequest {}).await.map(drop)
+        } else {
+            admin.create_snapshot(CreateSnapshotRequest {}).await.map(drop)
+        };
+        if let Err(status) = taken {
+            let is_gone = [Code::Unknown, Code::Unavailable, Code::Cancelled].contains(&status.code());
+            assert!(is_gone, "{status:?}");
+            return;
         }
+        histories.iter().for_each(|history| history.snapshot_taken());
     }
 }
 
@@ -273,6 +349,8 @@ async fn dies_at_every_failpoint(backend: &'static str, mode: &'static str, pass
     let mut stand = Stand::new(backend, mode, seed);
     let mut points = Failpoint::ALL.to_vec();
     points.shuffle(&mut stand.random);
+    // Where snapshots are all that is kept, no start has a journal to replay.
+    points.retain(|point| stand.is_journaled() || *point != Failpoint::RECOVERY_REPLAYED);
     for point in points {
         stand.dies_at(point, pass).await;
     }
@@ -296,4 +374,72 @@ async fn a_node_with_a_store_comes_back_whole_wherever_it_dies() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_with_a_store_comes_back_whole_wherever_it_dies_later_on() {
     dies_at_every_failpoint("sled", "store", Pass::Later).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_keeps_snapshots_alone_comes_back_with_the_newest_wherever_it_dies() {
+    dies_at_every_failpoint("sled", "snapshot", Pass::First).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_keeps_snapshots_alone_comes_back_with_the_newest_wherever_it_dies_later_on() {
+    dies_at_every_failpoint("files", "snapshot", Pass::Later).await;
+}
+
+/// What a start passes that goes over to snapshots alone, from a snapshot and a journal behind it.
+const GOING_OVER: [Failpoint; 21] = [
+    Failpoint::RECOVERY_LOADED,
+    Failpoint::RECOVERY_REPLAYED,
+    Failpoint::RECOVERY_APPLIED,
+    Failpoint::RECOVERY_CLEARED,
+    Failpoint::RECOVERY_SORTED,
+    Failpoint::RECOVERY_JOURNALED,
+    Failpoint::FILE_TORN,
+    Failpoint::MARK_SYNCING,
+    Failpoint::MARK_SYNCED,
+    Failpoint::SNAPSHOT_CREATED,
+    Failpoint::SNAPSHOT_HEAD,
+    Failpoint::SNAPSHOT_ENTRIES,
+    Failpoint::SNAPSHOT_ENDED,
+    Failpoint::SNAPSHOT_SYNCED,
+    Failpoint::SNAPSHOT_NOTED,
+    Failpoint::CATALOGUE_WRITTEN,
+    Failpoint::CATALOGUE_SYNCED,
+    Failpoint::SEGMENT_ENDED,
+    Failpoint::SEGMENT_CREATED,
+    Failpoint::SEGMENT_FORGETTING,
+    Failpoint::SEGMENT_FORGOTTEN,
+];
+
+/// Dies on its way from a journal to snapshots alone and on its way back, and has all that was flushed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_goes_over_to_snapshots_alone_and_back_loses_nothing_wherever_it_dies() {
+    const JOURNALED: &str = "journal+snapshot";
+    let mut stand = Stand::new("sled", JOURNALED, rand::random());
+    stand.leaves_something_to_recover().await;
+    for (n, point) in (0..).zip(GOING_OVER) {
+        let armed = format!("{}=return", point.name());
+        println!("{armed}");
+        stand.mode = JOURNALED;
+        let process = stand.start("").unwrap();
+        let mut cache = cache_of(&process).await;
+        assert_eq!(numbers(&mut cache, "over:").await, (0..n).collect::<Vec<_>>(), "back from snapshots");
+        cache.set(flushed(set(format!("over:{n}"), "v"))).await.unwrap();
+        kills(process);
+
+        stand.mode = "snapshot";
+        let status = stand.start(&armed).err().expect("the failpoint is never reached");
+        assert_eq!(status.signal(), Some(SIGKILL), "{armed}");
+        let process = stand.start("").unwrap();
+        let found = numbers(&mut cache_of(&process).await, "over:").await;
+        assert_eq!(found, (0..=n).collect::<Vec<_>>(), "gone over to snapshots");
+        stand.judge_disk(&process).await;
+        kills(process);
+
+        // Not all of it is on the way back.
+        stand.mode = JOURNALED;
+        if let Ok(process) = stand.start(&armed) {
+            kills(process);
+        }
+    }
 }

@@ -12,15 +12,15 @@
 mod node;
 #[path = "support/outside.rs"]
 mod outside;
+#[path = "support/strace.rs"]
+mod strace;
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Stdio};
 
 use larder::api::v1::cache_client::CacheClient;
 use larder::api::v1::*;
 use node::*;
+use strace::Strace;
 use tempfile::TempDir;
 
 const SETS: u32 = 30;
@@ -158,52 +158,6 @@ fn blob_is_safe(calls: &[Call], version: u64, catalogue: &str) -> Result<(), Str
     synced(calls, catalogue, content.max(name), answered).map(|_| ())
 }
 
-/// strace on a process.
-struct Trace {
-    strace: Child,
-    file: PathBuf,
-    /// Of strace, which tells of every new thread there: were it closed, that would end it.
-    _stderr: BufReader<ChildStderr>,
-}
-
-impl Trace {
-    /// Attaches to all threads of a process; `None`, and says why, where that cannot be.
-    fn of(process: u32, directory: &Path) -> Option<Self> {
-        let file = directory.join("trace");
-        let spawned = Command::new("strace")
-            .args(["-f", "-y", "-xx", "-s", "1024", "-e", TRACED, "-p", &process.to_string(), "-o"])
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn();
-        let mut strace = match spawned {
-            Ok(strace) => strace,
-            Err(error) => {
-                outside::skip(&format!("there is no strace (apt-get install strace): {error}"));
-                return None;
-            }
-        };
-        let mut said = String::new();
-        let mut lines = BufReader::new(strace.stderr.take().unwrap());
-        while lines.read_line(&mut said).unwrap() > 0 {
-            if said.contains(" attached") {
-                return Some(Self { strace, file, _stderr: lines });
-            }
-        }
-        strace.wait().unwrap();
-        outside::skip(&format!("no process may be traced here: {said}"));
-        None
-    }
-
-    /// Lets go of the process; what it did.
-    fn end(mut self) -> String {
-        let told = Command::new("kill").args(["-INT", &self.strace.id().to_string()]).status().unwrap();
-        assert!(told.success());
-        self.strace.wait().unwrap();
-        std::fs::read_to_string(&self.file).unwrap()
-    }
-}
-
 /// What a node did for FLUSHED sets and for blobs, one at a time: their keys and versions, and the trace.
 struct Traced {
     sets: Vec<(String, u64)>,
@@ -228,7 +182,8 @@ async fn traced(backend: &str) -> Option<Traced> {
     let mut calls = Calls(CacheClient::new(connect(&process.ready.data[0]).await));
     // So that the connection is there.
     calls.set(set("first", "v")).await.unwrap();
-    let trace = Trace::of(process.id(), directory.path())?;
+    let wanted = ["-y", "-xx", "-s", "1024", "-e", TRACED];
+    let trace = Strace::on(process.id(), &wanted, directory.path().join("trace"))?;
     let (mut sets, mut blobs) = (Vec::new(), Vec::new());
     for n in 0..SETS {
         let key = format!("key-number-{n:05}");

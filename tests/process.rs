@@ -259,6 +259,77 @@ fn the_clients_exit_statuses_hold_against_a_real_node() {
     assert_eq!(nobody.status.code(), Some(3));
 }
 
+/// A directory with one file to import, and a trace of one key.
+fn something_to_load() -> (tempfile::TempDir, String, String) {
+    let here = tempfile::tempdir().unwrap();
+    let (files, trace) = (here.path().join("files"), here.path().join("one.u64.zst"));
+    std::fs::create_dir(&files).unwrap();
+    std::fs::write(files.join("imported"), "v").unwrap();
+    std::fs::write(&trace, zstd::encode_all(&7_u64.to_le_bytes()[..], 3).unwrap()).unwrap();
+    let text = |path: std::path::PathBuf| path.to_str().unwrap().to_owned();
+    (here, text(files), text(trace))
+}
+
+#[test]
+fn every_command_that_writes_says_what_it_waits_for() {
+    // A node without a disk tells one durability from the other.
+    let process = Process::start(&[]);
+    let (_here, files, trace) = something_to_load();
+    let load = ["bench", "-c", "1", "--callers", "1", "-r", "0:1", "-n", "10"];
+    let batches = [&load[..], &["--batch", "5"]].concat();
+    let messages = [&load[..], &["--pipeline", "5"]].concat();
+    let prefill = [&load[..], &["--prefill", "--keys", "10"]].concat();
+    for words in [
+        &["set", "k", "1"][..],
+        &["incr", "k"],
+        &["decr", "k"],
+        &["del", "k"],
+        &["import", &files],
+        &["replay", &trace],
+        &load,
+        &batches,
+        &messages,
+        &prefill,
+    ] {
+        let ask = |durability: &str| ask(&process, &[words, &["--durability", durability]].concat());
+        // The refused one first, as a replay sets only what is not there.
+        let (code, stdout, stderr) = ask("flushed");
+        assert_eq!(code, Some(3), "{words:?}: {stdout}{stderr}");
+        assert!(format!("{stdout}{stderr}").contains("FAILED_PRECONDITION"), "{words:?}: {stdout}{stderr}");
+        let (code, stdout, stderr) = ask("buffered");
+        assert_eq!(code, Some(0), "{words:?}: {stdout}{stderr}");
+        let (code, _, stderr) = ask("disk");
+        assert_eq!(code, Some(2), "{words:?}");
+        assert!(stderr.contains("write buffered or flushed"), "{words:?}: {stderr}");
+    }
+}
+
+#[test]
+fn what_a_command_waited_for_outlives_a_kill() {
+    let (here, files, trace) = something_to_load();
+    let data = here.path().join("data");
+    let flags = ["--data-dir", data.to_str().unwrap(), "--persistence", "journal", "--memory", "64MiB"];
+    // Nothing is synced but what is waited for.
+    let seldom = [&flags[..], &["--flush-interval", "1h"]].concat();
+    let mut process = Process::start(&seldom);
+    assert_eq!(ask(&process, &["set", "gone", "v", "--durability", "flushed"]).0, Some(0));
+    for (words, read, is) in [
+        (&["set", "k", "1"][..], "k", "1"),
+        (&["incr", "k", "--by", "5"], "k", "6"),
+        (&["decr", "k", "--by", "2"], "k", "4"),
+        (&["import", &files], "imported", "v"),
+        (&["replay", &trace, "--value-size", "1"], "0000000000000007", "."),
+        (&["del", "gone"], "gone", ""),
+    ] {
+        let (code, _, stderr) = ask(&process, &[words, &["--durability", "flushed"]].concat());
+        assert_eq!(code, Some(0), "{words:?}: {stderr}");
+        // A process that is dropped is killed.
+        drop(process);
+        process = Process::start(&seldom);
+        assert_eq!(ask(&process, &["get", read]).1, is, "{words:?}");
+    }
+}
+
 #[tokio::test]
 async fn stats_log_metrics_and_command_line_show_matching_figures() {
     let process = Process::start(&["--log-format", "json", "--stats-interval", "1h"]);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
+use super::durability::WaitsFor;
 use super::exit::{CliError, Exit};
 use super::global::Global;
 use super::keys::KeyForm;
@@ -27,6 +28,8 @@ pub(super) struct CounterArgs {
     #[arg(long, value_name = "DUR", default_value = "0", value_parser = parse::ttl)]
     ttl: Duration,
     #[command(flatten)]
+    waits_for: WaitsFor,
+    #[command(flatten)]
     form: KeyForm,
 }
 
@@ -40,7 +43,8 @@ pub(super) enum Direction {
 pub(super) fn run(global: &Global, args: CounterArgs, direction: Direction) -> Result<Exit, CliError> {
     let key = args.form.key(&args.key)?;
     let asked = key.clone();
-    let options = CounterOptions { initial: args.initial, ttl: args.ttl };
+    let options =
+        CounterOptions { initial: args.initial, ttl: args.ttl, durability: args.waits_for.durability };
     let (value, version) = super::block_on(async {
         let client = global.client()?;
         Ok(match direction {

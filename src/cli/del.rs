@@ -4,6 +4,7 @@ use bytes::Bytes;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::durability::WaitsFor;
 use super::exit::{CliError, Exit};
 use super::global::Global;
 use super::keys::KeyForm;
@@ -16,6 +17,8 @@ pub(super) struct DelArgs {
     #[arg(required = true)]
     keys: Vec<String>,
     #[command(flatten)]
+    waits_for: WaitsFor,
+    #[command(flatten)]
     form: KeyForm,
 }
 
@@ -26,7 +29,7 @@ pub(super) fn run(global: &Global, args: DelArgs) -> Result<Exit, CliError> {
         let client = global.client()?;
         let mut deleted = Vec::with_capacity(asked.len());
         for batch in asked.chunks(BATCH) {
-            deleted.extend(client.batch_delete(batch.to_vec()).await?);
+            deleted.extend(client.batch_delete(batch.to_vec(), args.waits_for.durability).await?);
         }
         Ok(deleted)
     })?;

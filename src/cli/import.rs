@@ -14,6 +14,7 @@ use futures_util::stream::{self, StreamExt};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
+use super::durability::WaitsFor;
 use super::exit::{CliError, Exit, local};
 use super::global::Global;
 use super::output::{bytes_json, note, print};
@@ -40,6 +41,8 @@ pub(super) struct ImportArgs {
     /// Expire after this long; 0 is never [default: the namespace's default]
     #[arg(long, value_name = "DUR", value_parser = parse::ttl)]
     ttl: Option<Duration>,
+    #[command(flatten)]
+    waits_for: WaitsFor,
 }
 
 /// A file that is to be stored.
@@ -64,6 +67,7 @@ pub(super) fn run(global: &Global, args: ImportArgs) -> Result<Exit, CliError> {
     let sources = sources(&args)?;
     let options = SetOptions {
         expiration: args.ttl.map_or(SetExpiration::NamespaceDefault, SetExpiration::After),
+        durability: args.waits_for.durability,
         ..SetOptions::default()
     };
     let start = monotonic();

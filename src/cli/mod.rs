@@ -23,6 +23,7 @@ mod blobs;
 mod completions;
 mod counter;
 mod del;
+mod durability;
 mod exit;
 mod facts;
 mod get;
@@ -258,6 +259,9 @@ mod tests {
             "set k v --if-absent --if-present",
             "set k v --ttl soon",
             "set k v --ttl 5s --keep-ttl",
+            "set k v --durability disk",
+            "del k --durability disk",
+            "touch k --ttl 5s --durability flushed",
             "incr k --by many",
             "touch k",
             "bench --requests 5 --duration 5s",

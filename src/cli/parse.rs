@@ -4,7 +4,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::entry::{ByteSize, Durability, TTL_MS_MAX};
+use crate::entry::{ByteSize, TTL_MS_MAX};
 
 /// `250ms`, `5s`, `1h30m`, or `0`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -121,12 +121,6 @@ impl FromStr for Distribution {
             _ => Err(wrong()),
         }
     }
-}
-
-/// What a write waits for.
-pub(super) fn durability(text: &str) -> Result<Durability, String> {
-    let all = [Durability::Buffered, Durability::Flushed];
-    all.into_iter().find(|known| known.as_str() == text).ok_or_else(|| "write buffered or flushed".to_owned())
 }
 
 #[cfg(test)]

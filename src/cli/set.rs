@@ -8,13 +8,14 @@ use bytes::Bytes;
 use clap::Args;
 use serde_json::json;
 
+use super::durability::WaitsFor;
 use super::exit::{CliError, Exit, local};
 use super::global::Global;
 use super::keys::KeyForm;
 use super::output::{bytes_json, note, print, token_json};
 use super::parse;
 use crate::client::{SetCondition, SetExpiration, SetOptions, SetOutcome};
-use crate::entry::{CONTENT_TYPE_BYTES_MAX, Durability, Version};
+use crate::entry::{CONTENT_TYPE_BYTES_MAX, Version};
 
 /// Arguments of `set`.
 #[derive(Debug, Args)]
@@ -44,9 +45,8 @@ pub(super) struct SetArgs {
     /// A name under which `invalidate --tag` drops the entry together with others; repeatable, up to 16
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
-    /// What the answer waits for: buffered (memory) or flushed (the disk) [default: the node's --durability]
-    #[arg(long, value_name = "DURABILITY", value_parser = parse::durability)]
-    durability: Option<Durability>,
+    #[command(flatten)]
+    waits_for: WaitsFor,
     #[command(flatten)]
     form: KeyForm,
 }
@@ -90,7 +90,7 @@ pub(super) fn run(global: &Global, args: SetArgs) -> Result<Exit, CliError> {
         flags: args.flags,
         content_type: args.content_type,
         tags: args.tags,
-        durability: args.durability,
+        durability: args.waits_for.durability,
     };
     let asked = key.clone();
     let outcome = super::block_on(async { Ok(global.client()?.set(asked, value, &options).await?) })?;

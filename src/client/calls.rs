@@ -81,6 +81,17 @@ pub struct CounterOptions {
     pub initial: i64,
     /// How long a counter that is made by this call lives. Zero is never.
     pub ttl: Duration,
+    /// What the answer waits for; `None`: what the node's default says.
+    pub durability: Option<Durability>,
+}
+
+/// What a Delete may say beside its key.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DeleteOptions {
+    /// Only an entry of this version is removed; `None`: whichever is there.
+    pub if_version: Option<Version>,
+    /// What the answer waits for; `None`: what the node's default says.
+    pub durability: Option<Durability>,
 }
 
 /// What a Delete came to.
@@ -116,7 +127,7 @@ impl SetOptions {
             flags: self.flags,
             content_type: self.content_type.clone(),
             tags: self.tags.clone(),
-            durability: self.durability.map_or(v1::Durability::Unspecified, v1::Durability::from) as i32,
+            durability: wire_durability(self.durability),
             ..v1::SetRequest::default()
         }
     }
@@ -183,13 +194,13 @@ impl Client {
     pub async fn delete(
         &self,
         key: impl Into<Bytes>,
-        if_version: Option<Version>,
+        options: &DeleteOptions,
     ) -> Result<Deletion, ClientError> {
         let message = v1::DeleteRequest {
             namespace: self.owned_namespace(),
             key: key.into(),
-            if_version: if_version.map(|version| version.0),
-            ..Default::default()
+            if_version: options.if_version.map(|version| version.0),
+            durability: wire_durability(options.durability),
         };
         let mut cache = self.pool.cache();
         let response = self.pool.finish("Delete", cache.delete(self.pool.request(message))).await?;
@@ -213,6 +224,7 @@ impl Client {
             delta,
             initial: options.initial,
             ttl_ms: wire_ms(options.ttl),
+            durability: wire_durability(options.durability),
             ..Default::default()
         };
         let mut cache = self.pool.cache();
@@ -235,6 +247,7 @@ impl Client {
             delta,
             initial: options.initial,
             ttl_ms: wire_ms(options.ttl),
+            durability: wire_durability(options.durability),
             ..Default::default()
         };
         let mut cache = self.pool.cache();
@@ -276,8 +289,12 @@ impl Client {
     ) -> Result<Vec<Result<SetOutcome, rpc::Status>>, ClientError> {
         use v1::set_result::Result as Item;
         let asked = items.len();
-        let items = items.into_iter().map(|(key, value)| options.request("", key, value)).collect();
-        let message = v1::BatchSetRequest { namespace: self.owned_namespace(), items, ..Default::default() };
+        let message = v1::BatchSetRequest {
+            namespace: self.owned_namespace(),
+            items: items.into_iter().map(|(key, value)| options.request("", key, value)).collect(),
+            // An item may ask for what the batch asks for, and for nothing else.
+            durability: wire_durability(options.durability),
+        };
         let mut cache = self.pool.cache();
         let response = self.pool.finish("BatchSet", cache.batch_set(self.pool.request(message))).await?;
         let results: Vec<_> = response
@@ -291,14 +308,22 @@ impl Client {
         self.as_many("BatchSet", asked, results)
     }
 
-    /// Removes many keys; each answer says whether there was an entry. Not atomic.
+    /// Removes many keys; each answer says whether there was an entry. Not atomic. `durability` is what the answer
+    /// waits for; `None`: what the node's default says.
     ///
     /// # Errors
     /// See [`Client::get`].
-    pub async fn batch_delete(&self, keys: Vec<Bytes>) -> Result<Vec<bool>, ClientError> {
+    pub async fn batch_delete(
+        &self,
+        keys: Vec<Bytes>,
+        durability: Option<Durability>,
+    ) -> Result<Vec<bool>, ClientError> {
         let asked = keys.len();
-        let message =
-            v1::BatchDeleteRequest { namespace: self.owned_namespace(), keys, ..Default::default() };
+        let message = v1::BatchDeleteRequest {
+            namespace: self.owned_namespace(),
+            keys,
+            durability: wire_durability(durability),
+        };
         let mut cache = self.pool.cache();
         let response =
             self.pool.finish("BatchDelete", cache.batch_delete(self.pool.request(message))).await?;
@@ -320,6 +345,11 @@ impl Client {
 /// A duration as the wire has it: whole milliseconds, rounded up so that a short one does not become "never".
 pub(super) fn wire_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+/// A durability as the wire has it.
+fn wire_durability(durability: Option<Durability>) -> i32 {
+    durability.map_or(v1::Durability::Unspecified, v1::Durability::from) as i32
 }
 
 #[cfg(test)]

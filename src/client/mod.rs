@@ -32,7 +32,8 @@ pub use admin::{AdminClient, StatsStream};
 pub use blobs::{BlobDownload, BlobOptions, BlobRange, ListBlobsOptions};
 pub use builder::{ClientBuilder, MESSAGE_BYTES_MAX};
 pub use calls::{
-    Client, CounterOptions, Deletion, GetOutcome, SetCondition, SetExpiration, SetOptions, SetOutcome,
+    Client, CounterOptions, DeleteOptions, Deletion, GetOutcome, SetCondition, SetExpiration, SetOptions,
+    SetOutcome,
 };
 pub use error::{ClientError, Refusal};
 pub use health::{HealthClient, Serving};

@@ -22,7 +22,8 @@ pub struct WalkPlace {
 }
 
 impl Engine {
-    /// Logs every change from now on. What is there already is not logged.
+    /// Logs every change from now on. What is there already is not logged. Names of requests are kept from then on, also
+    /// while there is no log: a snapshot may ask for them.
     pub fn start_log(&self, config: &LogConfig) {
         let mut barriers = self.barriers.lock();
         barriers.encode = Some(config.encode);

@@ -59,10 +59,22 @@ pub(crate) struct Requests {
     order: VecDeque<Remembered>,
     /// The serial number of the front of `order`.
     first: u64,
+    /// A snapshot will ask for names.
+    names_are_kept: bool,
     name_bytes: usize,
 }
 
 impl Requests {
+    /// Keeps names from now on.
+    pub(crate) fn keep_names(&mut self) {
+        self.names_are_kept = true;
+    }
+
+    /// One that remembers nothing, and keeps names as this one does.
+    pub(crate) fn emptied(&self) -> Self {
+        Self { names_are_kept: self.names_are_kept, ..Self::default() }
+    }
+
     /// The result of this request, if it was done already.
     pub(crate) fn done(&mut self, hash: u64, request_id: &str, now_ms: u64) -> Option<(i64, Version)> {
         self.forget(now_ms);
@@ -74,13 +86,13 @@ impl Requests {
         Some((done.value, done.version))
     }
 
-    /// Remembers the result of a request that was done just now, `in_full` with its name.
-    pub(crate) fn remember(&mut self, done: &Done<'_>, in_full: bool, now_ms: u64) {
+    /// Remembers the result of a request that was done just now.
+    pub(crate) fn remember(&mut self, done: &Done<'_>, now_ms: u64) {
         if self.order.len() == REMEMBERED_MAX {
             self.forget_first();
         }
         let identity = (done.key.hash, self.seed.hash_one(done.request_id));
-        let name = in_full.then(|| {
+        let name = self.names_are_kept.then(|| {
             Box::new(Name {
                 namespace: done.key.namespace.number(),
                 key: done.key.key.into(),
@@ -157,16 +169,21 @@ mod tests {
         };
         let namespaces = Namespaces::new(&config, 1);
         let mut requests = Requests::default();
+        let half = REMEMBERED_MAX as u64 / 2;
         for n in 0..REMEMBERED_MAX as u64 + 10 {
             let key = Hashed { namespace: namespaces.default(), key: b"key", hash: n };
             let done = Done { key, request_id: "id", value: n as i64, version: Version(n) };
-            requests.remember(&done, n.is_multiple_of(2), 0);
+            if n == half {
+                requests.keep_names();
+            }
+            requests.remember(&done, 0);
         }
-        assert_eq!(requests.records().count(), REMEMBERED_MAX / 2);
+        assert_eq!(requests.records().count(), REMEMBERED_MAX / 2 + 10);
         assert_eq!(requests.done(5, "id", 1), None, "the oldest are forgotten first");
         assert_eq!(requests.done(10, "id", 1), Some((10, Version(10))));
         assert_eq!(requests.done(10, "other", 1), None);
         assert_eq!(requests.done(10, "id", REMEMBERED_MS), None);
         assert_eq!((requests.order.len(), requests.name_bytes), (0, 0));
+        assert!(requests.emptied().names_are_kept);
     }
 }

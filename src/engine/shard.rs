@@ -321,6 +321,7 @@ impl Shard {
         let mut empty = Self::new(self.config.clone(), default, now);
         empty.records.arena = Arena::after(&self.records.arena);
         empty.log = self.log.take();
+        empty.requests = self.requests.emptied();
         empty.fetches = self.fetches.take();
         empty.below_bytes = self.below_bytes;
         empty.changes_all();

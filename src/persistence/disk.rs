@@ -395,7 +395,7 @@ impl Inner {
         let is_tight = self.is_over(disk_bytes, LIMIT_PERCENT);
         // Without a journal nothing grows in the meantime, so that there is nothing to be shortened.
         let is_time = is_due || self.config.is_journaled && (is_long || is_tight);
-        if !is_time || !self.has_changed(newest, now.position) {
+        if !is_time || !(self.has_changed(newest, now.position) || is_tight && self.has_less(newest)) {
             self.look_at_limit(disk_bytes);
             return Ok(false);
         }
@@ -406,6 +406,13 @@ impl Inner {
         );
         self.look_at_limit(self.limited_bytes()?);
         Ok(true)
+    }
+
+    /// Whether something is gone since the newest snapshot. What expires or is evicted is no change that is journaled,
+    /// and yet a snapshot of the rest is smaller.
+    fn has_less(&self, newest: Option<SnapshotInfo>) -> bool {
+        let entries = self.tier().map_or_else(|| self.engine.stats().entries, |tier| tier.len());
+        newest.is_some_and(|newest| entries < newest.entries)
     }
 
     fn journal_is_long(&self, newest: Option<SnapshotInfo>) -> bool {

@@ -97,6 +97,16 @@ impl Stand {
         self.engine.apply(self.engine.default_namespace(), &Op::Set(set), self.now()).0
     }
 
+    /// Counts one up, for a request of this id.
+    fn count(&self, request_id: &str) -> i64 {
+        let expiration = Expiration::Default;
+        let op = Increment { key: b"n", delta: 1, initial: 0, expiration, request_id };
+        match self.engine.apply(self.engine.default_namespace(), &Op::Increment(op), self.now()).0 {
+            Outcome::Counted { value, .. } => value,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn get(&self, key: &str) -> Option<String> {
         let op = Op::Get { key: key.as_bytes(), touch: None };
         match self.engine.apply(self.engine.default_namespace(), &op, self.now()).0 {
@@ -296,21 +306,13 @@ fn snapshots_under_writes_are_whole() {
 #[test]
 fn an_increment_is_not_done_twice_across_a_restart_or_a_snapshot() {
     let mut stand = Stand::new();
-    let count = |stand: &Stand, id: &str| {
-        let expiration = Expiration::Default;
-        let op = Increment { key: b"n", delta: 1, initial: 0, expiration, request_id: id };
-        match stand.engine.apply(stand.engine.default_namespace(), &Op::Increment(op), stand.now()).0 {
-            Outcome::Counted { value, .. } => value,
-            other => panic!("{other:?}"),
-        }
-    };
-    assert_eq!((count(&stand, "one"), count(&stand, "two")), (1, 2));
+    assert_eq!((stand.count("one"), stand.count("two")), (1, 2));
     stand.disk.journal().flush().unwrap();
     stand = stand.crashed(&config());
-    assert_eq!((count(&stand, "one"), count(&stand, "two"), count(&stand, "three")), (1, 2, 3));
+    assert_eq!((stand.count("one"), stand.count("two"), stand.count("three")), (1, 2, 3));
     stand.disk.compact().unwrap();
     stand = stand.crashed(&config());
-    assert_eq!((count(&stand, "one"), count(&stand, "three"), count(&stand, "four")), (1, 3, 4));
+    assert_eq!((stand.count("one"), stand.count("three"), stand.count("four")), (1, 3, 4));
 }
 
 #[test]
@@ -436,7 +438,7 @@ fn an_empty_recovery_gives_up_what_was_there() {
 
 #[test]
 fn a_disk_limit_that_is_reached_refuses_writes_until_there_is_room() {
-    let limited = DiskConfig { limit_bytes: Some(600 << 10), ..config() };
+    let limited = DiskConfig { limit_bytes: Some(2 << 20), ..config() };
     let stand = Stand::over(MemoryBackend::new(), &limited).unwrap();
     let mut refused = false;
     let mut last = 0;
@@ -454,4 +456,18 @@ fn a_disk_limit_that_is_reached_refuses_writes_until_there_is_room() {
     }
     assert!(refused, "it never was");
     assert!(stand.get(&format!("key:{last}")).is_some(), "reads go on");
+    let begun = crate::clock::monotonic();
+    let wait_until = |what: &str, is: &dyn Fn() -> bool| {
+        while !is() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
+            std::thread::yield_now();
+        }
+    };
+    wait_until("a snapshot of everything", &|| {
+        let position = stand.disk.journal().progress().borrow().position;
+        stand.disk.snapshots().first().is_some_and(|newest| newest.position == position)
+    });
+    // Nobody changes anything: what there is becomes less by itself, as it does where entries expire.
+    stand.engine.resize(1 << 20, stand.now());
+    wait_until("a write", &|| stand.set("later", "v") != Outcome::Refused(Refusal::DiskLimit));
 }

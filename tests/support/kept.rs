@@ -66,6 +66,11 @@ impl Kept {
         format!("buffered:{}:", self.round.load(Ordering::Relaxed))
     }
 
+    /// How many buffered writes of this round were acknowledged.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.buffered.load(Ordering::Relaxed)
+    }
+
     /// How many buffered writes of this round must be there.
     pub(crate) fn safe(&self) -> u64 {
         self.safe.load(Ordering::Relaxed)

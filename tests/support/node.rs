@@ -378,6 +378,13 @@ impl Process {
         assert!(killed.success());
     }
 
+    /// Sends SIGTERM and waits for its end as [`Self::ended`] does; the test's own connections hear of the drain meanwhile,
+    /// and hold it up no longer.
+    pub(crate) async fn stops(self) -> (ExitStatus, String, String) {
+        self.terminate();
+        tokio::task::spawn_blocking(|| self.ended()).await.unwrap()
+    }
+
     /// Waits for its end: how it ended, all of stdout, all of stderr.
     pub(crate) fn ended(mut self) -> (ExitStatus, String, String) {
         let (tell, told) = mpsc::channel();

@@ -76,6 +76,7 @@ impl Load {
         let mut buffer = std::mem::take(&mut self.buffer);
         wire::put_namespace(&mut buffer, &self.plan.namespace);
         self.put_item(&mut buffer, operation, number);
+        self.put_durability(&mut buffer, wire::DURABILITY, operation);
         self.finish(buffer)
     }
 
@@ -92,6 +93,7 @@ impl Load {
                 Operation::Set => self.put_nested(&mut buffer, wire::BATCH_SET_ITEMS, operation, number),
             }
         }
+        self.put_durability(&mut buffer, wire::BATCH_SET_DURABILITY, operation);
         self.finish(buffer)
     }
 
@@ -106,6 +108,7 @@ impl Load {
             item.clear();
             wire::put_namespace(&mut item, &self.plan.namespace);
             self.put_item(&mut item, operation, number);
+            self.put_durability(&mut item, wire::DURABILITY, operation);
             wire::put_command(&mut buffer, first_id + index as u64, operation, &item);
             self.item = item;
         }
@@ -125,6 +128,12 @@ impl Load {
             if let Some(ttl_ms) = self.plan.ttl_ms {
                 wire::put_number(buffer, wire::TTL_MS, ttl_ms);
             }
+        }
+    }
+
+    fn put_durability(&self, buffer: &mut BytesMut, field: u8, operation: Operation) {
+        if let (Operation::Set, Some(durability)) = (operation, self.plan.durability) {
+            wire::put_number(buffer, field, durability as u64);
         }
     }
 

@@ -38,6 +38,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::durability::WaitsFor;
 use super::exit::{CliError, Exit};
 use super::global::Global;
 use super::parse::{self, Distribution, Ratio, SizeRange};
@@ -84,6 +85,8 @@ pub(super) struct BenchArgs {
     /// Time to live of what is set; 0 is never [default: the namespace's default]
     #[arg(long, value_name = "DUR", value_parser = parse::ttl)]
     ttl: Option<Duration>,
+    #[command(flatten)]
+    waits_for: WaitsFor,
     /// Set every key once before anything is measured
     #[arg(long)]
     prefill: bool,

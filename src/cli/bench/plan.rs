@@ -8,6 +8,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::{Arrivals, BenchArgs};
+use crate::api::v1;
 use crate::cli::exit::CliError;
 use crate::cli::global::Global;
 use crate::cli::parse::{Distribution, Ratio, SizeRange};
@@ -64,6 +65,7 @@ pub(super) struct Plan {
     /// Random bytes, of which a value is the beginning.
     pub(super) value: Bytes,
     pub(super) ttl_ms: Option<u64>,
+    pub(super) durability: Option<v1::Durability>,
     pub(super) until: Until,
     pub(super) warmup: Duration,
     pub(super) pace: Pace,
@@ -96,6 +98,7 @@ impl Plan {
             value_bytes: args.value_size,
             value: random_bytes(args.value_size.max),
             ttl_ms: args.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+            durability: args.waits_for.durability.map(v1::Durability::from),
             until: match (args.requests, args.duration) {
                 (Some(keys), _) => Until::Keys(keys),
                 (None, Some(duration)) => Until::Elapsed(duration),

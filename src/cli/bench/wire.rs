@@ -3,8 +3,10 @@
 //! ```text
 //!  GetRequest    1 namespace  2 key                        GetResponse   1 hit  2 stale  3 miss
 //!  SetRequest    1 namespace  2 key  3 value  4 ttl_ms     SetResponse   1 stored  2 not_stored
+//!                16 durability
 //!  BatchGet      1 namespace  2 keys…                      answer        1 GetResponse…
 //!  BatchSet      1 namespace  2 SetRequest…                answer        1 SetResult…   1 response  2 error
+//!                3 durability
 //!  Pipeline      2 command…   1 id  4 get  5 set           answer        1 reply…   1 id  3 get  4 set  9 error
 //!  google.rpc.Status          1 code
 //! ```
@@ -21,7 +23,9 @@ pub(super) const NAMESPACE: u8 = 1;
 pub(super) const KEY: u8 = 2;
 pub(super) const VALUE: u8 = 3;
 pub(super) const TTL_MS: u8 = 4;
+pub(super) const DURABILITY: u8 = 16;
 pub(super) const BATCH_SET_ITEMS: u8 = 2;
+pub(super) const BATCH_SET_DURABILITY: u8 = 3;
 const PIPELINE_COMMANDS: u8 = 2;
 const COMMAND_ID: u8 = 1;
 const COMMAND_GET: u8 = 4;
@@ -231,7 +235,7 @@ pub(super) fn put_length(buffer: &mut BytesMut, field: u8, bytes: usize) {
 }
 
 pub(super) fn put_number(buffer: &mut BytesMut, field: u8, number: u64) {
-    buffer.put_u8(field << 3 | VARINT);
+    put_varint(buffer, u64::from(field) << 3 | u64::from(VARINT));
     put_varint(buffer, number);
 }
 
@@ -276,6 +280,7 @@ mod tests {
         if let Some(value) = value {
             put_bytes(&mut buffer, VALUE, value);
             put_number(&mut buffer, TTL_MS, 5_000);
+            put_number(&mut buffer, DURABILITY, 2);
         }
         buffer
     }
@@ -288,6 +293,7 @@ mod tests {
         let set = v1::SetRequest::decode(request("", &key, Some(b"v"))).unwrap();
         assert_eq!(set.value.as_ref(), b"v");
         assert_eq!(set.expiration, Some(v1::set_request::Expiration::TtlMs(5_000)));
+        assert_eq!(set.durability(), v1::Durability::Flushed);
 
         let mut buffer = BytesMut::new();
         for id in [0, 127, 128, u64::MAX] {

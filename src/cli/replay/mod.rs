@@ -24,6 +24,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::durability::WaitsFor;
 use super::exit::{CliError, Exit};
 use super::facts::{Fact, Group, hit_ratio, json as facts_json, lines};
 use super::global::Global;
@@ -54,6 +55,8 @@ pub(super) struct ReplayArgs {
     /// Time to live of what is set; 0 is never [default: the namespace's default]
     #[arg(long, value_name = "DUR", value_parser = parse::ttl)]
     ttl: Option<Duration>,
+    #[command(flatten)]
+    waits_for: WaitsFor,
 }
 
 /// How many requests go to a stream at once, and how many such lots may wait for it.
@@ -70,6 +73,7 @@ pub(super) fn run(global: &Global, args: ReplayArgs) -> Result<Exit, CliError> {
     let plan = stream::Plan {
         namespace: global.namespace.clone(),
         ttl: args.ttl,
+        durability: args.waits_for.durability,
         window: args.window.get(),
         progress: bar.clone(),
     };

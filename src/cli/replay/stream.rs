@@ -14,6 +14,7 @@ use crate::cli::exit::CliError;
 use crate::cli::parse::VALUE_BYTES_MAX;
 use crate::client::{Client, PipelineReceiver, PipelineSender, SetExpiration, SetOptions};
 use crate::code::code_name;
+use crate::entry::Durability;
 
 /// A message is closed at so many commands, or so many bytes of values asked for or sent.
 const MESSAGE_COMMANDS: usize = 512;
@@ -25,6 +26,7 @@ const MESSAGES_IN_FLIGHT: usize = 4;
 pub(super) struct Plan {
     pub(super) namespace: String,
     pub(super) ttl: Option<Duration>,
+    pub(super) durability: Option<Durability>,
     pub(super) window: usize,
     pub(super) progress: ProgressBar,
 }
@@ -112,9 +114,10 @@ struct Stream {
 impl Stream {
     fn new(plan: Plan, sender: PipelineSender, receiver: PipelineReceiver) -> Self {
         let expiration = plan.ttl.map_or(SetExpiration::NamespaceDefault, SetExpiration::After);
+        let options = SetOptions { expiration, durability: plan.durability, ..SetOptions::default() };
         Self {
             plan,
-            options: SetOptions { expiration, ..SetOptions::default() },
+            options,
             value: Bytes::from(vec![b'.'; VALUE_BYTES_MAX]),
             sender,
             receiver,

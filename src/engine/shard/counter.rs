@@ -69,7 +69,7 @@ impl Shard {
         self.log_counted(&draft, increment.request_id, expires_unix_ms);
         if !increment.request_id.is_empty() {
             let done = Done { key, request_id: increment.request_id, value, version };
-            self.requests.remember(&done, self.log.is_some(), now.ticks_ms);
+            self.requests.remember(&done, now.ticks_ms);
         }
         (Outcome::Counted { value, version }, ChangeKind::Put { version, expires_unix_ms })
     }

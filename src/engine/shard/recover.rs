@@ -17,6 +17,7 @@ use crate::engine::requests::Done;
 impl Shard {
     pub(in crate::engine) fn start_log(&mut self, config: LogConfig, drains: Arc<AtomicU64>) {
         self.log = Some(Box::new(ShardLog::new(config, drains)));
+        self.requests.keep_names();
     }
 
     pub(in crate::engine) fn stop_log(&mut self) {
@@ -115,7 +116,7 @@ impl Shard {
             }
             Record::Counted { request_id, value, version, .. } => {
                 let done = Done { key, request_id, value: *value, version: *version };
-                self.requests.remember(&done, true, now.ticks_ms);
+                self.remember(&done, now);
                 Restored::Applied
             }
             _ => Restored::Applied,
@@ -128,7 +129,7 @@ impl Shard {
             && let Ok(value) = text.parse()
         {
             let done = Done { key, request_id: put.request_id, value, version: put.version };
-            self.requests.remember(&done, true, now.ticks_ms);
+            self.remember(&done, now);
         }
         let Some(expires_at) = ticks(put.expires_unix_ms, now) else {
             self.restore_removed(key, MissReason::Expired, now);
@@ -158,6 +159,12 @@ impl Shard {
                 Restored::Refused(refusal)
             }
         }
+    }
+
+    /// What was on disk will be asked for again.
+    fn remember(&mut self, done: &Done<'_>, now: Now) {
+        self.requests.keep_names();
+        self.requests.remember(done, now.ticks_ms);
     }
 
     fn restore_removed(&mut self, key: Hashed<'_>, reason: MissReason, now: Now) {

@@ -54,6 +54,20 @@ fn what_a_crash_leaves_of_a_snapshots_journal_is_never_applied() {
 }
 
 #[test]
+fn an_increment_that_a_snapshot_has_is_not_done_twice() {
+    let stand = Stand::over(MemoryBackend::new(), &unjournaled()).unwrap();
+    stand.engine.clear(stand.engine.default_namespace(), stand.now());
+    assert_eq!((stand.count("one"), stand.count("two")), (1, 2));
+    stand.disk.snapshot().unwrap();
+    assert_eq!(stand.count("three"), 3);
+    let stand = stand.crashed(&unjournaled());
+    assert_eq!((stand.count("one"), stand.count("two"), stand.count("three")), (1, 2, 3));
+    stand.disk.stop().unwrap();
+    let stand = stand.crashed(&unjournaled());
+    assert_eq!((stand.count("three"), stand.count("four")), (3, 4));
+}
+
+#[test]
 fn a_node_that_is_told_to_stop_takes_a_last_snapshot_if_anything_has_changed() {
     let stand = Stand::over(MemoryBackend::new(), &unjournaled()).unwrap();
     stand.set("k", "v");
