@@ -26,7 +26,7 @@ use larder::engine::{Engine, EngineConfig, Expiration, Op, Outcome, Set};
 use larder::entry::Ttl;
 use larder::persistence::backend::{self, BackendKind};
 use larder::persistence::disk::{Disk, DiskConfig};
-use larder::persistence::journal::{JournalConfig, SEGMENT_BYTES};
+use larder::persistence::journal::{JournalConfig, RESERVE_BYTES, SEGMENT_BYTES};
 use larder::persistence::recover::{Method, RecoveryProgress};
 use node::*;
 use strace::Strace;
@@ -333,10 +333,10 @@ async fn a_disk_limit_refuses_writes_until_there_is_less() {
     assert_eq!(numbers(&mut cache_of(&process).await, "k:").await, [20]);
 }
 
-/// Flips a bit in the middle of a file.
+/// Flips a bit in the middle of what was written of a file, which zeroes may follow.
 fn spoil(file: &Path) {
     let mut content = std::fs::read(file).unwrap();
-    let middle = content.len() / 2;
+    let middle = content.iter().rposition(|byte| *byte != 0).unwrap() / 2;
     content[middle] ^= 4;
     std::fs::write(file, content).unwrap();
 }
@@ -405,6 +405,8 @@ impl Clock for Shifted {
         let now = self.clock.now();
         Now { unix_us: now.unix_us.saturating_add_signed(self.by_ms * 1_000), ..now }
     }
+
+    fn not_before(&self, _: u64) {}
 }
 
 const HOUR_MS: u64 = 3_600_000;
@@ -419,6 +421,7 @@ fn written_ahead(directory: &Path, by_ms: i64, hours: &[u64]) -> u64 {
             flush_interval: std::time::Duration::from_secs(1),
             value_bytes_max: 1 << 20,
             segment_bytes: SEGMENT_BYTES,
+            reserve_bytes: RESERVE_BYTES,
         },
         is_journaled: true,
         recovery: Method::SnapshotAndJournal,

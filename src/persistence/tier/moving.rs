@@ -139,7 +139,7 @@ impl Moving<'_> {
         }
         let Some((number, file, reader)) = &mut self.reader else {
             let Some((number, file)) = self.files.pop() else {
-                return Ok(!self.lost.is_empty() && self.from_memory(now, moves, &mut write));
+                return Ok(!self.lost.is_empty() && self.walk_memory(now, moves, &mut write));
             };
             self.reader = Some((number, file, self.tier.reader(number, file)?));
             return Ok(true);
@@ -242,7 +242,7 @@ impl Moving<'_> {
 
     /// Visits, of the records that are lost on disk, some that memory has; false: that was all, and those that it has
     /// not are given up.
-    fn from_memory(
+    fn walk_memory(
         &mut self,
         now: Now,
         moves: &mut Moves,
