@@ -57,7 +57,7 @@ failpoints! {
     FILE_TORN = "file-torn";
     /// A batch is drained from memory, and not in the file.
     JOURNAL_DRAINED = "journal-drained";
-    /// Room is reserved for it and more, and nothing of that is synced.
+    /// Room is reserved for those that come, and nothing of that is synced.
     JOURNAL_RESERVED = "journal-reserved";
     /// It is appended, and not synced.
     JOURNAL_APPENDED = "journal-appended";

@@ -225,10 +225,10 @@ impl FrameWriter {
         self.file.reserve(bytes)
     }
 
-    /// Whether a frame with a body of so many bytes fits into what is reserved.
+    /// See [`Appender::reserved`].
     #[must_use]
-    pub fn has_reserved(&self, body_bytes: usize) -> bool {
-        self.file.reserved() >= (HEADER_BYTES + body_bytes) as u64
+    pub fn reserved(&self) -> u64 {
+        self.file.reserved()
     }
 
     /// The file's length in bytes, without what is reserved.

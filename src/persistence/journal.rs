@@ -201,6 +201,7 @@ impl Journal {
             mark,
             is_dirty: false,
             is_mark_dirty: false,
+            frame_bytes: 0,
             flushes: 0,
             woken: 0,
             sync_took: Duration::ZERO,

@@ -48,6 +48,8 @@ pub(super) struct Writer {
     pub(super) is_dirty: bool,
     /// The mark was written and not synced.
     pub(super) is_mark_dirty: bool,
+    /// The length of the last batch's frame.
+    pub(super) frame_bytes: u64,
     /// Syncs that were waited for since room was reserved.
     pub(super) flushes: u32,
     /// How many were served by the last sync, and how long it took.
@@ -125,6 +127,7 @@ impl Writer {
         });
         if sync {
             self.wake(drain);
+            self.reserve();
         }
         // Nobody waits for the mark. A last one says how far time has gone.
         if self.shared.stop.load(Ordering::SeqCst) {
@@ -169,10 +172,10 @@ impl Writer {
         let place = Place { first_position: self.position + 1, records: records as u32, unix_us };
         let begin = self.frames.bytes() + HEADER_BYTES as u64;
         Failpoint::JOURNAL_DRAINED.reached();
-        self.reserve(drained.bytes());
         self.append(FrameKind::Batch, place, &body)?;
         Failpoint::JOURNAL_APPENDED.reached();
         self.position += records;
+        self.frame_bytes = (HEADER_BYTES + drained.bytes()) as u64;
         self.let_tier_go();
         if let Some((tier, file)) = &self.tier {
             let skew_ms = tier.skew_ms(self.clock.now());
@@ -187,15 +190,17 @@ impl Writer {
         Ok(())
     }
 
-    /// Reserves room if this is worth it: see [`JournalConfig::reserve_bytes`].
-    fn reserve(&mut self, body_bytes: usize) {
-        let fits = (body_bytes as u64) < self.config.reserve_bytes / u64::from(RESERVE_AFTER);
-        if self.flushes < RESERVE_AFTER || !fits || self.frames.has_reserved(body_bytes) {
+    /// Reserves room if this is worth it: see [`JournalConfig::reserve_bytes`]. Between two syncs, so that neither waits
+    /// for the zeroes.
+    fn reserve(&mut self) {
+        let enough = self.config.reserve_bytes;
+        let is_small = self.frame_bytes < enough / u64::from(RESERVE_AFTER);
+        if self.flushes < RESERVE_AFTER || !is_small || self.frames.reserved() > enough / 4 {
             return;
         }
         self.flushes = 0;
         // What is appended without is as safe: should the disk be full or broken, that is told there.
-        if let Err(error) = self.frames.reserve(self.config.reserve_bytes) {
+        if let Err(error) = self.frames.reserve(enough) {
             tracing::debug!(%error, "no room is reserved in the journal");
         }
         Failpoint::JOURNAL_RESERVED.reached();
