@@ -26,6 +26,7 @@ use larder::persistence::DirectoryLock;
 use larder::persistence::recover::RecoveryProgress;
 use node::*;
 use stream::*;
+use tokio::runtime::Builder;
 use tonic::Code;
 
 /// As many commands as wait at a time.
@@ -264,6 +265,7 @@ async fn commands_that_were_given_up_count_until_the_disk_has_answered() {
         gets
     };
     stream.send(message(gets(&cold[..WAITING_MAX], 0))).await;
+    store.held(WAITING_MAX).await;
     stream.send(message((0..WAITING_MAX as u64).map(cancel))).await;
     let replies = stream.replies(WAITING_MAX).await;
     assert!(replies.iter().all(|reply| error(reply.result.as_ref().unwrap()).code() == Code::Cancelled));
@@ -274,6 +276,29 @@ async fn commands_that_were_given_up_count_until_the_disk_has_answered() {
     store.disk.let_go();
     assert_eq!(sorted(stream.replies(WAITING_MAX).await)[0].id, 100);
     assert_eq!(store.disk.readers_max(), WAITING_MAX);
+}
+
+#[test]
+fn commands_that_were_given_up_before_they_were_begun_make_room() {
+    let runtime = Builder::new_multi_thread().worker_threads(2).max_blocking_threads(1).enable_all().build();
+    runtime.unwrap().block_on(async {
+        let mut store = Store::start().await;
+        let mut stream = store.stream().await;
+        let cold = store.cold.clone();
+        let sets = cold.iter().take(3).map(|key| keeping(key, vec![b'x'; 100 << 10]));
+        stream.send(numbered(sets)).await;
+        store.held(1).await;
+        stream.send(message((0..3).map(cancel))).await;
+        assert_eq!(ids(&sorted(stream.replies(3).await)), [0, 1, 2]);
+        // The one that was begun counts, and so many more find room.
+        let gets = cold[3..].iter().take(WAITING_MAX - 1).map(|key| Op::Get(get(key)));
+        stream.send(numbered(gets.chain([Op::Get(get("warm"))]))).await;
+        assert_eq!(ids(&stream.replies(1).await), [WAITING_MAX as u64 - 1]);
+        store.disk.let_go();
+        let replies = stream.replies(WAITING_MAX - 1).await;
+        assert_eq!(ids(&replies), (0..WAITING_MAX as u64 - 1).collect::<Vec<_>>(), "by one thread, in order");
+        assert_eq!(store.disk.readers_max(), 1);
+    });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,6 +13,7 @@
 //! waits first.
 
 mod commands;
+mod crew;
 mod waiting;
 
 use std::collections::VecDeque;

@@ -1,24 +1,25 @@
 //! Commands of a Pipeline that wait: for the disk, or for one before them that does and has the same key.
 //!
-//! Each is done by a job of its own on a thread that may block, those of one key one behind the other, and is answered
-//! when the job is back. Until its entry is found a command can be given up, by a Cancel or at its deadline: whoever
-//! takes its [`Claim`] first, its job or the stream, does it or answers for it. A job whose command was given up finds
-//! that out when the disk has answered, and counts until then.
+//! Each is a job for threads that may block ([`crew`](super::crew)), those of one key one behind the other, and is
+//! answered when the job is back. Until its entry is found a command can be given up, by a Cancel or at its deadline:
+//! whoever takes its [`Claim`] first, its job or the stream, does it or answers for it. A job that no thread has begun
+//! is given up with its command; one that looks for the entry finds it out when the disk has answered, and counts until
+//! then.
 //!
 //! What waits is bounded by [`COMMANDS_MAX`] and [`BYTES_MAX`]; the answers that jobs come back with count in the node's
 //! backlog from when they are there.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep_until};
 use tonic::Code;
 
 use super::commands::{Aside, Message, Replies, Taken, put_error, run_one};
+use super::crew::Crew;
 use crate::api::CallError;
 use crate::api::wire::{
     CommandView, DeleteView, Field, GetView, IncrementView, Reader, SetView, TouchView, op,
@@ -41,8 +42,8 @@ const BYTES_MAX: usize = 256 << 10;
 pub(super) struct Waiting {
     /// In the order in which they came, until they are answered.
     commands: Vec<Waiter>,
-    /// Those of commands that were given up too.
-    jobs: JoinSet<Done>,
+    /// Also those that were begun before their command was given up.
+    jobs: Crew<Done>,
     /// Of commands that wait or whose jobs are not back.
     bytes: usize,
     /// How many commands were taken on so far.
@@ -86,22 +87,18 @@ impl Waiting {
     /// woken when something does.
     pub(super) fn collect(&mut self, cx: &mut Context<'_>, slow: &SlowCalls, out: &mut Replies) -> bool {
         let (at, mut changed) = (out.begin(), false);
-        while !out.are_enough() {
-            match self.jobs.poll_join_next(cx) {
-                Poll::Ready(Some(Ok(done))) => self.finish(&done, slow, out),
-                Poll::Ready(Some(Err(error))) => match error.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    // The runtime ends, and this stream with it.
-                    Err(_) => continue,
-                },
-                Poll::Ready(None) | Poll::Pending => break,
-            }
+        while !out.are_enough()
+            && let Some(done) = self.jobs.poll(cx)
+        {
+            self.finish(&done, slow, out);
             changed = true;
         }
         while let Some(at) = self.poll_late(cx) {
             self.give_up(at, &CallError::DeadlineExceeded, out);
             changed = true;
         }
+        // One thread for all that was set apart since.
+        self.jobs.call();
         out.end(at);
         changed
     }
@@ -145,10 +142,11 @@ impl Waiting {
         }
         let command = self.commands.remove(at);
         put_error(command.id, why, &mut out.bytes);
+        if !command.is_begun || self.jobs.withdraw(command.number) {
+            self.bytes -= command.bytes.len();
+        }
         if command.is_begun {
             self.begin_next(command.place, &out.plane);
-        } else {
-            self.bytes -= command.bytes.len();
         }
     }
 
@@ -158,7 +156,7 @@ impl Waiting {
         if let Some(command) = self.commands.iter_mut().find(|command| command.place == place) {
             debug_assert!(!command.is_begun, "a key has one job whose command was not given up");
             command.is_begun = true;
-            self.jobs.spawn_blocking(command.job(plane));
+            self.jobs.push(command.number, command.job(plane));
         }
     }
 
