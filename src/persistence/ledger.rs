@@ -64,12 +64,8 @@ impl Finished {
 
     /// Those that were finished and are not there.
     pub(super) fn missing(&self, snapshots: &[Inspected]) -> Vec<Damage> {
-        let number = |found: &Inspected| match found {
-            Ok(info) => info.number,
-            Err((number, _)) => *number,
-        };
-        let is_there = |number_: &u64| snapshots.iter().any(|found| number(found) == *number_);
-        let gone = self.0.iter().flatten().filter(|number| !is_there(number));
+        let there: BTreeSet<u64> = snapshots.iter().map(number_of).collect();
+        let gone = self.0.iter().flatten().filter(|number| !there.contains(number));
         gone.map(|number| {
             let place = FileId { kind: FileKind::Snapshot, number: *number }.to_string();
             let description = "it was finished, and is not there".to_owned();
@@ -87,6 +83,13 @@ impl Finished {
             .extract_if(.., is_unfinished)
             .filter_map(|found| found.err().map(|(number, _)| number))
             .collect()
+    }
+}
+
+fn number_of(found: &Inspected) -> u64 {
+    match found {
+        Ok(info) => info.number,
+        Err((number, _)) => *number,
     }
 }
 

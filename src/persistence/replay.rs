@@ -145,8 +145,8 @@ pub fn replay(
 pub(super) fn said_by(backend: &dyn Backend, file: FileId) -> Result<Option<SegmentBody>, BackendError> {
     let mut reader = FrameReader::new(backend.open(file)?)?;
     let mut body = Vec::new();
-    let first = reader.next(&mut body)?;
-    let is_whole = matches!(first, Ok(Some(frame)) if frame.header.kind == FrameKind::Segment && check(&frame.header, &body).is_ok());
+    let Ok(Some(Frame { header, .. })) = reader.next(&mut body)? else { return Ok(None) };
+    let is_whole = header.kind == FrameKind::Segment && check(&header, &body).is_ok();
     Ok(if is_whole { SegmentBody::read(&body) } else { None })
 }
 
@@ -246,9 +246,9 @@ impl Replay<'_> {
     fn leave_out_unbegun(&mut self, numbers: &mut Vec<u64>, synced: u64) -> Result<(), BackendError> {
         while let Some(number) = numbers.pop_if(|number| *number > synced) {
             let mut reader = FrameReader::new(self.backend.open(segment_file(number))?)?;
-            let written = reader.written_from(0)?;
             let is_begun = matches!(reader.next(&mut self.body)?, Ok(Some(_)));
-            if is_begun || written > (HEADER_BYTES + SegmentBody::BYTES) as u64 {
+            let written = if is_begun { u64::MAX } else { reader.written_from(0)? };
+            if written > (HEADER_BYTES + SegmentBody::BYTES) as u64 {
                 numbers.push(number);
                 return Ok(());
             }
