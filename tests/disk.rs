@@ -187,6 +187,43 @@ async fn a_snapshot_that_cannot_be_read_is_no_snapshot_that_is_damaged() {
     assert_eq!(set_aside(&data), 0);
 }
 
+#[tokio::test]
+async fn an_entry_that_cannot_be_read_is_missed_and_not_taken_for_absent() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let mut flags = flags(&data, "store");
+    flags[7] = "2MiB";
+    let process = Process::start(&[&flags[..], &["--max-value", "16KiB"]].concat());
+    let mut cache = cache_of(&process).await;
+    let items = (0..4_000).map(|n| set(format!("k:{n}"), vec![b'v'; 1_000])).collect();
+    cache.batch_set(BatchSetRequest { items, ..BatchSetRequest::default() }).await.unwrap();
+    admin_of(&process).await.flush(FlushRequest {}).await.unwrap();
+    let journal = only_file(&data.join("journal"));
+    let failing = ["-P", journal.to_str().unwrap(), "-e", "trace=pread64", "-e", "inject=pread64:error=EIO"];
+    let Some(failing) = Strace::on(process.id(), &failing, directory.path().join("trace")) else { return };
+    // There is room in memory for half of them at most.
+    let mut unread = Vec::new();
+    for n in (0..4_000).step_by(100) {
+        let key = format!("k:{n}");
+        match found(cache.get(get(&key)).await.unwrap().into_inner()) {
+            Ok(hit) => assert_eq!(hit.tier(), Tier::Memory),
+            Err(reason) => {
+                assert_eq!(reason, MissReason::Corrupt);
+                unread.push(key);
+            }
+        }
+    }
+    assert!(unread.len() > 10, "{unread:?}");
+    let condition = Some(set_request::Condition::IfAbsent(true));
+    let refused = cache.set(SetRequest { condition, ..set(&unread[0], "x") }).await.unwrap_err();
+    assert_status(&refused, Code::FailedPrecondition, "DISK_FAILED", None);
+    assert!(failing.end().contains("EIO"));
+    for key in unread {
+        let hit = found(cache.get(get(key)).await.unwrap().into_inner()).unwrap();
+        assert_eq!((hit.tier(), hit.value.len()), (Tier::Disk, 1_000));
+    }
+}
+
 /// A directory with a snapshot of ten keys and a journal that has as many more.
 async fn half_in_a_snapshot() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
