@@ -11,15 +11,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use kept::{cache_of, flushed};
+use larder::api::v1::admin_client::AdminClient;
 use larder::api::v1::*;
 use node::*;
 use tempfile::TempDir;
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 /// A node on a directory.
 struct Running {
     process: Process,
     calls: Calls,
+    admin: AdminClient<Channel>,
 }
 
 impl Running {
@@ -29,7 +32,8 @@ impl Running {
         let mode = if flags.contains(&mode[0]) { &[][..] } else { &mode };
         let process = Process::start(&[&data[..], mode, flags].concat());
         let calls = Calls(cache_of(&process).await);
-        Self { process, calls }
+        let admin = AdminClient::new(connect(&process.ready.admin).await);
+        Self { process, calls, admin }
     }
 
     async fn put(&mut self, namespace: &str, key: &str, content: &[u8]) -> Result<(), Status> {
@@ -58,6 +62,16 @@ impl Running {
             }
         }
         Ok(content)
+    }
+
+    async fn delete_blob(&mut self, key: &str) {
+        let request = DeleteBlobRequest { key: key.to_owned().into(), ..DeleteBlobRequest::default() };
+        assert!(soon(self.calls.0.delete_blob(request)).await.unwrap().into_inner().deleted);
+    }
+
+    async fn verified(&mut self) -> Result<VerifyRecoveryResponse, Status> {
+        let request = VerifyRecoveryRequest::default();
+        soon(self.admin.verify_recovery(request)).await.map(tonic::Response::into_inner)
     }
 
     /// Stops in good order; its log.
@@ -90,6 +104,46 @@ fn flip(path: &Path, at: usize) {
     let mut bytes = std::fs::read(path).unwrap();
     bytes[at] ^= 1;
     std::fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blobs_that_are_put_with_either_backend_are_there_with_the_other() {
+    for [one, other] in [["sled", "files"], ["files", "sled"]] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut node = Running::on(&directory, &["--backend", one]).await;
+        node.put("", "deleted", b"first").await.unwrap();
+        node.put("", "replaced", b"first").await.unwrap();
+        node.stops();
+
+        let mut node = Running::on(&directory, &["--backend", other]).await;
+        node.delete_blob("deleted").await;
+        node.put("", "added", b"second").await.unwrap();
+        node.put("", "replaced", b"second").await.unwrap();
+        let log = node.stops();
+        assert!(log.contains("took over the catalogue") && !log.contains("lost"), "{log}");
+
+        let mut node = Running::on(&directory, &["--backend", one]).await;
+        assert!(not_found(&node.blob("", "deleted").await));
+        assert_eq!(node.blob("", "added").await.unwrap(), b"second");
+        assert_eq!(node.blob("", "replaced").await.unwrap(), b"second");
+        assert_eq!((node.verified().await.unwrap().blobs, blob_files(directory.path()).len()), (2, 2));
+        let log = node.stops();
+        assert!(log.contains("took over the catalogue") && !log.contains("lost"), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flushed_writes_of_one_backend_are_there_with_the_other_whatever_that_was_used_for_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let snapshots = ["--backend", "sled", "--persistence", "snapshot"];
+    let mut node = Running::on(&directory, &snapshots).await;
+    node.calls.set(set("a", "1")).await.unwrap();
+    node.stops();
+    let mut node = Running::on(&directory, &["--backend", "files"]).await;
+    node.calls.set(flushed(set("b", "2"))).await.unwrap();
+    node.dies();
+    let mut node = Running::on(&directory, &["--backend", "sled"]).await;
+    assert_eq!((&*node.calls.value("a").await, &*node.calls.value("b").await), (&b"1"[..], &b"2"[..]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -31,6 +31,7 @@ use parking_lot::{Mutex, RwLock};
 use super::super::mark::{MARK_FILE_BYTES, MarkFile, mark_of, number_in};
 use super::super::on_files::Catalogue;
 use super::super::payload::{Payload, Quarantine, in_blocks, make_directory, read_at, sync_directory};
+use super::super::sled::SledCatalogue;
 use super::super::{BackendError, BackendKind, CatalogueChange, Visit};
 use super::frame::{self, CHANGE_HEAD_BYTES, COMMIT_HEAD_BYTES, Change, CommitHead, Draft, Tip};
 use crate::persistence::failpoint::Failpoint;
@@ -87,6 +88,8 @@ struct Read {
 
 impl Catalogue for LogCatalogue {
     const KIND: BackendKind = BackendKind::Files;
+    const PARTS: &'static [&'static str] = &["catalogue"];
+    type Other = SledCatalogue;
 
     fn open(root: &Path, payload: &Payload, notes: &mut Vec<String>) -> Result<Self, BackendError> {
         let (directory, quarantine) = (&*root.join("catalogue"), payload.quarantine_room());

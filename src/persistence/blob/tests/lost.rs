@@ -1,7 +1,7 @@
 //! A catalogue that was lost is made anew of the files, and none of those is deleted that was ever whole.
 
 use super::*;
-use crate::persistence::FilesBackend;
+use crate::persistence::{FilesBackend, SledBackend};
 
 /// Without the catalogue.
 fn lose_catalogue(backend: &MemoryBackend) {
@@ -153,6 +153,36 @@ fn no_flipped_bit_in_a_catalogue_costs_a_blob() {
         assert_eq!((opened.rebuilt, opened.leftovers, opened.damaged), (3, 0, 0), "byte {at}");
         for key in keys {
             assert_eq!(get(&blobs, key).unwrap(), key.as_bytes(), "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn blobs_are_the_same_whichever_backend_has_their_catalogue() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened_by = |is_sled: bool| {
+        let backend: Arc<dyn Backend> = if is_sled {
+            Arc::new(SledBackend::open(directory.path()).unwrap().0)
+        } else {
+            Arc::new(FilesBackend::open(directory.path()).unwrap().0)
+        };
+        let (blobs, opened) = Blobs::open(backend, None, START).unwrap();
+        assert_eq!((opened.rebuilt, opened.leftovers, opened.damaged), (0, 0, 0));
+        blobs
+    };
+    for (round, is_sled) in (1..).zip([true, false, true, false, false, true]) {
+        let blobs = opened_by(is_sled);
+        let before = format!("only {}", round - 1);
+        assert_eq!(delete(&blobs, &before, START).unwrap(), round > 1);
+        put(&blobs, &format!("only {round}"), 10 * round, b"only").unwrap();
+        put(&blobs, "same", 10 * round + 1, round.to_string().as_bytes()).unwrap();
+        drop(blobs);
+        for is_sled in [is_sled, !is_sled] {
+            let blobs = opened_by(is_sled);
+            assert_eq!(keys(&blobs, "", b"", START).len(), 2);
+            assert_eq!(get(&blobs, &format!("only {round}")).unwrap(), b"only");
+            assert_eq!(get(&blobs, "same").unwrap(), round.to_string().as_bytes());
+            assert_eq!(verified(&blobs).damaged, 0);
         }
     }
 }
