@@ -59,7 +59,12 @@ enum Pass {
 
 /// Whether a start passes here once, and nobody else does.
 fn is_once_a_start(point: Failpoint) -> bool {
-    point.name().starts_with("recovery-") && point != Failpoint::RECOVERY_REPLAYED
+    point.name().starts_with("recovery-") && point != Failpoint::RECOVERY_REPLAYED || is_of_takeover(point)
+}
+
+/// Whether only a node passes here whose directory another backend had.
+fn is_of_takeover(point: Failpoint) -> bool {
+    point.name().starts_with("takeover-")
 }
 
 /// Whether it is passed with every batch of the journal, or more often.
@@ -170,6 +175,10 @@ impl Stand {
         };
         if point.name().starts_with("recovery-") {
             self.leaves_something_to_recover().await;
+        }
+        if is_of_takeover(point) {
+            self.leaves_something_to_recover().await;
+            self.backend = if self.backend == "sled" { "files" } else { "sled" };
         }
         // At once, or late enough for answers that are given too soon.
         let action = if pass == Pass::First { "return" } else { "return(5)" };

@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::engine::Restorer;
 use crate::entry::Durability;
 use crate::persistence::backend::{self, BackendKind};
-use crate::persistence::blob::BlobError;
+use crate::persistence::blob::{BlobError, Opened};
 use crate::persistence::disk::{Disk, DiskConfig, settle_clock};
 use crate::persistence::journal::Stopped;
 use crate::persistence::recover::{RecoveryProgress, Report};
@@ -121,6 +121,20 @@ impl Cache {
         let (blobs, opened) = Blobs::open(backend, limit_bytes, self.now())?;
         for damage in &opened.damages {
             tracing::error!(?damage, "a blob is damaged");
+        }
+        let Opened { rebuilt, set_aside, leftovers, .. } = opened;
+        if rebuilt + set_aside > 0 {
+            tracing::warn!(
+                rebuilt,
+                set_aside,
+                "the catalogue of blobs was lost, and was made anew of their files"
+            );
+        }
+        if leftovers > 0 {
+            tracing::info!(
+                leftovers,
+                "deleted files of blobs that were never finished, were replaced or deleted"
+            );
         }
         self.engine.raise_versions(opened.version_max);
         Ok(blobs)

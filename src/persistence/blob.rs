@@ -14,7 +14,7 @@
 //! - A file is deleted only when a commit that returned has said that nothing points to it. Where a commit failed, what
 //!   the disk has is not known: both files stay until [`Blobs::sweep`] has had the catalogue say it again.
 //! - A file without a manifest is what a crash left over, and is deleted when the store opens; unless there is no
-//!   catalogue at all, for then it was lost, and the files' footers say what it held.
+//!   catalogue at all, for then it was lost, and the files' footers say what it held: none that has one is deleted.
 //! - Of two writes of a key at once the one of the higher version stays, whichever ends first.
 //! - A reader reads the blob that it opened, also when that is replaced, deleted or expires meanwhile.
 //! - Every byte that is handed out was checked against its chunk's CRC. Damage is an error, never another value.
@@ -24,10 +24,12 @@
 //! All calls block on the disk: they are for threads that may. Memory does not grow with a blob's size; a writer and a
 //! reader hold one chunk each, and of blobs that expire their keys are held.
 //!
-//! - [`mod@format`]: the bytes. `writer`, `reader`: one blob. `opening`: what a start finds. `verify`: all is read.
+//! - [`mod@format`]: the bytes. `writer`, `reader`: one blob. `opening`: what a start finds. `ends`: what a file alone
+//!   says. `verify`: all is read.
 //! - `deadlines`: when which blob expires. `room`: who may still write how much.
 
 mod deadlines;
+mod ends;
 pub mod format;
 mod opening;
 mod reader;

@@ -131,6 +131,12 @@ failpoints! {
     CATALOGUE_WRITTEN = "catalogue-written";
     /// It is synced, and the catalogue's mark does not say so.
     CATALOGUE_SYNCED = "catalogue-synced";
+    /// Another backend's catalogue is to be taken over, and nothing of it is.
+    TAKEOVER_BEGUN = "takeover-begun";
+    /// All of it is, and it is there.
+    TAKEOVER_COPIED = "takeover-copied";
+    /// It is not there any more, and a sign says that it is being taken over.
+    TAKEOVER_REMOVED = "takeover-removed";
 }
 
 impl Failpoint {

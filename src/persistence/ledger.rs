@@ -9,6 +9,10 @@
 //! A snapshot is noted when it is synced, and its note goes before its file. So a file without a note that is not whole
 //! was never finished, which loses nothing, and one with a note has lost something. A directory from before there were
 //! notes, or whose catalogue was lost, has none: then whatever is not whole counts as damaged.
+//!
+//! Nor does one whose catalogue was lost say that it is unjournaled. What is left of a journal is read then; where changes
+//! before it were not kept, its positions do not follow on those of any snapshot, so that it counts as damaged: nothing of it is
+//! applied, and it is set aside.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;

@@ -12,6 +12,7 @@ mod catalogue;
 mod frame;
 
 use super::on_files::OnFiles;
+pub(super) use catalogue::LogCatalogue;
 
 /// Plain files in a directory.
-pub type FilesBackend = OnFiles<catalogue::LogCatalogue>;
+pub type FilesBackend = OnFiles<LogCatalogue>;

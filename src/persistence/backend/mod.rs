@@ -19,6 +19,7 @@ pub mod memory;
 mod on_files;
 mod payload;
 mod sled;
+mod takeover;
 #[cfg(test)]
 mod tests;
 
@@ -330,7 +331,7 @@ impl fmt::Display for FileId {
     }
 }
 
-/// Opens what is in a directory, or makes it. The notes say what was found damaged and where it was set aside.
+/// Opens what is in a directory, whichever backend was the last to use it, or makes it. The notes say what was found damaged and where it was set aside.
 ///
 /// # Errors
 /// The directory cannot be read or written.

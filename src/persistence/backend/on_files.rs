@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::mark::{MARK_FILE_BYTES, MarkFile};
 use super::payload::{Payload, sync_directory};
+use super::takeover;
 use super::{
     Appender, Backend, BackendError, BackendKind, CatalogueChange, FileId, MARK_BYTES, ReadAt, Visit,
 };
@@ -13,6 +14,13 @@ use super::{
 pub trait Catalogue: fmt::Debug + Send + Sync + Sized + 'static {
     /// The backend that has it so.
     const KIND: BackendKind;
+
+    /// The names of what it has in the backend's directory, in the order in which they may vanish: what is left of it
+    /// without the first of them is whole.
+    const PARTS: &'static [&'static str];
+
+    /// The one that another backend may have left in the directory.
+    type Other: Catalogue;
 
     /// Opens what is in the backend's directory, or makes it; notes say what was set aside.
     ///
@@ -57,7 +65,7 @@ impl<C: Catalogue> OnFiles<C> {
     /// Opens what is in a directory, or makes it. The notes say what was found damaged and where it was set aside.
     /// One process may do so at a time: see [`DirectoryLock`](crate::persistence::DirectoryLock).
     ///
-    /// Costs a read of the whole catalogue.
+    /// Costs a read of the whole catalogue, and where another backend has left its own there, a copy of that.
     ///
     /// # Errors
     /// The directory cannot be read or written.
@@ -65,7 +73,7 @@ impl<C: Catalogue> OnFiles<C> {
         let mut notes = Vec::new();
         let payload = Payload::open(directory)?;
         let mark = MarkFile::open(&directory.join("mark"))?;
-        let catalogue = C::open(directory, &payload, &mut notes)?;
+        let catalogue = takeover::open(directory, &payload, &mut notes)?;
         sync_directory(directory)?;
         Ok((Self { payload, mark, catalogue }, notes))
     }

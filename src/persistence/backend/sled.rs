@@ -40,6 +40,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use sled::{Batch, Config, Db, Mode};
 
+use super::files::LogCatalogue;
 use super::mark::{MARK_FILE_BYTES, MarkFile, mark_of, number_in};
 use super::on_files::{Catalogue, OnFiles};
 use super::payload::{Payload, in_blocks};
@@ -71,6 +72,9 @@ struct Writer {
 
 impl Catalogue for SledCatalogue {
     const KIND: BackendKind = BackendKind::Sled;
+    // Without the mark all that is in sled is believed.
+    const PARTS: &'static [&'static str] = &["sled-committed", "sled"];
+    type Other = LogCatalogue;
 
     fn open(root: &Path, payload: &Payload, notes: &mut Vec<String>) -> Result<Self, BackendError> {
         let directory = root.join("sled");

@@ -13,6 +13,7 @@ mod damage_of_sled;
 mod full;
 mod memory;
 mod random;
+mod takeover;
 
 /// A backend that can be opened again.
 trait Subject: Sized {

@@ -232,6 +232,14 @@ pub fn head(file: u64, chunk_bytes: u32) -> [u8; HEAD_BYTES] {
     head
 }
 
+/// The payload of chunks, by a file's head; `None`: it is not this file's.
+#[must_use]
+pub fn chunk_bytes_of(first: &[u8; HEAD_BYTES], file: u64) -> Option<u32> {
+    let chunk_bytes = u32::from_le_bytes([first[12], first[13], first[14], first[15]]);
+    let is_ours = (1..=CHUNK_BYTES_MAX).contains(&chunk_bytes) && *first == head(file, chunk_bytes);
+    is_ours.then_some(chunk_bytes)
+}
+
 /// A chunk's head.
 #[must_use]
 pub fn chunk_head(file: u64, index: u64, payload: &[u8]) -> [u8; CHUNK_HEAD_BYTES] {
@@ -248,6 +256,23 @@ pub fn chunk_head(file: u64, index: u64, payload: &[u8]) -> [u8; CHUNK_HEAD_BYTE
 pub fn is_chunk(file: u64, index: u64, chunk: &[u8]) -> bool {
     let Some((head, payload)) = chunk.split_first_chunk::<CHUNK_HEAD_BYTES>() else { return false };
     *head == chunk_head(file, index, payload)
+}
+
+/// How long a chunk's payload is, as its head says; `None`: the head is not all there.
+#[must_use]
+pub fn payload_len(chunk: &[u8]) -> Option<usize> {
+    let len = chunk.get(8..12)?;
+    (chunk.len() >= CHUNK_HEAD_BYTES)
+        .then(|| len.iter().rev().fold(0, |len, byte| len << 8 | usize::from(*byte)))
+}
+
+/// Whether the last bytes of a file are the beginning of a chunk, and not all of it.
+#[must_use]
+pub fn begins_chunk(index: u64, chunk_bytes: u32, rest: &[u8]) -> bool {
+    let index = index.to_le_bytes();
+    let is_index = rest.iter().zip(index).all(|(found, expected)| *found == expected);
+    let is_cut_off = |len| len <= chunk_bytes as usize && rest.len() < CHUNK_HEAD_BYTES + len;
+    is_index && payload_len(rest).is_none_or(is_cut_off)
 }
 
 /// A file's footer.

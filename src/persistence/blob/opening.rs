@@ -4,6 +4,10 @@
 //! that does not know that there are blobs was lost as a whole: then the footers of the files say what was in it, and
 //! of several blobs of a key the one of the highest version is taken. A blob whose deletion was never synced may be back
 //! then; without the footers all would be gone. The same is done for single manifests that cannot be read.
+//!
+//! Where the files are asked so, none is deleted but those of writes that were never finished: a blob that there is a
+//! newer one of, and one that is not whole, are set aside. That is done before the catalogue counts as made anew, so
+//! that a crash on the way begins again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -12,10 +16,8 @@ use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
-use super::format::{
-    FOOTER_END_BYTES, HEAD_BYTES, MARKER, Manifest, all_blobs, catalogue_value, head, read_catalogue_value,
-    read_footer, record_len,
-};
+use super::ends::{is_unfinished, read_end};
+use super::format::{MARKER, Manifest, all_blobs, catalogue_value, read_catalogue_value};
 use super::room::Room;
 use super::{
     BlobStats, Blobs, Damage, Deadlines, Inner, KEYS_PER_COMMIT, Removed, Result, State, catalogue_place,
@@ -41,6 +43,8 @@ pub struct Opened {
     pub leftovers: u64,
     /// Blobs that were found by their files, because the catalogue was lost.
     pub rebuilt: u64,
+    /// Files that were set aside then: those that are not whole, and blobs that there is a newer one of.
+    pub set_aside: u64,
     /// Manifests without a file, or that cannot be read, and files that cannot be made sense of when the catalogue is
     /// rebuilt: the first 100.
     pub damages: Vec<Damage>,
@@ -67,20 +71,27 @@ impl Blobs {
     pub fn open(backend: Arc<dyn Backend>, limit_bytes: Option<u64>, now: Now) -> Result<(Self, Opened)> {
         let mut opened = Opened::default();
         let files = backend.files()?;
-        let files: BTreeMap<u64, u64> = files
+        let mut files: Files = files
             .into_iter()
             .filter(|(file, _)| file.kind == FileKind::Blob)
             .map(|(file, len)| (file.number, len))
             .collect();
+        let last = files.keys().next_back().copied().unwrap_or(0);
         if backend.get(MARKER)?.is_none() {
-            rebuild(&*backend, &files, &mut opened)?;
+            opened.rebuilt += find(&*backend, &mut files, &Known::default(), &|_| true, &mut opened)?;
+            // Last, so that a crash on the way begins again.
+            backend.commit(&[CatalogueChange::Put(MARKER, b"1")])?;
         }
         let mut known = known(&*backend, &files, now, &mut opened)?;
-        if !known.unreadable.is_empty() && restore(&*backend, &files, &known, &mut opened)? {
-            (opened.blobs, opened.bytes) = (0, 0);
-            known = self::known(&*backend, &files, now, &mut opened)?;
+        if !known.unreadable.is_empty() {
+            let is_wanted = |key: &[u8]| known.unreadable.contains(key);
+            let found = find(&*backend, &mut files, &known, &is_wanted, &mut opened)?;
+            if found > 0 {
+                (opened.rebuilt, opened.blobs, opened.bytes) = (opened.rebuilt + found, 0, 0);
+                known = self::known(&*backend, &files, now, &mut opened)?;
+            }
         }
-        let highest = files.keys().chain(&known.files).max().copied().unwrap_or(0);
+        let highest = known.files.iter().max().copied().unwrap_or(0).max(last);
         let stats = BlobStats { blobs: opened.blobs, bytes: opened.bytes, damages: 0 };
         let state = State { stats, deadlines: known.deadlines, ..State::default() };
         let blobs = Self(Arc::new(Inner {
@@ -98,6 +109,10 @@ impl Blobs {
     }
 }
 
+/// Files of blobs, with their lengths.
+type Files = BTreeMap<u64, u64>;
+
+#[derive(Default)]
 struct Known {
     /// Files that manifests point to.
     files: BTreeSet<u64>,
@@ -107,9 +122,8 @@ struct Known {
 }
 
 /// Goes through the manifests.
-fn known(backend: &dyn Backend, files: &BTreeMap<u64, u64>, now: Now, opened: &mut Opened) -> Result<Known> {
-    let (files_known, unreadable) = (BTreeSet::new(), BTreeSet::new());
-    let mut known = Known { files: files_known, unreadable, deadlines: Deadlines::default() };
+fn known(backend: &dyn Backend, files: &Files, now: Now, opened: &mut Opened) -> Result<Known> {
+    let mut known = Known::default();
     backend.scan(all_blobs(), None, &mut |key, value| {
         match read_catalogue_value(key, value) {
             Ok(manifest) => {
@@ -135,30 +149,42 @@ fn known(backend: &dyn Backend, files: &BTreeMap<u64, u64>, now: Now, opened: &m
     Ok(known)
 }
 
-/// Makes manifests that cannot be read anew, of files that no other one points to; whether there were any.
-fn restore(
+/// Makes manifests of what the files say that no known one points to, for the keys that are wanted; how many. Files that
+/// are of no use for that are set aside.
+fn find(
     backend: &dyn Backend,
-    files: &BTreeMap<u64, u64>,
+    files: &mut Files,
     known: &Known,
+    is_wanted: &dyn Fn(&[u8]) -> bool,
     opened: &mut Opened,
-) -> Result<bool> {
+) -> Result<u64> {
     let mut found: BTreeMap<Vec<u8>, Manifest> = BTreeMap::new();
+    let mut of_no_use = Vec::new();
     for (file, len) in files.iter().filter(|(file, _)| !known.files.contains(*file)) {
-        if let Ok((key, manifest)) = read_end(backend, *file, *len)?
-            && known.unreadable.contains(&key)
-        {
-            keep_newest(&mut found, key, manifest);
+        match read_end(backend, *file, *len)? {
+            Ok((key, manifest)) if is_wanted(&key) => {
+                let older = match found.get(&key) {
+                    Some(other) if other.version >= manifest.version => Some(manifest),
+                    _ => found.insert(key, manifest),
+                };
+                of_no_use.extend(older.map(|older| (older.file, "its blob was replaced")));
+            }
+            Ok(_) => of_no_use.push((*file, "its blob was replaced or deleted")),
+            Err(_) if is_unfinished(backend, *file)? => {}
+            Err(what) => {
+                opened.damage(file_id(*file).to_string(), 0, what);
+                of_no_use.push((*file, what));
+            }
         }
     }
-    opened.rebuilt += found.len() as u64;
-    put_all(backend, &found)?;
-    Ok(!found.is_empty())
-}
-
-fn keep_newest(found: &mut BTreeMap<Vec<u8>, Manifest>, key: Vec<u8>, manifest: Manifest) {
-    if found.get(&key).is_none_or(|other| other.version < manifest.version) {
-        found.insert(key, manifest);
+    for (file, why) in of_no_use {
+        let (id, place) = (file_id(file), backend.quarantine(file_id(file))?);
+        tracing::warn!(file = %id, %place, why, "set a blob's file aside");
+        files.remove(&file);
+        opened.set_aside += 1;
     }
+    put_all(backend, &found)?;
+    Ok(found.len() as u64)
 }
 
 fn put_all(backend: &dyn Backend, found: &BTreeMap<Vec<u8>, Manifest>) -> Result<()> {
@@ -181,53 +207,4 @@ pub(super) fn count(backend: &dyn Backend) -> std::result::Result<Removed, Backe
         ControlFlow::Continue(())
     })?;
     Ok(counted)
-}
-
-/// Makes a catalogue of what the files say, and notes that there is one.
-fn rebuild(backend: &dyn Backend, files: &BTreeMap<u64, u64>, opened: &mut Opened) -> Result<()> {
-    let mut found: BTreeMap<Vec<u8>, Manifest> = BTreeMap::new();
-    for (file, len) in files {
-        match read_end(backend, *file, *len)? {
-            Ok((key, manifest)) => keep_newest(&mut found, key, manifest),
-            // A write that a crash broke off looks the same.
-            Err(what) => opened.damage(file_id(*file).to_string(), 0, what),
-        }
-    }
-    opened.rebuilt = found.len() as u64;
-    put_all(backend, &found)?;
-    // Last, so that a crash on the way begins again.
-    backend.commit(&[CatalogueChange::Put(MARKER, b"1")])?;
-    Ok(())
-}
-
-type End = std::result::Result<(Vec<u8>, Manifest), &'static str>;
-
-/// What a file says of itself; the inner error is what is wrong with it.
-fn read_end(backend: &dyn Backend, number: u64, len: u64) -> Result<End> {
-    let file = backend.open(file_id(number))?;
-    let Some(end_offset) = len.checked_sub(FOOTER_END_BYTES as u64) else {
-        return Ok(Err("it is too short"));
-    };
-    let mut end = [0; FOOTER_END_BYTES];
-    if file.read_at(end_offset, &mut end)? != FOOTER_END_BYTES {
-        return Ok(Err("it is too short"));
-    }
-    let Some(record) = record_len(&end) else { return Ok(Err("it has no end")) };
-    let Some(footer_offset) = end_offset.checked_sub(record as u64) else {
-        return Ok(Err("its footer is longer than it is"));
-    };
-    let mut footer = vec![0; record + FOOTER_END_BYTES];
-    if file.read_at(footer_offset, &mut footer)? != footer.len() {
-        return Ok(Err("it is too short"));
-    }
-    let (key, manifest) = match read_footer(&footer) {
-        Ok(read) => read,
-        Err(what) => return Ok(Err(what)),
-    };
-    let mut first = [0; HEAD_BYTES];
-    file.read_at(0, &mut first)?;
-    let whole = manifest.file == number
-        && manifest.footer_offset() == footer_offset
-        && first == head(number, manifest.chunk_bytes);
-    Ok(if whole { Ok((key, manifest)) } else { Err("its footer is another file's") })
 }

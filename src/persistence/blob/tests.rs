@@ -10,6 +10,8 @@ use crate::entry::Version;
 use crate::persistence::MemoryBackend;
 use crate::persistence::backend::memory::{Call, Fault, Lose, Refusal, Strikes};
 
+mod lost;
+
 const CHUNK: usize = CHUNK_BYTES as usize;
 const START: Now = Now { ticks_ms: 5_000, unix_us: 1_700_000_000_000_000 };
 
@@ -456,7 +458,8 @@ fn a_lost_catalogue_is_made_anew_of_the_files() {
     let changes: Vec<_> = lost.iter().map(|key| CatalogueChange::Remove(key)).collect();
     backend.commit(&changes).unwrap();
     let (blobs, opened) = open(&backend);
-    assert_eq!((opened.blobs, opened.rebuilt, opened.leftovers, opened.damaged), (2, 2, 2, 1));
+    assert_eq!((opened.blobs, opened.rebuilt, opened.leftovers, opened.damaged), (2, 2, 0, 1));
+    assert_eq!(backend.quarantined(), [file_id(1), file_id(77)], "the old one is whole, and kept");
     assert_eq!(get(&blobs, "k").unwrap(), b"new");
     let reader = blobs.read("n", b"x", START).unwrap();
     assert_eq!((reader.manifest().content_type.as_str(), reader.ttl()), ("text/plain", Ttl::Ms(60_000)));

@@ -112,7 +112,7 @@ impl Writer {
         self.drained = drained;
         written?;
         if is_to_roll {
-            self.next_segment()?;
+            self.next_segment(false)?;
         }
         if sync {
             self.sync()?;
@@ -165,7 +165,7 @@ impl Writer {
             return Ok(());
         }
         if self.frames.bytes() >= self.config.segment_bytes {
-            self.next_segment()?;
+            self.next_segment(false)?;
         }
         let body: Vec<&[u8]> = drained.pieces().collect();
         let unix_us = self.clock.now().unix_us;
@@ -225,23 +225,24 @@ impl Writer {
         if self.is_keeping {
             self.engine.stop_log();
             self.is_keeping = false;
-            return self.next_segment();
+            return self.next_segment(false);
         }
-        // The place of all that was not kept.
+        // The place of all that was not kept. Whoever reads this, not knowing that, finds that it does not follow on what
+        // was before.
         self.position += 1;
-        self.next_segment()?;
+        self.next_segment(true)?;
         self.engine.start_log(&self.log);
         self.is_keeping = true;
         Ok(())
     }
 
-    /// Ends this segment and begins another.
-    fn next_segment(&mut self) -> Result<(), BackendError> {
+    /// Ends this segment and begins another, before which none counts any more if it `begins`.
+    fn next_segment(&mut self, begins: bool) -> Result<(), BackendError> {
         self.sync()?;
         Failpoint::SEGMENT_ENDED.reached();
         self.frames = segment_file(&*self.shared.backend, self.frames.sequence, self.frames.previous)?;
         Failpoint::SEGMENT_CREATED.reached();
-        self.begin_segment(false)?;
+        self.begin_segment(begins)?;
         Failpoint::SEGMENT_BEGUN.reached();
         Ok(())
     }

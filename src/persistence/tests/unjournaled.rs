@@ -1,6 +1,7 @@
 //! Snapshots are all that is kept: what is between them is not, and nothing of it comes back by halves.
 
 use super::*;
+use crate::persistence::backend::CatalogueChange;
 use crate::persistence::journal::Stopped;
 use crate::persistence::snapshot::SnapshotError;
 
@@ -65,6 +66,50 @@ fn an_increment_that_a_snapshot_has_is_not_done_twice() {
     stand.disk.stop().unwrap();
     let stand = stand.crashed(&unjournaled());
     assert_eq!((stand.count("three"), stand.count("four")), (3, 4));
+}
+
+#[test]
+fn where_the_catalogue_is_lost_nothing_is_deleted_and_nothing_applied_by_halves() {
+    let lose_catalogue = |backend: &MemoryBackend| {
+        let mut keys = Vec::new();
+        let mut visit = |key: &[u8], _: &[u8]| {
+            keys.push(key.to_vec());
+            std::ops::ControlFlow::Continue(())
+        };
+        backend.scan(b"", None, &mut visit).unwrap();
+        let removed: Vec<_> = keys.iter().map(|key| CatalogueChange::Remove(key)).collect();
+        backend.commit(&removed).unwrap();
+    };
+    let stand = Stand::over(MemoryBackend::new(), &unjournaled()).unwrap();
+    stand.set("a", "kept");
+    let snapshot = stand.disk.snapshot().unwrap();
+    stand.set("a", "first");
+    stand.disk.journal().keep(true).unwrap();
+    stand.set("b", "second");
+    stand.disk.journal().flush().unwrap();
+    let begun = stand.disk.journal().segments().last().unwrap().number;
+    for config in [config(), unjournaled()] {
+        let left = stand.backend.crash(Lose::Nothing);
+        lose_catalogue(&left);
+        let stand = Stand::over(left, &config).unwrap();
+        assert_eq!((stand.get("a").as_deref(), stand.get("b")), (Some("kept"), None));
+        let journal = FileId { kind: FileKind::Journal, number: begun };
+        assert!(stand.backend.quarantined().contains(&journal), "nobody knows what it was for");
+        assert!(stand.disk.snapshots().iter().any(|kept| kept.number == snapshot.number));
+    }
+    // Where changes are kept, it costs nothing at all.
+    let stand = Stand::new();
+    stand.set("a", "1");
+    stand.disk.snapshot().unwrap();
+    stand.set("b", "2");
+    stand.disk.snapshot().unwrap();
+    stand.set("c", "3");
+    stand.disk.journal().flush().unwrap();
+    let left = stand.backend.crash(Lose::Unsynced);
+    lose_catalogue(&left);
+    let again = Stand::over(left, &config()).unwrap();
+    assert!(again.report.damages.is_empty(), "{:?}", again.report);
+    assert_eq!((again.content(), again.disk.snapshots().len()), (stand.content(), 2));
 }
 
 #[test]

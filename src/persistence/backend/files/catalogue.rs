@@ -15,8 +15,9 @@
 //!   begins a new log.
 //!
 //! At opening, an incomplete commit at the end is a crash's and is cut off. If whole ones come after it, or there are
-//! fewer than [`LogCatalogue::committed`] knows of, the disk has forgotten something: the log is set aside as it is, the
-//! commits before the damage hold, and a note says so.
+//! fewer than [`LogCatalogue::committed`] knows of, the disk has forgotten something: the log is set aside as it is, an
+//! empty one is begun, and a note says so. What the commits before the damage say was true once, and is believed no
+//! more than nothing: whoever rested on it would take the files that it does not know of for superfluous.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -30,6 +31,7 @@ use parking_lot::{Mutex, RwLock};
 use super::super::mark::{MARK_FILE_BYTES, MarkFile, mark_of, number_in};
 use super::super::on_files::Catalogue;
 use super::super::payload::{Payload, Quarantine, in_blocks, make_directory, read_at, sync_directory};
+use super::super::sled::SledCatalogue;
 use super::super::{BackendError, BackendKind, CatalogueChange, Visit};
 use super::frame::{self, CHANGE_HEAD_BYTES, COMMIT_HEAD_BYTES, Change, CommitHead, Draft, Tip};
 use crate::persistence::failpoint::Failpoint;
@@ -86,6 +88,8 @@ struct Read {
 
 impl Catalogue for LogCatalogue {
     const KIND: BackendKind = BackendKind::Files;
+    const PARTS: &'static [&'static str] = &["catalogue"];
+    type Other = SledCatalogue;
 
     fn open(root: &Path, payload: &Payload, notes: &mut Vec<String>) -> Result<Self, BackendError> {
         let (directory, quarantine) = (&*root.join("catalogue"), payload.quarantine_room());
@@ -104,18 +108,13 @@ impl Catalogue for LogCatalogue {
             let aside = quarantine.take(&path, &format!("catalogue-{number:016x}.log"))?;
             notes.push(format!("the catalogue {} has no head; set aside as {aside}", path.display()));
         }
-        let (index, writer) = match read {
-            Some(read) => read.settle(directory, expected, newest, quarantine, notes)?,
-            None => {
-                if expected > 0 {
-                    notes.push(format!(
-                        "the catalogue in {} is gone; it had {expected} commits",
-                        directory.display()
-                    ));
-                }
-                empty_log(directory, newest + 1, expected + 1)?
-            }
-        };
+        if read.is_none() && expected > 0 {
+            notes
+                .push(format!("the catalogue in {} is gone; it had {expected} commits", directory.display()));
+        }
+        let settled = read.map(|read| read.settle(expected, quarantine, notes)).transpose()?.flatten();
+        // The numbers go on behind those that were lost, which nobody shall take for there.
+        let (index, writer) = settled.map_or_else(|| empty_log(directory, newest + 1, expected + 1), Ok)?;
         for number in numbers {
             remove(&log_path(directory, number))?;
         }
@@ -276,15 +275,13 @@ impl Log {
 }
 
 impl Read {
-    /// Takes it up where its last good commit ends.
+    /// Takes it up where its last commit ends; `None`: it has lost something and is set aside.
     fn settle(
         mut self,
-        directory: &Path,
         expected: u64,
-        newest: u64,
         quarantine: &Quarantine,
         notes: &mut Vec<String>,
-    ) -> Result<(Index, Writer), BackendError> {
+    ) -> Result<Option<(Index, Writer)>, BackendError> {
         let log = &self.index.log;
         let path = log.path.clone();
         let failed = |action| move |error| BackendError::io(action, &path, error);
@@ -293,17 +290,13 @@ impl Read {
         let mut tail = vec![0; usize::try_from(tail_bytes).unwrap_or(0)];
         read_at(&log.file, good, &mut tail).map_err(failed.clone()("read"))?;
         if kept < expected || frame::has_commit(&tail) {
-            let (from, number) = (log.path.clone(), log.number);
-            // The numbers go on behind those that were lost, which nobody shall take for there.
-            let next = self.writer.tip.number.max(expected + 1);
-            let (index, writer) = rewritten(directory, &self.index, newest + 1, next)?;
-            let aside = quarantine.take(&from, &format!("catalogue-{number:016x}.log"))?;
+            let aside = quarantine.take(&log.path, &format!("catalogue-{:016x}.log", log.number))?;
             notes.push(format!(
-                "the catalogue {} is damaged behind byte {good}: commits up to {kept} hold, {tail_bytes} bytes are \
-                 lost, of {expected} or more commits; set aside as {aside}",
-                from.display()
+                "the catalogue {} is damaged behind byte {good}: of {expected} or more commits {kept} are whole, and \
+                 {tail_bytes} bytes are not; it counts as lost, and is set aside as {aside}",
+                log.path.display()
             ));
-            return Ok((index, writer));
+            return Ok(None);
         }
         if tail_bytes > 0 {
             log.file.set_len(good).map_err(failed.clone()("cut"))?;
@@ -318,7 +311,7 @@ impl Read {
         log.file.write_all_at(&last, self.last).map_err(failed.clone()("write"))?;
         log.file.sync_data().map_err(failed("sync"))?;
         self.writer.doubtful = false;
-        Ok((self.index, self.writer))
+        Ok(Some((self.index, self.writer)))
     }
 }
 
