@@ -14,7 +14,7 @@ use crate::persistence::disk::{Disk, DiskConfig};
 use crate::persistence::journal::Stopped;
 use crate::persistence::recover::{RecoveryProgress, Report};
 use crate::persistence::snapshot::SnapshotError;
-use crate::persistence::{Backend, BackendError, DirectoryLock, LockError};
+use crate::persistence::{Backend, BackendError, DirectoryLock, LockError, Room};
 
 /// Which directory, and how it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,10 +95,11 @@ impl Cache {
             return Err(DiskError::Open);
         }
         // First what changes nothing in memory.
-        let blobs = self.open_blobs(Arc::clone(&backend), options.disk.limit_bytes)?;
+        let room = Arc::new(Room::new(backend, options.disk.limit_bytes));
+        let blobs = self.open_blobs(Arc::clone(&room))?;
         let clock: Arc<dyn Clock> = self.clock.clone();
         let engine = Arc::clone(&self.engine);
-        let opened = Disk::open(backend, engine, clock, options.disk.clone(), progress);
+        let opened = Disk::open_in(room, engine, clock, options.disk.clone(), progress);
         let (disk, report) = opened.inspect_err(|_| self.forget_all())?;
         let kept = Kept { disk, durability: options.durability, _lock: lock };
         self.disk.kept.set(kept).map_err(|_| DiskError::Open)?;
@@ -116,8 +117,8 @@ impl Cache {
         Restorer::new(&self.engine).empty(self.now());
     }
 
-    fn open_blobs(&self, backend: Arc<dyn Backend>, limit_bytes: Option<u64>) -> Result<Blobs, DiskError> {
-        let (blobs, opened) = Blobs::open(backend, limit_bytes, self.now())?;
+    fn open_blobs(&self, room: Arc<Room>) -> Result<Blobs, DiskError> {
+        let (blobs, opened) = Blobs::open_in(room, self.now())?;
         for damage in &opened.damages {
             tracing::error!(?damage, "a blob is damaged");
         }

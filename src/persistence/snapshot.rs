@@ -29,6 +29,7 @@ use super::frame::{
 use super::journal::{Journal, Stopped};
 use super::record;
 use super::replay::{Damage, From, replay};
+use super::room::{Promise, Room};
 use super::tier::{DiskTier, Moves};
 use crate::clock::{Clock, Now, Pace};
 use crate::engine::{Engine, Put, Record, Restored, Restorer, WalkPlace, Written};
@@ -93,31 +94,41 @@ const END_BYTES: usize = 48;
 /// from the files in which they lie, and their places lead to the snapshot from then on.
 ///
 /// # Errors
-/// Nothing is left of it then, unless places lead there.
+/// It would take room that is kept for the journal, or the disk refuses. Nothing is left of it then, unless places lead
+/// there.
 pub fn take(
     engine: &Engine,
     journal: &Journal,
-    backend: &dyn Backend,
+    room: &Room,
     clock: &dyn Clock,
     number: u64,
     tier: Option<&DiskTier>,
 ) -> Result<SnapshotInfo, SnapshotError> {
+    let backend = &**room.backend();
+    room.begin_snapshot()?;
     let file = FileId { kind: FileKind::Snapshot, number };
     let frames = FrameWriter::new(backend.create(file)?, 1, 0);
     Failpoint::SNAPSHOT_CREATED.reached();
     let tier = tier.map(|tier| tier.open(file).map(|number| (tier, number))).transpose()?;
-    let mut taking = Taking { frames, clock, tier, chunk: Written::default(), entries: 0, synced_bytes: 0 };
+    let (chunk, promise) = (Written::default(), Promise::default());
+    let mut taking = Taking { frames, room, promise, clock, tier, chunk, entries: 0, synced_bytes: 0 };
     let taken = taking.all(engine, journal, backend, number);
+    room.release(&mut taking.promise);
     if taken.is_err() && tier.is_none() {
         drop(taking);
         // What the error was about matters more than that half a file stays, which a start clears away.
         let _ = backend.delete(file);
+    }
+    if taken.is_ok() {
+        room.end_snapshot();
     }
     taken
 }
 
 struct Taking<'a> {
     frames: FrameWriter,
+    room: &'a Room,
+    promise: Promise,
     clock: &'a dyn Clock,
     /// What is below memory, and what it calls the file.
     tier: Option<(&'a DiskTier, u32)>,
@@ -155,7 +166,7 @@ impl Taking<'_> {
             end[8 * index..8 * index + 8].copy_from_slice(&fact.to_le_bytes());
         }
         let place = Place { first_position: position, records: 0, unix_us: created_unix_us };
-        self.frames.append(FrameKind::SnapshotEnd, place, &[&end])?;
+        self.append(FrameKind::SnapshotEnd, place, &[&end])?;
         Failpoint::SNAPSHOT_ENDED.reached();
         self.frames.sync()?;
         Ok(SnapshotInfo {
@@ -225,7 +236,6 @@ impl Taking<'_> {
 
     fn tail(&mut self, backend: &dyn Backend, from: u64, to: u64) -> Result<(), SnapshotError> {
         let mut failed = None;
-        let frames = &mut self.frames;
         let end = replay(backend, None, From::Behind(from), &mut |_, frame, body| {
             let header = &frame.header;
             if header.first_position <= to && failed.is_none() {
@@ -234,7 +244,7 @@ impl Taking<'_> {
                     records: header.records,
                     unix_us: header.unix_us,
                 };
-                failed = frames.append(FrameKind::SnapshotTail, place, &[body]).err();
+                failed = self.append(FrameKind::SnapshotTail, place, &[body]).err();
                 Failpoint::SNAPSHOT_TAIL.reached();
             }
             Ok(())
@@ -254,8 +264,20 @@ impl Taking<'_> {
             records: self.chunk.records() as u32,
             unix_us: self.clock.now().unix_us,
         };
-        self.frames.append(kind, place, &self.chunk.pieces().collect::<Vec<_>>())?;
+        let chunk = std::mem::take(&mut self.chunk);
+        let appended = self.append(kind, place, &chunk.pieces().collect::<Vec<_>>());
+        self.chunk = chunk;
         self.chunk.clear();
+        appended
+    }
+
+    /// Appends a frame, if it leaves the journal its room.
+    fn append(&mut self, kind: FrameKind, place: Place, body: &[&[u8]]) -> Result<(), BackendError> {
+        let body_bytes: usize = body.iter().map(|part| part.len()).sum();
+        let bytes = (HEADER_BYTES + body_bytes) as u64;
+        self.room.cover_snapshot(&mut self.promise, bytes, self.frames.bytes())?;
+        self.frames.append(kind, place, body)?;
+        self.room.written(&mut self.promise, bytes);
         if self.frames.bytes() - self.synced_bytes >= SYNC_BYTES {
             self.frames.sync()?;
             self.synced_bytes = self.frames.bytes();

@@ -26,6 +26,7 @@ mod faults;
 mod marks;
 mod rehearsing;
 mod reserve;
+mod room;
 mod stopping;
 mod tier;
 mod unfinished;
@@ -431,26 +432,4 @@ fn an_empty_recovery_gives_up_what_was_there() {
     stand.disk.journal().flush().unwrap();
     let stand = stand.crashed(&config());
     assert_eq!((stand.content().len(), stand.report.damages.len()), (1, 0));
-}
-
-#[test]
-fn a_disk_limit_that_is_reached_refuses_writes_until_there_is_room() {
-    let limited = DiskConfig { limit_bytes: Some(600 << 10), ..config() };
-    let stand = Stand::over(MemoryBackend::new(), &limited).unwrap();
-    let mut refused = false;
-    let mut last = 0;
-    for n in 0..2_000_000 {
-        match stand.set(&format!("key:{n}"), &"x".repeat(1_000)) {
-            Outcome::Refused(Refusal::DiskLimit) => {
-                refused = true;
-                break;
-            }
-            Outcome::Stored(_) => last = n,
-            // The disk is a map in memory, and yet it may be slower.
-            Outcome::Refused(Refusal::Backlogged { .. }) => std::thread::yield_now(),
-            other => panic!("{other:?}"),
-        }
-    }
-    assert!(refused, "it never was");
-    assert!(stand.get(&format!("key:{last}")).is_some(), "reads go on");
 }
