@@ -305,6 +305,14 @@ fn values_out_of_bounds_say_what_is_allowed() {
             "--memory: \"1023KiB\" is too little; give a size from 1MiB to 16TiB, such as 64MiB or 1000B",
         ),
         (
+            &["--disk-limit", "4095KiB"],
+            "--disk-limit: \"4095KiB\" is too little; give 0 for none, or a size from 4MiB, such as 64MiB or 10GiB",
+        ),
+        (
+            &["--recovery", "x"],
+            "--recovery: \"x\" is not known; give snapshot+journal, snapshot, journal, lazy or empty",
+        ),
+        (
             &["--memory", "64"],
             "--memory: \"64\" is no size with a unit; give a size from 1MiB to 16TiB, such as 64MiB or 1000B",
         ),
@@ -473,6 +481,11 @@ fn settings_that_contradict_each_other_are_both_named() {
             "--recovery journal contradicts --persistence snapshot: there is no journal to recover from; give snapshot",
         ),
         (
+            &["--persistence", "snapshot", "--recovery", "lazy"],
+            &[],
+            "--recovery lazy contradicts --persistence snapshot: what is read late is told apart by the journal, and there is none; give snapshot",
+        ),
+        (
             &["--max-value", "5MiB"],
             &[],
             "--max-value 5MiB contradicts --max-message-in 4MiB (the default): such a value could never arrive; lower --max-value or raise --max-message-in",
@@ -510,6 +523,9 @@ fn settings_that_contradict_each_other_are_both_named() {
     ];
     for (flags, variables, expected) in cases {
         assert_eq!(error(flags, variables, ""), *expected);
+    }
+    for none in ["0", "0B"] {
+        assert_eq!(load(&["--disk-limit", none], &[], "").unwrap().config.disk_limit_bytes, 0);
     }
     let free =
         ["--listen=tcp://127.0.0.1:0,tcp://127.0.0.1:0", "--admin=tcp://127.0.0.1:0", "--http=127.0.0.1:0"];

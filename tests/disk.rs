@@ -341,16 +341,15 @@ async fn a_directory_that_is_read_only_is_named_and_left_as_it_is() {
 #[tokio::test]
 async fn a_disk_limit_refuses_writes_until_there_is_less() {
     let directory = tempfile::tempdir().unwrap();
-    let limited = [&flags(directory.path(), "journal+snapshot")[..], &["--disk-limit", "1MiB"]].concat();
+    let limited = [&flags(directory.path(), "journal+snapshot")[..], &["--disk-limit", "4MiB"]].concat();
     let process = Process::start(&limited);
     let (mut cache, mut admin) = (cache_of(&process).await, admin_of(&process).await);
-    for n in 0..20 {
-        cache.set(set(format!("k:{n}"), vec![b'v'; 100_000])).await.unwrap();
-    }
+    let mut stored = 0;
     let refused = soon(async {
         loop {
-            if let Err(refused) = cache.set(set("small", "v")).await {
-                return refused;
+            match cache.set(set(format!("k:{stored}"), vec![b'v'; 100_000])).await {
+                Ok(_) => stored += 1,
+                Err(refused) => return refused,
             }
         }
     })
@@ -358,16 +357,16 @@ async fn a_disk_limit_refuses_writes_until_there_is_less() {
     let is_refused = |status: Status| assert_status(&status, Code::ResourceExhausted, "DISK_LIMIT", None);
     is_refused(refused);
     is_refused(cache.increment(increment("n", 1)).await.unwrap_err());
-    assert_eq!(numbers(&mut cache, "k:").await.len(), 20, "reads go on");
+    assert_eq!(numbers(&mut cache, "k:").await.len(), stored, "reads go on");
     let persistence = admin.get_stats(GetStatsRequest {}).await.unwrap().into_inner().persistence.unwrap();
-    assert!(persistence.disk_bytes > persistence.disk_limit_bytes, "{persistence:?}");
+    assert_eq!(persistence.disk_limit_bytes, 4 << 20);
     assert!(persistence.poisoned.is_empty(), "{persistence:?}");
     let scope = Some(invalidate_request::Scope::Prefix("k:".into()));
     cache.invalidate(InvalidateRequest { scope, ..InvalidateRequest::default() }).await.unwrap();
-    soon(async { while cache.set(flushed(set("k:20", "v"))).await.is_err() {} }).await;
+    soon(async { while cache.set(flushed(set("k:1000", "v"))).await.is_err() {} }).await;
     drop(process);
     let process = Process::start(&limited);
-    assert_eq!(numbers(&mut cache_of(&process).await, "k:").await, [20]);
+    assert_eq!(numbers(&mut cache_of(&process).await, "k:").await, [1_000]);
 }
 
 /// Flips a bit in the middle of what was written of a file, which zeroes may follow.

@@ -14,7 +14,7 @@ use crate::persistence::disk::{Disk, DiskConfig, settle_clock};
 use crate::persistence::journal::Stopped;
 use crate::persistence::recover::{RecoveryProgress, Report};
 use crate::persistence::snapshot::SnapshotError;
-use crate::persistence::{Backend, BackendError, DirectoryLock, LockError};
+use crate::persistence::{Backend, BackendError, DirectoryLock, LockError, Room};
 
 /// Which directory, and how it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,10 +96,11 @@ impl Cache {
         }
         // First what changes nothing in memory. Blobs are held to the same time as entries.
         settle_clock(&*backend, &*self.clock)?;
-        let blobs = self.open_blobs(Arc::clone(&backend), options.disk.limit_bytes)?;
+        let room = Arc::new(Room::new(backend, options.disk.limit_bytes));
+        let blobs = self.open_blobs(Arc::clone(&room))?;
         let clock: Arc<dyn Clock> = self.clock.clone();
         let engine = Arc::clone(&self.engine);
-        let opened = Disk::open(backend, engine, clock, options.disk.clone(), progress);
+        let opened = Disk::open_in(room, engine, clock, options.disk.clone(), progress);
         let (disk, report) = opened.inspect_err(|_| self.forget_all())?;
         let kept = Kept { disk, durability: options.durability, _lock: lock };
         self.disk.kept.set(kept).map_err(|_| DiskError::Open)?;
@@ -117,8 +118,8 @@ impl Cache {
         Restorer::new(&self.engine).empty(self.now());
     }
 
-    fn open_blobs(&self, backend: Arc<dyn Backend>, limit_bytes: Option<u64>) -> Result<Blobs, DiskError> {
-        let (blobs, opened) = Blobs::open(backend, limit_bytes, self.now())?;
+    fn open_blobs(&self, room: Arc<Room>) -> Result<Blobs, DiskError> {
+        let (blobs, opened) = Blobs::open_in(room, self.now())?;
         for damage in &opened.damages {
             tracing::error!(?damage, "a blob is damaged");
         }

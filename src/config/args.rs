@@ -69,7 +69,7 @@ pub struct ServeArgs {
     /// How often a snapshot is taken, if anything has changed. Default: 5m
     #[arg(long, value_name = "DUR", help_heading = "Persistence")]
     pub snapshot_interval: Option<String>,
-    /// Limit on bytes on disk, above which writes are refused; 0: none. Default: 0
+    /// Limit on bytes on disk, above which writes are refused, 4MiB or more; 0: none. Default: 0
     #[arg(long, value_name = "SIZE", help_heading = "Persistence")]
     pub disk_limit: Option<String>,
     /// How the content comes back: snapshot+journal, snapshot, journal, lazy or empty. Default:

@@ -22,6 +22,8 @@ pub const PERSISTENCE: Persistence = Persistence::JournalAndSnapshot;
 pub const FLUSH_INTERVAL_MS: u64 = 100;
 /// How often a snapshot is taken, in ms: five minutes.
 pub const SNAPSHOT_INTERVAL_MS: u64 = 300_000;
+/// The least that `--disk-limit` can be: a snapshot, what comes after it and what the journal keeps for itself.
+pub const DISK_LIMIT_BYTES_MIN: u64 = 4 << 20;
 /// The least that `--memory` can be: what the engine needs to be one.
 pub const MEMORY_BYTES_MIN: u64 = 1 << 20;
 /// `--memory` is at least this where it is not given.

@@ -121,6 +121,10 @@ impl ServeConfig {
                 layers.said(&of::RECOVERY, self.recovery.as_str()),
                 "there is no journal to recover from; give snapshot",
             ),
+            (Persistence::Snapshot, _, Method::Lazy) => contradicts(
+                layers.said(&of::RECOVERY, self.recovery.as_str()),
+                "what is read late is told apart by the journal, and there is none; give snapshot",
+            ),
             _ => Ok(()),
         }
     }

@@ -29,11 +29,15 @@ pub struct Setting {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Size(u64, u64),
+    /// Or 0, which stands for none.
+    SizeOrNone(u64, u64),
     Duration(u64, u64),
     Count(u64, u64),
     Ratio,
     Switch,
     Choice(&'static [&'static str]),
+    /// And words that the design knows and this build does not serve.
+    ServedChoice(&'static [&'static str], &'static [&'static str]),
     Policy,
     /// Text of so many bytes; the least is 0 or 1.
     Text(usize, usize),
@@ -67,6 +71,7 @@ impl Setting {
     pub(super) fn bounds(&self) -> Option<RangeInclusive<u64>> {
         match self.kind {
             Kind::Size(min, max) | Kind::Duration(min, max) | Kind::Count(min, max) => Some(min..=max),
+            Kind::SizeOrNone(_, max) => Some(0..=max),
             _ => None,
         }
     }
@@ -84,6 +89,9 @@ impl Setting {
             Kind::Size(min, max) => {
                 format!("a size from {} to {}, such as 64MiB or 1000B", ByteSize(min), ByteSize(max))
             }
+            Kind::SizeOrNone(min, _) => {
+                format!("0 for none, or a size from {}, such as 64MiB or 10GiB", ByteSize(min))
+            }
             Kind::Duration(0, max) => {
                 format!("0 or a duration up to {}, such as 250ms, 5s or 1h", duration(max))
             }
@@ -93,7 +101,7 @@ impl Setting {
             Kind::Count(min, max) => format!("a whole number from {min} to {max}"),
             Kind::Ratio => "a number from 0 to 1".to_owned(),
             Kind::Switch => "true or false".to_owned(),
-            Kind::Choice(words) => one_of(words),
+            Kind::Choice(words) | Kind::ServedChoice(words, _) => one_of(words),
             Kind::Policy => one_of(&PolicyName::ALL.map(PolicyName::as_str)),
             Kind::Text(0, max) => format!("text of up to {max} bytes without control characters"),
             Kind::Text(min, max) => format!("text of {min} to {max} bytes without control characters"),
@@ -108,6 +116,12 @@ impl Setting {
             Kind::Size(min, max) => {
                 (text.parse::<ByteSize>().map_err(|_| "is no size with a unit")?.0, min, max)
             }
+            Kind::SizeOrNone(..) if text.trim() == "0" => return Ok(0),
+            Kind::SizeOrNone(min, max) => match text.parse::<ByteSize>() {
+                Ok(ByteSize(0)) => return Ok(0),
+                Ok(size) => (size.0, min, max),
+                Err(_) => return Err("is no size with a unit"),
+            },
             Kind::Duration(min, max) => (milliseconds(text)?, min, max),
             Kind::Count(min, max) => (whole_number(text)?, min, max),
             _ => return Err("is no number"),
@@ -141,6 +155,9 @@ impl Setting {
     pub(super) fn word<'t>(&self, text: &'t str) -> Result<&'t str, Problem> {
         match self.kind {
             Kind::Choice(words) if !words.contains(&text) => Err("is not known"),
+            Kind::ServedChoice(words, others) if !words.contains(&text) && !others.contains(&text) => {
+                Err("is not known")
+            }
             Kind::Text(min, _) if text.len() < min => Err("is empty"),
             Kind::Text(_, max) if text.len() > max => Err("is too long"),
             Kind::Text(..) if text.chars().any(char::is_control) => Err("has control characters"),
@@ -210,11 +227,12 @@ pub(super) const FLUSH_INTERVAL: Setting =
     Setting::of("flush-interval", "flush_interval_ms", Kind::Duration(1, 3_600_000));
 pub(super) const SNAPSHOT_INTERVAL: Setting =
     Setting::of("snapshot-interval", "snapshot_interval_ms", Kind::Duration(1_000, 7 * 86_400_000));
-pub(super) const DISK_LIMIT: Setting = Setting::of("disk-limit", "disk_limit_bytes", Kind::Size(0, u64::MAX));
+pub(super) const DISK_LIMIT: Setting =
+    Setting::of("disk-limit", "disk_limit_bytes", Kind::SizeOrNone(defaults::DISK_LIMIT_BYTES_MIN, u64::MAX));
 pub(super) const RECOVERY: Setting = Setting::of(
     "recovery",
     "recovery",
-    Kind::Choice(&["empty", "snapshot", "journal", "snapshot+journal", "lazy", "keys+origin"]),
+    Kind::ServedChoice(&["snapshot+journal", "snapshot", "journal", "lazy", "empty"], &["keys+origin"]),
 );
 pub(super) const NODE_ID: Setting = Setting::of("node-id", "node_id", Kind::Text(1, 255));
 pub(super) const ADVERTISE: Setting = Setting::of("advertise", "advertise", Kind::Parsed(URL));

@@ -26,14 +26,13 @@
 //!
 //! - [`mod@format`]: the bytes. `writer`, `reader`: one blob. `opening`: what a start finds. `ends`: what a file alone
 //!   says. `verify`: all is read.
-//! - `deadlines`: when which blob expires. `room`: who may still write how much.
+//! - `deadlines`: when which blob expires.
 
 mod deadlines;
 mod ends;
 pub mod format;
 mod opening;
 mod reader;
-mod room;
 mod verify;
 mod writer;
 
@@ -45,8 +44,8 @@ use parking_lot::Mutex;
 
 use self::deadlines::Deadlines;
 use self::format::{all_blobs, catalogue_key, read_catalogue_value, split_catalogue_key};
-use self::room::Room;
 use super::failpoint::Failpoint;
+use super::room::{NoRoom, Room};
 use super::{Backend, BackendError, CatalogueChange, FileId, FileKind};
 use crate::clock::Now;
 use crate::entry::Ttl;
@@ -69,7 +68,7 @@ pub struct Blobs(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     backend: Arc<dyn Backend>,
-    room: Room,
+    room: Arc<Room>,
     next_file: AtomicU64,
     state: Mutex<State>,
     /// Held while the catalogue is read and changed, so that what was read is what is replaced.
@@ -172,7 +171,10 @@ pub enum BlobError {
     #[error("the journal is poisoned, so that no write is accepted")]
     Poisoned,
     /// The limit on the disk.
-    #[error("{needs} bytes more do not fit: {used} of {limit} bytes on disk are used")]
+    #[error(
+        "{needs} bytes more do not fit: {used} of the {limit} bytes of --disk-limit are used, and the journal keeps \
+         {reserve} for itself; delete blobs or raise the limit"
+    )]
     Full {
         /// What it takes.
         needs: u64,
@@ -180,6 +182,8 @@ pub enum BlobError {
         used: u64,
         /// The limit.
         limit: u64,
+        /// What of it is the journal's.
+        reserve: u64,
     },
     /// The disk itself is full.
     #[error(transparent)]
@@ -195,6 +199,15 @@ pub enum BlobError {
 impl From<BackendError> for BlobError {
     fn from(error: BackendError) -> Self {
         if error.is_full() { Self::DiskFull(error) } else { Self::Backend(error) }
+    }
+}
+
+impl From<NoRoom> for BlobError {
+    fn from(none: NoRoom) -> Self {
+        match none {
+            NoRoom::Limit { needs, used, limit, reserve } => Self::Full { needs, used, limit, reserve },
+            NoRoom::Disk(error) => error.into(),
+        }
     }
 }
 

@@ -12,6 +12,7 @@
 //! rests on changes that nobody kept: no recovery may read it.
 
 mod late;
+mod limit;
 mod lookup;
 mod opening;
 mod unjournaled;
@@ -21,17 +22,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::failpoint::Failpoint;
 use super::journal::{Journal, JournalConfig};
 use super::ledger;
 use super::recover::{Method, Recovered, Recovery, RecoveryProgress, Report};
+use super::room::Room;
 use super::snapshot::{self, SnapshotError, SnapshotInfo};
 use super::tier::DiskTier;
 use crate::clock::{Clock, monotonic};
 use crate::engine::Engine;
+use limit::Tightness;
 pub use lookup::{Lookup, LookupError};
 pub use opening::settle_clock;
 use opening::{clear_away, set_aside, sort_snapshots};
@@ -59,10 +62,10 @@ pub struct DiskConfig {
 const JOURNAL_BYTES_MIN: u64 = 256 << 20;
 /// How often the thread looks whether there is something to do.
 const LOOKS: Duration = Duration::from_secs(1);
+/// How long after a snapshot that failed the journal's length or the limit calls for another.
+const RETRIES: Duration = Duration::from_secs(10);
 /// Snapshots that are kept: should the newest be damaged, there is another.
 const SNAPSHOTS_KEPT: usize = 2;
-/// Above this part of the limit, in percent, room is made.
-const LIMIT_PERCENT: u64 = 90;
 
 /// A data directory in use.
 #[derive(Debug)]
@@ -74,6 +77,7 @@ pub struct Disk {
 #[derive(Debug)]
 struct Inner {
     backend: Arc<dyn Backend>,
+    room: Arc<Room>,
     engine: Arc<Engine>,
     clock: Arc<dyn Clock>,
     config: DiskConfig,
@@ -87,12 +91,17 @@ struct Inner {
     figures: Mutex<Figures>,
     /// Files of the journal that the recovery found damaged: they are set aside, not deleted.
     damaged: Vec<FileId>,
-    is_over_limit: AtomicBool,
     stopping: Mutex<bool>,
-    stopped: Condvar,
     tier: Option<Arc<DiskTier>>,
     /// All of the content is in memory or has a place below it: a snapshot would be whole.
     is_whole: AtomicBool,
+}
+
+/// The last time that a snapshot was taken, or was to be.
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    at: Instant,
+    has_failed: bool,
 }
 
 /// What a compaction came to.
@@ -141,6 +150,22 @@ impl Disk {
         config: DiskConfig,
         progress: &RecoveryProgress,
     ) -> Result<(Self, Report), SnapshotError> {
+        let room = Arc::new(Room::new(backend, config.limit_bytes));
+        Self::open_in(room, engine, clock, config, progress)
+    }
+
+    /// [`Self::open`] in room that is shared with others, and whose limit is the one that counts.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_in(
+        room: Arc<Room>,
+        engine: Arc<Engine>,
+        clock: Arc<dyn Clock>,
+        config: DiskConfig,
+        progress: &RecoveryProgress,
+    ) -> Result<(Self, Report), SnapshotError> {
+        let backend = Arc::clone(room.backend());
         let is_unjournaled = ledger::is_unjournaled(&*backend)?;
         let method = config.method(is_unjournaled);
         let is_lazy = method == Method::Lazy;
@@ -174,7 +199,7 @@ impl Disk {
         let damaged = opening::damaged_segments(&*backend, &report)?;
         let journal = Journal::start(
             Arc::clone(&engine),
-            Arc::clone(&backend),
+            Arc::clone(&room),
             Arc::clone(&clock),
             &config.journal,
             &end,
@@ -186,6 +211,7 @@ impl Disk {
         }
         let inner = Arc::new(Inner {
             backend,
+            room,
             engine,
             clock,
             config,
@@ -195,13 +221,12 @@ impl Disk {
             next_snapshot: AtomicU64::new(last + 1),
             figures: Mutex::default(),
             damaged,
-            is_over_limit: AtomicBool::new(false),
             stopping: Mutex::new(false),
-            stopped: Condvar::new(),
             tier,
             is_whole: AtomicBool::new(!is_lazy),
         });
         inner.begin_mode(is_unjournaled, &report)?;
+        inner.begin_limit()?;
         let mut threads = Vec::new();
         if is_lazy {
             threads.push(inner.load_lazily(report.snapshot)?);
@@ -296,6 +321,8 @@ impl Disk {
     /// The disk refuses.
     pub fn stop(&self) -> Result<u64, SnapshotError> {
         self.end_upkeep();
+        // There will be no more of a journal that would need it.
+        self.inner.room.give_up_reserve();
         let last = self.inner.last_snapshot();
         let position = self.inner.journal.stop()?;
         last.map(|()| position)
@@ -312,7 +339,7 @@ impl Disk {
 
     fn end_upkeep(&self) {
         *self.inner.stopping.lock() = true;
-        self.inner.stopped.notify_all();
+        self.inner.room.wake();
         for thread in self.threads.lock().drain(..) {
             let _ = thread.join();
         }
@@ -357,54 +384,52 @@ impl Inner {
     }
 
     fn upkeep(&self) {
-        let mut last = monotonic();
+        let mut last = Last { at: monotonic(), has_failed: false };
         loop {
-            let mut stopping = self.stopping.lock();
-            if !*stopping {
-                self.stopped.wait_for(&mut stopping, LOOKS);
-            }
-            if *stopping {
+            self.room.wait(LOOKS);
+            if *self.stopping.lock() {
                 return;
             }
-            drop(stopping);
             if let Some(tier) = &self.tier {
                 self.engine.set_below_bytes(tier.bytes());
             }
             match self.keep_up(last) {
                 Ok(false) => {}
-                Ok(true) => last = monotonic(),
+                Ok(true) => last = Last { at: monotonic(), has_failed: false },
                 Err(error) => {
                     tracing::error!(%error, "no snapshot could be taken");
-                    last = monotonic();
+                    last = Last { at: monotonic(), has_failed: true };
                 }
             }
         }
     }
 
     /// Takes a snapshot if it is time for one; whether it did.
-    fn keep_up(&self, last: Instant) -> Result<bool, SnapshotError> {
+    fn keep_up(&self, last: Last) -> Result<bool, SnapshotError> {
         let progress = self.journal.progress();
         let now = progress.borrow().clone();
         if now.poisoned.is_some() || !self.is_whole.load(Ordering::Acquire) {
+            self.look_at_limit()?;
             return Ok(false);
         }
         let newest = self.snapshots.lock().first().copied();
-        let is_due = self.config.snapshot_interval.is_some_and(|interval| last.elapsed() >= interval);
+        let is_due = self.config.snapshot_interval.is_some_and(|interval| last.at.elapsed() >= interval);
+        let may_try = !last.has_failed || last.at.elapsed() >= RETRIES;
         let is_long = self.journal_is_long(newest);
-        let disk_bytes = self.limited_bytes()?;
-        let is_tight = self.is_over(disk_bytes, LIMIT_PERCENT);
+        let tightness = self.tightness()?;
+        let is_tight = tightness == Tightness::Tight;
         // Without a journal nothing grows in the meantime, so that there is nothing to be shortened.
-        let is_time = is_due || self.config.is_journaled && (is_long || is_tight);
+        let is_time = is_due || self.config.is_journaled && may_try && (is_long || is_tight);
         if !is_time || !(self.has_changed(newest, now.position) || is_tight && self.has_less(newest)) {
-            self.look_at_limit(disk_bytes);
             return Ok(false);
         }
-        let taken = if is_tight { self.snapshot_alone()? } else { self.snapshot()? };
+        let stands_alone = tightness != Tightness::Ample;
+        let taken = if stands_alone { self.snapshot_alone()? } else { self.snapshot()? };
         tracing::info!(
             snapshot = %taken.name(), position = taken.position, entries = taken.entries, bytes = taken.bytes,
             "took a snapshot"
         );
-        self.look_at_limit(self.limited_bytes()?);
+        self.look_at_limit()?;
         Ok(true)
     }
 
@@ -421,34 +446,6 @@ impl Inner {
         let covered = segments.partition_point(|segment| segment.first_position <= behind);
         let bytes: u64 = segments[covered.saturating_sub(1)..].iter().map(|segment| segment.bytes).sum();
         bytes > JOURNAL_BYTES_MIN.max(2 * newest.map_or(0, |newest| newest.bytes))
-    }
-
-    /// Bytes on disk, where there is a limit on them: counting them looks at every file.
-    fn limited_bytes(&self) -> Result<Option<u64>, BackendError> {
-        self.config.limit_bytes.map(|_| self.backend.disk_bytes()).transpose()
-    }
-
-    fn is_over(&self, disk_bytes: Option<u64>, percent: u64) -> bool {
-        disk_bytes.zip(self.config.limit_bytes).is_some_and(|(bytes, limit)| bytes > limit / 100 * percent)
-    }
-
-    /// Refuses writes while the disk has no more room for them, and takes them again when it has.
-    fn look_at_limit(&self, disk_bytes: Option<u64>) {
-        let is_over = self.is_over(disk_bytes, 100);
-        if self.is_over_limit.swap(is_over, Ordering::Relaxed) != is_over {
-            let limit_bytes = self.config.limit_bytes;
-            // Without a journal writes take no room: nothing is gained by refusing them.
-            if self.config.is_journaled {
-                self.engine.set_log_full(is_over);
-            }
-            match (is_over, self.config.is_journaled) {
-                (true, true) => tracing::error!(limit_bytes, "the disk limit is reached: writes are refused"),
-                (true, false) => {
-                    tracing::error!(limit_bytes, "the disk limit is passed by snapshots and blobs")
-                }
-                (false, _) => tracing::info!(limit_bytes, "there is room on the disk again"),
-            }
-        }
     }
 
     fn snapshot(&self) -> Result<SnapshotInfo, SnapshotError> {
@@ -496,7 +493,7 @@ impl Inner {
     fn take(&self) -> Result<SnapshotInfo, SnapshotError> {
         let number = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
         let tier = self.tier();
-        let taken = snapshot::take(&self.engine, &self.journal, &*self.backend, &*self.clock, number, tier)?;
+        let taken = snapshot::take(&self.engine, &self.journal, &self.room, &*self.clock, number, tier)?;
         Failpoint::SNAPSHOT_SYNCED.reached();
         ledger::note(&*self.backend, number).inspect_err(|_| {
             if tier.is_none() {

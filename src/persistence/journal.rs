@@ -23,11 +23,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
-use super::backend::{Backend, BackendError, FileId, FileKind};
+use super::backend::{BackendError, FileId, FileKind};
 use super::failpoint::Failpoint;
 use super::mark::Mark;
 use super::record;
 use super::replay::JournalEnd;
+use super::room::Room;
 use super::segment::Segment;
 use super::tier::DiskTier;
 use crate::clock::Clock;
@@ -143,7 +144,7 @@ struct Shared {
     thread: OnceLock<Thread>,
     segments: Mutex<Vec<Segment>>,
     counters: JournalCounters,
-    backend: Arc<dyn Backend>,
+    room: Arc<Room>,
     history: u64,
 }
 
@@ -155,7 +156,7 @@ impl Journal {
     /// The segment or the mark cannot be written.
     pub fn start(
         engine: Arc<Engine>,
-        backend: Arc<dyn Backend>,
+        room: Arc<Room>,
         clock: Arc<dyn Clock>,
         config: &JournalConfig,
         end: &JournalEnd,
@@ -178,7 +179,7 @@ impl Journal {
             thread: OnceLock::new(),
             segments: Mutex::new(end.segments.clone()),
             counters: JournalCounters::default(),
-            backend,
+            room,
             history: end.history,
         });
         let mark = Mark {
@@ -195,7 +196,7 @@ impl Journal {
             engine,
             clock,
             config: config.clone(),
-            frames: segment_file(&*shared.backend, end.sequence + 1, end.called)?,
+            frames: segment_file(&**shared.room.backend(), end.sequence + 1, end.called)?,
             position: end.position,
             drained: Drained::default(),
             mark,

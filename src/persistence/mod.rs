@@ -25,17 +25,19 @@ pub mod record;
 pub mod recover;
 mod rehearse;
 pub mod replay;
+mod room;
 pub mod segment;
 pub mod snapshot;
 pub mod tier;
 
 pub use backend::memory::MemoryBackend;
 pub use backend::{
-    Appender, Backend, BackendError, BackendKind, CatalogueChange, FileId, FileKind, FilesBackend,
+    Appender, Backend, BackendError, BackendKind, CatalogueChange, DiskSpace, FileId, FileKind, FilesBackend,
     MARK_BYTES, ReadAt, SledBackend, UnknownBackend, Visit,
 };
 pub use lock::{DirectoryLock, LockError};
 pub use recover::Method;
+pub use room::Room;
 
 #[cfg(test)]
 mod tests;

@@ -16,6 +16,8 @@
 //!
 //! Frames as in [`super::frame`], numbered from 1. Without its end a file is no snapshot.
 
+mod error;
+
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,13 +28,15 @@ use super::failpoint::Failpoint;
 use super::frame::{
     BadFrame, FORMAT, Frame, FrameKind, FrameReader, FrameWriter, HEADER_BYTES, Place, check,
 };
-use super::journal::{Journal, Stopped};
+use super::journal::Journal;
 use super::record;
 use super::replay::{Damage, From, replay};
+use super::room::{Promise, Room};
 use super::tier::{DiskTier, Moves};
 use crate::clock::{Clock, Now, Pace};
 use crate::engine::{Engine, Put, Record, Restored, Restorer, WalkPlace, Written};
 use crate::entry::Version;
+pub use error::SnapshotError;
 
 /// What a snapshot is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,41 +69,6 @@ impl SnapshotInfo {
     }
 }
 
-/// Why no snapshot was taken.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SnapshotError {
-    /// The disk refuses.
-    #[error(transparent)]
-    Backend(#[from] BackendError),
-    /// Changes that were made meanwhile are not on the disk.
-    #[error(transparent)]
-    Stopped(#[from] Stopped),
-    /// What is to be copied cannot be read back.
-    #[error("{} cannot be read back at byte {}: {}", .0.place, .0.offset, .0.description)]
-    Damaged(Damage),
-    /// Not all of the content has been found yet.
-    #[error("the content is not whole: its recovery was broken off")]
-    NotWhole,
-    /// What is on disk was written by a later build.
-    #[error(
-        "{} cannot be read, at byte {}: {}; start that build, or give the directory up by --recovery empty",
-        .0.place, .0.offset, .0.description
-    )]
-    Newer(Damage),
-    /// A recovery from a snapshot alone would give up a journal for none.
-    #[error(
-        "there is no snapshot that is whole, and --recovery snapshot gives up the journal, which has positions {first} to \
-         {last}: recover by snapshot+journal or journal, or give all of it up by empty"
-    )]
-    NoSnapshot {
-        /// The first position that it has.
-        first: u64,
-        /// The last.
-        last: u64,
-    },
-}
-
 /// Entries are written in frames of about this size.
 const CHUNK_BYTES: usize = 256 << 10;
 /// So much is synced at a time: a sync of more stands in the way of the journal's, and keeps its processor for milliseconds.
@@ -110,31 +79,41 @@ const END_BYTES: usize = 48;
 /// from the files in which they lie, and their places lead to the snapshot from then on.
 ///
 /// # Errors
-/// Nothing is left of it then, unless places lead there.
+/// It would take room that is kept for the journal, or the disk refuses. Nothing is left of it then, unless places lead
+/// there.
 pub fn take(
     engine: &Engine,
     journal: &Journal,
-    backend: &dyn Backend,
+    room: &Room,
     clock: &dyn Clock,
     number: u64,
     tier: Option<&DiskTier>,
 ) -> Result<SnapshotInfo, SnapshotError> {
+    let backend = &**room.backend();
+    room.begin_snapshot()?;
     let file = FileId { kind: FileKind::Snapshot, number };
     let frames = FrameWriter::new(backend.create(file)?, 1, 0);
     Failpoint::SNAPSHOT_CREATED.reached();
     let tier = tier.map(|tier| tier.open(file).map(|number| (tier, number))).transpose()?;
-    let mut taking = Taking { frames, clock, tier, chunk: Written::default(), entries: 0, synced_bytes: 0 };
+    let (chunk, promise) = (Written::default(), Promise::default());
+    let mut taking = Taking { frames, room, promise, clock, tier, chunk, entries: 0, synced_bytes: 0 };
     let taken = taking.all(engine, journal, backend, number);
+    room.release(&mut taking.promise);
     if taken.is_err() && tier.is_none() {
         drop(taking);
         // What the error was about matters more than that half a file stays, which a start clears away.
         let _ = backend.delete(file);
+    }
+    if taken.is_ok() {
+        room.end_snapshot();
     }
     taken
 }
 
 struct Taking<'a> {
     frames: FrameWriter,
+    room: &'a Room,
+    promise: Promise,
     clock: &'a dyn Clock,
     /// What is below memory, and what it calls the file.
     tier: Option<(&'a DiskTier, u32)>,
@@ -175,7 +154,7 @@ impl Taking<'_> {
             end[8 * index..8 * index + 8].copy_from_slice(&fact.to_le_bytes());
         }
         let place = Place { first_position: position, records: 0, unix_us: created_unix_us };
-        self.frames.append(FrameKind::SnapshotEnd, place, &[&end])?;
+        self.append(FrameKind::SnapshotEnd, place, &[&end])?;
         Failpoint::SNAPSHOT_ENDED.reached();
         self.frames.sync()?;
         Ok(SnapshotInfo {
@@ -245,7 +224,6 @@ impl Taking<'_> {
 
     fn tail(&mut self, backend: &dyn Backend, from: u64, to: u64) -> Result<(), SnapshotError> {
         let mut failed = None;
-        let frames = &mut self.frames;
         let end = replay(backend, None, From::Behind(from), &mut |_, frame, body| {
             let header = &frame.header;
             if header.first_position <= to && failed.is_none() {
@@ -254,7 +232,7 @@ impl Taking<'_> {
                     records: header.records,
                     unix_us: header.unix_us,
                 };
-                failed = frames.append(FrameKind::SnapshotTail, place, &[body]).err();
+                failed = self.append(FrameKind::SnapshotTail, place, &[body]).err();
                 Failpoint::SNAPSHOT_TAIL.reached();
             }
             Ok(())
@@ -274,8 +252,20 @@ impl Taking<'_> {
             records: self.chunk.records() as u32,
             unix_us: self.clock.now().unix_us,
         };
-        self.frames.append(kind, place, &self.chunk.pieces().collect::<Vec<_>>())?;
+        let chunk = std::mem::take(&mut self.chunk);
+        let appended = self.append(kind, place, &chunk.pieces().collect::<Vec<_>>());
+        self.chunk = chunk;
         self.chunk.clear();
+        appended
+    }
+
+    /// Appends a frame, if it leaves the journal its room.
+    fn append(&mut self, kind: FrameKind, place: Place, body: &[&[u8]]) -> Result<(), BackendError> {
+        let body_bytes: usize = body.iter().map(|part| part.len()).sum();
+        let bytes = (HEADER_BYTES + body_bytes) as u64;
+        self.room.cover_snapshot(&mut self.promise, bytes, self.frames.bytes())?;
+        self.frames.append(kind, place, body)?;
+        self.room.written(&mut self.promise, bytes);
         if self.frames.bytes() - self.synced_bytes >= SYNC_BYTES {
             self.frames.sync()?;
             self.synced_bytes = self.frames.bytes();

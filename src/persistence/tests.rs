@@ -27,6 +27,7 @@ mod marks;
 mod opening;
 mod rehearsing;
 mod reserve;
+mod room;
 mod stopping;
 mod tier;
 mod unfinished;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use larder::persistence::backend::Visit;
 use larder::persistence::backend::memory::Call;
 use larder::persistence::{
-    Appender, Backend, BackendError, CatalogueChange, FileId, MARK_BYTES, MemoryBackend, ReadAt,
+    Appender, Backend, BackendError, CatalogueChange, DiskSpace, FileId, MARK_BYTES, MemoryBackend, ReadAt,
 };
 use parking_lot::{Condvar, Mutex};
 
@@ -137,5 +137,9 @@ impl Backend for Held {
 
     fn disk_bytes(&self) -> Result<u64, BackendError> {
         self.memory.disk_bytes()
+    }
+
+    fn space(&self) -> Result<DiskSpace, BackendError> {
+        self.memory.space()
     }
 }

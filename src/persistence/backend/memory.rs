@@ -26,7 +26,7 @@ use std::sync::Arc;
 pub use faults::{Call, Fault, Refusal, Strikes};
 use parking_lot::Mutex;
 
-use super::{Appender, Backend, BackendError, CatalogueChange, FileId, MARK_BYTES, ReadAt, Visit};
+use super::{Appender, Backend, BackendError, CatalogueChange, DiskSpace, FileId, MARK_BYTES, ReadAt, Visit};
 
 /// What a crash takes along.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -331,6 +331,11 @@ impl Backend for MemoryBackend {
         state.call(Call::DiskBytes, "count", "the files")?;
         let catalogue: usize = state.catalogue.iter().map(|(key, value)| key.len() + value.len()).sum();
         Ok(state.file_bytes() + catalogue as u64 + MARK_BYTES as u64)
+    }
+
+    fn space(&self) -> Result<DiskSpace, BackendError> {
+        let state = self.state.lock();
+        Ok(DiskSpace { total_bytes: state.room.unwrap_or(u64::MAX), free_bytes: state.room_left() })
     }
 }
 

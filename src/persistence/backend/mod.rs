@@ -65,6 +65,15 @@ pub enum CatalogueChange<'a> {
     Remove(&'a [u8]),
 }
 
+/// What a disk has room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// In all.
+    pub total_bytes: u64,
+    /// What nobody uses yet, and we may.
+    pub free_bytes: u64,
+}
+
 /// What a scan calls with each key and value, until it breaks off.
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
@@ -142,6 +151,12 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// They cannot be counted.
     fn disk_bytes(&self) -> Result<u64, BackendError>;
+
+    /// What the disk has room for, whoever uses it. Cheap.
+    ///
+    /// # Errors
+    /// It cannot be told; the directory is gone.
+    fn space(&self) -> Result<DiskSpace, BackendError>;
 }
 
 /// A file that is being written. It ends where it is dropped; what was not synced then may be lost.
@@ -269,6 +284,19 @@ pub enum BackendError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// What is left on the disk is kept for the journal.
+    #[error(
+        "{needs} bytes more do not fit on the disk: {free} are free, and the journal keeps {reserve} of them for itself; \
+         make room on the disk"
+    )]
+    NoRoom {
+        /// How much was to be written.
+        needs: u64,
+        /// What is free.
+        free: u64,
+        /// What of that is the journal's.
+        reserve: u64,
+    },
     /// The catalogue's own storage refused or is damaged.
     #[error("the catalogue {place} cannot {action}: {reason}")]
     Catalogue {
@@ -298,6 +326,7 @@ impl BackendError {
                 source.kind(),
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
             ),
+            Self::NoRoom { .. } => true,
             Self::Catalogue { .. } => false,
         }
     }

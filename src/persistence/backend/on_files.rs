@@ -7,7 +7,8 @@ use super::mark::{MARK_FILE_BYTES, MarkFile};
 use super::payload::{Payload, sync_directory};
 use super::takeover;
 use super::{
-    Appender, Backend, BackendError, BackendKind, CatalogueChange, FileId, MARK_BYTES, ReadAt, Visit,
+    Appender, Backend, BackendError, BackendKind, CatalogueChange, DiskSpace, FileId, MARK_BYTES, ReadAt,
+    Visit,
 };
 
 /// Where a backend on files has its catalogue. Each verb is held to what [`Backend`] says of it.
@@ -126,5 +127,9 @@ impl<C: Catalogue> Backend for OnFiles<C> {
 
     fn disk_bytes(&self) -> Result<u64, BackendError> {
         Ok(self.payload.disk_bytes()? + self.catalogue.disk_bytes()? + MARK_FILE_BYTES)
+    }
+
+    fn space(&self) -> Result<DiskSpace, BackendError> {
+        self.payload.space()
     }
 }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Appender, BackendError, FileId, FileKind, ReadAt};
+use super::{Appender, BackendError, DiskSpace, FileId, FileKind, ReadAt};
 use crate::persistence::failpoint::Failpoint;
 
 /// The files below a directory.
@@ -115,6 +115,17 @@ impl Payload {
     /// Lengths in whole blocks, and nothing for directories.
     pub(super) fn disk_bytes(&self) -> Result<u64, BackendError> {
         Ok(self.files()?.iter().map(|(_, length)| in_blocks(*length)).sum())
+    }
+
+    /// Of the file system that the directory is on; without bounds where that tells none.
+    pub(super) fn space(&self) -> Result<DiskSpace, BackendError> {
+        let told = rustix::fs::statvfs(&self.directory);
+        let told = told.map_err(|error| BackendError::io("look at", &self.directory, error.into()))?;
+        if told.f_blocks == 0 {
+            return Ok(DiskSpace { total_bytes: u64::MAX, free_bytes: u64::MAX });
+        }
+        let bytes = |blocks: u64| blocks.saturating_mul(told.f_frsize);
+        Ok(DiskSpace { total_bytes: bytes(told.f_blocks), free_bytes: bytes(told.f_bavail) })
     }
 
     fn path(&self, file: FileId) -> PathBuf {

@@ -18,14 +18,13 @@ use parking_lot::Mutex;
 
 use super::ends::{is_unfinished, read_end};
 use super::format::{MARKER, Manifest, all_blobs, catalogue_value, read_catalogue_value};
-use super::room::Room;
 use super::{
     BlobStats, Blobs, Damage, Deadlines, Inner, KEYS_PER_COMMIT, Removed, Result, State, catalogue_place,
     file_id,
 };
 use crate::clock::Now;
 use crate::entry::Version;
-use crate::persistence::{Backend, BackendError, CatalogueChange, FileKind};
+use crate::persistence::{Backend, BackendError, CatalogueChange, FileKind, Room};
 
 /// How many damages are told one by one.
 const DAMAGES_TOLD: usize = 100;
@@ -69,6 +68,15 @@ impl Blobs {
     /// # Errors
     /// [`super::BlobError::Backend`], [`super::BlobError::DiskFull`].
     pub fn open(backend: Arc<dyn Backend>, limit_bytes: Option<u64>, now: Now) -> Result<(Self, Opened)> {
+        Self::open_in(Arc::new(Room::new(backend, limit_bytes)), now)
+    }
+
+    /// [`Self::open`] in room that is shared with others.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_in(room: Arc<Room>, now: Now) -> Result<(Self, Opened)> {
+        let backend = Arc::clone(room.backend());
         let mut opened = Opened::default();
         let files = backend.files()?;
         let mut files: Files = files
@@ -95,7 +103,7 @@ impl Blobs {
         let stats = BlobStats { blobs: opened.blobs, bytes: opened.bytes, damages: 0 };
         let state = State { stats, deadlines: known.deadlines, ..State::default() };
         let blobs = Self(Arc::new(Inner {
-            room: Room::new(limit_bytes),
+            room,
             next_file: AtomicU64::new(highest + 1),
             state: Mutex::new(state),
             committing: Mutex::new(()),

@@ -8,11 +8,11 @@ use sha2::{Digest as _, Sha256};
 use super::format::{
     CHUNK_BYTES, Manifest, catalogue_key, catalogue_value, chunk_head, footer, head, read_catalogue_value,
 };
-use super::room::Promise;
 use super::{BlobError, Blobs, Result, file_id};
 use crate::clock::Now;
 use crate::entry::{CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, NAMESPACE_BYTES_MAX, Ttl, Version};
 use crate::persistence::failpoint::Failpoint;
+use crate::persistence::room::Promise;
 use crate::persistence::{Appender, CatalogueChange};
 
 /// What is known of a blob before its content.
@@ -92,7 +92,7 @@ impl Blobs {
         {
             return Err(BlobError::Unwritable { field, bytes });
         }
-        self.0.room.check(&*self.0.backend, draft.size_bytes.unwrap_or(0))?;
+        self.0.room.check(draft.size_bytes.unwrap_or(0))?;
         let file = self.0.next_file.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let appender = self.0.backend.create(file_id(file))?;
         let mut writer = BlobWriter {
@@ -248,7 +248,7 @@ impl BlobWriter {
     fn append(&mut self, parts: &[&[u8]]) -> Result<()> {
         let inner = &self.blobs.0;
         let bytes = parts.iter().map(|part| part.len() as u64).sum();
-        inner.room.cover(&*inner.backend, &mut self.promise, bytes)?;
+        inner.room.cover(&mut self.promise, bytes)?;
         let mut appender = self.appender.take().ok_or(BlobError::Broken)?;
         // After an error any part of it may be there, so it is not given back.
         appender.append(parts)?;

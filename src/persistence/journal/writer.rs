@@ -172,6 +172,8 @@ impl Writer {
         let place = Place { first_position: self.position + 1, records: records as u32, unix_us };
         let begin = self.frames.bytes() + HEADER_BYTES as u64;
         Failpoint::JOURNAL_DRAINED.reached();
+        // Before it is written, so that what is logged meanwhile is refused already where this reaches the limit.
+        self.shared.room.grew((HEADER_BYTES + drained.bytes()) as u64);
         self.append(FrameKind::Batch, place, &body)?;
         Failpoint::JOURNAL_APPENDED.reached();
         self.position += records;
@@ -240,7 +242,8 @@ impl Writer {
     fn next_segment(&mut self, begins: bool) -> Result<(), BackendError> {
         self.sync()?;
         Failpoint::SEGMENT_ENDED.reached();
-        self.frames = segment_file(&*self.shared.backend, self.frames.sequence, self.frames.previous)?;
+        self.frames =
+            segment_file(&**self.shared.room.backend(), self.frames.sequence, self.frames.previous)?;
         Failpoint::SEGMENT_CREATED.reached();
         self.begin_segment(begins)?;
         Failpoint::SEGMENT_BEGUN.reached();
@@ -277,7 +280,7 @@ impl Writer {
         counters.sync_us.fetch_add(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
         self.mark.synced_sequence = self.frames.sequence - 1;
         self.mark.synced_position = self.position;
-        self.shared.backend.write_mark(&self.mark.write(), false)?;
+        self.shared.room.backend().write_mark(&self.mark.write(), false)?;
         Failpoint::JOURNAL_MARKED.reached();
         self.is_mark_dirty = true;
         Ok(())
@@ -298,7 +301,7 @@ impl Writer {
         self.mark.version_ceiling = self.mark.version_ceiling.max(ceiling);
         self.mark.unix_us = self.mark.unix_us.max(now.unix_us);
         Failpoint::MARK_SYNCING.reached();
-        self.shared.backend.write_mark(&self.mark.write(), true)?;
+        self.shared.room.backend().write_mark(&self.mark.write(), true)?;
         Failpoint::MARK_SYNCED.reached();
         self.engine.set_version_ceiling(self.mark.version_ceiling);
         self.is_mark_dirty = false;

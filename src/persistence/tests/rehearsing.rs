@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::persistence::backend::{Appender, BackendError, CatalogueChange, MARK_BYTES, ReadAt, Visit};
+use crate::persistence::backend::{
+    Appender, BackendError, CatalogueChange, DiskSpace, MARK_BYTES, ReadAt, Visit,
+};
 use crate::persistence::rehearse::{LOOKS_MAX, rehearse};
 
 /// Is told how many such calls there were before.
@@ -82,6 +84,10 @@ impl Backend for Moving {
 
     fn disk_bytes(&self) -> Result<u64, BackendError> {
         self.backend.disk_bytes()
+    }
+
+    fn space(&self) -> Result<DiskSpace, BackendError> {
+        self.backend.space()
     }
 }
 

@@ -1,0 +1,306 @@
+//! Room on the disk: how much of it is used, who may write how much more, and what the journal keeps for itself.
+//!
+//! `--disk-limit` bounds what all files together have, and the file system bounds it anyway. Below either, the last bytes
+//! are the journal's alone, the *reserve*: neither a snapshot nor a blob takes them, as a journal that finds no room is
+//! poisoned. There may be many writers at once, so each is promised a stretch at a time; what is promised and not yet
+//! written counts as used.
+//!
+//! Counting what is on disk takes a look at every file. In between, what is written is added as it is written; what is
+//! deleted is noticed at the next count, so that what counts as used is too much rather than too little.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::backend::{Backend, BackendError, DiskSpace};
+use crate::engine::Engine;
+
+/// How much a writer of blobs is promised at once, where there is room.
+const BLOB_STRETCH_BYTES: u64 = 16 << 20;
+/// And a snapshot.
+const SNAPSHOT_STRETCH_BYTES: u64 = 2 << 20;
+/// What the journal keeps for itself, at the most: all that may wait for the disk fits there.
+const RESERVE_BYTES_MAX: u64 = 64 << 20;
+/// And where there is little in all, this part of it.
+const RESERVE_PART: u64 = 8;
+const UNLIMITED: u64 = u64::MAX;
+
+/// Room on the disk that a backend's files lie on.
+#[derive(Debug)]
+pub struct Room {
+    backend: Arc<dyn Backend>,
+    limit: AtomicU64,
+    /// Promised and not yet written, over all writers.
+    promised: Mutex<u64>,
+    count: Mutex<Count>,
+    /// Bytes that were ever written.
+    grown: AtomicU64,
+    /// What the next snapshot must find: the one before was given up when it wanted so much.
+    snapshot_bytes: AtomicU64,
+    /// Nothing is kept for the journal any more.
+    is_free_for_all: AtomicBool,
+    /// The limit is reached.
+    is_full: Mutex<bool>,
+    /// What refuses writes then. Weak, as the engine's log leads here.
+    refuses: OnceLock<Weak<Engine>>,
+    /// Somebody is to look after it once so much was ever written.
+    look_at: AtomicU64,
+    is_woken: Mutex<bool>,
+    woken: Condvar,
+}
+
+/// What was on disk when somebody looked.
+#[derive(Debug, Default)]
+struct Count {
+    bytes: u64,
+    /// What had ever been written before that.
+    grown: u64,
+}
+
+/// What one writer was promised and has not written yet.
+#[derive(Debug, Default)]
+pub(super) struct Promise(u64);
+
+/// Why something may not be written.
+#[derive(Debug)]
+pub(super) enum NoRoom {
+    /// For the limit.
+    Limit { needs: u64, used: u64, limit: u64, reserve: u64 },
+    /// For the disk, or it cannot be told.
+    Disk(BackendError),
+}
+
+impl From<BackendError> for NoRoom {
+    fn from(error: BackendError) -> Self {
+        Self::Disk(error)
+    }
+}
+
+impl Room {
+    /// On a backend's disk, of which all files together may take so much; `None`: any number of bytes.
+    #[must_use]
+    pub fn new(backend: Arc<dyn Backend>, limit_bytes: Option<u64>) -> Self {
+        Self {
+            backend,
+            limit: AtomicU64::new(limit_bytes.unwrap_or(UNLIMITED)),
+            promised: Mutex::default(),
+            count: Mutex::default(),
+            grown: AtomicU64::new(0),
+            snapshot_bytes: AtomicU64::new(0),
+            is_free_for_all: AtomicBool::new(false),
+            is_full: Mutex::new(false),
+            refuses: OnceLock::new(),
+            look_at: AtomicU64::new(UNLIMITED),
+            is_woken: Mutex::new(false),
+            woken: Condvar::new(),
+        }
+    }
+
+    /// Whose files they are.
+    #[must_use]
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    pub(super) fn set_limit(&self, limit_bytes: Option<u64>) {
+        self.limit.store(limit_bytes.unwrap_or(UNLIMITED), Ordering::Relaxed);
+    }
+
+    pub(super) fn limit(&self) -> Option<u64> {
+        let limit = self.limit.load(Ordering::Relaxed);
+        (limit != UNLIMITED).then_some(limit)
+    }
+
+    /// Looks at every file.
+    pub(super) fn count(&self) -> Result<u64, BackendError> {
+        let grown = self.grown.load(Ordering::Relaxed);
+        let bytes = self.backend.disk_bytes()?;
+        *self.count.lock() = Count { bytes, grown };
+        Ok(self.used())
+    }
+
+    /// Bytes on disk, as they were counted last, with what was written since.
+    pub(super) fn used(&self) -> u64 {
+        let count = self.count.lock();
+        count.bytes + self.grown.load(Ordering::Relaxed).saturating_sub(count.grown)
+    }
+
+    /// From now on an engine refuses writes while the limit is reached.
+    pub(super) fn refuse_in(&self, engine: &Arc<Engine>) {
+        let _ = self.refuses.set(Arc::downgrade(engine));
+    }
+
+    /// Notes that so much is being written.
+    pub(super) fn grew(&self, bytes: u64) {
+        let grown = self.grown.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if self.limit().is_some() {
+            self.settle();
+        }
+        if grown >= self.look_at.load(Ordering::Relaxed) {
+            self.look_at.store(UNLIMITED, Ordering::Relaxed);
+            self.wake();
+        }
+    }
+
+    /// Has writes refused while the limit is reached, and taken again when there is room.
+    pub(super) fn settle(&self) {
+        let mut is_full = self.is_full.lock();
+        let (used, limit) = (self.used(), self.limit());
+        let is_full_now = limit.is_some_and(|limit| used > limit);
+        if std::mem::replace(&mut *is_full, is_full_now) == is_full_now {
+            return;
+        }
+        let engine = self.refuses.get();
+        if let Some(engine) = engine.and_then(Weak::upgrade) {
+            engine.set_log_full(is_full_now);
+        }
+        match (is_full_now, engine) {
+            (true, Some(_)) => tracing::error!(used, limit, "the disk limit is reached: writes are refused"),
+            (true, None) => tracing::error!(used, limit, "the disk limit is passed by snapshots and blobs"),
+            (false, _) => tracing::info!(used, limit, "there is room on the disk again"),
+        }
+        self.wake();
+    }
+
+    /// Wakes who waits as soon as so much more is written.
+    pub(super) fn wake_after(&self, bytes: u64) {
+        self.look_at.store(self.grown.load(Ordering::Relaxed).saturating_add(bytes), Ordering::Relaxed);
+    }
+
+    /// Wakes who waits.
+    pub(super) fn wake(&self) {
+        *self.is_woken.lock() = true;
+        self.woken.notify_all();
+    }
+
+    /// Waits until it is woken, or so long.
+    pub(super) fn wait(&self, no_longer: Duration) {
+        let mut is_woken = self.is_woken.lock();
+        if !*is_woken {
+            self.woken.wait_for(&mut is_woken, no_longer);
+        }
+        *is_woken = false;
+    }
+
+    /// Keeps nothing for the journal any more: what is written now is the last.
+    pub(super) fn give_up_reserve(&self) {
+        self.is_free_for_all.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a snapshot may begin: not if nothing is left beside what is the journal's, or it is known that it would
+    /// not come to its end.
+    pub(super) fn begin_snapshot(&self) -> Result<(), BackendError> {
+        self.spare(self.snapshot_bytes.load(Ordering::Relaxed), *self.promised.lock())
+    }
+
+    /// Sees to it that the promise covers what is written next of a snapshot that has so many bytes. The limit does not
+    /// bound it: it is what makes room.
+    pub(super) fn cover_snapshot(
+        &self,
+        promise: &mut Promise,
+        needs: u64,
+        bytes: u64,
+    ) -> Result<(), BackendError> {
+        let spare = |more, promised| self.spare(more, promised);
+        self.promise(promise, needs, SNAPSHOT_STRETCH_BYTES, spare).inspect_err(|_| {
+            self.snapshot_bytes.store(bytes + needs, Ordering::Relaxed);
+        })
+    }
+
+    /// Notes that a snapshot found what room it needed.
+    pub(super) fn end_snapshot(&self) {
+        self.snapshot_bytes.store(0, Ordering::Relaxed);
+    }
+
+    /// What the disk has beside what is promised and the journal's, and how much the latter is.
+    pub(super) fn spare_and_reserve(&self) -> Result<(u64, u64), BackendError> {
+        let space = self.backend.space()?;
+        let reserve = reserve_of(space.total_bytes);
+        Ok((space.free_bytes.saturating_sub(reserve.saturating_add(*self.promised.lock())), reserve))
+    }
+
+    /// Whether the disk has so much beside what is promised and the journal's.
+    fn spare(&self, bytes: u64, promised: u64) -> Result<(), BackendError> {
+        if self.is_free_for_all.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        fits(self.backend.space()?, bytes.saturating_add(promised))
+    }
+
+    /// Whether so many bytes of a blob would fit now, for a writer that says beforehand what comes.
+    pub(super) fn check(&self, needs: u64) -> Result<(), NoRoom> {
+        self.left(needs, *self.promised.lock())
+    }
+
+    /// Sees to it that the promise covers what is to be written next of a blob.
+    pub(super) fn cover(&self, promise: &mut Promise, needs: u64) -> Result<(), NoRoom> {
+        self.promise(promise, needs, BLOB_STRETCH_BYTES, |more, promised| self.left(more, promised))
+    }
+
+    /// Promises a stretch, or what is needed at least, if `fits` says that it does beside what is promised already.
+    fn promise<E>(
+        &self,
+        promise: &mut Promise,
+        needs: u64,
+        stretch: u64,
+        fits: impl Fn(u64, u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if promise.0 >= needs {
+            return Ok(());
+        }
+        let mut promised = self.promised.lock();
+        let missing = needs - promise.0;
+        let mut more = stretch.max(missing);
+        if fits(more, *promised).is_err() {
+            fits(missing, *promised)?;
+            more = missing;
+        }
+        *promised += more;
+        promise.0 += more;
+        Ok(())
+    }
+
+    /// Notes that so much was written: the disk counts it from now on.
+    pub(super) fn written(&self, promise: &mut Promise, bytes: u64) {
+        self.take_back(promise, bytes);
+        self.grew(bytes);
+    }
+
+    /// Takes back what is left of a promise.
+    pub(super) fn release(&self, promise: &mut Promise) {
+        self.take_back(promise, u64::MAX);
+    }
+
+    fn take_back(&self, promise: &mut Promise, bytes: u64) {
+        let bytes = bytes.min(promise.0);
+        promise.0 -= bytes;
+        *self.promised.lock() -= bytes;
+    }
+
+    /// Whether there is so much for blobs, under the limit and on the disk. Looks at every file where there is a limit.
+    fn left(&self, needs: u64, promised: u64) -> Result<(), NoRoom> {
+        if let Some(limit) = self.limit() {
+            let (used, reserve) = (self.count()?.saturating_add(promised), reserve_of(limit));
+            if used.saturating_add(needs) > limit - reserve {
+                return Err(NoRoom::Limit { needs, used, limit, reserve });
+            }
+        }
+        Ok(fits(self.backend.space()?, needs.saturating_add(promised))?)
+    }
+}
+
+/// Whether a disk with this space has so much beside what the journal keeps for itself.
+fn fits(space: DiskSpace, needs: u64) -> Result<(), BackendError> {
+    let (free, reserve) = (space.free_bytes, reserve_of(space.total_bytes));
+    if free < reserve.saturating_add(needs) {
+        return Err(BackendError::NoRoom { needs, free, reserve });
+    }
+    Ok(())
+}
+
+/// What the journal keeps for itself of so much.
+fn reserve_of(total: u64) -> u64 {
+    (total / RESERVE_PART).min(RESERVE_BYTES_MAX)
+}
