@@ -69,6 +69,19 @@ impl Running {
         assert!(soon(self.calls.0.delete_blob(request)).await.unwrap().into_inner().deleted);
     }
 
+    async fn create_namespace(&mut self, name: &str) {
+        let config =
+            NamespaceConfig { name: name.to_owned(), policy: "lru".to_owned(), ..Default::default() };
+        let create = CreateNamespaceRequest { namespace: Some(config) };
+        self.admin.create_namespace(create).await.unwrap();
+    }
+
+    /// The policy of a namespace that is there.
+    async fn policy(&mut self, name: &str) -> Option<String> {
+        let listed = self.admin.list_namespaces(ListNamespacesRequest {}).await.unwrap().into_inner();
+        listed.namespaces.into_iter().find(|namespace| namespace.name == name).map(|found| found.policy)
+    }
+
     async fn verified(&mut self) -> Result<VerifyRecoveryResponse, Status> {
         let request = VerifyRecoveryRequest::default();
         soon(self.admin.verify_recovery(request)).await.map(tonic::Response::into_inner)
@@ -168,4 +181,45 @@ async fn one_flipped_bit_in_the_catalogue_costs_no_blob_and_no_flushed_write() {
     assert!(directory.path().join("quarantine").join(damaged.file_name().unwrap()).is_file());
     let log = node.stops();
     assert!(log.contains("set a blob's file aside") && log.contains("made anew of their files"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acknowledged_blob_has_its_namespace_after_a_kill() {
+    for backend in ["sled", "files"] {
+        let directory = tempfile::tempdir().unwrap();
+        let flags = ["--backend", backend, "--flush-interval", "1h"];
+        let mut node = Running::on(&directory, &flags).await;
+        node.create_namespace("n").await;
+        node.put("n", "k", b"content").await.unwrap();
+        node.dies();
+        let mut node = Running::on(&directory, &flags).await;
+        assert_eq!(node.policy("n").await.as_deref(), Some("lru"), "as it was created");
+        assert_eq!(node.blob("n", "k").await.unwrap(), b"content");
+        let log = node.stops();
+        assert!(!log.contains("made a namespace again"), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_that_was_not_recovered_is_made_again_for_its_blobs() {
+    let snapshots = ["--backend", "files", "--persistence", "snapshot"];
+    let empty = ["--backend", "files", "--recovery", "empty"];
+    for flags in [snapshots, empty] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut node = Running::on(&directory, &flags).await;
+        node.create_namespace("n").await;
+        node.create_namespace("without blobs").await;
+        node.put("n", "k", b"content").await.unwrap();
+        node.dies();
+        let mut node = Running::on(&directory, &flags).await;
+        assert_eq!(node.blob("n", "k").await.unwrap(), b"content", "{flags:?}");
+        assert_eq!(node.policy("n").await.as_deref(), Some("adaptive"));
+        assert_eq!(node.policy("without blobs").await, None);
+        let log = node.stops();
+        assert!(log.contains("made a namespace again") && log.contains("WARN"), "{log}");
+        // It is a namespace like any other from then on.
+        let node = Running::on(&directory, &["--backend", "files"]).await;
+        let log = node.stops();
+        assert!(!log.contains("made a namespace again"), "{log}");
+    }
 }
