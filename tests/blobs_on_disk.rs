@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use kept::{cache_of, flushed};
+use larder::api::google;
 use larder::api::v1::admin_client::AdminClient;
 use larder::api::v1::*;
 use node::*;
+use prost::Message;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -222,4 +224,28 @@ async fn a_namespace_that_was_not_recovered_is_made_again_for_its_blobs() {
         let log = node.stops();
         assert!(!log.contains("made a namespace again"), "{log}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_verification_reads_blobs_too_and_names_those_that_are_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = Running::on(&directory, &["--backend", "files"]).await;
+    for key in ["whole", "flipped", "gone"] {
+        node.put("", key, &[7; 1_000]).await.unwrap();
+    }
+    let found = node.verified().await.unwrap();
+    assert_eq!((found.blobs, found.blob_bytes, found.damages_total), (3, 3_000, 0));
+    let files = blob_files(directory.path());
+    flip(&files[1], 100);
+    std::fs::remove_file(&files[2]).unwrap();
+    let refused = node.verified().await.unwrap_err();
+    assert_status(&refused, Code::DataLoss, "RECOVERY_DAMAGED", None);
+    let details = google::rpc::Status::decode(refused.details()).unwrap().details;
+    let report = details.iter().find(|any| any.type_url.ends_with("VerifyRecoveryResponse")).unwrap();
+    let found = VerifyRecoveryResponse::decode(&*report.value).unwrap();
+    assert_eq!((found.blobs, found.blob_bytes, found.damages_total), (1, 1_000, 2), "{found:?}");
+    let mut places: Vec<_> = found.damages.iter().map(|damage| &*damage.place).collect();
+    places.sort_unstable();
+    assert_eq!(places, ["blob/0000000000000002.blob", "blob/0000000000000003.blob"]);
+    assert!(found.damages.iter().all(|damage| !damage.description.is_empty()));
 }
