@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use kept::{cache_of, flushed};
+use larder::api::google;
 use larder::api::v1::admin_client::AdminClient;
 use larder::api::v1::*;
 use node::*;
+use prost::Message;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -67,6 +69,19 @@ impl Running {
     async fn delete_blob(&mut self, key: &str) {
         let request = DeleteBlobRequest { key: key.to_owned().into(), ..DeleteBlobRequest::default() };
         assert!(soon(self.calls.0.delete_blob(request)).await.unwrap().into_inner().deleted);
+    }
+
+    async fn create_namespace(&mut self, name: &str) {
+        let config =
+            NamespaceConfig { name: name.to_owned(), policy: "lru".to_owned(), ..Default::default() };
+        let create = CreateNamespaceRequest { namespace: Some(config) };
+        self.admin.create_namespace(create).await.unwrap();
+    }
+
+    /// The policy of a namespace that is there.
+    async fn policy(&mut self, name: &str) -> Option<String> {
+        let listed = self.admin.list_namespaces(ListNamespacesRequest {}).await.unwrap().into_inner();
+        listed.namespaces.into_iter().find(|namespace| namespace.name == name).map(|found| found.policy)
     }
 
     async fn verified(&mut self) -> Result<VerifyRecoveryResponse, Status> {
@@ -168,4 +183,69 @@ async fn one_flipped_bit_in_the_catalogue_costs_no_blob_and_no_flushed_write() {
     assert!(directory.path().join("quarantine").join(damaged.file_name().unwrap()).is_file());
     let log = node.stops();
     assert!(log.contains("set a blob's file aside") && log.contains("made anew of their files"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acknowledged_blob_has_its_namespace_after_a_kill() {
+    for backend in ["sled", "files"] {
+        let directory = tempfile::tempdir().unwrap();
+        let flags = ["--backend", backend, "--flush-interval", "1h"];
+        let mut node = Running::on(&directory, &flags).await;
+        node.create_namespace("n").await;
+        node.put("n", "k", b"content").await.unwrap();
+        node.dies();
+        let mut node = Running::on(&directory, &flags).await;
+        assert_eq!(node.policy("n").await.as_deref(), Some("lru"), "as it was created");
+        assert_eq!(node.blob("n", "k").await.unwrap(), b"content");
+        let log = node.stops();
+        assert!(!log.contains("made a namespace again"), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_that_was_not_recovered_is_made_again_for_its_blobs() {
+    let snapshots = ["--backend", "files", "--persistence", "snapshot"];
+    let empty = ["--backend", "files", "--recovery", "empty"];
+    for flags in [snapshots, empty] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut node = Running::on(&directory, &flags).await;
+        node.create_namespace("n").await;
+        node.create_namespace("without blobs").await;
+        node.put("n", "k", b"content").await.unwrap();
+        node.dies();
+        let mut node = Running::on(&directory, &flags).await;
+        assert_eq!(node.blob("n", "k").await.unwrap(), b"content", "{flags:?}");
+        assert_eq!(node.policy("n").await.as_deref(), Some("adaptive"));
+        assert_eq!(node.policy("without blobs").await, None);
+        let log = node.stops();
+        assert!(log.contains("made a namespace again") && log.contains("WARN"), "{log}");
+        // It is a namespace like any other from then on.
+        let node = Running::on(&directory, &["--backend", "files"]).await;
+        let log = node.stops();
+        assert!(!log.contains("made a namespace again"), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_verification_reads_blobs_too_and_names_those_that_are_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut node = Running::on(&directory, &["--backend", "files"]).await;
+    for key in ["whole", "flipped", "gone"] {
+        node.put("", key, &[7; 1_000]).await.unwrap();
+    }
+    let found = node.verified().await.unwrap();
+    assert_eq!((found.blobs, found.blob_bytes, found.damages_total), (3, 3_000, 0));
+    let files = blob_files(directory.path());
+    flip(&files[1], 100);
+    std::fs::remove_file(&files[2]).unwrap();
+    let refused = node.verified().await.unwrap_err();
+    assert_status(&refused, Code::DataLoss, "RECOVERY_DAMAGED", None);
+    let details = google::rpc::Status::decode(refused.details()).unwrap().details;
+    let report = details.iter().find(|any| any.type_url.ends_with("VerifyRecoveryResponse")).unwrap();
+    let found = VerifyRecoveryResponse::decode(&*report.value).unwrap();
+    assert_eq!((found.blobs, found.blob_bytes, found.damages_total), (1, 1_000, 2), "{found:?}");
+    let mut places: Vec<_> = found.damages.iter().map(|damage| &*damage.place).collect();
+    places.sort_unstable();
+    assert_eq!(places, ["blob/0000000000000002.blob", "blob/0000000000000003.blob"]);
+    assert!(found.damages.iter().all(|damage| !damage.description.is_empty()));
 }

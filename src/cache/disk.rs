@@ -1,13 +1,14 @@
 //! The data directory of a cache: none, until it is opened.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use super::{Blobs, Cache};
 use crate::clock::Clock;
-use crate::engine::Restorer;
-use crate::entry::Durability;
+use crate::engine::{NamespaceConfig, Restorer};
+use crate::entry::{Durability, Ttl};
 use crate::persistence::backend::{self, BackendKind};
 use crate::persistence::blob::{BlobError, Opened};
 use crate::persistence::disk::{Disk, DiskConfig, settle_clock};
@@ -97,15 +98,36 @@ impl Cache {
         // First what changes nothing in memory. Blobs are held to the same time as entries.
         settle_clock(&*backend, &*self.clock)?;
         let room = Arc::new(Room::new(backend, options.disk.limit_bytes));
-        let blobs = self.open_blobs(Arc::clone(&room))?;
+        let (blobs, namespaces) = self.open_blobs(Arc::clone(&room))?;
         let clock: Arc<dyn Clock> = self.clock.clone();
         let engine = Arc::clone(&self.engine);
         let opened = Disk::open_in(room, engine, clock, options.disk.clone(), progress);
         let (disk, report) = opened.inspect_err(|_| self.forget_all())?;
         let kept = Kept { disk, durability: options.durability, _lock: lock };
         self.disk.kept.set(kept).map_err(|_| DiskError::Open)?;
+        self.make_again(namespaces);
         self.serve_blobs(blobs);
         Ok(report)
+    }
+
+    /// Makes namespaces that have blobs and are not there: what was kept of them was lost or given up with the entries.
+    fn make_again(&self, namespaces: BTreeSet<String>) {
+        for name in namespaces.into_iter().filter(|name| self.engine.namespace(name).is_none()) {
+            let policy = self.engine.default_namespace().config().policy;
+            let config =
+                NamespaceConfig { name: name.clone(), bytes_limit: 0, policy, default_ttl: Ttl::Never };
+            match self.engine.create_namespace(&config) {
+                Ok(_) => tracing::warn!(
+                    namespace = ?name,
+                    "made a namespace again that has blobs and was not recovered: its settings are the node's defaults"
+                ),
+                Err(error) => tracing::error!(
+                    namespace = ?name, %error,
+                    "a namespace that has blobs was not recovered and cannot be made again: they stay on disk, and \
+                     are served once it is created"
+                ),
+            }
+        }
     }
 
     /// Takes out what a recovery has put in that then failed, and the log that refuses writes since.
@@ -118,7 +140,8 @@ impl Cache {
         Restorer::new(&self.engine).empty(self.now());
     }
 
-    fn open_blobs(&self, room: Arc<Room>) -> Result<Blobs, DiskError> {
+    /// The blobs, and the namespaces that they are in.
+    fn open_blobs(&self, room: Arc<Room>) -> Result<(Blobs, BTreeSet<String>), DiskError> {
         let (blobs, opened) = Blobs::open_in(room, self.now())?;
         for damage in &opened.damages {
             tracing::error!(?damage, "a blob is damaged");
@@ -138,7 +161,7 @@ impl Cache {
             );
         }
         self.engine.raise_versions(opened.version_max);
-        Ok(blobs)
+        Ok((blobs, opened.namespaces))
     }
 
     /// The data directory in use; `None`: nothing is kept on disk.
@@ -203,8 +226,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::engine::{EngineConfig, NamespaceConfig, Op, Outcome, PolicyName, Set};
-    use crate::entry::{Limits, Ttl};
+    use crate::engine::{EngineConfig, Op, Outcome, PolicyName, Set};
+    use crate::entry::Limits;
     use crate::persistence::journal::{JournalConfig, RESERVE_BYTES, SEGMENT_BYTES};
     use crate::persistence::{MemoryBackend, Method};
 

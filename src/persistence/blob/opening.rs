@@ -17,7 +17,9 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::Mutex;
 
 use super::ends::{is_unfinished, read_end};
-use super::format::{MARKER, Manifest, all_blobs, catalogue_value, read_catalogue_value};
+use super::format::{
+    MARKER, Manifest, all_blobs, catalogue_value, read_catalogue_value, split_catalogue_key,
+};
 use super::{
     BlobStats, Blobs, Damage, Deadlines, Inner, KEYS_PER_COMMIT, Removed, Result, State, catalogue_place,
     file_id,
@@ -49,6 +51,8 @@ pub struct Opened {
     pub damages: Vec<Damage>,
     /// How many of those there are.
     pub damaged: u64,
+    /// The namespaces that have blobs whose time has not ended, but the default one.
+    pub namespaces: BTreeSet<String>,
 }
 
 impl Opened {
@@ -133,6 +137,7 @@ struct Known {
 fn known(backend: &dyn Backend, files: &Files, now: Now, opened: &mut Opened) -> Result<Known> {
     let mut known = Known::default();
     backend.scan(all_blobs(), None, &mut |key, value| {
+        let mut has_expired = false;
         match read_catalogue_value(key, value) {
             Ok(manifest) => {
                 opened.blobs += 1;
@@ -144,6 +149,7 @@ fn known(backend: &dyn Backend, files: &Files, now: Now, opened: &mut Opened) ->
                 known.files.insert(manifest.file);
                 if manifest.expires_unix_ms != 0 {
                     let left = manifest.expires_unix_ms.saturating_sub(now.unix_ms());
+                    has_expired = left == 0;
                     known.deadlines.set(manifest.file, now.ticks_ms.saturating_add(left), key);
                 }
             }
@@ -151,6 +157,11 @@ fn known(backend: &dyn Backend, files: &Files, now: Now, opened: &mut Opened) ->
                 known.unreadable.insert(key.to_vec());
                 opened.damage(catalogue_place(key), 0, what);
             }
+        }
+        if let Some((namespace, _)) = split_catalogue_key(key)
+            && !(has_expired || namespace.is_empty() || opened.namespaces.contains(namespace))
+        {
+            opened.namespaces.insert(namespace.to_owned());
         }
         ControlFlow::Continue(())
     })?;

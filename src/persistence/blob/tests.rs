@@ -74,7 +74,7 @@ fn keys(blobs: &Blobs, namespace: &str, prefix: &[u8], now: Now) -> Vec<Vec<u8>>
 }
 
 fn verified(blobs: &Blobs) -> Verified {
-    blobs.verify(&mut |_| ControlFlow::Continue(())).unwrap()
+    blobs.verify(START, &mut |_| ControlFlow::Continue(())).unwrap()
 }
 
 fn files(backend: &MemoryBackend) -> usize {

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use super::format::{all_blobs, footer, read_catalogue_value};
 use super::reader::BlobReader;
 use super::{BlobError, Blobs, Damage, Digest, Result, catalogue_place, file_id};
+use crate::clock::Now;
 use crate::entry::Ttl;
 
 /// Manifests that are looked at between two looks at the catalogue.
@@ -15,9 +16,9 @@ const DAMAGES_TOLD: usize = 1_000;
 /// What was found when everything was read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Verified {
-    /// Blobs that were read.
+    /// Blobs that are whole.
     pub blobs: u64,
-    /// Their bytes.
+    /// Their bytes, without overhead.
     pub bytes: u64,
     /// Blobs that are damaged.
     pub damaged: u64,
@@ -26,22 +27,22 @@ pub struct Verified {
 }
 
 /// How far it has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
-    /// Blobs that were read so far.
+    /// Blobs that were read so far and are whole.
     pub blobs: u64,
     /// Bytes that were read so far.
     pub bytes: u64,
 }
 
 impl Blobs {
-    /// Reads every blob whole: head, chunks, SHA-256, footer. `go_on` is asked after every chunk. Blobs that come, go or
-    /// are replaced meanwhile may be left out.
+    /// Reads every blob whole whose time has not ended: head, chunks, SHA-256, footer. `go_on` is asked after every
+    /// chunk. Blobs that come, go or are replaced meanwhile may be left out.
     ///
     /// # Errors
     /// [`BlobError::Backend`]. Damage is no error here.
-    pub fn verify(&self, go_on: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Verified> {
-        let mut verified = Verified::default();
+    pub fn verify(&self, now: Now, go_on: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Verified> {
+        let (mut verified, mut progress) = (Verified::default(), Progress::default());
         let mut after: Option<Vec<u8>> = None;
         loop {
             let mut found = Vec::new();
@@ -52,12 +53,20 @@ impl Blobs {
             let Some((last, _)) = found.last() else { return Ok(verified) };
             after = Some(last.clone());
             for (key, manifest) in found {
-                let read = match manifest {
-                    Ok(manifest) => self.verify_one(&key, manifest.file, &mut verified, go_on),
+                let read = match &manifest {
+                    Ok(manifest) if self.has_expired(manifest, now) => continue,
+                    Ok(manifest) => self.verify_one(&key, manifest.file, &mut |chunk| {
+                        progress.bytes += chunk;
+                        go_on(progress)
+                    }),
                     Err(what) => Err(Damage { place: catalogue_place(&key), offset: 0, what }.into()),
                 };
                 match read {
-                    Ok(ControlFlow::Continue(())) => verified.blobs += 1,
+                    Ok(ControlFlow::Continue(())) => {
+                        verified.blobs += 1;
+                        verified.bytes += manifest.map_or(0, |manifest| manifest.size_bytes);
+                        progress.blobs = verified.blobs;
+                    }
                     Ok(ControlFlow::Break(())) => return Ok(verified),
                     Err(BlobError::Damaged(damage)) => {
                         verified.damaged += 1;
@@ -72,12 +81,12 @@ impl Blobs {
         }
     }
 
+    /// Reads one; `go_on` is told how long each chunk was.
     fn verify_one(
         &self,
         catalogue_key: &[u8],
         file: u64,
-        verified: &mut Verified,
-        go_on: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+        go_on: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
         let opened = match self.0.backend.open(file_id(file)) {
             Err(error) if !error.is_not_found() => return Err(error.into()),
@@ -93,8 +102,7 @@ impl Blobs {
         let mut digest = Digest::default();
         while let Some(chunk) = reader.next_chunk()? {
             digest.update(&chunk);
-            verified.bytes += chunk.len() as u64;
-            if go_on(Progress { blobs: verified.blobs, bytes: verified.bytes }).is_break() {
+            if go_on(chunk.len() as u64).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }

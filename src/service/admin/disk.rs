@@ -1,5 +1,7 @@
 //! Admin's methods about what is on disk.
 
+use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use prost::Message;
@@ -8,12 +10,15 @@ use tonic::{Code, Response, Status};
 use super::{AdminService, blocking};
 use crate::api::{CallError, google, v1};
 use crate::cache::Cache;
+use crate::clock::monotonic;
 use crate::persistence::BackendError;
+use crate::persistence::blob::Verified;
 use crate::persistence::disk::{Disk, Rehearsal};
 use crate::persistence::journal::Stopped;
 use crate::persistence::recover::Method;
 use crate::persistence::replay::Damage;
 use crate::persistence::snapshot::{SnapshotError, SnapshotInfo};
+use crate::service::blobs;
 
 /// Damages that are named.
 const DAMAGES_MAX: usize = 1_000;
@@ -52,16 +57,31 @@ impl AdminService {
                 .parse::<Method>()
                 .map_err(|error| CallError::Invalid { field: "method", why: error.to_string() })?,
         };
+        let begun = monotonic();
         let found = self.on_disk("VerifyRecovery", move |disk| disk.rehearse(method)).await?;
         let mut report = rehearsed(&found.map_err(disk_failed)?);
-        if let Some(blobs) = self.cache.blobs() {
-            let stats = blobs.stats();
-            (report.blobs, report.blob_bytes) = (stats.blobs, stats.bytes);
-        }
+        add_blobs(&mut report, &self.verify_blobs().await?);
+        report.elapsed_ms = begun.elapsed().as_millis() as u64;
         if report.damages_total > 0 {
             return Err(data_loss(&report));
         }
         Ok(Response::new(report))
+    }
+
+    /// Reads all blobs, for as long as its caller waits.
+    async fn verify_blobs(&self) -> Result<Verified, Status> {
+        let Some(store) = self.cache.blobs().cloned() else { return Ok(Verified::default()) };
+        let (caller, now) = (Arc::new(()), self.cache.now());
+        let is_waiting = Arc::downgrade(&caller);
+        let verified = blocking("verifying blobs", move || {
+            store.verify(now, &mut |_| match is_waiting.strong_count() {
+                0 => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            })
+        });
+        let verified = verified.await?;
+        drop(caller);
+        verified.map_err(|error| blobs::refused(error, b"").into())
     }
 
     pub(super) async fn compact(&self) -> Result<Response<v1::CompactJournalResponse>, Status> {
@@ -82,7 +102,7 @@ impl AdminService {
         let (entries, entries_damaged) = disk.lookup().map_or((0, 0), |lookup| {
             (lookup.tier.len(), lookup.tier.counters().damaged.load(Ordering::Relaxed))
         });
-        let backend = std::sync::Arc::clone(disk.backend());
+        let backend = Arc::clone(disk.backend());
         let disk_bytes = blocking("counting", move || backend.disk_bytes()).await;
         Some(v1::PersistenceStats {
             mode: (self.config.config)().config.map_or_else(String::new, |config| config.persistence),
@@ -112,7 +132,7 @@ impl AdminService {
         work: impl FnOnce(&Disk) -> T + Send + 'static,
     ) -> Result<T, Status> {
         disk(&self.cache, method)?;
-        let cache = std::sync::Arc::clone(&self.cache);
+        let cache = Arc::clone(&self.cache);
         blocking(method, move || cache.disk().map(work))
             .await?
             .ok_or_else(|| Status::internal("the data directory is gone"))
@@ -174,9 +194,21 @@ fn rehearsed(found: &Rehearsal) -> v1::VerifyRecoveryResponse {
         torn_bytes: report.torn_bytes,
         damages: report.damages.iter().take(DAMAGES_MAX).map(damage).collect(),
         damages_total: report.damages.len() as u64,
-        elapsed_ms: report.elapsed.as_millis() as u64,
         ..v1::VerifyRecoveryResponse::default()
     }
+}
+
+fn add_blobs(report: &mut v1::VerifyRecoveryResponse, found: &Verified) {
+    (report.blobs, report.blob_bytes) = (found.blobs, found.bytes);
+    report.damages_total += found.damaged;
+    let named = found.damages.iter().map(|damage| v1::Damage {
+        place: damage.place.clone(),
+        offset: damage.offset,
+        description: damage.what.to_owned(),
+        ..v1::Damage::default()
+    });
+    let left = DAMAGES_MAX.saturating_sub(report.damages.len());
+    report.damages.extend(named.take(left));
 }
 
 fn damage(damage: &Damage) -> v1::Damage {

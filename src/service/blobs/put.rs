@@ -27,7 +27,7 @@ use super::{joined, nothing_on_disk, refused, writable};
 use crate::api::{CallError, blob, v1};
 use crate::cache::{BlobError, BlobWriter, Cache, Digest, Draft, Finish};
 use crate::engine::Namespace;
-use crate::entry::Ttl;
+use crate::entry::{Durability, Ttl};
 use crate::service::body::ResponseBody;
 use crate::service::keyspace::framed;
 use crate::service::unary::namespace;
@@ -54,6 +54,10 @@ where
     writable(&cache).map_err(|error| refused(error, &header.key))?;
     let promise = blob::promise(&header, &cache.limits())?;
     let namespace: Namespace = namespace(&cache, &header.namespace)?.into_owned();
+    // A blob that is acknowledged is nothing without its namespace, which the disk may not know of yet. The default one
+    // is always there.
+    let is_journaled = cache.flushes(Some(Durability::Flushed)).is_some() && !namespace.name().is_empty();
+    let namespace_flushed = is_journaled.then(|| cache.flushed());
     let _stream = cache.blob_stream().map_err(|limit| CallError::BlobsOverloaded { limit })?;
     let draft = Draft {
         namespace: header.namespace,
@@ -68,6 +72,9 @@ where
     let mut block = Vec::new();
     while incoming.block(&mut block).await? {
         storing.write(std::mem::take(&mut block)).await.map_err(|error| refused(error, &key))?;
+    }
+    if let Some(flushed) = namespace_flushed {
+        flushed.await.map_err(|_| CallError::JournalPoisoned)?;
     }
     let stored = storing.finish(cache, namespace, promise.ttl).await;
     let stored = stored.map_err(|error| refused(error, &key))?;
