@@ -328,6 +328,7 @@ impl Facts {
             response_backlog_bytes: self.backlog.bytes(),
             requests_shed: self.in_flight.shed() + self.backlog.refused(),
             journal: self.journal(),
+            disk: self.disk(),
             disk_tier: self.disk_tier(),
         }
     }

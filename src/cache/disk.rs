@@ -59,6 +59,7 @@ pub(super) struct DiskShelf {
 struct Kept {
     disk: Disk,
     durability: Durability,
+    damages: u64,
     _lock: DirectoryLock,
 }
 
@@ -96,12 +97,13 @@ impl Cache {
         }
         // First what changes nothing in memory.
         let room = Arc::new(Room::new(backend, options.disk.limit_bytes));
-        let blobs = self.open_blobs(Arc::clone(&room))?;
+        let (blobs, damaged) = self.open_blobs(Arc::clone(&room))?;
         let clock: Arc<dyn Clock> = self.clock.clone();
         let engine = Arc::clone(&self.engine);
         let opened = Disk::open_in(room, engine, clock, options.disk.clone(), progress);
         let (disk, report) = opened.inspect_err(|_| self.forget_all())?;
-        let kept = Kept { disk, durability: options.durability, _lock: lock };
+        let damages = damaged + report.damages.len() as u64;
+        let kept = Kept { disk, durability: options.durability, damages, _lock: lock };
         self.disk.kept.set(kept).map_err(|_| DiskError::Open)?;
         self.serve_blobs(blobs);
         Ok(report)
@@ -117,19 +119,26 @@ impl Cache {
         Restorer::new(&self.engine).empty(self.now());
     }
 
-    fn open_blobs(&self, room: Arc<Room>) -> Result<Blobs, DiskError> {
+    /// The blobs, and how many places of theirs are damaged.
+    fn open_blobs(&self, room: Arc<Room>) -> Result<(Blobs, u64), DiskError> {
         let (blobs, opened) = Blobs::open_in(room, self.now())?;
         for damage in &opened.damages {
             tracing::error!(?damage, "a blob is damaged");
         }
         self.engine.raise_versions(opened.version_max);
-        Ok(blobs)
+        Ok((blobs, opened.damaged))
     }
 
     /// The data directory in use; `None`: nothing is kept on disk.
     #[must_use]
     pub fn disk(&self) -> Option<&Disk> {
         self.disk.kept.get().map(|kept| &kept.disk)
+    }
+
+    /// Places on disk that were found damaged when the data directory was opened.
+    #[must_use]
+    pub fn disk_damages(&self) -> u64 {
+        self.disk.kept.get().map_or(0, |kept| kept.damages)
     }
 
     /// Whether a write waits for the disk that asks for this (`None`: for nothing); `None`: there is nothing to wait
