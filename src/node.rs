@@ -368,6 +368,7 @@ impl Facts {
 fn spawn_failed(error: SpawnError) -> CallError {
     match error {
         SpawnError::Leaving { state } => CallError::Leaving { state: state.as_str() },
+        SpawnError::Recover(_) => CallError::CannotRecover { why: error.to_string() },
         other => CallError::CannotListen { why: other.to_string() },
     }
 }

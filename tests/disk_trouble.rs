@@ -127,6 +127,33 @@ async fn a_data_directory_that_is_deleted_poisons_the_journal() {
 }
 
 #[tokio::test]
+async fn a_node_in_standby_says_that_its_disk_is_not_there_yet_and_why_it_cannot_spawn() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().to_str().unwrap();
+    let flags = ["--data-dir", data, "--persistence", "journal", "--backend", "files"];
+    let holder = Process::start(&flags);
+    let process = Process::start(&[&flags[..], &["--standby"]].concat());
+    let mut admin = admin_of(&process).await;
+    let refusals = [
+        admin.flush(FlushRequest {}).await.unwrap_err(),
+        admin.create_snapshot(CreateSnapshotRequest {}).await.unwrap_err(),
+        admin.list_snapshots(ListSnapshotsRequest {}).await.unwrap_err(),
+        admin.verify_recovery(VerifyRecoveryRequest::default()).await.unwrap_err(),
+        admin.compact_journal(CompactJournalRequest {}).await.unwrap_err(),
+    ];
+    for refused in refusals {
+        assert_status(&refused, Code::Unavailable, "NOT_READY", None);
+        assert!(refused.message().contains("standby"), "{refused:?}");
+    }
+    let refused = admin.spawn(SpawnRequest {}).await.unwrap_err();
+    assert_status(&refused, Code::FailedPrecondition, "CANNOT_RECOVER", None);
+    holder.terminate();
+    holder.ended();
+    admin.spawn(SpawnRequest {}).await.unwrap();
+    admin.flush(FlushRequest {}).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_cap_above_a_lowered_memory_is_told_at_the_start() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().to_str().unwrap();
