@@ -328,6 +328,7 @@ impl Facts {
             response_backlog_bytes: self.backlog.bytes(),
             requests_shed: self.in_flight.shed() + self.backlog.refused(),
             journal: self.journal(),
+            disk: self.disk(),
             disk_tier: self.disk_tier(),
         }
     }
@@ -367,6 +368,7 @@ impl Facts {
 fn spawn_failed(error: SpawnError) -> CallError {
     match error {
         SpawnError::Leaving { state } => CallError::Leaving { state: state.as_str() },
+        SpawnError::Recover(_) => CallError::CannotRecover { why: error.to_string() },
         other => CallError::CannotListen { why: other.to_string() },
     }
 }

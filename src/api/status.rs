@@ -137,6 +137,8 @@ pub enum CallError {
     Cancelled,
     #[error("the node stays in standby: {why}")]
     CannotListen { why: String },
+    #[error("the node stays in standby: {why}")]
+    CannotRecover { why: String },
     #[error("the node is {state}: it never serves again; start a new one")]
     Leaving { state: &'static str },
     #[error("the node is {state}: {what}")]
@@ -221,6 +223,7 @@ impl CallError {
             Self::DeadlineExceeded => kind(DeadlineExceeded, "DEADLINE_EXCEEDED"),
             Self::Cancelled => kind(Cancelled, "CANCELLED"),
             Self::CannotListen { .. } => kind(FailedPrecondition, "CANNOT_LISTEN"),
+            Self::CannotRecover { .. } => kind(FailedPrecondition, "CANNOT_RECOVER"),
             // Nothing that is waited for changes that.
             Self::Leaving { .. } => kind(FailedPrecondition, "LEAVING"),
             Self::NotReady { .. } => Kind { retry: true, ..kind(Unavailable, "NOT_READY") },

@@ -60,6 +60,7 @@ pub(super) struct DiskShelf {
 struct Kept {
     disk: Disk,
     durability: Durability,
+    damages: u64,
     _lock: DirectoryLock,
 }
 
@@ -98,14 +99,15 @@ impl Cache {
         // First what changes nothing in memory. Blobs are held to the same time as entries.
         settle_clock(&*backend, &*self.clock)?;
         let room = Arc::new(Room::new(backend, options.disk.limit_bytes));
-        let (blobs, namespaces) = self.open_blobs(Arc::clone(&room))?;
+        let (blobs, found) = self.open_blobs(Arc::clone(&room))?;
         let clock: Arc<dyn Clock> = self.clock.clone();
         let engine = Arc::clone(&self.engine);
         let opened = Disk::open_in(room, engine, clock, options.disk.clone(), progress);
         let (disk, report) = opened.inspect_err(|_| self.forget_all())?;
-        let kept = Kept { disk, durability: options.durability, _lock: lock };
+        let damages = found.damaged + report.damages.len() as u64;
+        let kept = Kept { disk, durability: options.durability, damages, _lock: lock };
         self.disk.kept.set(kept).map_err(|_| DiskError::Open)?;
-        self.make_again(namespaces);
+        self.make_again(found.namespaces);
         self.serve_blobs(blobs);
         Ok(report)
     }
@@ -140,34 +142,40 @@ impl Cache {
         Restorer::new(&self.engine).empty(self.now());
     }
 
-    /// The blobs, and the namespaces that they are in.
-    fn open_blobs(&self, room: Arc<Room>) -> Result<(Blobs, BTreeSet<String>), DiskError> {
+    /// The blobs, and what was found of them.
+    fn open_blobs(&self, room: Arc<Room>) -> Result<(Blobs, Opened), DiskError> {
         let (blobs, opened) = Blobs::open_in(room, self.now())?;
         for damage in &opened.damages {
             tracing::error!(?damage, "a blob is damaged");
         }
-        let Opened { rebuilt, set_aside, leftovers, .. } = opened;
-        if rebuilt + set_aside > 0 {
+        let Opened { rebuilt, set_aside, leftovers, .. } = &opened;
+        if *rebuilt + *set_aside > 0 {
             tracing::warn!(
                 rebuilt,
                 set_aside,
                 "the catalogue of blobs was lost, and was made anew of their files"
             );
         }
-        if leftovers > 0 {
+        if *leftovers > 0 {
             tracing::info!(
                 leftovers,
                 "deleted files of blobs that were never finished, were replaced or deleted"
             );
         }
         self.engine.raise_versions(opened.version_max);
-        Ok((blobs, opened.namespaces))
+        Ok((blobs, opened))
     }
 
     /// The data directory in use; `None`: nothing is kept on disk.
     #[must_use]
     pub fn disk(&self) -> Option<&Disk> {
         self.disk.kept.get().map(|kept| &kept.disk)
+    }
+
+    /// Places on disk that were found damaged when the data directory was opened.
+    #[must_use]
+    pub fn disk_damages(&self) -> u64 {
+        self.disk.kept.get().map_or(0, |kept| kept.damages)
     }
 
     /// Whether a write waits for the disk that asks for this (`None`: for nothing); `None`: there is nothing to wait

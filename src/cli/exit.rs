@@ -1,4 +1,4 @@
-//! How a command ends: four exit statuses, and the errors behind two of them.
+//! How a command ends: five exit statuses, and the errors behind three of them.
 
 use std::io;
 use std::process::ExitCode;
@@ -16,6 +16,8 @@ pub enum Exit {
     Usage,
     /// 3: the server or the network refused.
     Refused,
+    /// 4: the node stopped, and what it was told last may not be on its disk.
+    NotSaved,
 }
 
 impl From<Exit> for ExitCode {
@@ -25,6 +27,7 @@ impl From<Exit> for ExitCode {
             Exit::NotMet => 1,
             Exit::Usage => 2,
             Exit::Refused => 3,
+            Exit::NotSaved => 4,
         })
     }
 }
@@ -50,6 +53,9 @@ pub enum CliError {
     /// The node refused a part of what was asked, which has been reported.
     #[error("{0}")]
     Refused(String),
+    /// The node that this was could not put everything on its disk.
+    #[error("{0}")]
+    NotSaved(String),
 }
 
 impl CliError {
@@ -60,6 +66,7 @@ impl CliError {
             Self::Usage(_) | Self::Local { .. } => Exit::Usage,
             Self::Client(error) if error.is_usage() => Exit::Usage,
             Self::Client(_) | Self::Refused(_) => Exit::Refused,
+            Self::NotSaved(_) => Exit::NotSaved,
         }
     }
 }

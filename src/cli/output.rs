@@ -93,7 +93,7 @@ fn error_document(error: &CliError) -> Value {
 fn code(error: &CliError) -> &'static str {
     match error {
         CliError::Client(error) => error.code_name(),
-        CliError::Refused(_) => "UNKNOWN",
+        CliError::Refused(_) | CliError::NotSaved(_) => "UNKNOWN",
         CliError::Usage(_) | CliError::Local { .. } => "USAGE",
     }
 }

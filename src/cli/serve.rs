@@ -41,11 +41,18 @@ fn keep_pages_small() {
 }
 
 async fn serve(loaded: Loaded) -> Result<Exit, CliError> {
-    let node =
-        RunningNode::start_as_program(loaded, progress::recovery()).await.map_err(|error| match error {
-            NodeError::Start(StartError::Listen { .. }) => CliError::Refused(error.to_string()),
-            other => CliError::Usage(other.to_string()),
-        })?;
+    let node = match RunningNode::start_as_program(loaded, progress::recovery()).await {
+        Ok(node) => node,
+        // It has served nobody, and changed nothing that a kill would not leave as well.
+        Err(NodeError::Start(error)) if error.is_leaving() => {
+            tracing::info!("told to stop before it served");
+            return Ok(Exit::Done);
+        }
+        Err(error @ NodeError::Start(StartError::Listen { .. })) => {
+            return Err(CliError::Refused(error.to_string()));
+        }
+        Err(error) => return Err(CliError::Usage(error.to_string())),
+    };
     let line = node.ready_line();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "{line}");
     // Whoever started the node may have closed the pipe after reading what it needs; that is no reason to stop.
@@ -54,6 +61,9 @@ async fn serve(loaded: Loaded) -> Result<Exit, CliError> {
     drop(stdout);
     match node.stopped().await {
         Stop::Drained => Ok(Exit::Done),
+        Stop::Unsaved => Err(CliError::NotSaved(
+            "stopped, and the last changes may not be on disk: the log says why".to_owned(),
+        )),
         Stop::Forced => Err(CliError::Refused("stopped by a second signal before it had drained".to_owned())),
     }
 }

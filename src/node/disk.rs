@@ -1,22 +1,24 @@
 //! What a node does with its data directory: recovery before it serves, word of a failing disk, the last flush.
 
+use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tracing::{error, info, warn};
 
 use super::{Facts, RecoveryNews, ShowRecovery};
-use crate::cache::{Cache, DiskError, DiskOptions};
+use crate::cache::{BlobError, Cache, DiskError, DiskOptions};
 use crate::config::{Persistence, ServeConfig};
 use crate::persistence::disk::DiskConfig;
 use crate::persistence::journal::{JournalConfig, RESERVE_BYTES, SEGMENT_BYTES};
 use crate::persistence::recover::{RecoveryProgress, Report};
+use crate::persistence::snapshot::SnapshotError;
 use crate::persistence::{BackendError, LockError};
 use crate::server::{PERSISTENCE, Recovering, SAME_SIGNAL_WITHIN, Signals, Stop};
-use crate::telemetry::{DiskTierFigures, JournalFigures};
+use crate::telemetry::{DiskFigures, DiskTierFigures, JournalFigures};
 
 /// How often a recovery shows how far it is, where somebody looks on.
 const SHOWS_EVERY: Duration = Duration::from_millis(125);
@@ -85,7 +87,7 @@ impl Facts {
         let cache = Arc::clone(&self.cache);
         let closing = tokio::task::spawn_blocking(move || match stop {
             Stop::Drained => cache.close_disk(),
-            Stop::Forced => cache.close_disk_at_once(),
+            Stop::Unsaved | Stop::Forced => cache.close_disk_at_once(),
         });
         let another = async {
             tokio::time::sleep(SAME_SIGNAL_WITHIN).await;
@@ -98,16 +100,33 @@ impl Facts {
         tokio::select! {
             // Fails where the runtime ends.
             closed = closing => {
-                if let Ok(Err(why)) = closed {
-                    error!("the last changes may not be on disk: {why}");
+                match (closed, stop) {
+                    (Ok(Err(why)), stop) => {
+                        error!("the last changes may not be on disk: {why}");
+                        if stop == Stop::Drained { Stop::Unsaved } else { stop }
+                    }
+                    (_, stop) => stop,
                 }
-                stop
             }
             name = another => {
                 warn!("{name} again: exiting before the last changes are on disk");
                 Stop::Forced
             }
         }
+    }
+
+    /// Figures of what is on disk.
+    pub(super) fn disk(&self) -> Option<DiskFigures> {
+        let disk = self.cache.disk()?;
+        let newest = disk.snapshots().first().copied();
+        let age_us = |taken: u64| self.cache.now().unix_us.saturating_sub(taken);
+        Some(DiskFigures {
+            bytes: disk.disk_bytes(),
+            snapshots: disk.history().taken(),
+            snapshots_failed: disk.history().failed(),
+            snapshot_age: newest.map(|newest| Duration::from_micros(age_us(newest.created_unix_us))),
+            damages: self.cache.disk_damages(),
+        })
     }
 
     /// Figures of what lies below memory.
@@ -138,17 +157,40 @@ impl Facts {
     }
 }
 
-/// Why the data directory cannot be used; where it may only be the wrong one, what to do about it.
+/// Why the data directory cannot be used, and what to do about it where the disk refused.
 fn unusable(directory: &Path, error: &DiskError) -> String {
-    let cannot_be_written =
-        matches!(error, DiskError::Lock(LockError::Io { .. }) | DiskError::Backend(BackendError::Io { .. }));
-    if !cannot_be_written {
-        return error.to_string();
-    }
+    let refused = match error {
+        DiskError::Lock(LockError::Io { source, .. }) => Some(source.kind()),
+        DiskError::Backend(error)
+        | DiskError::Snapshot(SnapshotError::Backend(error))
+        | DiskError::Blobs(BlobError::DiskFull(error) | BlobError::Backend(error)) => match error {
+            BackendError::Io { source, .. } => Some(source.kind()),
+            error if error.is_full() => Some(io::ErrorKind::StorageFull),
+            _ => None,
+        },
+        _ => None,
+    };
+    let Some(refused) = refused else { return error.to_string() };
     let place = std::path::absolute(directory);
     let place = place.as_deref().unwrap_or(directory).display();
+    let what = match std::fs::symlink_metadata(directory) {
+        Ok(found) if found.is_symlink() && !directory.exists() => {
+            "it is a link to what is not there".to_owned()
+        }
+        Ok(_) if !directory.is_dir() => "it is no directory".to_owned(),
+        _ => error.to_string(),
+    };
+    let first = match refused {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room on that disk, some MiB at least, "
+        }
+        io::ErrorKind::PermissionDenied => {
+            "let the user that runs the node read and write it and all below it, "
+        }
+        _ => "",
+    };
     format!(
-        "the data directory {place} cannot be used: {error}; name one that can be written with --data-dir, or keep \
+        "the data directory {place} cannot be used: {what}; {first}name one that can be written with --data-dir, or keep \
          nothing on disk with --persistence none"
     )
 }
@@ -196,6 +238,18 @@ fn log(cache: &Cache, report: &Report) {
              snapshot from now does without it; --memory gives it room, and --persistence store serves it from disk"
         );
     }
+    let memory = cache.bytes_limit();
+    for namespace in cache.namespace_reports().iter().map(|report| &report.config) {
+        if !namespace.name.is_empty() && namespace.bytes_limit > memory {
+            warn!(
+                namespace = namespace.name,
+                cap = namespace.bytes_limit,
+                memory,
+                "a namespace's cap is above what all of memory is: --memory bounds it; raise that or lower the cap with \
+                 larder admin namespaces update"
+            );
+        }
+    }
     info!(
         method = %report.method,
         entries = cache.stats().entries,
@@ -208,17 +262,27 @@ fn log(cache: &Cache, report: &Report) {
     );
 }
 
-/// Says so when the journal is poisoned.
-async fn watch(facts: std::sync::Weak<Facts>) {
-    let Some(mut poisoned) =
-        facts.upgrade().and_then(|facts| facts.cache.disk().map(|disk| disk.journal().poisoned()))
-    else {
-        return;
-    };
-    if poisoned.wait_for(Option::is_some).await.is_ok()
-        && let Some(facts) = facts.upgrade()
-    {
-        facts.lifecycle.health().set(PERSISTENCE, false);
+/// Says so when the journal is poisoned, and while the last snapshot failed where snapshots are all that is kept.
+async fn watch(facts: Weak<Facts>) {
+    let Some(facts_now) = facts.upgrade() else { return };
+    let Some(disk) = facts_now.cache.disk() else { return };
+    let (mut poisoned, mut failing) = (disk.journal().poisoned(), disk.history().failing());
+    let keeps_journal = disk.keeps_journal();
+    drop(facts_now);
+    loop {
+        let is_poisoned = poisoned.borrow_and_update().is_some();
+        let is_failing = failing.borrow_and_update().is_some() && !keeps_journal;
+        let Some(facts) = facts.upgrade() else { return };
+        facts.lifecycle.health().set(PERSISTENCE, !is_poisoned && !is_failing);
+        drop(facts);
+        // Refused when the node is gone.
+        let changed = tokio::select! {
+            changed = poisoned.changed() => changed,
+            changed = failing.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
     }
 }
 

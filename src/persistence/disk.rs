@@ -15,6 +15,7 @@ mod late;
 mod limit;
 mod lookup;
 mod opening;
+mod taking;
 mod unjournaled;
 
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use limit::Tightness;
 pub use lookup::{Lookup, LookupError};
 pub use opening::settle_clock;
 use opening::{clear_away, set_aside, sort_snapshots};
+pub use taking::SnapshotHistory;
 use unjournaled::Figures;
 
 /// How a data directory is used.
@@ -84,6 +86,7 @@ struct Inner {
     journal: Journal,
     /// Held while a snapshot is taken, so that there is one at a time.
     taking: Mutex<()>,
+    history: SnapshotHistory,
     /// Newest first. Held for moments only: whoever asks for figures waits for it.
     snapshots: Mutex<Vec<SnapshotInfo>>,
     next_snapshot: AtomicU64,
@@ -217,6 +220,7 @@ impl Disk {
             config,
             journal,
             taking: Mutex::default(),
+            history: SnapshotHistory::default(),
             snapshots: Mutex::new(kept),
             next_snapshot: AtomicU64::new(last + 1),
             figures: Mutex::default(),
@@ -260,12 +264,24 @@ impl Disk {
         Some(Lookup { tier, journal: &self.inner.journal })
     }
 
-    /// Takes a snapshot now, after one that is being taken.
+    /// Takes a snapshot now; where one is being taken, that is the one.
     ///
     /// # Errors
     /// The disk refuses.
     pub fn snapshot(&self) -> Result<SnapshotInfo, SnapshotError> {
-        self.inner.snapshot()
+        self.inner.snapshot_or_join()
+    }
+
+    /// How snapshots went since the start.
+    #[must_use]
+    pub fn history(&self) -> &SnapshotHistory {
+        &self.inner.history
+    }
+
+    /// Bytes on disk, as they were counted some seconds ago, with what was written since.
+    #[must_use]
+    pub fn disk_bytes(&self) -> u64 {
+        self.inner.room.used()
     }
 
     /// The snapshots that are there, newest first.
@@ -393,6 +409,7 @@ impl Inner {
             if let Some(tier) = &self.tier {
                 self.engine.set_below_bytes(tier.bytes());
             }
+            self.room.count_in_time();
             match self.keep_up(last) {
                 Ok(false) => {}
                 Ok(true) => last = Last { at: monotonic(), has_failed: false },
@@ -408,7 +425,15 @@ impl Inner {
     fn keep_up(&self, last: Last) -> Result<bool, SnapshotError> {
         let progress = self.journal.progress();
         let now = progress.borrow().clone();
-        if now.poisoned.is_some() || !self.is_whole.load(Ordering::Acquire) {
+        if now.poisoned.is_some() {
+            return Ok(false);
+        }
+        // What is written there is acknowledged and gone.
+        if let Err(error) = self.backend.space() {
+            self.journal.give_up(error);
+            return Ok(false);
+        }
+        if !self.is_whole.load(Ordering::Acquire) {
             self.look_at_limit()?;
             return Ok(false);
         }
@@ -446,22 +471,6 @@ impl Inner {
         let covered = segments.partition_point(|segment| segment.first_position <= behind);
         let bytes: u64 = segments[covered.saturating_sub(1)..].iter().map(|segment| segment.bytes).sum();
         bytes > JOURNAL_BYTES_MIN.max(2 * newest.map_or(0, |newest| newest.bytes))
-    }
-
-    fn snapshot(&self) -> Result<SnapshotInfo, SnapshotError> {
-        let taking = self.taking.lock();
-        if !self.is_whole.load(Ordering::Acquire) {
-            return Err(SnapshotError::NotWhole);
-        }
-        let taken = if self.config.is_journaled { self.take()? } else { self.take_alone()? };
-        self.snapshots.lock().insert(0, taken);
-        drop(taking);
-        self.keep_snapshots(SNAPSHOTS_KEPT)?;
-        let kept = self.snapshots.lock().clone();
-        if let [_, oldest] = kept[..] {
-            self.forget(oldest.position, &taken)?;
-        }
-        Ok(taken)
     }
 
     /// Deletes the journal up to a position; with a store, up to where the newest snapshot was begun, as places lead to

@@ -136,6 +136,8 @@ struct Shared {
     roll: AtomicBool,
     /// Changes are to be kept.
     keep: AtomicBool,
+    /// Somebody found that nothing can be written any more.
+    given_up: Mutex<Option<BackendError>>,
     progress: watch::Sender<Progress>,
     /// [`Progress::poisoned`], for those who would be woken hundreds of times a second by all other news.
     poisoned: watch::Sender<Option<Arc<str>>>,
@@ -169,6 +171,7 @@ impl Journal {
             stop: AtomicBool::new(false),
             roll: AtomicBool::new(false),
             keep: AtomicBool::new(true),
+            given_up: Mutex::default(),
             poisoned: watch::Sender::default(),
             progress: watch::Sender::new(Progress {
                 position: end.position,
@@ -348,6 +351,12 @@ impl Journal {
             segments.remove(0);
         }
         Ok(())
+    }
+
+    /// Poisons it, as if it had found out itself.
+    pub(super) fn give_up(&self, why: BackendError) {
+        *self.shared.given_up.lock() = Some(why);
+        self.shared.wake();
     }
 
     /// Lets go of a segment that is not being written, whose file is another's from then on.

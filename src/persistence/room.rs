@@ -10,11 +10,12 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::backend::{Backend, BackendError, DiskSpace};
+use crate::clock::monotonic;
 use crate::engine::Engine;
 
 /// How much a writer of blobs is promised at once, where there is room.
@@ -25,6 +26,8 @@ const SNAPSHOT_STRETCH_BYTES: u64 = 2 << 20;
 const RESERVE_BYTES_MAX: u64 = 64 << 20;
 /// And where there is little in all, this part of it.
 const RESERVE_PART: u64 = 8;
+/// Files are counted so often where there is no limit.
+const COUNTS: Duration = Duration::from_secs(10);
 const UNLIMITED: u64 = u64::MAX;
 
 /// Room on the disk that a backend's files lie on.
@@ -57,6 +60,7 @@ struct Count {
     bytes: u64,
     /// What had ever been written before that.
     grown: u64,
+    at: Option<Instant>,
 }
 
 /// What one writer was promised and has not written yet.
@@ -113,11 +117,19 @@ impl Room {
         (limit != UNLIMITED).then_some(limit)
     }
 
+    /// Looks at every file, unless somebody has of late: for figures, so that it does not matter where it fails.
+    pub(super) fn count_in_time(&self) {
+        let is_late = self.count.lock().at.is_none_or(|at| at.elapsed() >= COUNTS);
+        if is_late && let Err(error) = self.count() {
+            tracing::debug!(%error, "what is on disk cannot be counted");
+        }
+    }
+
     /// Looks at every file.
     pub(super) fn count(&self) -> Result<u64, BackendError> {
         let grown = self.grown.load(Ordering::Relaxed);
         let bytes = self.backend.disk_bytes()?;
-        *self.count.lock() = Count { bytes, grown };
+        *self.count.lock() = Count { bytes, grown, at: Some(monotonic()) };
         Ok(self.used())
     }
 

@@ -23,6 +23,7 @@ use crate::entry::Ttl;
 mod clocks;
 mod damage;
 mod faults;
+mod joining;
 mod marks;
 mod opening;
 mod rehearsing;

@@ -122,7 +122,7 @@ pub enum StartError {
     /// There is nothing to serve data on.
     #[error("no data listener is configured: give --listen at least once")]
     NoDataListener,
-    /// The node was told to leave while it started.
+    /// The node was told to leave while it started, or what is on disk cannot be used.
     #[error(transparent)]
     Spawn(SpawnError),
     /// The lifecycle is another node's.
@@ -133,11 +133,21 @@ pub enum StartError {
     Thread(#[source] io::Error),
 }
 
+impl StartError {
+    /// Whether nothing is wrong: the node was told to drain before it served.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        matches!(self, Self::Spawn(SpawnError::Leaving { .. }))
+    }
+}
+
 /// How a node came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
     /// It drained.
     Drained,
+    /// It drained, and what it was told last may not be on its disk.
+    Unsaved,
     /// A second signal cut that short: exit now.
     Forced,
 }

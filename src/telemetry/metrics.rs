@@ -16,6 +16,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSet, text};
@@ -26,7 +27,7 @@ use tonic::Code;
 use crate::code::code_name;
 
 use super::calls::{BOUNDED_BUCKETS, CODES, CallMetrics, Calls, bucket_bound_seconds};
-use super::snapshot::{JournalFigures, NODE_STATES, Snapshot};
+use super::snapshot::{DiskFigures, JournalFigures, NODE_STATES, Snapshot};
 use super::{Method, process};
 use crate::engine::{MissReason, NamespaceReport, PolicyEstimate};
 
@@ -105,6 +106,15 @@ const JOURNAL_BYTES: (&str, &str) = ("larder_journal_bytes_total", "Bytes that w
 const JOURNAL_SYNCS: (&str, &str) = ("larder_journal_syncs_total", "Syncs of the journal");
 const JOURNAL_SYNC_SECONDS: (&str, &str) =
     ("larder_journal_sync_seconds_total", "How long the journal's syncs took together");
+const DISK_BYTES: (&str, &str) = ("larder_disk_bytes", "Bytes on disk, blobs included");
+const RECOVERY_DAMAGES: (&str, &str) =
+    ("larder_recovery_damages", "Places on disk that were found damaged when the node started");
+const SNAPSHOTS: (&str, &str) = ("larder_snapshots_total", "Snapshots that were taken");
+const SNAPSHOTS_FAILED: (&str, &str) = (
+    "larder_snapshots_failed_total",
+    "Snapshots that could not be taken, as the disk refused or had no room",
+);
+const SNAPSHOT_AGE: (&str, &str) = ("larder_snapshot_age", "How old the newest snapshot is");
 const DISK_ENTRIES: (&str, &str) = (
     "larder_disk_entries",
     "Entries that can be read from disk: with mode store, and while a lazy recovery goes on",
@@ -252,6 +262,17 @@ impl Page<'_, '_> {
         metric.encode_counter::<NoLabelSet, _, f64>(&journal.sync_time.as_secs_f64(), None)
     }
 
+    fn disk(&mut self, disk: &DiskFigures) -> fmt::Result {
+        self.gauge(DISK_BYTES, disk.bytes)?;
+        self.gauge(RECOVERY_DAMAGES, disk.damages)?;
+        self.counter(SNAPSHOTS, disk.snapshots)?;
+        self.counter(SNAPSHOTS_FAILED, disk.snapshots_failed)?;
+        match disk.snapshot_age {
+            Some(age) => self.seconds(SNAPSHOT_AGE, age),
+            None => Ok(()),
+        }
+    }
+
     fn node(&mut self, snapshot: &Snapshot) -> fmt::Result {
         self.gauge(CONNECTIONS, snapshot.connections)?;
         self.gauge(REQUESTS_IN_FLIGHT, snapshot.requests_in_flight)?;
@@ -259,6 +280,9 @@ impl Page<'_, '_> {
         self.counter(REQUESTS_SHED, snapshot.requests_shed)?;
         if let Some(journal) = &snapshot.journal {
             self.journal(journal)?;
+        }
+        if let Some(disk) = &snapshot.disk {
+            self.disk(disk)?;
         }
         if let Some(tier) = &snapshot.disk_tier {
             self.gauge(DISK_ENTRIES, tier.entries)?;
@@ -269,10 +293,7 @@ impl Page<'_, '_> {
         let states = NODE_STATES.map(|state| ([("state", state)], u64::from(state == snapshot.state)));
         self.gauges(NODE_STATE, states)?;
         self.gauges(BUILD_INFO, [([("version", env!("CARGO_PKG_VERSION"))], 1)])?;
-        let (name, help) = UPTIME;
-        self.encoder
-            .encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?
-            .encode_gauge(&snapshot.uptime.as_secs_f64())?;
+        self.seconds(UPTIME, snapshot.uptime)?;
         if snapshot.resident_bytes > 0 {
             self.gauge(RESIDENT_BYTES, snapshot.resident_bytes)?;
             let (name, help) = PROCESS_RESIDENT;
@@ -336,6 +357,12 @@ impl Page<'_, '_> {
         Ok(())
     }
 
+    fn seconds(&mut self, (name, help): (&str, &str), value: Duration) -> fmt::Result {
+        let mut metric =
+            self.encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
+        metric.encode_gauge(&value.as_secs_f64())
+    }
+
     fn gauge(&mut self, (name, help): (&str, &str), value: u64) -> fmt::Result {
         self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
     }
@@ -360,7 +387,6 @@ fn labels<'l>(report: &'l NamespaceReport, estimate: &PolicyEstimate) -> [(&'sta
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
-    use std::time::Duration;
 
     use super::*;
     use crate::engine::{NamespaceConfig, PolicyName, Stats};
@@ -390,11 +416,23 @@ mod tests {
                 sync_time: Duration::from_millis(250),
                 ..JournalFigures::default()
             }),
+            disk: Some(DiskFigures {
+                bytes: 18,
+                snapshots: 19,
+                snapshots_failed: 20,
+                snapshot_age: Some(Duration::from_millis(2_500)),
+                damages: 21,
+            }),
             disk_tier: Some(DiskTierFigures { entries: 14, hits: 15, misses: 16, damaged: 17 }),
             ..Snapshot::default()
         };
         let text = text_of(CallMetrics::new(), snapshot);
         for line in [
+            "larder_disk_bytes 18",
+            "larder_snapshots_total 19",
+            "larder_snapshots_failed_total 20",
+            "larder_snapshot_age_seconds 2.5",
+            "larder_recovery_damages 21",
             "larder_disk_entries 14",
             "larder_disk_damaged_total 17",
             "# TYPE larder_hits counter",

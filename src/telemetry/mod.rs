@@ -24,4 +24,4 @@ pub(crate) use calls::stripe_number;
 pub use method::Method;
 pub use metrics::Metrics;
 pub use slow::{Recalled, SlowCalls, SlowOps};
-pub use snapshot::{DiskTierFigures, JournalFigures, Snapshot};
+pub use snapshot::{DiskFigures, DiskTierFigures, JournalFigures, Snapshot};

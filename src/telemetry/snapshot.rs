@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub requests_shed: u64,
     /// The journal's figures; `None`: nothing is kept on disk.
     pub journal: Option<JournalFigures>,
+    /// What is on disk; `None`: nothing.
+    pub disk: Option<DiskFigures>,
     /// What lies below memory; `None`: nothing.
     pub disk_tier: Option<DiskTierFigures>,
 }
@@ -50,6 +52,21 @@ pub struct JournalFigures {
     pub syncs: u64,
     /// How long they took together.
     pub sync_time: Duration,
+}
+
+/// What is on disk, and how snapshots went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DiskFigures {
+    /// Bytes on disk, blobs included.
+    pub bytes: u64,
+    /// Snapshots that were taken since the start.
+    pub snapshots: u64,
+    /// Those that failed.
+    pub snapshots_failed: u64,
+    /// How old the newest is; `None`: there is none.
+    pub snapshot_age: Option<Duration>,
+    /// Places that were found damaged at the start.
+    pub damages: u64,
 }
 
 /// What lies on disk below memory.
@@ -103,6 +120,7 @@ impl Default for Snapshot {
             response_backlog_bytes: 0,
             requests_shed: 0,
             journal: None,
+            disk: None,
             disk_tier: None,
         }
     }

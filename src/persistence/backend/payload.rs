@@ -13,7 +13,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -119,6 +119,14 @@ impl Payload {
 
     /// Of the file system that the directory is on; without bounds where that tells none.
     pub(super) fn space(&self) -> Result<DiskSpace, BackendError> {
+        for directory in [&self.journal, &self.snapshot, &self.blob] {
+            let metadata = directory.metadata();
+            let is_gone = metadata.map_or(true, |metadata| metadata.nlink() == 0);
+            if is_gone {
+                let why = io::Error::new(io::ErrorKind::NotFound, "it was deleted while in use");
+                return Err(BackendError::io("use", &self.directory, why));
+            }
+        }
         let told = rustix::fs::statvfs(&self.directory);
         let told = told.map_err(|error| BackendError::io("look at", &self.directory, error.into()))?;
         if told.f_blocks == 0 {

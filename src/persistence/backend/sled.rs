@@ -198,8 +198,10 @@ impl SledCatalogue {
         let refused = |error| BackendError::io("commit to", &self.directory, error);
         let disk = rustix::fs::statvfs(&self.directory).map_err(|error| refused(error.into()))?;
         let room = disk.f_bavail.saturating_mul(disk.f_frsize);
-        if room < RESERVE_BYTES + bytes.saturating_mul(2) {
-            return Err(refused(io::ErrorKind::StorageFull.into()));
+        let wanted = RESERVE_BYTES + bytes.saturating_mul(2);
+        if room < wanted {
+            let why = format!("no storage space: sled wants {wanted} bytes free, and {room} are");
+            return Err(refused(io::Error::new(io::ErrorKind::StorageFull, why)));
         }
         Ok(())
     }

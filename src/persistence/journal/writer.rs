@@ -100,6 +100,9 @@ impl Writer {
 
     /// Drains all shards and writes what they logged; with `sync`, until it is safe.
     fn cycle(&mut self, sync: bool, is_interval: bool) -> Result<(), BackendError> {
+        if let Some(why) = self.shared.given_up.lock().take() {
+            return Err(why);
+        }
         let drain = self.shared.begun.fetch_add(1, Ordering::SeqCst) + 1;
         if self.shared.keep.load(Ordering::SeqCst) != self.is_keeping {
             self.turn()?;

@@ -10,17 +10,17 @@ use crate::persistence::backend::{
 use crate::persistence::rehearse::{LOOKS_MAX, rehearse};
 
 /// Is told how many such calls there were before.
-type Meanwhile = Box<dyn Fn(u64) + Send + Sync>;
+pub(super) type Meanwhile = Box<dyn Fn(u64) + Send + Sync>;
 
 /// The disk of a node that does something just before a rehearsal lists files or opens one.
-struct Moving {
+pub(super) struct Moving {
     backend: Arc<MemoryBackend>,
     calls: AtomicU64,
     meanwhile: Meanwhile,
 }
 
 impl Moving {
-    fn new(stand: &Stand, meanwhile: Meanwhile) -> Self {
+    pub(super) fn new(stand: &Stand, meanwhile: Meanwhile) -> Self {
         Self { backend: Arc::clone(&stand.backend), calls: AtomicU64::new(0), meanwhile }
     }
 

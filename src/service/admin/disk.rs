@@ -9,7 +9,6 @@ use tonic::{Code, Response, Status};
 
 use super::{AdminService, blocking};
 use crate::api::{CallError, google, v1};
-use crate::cache::Cache;
 use crate::clock::monotonic;
 use crate::persistence::BackendError;
 use crate::persistence::blob::Verified;
@@ -25,7 +24,7 @@ const DAMAGES_MAX: usize = 1_000;
 
 impl AdminService {
     pub(super) async fn flush_disk(&self) -> Result<Response<v1::FlushResponse>, Status> {
-        if !disk(&self.cache, "Flush")?.keeps_journal() {
+        if !self.disk("Flush")?.keeps_journal() {
             return Err(CallError::NoPersistence { what: "Admin.Flush".to_owned() }.into());
         }
         let position = self.cache.flushed().await.map_err(|why| stopped(&why))?;
@@ -42,7 +41,7 @@ impl AdminService {
     }
 
     pub(super) fn snapshots(&self) -> Result<Response<v1::ListSnapshotsResponse>, Status> {
-        let snapshots = disk(&self.cache, "ListSnapshots")?.snapshots().iter().map(snapshot).collect();
+        let snapshots = self.disk("ListSnapshots")?.snapshots().iter().map(snapshot).collect();
         Ok(Response::new(v1::ListSnapshotsResponse { snapshots }))
     }
 
@@ -50,7 +49,7 @@ impl AdminService {
         &self,
         request: &v1::VerifyRecoveryRequest,
     ) -> Result<Response<v1::VerifyRecoveryResponse>, Status> {
-        let configured = disk(&self.cache, "VerifyRecovery")?.recovery();
+        let configured = self.disk("VerifyRecovery")?.recovery();
         let method = match request.method.as_str() {
             "" => configured,
             word => word
@@ -126,21 +125,32 @@ impl AdminService {
         if self.cache.is_poisoned() { Err(CallError::JournalPoisoned.into()) } else { Ok(()) }
     }
 
+    /// What is on disk, for a method.
+    fn disk(&self, method: &str) -> Result<&Disk, CallError> {
+        if let Some(disk) = self.cache.disk() {
+            return Ok(disk);
+        }
+        let config = (self.config.config)().config;
+        if config.is_some_and(|config| config.persistence != "none") {
+            let what = format!(
+                "Admin.{method} needs what is on disk, which is read when the node is told to serve (larder admin spawn)"
+            );
+            return Err(CallError::NotReady { state: (self.config.snapshot)().state, what });
+        }
+        Err(CallError::NoPersistence { what: format!("Admin.{method}") })
+    }
+
     async fn on_disk<T: Send + 'static>(
         &self,
         method: &'static str,
         work: impl FnOnce(&Disk) -> T + Send + 'static,
     ) -> Result<T, Status> {
-        disk(&self.cache, method)?;
+        self.disk(method)?;
         let cache = Arc::clone(&self.cache);
         blocking(method, move || cache.disk().map(work))
             .await?
             .ok_or_else(|| Status::internal("the data directory is gone"))
     }
-}
-
-fn disk<'a>(cache: &'a Cache, method: &str) -> Result<&'a Disk, CallError> {
-    cache.disk().ok_or_else(|| CallError::NoPersistence { what: format!("Admin.{method}") })
 }
 
 fn failed(error: SnapshotError) -> CallError {

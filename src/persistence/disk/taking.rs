@@ -1,0 +1,93 @@
+//! Who takes a snapshot and who waits for it, and how that went.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::MutexGuard;
+use tokio::sync::watch;
+
+use super::{Inner, SNAPSHOTS_KEPT};
+use crate::persistence::journal::Stopped;
+use crate::persistence::snapshot::{SnapshotError, SnapshotInfo};
+
+/// How snapshots went since the start.
+#[derive(Debug, Default)]
+pub struct SnapshotHistory {
+    taken: AtomicU64,
+    failed: AtomicU64,
+    failing: watch::Sender<Option<Arc<str>>>,
+}
+
+impl SnapshotHistory {
+    /// Snapshots that were taken.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Acquire)
+    }
+
+    /// Those that the disk refused, or that would have taken the journal's room.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Why the last one failed, for those who wait for it; `None`: it did not.
+    #[must_use]
+    pub fn failing(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.failing.subscribe()
+    }
+
+    fn note(&self, taken: &Result<SnapshotInfo, SnapshotError>) {
+        match taken {
+            Ok(_) => {
+                self.taken.fetch_add(1, Ordering::Release);
+                self.failing.send_if_modified(|failing| failing.take().is_some());
+            }
+            // The node stops.
+            Err(SnapshotError::Stopped(Stopped::Ended)) => {}
+            Err(error) => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                self.failing.send_replace(Some(error.to_string().into()));
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Takes a snapshot, or where one is being taken waits for that, which is the answer then.
+    pub(super) fn snapshot_or_join(&self) -> Result<SnapshotInfo, SnapshotError> {
+        let before = self.history.taken();
+        if let Some(turn) = self.taking.try_lock() {
+            return self.snapshot_in(turn);
+        }
+        let turn = self.taking.lock();
+        let newest = self.snapshots.lock().first().copied();
+        match newest {
+            Some(newest) if self.history.taken() != before => Ok(newest),
+            // It failed, or there was none: a lazy recovery holds snapshots up.
+            _ => self.snapshot_in(turn),
+        }
+    }
+
+    /// Takes a snapshot, after one that is being taken.
+    pub(super) fn snapshot(&self) -> Result<SnapshotInfo, SnapshotError> {
+        self.snapshot_in(self.taking.lock())
+    }
+
+    fn snapshot_in(&self, turn: MutexGuard<'_, ()>) -> Result<SnapshotInfo, SnapshotError> {
+        if !self.is_whole.load(Ordering::Acquire) {
+            return Err(SnapshotError::NotWhole);
+        }
+        let taken = if self.config.is_journaled { self.take() } else { self.take_alone() };
+        self.history.note(&taken);
+        let taken = taken?;
+        self.snapshots.lock().insert(0, taken);
+        drop(turn);
+        self.keep_snapshots(SNAPSHOTS_KEPT)?;
+        let kept = self.snapshots.lock().clone();
+        if let [_, oldest] = kept[..] {
+            self.forget(oldest.position, &taken)?;
+        }
+        Ok(taken)
+    }
+}

@@ -1,0 +1,215 @@
+//! What a node says and does when its disk is in trouble: health, figures, exit statuses, words.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "support/kept.rs"]
+mod kept;
+#[path = "support/node.rs"]
+mod node;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use kept::{cache_of, flushed};
+use larder::api::v1::admin_client::AdminClient;
+use larder::api::v1::*;
+use node::*;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+async fn admin_of(process: &Process) -> AdminClient<Channel> {
+    AdminClient::new(connect(&process.ready.admin).await)
+}
+
+/// Waits until health says of the disk that it is well, or that it is not.
+async fn wait_for_health(process: &Process, is_well: bool) {
+    let mut health = HealthClient::new(connect(&process.ready.health).await);
+    let request = HealthCheckRequest { service: "persistence".to_owned() };
+    let mut watch = health.watch(request).await.unwrap().into_inner();
+    let wanted = if is_well { 1 } else { 2 };
+    soon(async { while watch.message().await.unwrap().unwrap().status != wanted {} }).await;
+}
+
+async fn metrics_of(process: &Process) -> String {
+    http_get(&process.ready.http, "/metrics").await.1
+}
+
+/// A file stands where a directory was: that stops root as well.
+fn block(directory: &Path) {
+    fs::rename(directory, directory.with_extension("aside")).unwrap();
+    fs::write(directory, "").unwrap();
+}
+
+fn unblock(directory: &Path) {
+    fs::remove_file(directory).unwrap();
+    fs::rename(directory.with_extension("aside"), directory).unwrap();
+}
+
+async fn snapshot(process: &Process) -> Result<CreateSnapshotResponse, Status> {
+    Ok(admin_of(process).await.create_snapshot(CreateSnapshotRequest {}).await?.into_inner())
+}
+
+#[tokio::test]
+async fn where_snapshots_are_all_health_and_figures_say_that_they_fail_and_the_exit_that_all_is_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().to_str().unwrap();
+    let process = Process::start(&["--data-dir", data, "--persistence", "snapshot", "--backend", "files"]);
+    let mut cache = cache_of(&process).await;
+    cache.set(set("k", "v")).await.unwrap();
+    assert_eq!(snapshot(&process).await.unwrap().entries, 1);
+    wait_for_health(&process, true).await;
+    let text = metrics_of(&process).await;
+    assert_eq!(
+        (metric(&text, "larder_snapshots_total"), metric(&text, "larder_snapshots_failed_total")),
+        (1, 0)
+    );
+    assert_eq!(metric(&text, "larder_recovery_damages"), 0);
+    assert!(metric(&text, "larder_disk_bytes") > 0 && text.contains("larder_snapshot_age_seconds "));
+
+    cache.set(set("k", "w")).await.unwrap();
+    block(&directory.path().join("snapshot"));
+    assert_status(&snapshot(&process).await.unwrap_err(), Code::FailedPrecondition, "DISK_FAILED", None);
+    wait_for_health(&process, false).await;
+    assert_eq!(metric(&metrics_of(&process).await, "larder_snapshots_failed_total"), 1);
+    unblock(&directory.path().join("snapshot"));
+    snapshot(&process).await.unwrap();
+    wait_for_health(&process, true).await;
+
+    cache.set(set("k", "x")).await.unwrap();
+    block(&directory.path().join("snapshot"));
+    process.terminate();
+    let (status, _, stderr) = process.ended();
+    assert_eq!(status.code(), Some(4), "{stderr}");
+    assert!(stderr.contains("the last changes may not be on disk"), "{stderr}");
+}
+
+#[tokio::test]
+async fn with_a_journal_a_snapshot_that_fails_is_counted_and_nothing_is_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().to_str().unwrap();
+    let process =
+        Process::start(&["--data-dir", data, "--persistence", "journal+snapshot", "--backend", "files"]);
+    cache_of(&process).await.set(set("k", "v")).await.unwrap();
+    block(&directory.path().join("snapshot"));
+    snapshot(&process).await.unwrap_err();
+    assert_eq!(metric(&metrics_of(&process).await, "larder_snapshots_failed_total"), 1);
+    wait_for_health(&process, true).await;
+    process.terminate();
+    let (status, _, stderr) = process.ended();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_data_directory_that_is_deleted_poisons_the_journal() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let process = Process::start(&[
+        "--data-dir",
+        data.to_str().unwrap(),
+        "--persistence",
+        "journal",
+        "--backend",
+        "files",
+    ]);
+    let mut cache = cache_of(&process).await;
+    cache.set(flushed(set("k", "v"))).await.unwrap();
+    fs::remove_dir_all(&data).unwrap();
+    wait_for_health(&process, false).await;
+    let refused = cache.set(flushed(set("k", "w"))).await.unwrap_err();
+    assert_status(&refused, Code::FailedPrecondition, "JOURNAL_POISONED", None);
+    process.terminate();
+    let (status, _, stderr) = process.ended();
+    assert_eq!(status.code(), Some(4), "{stderr}");
+    assert!(stderr.contains("it was deleted while in use"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_node_in_standby_says_that_its_disk_is_not_there_yet_and_why_it_cannot_spawn() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().to_str().unwrap();
+    let flags = ["--data-dir", data, "--persistence", "journal", "--backend", "files"];
+    let holder = Process::start(&flags);
+    let process = Process::start(&[&flags[..], &["--standby"]].concat());
+    let mut admin = admin_of(&process).await;
+    let refusals = [
+        admin.flush(FlushRequest {}).await.unwrap_err(),
+        admin.create_snapshot(CreateSnapshotRequest {}).await.unwrap_err(),
+        admin.list_snapshots(ListSnapshotsRequest {}).await.unwrap_err(),
+        admin.verify_recovery(VerifyRecoveryRequest::default()).await.unwrap_err(),
+        admin.compact_journal(CompactJournalRequest {}).await.unwrap_err(),
+    ];
+    for refused in refusals {
+        assert_status(&refused, Code::Unavailable, "NOT_READY", None);
+        assert!(refused.message().contains("standby"), "{refused:?}");
+    }
+    let refused = admin.spawn(SpawnRequest {}).await.unwrap_err();
+    assert_status(&refused, Code::FailedPrecondition, "CANNOT_RECOVER", None);
+    holder.terminate();
+    holder.ended();
+    admin.spawn(SpawnRequest {}).await.unwrap();
+    admin.flush(FlushRequest {}).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cap_above_a_lowered_memory_is_told_at_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().to_str().unwrap();
+    let flags = ["--data-dir", data, "--persistence", "journal", "--backend", "files", "--memory"];
+    let start = |memory| Process::start(&[&flags[..], &[memory]].concat());
+    let process = start("64MiB");
+    let config =
+        NamespaceConfig { name: "wide".to_owned(), bytes_limit: 32 << 20, ..NamespaceConfig::default() };
+    let request = CreateNamespaceRequest { namespace: Some(config) };
+    admin_of(&process).await.create_namespace(request).await.unwrap();
+    process.terminate();
+    let (_, _, stderr) = process.ended();
+    assert!(!stderr.contains("a namespace's cap is above"), "{stderr}");
+    let process = start("16MiB");
+    process.terminate();
+    let (_, _, stderr) = process.ended();
+    assert!(stderr.contains("a namespace's cap is above") && stderr.contains("wide"), "{stderr}");
+}
+
+/// A pipe stands for a segment, so that the recovery waits for who writes to it.
+#[tokio::test]
+async fn a_node_that_is_told_to_stop_while_it_recovers_ends_well() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().to_str().unwrap();
+    let flags = ["--data-dir", data, "--persistence", "journal", "--backend", "files"];
+    let process = Process::start(&flags);
+    cache_of(&process).await.set(flushed(set("k", "v"))).await.unwrap();
+    process.terminate();
+    process.ended();
+    let journal = fs::read_dir(directory.path().join("journal")).unwrap().next().unwrap().unwrap().path();
+    fs::remove_file(&journal).unwrap();
+    assert!(Command::new("mkfifo").arg(&journal).status().unwrap().success());
+    let mut command = larder();
+    let ports = ["--listen", "--admin", "--health"].map(|flag| [flag, "tcp://127.0.0.1:0"]).concat();
+    command.arg("serve").args(ports).args(["--http", "127.0.0.1:0"]).args(flags).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    // Opens when the other end does, which is when it recovers; and holds it up.
+    let held = fs::OpenOptions::new().write(true).open(&journal).unwrap();
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    let status = child.wait().unwrap();
+    drop(held);
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn a_data_directory_that_is_none_is_told_as_what_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, link) = (directory.path().join("file"), directory.path().join("link"));
+    fs::write(&file, "").unwrap();
+    std::os::unix::fs::symlink(directory.path().join("nowhere"), &link).unwrap();
+    for (path, why) in [(&file, "it is no directory"), (&link, "it is a link to what is not there")] {
+        let ports = ["--listen", "--admin", "--health"].map(|flag| [flag, "tcp://127.0.0.1:0"]).concat();
+        let data = path.to_str().unwrap();
+        let more = ["--http", "127.0.0.1:0", "--persistence", "journal", "--data-dir", data];
+        let (code, _, stderr) = Process::fails(&[&ports[..], &more].concat());
+        assert_eq!(code, Some(2), "{stderr}");
+        assert!(stderr.contains(why) && stderr.contains("--data-dir"), "{stderr}");
+    }
+}
