@@ -32,8 +32,8 @@ use node::*;
 use strace::Strace;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
-use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 fn flags<'a>(directory: &'a Path, mode: &'a str) -> [&'a str; 8] {
     let directory = directory.to_str().unwrap();
@@ -60,13 +60,17 @@ async fn assert_poisoned(process: &Process, there: &str) {
     assert_eq!(metric(&http_get(&process.ready.http, "/metrics").await.1, "larder_journal_poisoned"), 1);
     let stats = admin.get_stats(GetStatsRequest {}).await.unwrap().into_inner();
     assert!(!stats.persistence.unwrap().poisoned.is_empty());
+    let mut watch = watch_persistence(process).await;
+    soon(async { while watch.message().await.unwrap().unwrap().status != NOT_SERVING {} }).await;
+}
+
+const SERVING: i32 = 1;
+const NOT_SERVING: i32 = 2;
+
+async fn watch_persistence(process: &Process) -> tonic::Streaming<HealthCheckResponse> {
     let mut health = HealthClient::new(connect(&process.ready.health).await);
-    let mut watch = health
-        .watch(Request::new(HealthCheckRequest { service: "persistence".to_owned() }))
-        .await
-        .unwrap()
-        .into_inner();
-    soon(async { while watch.message().await.unwrap().unwrap().status != 2 {} }).await;
+    let service = "persistence".to_owned();
+    health.watch(Request::new(HealthCheckRequest { service })).await.unwrap().into_inner()
 }
 
 /// A file system of its own, as small as a test wants it.
@@ -126,10 +130,26 @@ async fn a_full_disk_refuses_writes_while_reads_go_on_and_health_says_so() {
         }
         assert!(n < 1_000, "it is never full");
     };
-    assert_status(&refused, Code::FailedPrecondition, "JOURNAL_POISONED", None);
+    let is_refused = |status: Status| assert_status(&status, Code::ResourceExhausted, "DISK_LIMIT", None);
+    is_refused(refused);
     let last = format!("k:{}", last.unwrap());
-    assert_poisoned(&process, &last).await;
-    assert_eq!(process.stops().await.0.code(), Some(4), "what is buffered may be lost");
+    assert!(found(cache.get(get(&last)).await.unwrap().into_inner()).is_ok(), "reads go on");
+    is_refused(cache.set(set("k", "v")).await.unwrap_err());
+    is_refused(cache.delete(delete(&last)).await.unwrap_err());
+    is_refused(cache.increment(increment("n", 1)).await.unwrap_err());
+    let mut watch = watch_persistence(&process).await;
+    soon(async { while watch.message().await.unwrap().unwrap().status != NOT_SERVING {} }).await;
+    assert_eq!(metric(&http_get(&process.ready.http, "/metrics").await.1, "larder_journal_poisoned"), 0);
+    drop(process);
+
+    let process = Process::start(&flags(&directory, "journal+snapshot"));
+    let (mut cache, mut admin) = (cache_of(&process).await, admin_of(&process).await);
+    assert!(found(cache.get(get(&last)).await.unwrap().into_inner()).is_ok(), "it was flushed");
+    admin.clear(ClearRequest::default()).await.unwrap();
+    soon(async { while cache.set(flushed(set("k", "v"))).await.is_err() {} }).await;
+    let mut watch = watch_persistence(&process).await;
+    soon(async { while watch.message().await.unwrap().unwrap().status != SERVING {} }).await;
+    assert!(process.stops().await.0.success());
 }
 
 #[tokio::test]

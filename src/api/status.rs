@@ -88,7 +88,7 @@ pub enum CallError {
     )]
     JournalPoisoned,
     #[error(
-        "the disk limit is reached (--disk-limit), so no write is taken, and no Delete either; reads go on. Delete blobs, clear what is not needed (larder admin clear), or raise the limit"
+        "the disk limit is reached (--disk-limit), or the disk is nearly full, so no write is taken, and no Delete either; reads go on. Delete blobs, clear what is not needed (larder admin clear), make room on the disk, or raise the limit"
     )]
     DiskLimit,
     #[error("a recovery would lose something: {damages} places are damaged, the first: {first}")]

@@ -234,8 +234,8 @@ fn log(cache: &Cache, report: &Report) {
     if report.refused > 0 {
         warn!(
             entries = report.refused,
-            "not all that is on disk fits into memory, or its namespace is gone: it is not served, and the second \
-             snapshot from now does without it; --memory gives it room, and --persistence store serves it from disk"
+            "not all that is on disk fits into memory, or its namespace is gone: it is not served, and a compaction or the \
+             second snapshot from now does without it; --memory gives it room, and --persistence store serves it from disk"
         );
     }
     let memory = cache.bytes_limit();
@@ -262,23 +262,27 @@ fn log(cache: &Cache, report: &Report) {
     );
 }
 
-/// Says so when the journal is poisoned, and while the last snapshot failed where snapshots are all that is kept.
+/// Says so when the journal is poisoned, while the disk is nearly full, and while the last snapshot failed where snapshots
+/// are all that is kept.
 async fn watch(facts: Weak<Facts>) {
     let Some(facts_now) = facts.upgrade() else { return };
     let Some(disk) = facts_now.cache.disk() else { return };
     let (mut poisoned, mut failing) = (disk.journal().poisoned(), disk.history().failing());
+    let mut short = disk.short_of_room();
     let keeps_journal = disk.keeps_journal();
     drop(facts_now);
     loop {
         let is_poisoned = poisoned.borrow_and_update().is_some();
         let is_failing = failing.borrow_and_update().is_some() && !keeps_journal;
+        let is_short = *short.borrow_and_update();
         let Some(facts) = facts.upgrade() else { return };
-        facts.lifecycle.health().set(PERSISTENCE, !is_poisoned && !is_failing);
+        facts.lifecycle.health().set(PERSISTENCE, !(is_poisoned || is_failing || is_short));
         drop(facts);
         // Refused when the node is gone.
         let changed = tokio::select! {
             changed = poisoned.changed() => changed,
             changed = failing.changed() => changed,
+            changed = short.changed() => changed,
         };
         if changed.is_err() {
             return;

@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use tokio::sync::watch;
+
 use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::failpoint::Failpoint;
 use super::journal::{Journal, JournalConfig};
@@ -278,6 +280,12 @@ impl Disk {
         &self.inner.history
     }
 
+    /// Whether the disk is nearly full, so that no write is taken, for those who wait for news of that.
+    #[must_use]
+    pub fn short_of_room(&self) -> watch::Receiver<bool> {
+        self.inner.room.short()
+    }
+
     /// Bytes on disk, as they were counted some seconds ago, with what was written since.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
@@ -516,7 +524,9 @@ impl Inner {
 
     /// Takes a snapshot that stands alone: those before it go, and the journal up to it.
     fn snapshot_alone(&self) -> Result<SnapshotInfo, SnapshotError> {
-        self.journal.roll()?;
+        if self.begin_snapshot().is_ok() {
+            self.journal.roll()?;
+        }
         Failpoint::COMPACTION_ROLLED.reached();
         let taken = self.snapshot()?;
         Failpoint::COMPACTION_TAKEN.reached();

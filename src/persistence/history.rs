@@ -5,10 +5,10 @@
 //! synced cannot be known without it. So is one of a history of which nothing is there, as another directory's is that
 //! was copied here. Either way the files say which history goes on.
 
-use super::backend::{Backend, BackendError, FileKind};
+use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::mark::Mark;
 use super::recover::Inspected;
-use super::replay::{Damage, said_by};
+use super::replay::{Damage, is_begun, said_by};
 
 /// What a directory says of itself.
 #[derive(Debug, Default)]
@@ -32,8 +32,15 @@ impl Standing {
         snapshots: &[Inspected],
     ) -> Result<Self, BackendError> {
         let mut histories: Vec<u64> = snapshots.iter().rev().flatten().map(|info| info.history).collect();
-        for (file, _) in backend.files()?.into_iter().filter(|(file, _)| file.kind == FileKind::Journal) {
-            histories.extend(said_by(backend, file)?.map(|said| said.history));
+        let files = backend.files()?.into_iter().map(|(file, _)| file);
+        let segments: Vec<FileId> = files.filter(|file| file.kind == FileKind::Journal).collect();
+        for file in &segments {
+            histories.extend(said_by(backend, *file)?.map(|said| said.history));
+        }
+        // What a directory has from the first moment that there is a mark.
+        let mut is_used = !snapshots.is_empty();
+        for file in &segments {
+            is_used = is_used || is_begun(backend, *file)?;
         }
         // Segments begin where a history does, and go on for longer than any snapshot.
         let history = histories.last().copied().unwrap_or(0);
@@ -41,7 +48,7 @@ impl Standing {
             Some(mark) if histories.is_empty() || histories.contains(&mark.history) => {
                 Self { mark: Some(mark), history: mark.history, damage: None }
             }
-            None if histories.is_empty() => Self::default(),
+            None if !is_used => Self::default(),
             Some(mark) => Self::without(
                 history,
                 &format!("it is of history {:016x}, of which nothing is here", mark.history),

@@ -150,6 +150,16 @@ pub(super) fn said_by(backend: &dyn Backend, file: FileId) -> Result<Option<Segm
     Ok(if is_whole { SegmentBody::read(&body) } else { None })
 }
 
+/// Whether there is more in a segment than a crash leaves of its first frame.
+///
+/// # Errors
+/// The disk refuses.
+pub(super) fn is_begun(backend: &dyn Backend, file: FileId) -> Result<bool, BackendError> {
+    let mut reader = FrameReader::new(backend.open(file)?)?;
+    let is_whole = matches!(reader.next(&mut Vec::new())?, Ok(Some(_)));
+    Ok(is_whole || reader.written_from(0)? > (HEADER_BYTES + SegmentBody::BYTES) as u64)
+}
+
 fn segment_file(number: u64) -> FileId {
     FileId { kind: FileKind::Journal, number }
 }
@@ -245,14 +255,10 @@ impl Replay<'_> {
     /// Leaves out the last segments if a crash came before they had their first frame, or a start that failed.
     fn leave_out_unbegun(&mut self, numbers: &mut Vec<u64>, synced: u64) -> Result<(), BackendError> {
         while let Some(number) = numbers.pop_if(|number| *number > synced) {
-            let mut reader = FrameReader::new(self.backend.open(segment_file(number))?)?;
-            let is_begun = matches!(reader.next(&mut self.body)?, Ok(Some(_)));
-            let written = if is_begun { u64::MAX } else { reader.written_from(0)? };
-            if written > (HEADER_BYTES + SegmentBody::BYTES) as u64 {
+            if is_begun(self.backend, segment_file(number))? {
                 numbers.push(number);
                 return Ok(());
             }
-            self.end.torn_bytes += written;
             self.end.beyond.push(number);
         }
         Ok(())

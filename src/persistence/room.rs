@@ -1,9 +1,10 @@
 //! Room on the disk: how much of it is used, who may write how much more, and what the journal keeps for itself.
 //!
 //! `--disk-limit` bounds what all files together have, and the file system bounds it anyway. Below either, the last bytes
-//! are the journal's alone, the *reserve*: neither a snapshot nor a blob takes them, as a journal that finds no room is
-//! poisoned. There may be many writers at once, so each is promised a stretch at a time; what is promised and not yet
-//! written counts as used.
+//! are kept for the journal, the *reserve*, as a journal that finds no room is poisoned. No blob takes of it. When half of
+//! it is left on the disk, writes are refused, and what waits for the disk already takes of the rest; so does a snapshot,
+//! which makes room, down to a quarter. There may be many writers at once, so each is promised a stretch at a time; what
+//! is promised and not yet written counts as used.
 //!
 //! Counting what is on disk takes a look at every file. In between, what is written is added as it is written; what is
 //! deleted is noticed at the next count, so that what counts as used is too much rather than too little.
@@ -13,6 +14,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::watch;
 
 use super::backend::{Backend, BackendError, DiskSpace};
 use crate::clock::monotonic;
@@ -28,6 +30,8 @@ const RESERVE_BYTES_MAX: u64 = 64 << 20;
 const RESERVE_PART: u64 = 8;
 /// Files are counted so often where there is no limit.
 const COUNTS: Duration = Duration::from_secs(10);
+/// The disk is looked at no oftener than after so much was written.
+const LOOKS_BYTES_MIN: u64 = 32 << 10;
 const UNLIMITED: u64 = u64::MAX;
 
 /// Room on the disk that a backend's files lie on.
@@ -42,6 +46,13 @@ pub struct Room {
     grown: AtomicU64,
     /// What the next snapshot must find: the one before was given up when it wanted so much.
     snapshot_bytes: AtomicU64,
+    /// What the disk had left when somebody looked, and how much had ever been written then.
+    free: AtomicU64,
+    looked_at: AtomicU64,
+    /// So little is left on the disk that writes are refused.
+    short: watch::Sender<bool>,
+    /// Only what is written while a snapshot is taken is journaled, and rests on that.
+    is_unjournaled: AtomicBool,
     /// Nothing is kept for the journal any more.
     is_free_for_all: AtomicBool,
     /// The limit is reached.
@@ -93,6 +104,10 @@ impl Room {
             count: Mutex::default(),
             grown: AtomicU64::new(0),
             snapshot_bytes: AtomicU64::new(0),
+            free: AtomicU64::new(0),
+            looked_at: AtomicU64::new(0),
+            short: watch::Sender::new(false),
+            is_unjournaled: AtomicBool::new(false),
             is_free_for_all: AtomicBool::new(false),
             is_full: Mutex::new(false),
             refuses: OnceLock::new(),
@@ -139,15 +154,56 @@ impl Room {
         count.bytes + self.grown.load(Ordering::Relaxed).saturating_sub(count.grown)
     }
 
-    /// From now on an engine refuses writes while the limit is reached.
-    pub(super) fn refuse_in(&self, engine: &Arc<Engine>) {
+    /// From now on an engine refuses writes while there is no room for what it logs.
+    pub(super) fn refuse_in(&self, engine: &Arc<Engine>, is_journaled: bool) {
+        self.is_unjournaled.store(!is_journaled, Ordering::Relaxed);
         let _ = self.refuses.set(Arc::downgrade(engine));
+    }
+
+    /// Refuses writes in a log that was begun a moment ago, if there is no room for it.
+    pub(super) fn refuse_again(&self) {
+        *self.is_full.lock() = false;
+        self.settle();
+    }
+
+    /// Looks at what the disk has left, and whether that is enough for writes.
+    pub(super) fn look_at_disk(&self) -> Result<(), BackendError> {
+        let space = self.backend.space()?;
+        self.looked_at.store(self.grown.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.free.store(space.free_bytes, Ordering::Relaxed);
+        let reserve = reserve_of(space.total_bytes);
+        // Some more is to be free before writes are taken again.
+        let enough = if self.is_short() { reserve / 8 * 5 } else { reserve / 2 };
+        let is_short = space.free_bytes < enough;
+        self.short.send_if_modified(|before| std::mem::replace(before, is_short) != is_short);
+        Ok(())
+    }
+
+    fn is_short(&self) -> bool {
+        *self.short.borrow()
+    }
+
+    /// Whether the disk is nearly full, for those who wait for news of that.
+    pub(super) fn short(&self) -> watch::Receiver<bool> {
+        self.short.subscribe()
+    }
+
+    /// Whether the disk has so much more than anybody is kept from.
+    pub(super) fn is_ample(&self, bytes: u64) -> bool {
+        let free = self.free.load(Ordering::Relaxed);
+        free > bytes.saturating_add(2 * RESERVE_BYTES_MAX)
     }
 
     /// Notes that so much is being written.
     pub(super) fn grew(&self, bytes: u64) {
         let grown = self.grown.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if self.limit().is_some() {
+        // Far from the end it is looked at seldom, and the nearer it comes the oftener. Where that fails, so will writing.
+        let since = grown - self.looked_at.load(Ordering::Relaxed).min(grown);
+        let is_to_look = since >= (self.free.load(Ordering::Relaxed) / 32).max(LOOKS_BYTES_MIN);
+        if is_to_look {
+            let _ = self.look_at_disk();
+        }
+        if is_to_look || self.limit().is_some() {
             self.settle();
         }
         if grown >= self.look_at.load(Ordering::Relaxed) {
@@ -156,22 +212,33 @@ impl Room {
         }
     }
 
-    /// Has writes refused while the limit is reached, and taken again when there is room.
+    /// Has writes refused while the limit is reached or the disk is nearly full, and taken again when there is room.
     pub(super) fn settle(&self) {
         let mut is_full = self.is_full.lock();
         let (used, limit) = (self.used(), self.limit());
-        let is_full_now = limit.is_some_and(|limit| used > limit);
+        let is_over = limit.is_some_and(|limit| used > limit);
+        let is_short = self.is_short();
+        let is_unjournaled = self.is_unjournaled.load(Ordering::Relaxed);
+        let is_full_now = is_over || is_short;
         if std::mem::replace(&mut *is_full, is_full_now) == is_full_now {
             return;
         }
-        let engine = self.refuses.get();
-        if let Some(engine) = engine.and_then(Weak::upgrade) {
-            engine.set_log_full(is_full_now);
+        // Without a journal writes take no room: nothing is gained for the limit by refusing them.
+        let refuses = is_short || is_over && !is_unjournaled;
+        if let Some(engine) = self.refuses.get().and_then(Weak::upgrade) {
+            engine.set_log_full(refuses);
         }
-        match (is_full_now, engine) {
-            (true, Some(_)) => tracing::error!(used, limit, "the disk limit is reached: writes are refused"),
-            (true, None) => tracing::error!(used, limit, "the disk limit is passed by snapshots and blobs"),
-            (false, _) => tracing::info!(used, limit, "there is room on the disk again"),
+        let free = self.free.load(Ordering::Relaxed);
+        match (is_over, is_short) {
+            (true, _) if is_unjournaled => {
+                tracing::error!(used, limit, "the disk limit is passed by snapshots and blobs")
+            }
+            (true, _) => tracing::error!(used, limit, "the disk limit is reached: writes are refused"),
+            (_, true) if is_unjournaled => {
+                tracing::error!(free, "the disk is nearly full: no snapshot can be taken")
+            }
+            (_, true) => tracing::error!(free, "the disk is nearly full: writes are refused"),
+            _ => tracing::info!(used, limit, free, "there is room on the disk again"),
         }
         self.wake();
     }
@@ -201,10 +268,15 @@ impl Room {
         self.is_free_for_all.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a snapshot may begin: not if nothing is left beside what is the journal's, or it is known that it would
-    /// not come to its end.
-    pub(super) fn begin_snapshot(&self) -> Result<(), BackendError> {
-        self.spare(self.snapshot_bytes.load(Ordering::Relaxed), *self.promised.lock())
+    /// Whether a snapshot may begin that has so many bytes at the most: not if nothing is left for it, or it is known that
+    /// it would not come to its end.
+    pub(super) fn begin_snapshot(&self, bytes: u64) -> Result<(), BackendError> {
+        self.begin_whole_snapshot(bytes.min(self.snapshot_bytes.load(Ordering::Relaxed)))
+    }
+
+    /// The same, of one that is not to be begun if it may not come to its end.
+    pub(super) fn begin_whole_snapshot(&self, bytes: u64) -> Result<(), BackendError> {
+        self.spare(bytes, *self.promised.lock())
     }
 
     /// Sees to it that the promise covers what is written next of a snapshot that has so many bytes. The limit does not
@@ -216,6 +288,10 @@ impl Room {
         bytes: u64,
     ) -> Result<(), BackendError> {
         let spare = |more, promised| self.spare(more, promised);
+        if self.is_short() && self.is_unjournaled.load(Ordering::Relaxed) {
+            // It is given up rather than the writes that are journaled because of it.
+            self.spare(needs.max(reserve_of(self.backend.space()?.total_bytes)), 0)?;
+        }
         self.promise(promise, needs, SNAPSHOT_STRETCH_BYTES, spare).inspect_err(|_| {
             self.snapshot_bytes.store(bytes + needs, Ordering::Relaxed);
         })
@@ -226,11 +302,12 @@ impl Room {
         self.snapshot_bytes.store(0, Ordering::Relaxed);
     }
 
-    /// What the disk has beside what is promised and the journal's, and how much the latter is.
+    /// What the disk has for a snapshot beside what is promised, and how much is kept for the journal in all.
     pub(super) fn spare_and_reserve(&self) -> Result<(u64, u64), BackendError> {
         let space = self.backend.space()?;
         let reserve = reserve_of(space.total_bytes);
-        Ok((space.free_bytes.saturating_sub(reserve.saturating_add(*self.promised.lock())), reserve))
+        let kept = (reserve / 4).saturating_add(*self.promised.lock());
+        Ok((space.free_bytes.saturating_sub(kept), reserve))
     }
 
     /// Whether the disk has so much beside what is promised and the journal's.
@@ -238,7 +315,8 @@ impl Room {
         if self.is_free_for_all.load(Ordering::Relaxed) {
             return Ok(());
         }
-        fits(self.backend.space()?, bytes.saturating_add(promised))
+        let space = self.backend.space()?;
+        fits(space, reserve_of(space.total_bytes) / 4, bytes.saturating_add(promised))
     }
 
     /// Whether so many bytes of a blob would fit now, for a writer that says beforehand what comes.
@@ -299,13 +377,14 @@ impl Room {
                 return Err(NoRoom::Limit { needs, used, limit, reserve });
             }
         }
-        Ok(fits(self.backend.space()?, needs.saturating_add(promised))?)
+        let space = self.backend.space()?;
+        Ok(fits(space, reserve_of(space.total_bytes), needs.saturating_add(promised))?)
     }
 }
 
-/// Whether a disk with this space has so much beside what the journal keeps for itself.
-fn fits(space: DiskSpace, needs: u64) -> Result<(), BackendError> {
-    let (free, reserve) = (space.free_bytes, reserve_of(space.total_bytes));
+/// Whether a disk with this space has so much beside what is kept of it.
+fn fits(space: DiskSpace, reserve: u64, needs: u64) -> Result<(), BackendError> {
+    let free = space.free_bytes;
     if free < reserve.saturating_add(needs) {
         return Err(BackendError::NoRoom { needs, free, reserve });
     }

@@ -90,7 +90,6 @@ pub fn take(
     tier: Option<&DiskTier>,
 ) -> Result<SnapshotInfo, SnapshotError> {
     let backend = &**room.backend();
-    room.begin_snapshot()?;
     let file = FileId { kind: FileKind::Snapshot, number };
     let frames = FrameWriter::new(backend.create(file)?, 1, 0);
     Failpoint::SNAPSHOT_CREATED.reached();

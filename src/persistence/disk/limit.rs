@@ -6,6 +6,7 @@
 
 use super::Inner;
 use crate::persistence::backend::BackendError;
+use crate::persistence::snapshot::SnapshotError;
 
 /// Above this part of the limit, in percent, room is made.
 const LIMIT_PERCENT: u64 = 90;
@@ -27,7 +28,7 @@ pub(super) enum Tightness {
 
 /// What a snapshot that stands alone would come to.
 struct Outlook {
-    /// How long it would be, at the most; of a store nobody knows: 0.
+    /// How long it would be, at the most; of a store as long as the one before.
     bytes: u64,
     /// By how much there would be less on disk then.
     won: u64,
@@ -54,10 +55,7 @@ impl Outlook {
 impl Inner {
     /// Has writes refused from now on that find no room.
     pub(super) fn begin_limit(&self) -> Result<(), BackendError> {
-        // Without a journal writes take no room: nothing is gained by refusing them.
-        if self.config.is_journaled {
-            self.room.refuse_in(&self.engine);
-        }
+        self.room.refuse_in(&self.engine, self.config.is_journaled);
         self.tightness().map(|_| ())
     }
 
@@ -78,20 +76,36 @@ impl Inner {
     }
 
     fn outlook(&self) -> Outlook {
-        let snapshots: u64 = self.snapshots.lock().iter().map(|snapshot| snapshot.bytes).sum();
+        let (snapshots, newest) = {
+            let snapshots = self.snapshots.lock();
+            let all: u64 = snapshots.iter().map(|snapshot| snapshot.bytes).sum();
+            (all, snapshots.first().map_or(0, |newest| newest.bytes))
+        };
         let journal: u64 = self.journal.segments().iter().map(|segment| segment.bytes).sum();
         let stats = self.engine.stats();
         let is_known = self.tier().is_none();
-        let bytes = if is_known { stats.bytes_used.saturating_sub(stats.bytes_spare) } else { 0 };
+        let bytes = if is_known { stats.bytes_used.saturating_sub(stats.bytes_spare) } else { newest };
         Outlook { bytes, won: (snapshots + journal).saturating_sub(bytes) }
     }
 
-    /// Counts what is on disk if there is a limit on it, and sees to it that writes are refused while that is reached.
+    /// Whether there may be room for a snapshot now.
+    pub(super) fn begin_snapshot(&self) -> Result<(), SnapshotError> {
+        let Some(tier) = self.tier() else {
+            return Ok(self.room.begin_snapshot(self.outlook().bytes)?);
+        };
+        // What is gone is gone from there too.
+        self.journal.written()?;
+        // One that is given up half way stays, as places lead there.
+        Ok(self.room.begin_whole_snapshot(tier.live_bytes())?)
+    }
+
+    /// Looks at the room there is, and sees to it that writes are refused while there is none.
     pub(super) fn look_at_limit(&self) -> Result<(), BackendError> {
         if self.room.limit().is_some() {
             self.room.count()?;
-            self.room.settle();
         }
+        self.room.look_at_disk()?;
+        self.room.settle();
         Ok(())
     }
 }

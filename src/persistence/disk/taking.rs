@@ -78,7 +78,9 @@ impl Inner {
         if !self.is_whole.load(Ordering::Acquire) {
             return Err(SnapshotError::NotWhole);
         }
-        let taken = if self.config.is_journaled { self.take() } else { self.take_alone() };
+        let begun = self.begin_snapshot();
+        let taken =
+            begun.and_then(|()| if self.config.is_journaled { self.take() } else { self.take_alone() });
         self.history.note(&taken);
         let taken = taken?;
         self.snapshots.lock().insert(0, taken);

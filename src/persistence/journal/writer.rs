@@ -16,6 +16,8 @@ use crate::persistence::tier::DiskTier;
 
 /// A sync waits no longer than this for others that will want it.
 const GATHER_MAX: Duration = Duration::from_millis(1);
+/// An idle node's mark says the time this late at the most, so that it goes on from there where the clock is set back.
+const MARK_LATE_US: u64 = 1_000_000;
 /// Room is reserved when so many syncs were waited for since that was done last, or while that lasted: then it is cheaper
 /// than what it saves.
 const RESERVE_AFTER: u32 = 8;
@@ -114,7 +116,7 @@ impl Writer {
         let written = self.write(&drained);
         self.drained = drained;
         written?;
-        if is_to_roll {
+        if is_to_roll && self.has_batches() {
             self.next_segment(false)?;
         }
         if sync {
@@ -200,7 +202,8 @@ impl Writer {
     fn reserve(&mut self) {
         let enough = self.config.reserve_bytes;
         let is_small = self.frame_bytes < enough / u64::from(RESERVE_AFTER);
-        if self.flushes < RESERVE_AFTER || !is_small || self.frames.reserved() > enough / 4 {
+        let is_worth_it = is_small && self.shared.room.is_ample(enough);
+        if self.flushes < RESERVE_AFTER || !is_worth_it || self.frames.reserved() > enough / 4 {
             return;
         }
         self.flushes = 0;
@@ -238,7 +241,13 @@ impl Writer {
         self.next_segment(true)?;
         self.engine.start_log(&self.log);
         self.is_keeping = true;
+        self.shared.room.refuse_again();
         Ok(())
+    }
+
+    /// Whether the segment has more than its first frame.
+    fn has_batches(&self) -> bool {
+        self.shared.segments.lock().last().is_none_or(|last| self.frames.sequence > last.number + 1)
     }
 
     /// Ends this segment and begins another, before which none counts any more if it `begins`.
@@ -290,9 +299,14 @@ impl Writer {
     }
 
     fn renew_mark_in_time(&mut self) -> Result<(), BackendError> {
-        let near = self.engine.version_ahead(self.clock.now(), CEILING_AHEAD_US / 2);
+        let now = self.clock.now();
+        let near = self.engine.version_ahead(now, CEILING_AHEAD_US / 2);
         if self.is_mark_dirty || near > self.mark.version_ceiling {
             self.renew_mark()?;
+        } else if now.unix_us >= self.mark.unix_us + MARK_LATE_US {
+            // Synced with the next: a kill leaves it.
+            self.mark.unix_us = now.unix_us;
+            self.shared.room.backend().write_mark(&self.mark.write(), false)?;
         }
         Ok(())
     }

@@ -213,3 +213,23 @@ fn a_compaction_leaves_no_journal_behind() {
     let compacted = stand.disk.compact().unwrap();
     assert_eq!(compacted.first_position, 4, "{compacted:?}");
 }
+
+#[test]
+fn a_journal_whose_beginning_is_damaged_is_told_and_kept_where_the_mark_is_gone() {
+    let stand = Stand::new();
+    (0..50).for_each(|n| drop(stand.set(&format!("key:{n}"), "v")));
+    stand.disk.journal().flush().unwrap();
+    let file = FileId { kind: FileKind::Journal, number: stand.disk.journal().segments()[0].number };
+    let content = stand.backend.content(file).unwrap();
+    let mut flipped = content.clone();
+    flipped[10] ^= 1;
+    let mut blank = content.clone();
+    blank[..64].fill(0);
+    for content in [flipped, blank] {
+        let left = with_mark(&stand.backend.crash(Lose::Nothing), None);
+        left.put_content(file, content);
+        let again = Stand::over(left, &config()).unwrap();
+        assert!(told_of(&again, "mark"), "{:?}", again.report);
+        assert_eq!(again.backend.quarantined(), [file]);
+    }
+}
