@@ -2,8 +2,8 @@
 //!
 //! `--disk-limit` bounds what all files together have, and the file system bounds it anyway. Below either, the last bytes
 //! are kept for the journal, the *reserve*, as a journal that finds no room is poisoned. No blob takes of it. When half of
-//! it is left on the disk, writes are refused, and what waits for the disk already takes of the rest; so does a snapshot,
-//! which makes room, down to a quarter. There may be many writers at once, so each is promised a stretch at a time; what
+//! it is left on the disk, or no more than a quarter beside what a snapshot takes, writes are refused, and what waits for
+//! the disk already takes of the rest; so does a snapshot, which makes room, down to a quarter. There may be many writers at once, so each is promised a stretch at a time; what
 //! is promised and not yet written counts as used.
 //!
 //! Counting what is on disk takes a look at every file. In between, what is written is added as it is written; what is
@@ -27,7 +27,7 @@ const SNAPSHOT_STRETCH_BYTES: u64 = 2 << 20;
 /// What the journal keeps for itself, at the most: all that may wait for the disk fits there.
 const RESERVE_BYTES_MAX: u64 = 64 << 20;
 /// And where there is little in all, this part of it.
-const RESERVE_PART: u64 = 8;
+const RESERVE_PART: u64 = 4;
 /// Files are counted so often where there is no limit.
 const COUNTS: Duration = Duration::from_secs(10);
 /// The disk is looked at no oftener than after so much was written.
@@ -49,6 +49,8 @@ pub struct Room {
     /// What the disk had left when somebody looked, and how much had ever been written then.
     free: AtomicU64,
     looked_at: AtomicU64,
+    /// What a snapshot would take now, about.
+    for_snapshot: AtomicU64,
     /// So little is left on the disk that writes are refused.
     short: watch::Sender<bool>,
     /// Only what is written while a snapshot is taken is journaled, and rests on that.
@@ -106,6 +108,7 @@ impl Room {
             snapshot_bytes: AtomicU64::new(0),
             free: AtomicU64::new(0),
             looked_at: AtomicU64::new(0),
+            for_snapshot: AtomicU64::new(0),
             short: watch::Sender::new(false),
             is_unjournaled: AtomicBool::new(false),
             is_free_for_all: AtomicBool::new(false),
@@ -166,14 +169,25 @@ impl Room {
         self.settle();
     }
 
-    /// Looks at what the disk has left, and whether that is enough for writes.
-    pub(super) fn look_at_disk(&self) -> Result<(), BackendError> {
-        let space = self.backend.space()?;
+    /// Notes what a snapshot would take now, about, so that so much is left for it.
+    pub(super) fn keep_for_snapshot(&self, bytes: u64) {
+        self.for_snapshot.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Looks at what the disk has left when so much more is written, and whether that is enough for writes.
+    pub(super) fn look_at_disk(&self, more: u64) -> Result<(), BackendError> {
+        let mut space = self.backend.space()?;
+        space.free_bytes = space.free_bytes.saturating_sub(more);
         self.looked_at.store(self.grown.load(Ordering::Relaxed), Ordering::Relaxed);
         self.free.store(space.free_bytes, Ordering::Relaxed);
         let reserve = reserve_of(space.total_bytes);
         // Some more is to be free before writes are taken again.
-        let enough = if self.is_short() { reserve / 8 * 5 } else { reserve / 2 };
+        // A content that takes most of the disk is not to have writes refused for ever.
+        let for_snapshot = self.for_snapshot.load(Ordering::Relaxed).min(space.total_bytes / 4);
+        let mut enough = (reserve / 2).max(for_snapshot + reserve / 4);
+        if self.is_short() {
+            enough += reserve / 8;
+        }
         let is_short = space.free_bytes < enough;
         self.short.send_if_modified(|before| std::mem::replace(before, is_short) != is_short);
         Ok(())
@@ -201,7 +215,7 @@ impl Room {
         let since = grown - self.looked_at.load(Ordering::Relaxed).min(grown);
         let is_to_look = since >= (self.free.load(Ordering::Relaxed) / 32).max(LOOKS_BYTES_MIN);
         if is_to_look {
-            let _ = self.look_at_disk();
+            let _ = self.look_at_disk(bytes);
         }
         if is_to_look || self.limit().is_some() {
             self.settle();
@@ -306,8 +320,13 @@ impl Room {
     pub(super) fn spare_and_reserve(&self) -> Result<(u64, u64), BackendError> {
         let space = self.backend.space()?;
         let reserve = reserve_of(space.total_bytes);
-        let kept = (reserve / 4).saturating_add(*self.promised.lock());
+        let kept = self.kept_from_snapshots(space).saturating_add(*self.promised.lock());
         Ok((space.free_bytes.saturating_sub(kept), reserve))
+    }
+
+    /// What the journal needs while a snapshot is taken: little where writes are refused anyway.
+    fn kept_from_snapshots(&self, space: DiskSpace) -> u64 {
+        reserve_of(space.total_bytes) / if self.is_short() { 16 } else { 4 }
     }
 
     /// Whether the disk has so much beside what is promised and the journal's.
@@ -316,7 +335,7 @@ impl Room {
             return Ok(());
         }
         let space = self.backend.space()?;
-        fits(space, reserve_of(space.total_bytes) / 4, bytes.saturating_add(promised))
+        fits(space, self.kept_from_snapshots(space), bytes.saturating_add(promised))
     }
 
     /// Whether so many bytes of a blob would fit now, for a writer that says beforehand what comes.

@@ -61,8 +61,10 @@ impl Inner {
 
     /// How much room there is now. Counts what is on disk if there is a limit on it.
     pub(super) fn tightness(&self) -> Result<Tightness, BackendError> {
+        let outlook = self.outlook();
+        self.room.keep_for_snapshot(outlook.bytes);
         self.look_at_limit()?;
-        let (outlook, (left, reserve)) = (self.outlook(), self.room.spare_and_reserve()?);
+        let (left, reserve) = self.room.spare_and_reserve()?;
         let mut look_after = left / 2;
         let mut tightness = outlook.on_disk(left, reserve);
         if let Some(limit) = self.room.limit() {
@@ -104,7 +106,7 @@ impl Inner {
         if self.room.limit().is_some() {
             self.room.count()?;
         }
-        self.room.look_at_disk()?;
+        self.room.look_at_disk(0)?;
         self.room.settle();
         Ok(())
     }

@@ -82,6 +82,8 @@ impl Inner {
         let taken =
             begun.and_then(|()| if self.config.is_journaled { self.take() } else { self.take_alone() });
         self.history.note(&taken);
+        // It has taken room meanwhile, or has given back what it took.
+        let _ = self.look_at_limit();
         let taken = taken?;
         self.snapshots.lock().insert(0, taken);
         drop(turn);
