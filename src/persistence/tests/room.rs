@@ -31,8 +31,8 @@ fn wait(what: &str, mut is_done: impl FnMut() -> bool) {
     }
 }
 
-#[test]
-fn a_snapshot_that_would_take_the_journals_room_is_given_up() {
+/// A disk of 32 MiB whose journal has 16 entries of 1 MiB: a snapshot finds no room.
+fn half_full() -> Stand {
     let backend = MemoryBackend::new();
     backend.set_room(Some(32 * MIB));
     let stand = Stand::over(backend, &config()).unwrap();
@@ -40,6 +40,12 @@ fn a_snapshot_that_would_take_the_journals_room_is_given_up() {
         stand.set(&format!("key:{n}"), &"x".repeat(1 << 20));
         stand.disk.journal().written().unwrap();
     }
+    stand
+}
+
+#[test]
+fn a_snapshot_that_would_take_the_journals_room_is_given_up() {
+    let stand = half_full();
     let files = stand.backend.files().unwrap().len();
     let creates = |stand: &Stand| stand.backend.calls_of(crate::persistence::backend::memory::Call::Create);
     for created in [1, 0] {
@@ -149,13 +155,7 @@ fn a_disk_that_fills_up_refuses_writes_and_poisons_nothing() {
 
 #[test]
 fn a_snapshot_that_was_given_up_is_tried_again_where_there_is_less() {
-    let backend = MemoryBackend::new();
-    backend.set_room(Some(32 * MIB));
-    let stand = Stand::over(backend, &config()).unwrap();
-    for n in 0..16 {
-        stand.set(&format!("key:{n}"), &"x".repeat(1 << 20));
-        stand.disk.journal().written().unwrap();
-    }
+    let stand = half_full();
     stand.disk.snapshot().unwrap_err();
     let files = stand.backend.files().unwrap().len();
     for _ in 0..5 {
