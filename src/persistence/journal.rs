@@ -459,8 +459,8 @@ impl Shared {
 /// How shards log for a journal.
 fn log_config(shared: &Arc<Shared>, engine: &Engine, config: &JournalConfig) -> LogConfig {
     let wake = Arc::clone(shared);
-    let backlog_bytes_max =
-        (BACKLOG_BYTES / engine.shard_count()).max(2 * config.value_bytes_max + (64 << 10));
+    let backlog_bytes_max = (shared.room.backlog(BACKLOG_BYTES) / engine.shard_count())
+        .max(2 * config.value_bytes_max + (64 << 10));
     LogConfig {
         encode: record::write,
         nudge: Arc::new(move || wake.wake()),

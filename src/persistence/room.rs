@@ -120,6 +120,15 @@ impl Room {
         }
     }
 
+    /// How much may wait for the disk: as much as is given, or less on a small one, so that it finds room there when writes
+    /// are refused.
+    pub(super) fn backlog(&self, bytes: usize) -> usize {
+        match self.backend.space().map_or(RESERVE_BYTES_MAX, |space| reserve_of(space.total_bytes)) {
+            RESERVE_BYTES_MAX => bytes,
+            reserve => bytes.min((reserve / 8) as usize),
+        }
+    }
+
     /// Whose files they are.
     #[must_use]
     pub fn backend(&self) -> &Arc<dyn Backend> {
