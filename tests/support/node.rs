@@ -385,6 +385,19 @@ impl Process {
         tokio::task::spawn_blocking(|| self.ended()).await.unwrap()
     }
 
+    /// Sends SIGTERM to a node that drains until it has ended, at once.
+    pub(crate) async fn ends_at_once(self) {
+        // What follows the first at once is the first again.
+        soon(async {
+            while tokio::net::TcpStream::connect(&self.ready.health).await.is_ok() {
+                self.terminate()
+            }
+        })
+        .await;
+        let (status, _, stderr) = tokio::task::spawn_blocking(|| self.ended()).await.unwrap();
+        assert_eq!(status.code(), Some(3), "{stderr}");
+    }
+
     /// Waits for its end: how it ended, all of stdout, all of stderr.
     pub(crate) fn ended(mut self) -> (ExitStatus, String, String) {
         let (tell, told) = mpsc::channel();
