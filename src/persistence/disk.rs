@@ -24,7 +24,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-
 use tokio::sync::watch;
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
@@ -519,19 +518,6 @@ impl Inner {
             }
         })?;
         Failpoint::SNAPSHOT_NOTED.reached();
-        Ok(taken)
-    }
-
-    /// Takes a snapshot that stands alone: those before it go, and the journal up to it.
-    fn snapshot_alone(&self) -> Result<SnapshotInfo, SnapshotError> {
-        if self.begin_snapshot().is_ok() {
-            self.journal.roll()?;
-        }
-        Failpoint::COMPACTION_ROLLED.reached();
-        let taken = self.snapshot()?;
-        Failpoint::COMPACTION_TAKEN.reached();
-        self.keep_snapshots(1)?;
-        self.forget(taken.position, &taken)?;
         Ok(taken)
     }
 

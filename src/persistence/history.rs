@@ -37,23 +37,20 @@ impl Standing {
         for file in &segments {
             histories.extend(said_by(backend, *file)?.map(|said| said.history));
         }
-        // What a directory has from the first moment that there is a mark.
-        let mut is_used = !snapshots.is_empty();
-        for file in &segments {
-            is_used = is_used || is_begun(backend, *file)?;
-        }
         // Segments begin where a history does, and go on for longer than any snapshot.
         let history = histories.last().copied().unwrap_or(0);
         Ok(match mark {
             Some(mark) if histories.is_empty() || histories.contains(&mark.history) => {
                 Self { mark: Some(mark), history: mark.history, damage: None }
             }
-            None if !is_used => Self::default(),
             Some(mark) => Self::without(
                 history,
                 &format!("it is of history {:016x}, of which nothing is here", mark.history),
             ),
-            None => Self::without(history, "it is missing, or not as it was written"),
+            None if is_used(backend, snapshots, &segments)? => {
+                Self::without(history, "it is missing, or not as it was written")
+            }
+            None => Self::default(),
         })
     }
 
@@ -64,4 +61,17 @@ impl Standing {
         let place = "mark".to_owned();
         Self { mark: None, history, damage: Some(Damage { place, description, ..Damage::default() }) }
     }
+}
+
+/// Whether there is anything that is not there before there is a mark.
+fn is_used(
+    backend: &dyn Backend,
+    snapshots: &[Inspected],
+    segments: &[FileId],
+) -> Result<bool, BackendError> {
+    let mut is_used = !snapshots.is_empty();
+    for file in segments {
+        is_used = is_used || is_begun(backend, *file)?;
+    }
+    Ok(is_used)
 }

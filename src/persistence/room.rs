@@ -190,10 +190,10 @@ impl Room {
         self.looked_at.store(self.grown.load(Ordering::Relaxed), Ordering::Relaxed);
         self.free.store(space.free_bytes, Ordering::Relaxed);
         let reserve = reserve_of(space.total_bytes);
-        // Some more is to be free before writes are taken again.
         // A content that takes most of the disk is not to have writes refused for ever.
         let for_snapshot = self.for_snapshot.load(Ordering::Relaxed).min(space.total_bytes / 4);
         let mut enough = (reserve / 2).max(for_snapshot + reserve / 4);
+        // Some more is to be free before writes are taken again.
         if self.is_short() {
             enough += reserve / 8;
         }

@@ -7,6 +7,7 @@ use parking_lot::MutexGuard;
 use tokio::sync::watch;
 
 use super::{Inner, SNAPSHOTS_KEPT};
+use crate::persistence::failpoint::Failpoint;
 use crate::persistence::journal::Stopped;
 use crate::persistence::snapshot::{SnapshotError, SnapshotInfo};
 
@@ -53,34 +54,52 @@ impl SnapshotHistory {
     }
 }
 
+/// Whether what is before a snapshot is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    BesideOthers,
+    Alone,
+}
+
 impl Inner {
     /// Takes a snapshot, or where one is being taken waits for that, which is the answer then.
     pub(super) fn snapshot_or_join(&self) -> Result<SnapshotInfo, SnapshotError> {
         let before = self.history.taken();
         if let Some(turn) = self.taking.try_lock() {
-            return self.snapshot_in(turn);
+            return self.snapshot_in(turn, Standing::BesideOthers);
         }
         let turn = self.taking.lock();
         let newest = self.snapshots.lock().first().copied();
         match newest {
             Some(newest) if self.history.taken() != before => Ok(newest),
             // It failed, or there was none: a lazy recovery holds snapshots up.
-            _ => self.snapshot_in(turn),
+            _ => self.snapshot_in(turn, Standing::BesideOthers),
         }
     }
 
     /// Takes a snapshot, after one that is being taken.
     pub(super) fn snapshot(&self) -> Result<SnapshotInfo, SnapshotError> {
-        self.snapshot_in(self.taking.lock())
+        self.snapshot_in(self.taking.lock(), Standing::BesideOthers)
     }
 
-    fn snapshot_in(&self, turn: MutexGuard<'_, ()>) -> Result<SnapshotInfo, SnapshotError> {
+    /// Takes a snapshot that stands alone: those before it go, and the journal up to it.
+    pub(super) fn snapshot_alone(&self) -> Result<SnapshotInfo, SnapshotError> {
+        let taken = self.snapshot_in(self.taking.lock(), Standing::Alone)?;
+        Failpoint::COMPACTION_TAKEN.reached();
+        self.keep_snapshots(1)?;
+        self.forget(taken.position, &taken)?;
+        Ok(taken)
+    }
+
+    fn snapshot_in(
+        &self,
+        turn: MutexGuard<'_, ()>,
+        standing: Standing,
+    ) -> Result<SnapshotInfo, SnapshotError> {
         if !self.is_whole.load(Ordering::Acquire) {
             return Err(SnapshotError::NotWhole);
         }
-        let begun = self.begin_snapshot();
-        let taken =
-            begun.and_then(|()| if self.config.is_journaled { self.take() } else { self.take_alone() });
+        let taken = self.begun(standing);
         self.history.note(&taken);
         // It has taken room meanwhile, or has given back what it took.
         let _ = self.look_at_limit();
@@ -93,5 +112,15 @@ impl Inner {
             self.forget(oldest.position, &taken)?;
         }
         Ok(taken)
+    }
+
+    /// Takes one if there may be room for it; one that is to stand alone begins in a segment of its own.
+    fn begun(&self, standing: Standing) -> Result<SnapshotInfo, SnapshotError> {
+        self.begin_snapshot()?;
+        if standing == Standing::Alone {
+            self.journal.roll()?;
+            Failpoint::COMPACTION_ROLLED.reached();
+        }
+        if self.config.is_journaled { self.take() } else { self.take_alone() }
     }
 }
