@@ -85,6 +85,7 @@ pub mod engine;
 pub mod entry;
 pub mod node;
 pub mod persistence;
+pub mod quote;
 pub mod server;
 pub mod service;
 pub mod telemetry;

@@ -284,6 +284,7 @@ impl Facts {
         let facts = || Arc::clone(self);
         let (life, drained, left) = (self.lifecycle.clone(), self.lifecycle.clone(), self.lifecycle.clone());
         let (identity, config, update, snapshot) = (facts(), facts(), facts(), facts());
+        let state = self.lifecycle.clone();
         AdminConfig {
             spawn: Box::new(move || {
                 let life = life.clone();
@@ -309,6 +310,7 @@ impl Facts {
             config: Box::new(move || config_response(&config.in_force(), &config.live_config())),
             update: Box::new(move |changes| update.update(changes)),
             slow_ops: Arc::clone(&self.slow_ops),
+            state: Box::new(move || state.state().as_str()),
             snapshot: Box::new(move || snapshot.snapshot()),
             memory_bytes_max: memory::process_bytes().unwrap_or(u64::MAX),
         }

@@ -14,10 +14,12 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("entry", &[]),
     ("clock", &[]),
     ("code", &[]),
-    ("engine", &[("clock", ALL), ("entry", ALL)]),
-    ("persistence", &[("clock", ALL), ("engine", ALL), ("entry", ALL)]),
+    // What an error quotes of a caller, wherever it arises.
+    ("quote", &[]),
+    ("engine", &[("clock", ALL), ("entry", ALL), ("quote", ALL)]),
+    ("persistence", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("quote", ALL)]),
     ("cache", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("persistence", ALL)]),
-    ("api", &[("engine", ENGINE_WORDS), ("entry", ALL)]),
+    ("api", &[("engine", ENGINE_WORDS), ("entry", ALL), ("quote", ALL)]),
     (
         "service",
         &[
@@ -33,6 +35,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("entry", ALL),
             // What is on disk, which Admin answers of.
             ("persistence", ALL),
+            ("quote", ALL),
             ("telemetry", Some(&["Method", "Recalled", "SlowCalls", "SlowOps", "Snapshot", "stripe_number"])),
         ],
     ),
@@ -43,6 +46,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
         &[
             ("api", Some(&["CallError"])),
             ("clock", ALL),
+            ("quote", ALL),
             ("service", Some(&["Recall", "Recalled", "ResponseBody", "grpc_timeout"])),
             ("telemetry", Some(&["CallMetrics", "Method", "SlowCalls"])),
         ],
@@ -54,6 +58,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("engine", Some(&["PolicyName", "UnknownPolicy"])),
             ("entry", ALL),
             ("persistence", Some(&["BackendKind", "Method"])),
+            ("quote", ALL),
         ],
     ),
     (

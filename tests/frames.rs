@@ -47,7 +47,7 @@ async fn a_method_that_nobody_named_is_unimplemented_on_every_listener() {
 
 #[tokio::test]
 async fn generated_services_refuse_what_is_malformed_as_the_cache_does() {
-    use Code::{DeadlineExceeded, InvalidArgument, ResourceExhausted, Unimplemented};
+    use Code::{DeadlineExceeded, Internal, InvalidArgument, ResourceExhausted, Unimplemented};
     let node = Node::start().await;
     let malformed = (InvalidArgument, "MALFORMED_MESSAGE", None);
     for listener in [node.data(), node.admin_authority(), node.health()] {
@@ -59,7 +59,7 @@ async fn generated_services_refuse_what_is_malformed_as_the_cache_does() {
             ("no message", check(), Bytes::new(), malformed),
             ("a torn frame", check(), frame(0, 10, b"abc"), malformed),
             ("a flag of 7", check(), frame(7, 0, b""), malformed),
-            ("compressed", check(), frame(1, 3, b"abc"), (Unimplemented, "COMPRESSED", None)),
+            ("compressed", check(), frame(1, 3, b"abc"), (Internal, "COMPRESSED", None)),
             (
                 "gzip",
                 check().header("grpc-encoding", "gzip"),
@@ -173,7 +173,7 @@ async fn a_frame_that_is_none_is_told_apart_from_a_bad_message() {
         assert!(status.message().contains("frame"), "{what}: {status:?}");
     }
     let status = raw.cache("Set", frame(1, 3, b"abc")).await.status.unwrap();
-    assert_status(&status, Code::Unimplemented, "COMPRESSED", None);
+    assert_status(&status, Code::Internal, "COMPRESSED", None);
     assert!(calls.get("k").await.is_err());
     // A message may come in any number of pieces.
     let (response, mut body) = raw.open(post("/larder.v1.Cache/Set")).await;
@@ -207,4 +207,49 @@ async fn what_is_no_grpc_call_gets_an_http_answer() {
         let answer = raw.call(head(method, content_type), framed(&get("k"))).await;
         assert_eq!(answer.http, expected, "{method} {content_type}");
     }
+}
+
+#[tokio::test]
+async fn an_encoding_that_is_not_read_is_refused_with_those_that_are() {
+    let node = Node::start().await;
+    let methods = ["/larder.v1.Cache/Get", "/larder.v1.Cache/Pipeline", "/grpc.health.v1.Health/Check"];
+    let admin = ["/larder.v1.Admin/GetStats", "/grpc.health.v1.Health/Check"];
+    let calls = methods.map(|path| (node.data(), path)).into_iter();
+    for (listener, path) in calls.chain(admin.map(|path| (node.admin_authority(), path))) {
+        let raw = Raw::connect(&listener).await;
+        for encoding in ["gzip", "zstd"] {
+            let answer = raw.call(post(path).header("grpc-encoding", encoding), frame(0, 0, b"")).await;
+            assert_eq!(answer.headers["grpc-accept-encoding"], "identity", "{path}");
+            let status = answer.status.unwrap();
+            assert!(status.message().contains(encoding), "{status:?}");
+            assert_status(&status, Code::Unimplemented, "COMPRESSED", None);
+        }
+        let plain = raw.call(post(path).header("grpc-encoding", "identity"), frame(0, 0, b"")).await;
+        let code = plain.status.unwrap().code();
+        assert!(!matches!(code, Code::Unimplemented | Code::Internal), "{path}: {code:?}");
+    }
+}
+
+#[tokio::test]
+async fn metadata_of_a_ring_is_refused_by_a_node_that_serves_none_and_never_ignored() {
+    let (node, mut calls) = start().await;
+    let raw = Raw::connect(&node.data()).await;
+    for (name, value, code, reason) in [
+        ("larder-ring-epoch", "x", Code::InvalidArgument, "INVALID_VALUE"),
+        ("larder-ring-epoch", "-1", Code::InvalidArgument, "INVALID_VALUE"),
+        ("larder-ring-epoch", "7", Code::Unimplemented, "NOT_SERVED"),
+        ("larder-ring-digest-bin", "*", Code::InvalidArgument, "INVALID_VALUE"),
+        ("larder-ring-digest-bin", "AAECAwQFBgc", Code::Unimplemented, "NOT_SERVED"),
+    ] {
+        for (method, body) in [("Set", framed(&set("k", "v"))), ("Pipeline", Bytes::new())] {
+            let head = post(&format!("/larder.v1.Cache/{method}")).header(name, value);
+            let status = raw.call(head, body).await.status.unwrap();
+            let field = (code == Code::InvalidArgument).then_some(name);
+            assert_status(&status, code, reason, field);
+        }
+    }
+    assert!(calls.get("k").await.is_err(), "nothing was stored");
+    // Epoch 0 is that of a node alone.
+    let head = post("/larder.v1.Cache/Set").header("larder-ring-epoch", "0");
+    assert_eq!(raw.call(head, framed(&set("k", "v"))).await.status.unwrap().code(), Code::Ok);
 }

@@ -16,6 +16,7 @@ use larder::api::v1::*;
 use node::*;
 use raw::{Raw, answer, frame, framed, post};
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 const CENTURY_MS: u64 = 36_525 * 24 * 3_600_000;
 const LONG_KEY: [u8; 4_097] = [b'k'; 4_097];
@@ -481,4 +482,87 @@ async fn a_spawn_that_cannot_be_says_why() {
     let status = admin.spawn(SpawnRequest {}).await.unwrap_err();
     assert!(status.message().contains("draining"), "{status:?}");
     assert_status(&status, Code::FailedPrecondition, "LEAVING", None);
+}
+
+#[tokio::test]
+async fn no_callers_text_makes_a_status_long_or_breaks_its_connection() {
+    let (node, mut calls) = start().await;
+    let mut admin = node.admin().await;
+    let held = |what: &str, status: Status| {
+        assert!(status.message().len() <= 700, "{what}: {} bytes of message", status.message().len());
+        assert!(status.details().len() <= 2_304, "{what}: {} bytes of details", status.details().len());
+        status
+    };
+    for bytes in [300, 6_000, 60_000] {
+        let text = "ns\n\u{1f980}".repeat(bytes / 7);
+        let namespace = || text.clone();
+        // The same client goes on: its connection is well.
+        let status = calls.0.get(GetRequest { namespace: namespace(), ..get("k") }).await.unwrap_err();
+        assert_status(&held("Get", status), Code::NotFound, "NAMESPACE_NOT_FOUND", None);
+        let keys = vec!["k".into()];
+        let status = calls.0.batch_get(BatchGetRequest { namespace: namespace(), keys }).await.unwrap_err();
+        held("BatchGet", status);
+        let scan = ScanRequest { namespace: namespace(), ..ScanRequest::default() };
+        held("Scan", calls.0.scan(scan).await.unwrap_err());
+        let blob = GetBlobRequest { namespace: namespace(), key: "k".into(), ..GetBlobRequest::default() };
+        held("GetBlob", calls.0.get_blob(blob).await.unwrap_err());
+        let items = vec![SetRequest { namespace: namespace(), ..set("k", "v") }; 20];
+        let batch = BatchSetRequest { items, ..BatchSetRequest::default() };
+        let results = calls.0.batch_set(batch).await.unwrap().into_inner().results;
+        for result in results {
+            let Some(set_result::Result::Error(status)) = result.result else { panic!("{result:?}") };
+            assert!(prost::Message::encoded_len(&status) < 1_400, "{status:?}");
+        }
+        let policy = SetEvictionPolicyRequest { policy: text.clone(), ..SetEvictionPolicyRequest::default() };
+        held("SetEvictionPolicy", admin.set_eviction_policy(policy).await.unwrap_err());
+        held("DeleteNamespace", {
+            let request = DeleteNamespaceRequest { name: text.clone() };
+            admin.delete_namespace(request).await.unwrap_err()
+        });
+        let mask = prost_types::FieldMask { paths: vec![text.clone()] };
+        let update = UpdateConfigRequest { update_mask: Some(mask), ..UpdateConfigRequest::default() };
+        held("UpdateConfig", admin.update_config(update).await.unwrap_err());
+    }
+    let raw = Raw::connect(&node.data()).await;
+    let long = "x".repeat(6_000);
+    let path = raw.call(post(&format!("/larder.v1.Cache/{long}")), framed(&get("k"))).await;
+    assert_status(&held("path", path.status.unwrap()), Code::Unimplemented, "NO_SUCH_METHOD", None);
+    for (name, reason) in [("grpc-encoding", "COMPRESSED"), ("grpc-timeout", "INVALID_VALUE")] {
+        let head = post("/larder.v1.Cache/Get").header(name, &long);
+        let status = held(name, raw.call(head, framed(&get("k"))).await.status.unwrap());
+        assert_eq!(status.get_error_details().error_info().unwrap().reason, reason);
+    }
+    assert!(calls.set(set("k", "v")).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_limit_error_tells_the_limit_to_those_who_would_adapt() {
+    let node = Node::with(&["--max-batch", "500"]).await;
+    let mut calls = Calls(node.cache().await);
+    let keys: Vec<Bytes> = (0..501).map(|n| format!("{n}").into()).collect();
+    let status = calls.0.batch_get(BatchGetRequest { keys, ..Default::default() }).await.unwrap_err();
+    let metadata = status.get_error_details().error_info().unwrap().metadata.clone();
+    assert_eq!((&*metadata["limit"], &*metadata["unit"]), ("500", "items"));
+}
+
+#[tokio::test]
+async fn a_message_of_millions_of_fields_is_refused_before_it_is_read() {
+    let node = Node::start().await;
+    let raw = Raw::connect(&node.data()).await;
+    let unknown = [0xc8, 0x01, 0x01].repeat(1_300_000);
+    for method in ["Get", "Set", "BatchSet", "Scan", "Invalidate", "DeleteBlob"] {
+        let status = raw.cache(method, frame(0, unknown.len(), &unknown)).await.status.unwrap();
+        assert!(status.message().contains("more than 1024 fields"), "{method}: {status:?}");
+        assert_status(&status, Code::InvalidArgument, "MALFORMED_MESSAGE", None);
+    }
+    let keys = [0x12, 0x00].repeat(2_000_000);
+    for method in ["BatchGet", "BatchSet", "BatchDelete"] {
+        let status = raw.cache(method, frame(0, keys.len(), &keys)).await.status.unwrap();
+        assert!(status.message().contains("10001") && status.message().contains("10000"), "{status:?}");
+        assert_status(&status, Code::ResourceExhausted, "BATCH_TOO_LONG", None);
+    }
+    for (message, reason) in [(&keys, "BATCH_TOO_LONG"), (&unknown, "MALFORMED_MESSAGE")] {
+        let status = raw.cache("Pipeline", frame(0, message.len(), message)).await.status.unwrap();
+        assert_eq!(status.get_error_details().error_info().unwrap().reason, reason);
+    }
 }

@@ -2,9 +2,12 @@
 
 use super::status::CallError;
 use super::v1;
-use super::wire::{ConditionView, DeleteView, ExpirationView, GetView, IncrementView, SetView, TouchView};
+use super::wire::{
+    ConditionView, DeleteView, ExpirationView, GetView, IncrementView, Reader, SetView, TouchView,
+};
 use crate::engine::{Condition, Expiration, Increment, MissReason, Op, Set, Tier};
 use crate::entry::{Durability, Limits, REQUEST_ID_BYTES_MAX, Ttl, Version};
+use crate::quote::Quote;
 
 type Result<T> = std::result::Result<T, CallError>;
 
@@ -19,6 +22,13 @@ pub(crate) fn key<'a>(key: &'a [u8], limits: &Limits, field: impl FnOnce() -> St
         0 => CallError::KeyEmpty { field: field(), max },
         bytes => CallError::KeyTooLong { field: field(), bytes, max },
     })
+}
+
+/// A message that is not hot, if it has no more fields than a request can need.
+pub(crate) fn decode<M: prost::Message + Default>(message: &[u8]) -> Result<M> {
+    let mut fields = Reader::new(message);
+    while fields.next()?.is_some() {}
+    M::decode(message).map_err(|error| CallError::Undecodable { why: error.to_string() })
 }
 
 fn key_field() -> String {
@@ -196,11 +206,12 @@ pub(crate) fn batch(items: usize, limits: &Limits) -> Result<()> {
 /// An item of a BatchSet: its own namespace and durability are empty or the batch's.
 pub(crate) fn batch_item(view: &SetView<'_>, name: &str, flushed: i32) -> Result<()> {
     if !view.namespace.is_empty() && view.namespace != name {
-        let (value, batch) = (view.namespace.to_owned(), name.to_owned());
+        let (value, batch) = (Quote::of(view.namespace), Quote::of(name));
         return Err(CallError::ItemDiffers { field: "namespace", value, batch });
     }
     if view.durability != 0 && view.durability != flushed {
-        let (value, batch) = (view.durability.to_string(), flushed.to_string());
+        let number = |durability: i32| Quote::of(&durability.to_string());
+        let (value, batch) = (number(view.durability), number(flushed));
         return Err(CallError::ItemDiffers { field: "durability", value, batch });
     }
     Ok(())

@@ -2,13 +2,16 @@
 
 pub(crate) mod blob;
 pub(crate) mod convert;
+pub(crate) mod details;
 pub(crate) mod encode;
 pub(crate) mod namespace;
 pub(crate) mod settings;
 mod status;
 pub(crate) mod wire;
 
+pub use details::{DETAILS_BYTES_MAX, MESSAGE_BYTES_MAX};
 pub use larder::v1;
+pub(crate) use status::STATUS_BYTES_MIN;
 pub use status::{CallError, DOMAIN};
 pub use wire::Malformed;
 

@@ -4,6 +4,7 @@ use super::status::CallError;
 use super::v1;
 use crate::engine::{NamespaceChange, NamespaceConfig, PolicyName};
 use crate::entry::{NAMESPACE_BYTES_MAX, Ttl};
+use crate::quote::Quote;
 
 type Result<T> = std::result::Result<T, CallError>;
 
@@ -51,7 +52,7 @@ pub(crate) fn config(message: &v1::NamespaceConfig, bounds: &NamespaceBounds) ->
         return Err(CallError::Invalid { field: "namespace.name", why });
     }
     if let Some(control) = name.chars().find(|c| c.is_control()) {
-        let why = format!("{name:?} has the control character {control:?}; a name has none");
+        let why = format!("{} has the control character {control:?}; a name has none", Quote::of(name));
         return Err(CallError::Invalid { field: "namespace.name", why });
     }
     Ok(NamespaceConfig {
@@ -82,7 +83,10 @@ pub(crate) fn change(
             "default_ttl_ms" => change.default_ttl = Some(default_ttl(message, bounds)?),
             "name" => return Err(refused(format!("a name cannot be changed; {KNOWN_PATHS} can"))),
             other => {
-                return Err(refused(format!("there is no path {other:?} here; there are {KNOWN_PATHS}")));
+                return Err(refused(format!(
+                    "there is no path {} here; there are {KNOWN_PATHS}",
+                    Quote::of(other)
+                )));
             }
         }
     }

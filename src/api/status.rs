@@ -2,21 +2,25 @@
 //!
 //! A miss or an unmet condition is no error and never gets here. Every status carries google.rpc details: an
 //! ErrorInfo with a stable reason in the domain [`DOMAIN`], a BadRequest naming the field where the request was at
-//! fault, a RetryInfo where trying again helps.
+//! fault, a RetryInfo where trying again helps. An error about a limit has `limit` and `unit` in its ErrorInfo's metadata.
+//!
+//! What a variant holds of a caller's text is a [`Quote`]; [`details`](super::details) bounds the whole.
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use prost::Message;
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt};
 
+use super::details::{self, Facts};
 use super::google;
 use super::wire::Malformed;
 use crate::engine::{NamespaceError, Refusal, UnknownPolicy};
+use crate::quote::Quote;
 
 /// The domain of every ErrorInfo.
 pub const DOMAIN: &str = "larder.dev";
+/// What a google.rpc.Status takes that has a code and nothing else.
+pub(crate) const STATUS_BYTES_MIN: usize = 2;
 /// When an overloaded node asks to be tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
@@ -57,8 +61,8 @@ pub enum CallError {
     UnknownEnum { field: &'static str, value: i32 },
     #[error("the command has no op, or more than one")]
     NoOp,
-    #[error("the item's {field} is {value:?}, the batch's is {batch:?}: leave it empty or make them equal")]
-    ItemDiffers { field: &'static str, value: String, batch: String },
+    #[error("the item's {field} is {value}, the batch's is {batch}: leave it empty or make them equal")]
+    ItemDiffers { field: &'static str, value: Quote, batch: Quote },
     #[error("{field}: {why}")]
     Invalid { field: &'static str, why: String },
     #[error("update_mask: {why}")]
@@ -67,12 +71,16 @@ pub enum CallError {
     Setting { field: String, why: String },
     #[error("{why}")]
     NeedsRestart { why: String },
-    #[error("the batch has {items} items, the limit is {max}: send several")]
+    #[error("the batch has {items} items or more, the limit is {max}: send several")]
     BatchTooLong { items: usize, max: usize },
     #[error("the message has {bytes} bytes, the limit is {max}")]
     MessageTooLarge { bytes: usize, max: usize },
     #[error("only {answered} of {keys} answers fit {max} bytes (--max-message-out): ask for fewer keys")]
     AnswerTooLarge { answered: usize, keys: usize, max: usize },
+    #[error(
+        "the answer has {bytes} bytes, the limit is {max} (--max-message-out): raise it with larder admin config set"
+    )]
+    ReportTooLarge { bytes: usize, max: usize },
     #[error(
         "the entry takes {needs} bytes, a shard of the namespace holds at most {limit}: raise --memory or the cap, or lower --shards"
     )]
@@ -81,8 +89,8 @@ pub enum CallError {
     BacklogFull { max: usize },
     #[error("the node has {limit} requests waiting already (--max-in-flight)")]
     Overloaded { limit: usize },
-    #[error("namespace {name:?} does not exist; \"\" is the default one")]
-    NamespaceNotFound { name: String },
+    #[error("namespace {name} does not exist; \"\" is the default one")]
+    NamespaceNotFound { name: Quote },
     #[error(
         "the journal takes no writes, as the disk failed or the node is stopping: memory and disk must not part; reads go on. See the node's log, mend the disk, restart the node"
     )]
@@ -100,7 +108,7 @@ pub enum CallError {
     )]
     NoPersistence { what: String },
     #[error("there is no blob {key}")]
-    BlobNotFound { key: String },
+    BlobNotFound { key: Quote },
     #[error("offset is {offset}, beyond the blob's end at {size_bytes}")]
     OffsetBeyondEnd { offset: u64, size_bytes: u64 },
     #[error("{field}: {why}")]
@@ -128,9 +136,17 @@ pub enum CallError {
     #[error("{what} is not served by this build yet")]
     NotServed { what: String },
     #[error("there is no method {path}")]
-    NoSuchMethod { path: String },
-    #[error("the message is compressed with {encoding:?}; this node reads only identity")]
-    Compressed { encoding: String },
+    NoSuchMethod { path: Quote },
+    #[error(
+        "there is no method of that name on this listener; Admin is on the admin listener, Cache on the data listeners"
+    )]
+    NoSuchMethodHere,
+    #[error("the message is compressed with {encoding}; this node reads only identity: send it uncompressed")]
+    Compressed { encoding: Quote },
+    #[error(
+        "the message's frame says that it is compressed, and the request has no grpc-encoding that says how: send it uncompressed"
+    )]
+    CompressedFrame,
     #[error("the deadline passed; what was not answered was not done")]
     DeadlineExceeded,
     #[error("the caller gave it up before it was done")]
@@ -165,8 +181,8 @@ fn bad_field(reason: &'static str, field: &str) -> Kind {
 impl CallError {
     fn kind(&self) -> Kind {
         use Code::{
-            AlreadyExists, Cancelled, DataLoss, DeadlineExceeded, FailedPrecondition, InvalidArgument,
-            NotFound, OutOfRange, ResourceExhausted, Unavailable, Unimplemented,
+            AlreadyExists, Cancelled, DataLoss, DeadlineExceeded, FailedPrecondition, Internal,
+            InvalidArgument, NotFound, OutOfRange, ResourceExhausted, Unavailable, Unimplemented,
         };
         match self {
             Self::Malformed(_) | Self::Undecodable { .. } | Self::Frame { .. } => {
@@ -191,7 +207,9 @@ impl CallError {
             Self::ValueTooLarge { .. } => kind(ResourceExhausted, "VALUE_TOO_LARGE"),
             Self::BatchTooLong { .. } => kind(ResourceExhausted, "BATCH_TOO_LONG"),
             Self::MessageTooLarge { .. } => kind(ResourceExhausted, "MESSAGE_TOO_LARGE"),
-            Self::AnswerTooLarge { .. } => kind(ResourceExhausted, "ANSWER_TOO_LARGE"),
+            Self::AnswerTooLarge { .. } | Self::ReportTooLarge { .. } => {
+                kind(ResourceExhausted, "ANSWER_TOO_LARGE")
+            }
             Self::EntryTooLarge { .. } => kind(ResourceExhausted, "ENTRY_TOO_LARGE"),
             Self::BacklogFull { .. } => Kind { retry: true, ..kind(ResourceExhausted, "BACKLOG_FULL") },
             Self::Overloaded { .. } => Kind { retry: true, ..kind(ResourceExhausted, "OVERLOADED") },
@@ -218,8 +236,10 @@ impl CallError {
             Self::CounterOverflow { .. } => kind(OutOfRange, "COUNTER_OVERFLOW"),
             Self::Policy(_) => bad_field("UNKNOWN_POLICY", "policy"),
             Self::NotServed { .. } => kind(Unimplemented, "NOT_SERVED"),
-            Self::NoSuchMethod { .. } => kind(Unimplemented, "NO_SUCH_METHOD"),
+            Self::NoSuchMethod { .. } | Self::NoSuchMethodHere => kind(Unimplemented, "NO_SUCH_METHOD"),
             Self::Compressed { .. } => kind(Unimplemented, "COMPRESSED"),
+            // So says gRPC's document on compression.
+            Self::CompressedFrame => kind(Internal, "COMPRESSED"),
             Self::DeadlineExceeded => kind(DeadlineExceeded, "DEADLINE_EXCEEDED"),
             Self::Cancelled => kind(Cancelled, "CANCELLED"),
             Self::CannotListen { .. } => kind(FailedPrecondition, "CANNOT_LISTEN"),
@@ -228,6 +248,32 @@ impl CallError {
             Self::Leaving { .. } => kind(FailedPrecondition, "LEAVING"),
             Self::NotReady { .. } => Kind { retry: true, ..kind(Unavailable, "NOT_READY") },
         }
+    }
+
+    /// The limit that was passed and what it counts, for those who would adapt.
+    fn limit(&self) -> Option<(u64, &'static str)> {
+        let (limit, unit) = match self {
+            Self::KeyEmpty { max, .. }
+            | Self::KeyTooLong { max, .. }
+            | Self::ValueTooLarge { max, .. }
+            | Self::ContentTypeTooLong { max, .. }
+            | Self::BadTag { max, .. }
+            | Self::RequestIdTooLong { max, .. }
+            | Self::MessageTooLarge { max, .. }
+            | Self::AnswerTooLarge { max, .. }
+            | Self::ReportTooLarge { max, .. }
+            | Self::BacklogFull { max } => (*max as u64, "bytes"),
+            Self::EntryTooLarge { limit, .. } => (*limit, "bytes"),
+            Self::TtlTooLong { max, .. } => (*max, "ms"),
+            Self::TooManyTags { max, .. } => (*max as u64, "tags"),
+            Self::BatchTooLong { max, .. } => (*max as u64, "items"),
+            Self::Overloaded { limit } => (*limit as u64, "calls"),
+            Self::BlobsOverloaded { limit } => (*limit as u64, "blobs"),
+            Self::Namespace(NamespaceError::TooMany { max }) => (*max as u64, "namespaces"),
+            Self::Malformed(Malformed::Fields { max }) => (*max as u64, "fields"),
+            _ => return None,
+        };
+        Some((limit, unit))
     }
 
     /// The gRPC code.
@@ -257,38 +303,46 @@ impl CallError {
     /// The status of an item, for messages that carry one.
     #[must_use]
     pub fn to_rpc_status(&self) -> google::rpc::Status {
-        let status = Status::from(self.clone());
-        google::rpc::Status::decode(status.details()).unwrap_or_else(|_| google::rpc::Status {
-            code: status.code() as i32,
-            message: status.message().to_owned(),
-            details: Vec::new(),
-        })
+        let kind = self.kind();
+        let facts = Facts {
+            reason: kind.reason,
+            domain: DOMAIN,
+            limit: self.limit(),
+            field: kind.field.as_deref(),
+            retry_after: kind.retry.then_some(RETRY_AFTER),
+        };
+        details::rpc_status(kind.code, &self.to_string(), &facts)
     }
 
-    /// [`Self::to_rpc_status`] as bytes.
+    /// [`Self::to_rpc_status`] as bytes, at most `bytes_max` of them: without message and details where they find no
+    /// room. The code alone takes [`STATUS_BYTES_MIN`].
     #[must_use]
-    pub fn to_rpc_status_bytes(&self) -> Bytes {
-        Bytes::copy_from_slice(Status::from(self.clone()).details())
+    pub(crate) fn to_rpc_status_bytes_within(&self, bytes_max: usize) -> Vec<u8> {
+        let mut status = self.to_rpc_status();
+        if status.encoded_len() > bytes_max {
+            status.message.clear();
+            // The reason tells more than words.
+            status.details.truncate(1);
+        }
+        if status.encoded_len() > bytes_max {
+            status.details.clear();
+        }
+        status.encode_to_vec()
     }
 }
 
 impl From<CallError> for Status {
     fn from(error: CallError) -> Self {
-        let kind = error.kind();
-        let message = error.to_string();
-        let mut details = ErrorDetails::with_error_info(kind.reason, DOMAIN, []);
-        if let Some(field) = kind.field {
-            details.add_bad_request_violation(field, message.clone());
-        }
-        if kind.retry {
-            details.set_retry_info(Some(RETRY_AFTER));
-        }
-        Self::with_error_details(kind.code, message, details)
+        let mut status = error.to_rpc_status();
+        let details = status.encode_to_vec();
+        Self::with_details(Code::from_i32(status.code), std::mem::take(&mut status.message), details.into())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tonic_types::StatusExt;
+
     use super::*;
 
     #[test]
@@ -307,8 +361,66 @@ mod tests {
     fn an_items_status_is_the_calls_status() {
         let error = CallError::NotAnInteger;
         let item = error.to_rpc_status();
-        assert_eq!((item.code, item.message), (Code::FailedPrecondition as i32, error.to_string()));
+        assert_eq!((item.code, &*item.message), (Code::FailedPrecondition as i32, &*error.to_string()));
         assert_eq!(item.details.len(), 1);
-        assert_eq!(google::rpc::Status::decode(error.to_rpc_status_bytes()).unwrap(), error.to_rpc_status());
+        let bytes = error.to_rpc_status_bytes_within(usize::MAX);
+        assert_eq!(google::rpc::Status::decode(&*bytes).unwrap(), item);
+        assert_eq!(Status::from(error).details(), bytes);
+    }
+
+    #[test]
+    fn a_limit_error_tells_the_limit_and_what_it_counts() {
+        let told = |error: CallError| {
+            let info = Status::from(error).get_error_details().error_info().unwrap().clone();
+            (info.metadata.get("limit").cloned(), info.metadata.get("unit").cloned())
+        };
+        let said = |limit: &str, unit: &str| (Some(limit.to_owned()), Some(unit.to_owned()));
+        assert_eq!(told(CallError::BatchTooLong { items: 501, max: 500 }), said("500", "items"));
+        assert_eq!(told(CallError::ValueTooLarge { bytes: 9, max: 8 }), said("8", "bytes"));
+        assert_eq!(told(CallError::NotAnInteger), (None, None));
+    }
+
+    #[test]
+    fn an_items_status_gives_up_words_for_room_and_never_its_code() {
+        let error = CallError::KeyTooLong { field: "key".to_owned(), bytes: 5_000, max: 4_096 };
+        let whole = error.to_rpc_status_bytes_within(usize::MAX);
+        assert_eq!(error.to_rpc_status_bytes_within(whole.len()), whole);
+        for room in STATUS_BYTES_MIN..whole.len() {
+            let bytes = error.to_rpc_status_bytes_within(room);
+            assert!(bytes.len() <= room, "{} bytes in {room}", bytes.len());
+            let status = google::rpc::Status::decode(&*bytes).unwrap();
+            assert_eq!((status.code, &*status.message), (Code::InvalidArgument as i32, ""));
+            assert!(status.details.len() <= 1 && (room < 150 || status.details.len() == 1));
+        }
+    }
+
+    #[test]
+    fn no_callers_text_makes_a_status_long() {
+        let text = "\u{1f980}\n\"".repeat(100_000);
+        let why = || Quote::of(&text).to_string();
+        let errors = [
+            CallError::NamespaceNotFound { name: Quote::of(&text) },
+            CallError::ItemDiffers { field: "namespace", value: Quote::of(&text), batch: Quote::of(&text) },
+            CallError::BlobNotFound { key: Quote::of(&[0xff; 4_096][..]) },
+            CallError::NoSuchMethod { path: Quote::of(&text) },
+            CallError::Compressed { encoding: Quote::of(&text) },
+            text.parse::<crate::engine::PolicyName>().unwrap_err().into(),
+            NamespaceError::Exists { name: Quote::of(&text) }.into(),
+            CallError::Invalid { field: "grpc-timeout", why: why() },
+            // What is not the caller's text, and long all the same.
+            CallError::DiskFailed { why: text.clone() },
+            CallError::Setting { field: "memory_bytes".to_owned(), why: text },
+        ];
+        for error in errors {
+            let mut headers = http::HeaderMap::new();
+            Status::from(error.clone()).add_header(&mut headers).unwrap();
+            let before = headers.clone();
+            details::hold(&mut headers);
+            assert_eq!(headers, before, "{error:?} is within the bounds as it is made");
+            let message = Status::from(error.clone()).message().len();
+            assert!(
+                message < 700 || matches!(error, CallError::DiskFailed { .. } | CallError::Setting { .. })
+            );
+        }
     }
 }

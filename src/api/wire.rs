@@ -3,6 +3,10 @@
 //! Compatible with the generated types to the letter (property tests hold it to that): unknown fields are skipped,
 //! the last value of a field counts, text must be UTF-8, a wrong wire type is malformed. The generated types stay
 //! for everything else.
+//!
+//! One thing is stricter: a message has at most [`FIELDS_MAX`] fields beside the items of a batch, known or not, so that
+//! none takes long to read however long it is. A client's library writes each field once; what the contract may have
+//! more of one day finds room.
 
 use std::str::{Utf8Error, from_utf8};
 
@@ -34,12 +38,20 @@ pub enum Malformed {
         /// The field's number.
         field: u32,
     },
+    /// More fields than a request can need.
+    #[error("it has more than {max} fields: a client's library writes each one once")]
+    Fields {
+        /// How many there may be.
+        max: usize,
+    },
     /// Groups nested too deep.
     #[error("groups are nested deeper than {GROUP_DEPTH_MAX}")]
     Depth,
 }
 
 const GROUP_DEPTH_MAX: u32 = 100;
+/// The most fields of a message, those inside unknown groups counted.
+pub(crate) const FIELDS_MAX: usize = 1_024;
 
 type Result<T> = std::result::Result<T, Malformed>;
 
@@ -75,11 +87,18 @@ impl<'a> Field<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
+    /// How many fields may still come.
+    fields_left: usize,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(message: &'a [u8]) -> Self {
-        Self { rest: message }
+        Self { rest: message, fields_left: FIELDS_MAX }
+    }
+
+    /// One of a message that may also have so many items.
+    pub(crate) fn with_items(message: &'a [u8], items_max: usize) -> Self {
+        Self { rest: message, fields_left: FIELDS_MAX.saturating_add(items_max) }
     }
 
     /// Bytes not read yet.
@@ -93,6 +112,7 @@ impl<'a> Reader<'a> {
         if self.rest.is_empty() {
             return Ok(None);
         }
+        self.count()?;
         let (number, wire_type) = self.key()?;
         let field = match wire_type {
             0 => Field::Varint(self.varint()?),
@@ -111,6 +131,13 @@ impl<'a> Reader<'a> {
             }
         };
         Ok(Some((number, field)))
+    }
+
+    /// Counts a field.
+    #[inline]
+    fn count(&mut self) -> Result<()> {
+        self.fields_left = self.fields_left.checked_sub(1).ok_or(Malformed::Fields { max: FIELDS_MAX })?;
+        Ok(())
     }
 
     /// A field's number and wire type, of which 4 is never answered here.
@@ -134,6 +161,7 @@ impl<'a> Reader<'a> {
                 return Ok(());
             }
             self.rest = before;
+            self.count()?;
             let (inner, wire_type) = self.key()?;
             match wire_type {
                 0 => {
@@ -366,35 +394,42 @@ impl<'a> TouchView<'a> {
 pub(crate) struct BatchView<'a> {
     pub namespace: &'a str,
     pub durability: i32,
-    /// How many items there are.
+    /// How many items there are; one more than there may be, and then no more of the message was read.
     pub items: usize,
     message: &'a [u8],
 }
 
 impl<'a> BatchView<'a> {
-    /// Reads a BatchGetRequest.
-    pub(crate) fn read_get(message: &'a [u8]) -> Result<Self> {
-        Self::read(message, |_, _| Ok(()))
+    /// Reads a BatchGetRequest that may have so many items.
+    pub(crate) fn read_get(message: &'a [u8], items_max: usize) -> Result<Self> {
+        Self::read(message, items_max, |_, _| Ok(()))
     }
 
     /// Reads a BatchSetRequest, all but its items' insides, or a BatchDeleteRequest.
-    pub(crate) fn read_write(message: &'a [u8]) -> Result<Self> {
-        Self::read(message, |view, field| {
+    pub(crate) fn read_write(message: &'a [u8], items_max: usize) -> Result<Self> {
+        Self::read(message, items_max, |view, field| {
             view.durability = field.varint(3)? as i32;
             Ok(())
         })
     }
 
     /// `third` is given field 3, which is the durability or unknown.
-    fn read(message: &'a [u8], third: impl Fn(&mut Self, Field<'a>) -> Result<()>) -> Result<Self> {
+    fn read(
+        message: &'a [u8],
+        items_max: usize,
+        third: impl Fn(&mut Self, Field<'a>) -> Result<()>,
+    ) -> Result<Self> {
         let mut view = Self { message, ..Self::default() };
-        let mut reader = Reader::new(message);
+        let mut reader = Reader::with_items(message, items_max.saturating_add(1));
         while let Some((number, field)) = reader.next()? {
             match number {
                 1 => view.namespace = field.text(number)?,
                 2 => {
                     field.bytes(number)?;
                     view.items += 1;
+                    if view.items > items_max {
+                        break;
+                    }
                 }
                 3 => third(&mut view, field)?,
                 _ => {}
@@ -404,17 +439,28 @@ impl<'a> BatchView<'a> {
     }
 
     /// The items: keys, or messages of their own.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let mut reader = Reader::new(self.message);
-        std::iter::from_fn(move || {
-            loop {
-                match reader.next() {
-                    Ok(Some((2, Field::Bytes(item)))) => return Some(item),
-                    Ok(Some(_)) => {}
-                    Ok(None) | Err(_) => return None,
-                }
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
+        Items { reader: Reader::with_items(self.message, self.items) }
+    }
+}
+
+/// Walks over the items of a batch that was read.
+#[derive(Debug, Clone)]
+struct Items<'a> {
+    reader: Reader<'a>,
+}
+
+impl<'a> Iterator for Items<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        loop {
+            match self.reader.next() {
+                Ok(Some((2, Field::Bytes(item)))) => return Some(item),
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return None,
             }
-        })
+        }
     }
 }
 

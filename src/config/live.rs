@@ -6,6 +6,7 @@ use super::setting::{self as of, Kind, SETTINGS, Setting};
 use super::{PolicyName, ServeConfig};
 use crate::engine::UnknownPolicy;
 use crate::entry::{ByteSize, duration_text};
+use crate::quote::Quote;
 
 /// A live setting's value, in the unit of its field.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +111,7 @@ impl Setting {
     fn check_text(&self, text: &str) -> Result<String, BadSetting> {
         let bad = |problem| BadSetting::Value {
             field: self.field,
-            value: format!("{text:?}"),
+            value: Quote::of(text).to_string(),
             allowed: format!("which {problem}: give {}", self.allowed()),
         };
         self.word(text).map(str::to_owned).map_err(bad)

@@ -190,6 +190,10 @@ fn milliseconds(text: &str) -> Result<u64, Problem> {
 
 /// The name that resembles another most, among those of all settings, if any does.
 pub(super) fn nearest(wanted: &str, name: impl Fn(&Setting) -> &'static str) -> Option<&'static str> {
+    // What is much longer resembles none, and a caller of Admin may send what it likes.
+    if wanted.len() > NAME_BYTES_MAX {
+        return None;
+    }
     SETTINGS
         .iter()
         .map(|setting| (strsim::jaro_winkler(wanted, name(setting)), name(setting)))
@@ -200,6 +204,8 @@ pub(super) fn nearest(wanted: &str, name: impl Fn(&Setting) -> &'static str) -> 
 
 /// How alike two names must be, 0 to 1 (Jaro-Winkler), for one to be offered for the other.
 const LIKENESS_MIN: f64 = 0.75;
+/// Twice as long as the longest name of a setting.
+const NAME_BYTES_MAX: usize = 64;
 
 const HOUR_MS: u64 = 3_600_000;
 const URL: &str = "a URL such as tcp://127.0.0.1:7400 or tcp://[::1]:0";

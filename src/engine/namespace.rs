@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use super::eviction::{Estimate, PolicyName};
 use super::stats::Stats;
 use crate::entry::{NAMESPACES_MAX, Ttl, Version};
+use crate::quote::Quote;
 
 /// The number of the default namespace.
 pub(crate) const DEFAULT: u16 = 0;
@@ -124,16 +125,16 @@ impl NamespaceReport {
 #[non_exhaustive]
 pub enum NamespaceError {
     /// There is none of that name.
-    #[error("there is no namespace {name:?}")]
+    #[error("there is no namespace {name}")]
     NotFound {
         /// The name.
-        name: String,
+        name: Quote,
     },
     /// There is one of that name.
-    #[error("a namespace {name:?} exists already")]
+    #[error("a namespace {name} exists already")]
     Exists {
         /// The name.
-        name: String,
+        name: Quote,
     },
     /// There are as many as there can be.
     #[error("there may be {max} namespaces, the default one counted, and no more; delete one first")]
@@ -361,7 +362,7 @@ impl Namespaces {
         let mut deleted = self.deleted.lock();
         let mut by_name = HashMap::clone(&self.by_name.load());
         if by_name.contains_key(config.name.as_str()) {
-            return Err(NamespaceError::Exists { name: config.name.clone() });
+            return Err(NamespaceError::Exists { name: Quote::of(&config.name) });
         }
         let max = self.max.load(Ordering::Relaxed);
         if by_name.len() + 1 >= max {
@@ -397,7 +398,7 @@ impl Namespaces {
         let mut deleted = self.deleted.lock();
         let mut by_name = HashMap::clone(&self.by_name.load());
         let Some(namespace) = by_name.remove(name) else {
-            return Err(NamespaceError::NotFound { name: name.to_owned() });
+            return Err(NamespaceError::NotFound { name: Quote::of(name) });
         };
         namespace.0.deleted.store(true, Ordering::Release);
         deleted.push(namespace.clone());

@@ -28,6 +28,7 @@ use super::snapshot::{self, Below, LoadContext, Loaded, SnapshotInfo};
 use super::tier::DiskTier;
 use crate::clock::{Now, monotonic};
 use crate::engine::{Engine, Restored, Restorer};
+use crate::quote::Quote;
 
 /// How a node gets its content back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -77,10 +78,10 @@ impl Method {
 
 /// A word that is no recovery method.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{word:?} is no recovery method; there are {}", Method::ALL.map(Method::as_str).join(", "))]
+#[error("{word} is no recovery method; there are {}", Method::ALL.map(Method::as_str).join(", "))]
 pub struct UnknownMethod {
     /// The word.
-    pub word: String,
+    pub word: Quote,
 }
 
 impl FromStr for Method {
@@ -88,7 +89,7 @@ impl FromStr for Method {
 
     fn from_str(word: &str) -> Result<Self, UnknownMethod> {
         let found = Self::ALL.into_iter().find(|method| method.as_str() == word);
-        found.ok_or_else(|| UnknownMethod { word: word.to_owned() })
+        found.ok_or_else(|| UnknownMethod { word: Quote::of(word) })
     }
 }
 

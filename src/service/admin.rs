@@ -47,6 +47,8 @@ pub struct AdminConfig {
     pub update: Box<Update>,
     /// The calls that were slow.
     pub slow_ops: Arc<SlowOps>,
+    /// The name of the node's state.
+    pub state: Box<dyn Fn() -> &'static str + Send + Sync>,
     /// The node's figures of now.
     pub snapshot: Box<dyn Fn() -> Snapshot + Send + Sync>,
     /// The most that Resize may ask for.
@@ -77,14 +79,31 @@ impl AdminService {
 
     async fn stats(&self) -> v1::GetStatsResponse {
         self.finish_sweeps().await;
-        let snapshot = (self.config.snapshot)();
+        let snapshot = self.snapshot().await;
         let base = self.base.lock().clone();
         let persistence = self.persistence_stats().await;
         v1::GetStatsResponse { persistence, ..stats_response(&snapshot, &base, &(self.config.identity)()) }
     }
 
     fn state(&self) -> v1::NodeState {
-        node_state((self.config.snapshot)().state)
+        node_state((self.config.state)())
+    }
+
+    /// The node's figures of now. Where namespaces are many, that takes a while.
+    async fn snapshot(&self) -> Snapshot {
+        let config = Arc::clone(&self.config);
+        // Fails where the runtime ends: then nobody reads the figures.
+        blocking("counting", move || (config.snapshot)()).await.unwrap_or_default()
+    }
+
+    /// An answer that keeps to the limit on messages.
+    fn answer<T: prost::Message>(&self, answer: T) -> Result<Response<T>, Status> {
+        let (bytes, max) = (answer.encoded_len(), self.cache.limits().message_out_bytes_max);
+        if bytes > max {
+            Err(CallError::ReportTooLarge { bytes, max }.into())
+        } else {
+            Ok(Response::new(answer))
+        }
     }
 
     /// Takes out what invalidations cover, so that figures count it right after an Invalidate.
@@ -136,7 +155,7 @@ impl Admin for AdminService {
         &self,
         _: Request<v1::GetStatsRequest>,
     ) -> Result<Response<v1::GetStatsResponse>, Status> {
-        Ok(Response::new(self.stats().await))
+        self.answer(self.stats().await)
     }
 
     type StreamStatsStream = Pin<Box<dyn Stream<Item = Result<v1::GetStatsResponse, Status>> + Send>>;
@@ -158,7 +177,7 @@ impl Admin for AdminService {
         let (admin, leaving) = (self.clone(), (self.config.leaving)());
         let stats = IntervalStream::new(ticks).then(move |_| {
             let admin = admin.clone();
-            async move { Ok(admin.stats().await) }
+            async move { admin.answer(admin.stats().await).map(Response::into_inner) }
         });
         // A watcher does not hold up a drain.
         let until = futures_util::StreamExt::take_until(stats, leaving);
@@ -170,7 +189,8 @@ impl Admin for AdminService {
         _: Request<v1::ResetStatsRequest>,
     ) -> Result<Response<v1::ResetStatsResponse>, Status> {
         self.finish_sweeps().await;
-        *self.base.lock() = (self.config.snapshot)();
+        let now = self.snapshot().await;
+        *self.base.lock() = now;
         tracing::info!("statistics reset");
         Ok(Response::new(v1::ResetStatsResponse {}))
     }
@@ -204,7 +224,7 @@ impl Admin for AdminService {
         &self,
         _: Request<v1::GetConfigRequest>,
     ) -> Result<Response<v1::GetConfigResponse>, Status> {
-        Ok(Response::new((self.config.config)()))
+        self.answer((self.config.config)())
     }
 
     async fn create_namespace(
@@ -227,7 +247,7 @@ impl Admin for AdminService {
         &self,
         _: Request<v1::ListNamespacesRequest>,
     ) -> Result<Response<v1::ListNamespacesResponse>, Status> {
-        Ok(Response::new(self.list()))
+        self.answer(self.list())
     }
 
     async fn delete_namespace(
@@ -280,34 +300,34 @@ impl Admin for AdminService {
         tokio::task::spawn_blocking(move || (config.update)(&update))
             .await
             .map_err(|error| Status::internal(format!("changing the configuration failed: {error}")))??;
-        Ok(Response::new(v1::UpdateConfigResponse { config: (self.config.config)().config }))
+        self.answer(v1::UpdateConfigResponse { config: (self.config.config)().config })
     }
 
     async fn list_hot_keys(
         &self,
         _: Request<v1::ListHotKeysRequest>,
     ) -> Result<Response<v1::ListHotKeysResponse>, Status> {
-        Ok(Response::new(self.hot_keys()))
+        self.answer(self.hot_keys())
     }
 
     async fn list_slow_ops(
         &self,
         _: Request<v1::ListSlowOpsRequest>,
     ) -> Result<Response<v1::ListSlowOpsResponse>, Status> {
-        Ok(Response::new(slow_ops_response(&self.config.slow_ops)))
+        self.answer(slow_ops_response(&self.config.slow_ops))
     }
 
     async fn get_memory_report(
         &self,
         _: Request<v1::GetMemoryReportRequest>,
     ) -> Result<Response<v1::GetMemoryReportResponse>, Status> {
-        Ok(Response::new(self.memory_report().await))
+        self.answer(self.memory_report().await)
     }
 
     async fn explain_key(
         &self,
         request: Request<v1::ExplainKeyRequest>,
     ) -> Result<Response<v1::ExplainKeyResponse>, Status> {
-        Ok(Response::new(self.explain(request.into_inner())?))
+        self.answer(self.explain(request.into_inner())?)
     }
 }

@@ -1,23 +1,15 @@
 //! Calls that look for entries below memory: they may block, and are done on a thread for that.
 
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use tokio::task::JoinError;
 
-use bytes::Bytes;
-use tokio::task::{JoinError, spawn_blocking};
-
-use super::body::Unary;
-use super::data::Plane;
-use super::unary::{Method, call};
+use super::unary::{Method, is_long};
+use crate::api::Malformed;
 use crate::api::convert;
 use crate::api::wire::{BatchView, DeleteView, GetView, IncrementView, SetView, TouchView};
-use crate::api::{CallError, Malformed};
 use crate::cache::{Cache, Claim};
 use crate::clock::Now;
 use crate::engine::{EntryView, MissReason, Namespace, Op, Outcome};
 use crate::entry::Ttl;
-use crate::telemetry::Recalled;
 
 /// What does a single command's operation.
 pub(super) trait Does {
@@ -91,7 +83,9 @@ impl Does for Claimed<'_> {
 /// Whether a call is likely to look for an entry on disk. One that is malformed or refused is not: whoever does it says
 /// so at once.
 pub(super) fn waits(method: Method, cache: &Cache, message: &[u8]) -> bool {
-    cache.has_below() && reads_below(method, cache, cache.now(), message).unwrap_or(false)
+    // One that takes long is not looked through here to know that: wherever it is done, it holds up no others.
+    cache.has_below()
+        && (is_long(method, message) || reads_below(method, cache, cache.now(), message).unwrap_or(false))
 }
 
 fn reads_below(method: Method, cache: &Cache, now: Now, message: &[u8]) -> Result<bool, Malformed> {
@@ -120,61 +114,23 @@ fn reads_below(method: Method, cache: &Cache, now: Now, message: &[u8]) -> Resul
             waits(view.namespace, view.key)
         }
         Method::BatchGet => {
-            let view = BatchView::read_get(message)?;
+            let view = BatchView::read_get(message, usize::MAX)?;
             view.iter().any(|key| waits(view.namespace, key))
         }
         Method::BatchSet => {
-            let view = BatchView::read_write(message)?;
+            let view = BatchView::read_write(message, usize::MAX)?;
             view.iter().any(|item| {
                 SetView::read(item)
                     .is_ok_and(|item| set_waits(&SetView { namespace: view.namespace, ..item }))
             })
         }
         Method::BatchDelete => {
-            let view = BatchView::read_write(message)?;
+            let view = BatchView::read_write(message, usize::MAX)?;
             view.iter().any(|key| waits(view.namespace, key))
         }
         Method::Scan => true,
         Method::Invalidate => false,
     })
-}
-
-/// An answer, and whether it waits until what was done is on the disk.
-type Answered = Result<(Unary, bool), CallError>;
-
-/// A unary call on a thread that may block. It goes on to its end when nobody waits for it any more, so that what it
-/// changes is changed whole.
-pub struct BelowCall {
-    call: Pin<Box<dyn Future<Output = Answered> + Send>>,
-    plane: Arc<Plane>,
-    recalled: Recalled,
-}
-
-impl std::fmt::Debug for BelowCall {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BelowCall").finish_non_exhaustive()
-    }
-}
-
-impl BelowCall {
-    pub(super) fn new(method: Method, plane: &Arc<Plane>, message: &[u8], recalled: Recalled) -> Self {
-        let (message, plane) = (Bytes::copy_from_slice(message), Arc::clone(plane));
-        let works_on = Arc::clone(&plane);
-        let call = spawn_blocking(move || call(method, &works_on, &message));
-        Self { call: Box::pin(joined(call)), plane, recalled }
-    }
-
-    pub(super) fn cache(&self) -> &Arc<Cache> {
-        &self.plane.cache
-    }
-
-    pub(super) fn recalled(&self) -> &Recalled {
-        &self.recalled
-    }
-
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answered> {
-        self.call.as_mut().poll(cx)
-    }
 }
 
 /// What a blocking task came to.

@@ -31,12 +31,13 @@ use tokio::task::spawn_blocking;
 
 use super::below::joined;
 use super::body::ResponseBody;
-use super::keyspace::{bad_token, framed, page_size, undecodable};
+use super::keyspace::{bad_token, framed, page_size};
 use super::unary::namespace;
 use crate::api::{CallError, convert, v1};
 use crate::cache::{BlobError, Blobs, Cache, Listed, Manifest};
 use crate::clock::Now;
 use crate::entry::Ttl;
+use crate::quote::Quote;
 use crate::telemetry::Recalled;
 
 /// Manifests that a page looks at before it ends, be it empty.
@@ -100,20 +101,20 @@ async fn call(
 /// What a request is about, if it can be read.
 pub(super) fn about(method: BlobMethod, message: &[u8]) -> Recalled {
     match method {
-        BlobMethod::Get => v1::GetBlobRequest::decode(message)
+        BlobMethod::Get => convert::decode::<v1::GetBlobRequest>(message)
             .map(|request| Recalled::new(&request.namespace, &request.key, 1))
             .unwrap_or_default(),
-        BlobMethod::Delete => v1::DeleteBlobRequest::decode(message)
+        BlobMethod::Delete => convert::decode::<v1::DeleteBlobRequest>(message)
             .map(|request| Recalled::new(&request.namespace, &request.key, 1))
             .unwrap_or_default(),
-        BlobMethod::List => v1::ListBlobsRequest::decode(message)
+        BlobMethod::List => convert::decode::<v1::ListBlobsRequest>(message)
             .map(|request| Recalled::new(&request.namespace, &request.prefix, 0))
             .unwrap_or_default(),
     }
 }
 
 async fn get(cache: &Arc<Cache>, message: Bytes) -> Result<Response<ResponseBody>, CallError> {
-    let request = v1::GetBlobRequest::decode(message).map_err(undecodable)?;
+    let request: v1::GetBlobRequest = convert::decode(&message)?;
     let limits = cache.limits();
     convert::key(&request.key, &limits, || "key".to_owned())?;
     namespace(cache, &request.namespace)?;
@@ -132,7 +133,7 @@ async fn get(cache: &Arc<Cache>, message: Bytes) -> Result<Response<ResponseBody
 }
 
 async fn delete(cache: &Arc<Cache>, message: Bytes) -> Result<Response<ResponseBody>, CallError> {
-    let request = v1::DeleteBlobRequest::decode(message).map_err(undecodable)?;
+    let request: v1::DeleteBlobRequest = convert::decode(&message)?;
     convert::key(&request.key, &cache.limits(), || "key".to_owned())?;
     namespace(cache, &request.namespace)?;
     let (blobs, now, key) = (blobs(cache, "Cache.DeleteBlob")?, cache.now(), request.key.clone());
@@ -144,7 +145,7 @@ async fn delete(cache: &Arc<Cache>, message: Bytes) -> Result<Response<ResponseB
 }
 
 async fn list(cache: &Arc<Cache>, message: Bytes) -> Result<Response<ResponseBody>, CallError> {
-    let request = v1::ListBlobsRequest::decode(message).map_err(undecodable)?;
+    let request: v1::ListBlobsRequest = convert::decode(&message)?;
     let limits = cache.limits();
     let (bytes, max) = (request.prefix.len(), limits.key_bytes_max);
     if bytes > max {
@@ -263,7 +264,7 @@ fn nothing_on_disk(what: &str) -> CallError {
 pub(super) fn refused(error: BlobError, key: &[u8]) -> CallError {
     let why = error.to_string();
     match error {
-        BlobError::NotFound => CallError::BlobNotFound { key: key.escape_ascii().to_string() },
+        BlobError::NotFound => CallError::BlobNotFound { key: Quote::of(key) },
         BlobError::OutOfRange { offset, size_bytes } => CallError::OffsetBeyondEnd { offset, size_bytes },
         BlobError::Differs { field, .. } | BlobError::Unwritable { field, .. } => {
             CallError::BlobDiffers { field, why }

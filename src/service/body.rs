@@ -9,9 +9,12 @@ use http_body::{Body, Frame, SizeHint};
 use tonic::{Code, Status};
 
 use crate::api::CallError;
+use crate::api::details::hold;
 
 /// The header that carries the call's code.
 const GRPC_STATUS: &str = "grpc-status";
+/// What a refused encoding is answered with: those that are read.
+const GRPC_ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 
 /// A response's body.
 #[derive(Debug, Default)]
@@ -122,7 +125,12 @@ impl ResponseBody {
 
     /// The response to a call that failed before its response began.
     pub(crate) fn error(error: CallError) -> Response<Self> {
-        Status::from(error).into_http()
+        let encoding_refused = matches!(error, CallError::Compressed { .. } | CallError::CompressedFrame);
+        let mut response: Response<Self> = Status::from(error).into_http();
+        if encoding_refused {
+            response.headers_mut().insert(GRPC_ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
+        response
     }
 
     /// The response that streams `body`.
@@ -143,9 +151,11 @@ impl ResponseBody {
         trailers
     }
 
-    /// A generated service's response.
+    /// A generated service's response, its status held to its bounds wherever it stands.
     pub(crate) fn generated(response: Response<tonic::body::Body>) -> Response<Self> {
-        response.map(|body| Self(Inner::Generated(body)))
+        let mut response = response.map(|body| Self(Inner::Generated(body)));
+        hold(response.headers_mut());
+        response
     }
 
     /// Calls `on_end` once: with the code in the trailers, or with CANCELLED if they are never asked for.
@@ -176,7 +186,13 @@ impl Body for ResponseBody {
             Inner::Empty => Poll::Ready(None),
             Inner::Unary(unary) => Poll::Ready(unary.next_frame().map(Ok)),
             Inner::Stream(body) => body.as_mut().poll_frame(cx),
-            Inner::Generated(body) => Pin::new(body).poll_frame(cx),
+            Inner::Generated(body) => Pin::new(body).poll_frame(cx).map(|frame| {
+                let mut frame = frame?;
+                if let Some(trailers) = frame.as_mut().ok().and_then(Frame::trailers_mut) {
+                    hold(trailers);
+                }
+                Some(frame)
+            }),
             Inner::Observed(observed) => {
                 let frame = ready!(Pin::new(&mut observed.body).poll_frame(cx));
                 match &frame {

@@ -17,16 +17,19 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::backlog::Backlog;
-use super::below::{self, BelowCall};
+use super::below;
 use super::blobs::{self, BlobCall, BlobMethod};
 use super::body::{ResponseBody, Unary};
 use super::frame::{PREFIX, message_len};
+use super::long::LongCall;
+use super::metadata;
 use super::others::{OtherFuture, OtherService};
 use super::pipeline::PipelineBody;
 use super::slow::{Recall, recall, traceparent};
-use super::unary::{Method, call};
+use super::unary::{Method, call, is_long};
 use crate::api::CallError;
 use crate::cache::Cache;
+use crate::quote::Quote;
 use crate::telemetry::{Recalled, SlowCalls};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -148,6 +151,9 @@ where
         if let Some(response) = no_grpc(&request) {
             return DataFuture::ready(response);
         }
+        if let Err(error) = metadata::check(request.headers()) {
+            return DataFuture::failed(error);
+        }
         let path = || request.uri().path().trim_start_matches("/larder.v1.").replace('/', ".");
         match asked {
             Asked::Planned => DataFuture::failed(CallError::NotServed { what: path() }),
@@ -177,7 +183,7 @@ where
                 }
             }
             Asked::Unknown | Asked::Other => {
-                DataFuture::failed(CallError::NoSuchMethod { path: request.uri().path().to_owned() })
+                DataFuture::failed(CallError::NoSuchMethod { path: Quote::of(request.uri().path()) })
             }
         }
     }
@@ -212,7 +218,7 @@ pin_project! {
             body: B,
             message: Gathered,
         },
-        Below { call: BelowCall },
+        Long { call: LongCall },
         Flushing { flushing: Flushing },
         PutBlob { call: BlobCall },
         Blob {
@@ -258,23 +264,31 @@ where
                     Ok(whole) => whole,
                     Err(error) => return Poll::Ready(Ok(ResponseBody::error(error))),
                 };
-                if below::waits(*method, &plane.cache, whole) {
-                    let call = BelowCall::new(*method, plane, whole, recall_of(*method, message, headers));
-                    self.set(Self::Below { call });
+                let make = if below::waits(*method, &plane.cache, whole) {
+                    Some(LongCall::blocking as fn(_, &Arc<Plane>, _, _) -> LongCall)
+                } else if is_long(*method, whole) {
+                    Some(LongCall::in_turns as fn(_, &Arc<Plane>, _, _) -> LongCall)
+                } else {
+                    None
+                };
+                if let Some(make) = make {
+                    let recalled = recall_of(*method, message, headers, plane);
+                    let call = make(*method, plane, message.take_whole(), recalled);
+                    self.set(Self::Long { call });
                     return self.poll(cx);
                 }
                 match call(*method, plane, whole) {
                     Ok((answer, false)) => Poll::Ready(Ok(ResponseBody::unary(answer))),
                     Ok((answer, true)) => {
                         let flushing =
-                            Flushing::new(&plane.cache, answer, recall_of(*method, message, headers));
+                            Flushing::new(&plane.cache, answer, recall_of(*method, message, headers, plane));
                         self.set(Self::Flushing { flushing });
                         self.poll(cx)
                     }
                     Err(error) => Poll::Ready(Ok(ResponseBody::error(error))),
                 }
             }
-            DataProjection::Below { call } => match ready!(call.poll(cx)) {
+            DataProjection::Long { call } => match ready!(call.poll(cx)) {
                 Ok((answer, false)) => Poll::Ready(Ok(ResponseBody::unary(answer))),
                 Ok((answer, true)) => {
                     let flushing = Flushing::new(call.cache(), answer, call.recalled().clone());
@@ -311,14 +325,14 @@ impl<B> Recall for DataFuture<B> {
     fn recall(&self) -> Recalled {
         match self {
             Self::Ready { .. } | Self::PutBlob { .. } => Recalled::default(),
-            Self::Unary { method, headers, message, .. } => {
-                recall(*method, message.whole(usize::MAX).ok(), headers)
+            Self::Unary { method, headers, message, plane, .. } => {
+                recall_of(*method, message, headers, plane)
             }
             Self::Blob { method, headers, message, .. } => {
                 let about = message.whole(usize::MAX).map(|message| blobs::about(*method, message));
                 about.unwrap_or_default().traced(traceparent(headers))
             }
-            Self::Below { call } => call.recalled().clone(),
+            Self::Long { call } => call.recalled().clone(),
             Self::Flushing { flushing } => flushing.recalled.clone(),
             Self::Other { future } => future.recall(),
         }
@@ -326,8 +340,8 @@ impl<B> Recall for DataFuture<B> {
 }
 
 /// What is kept for a call that is slow.
-fn recall_of(method: Method, message: &Gathered, headers: &HeaderMap) -> Recalled {
-    recall(method, message.whole(usize::MAX).ok(), headers)
+fn recall_of(method: Method, message: &Gathered, headers: &HeaderMap, plane: &Plane) -> Recalled {
+    recall(method, message.whole(usize::MAX).ok(), headers, plane.cache.limits().batch_items_max)
 }
 
 /// An answer that waits until what was done is on the disk.
@@ -421,6 +435,13 @@ impl Gathered {
 
     fn bytes(&self) -> &[u8] {
         if self.all.is_empty() { &self.first } else { &self.all }
+    }
+
+    /// The whole message, taken out of what was gathered; [`Self::whole`] has found it to be one.
+    fn take_whole(&mut self) -> Bytes {
+        let mut frame =
+            if self.all.is_empty() { std::mem::take(&mut self.first) } else { self.all.split().freeze() };
+        frame.split_off(PREFIX.min(frame.len()))
     }
 
     /// The whole message.

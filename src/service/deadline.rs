@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use crate::api::CallError;
+use crate::quote::Quote;
 
 /// What the caller grants the call from now on; `None`: the caller does not say.
 ///
@@ -14,7 +15,7 @@ pub(crate) fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Call
     let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
     let bad = || CallError::Invalid {
         field: "grpc-timeout",
-        why: format!("{value:?} is not one to eight digits and one of H, M, S, m, u, n"),
+        why: format!("{} is not one to eight digits and one of H, M, S, m, u, n", Quote::of(value)),
     };
     let (digits, unit) =
         value.to_str().ok().and_then(|text| text.split_at_checked(text.len().max(1) - 1)).ok_or_else(bad)?;

@@ -17,7 +17,7 @@ pub(super) fn message_len(frame: &[u8], max: usize) -> Result<Option<usize>, Cal
     let Some((prefix, _)) = frame.split_first_chunk::<PREFIX>() else { return Ok(None) };
     match prefix[0] {
         0 => {}
-        1 => return Err(CallError::Compressed { encoding: "a compressed frame".to_owned() }),
+        1 => return Err(CallError::CompressedFrame),
         _ => return Err(CallError::Frame { what: "its compressed flag is neither 0 nor 1" }),
     }
     let len = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;

@@ -15,19 +15,23 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use prost::Message;
 
-use super::backlog::Backlog;
+use super::backlog::Held;
 use super::body::Unary;
+use super::data::Plane;
 use super::frame::{PREFIX, finish};
-use super::unary::{flushes, namespace};
+use super::turns::Turns;
+use super::unary::{Answered, flushes, namespace};
 use crate::api::v1::{self, invalidate_request};
 use crate::api::{CallError, convert};
 use crate::cache::{Cache, LookupError};
 use crate::clock::Now;
-use crate::engine::{ScanPlace, ScanRange, Scope};
+use crate::engine::{EntryView, ScanPlace, ScanRange, Scope};
 
 const PAGE_SIZE_DEFAULT: usize = 1_000;
 /// Entries that a page looks at before it ends, be it empty: some milliseconds of work.
 const ENTRIES_PER_PAGE: usize = 20_000;
+/// Entries that are looked at before others may run.
+const ENTRIES_PER_STEP: usize = 250;
 /// What an item takes in the page beside its own bytes.
 const ITEM_HEAD_BYTES: usize = 6;
 const TOKEN_FORM: u8 = 1;
@@ -35,71 +39,101 @@ const TOKEN_FORM: u8 = 1;
 const TOKEN_BYTES: [usize; 2] = [21, 29];
 
 /// Answers a Scan.
-pub(super) fn scan(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -> Result<Unary, CallError> {
-    let request = v1::ScanRequest::decode(message).map_err(undecodable)?;
+pub(super) async fn scan(plane: &Plane, message: &[u8], mut turns: Turns) -> Answered {
+    let cache = &*plane.cache;
+    let request: v1::ScanRequest = convert::decode(message)?;
     let limits = &cache.limits();
-    let namespace = namespace(cache, &request.namespace)?;
     let (bytes, max) = (request.prefix.len(), limits.key_bytes_max);
     if bytes > max {
         return Err(CallError::KeyTooLong { field: "prefix".to_owned(), bytes, max });
     }
+    let namespace = namespace(cache, &request.namespace)?;
     let token = Token::of(cache, &request);
-    let after = token.place(&request.page_token)?;
-    let wanted = page_size(request.page_size, limits.batch_items_max);
-    let room = limits.message_out_bytes_max.saturating_sub(TOKEN_BYTES[1] + ITEM_HEAD_BYTES);
-    let mut page = v1::ScanResponse::default();
-    let (mut bytes, mut too_large) = (0, false);
-    let (mut held, mut refused) = (backlog.take(0)?, None);
-    let range = ScanRange { prefix: &request.prefix, after, entries_max: ENTRIES_PER_PAGE };
-    let next = cache.scan(&namespace, range, now, |key, entry| {
-        if page.items.len() == wanted {
-            return ControlFlow::Break(());
+    let mut after = token.place(&request.page_token)?;
+    let mut page = Page {
+        items: Vec::new(),
+        wanted: page_size(request.page_size, limits.batch_items_max),
+        keys_only: request.keys_only,
+        bytes: 0,
+        room: limits.message_out_bytes_max.saturating_sub(TOKEN_BYTES[1] + ITEM_HEAD_BYTES),
+        held: plane.backlog.take(0)?,
+        refused: None,
+        is_full: false,
+    };
+    let mut looked_at = 0;
+    let next = loop {
+        let range = ScanRange { prefix: &request.prefix, after, entries_max: ENTRIES_PER_STEP };
+        let next = cache.scan(&namespace, range, cache.now(), |key, entry| page.take(key, &entry));
+        after = next.map_err(unreadable)?;
+        looked_at += ENTRIES_PER_STEP;
+        if page.is_full || after.is_none() || looked_at >= ENTRIES_PER_PAGE {
+            break after;
         }
-        let value_bytes = if request.keys_only { 0 } else { entry.value.as_slice().len() };
+        turns.pass().await;
+    };
+    if let Some(error) = page.refused {
+        return Err(error);
+    }
+    if page.is_full && page.items.is_empty() {
+        let max = limits.message_out_bytes_max;
+        return Err(CallError::AnswerTooLarge { answered: 0, keys: 1, max });
+    }
+    let next_page_token = next.map(|place| token.at(place)).unwrap_or_default();
+    let response = v1::ScanResponse { items: page.items, next_page_token };
+    Ok((page.held.hold(framed(&response))?.into(), false))
+}
+
+/// A page that is being filled.
+struct Page {
+    items: Vec<v1::scan_response::Item>,
+    /// How many items there are to be.
+    wanted: usize,
+    keys_only: bool,
+    /// The items' bytes, and how many there may be.
+    bytes: usize,
+    room: usize,
+    held: Held,
+    refused: Option<CallError>,
+    /// No more finds room.
+    is_full: bool,
+}
+
+impl Page {
+    fn take(&mut self, key: &[u8], entry: &EntryView<'_>) -> ControlFlow<()> {
+        let value = entry.value.as_slice();
+        let value_bytes = if self.keys_only { 0 } else { value.len() };
         let hit = v1::Hit {
             version: entry.version.0,
             remaining_ttl_ms: entry.remaining_ttl_ms,
             flags: entry.flags,
             content_type: entry.content_type.to_owned(),
             tier: convert::tier(entry.tier) as i32,
-            value_bytes: entry.value.as_slice().len() as u64,
+            value_bytes: value.len() as u64,
             ..v1::Hit::default()
         };
-        let item = v1::scan_response::Item { key: Bytes::copy_from_slice(key), entry: Some(hit) };
+        let mut item = v1::scan_response::Item { key: Bytes::copy_from_slice(key), entry: Some(hit) };
         let size = item.encoded_len() + value_bytes + 2 * ITEM_HEAD_BYTES;
-        if bytes + size > room {
-            too_large = page.items.is_empty();
+        if self.items.len() == self.wanted || self.bytes + size > self.room {
+            self.is_full = true;
             return ControlFlow::Break(());
         }
-        if let Err(error) = held.grow_to(bytes + size) {
-            refused = Some(error);
+        if let Err(error) = self.held.grow_to(self.bytes + size) {
+            (self.refused, self.is_full) = (Some(error), true);
             return ControlFlow::Break(());
         }
-        bytes += size;
-        page.items.push(item);
-        if let Some(hit) = page.items.last_mut().and_then(|item| item.entry.as_mut())
-            && !request.keys_only
-        {
+        if let (false, Some(hit)) = (self.keys_only, item.entry.as_mut()) {
             hit.value = entry.value.to_bytes();
         }
+        self.bytes += size;
+        self.items.push(item);
         ControlFlow::Continue(())
-    });
-    let next = next.map_err(unreadable)?;
-    if let Some(error) = refused {
-        return Err(error);
     }
-    if too_large {
-        let max = limits.message_out_bytes_max;
-        return Err(CallError::AnswerTooLarge { answered: 0, keys: 1, max });
-    }
-    page.next_page_token = next.map(|place| token.at(place)).unwrap_or_default();
-    Ok(held.hold(framed(&page))?.into())
 }
 
 /// Answers an Invalidate.
 pub(super) fn invalidate(cache: &Cache, now: Now, message: &[u8]) -> Result<(Unary, bool), CallError> {
     use invalidate_request::Scope as Asked;
-    let request = v1::InvalidateRequest::decode(message).map_err(undecodable)?;
+    let request: v1::InvalidateRequest = convert::decode(message)?;
     let limits = &cache.limits();
     let namespace = namespace(cache, &request.namespace)?;
     let scope = match &request.scope {
@@ -191,10 +225,6 @@ fn unreadable(error: LookupError) -> CallError {
         LookupError::Stopped(_) => CallError::JournalPoisoned,
         error => CallError::DiskFailed { why: error.to_string() },
     }
-}
-
-pub(super) fn undecodable(error: prost::DecodeError) -> CallError {
-    CallError::Undecodable { why: error.to_string() }
 }
 
 pub(super) fn framed_bytes(message: &impl Message) -> Bytes {

@@ -2,6 +2,7 @@
 
 use crate::api::{CallError, settings, v1};
 use crate::config::{BadSetting, Clash, ServeConfig, Setting, SettingValue};
+use crate::quote::Quote;
 
 /// Settings and the values that they are to have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +74,7 @@ fn known(path: &str) -> Result<&'static Setting, CallError> {
             Some(field) => format!("did you mean {field:?}?"),
             None => "the paths are Config's fields, as GetConfig has them".to_owned(),
         };
-        CallError::Mask { why: format!("there is no setting {path:?}; {advice}") }
+        CallError::Mask { why: format!("there is no setting {}; {advice}", Quote::of(path)) }
     })?;
     if setting.is_served() {
         Ok(setting)

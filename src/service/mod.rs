@@ -7,6 +7,7 @@
 mod admin;
 mod answers;
 mod backlog;
+mod batch;
 mod below;
 mod blobs;
 mod body;
@@ -15,9 +16,12 @@ mod deadline;
 mod frame;
 mod keyspace;
 mod live_config;
+mod long;
+mod metadata;
 mod others;
 mod pipeline;
 mod slow;
+mod turns;
 mod unary;
 
 pub use admin::{AdminConfig, AdminService};

@@ -5,7 +5,7 @@
 //! writes without reading is stopped by flow control, and what the stream holds is bounded by one request message,
 //! [`REPLIES_BYTES`] of replies (plus one value) and what waits. Replies count in the node's backlog: while it has no
 //! room for long answers, fewer are sent at a time and a long one is refused by itself; where it has no room at all the
-//! stream ends. Gets in a row are read together. Commands in memory are done as they are read, so a Cancel finds its
+//! stream ends. After [`COMMANDS_PER_TURN`] commands others run first. Gets in a row are read together. Commands in memory are done as they are read, so a Cancel finds its
 //! command answered already; it has no reply of its own. Those that have to look on disk, and those behind them on the
 //! same key, are set apart ([`waiting`]) and answered later; the others go on, until so many wait that one more has
 //! no room: then no more are done until one of them is. Replies of FLUSHED writes are sent when the disk has what they
@@ -50,6 +50,8 @@ pub(super) struct PipelineBody<B> {
     done: bool,
     /// How many bytes of replies the last frame had.
     replies_before: usize,
+    /// How many commands are done before others run.
+    commands_left: usize,
     /// The end of the listener.
     ending: Ending,
     slow: SlowCalls,
@@ -60,6 +62,10 @@ pub(super) struct PipelineBody<B> {
     waiting: Option<Box<Waiting>>,
 }
 
+/// What reading a message counts as: a command for so many bytes.
+const BYTES_PER_COMMAND: usize = 256;
+/// Commands that are done before others run: some 200 µs of work.
+const COMMANDS_PER_TURN: usize = 512;
 /// So many batches of replies may wait for the disk before no more commands are done.
 const FLUSHING_MAX: usize = 64;
 
@@ -84,6 +90,7 @@ where
             ended: None,
             done: false,
             replies_before: 0,
+            commands_left: COMMANDS_PER_TURN,
             ending,
             slow,
             flushing: VecDeque::new(),
@@ -107,6 +114,8 @@ where
                 }
                 clock = self.put_back(message);
             } else if let Some(bytes) = self.split_message()? {
+                // One may be long and have no commands.
+                out.commands_left = out.commands_left.saturating_sub(1 + bytes.len() / BYTES_PER_COMMAND);
                 self.message = Some(Message::new(bytes, clock.take().unwrap_or_else(monotonic)));
             } else if self.half_closed {
                 return Err(if self.partial.is_empty() {
@@ -126,7 +135,7 @@ where
 
     /// Does a message's commands until they are done or there are replies enough.
     fn work_on(&mut self, message: &mut Message, out: &mut Replies) -> Result<(), CallError> {
-        let at = out.begin();
+        out.begin();
         let cache = &self.plane.cache;
         let done = if cache.has_below() {
             run(cache, message, &mut **self.waiting.get_or_insert_default(), out)
@@ -135,7 +144,7 @@ where
         } else {
             run(cache, message, &mut NothingWaits, out)
         };
-        out.end(at);
+        out.end();
         done
     }
 
@@ -256,24 +265,44 @@ where
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Answered {
+        let answered = self.poll_turn(cx);
+        // Others run now, or the peer takes the frame and asks for the next at once.
+        if answered.is_pending() {
+            self.commands_left = COMMANDS_PER_TURN;
+        }
+        answered
+    }
+}
+
+impl<B> PipelineBody<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    /// The next frame; pending also when the turn is over, and then it is asked again soon.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Answered {
         if self.done {
             return Poll::Ready(None);
         }
         loop {
+            if self.commands_left == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             if let Some(answered) = self.poll_flushing(cx) {
                 return answered;
             }
             if self.flushing.len() >= FLUSHING_MAX || self.ended.is_some() && !self.waits() {
                 break;
             }
-            let mut out = Replies::new(&self.plane, self.replies_before);
+            let mut out = Replies::new(&self.plane, self.replies_before, self.commands_left);
             if self.ended.is_none() {
                 self.ended = self.work(cx, &mut out).err();
             }
+            self.commands_left = out.commands_left;
             // Behind the work, so that this task is woken for what was set apart just now.
-            let this = &mut *self;
             let collected =
-                this.waiting.as_mut().is_some_and(|waiting| waiting.collect(cx, &this.slow, &mut out));
+                self.waiting.as_mut().is_some_and(|waiting| waiting.collect(cx, &self.slow, &mut out));
             let flushes = !out.later.is_empty();
             if flushes {
                 self.flush_then_send(&out.later);
@@ -282,7 +311,7 @@ where
                 self.replies_before = out.bytes.len();
                 return Poll::Ready(Some(Ok(Frame::data(self.plane.backlog.hold(out.bytes)))));
             }
-            if !flushes && !collected && (self.ended.is_none() || self.waits()) {
+            if self.commands_left > 0 && !flushes && !collected && (self.ended.is_none() || self.waits()) {
                 return Poll::Pending;
             }
         }

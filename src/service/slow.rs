@@ -1,13 +1,12 @@
 //! Slow calls: what a call was about, told when it is over, and ListSlowOps.
 
 use http::HeaderMap;
-use prost::Message;
 
 use super::unary::Method;
-use crate::api::v1;
 use crate::api::wire::{
     BatchView, CommandView, DeleteView, Field, GetView, IncrementView, Reader, SetView, TouchView, op,
 };
+use crate::api::{convert, v1};
 use crate::telemetry::{Method as Named, Recalled, SlowOps};
 
 /// A call's future that still knows what it was asked for when it is done.
@@ -16,12 +15,20 @@ pub trait Recall {
     fn recall(&self) -> Recalled;
 }
 
-/// What a unary request is about, as far as it is here and can be read.
-pub(super) fn recall(method: Method, message: Option<&[u8]>, headers: &HeaderMap) -> Recalled {
-    message.and_then(|message| about(method, message)).unwrap_or_default().traced(traceparent(headers))
+/// What a unary request is about, as far as it is here and can be read. No more than `items_max` and one are counted.
+pub(super) fn recall(
+    method: Method,
+    message: Option<&[u8]>,
+    headers: &HeaderMap,
+    items_max: usize,
+) -> Recalled {
+    message
+        .and_then(|message| about(method, message, items_max))
+        .unwrap_or_default()
+        .traced(traceparent(headers))
 }
 
-fn about(method: Method, message: &[u8]) -> Option<Recalled> {
+fn about(method: Method, message: &[u8], items_max: usize) -> Option<Recalled> {
     let one = |namespace, key| Recalled::new(namespace, key, 1);
     let first = |batch: &BatchView<'_>, key| Recalled::new(batch.namespace, key, batch.items);
     Some(match method {
@@ -33,25 +40,25 @@ fn about(method: Method, message: &[u8]) -> Option<Recalled> {
             IncrementView::read(message).map(|view| one(view.namespace, view.key)).ok()?
         }
         Method::BatchGet => {
-            let batch = BatchView::read_get(message).ok()?;
+            let batch = BatchView::read_get(message, items_max).ok()?;
             first(&batch, batch.iter().next().unwrap_or_default())
         }
         Method::BatchDelete => {
-            let batch = BatchView::read_write(message).ok()?;
+            let batch = BatchView::read_write(message, items_max).ok()?;
             first(&batch, batch.iter().next().unwrap_or_default())
         }
         Method::BatchSet => {
-            let batch = BatchView::read_write(message).ok()?;
+            let batch = BatchView::read_write(message, items_max).ok()?;
             let item = batch.iter().next().and_then(|item| SetView::read(item).ok());
             first(&batch, item.map_or(&[][..], |item| item.key))
         }
         // What a prefix covers is no number of keys.
         Method::Scan => {
-            let request = v1::ScanRequest::decode(message).ok()?;
+            let request = convert::decode::<v1::ScanRequest>(message).ok()?;
             Recalled::new(&request.namespace, &request.prefix, 0)
         }
         Method::Invalidate => {
-            let request = v1::InvalidateRequest::decode(message).ok()?;
+            let request = convert::decode::<v1::InvalidateRequest>(message).ok()?;
             Recalled::new(&request.namespace, &[], 0)
         }
     })
@@ -64,7 +71,8 @@ pub(super) fn traceparent(headers: &HeaderMap) -> &str {
 
 /// The method and the content of a Pipeline message's first command.
 pub(super) fn recall_first(message: &[u8]) -> Option<(Named, Recalled)> {
-    let (mut reader, mut first, mut commands) = (Reader::new(message), None, 0);
+    let mut reader = Reader::with_items(message, usize::MAX);
+    let (mut first, mut commands) = (None, 0);
     while let Ok(Some((number, field))) = reader.next() {
         if let (2, Field::Bytes(command)) = (number, field) {
             commands += 1;
@@ -82,7 +90,7 @@ pub(super) fn recall_first(message: &[u8]) -> Option<(Named, Recalled)> {
         op::TOUCH => (Named::Touch, Method::Touch),
         _ => return None,
     };
-    let about = about(method, message).unwrap_or_default();
+    let about = about(method, message, 0).unwrap_or_default();
     Some((named, Recalled { items: commands, ..about }.traced(first.traceparent)))
 }
 

@@ -1,23 +1,27 @@
-//! The unary methods of Cache: a request's message in, a response's framed message out.
+//! The unary methods of Cache: a request's message in, a response's framed message out. Those of many keys are in
+//! `batch` and `keyspace`.
 
 use std::borrow::Cow;
-use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 
 use super::backlog::{Backlog, COUNTED_BYTES_MIN};
 use super::below::Does;
 use super::body::Unary;
 use super::data::Plane;
 use super::frame::{PREFIX, finish, put_prefix};
-use super::keyspace;
+use super::turns::Turns;
+use super::{batch, keyspace};
 use crate::api::CallError;
 use crate::api::convert::{self, Direction};
 use crate::api::encode::{self, HitMessage};
-use crate::api::wire::{BatchView, DeleteView, GetView, IncrementView, SetView, TouchView};
+use crate::api::wire::{DeleteView, GetView, IncrementView, SetView, TouchView};
 use crate::cache::Cache;
 use crate::clock::Now;
 use crate::engine::{Namespace, Op, Outcome, ValueView};
+use crate::entry::NAMESPACE_BYTES_MAX;
+use crate::quote::Quote;
 
 /// The unary methods that are served here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,16 +39,43 @@ pub(super) enum Method {
     Invalidate,
 }
 
-/// Does a call; its answer, and whether that waits until what was done is on the disk.
-pub(super) fn call(method: Method, plane: &Plane, message: &[u8]) -> Result<(Unary, bool), CallError> {
+impl Method {
+    /// Whether it changes what is kept.
+    pub(super) fn is_write(self) -> bool {
+        !matches!(self, Self::Get | Self::BatchGet | Self::Scan)
+    }
+}
+
+/// An answer, and whether it waits until what was done is on the disk.
+pub(super) type Answered = Result<(Unary, bool), CallError>;
+
+/// Whether a call takes long enough to be done in turns.
+pub(super) fn is_long(method: Method, message: &[u8]) -> bool {
+    match method {
+        Method::BatchGet | Method::BatchSet | Method::BatchDelete => batch::is_long(message),
+        Method::Scan => true,
+        _ => false,
+    }
+}
+
+/// Does a call that [`is_long`] may be true of.
+pub(super) async fn in_turns(method: Method, plane: &Plane, message: &[u8], turns: Turns) -> Answered {
+    match method {
+        Method::Scan => keyspace::scan(plane, message, turns).await,
+        _ => batch::batch(method, plane, message, turns).await,
+    }
+}
+
+/// Does a call at once.
+pub(super) fn call(method: Method, plane: &Plane, message: &[u8]) -> Answered {
     let (cache, backlog) = (&*plane.cache, &plane.backlog);
     let now = cache.now();
     match method {
         Method::Get => get(cache, backlog, now, message).map(|answer| (answer, false)),
-        Method::BatchGet => batch_get(cache, backlog, now, message).map(|answer| (answer, false)),
-        Method::BatchSet => batch_set(cache, backlog, now, message),
-        Method::BatchDelete => batch_delete(cache, backlog, now, message),
-        Method::Scan => keyspace::scan(cache, backlog, now, message).map(|answer| (answer, false)),
+        Method::BatchGet | Method::BatchSet | Method::BatchDelete | Method::Scan => {
+            let done = in_turns(method, plane, message, Turns::one()).now_or_never();
+            done.expect("what has one turn waits for no other")
+        }
         Method::Invalidate => keyspace::invalidate(cache, now, message),
         single => {
             let mut out = vec![0; PREFIX];
@@ -73,7 +104,9 @@ pub(super) fn flushes(cache: &Cache, durability: i32) -> Result<bool, CallError>
 /// The namespace that a request names.
 #[inline]
 pub(super) fn namespace<'a>(cache: &'a Cache, name: &str) -> Result<Cow<'a, Namespace>, CallError> {
-    cache.namespace(name).ok_or_else(|| CallError::NamespaceNotFound { name: name.to_owned() })
+    // A longer name is none's: it need not be hashed to know that.
+    let found = if name.len() <= NAMESPACE_BYTES_MAX { cache.namespace(name) } else { None };
+    found.ok_or_else(|| CallError::NamespaceNotFound { name: Quote::of(name) })
 }
 
 fn get(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -> Result<Unary, CallError> {
@@ -111,54 +144,6 @@ fn get(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -> Result<Una
         Ok(out.into())
     })
 }
-
-fn batch_get(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -> Result<Unary, CallError> {
-    let view = BatchView::read_get(message)?;
-    let limits = &cache.limits();
-    let namespace = namespace(cache, view.namespace)?;
-    convert::batch(view.items, limits)?;
-    let keys: Vec<&[u8]> = view.iter().collect();
-    for (index, key) in keys.iter().enumerate() {
-        convert::key(key, limits, || format!("keys[{index}]"))?;
-    }
-    let max = limits.message_out_bytes_max;
-    let mut held = backlog.take(PREFIX + encode::field_len(encode::MISS_LEN) * keys.len())?;
-    let mut out = Vec::with_capacity(PREFIX + ANSWER_BYTES_LIKELY * keys.len());
-    out.resize(PREFIX, 0);
-    let (mut answered, mut refused) = (0, None);
-    cache.read_batch(&namespace, &keys, now, |_, read| {
-        match read {
-            Ok(entry) => {
-                let hit = HitMessage::new(&entry, false);
-                if out.len() - PREFIX + encode::field_len(hit.len()) > max {
-                    return ControlFlow::Break(());
-                }
-                if let Err(error) = held.grow_to(out.len() + encode::field_len(hit.len())) {
-                    refused = Some(error);
-                    return ControlFlow::Break(());
-                }
-                hit.write_field(1, &mut out);
-            }
-            Err(reason) => {
-                encode::put_head(&mut out, 1, encode::MISS_LEN);
-                encode::put_miss(&mut out, reason);
-            }
-        }
-        answered += 1;
-        ControlFlow::Continue(())
-    });
-    if let Some(error) = refused {
-        return Err(error);
-    }
-    if answered < keys.len() || out.len() - PREFIX > max {
-        return Err(CallError::AnswerTooLarge { answered, keys: keys.len(), max });
-    }
-    finish(&mut out, 0);
-    Ok(held.hold(out)?.into())
-}
-
-/// What room is made for each answer of a batch before its size is known.
-const ANSWER_BYTES_LIKELY: usize = 144;
 
 /// Puts the SetResponse of a Set.
 pub(super) fn put_set(
@@ -234,73 +219,9 @@ pub(super) fn put_touch(
     Ok(flush)
 }
 
-fn unexpected(outcome: &Outcome, delta: i128) -> CallError {
+pub(super) fn unexpected(outcome: &Outcome, delta: i128) -> CallError {
     match outcome {
         Outcome::Refused(refusal) => CallError::refused(*refusal, delta),
         other => unreachable!("no operation of this kind comes to {other:?}"),
     }
-}
-
-fn batch_set(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -> Result<(Unary, bool), CallError> {
-    let view = BatchView::read_write(message)?;
-    let namespace = namespace(cache, view.namespace)?;
-    let flush = flushes(cache, view.durability)?;
-    convert::batch(view.items, &cache.limits())?;
-    // Every item is read before the first is done: a malformed batch changes nothing.
-    for item in view.iter() {
-        SetView::read(item)?;
-    }
-    let likely = PREFIX + STORED_BYTES_LIKELY * view.items;
-    let held = backlog.take(likely)?;
-    let mut out = Vec::with_capacity(likely);
-    out.resize(PREFIX, 0);
-    let mut response = Vec::with_capacity(16);
-    for item in view.iter() {
-        let item = SetView::read(item)?;
-        response.clear();
-        let done = convert::batch_item(&item, view.namespace, view.durability)
-            .and_then(|()| put_set(cache, &namespace, now, &item, &mut response));
-        let (field, body) = match done {
-            Ok(_) => (1, Bytes::new()),
-            Err(error) => (2, error.to_rpc_status_bytes()),
-        };
-        let body: &[u8] = if field == 1 { &response } else { &body };
-        encode::put_head(&mut out, 1, encode::field_len(body.len()));
-        encode::put_head(&mut out, field, body.len());
-        out.extend_from_slice(body);
-    }
-    finish(&mut out, 0);
-    Ok((held.hold_done(out).into(), flush))
-}
-
-/// What room is made for each answer of a BatchSet.
-const STORED_BYTES_LIKELY: usize = 16;
-
-fn batch_delete(
-    cache: &Cache,
-    backlog: &Backlog,
-    now: Now,
-    message: &[u8],
-) -> Result<(Unary, bool), CallError> {
-    let view = BatchView::read_write(message)?;
-    let limits = &cache.limits();
-    let namespace = namespace(cache, view.namespace)?;
-    let flush = flushes(cache, view.durability)?;
-    convert::batch(view.items, limits)?;
-    for (index, key) in view.iter().enumerate() {
-        convert::key(key, limits, || format!("keys[{index}]"))?;
-    }
-    let held = backlog.take(PREFIX + encode::field_len(view.items))?;
-    let deleted: Result<Vec<bool>, CallError> = view
-        .iter()
-        .map(|key| match cache.apply(&namespace, &Op::Delete { key, if_version: None }, now).0 {
-            Outcome::Deleted(deleted) => Ok(deleted),
-            other => Err(unexpected(&other, 0)),
-        })
-        .collect();
-    let deleted = deleted?;
-    let mut out = vec![0; PREFIX];
-    encode::put_batch_deleted(&mut out, &deleted);
-    finish(&mut out, 0);
-    Ok((held.hold_done(out).into(), flush))
 }

@@ -18,6 +18,7 @@ pub(crate) struct Raw(SendRequest<Bytes>);
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) http: StatusCode,
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     /// The call's status, from the head or the trailers.
     pub(crate) status: Option<Status>,
@@ -85,7 +86,7 @@ pub(crate) async fn answer(response: ResponseFuture) -> Answer {
     let (head, mut stream) = response.into_parts();
     let (body, trailers) = read(&mut stream).await;
     let status = Status::from_header_map(&head.headers).or_else(|| Status::from_header_map(&trailers));
-    Answer { http, body, status }
+    Answer { http, headers: head.headers, body, status }
 }
 
 async fn read(stream: &mut RecvStream) -> (Bytes, HeaderMap) {

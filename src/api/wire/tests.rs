@@ -110,7 +110,38 @@ fn unknown_fields_and_groups_are_skipped() {
 #[test]
 fn durability_of_a_wrong_wire_type_is_refused_and_in_a_batch_get_unknown() {
     let bytes = [0x1a, 0x01, 0x01];
-    assert_eq!(BatchView::read_write(&bytes), Err(Malformed::WireType { field: 3 }));
-    assert_eq!(BatchView::read_get(&bytes).unwrap().durability, 0);
+    assert_eq!(BatchView::read_write(&bytes, 9), Err(Malformed::WireType { field: 3 }));
+    assert_eq!(BatchView::read_get(&bytes, 9).unwrap().durability, 0);
     agree(&bytes);
+}
+
+#[test]
+fn a_message_has_so_many_fields_and_no_more() {
+    // Unknown ones, known ones that are said again and again, and those inside an unknown group.
+    let fields: [&dyn Fn(usize) -> Vec<u8>; 3] =
+        [&|count| [0xc8, 0x01, 0x01].repeat(count), &|count| [0x0a, 0x01, b'n'].repeat(count), &|count| {
+            [&[0xcb, 0x01][..], &[0x08, 0x01].repeat(count - 1), &[0xcc, 0x01]].concat()
+        }];
+    let too_many = Malformed::Fields { max: FIELDS_MAX };
+    for of in fields {
+        assert!(GetView::read(&of(FIELDS_MAX)).is_ok());
+        let long = of(FIELDS_MAX + 1);
+        assert_eq!(GetView::read(&long), Err(too_many.clone()));
+        assert_eq!(SetView::read(&long).unwrap_err(), too_many);
+        assert!(crate::api::convert::decode::<v1::ScanRequest>(&long).is_err());
+        assert!(crate::api::convert::decode::<v1::ScanRequest>(&of(FIELDS_MAX)).is_ok());
+    }
+}
+
+#[test]
+fn the_items_of_a_batch_are_counted_up_to_one_more_than_there_may_be() {
+    let items = |count: usize| [0x12, 0x00].repeat(count);
+    assert_eq!(BatchView::read_get(&items(5), 5).unwrap().items, 5);
+    let long = [items(2_000_000), vec![0xff; 9]].concat();
+    let view = BatchView::read_get(&long, 10_000).unwrap();
+    assert_eq!((view.items, view.iter().count() > 10_000), (10_001, true));
+    // Items are apart from the fields.
+    let many = [[0x78, 0x01].repeat(FIELDS_MAX), items(5)].concat();
+    assert_eq!(BatchView::read_write(&many, 5).unwrap().iter().count(), 5);
+    assert!(BatchView::read_write(&[[0x78, 0x01].repeat(FIELDS_MAX + 7), items(5)].concat(), 5).is_err());
 }

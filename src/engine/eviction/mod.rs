@@ -36,6 +36,8 @@ use s3_fifo::S3Fifo;
 use sieve::Sieve;
 use w_tinylfu::WTinyLfu;
 
+use crate::quote::Quote;
+
 /// What a policy may do with an entry: follow and set its links, keep a byte of its own, ask for its weight and
 /// its key's hash.
 pub(crate) trait Slots {
@@ -112,10 +114,10 @@ pub enum PolicyName {
 
 /// A name that is no policy's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no policy {name:?}; there are {}", PolicyName::list())]
+#[error("there is no policy {name}; there are {}", PolicyName::list())]
 pub struct UnknownPolicy {
     /// What was asked for.
-    pub name: String,
+    pub name: Quote,
 }
 
 impl PolicyName {
@@ -157,7 +159,7 @@ impl FromStr for PolicyName {
 
     fn from_str(name: &str) -> Result<Self, UnknownPolicy> {
         let found = Self::ALL.into_iter().find(|policy| policy.as_str() == name);
-        found.ok_or_else(|| UnknownPolicy { name: name.to_owned() })
+        found.ok_or_else(|| UnknownPolicy { name: Quote::of(name) })
     }
 }
 

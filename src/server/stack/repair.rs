@@ -4,7 +4,7 @@
 //! |---|---|
 //! | OUT_OF_RANGE for a message over the limit | RESOURCE_EXHAUSTED |
 //! | INTERNAL for a message or a frame that does not decode | INVALID_ARGUMENT |
-//! | INTERNAL for a compressed frame | UNIMPLEMENTED |
+//! | INTERNAL for a compressed frame, without details | INTERNAL, as gRPC's document says, with details |
 //! | a message alone for an encoding that is not read | UNIMPLEMENTED with details |
 //! | CANCELLED for a time-out of its own | DEADLINE_EXCEEDED |
 //! | a code alone for an unknown method | UNIMPLEMENTED with details |
@@ -23,6 +23,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::api::CallError;
+use crate::quote::Quote;
 use crate::service::{Recall, Recalled, ResponseBody};
 
 /// Makes [`Repair`].
@@ -109,22 +110,16 @@ fn repair(status: &Status) -> Option<CallError> {
             let (bytes, max) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
             Some(CallError::MessageTooLarge { bytes, max })
         }
-        Code::Internal if message.contains("with compressed-flag") => {
-            Some(CallError::Compressed { encoding: "a compressed frame".to_owned() })
-        }
+        Code::Internal if message.contains("with compressed-flag") => Some(CallError::CompressedFrame),
         Code::Internal if UNDECODABLE.iter().any(|says| message.contains(says)) => {
             Some(CallError::Undecodable { why: message.to_owned() })
         }
         Code::Cancelled if message.contains("Timeout expired") => Some(CallError::DeadlineExceeded),
         Code::Unimplemented if message.starts_with("Content is compressed with") => {
             let encoding = message.split('`').nth(1).unwrap_or(message);
-            Some(CallError::Compressed { encoding: encoding.to_owned() })
+            Some(CallError::Compressed { encoding: Quote::of(encoding) })
         }
-        Code::Unimplemented if message.is_empty() => Some(CallError::NoSuchMethod {
-            path:
-                "of that name on this listener; Admin is on the admin listener, Cache on the data listeners"
-                    .to_owned(),
-        }),
+        Code::Unimplemented if message.is_empty() => Some(CallError::NoSuchMethodHere),
         _ => None,
     }
 }

@@ -8,7 +8,8 @@ use prost::Message;
 use tonic::{Code, Response, Status};
 
 use super::{AdminService, blocking};
-use crate::api::{CallError, google, v1};
+use crate::api::details::STATUS_BYTES_MAX;
+use crate::api::{CallError, v1};
 use crate::clock::monotonic;
 use crate::persistence::BackendError;
 use crate::persistence::blob::Verified;
@@ -42,7 +43,7 @@ impl AdminService {
 
     pub(super) fn snapshots(&self) -> Result<Response<v1::ListSnapshotsResponse>, Status> {
         let snapshots = self.disk("ListSnapshots")?.snapshots().iter().map(snapshot).collect();
-        Ok(Response::new(v1::ListSnapshotsResponse { snapshots }))
+        self.answer(v1::ListSnapshotsResponse { snapshots })
     }
 
     pub(super) async fn verify(
@@ -135,7 +136,7 @@ impl AdminService {
             let what = format!(
                 "Admin.{method} needs what is on disk, which is read when the node is told to serve (larder admin spawn)"
             );
-            return Err(CallError::NotReady { state: (self.config.snapshot)().state, what });
+            return Err(CallError::NotReady { state: (self.config.state)(), what });
         }
         Err(CallError::NoPersistence { what: format!("Admin.{method}") })
     }
@@ -231,16 +232,60 @@ fn damage(damage: &Damage) -> v1::Damage {
     }
 }
 
-/// DATA_LOSS with the whole report in its details.
+/// DATA_LOSS with the report in its details, with as many damages as find room there.
 fn data_loss(report: &v1::VerifyRecoveryResponse) -> Status {
     let first = report.damages.first();
     let what = first.map_or_else(String::new, |damage| format!("{}: {}", damage.place, damage.description));
-    let status = CallError::RecoveryDamaged { damages: report.damages_total, first: what }.to_rpc_status();
-    let mut details = status.details;
-    details.push(prost_types::Any {
-        type_url: "type.googleapis.com/larder.v1.VerifyRecoveryResponse".to_owned(),
-        value: report.encode_to_vec(),
-    });
-    let whole = google::rpc::Status { code: status.code, message: status.message.clone(), details };
-    Status::with_details(Code::DataLoss, status.message, whole.encode_to_vec().into())
+    let mut status =
+        CallError::RecoveryDamaged { damages: report.damages_total, first: what }.to_rpc_status();
+    let mut told = v1::VerifyRecoveryResponse { damages: Vec::new(), ..report.clone() };
+    let room = STATUS_BYTES_MAX.saturating_sub(status.encoded_len() + REPORT_TYPE.len() + ANY_HEADS_BYTES);
+    for damage in &report.damages {
+        told.damages.push(damage.clone());
+        if told.encoded_len() > room {
+            told.damages.pop();
+            break;
+        }
+    }
+    status.details.push(prost_types::Any { type_url: REPORT_TYPE.to_owned(), value: told.encode_to_vec() });
+    Status::with_details(Code::DataLoss, status.message.clone(), status.encode_to_vec().into())
+}
+
+/// The report's type in a status's details.
+const REPORT_TYPE: &str = "type.googleapis.com/larder.v1.VerifyRecoveryResponse";
+/// What stands around the report beside its type.
+const ANY_HEADS_BYTES: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::StatusExt;
+
+    use super::*;
+    use crate::api::google;
+
+    #[test]
+    fn a_report_of_many_damages_names_as_many_as_a_status_has_room_for() {
+        let damage = |n: usize| v1::Damage {
+            place: format!("journal/{n:016x}.journal"),
+            description: "a batch whose checksum is another".repeat(1 + n % 3),
+            ..v1::Damage::default()
+        };
+        for count in [1, 3, 1_000] {
+            let damages = (0..count).map(damage).collect();
+            let report = v1::VerifyRecoveryResponse {
+                method: "journal".to_owned(),
+                damages,
+                damages_total: 5_000,
+                ..v1::VerifyRecoveryResponse::default()
+            };
+            let status = data_loss(&report);
+            assert!(status.details().len() <= STATUS_BYTES_MAX, "{} bytes", status.details().len());
+            assert_eq!(status.get_error_details().error_info().unwrap().reason, "RECOVERY_DAMAGED");
+            let whole = google::rpc::Status::decode(status.details()).unwrap();
+            let told = whole.details.iter().find(|any| any.type_url == REPORT_TYPE).unwrap();
+            let told = v1::VerifyRecoveryResponse::decode(&*told.value).unwrap();
+            assert_eq!(told.damages_total, 5_000);
+            assert!(told.damages.len() == count || told.damages.len() > 5, "{} damages", told.damages.len());
+        }
+    }
 }

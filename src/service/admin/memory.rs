@@ -32,7 +32,7 @@ impl AdminService {
     pub(super) async fn memory_report(&self) -> v1::GetMemoryReportResponse {
         self.finish_sweeps().await;
         let memory = self.cache.engine().memory();
-        let now = (self.config.snapshot)();
+        let now = self.snapshot().await;
         let base = self.base.lock().clone();
         let mut parts: Vec<v1::MemoryPart> = memory
             .parts()

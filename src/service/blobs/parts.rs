@@ -10,9 +10,9 @@
 //! Fields that the contract does not name are passed over, wherever they stand. A message has exactly one part.
 
 use bytes::{Buf, Bytes, BytesMut};
-use prost::Message;
 
-use crate::api::{CallError, v1};
+use crate::api::wire::FIELDS_MAX;
+use crate::api::{CallError, Malformed, convert, v1};
 use crate::service::frame::{PREFIX, message_len};
 
 /// Longer than the header of any blob: key, namespace and content type have their limits.
@@ -36,6 +36,8 @@ pub(super) struct Parts {
     left: u64,
     /// The message has had its part.
     has_part: bool,
+    /// How many fields it has had.
+    fields: usize,
     /// A prefix or a header that is not whole yet.
     gathered: BytesMut,
 }
@@ -79,7 +81,7 @@ impl Parts {
     /// Takes messages up to this length.
     pub(super) fn new(message_bytes_max: usize) -> Self {
         let gathered = BytesMut::new();
-        Self { message_bytes_max, state: State::Prefix, left: 0, has_part: false, gathered }
+        Self { message_bytes_max, state: State::Prefix, left: 0, has_part: false, fields: 0, gathered }
     }
 
     /// The next part in `input`, which is taken off it; `None`: there is none without more input.
@@ -153,6 +155,7 @@ impl Parts {
             self.gathered.clear();
             self.left = len as u64;
             self.has_part = false;
+            self.fields = 0;
             self.state = State::Key(Varint::default());
             self.message_goes_on()?;
         }
@@ -160,6 +163,10 @@ impl Parts {
     }
 
     fn key(&mut self, key: u64) -> Result<(), CallError> {
+        self.fields += 1;
+        if self.fields > FIELDS_MAX {
+            return Err(Malformed::Fields { max: FIELDS_MAX }.into());
+        }
         let (field, wire_type) = (key >> 3, key & 7);
         let is_part = field == 1 || field == 2;
         self.state = match wire_type {
@@ -204,8 +211,7 @@ impl Parts {
     }
 
     fn header(&mut self) -> Result<Part, CallError> {
-        let header = v1::BlobHeader::decode(self.gathered.split().freeze());
-        let header = header.map_err(|error| CallError::Undecodable { why: error.to_string() })?;
+        let header: v1::BlobHeader = convert::decode(&self.gathered.split())?;
         self.field_ended()?;
         Ok(Part::Header(Box::new(header)))
     }
@@ -263,6 +269,7 @@ pub(in crate::service) fn fuzz(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use prost::Message;
 
     use super::*;
     use v1::put_blob_request::Part as Sent;
@@ -301,6 +308,14 @@ mod tests {
                 Part::Header(_) => Vec::new(),
             })
             .collect()
+    }
+
+    #[test]
+    fn a_message_of_many_fields_is_refused_where_it_has_too_many() {
+        let fields = |count: usize| [&[0x18, 1].repeat(count)[..], &[0x12, 1, b'a']].concat();
+        assert!(read(&framed(&fields(FIELDS_MAX - 1)), 999).1.is_ok());
+        let (parts, end) = read(&framed(&fields(FIELDS_MAX)), 999);
+        assert_eq!((parts.len(), end), (0, Err(Malformed::Fields { max: FIELDS_MAX }.into())));
     }
 
     #[test]

@@ -30,6 +30,7 @@ use crate::engine::Namespace;
 use crate::entry::{Durability, Ttl};
 use crate::service::body::ResponseBody;
 use crate::service::keyspace::framed;
+use crate::service::turns::Turns;
 use crate::service::unary::namespace;
 
 /// Content that is handed to the disk at once.
@@ -87,12 +88,13 @@ struct Incoming<B> {
     parts: Parts,
     /// The frame that is being read.
     frame: Bytes,
+    turns: Turns,
 }
 
 impl<B: Body<Data = Bytes>> Incoming<B> {
     fn new(body: B, cache: &Cache) -> Self {
         let parts = Parts::new(cache.limits().message_in_bytes_max);
-        Self { body: Box::pin(body), parts, frame: Bytes::new() }
+        Self { body: Box::pin(body), parts, frame: Bytes::new(), turns: Turns::many() }
     }
 
     async fn part(&mut self) -> Result<Option<Part>, CallError> {
@@ -100,6 +102,8 @@ impl<B: Body<Data = Bytes>> Incoming<B> {
             if let Some(part) = self.parts.next(&mut self.frame)? {
                 return Ok(Some(part));
             }
+            // Its frames may all be here, and have little in them.
+            self.turns.pass().await;
             let frame = timeout(IDLE_MAX, self.body.frame()).await;
             match frame.map_err(|_| CallError::BlobStalled { waited_s: IDLE_MAX.as_secs() })? {
                 None => return self.parts.end().map(|()| None),

@@ -28,6 +28,10 @@ const REPLIES_BYTES: usize = 256 << 10;
 const COMMANDS_PER_CLOCK: usize = 64;
 /// Gets in a row that are read together.
 const GETS_MAX: usize = 16;
+/// What a reply takes beside its result, at most.
+const REPLY_HEADS_BYTES: usize = 32;
+/// A reply that is neither a Hit nor an error, at most.
+const SHORT_REPLY_BYTES_MAX: usize = 64;
 /// PipelineReply's field for an error.
 const REPLY_ERROR: u32 = 9;
 
@@ -57,9 +61,15 @@ impl Message {
     }
 }
 
-/// The replies of a frame.
+/// The replies of a frame, in messages that keep to the limit.
 pub(super) struct Replies {
     pub(super) bytes: Vec<u8>,
+    /// Where the last message begins.
+    begin: usize,
+    /// How long a message may be.
+    message_max: usize,
+    /// How many commands are done before others run.
+    pub(super) commands_left: usize,
     /// When so many bytes are here, they are sent.
     enough: usize,
     /// A reply that is longer finds no room in the backlog.
@@ -70,12 +80,18 @@ pub(super) struct Replies {
 }
 
 impl Replies {
-    pub(super) fn new(plane: &Arc<Plane>, likely: usize) -> Self {
+    pub(super) fn new(plane: &Arc<Plane>, likely: usize, commands_left: usize) -> Self {
         let room = plane.backlog.room(REPLIES_BYTES);
         let enough = if room < REPLIES_BYTES { SHORT_BYTES_MAX } else { REPLIES_BYTES };
         let longest = room.max(SHORT_BYTES_MAX);
+        let message_max = plane.cache.limits().message_out_bytes_max;
+        // What waits for the disk is one message, and one more reply may come to it.
+        let enough = enough.min(message_max.saturating_sub(SHORT_REPLY_BYTES_MAX));
         Self {
             bytes: Vec::with_capacity(likely.min(enough)),
+            begin: 0,
+            message_max,
+            commands_left,
             enough,
             longest,
             plane: Arc::clone(plane),
@@ -85,23 +101,40 @@ impl Replies {
 
     #[inline]
     pub(super) fn are_enough(&self) -> bool {
-        self.bytes.len() + self.later.len() >= self.enough
+        self.bytes.len() + self.later.len() >= self.enough || self.commands_left == 0
     }
 
-    /// Begins a message of replies; where it begins.
-    pub(super) fn begin(&mut self) -> usize {
-        let at = self.bytes.len();
-        self.bytes.resize(at + PREFIX, 0);
-        at
+    /// Begins a message of replies.
+    pub(super) fn begin(&mut self) {
+        self.begin = self.bytes.len();
+        self.bytes.resize(self.begin + PREFIX, 0);
     }
 
-    /// Ends the message that begins there; there is none if nothing was put into it.
-    pub(super) fn end(&mut self, at: usize) {
-        if self.bytes.len() == at + PREFIX {
-            self.bytes.truncate(at);
+    /// Ends the message that was begun; there is none if nothing was put into it.
+    pub(super) fn end(&mut self) {
+        if self.bytes.len() == self.begin + PREFIX {
+            self.bytes.truncate(self.begin);
         } else {
-            finish(&mut self.bytes, at);
+            finish(&mut self.bytes, self.begin);
         }
+    }
+
+    /// Ends the message and begins another if a reply of this length finds no room in it.
+    #[inline]
+    pub(super) fn make_room(&mut self, reply: usize) {
+        let first = self.begin + PREFIX;
+        if self.bytes.len() > first && self.bytes.len() - first + reply > self.message_max {
+            self.end();
+            self.begin();
+        }
+    }
+
+    /// Puts the reply of a command that failed.
+    pub(super) fn put_error(&mut self, id: u64, error: &CallError) {
+        let status = error.to_rpc_status_bytes_within(self.message_max.saturating_sub(REPLY_HEADS_BYTES));
+        self.make_room(status.len() + REPLY_HEADS_BYTES);
+        encode::put_reply_head(&mut self.bytes, id, REPLY_ERROR, status.len());
+        self.bytes.extend_from_slice(&status);
     }
 }
 
@@ -154,9 +187,11 @@ pub(super) fn check_length(message: &[u8], max: usize) -> Result<(), CallError> 
     if message.len() / COMMAND_BYTES_MIN <= max {
         return Ok(());
     }
-    let mut reader = Reader::new(message);
+    let mut reader = Reader::with_items(message, max.saturating_add(1));
     let mut items = 0;
-    while let Ok(Some((number, _))) = reader.next() {
+    while items <= max
+        && let Ok(Some((number, _))) = reader.next()
+    {
         items += usize::from(number == 2);
     }
     if items > max { Err(CallError::BatchTooLong { items, max }) } else { Ok(()) }
@@ -170,7 +205,7 @@ pub(super) fn run(
     out: &mut Replies,
 ) -> Result<(), CallError> {
     let (bytes, limits) = (message.bytes.clone(), &cache.limits());
-    let mut reader = Reader::new(&bytes[message.begin..]);
+    let mut reader = Reader::with_items(&bytes[message.begin..], limits.batch_items_max);
     let (mut gets, mut now) = (Gets::default(), cache.now());
     message.is_held = false;
     let end = loop {
@@ -183,6 +218,7 @@ pub(super) fn run(
             now = cache.now();
         }
         message.done += 1;
+        out.commands_left = out.commands_left.saturating_sub(1);
         if !message.by_ring
             && let Some(taken) = aside.takes(cache, &command)
         {
@@ -322,26 +358,29 @@ fn put_read(id: u64, metadata_only: bool, read: Result<EntryView<'_>, MissReason
         Ok(entry) => {
             let hit = HitMessage::new(&entry, metadata_only);
             if hit.len() > out.longest {
-                return put_error(id, &out.plane.backlog.full(), &mut out.bytes);
+                let full = out.plane.backlog.full();
+                return out.put_error(id, &full);
             }
+            let length = hit.len() + REPLY_HEADS_BYTES;
+            if length > out.message_max {
+                return out.put_error(
+                    id,
+                    &CallError::AnswerTooLarge { answered: 0, keys: 1, max: out.message_max },
+                );
+            }
+            out.make_room(length);
             hit.write_reply(id, op::GET - 1, &mut out.bytes);
         }
         Err(reason) => {
+            out.make_room(SHORT_REPLY_BYTES_MAX);
             encode::put_reply_head(&mut out.bytes, id, op::GET - 1, encode::MISS_LEN);
             encode::put_miss(&mut out.bytes, reason);
         }
     }
 }
 
-pub(super) fn put_error(id: u64, error: &CallError, out: &mut Vec<u8>) {
-    let status = error.to_rpc_status_bytes();
-    encode::put_reply_head(out, id, REPLY_ERROR, status.len());
-    out.extend_from_slice(&status);
-}
-
-/// Does one command and puts its reply.
+/// Does one command and puts its reply: nothing of one is put before it is certain.
 fn answer(on: &impl Does, now: Now, command: &CommandView<'_>, message: &mut Message, out: &mut Replies) {
-    let at = out.bytes.len();
     let late = command.timeout_ms > 0
         && monotonic().saturating_duration_since(message.arrived)
             > Duration::from_millis(command.timeout_ms.into());
@@ -354,11 +393,10 @@ fn answer(on: &impl Does, now: Now, command: &CommandView<'_>, message: &mut Mes
         Some((number, message)) => put_other(on, now, command.id, number, message, out),
     };
     if let Err(error) = done {
-        out.bytes.truncate(at);
         if message.done == 1 {
             message.code = error.code();
         }
-        put_error(command.id, &error, &mut out.bytes);
+        out.put_error(command.id, &error);
     }
 }
 
@@ -395,7 +433,12 @@ fn put_other(
         op::DECREMENT => put_increment(on, now, message, Direction::Down, &mut result)?,
         _ => return Err(CallError::NoOp),
     };
-    let out = if flush { &mut out.later } else { &mut out.bytes };
+    let out = if flush {
+        &mut out.later
+    } else {
+        out.make_room(SHORT_REPLY_BYTES_MAX);
+        &mut out.bytes
+    };
     encode::put_reply_head(out, id, number - 1, result.len());
     out.extend_from_slice(&result);
     Ok(())

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use tokio::time::{Sleep, sleep_until};
 use tonic::Code;
 
-use super::commands::{Aside, Message, Replies, Taken, put_error, run_one};
+use super::commands::{Aside, Message, Replies, Taken, run_one};
 use super::crew::Crew;
 use crate::api::CallError;
 use crate::api::wire::{
@@ -86,7 +86,8 @@ impl Waiting {
     /// Puts the replies of those that need not wait any more; whether anything has changed. If nothing has, the task is
     /// woken when something does.
     pub(super) fn collect(&mut self, cx: &mut Context<'_>, slow: &SlowCalls, out: &mut Replies) -> bool {
-        let (at, mut changed) = (out.begin(), false);
+        out.begin();
+        let mut changed = false;
         while !out.are_enough()
             && let Some(done) = self.jobs.poll(cx)
         {
@@ -99,7 +100,7 @@ impl Waiting {
         }
         // One thread for all that was set apart since.
         self.jobs.call();
-        out.end(at);
+        out.end();
         changed
     }
 
@@ -123,7 +124,12 @@ impl Waiting {
         // One that was given up was answered then.
         let Some(at) = self.commands.iter().position(|command| command.number == done.number) else { return };
         let command = self.commands.remove(at);
-        let replies = if done.flush { &mut out.later } else { &mut out.bytes };
+        let replies = if done.flush {
+            &mut out.later
+        } else {
+            out.make_room(done.reply.len());
+            &mut out.bytes
+        };
         replies.extend_from_slice(&done.reply);
         let elapsed = monotonic().saturating_duration_since(command.arrived);
         if slow.is_slow(elapsed)
@@ -141,7 +147,7 @@ impl Waiting {
             return;
         }
         let command = self.commands.remove(at);
-        put_error(command.id, why, &mut out.bytes);
+        out.put_error(command.id, why);
         if !command.is_begun || self.jobs.withdraw(command.number) {
             self.bytes -= command.bytes.len();
         }
@@ -176,7 +182,7 @@ impl Waiter {
         let (plane, claim, number) = (Arc::clone(plane), Arc::clone(&self.claim), self.number);
         let mut message = Message::new(self.bytes.clone(), self.arrived);
         move || {
-            let mut out = Replies::new(&plane, 0);
+            let mut out = Replies::new(&plane, 0, usize::MAX);
             let on = Claimed { cache: &plane.cache, claim: &claim };
             let done = run_one(&on, &mut message, &mut out);
             debug_assert!(done.is_ok(), "it was read before");

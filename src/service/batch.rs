@@ -1,0 +1,323 @@
+//! BatchGet, BatchSet and BatchDelete: many items in one message, done in steps.
+//!
+//! An answer keeps to the limit on messages. A batch that changes something is refused before its first item is done if
+//! its answer could not be told; then errors give up words for room, and never a code.
+
+use std::ops::ControlFlow;
+
+use super::data::Plane;
+use super::frame::{PREFIX, finish};
+use super::turns::{STEP_ITEMS, Turns};
+use super::unary::{Answered, Method, flushes, namespace, put_set, unexpected};
+use crate::api::encode::{self, HitMessage};
+use crate::api::wire::{BatchView, SetView};
+use crate::api::{CallError, STATUS_BYTES_MIN, convert};
+use crate::engine::{Op, Outcome};
+use crate::entry::Limits;
+
+/// What room is made for each answer of a BatchGet before its size is known.
+const ANSWER_BYTES_LIKELY: usize = 144;
+/// What room is made for each answer of a BatchSet.
+const STORED_BYTES_LIKELY: usize = 16;
+/// The most that an item takes in the answer to a BatchSet, if it is no error or an error's code alone.
+const RESULT_BYTES_MAX: usize = 40;
+/// The heads around an item's error.
+const ERROR_HEADS_BYTES: usize = 8;
+const _: () = assert!(RESULT_BYTES_MAX >= ERROR_HEADS_BYTES + STATUS_BYTES_MIN);
+/// What is more than so many items, or so many bytes, is not done at once.
+const ITEMS_AT_ONCE: usize = 128;
+const BYTES_AT_ONCE: usize = 256 << 10;
+
+/// Whether a batch takes long.
+pub(super) fn is_long(message: &[u8]) -> bool {
+    message.len() > BYTES_AT_ONCE
+        || BatchView::read_get(message, ITEMS_AT_ONCE).is_ok_and(|view| view.items > ITEMS_AT_ONCE)
+}
+
+/// Does a batch.
+pub(super) async fn batch(method: Method, plane: &Plane, message: &[u8], mut turns: Turns) -> Answered {
+    match method {
+        Method::BatchGet => get(plane, message, &mut turns).await,
+        Method::BatchSet => set(plane, message, &mut turns).await,
+        _ => delete(plane, message, &mut turns).await,
+    }
+}
+
+async fn get(plane: &Plane, message: &[u8], turns: &mut Turns) -> Answered {
+    let (cache, backlog) = (&*plane.cache, &plane.backlog);
+    let limits = &cache.limits();
+    let view = BatchView::read_get(message, limits.batch_items_max)?;
+    convert::batch(view.items, limits)?;
+    let namespace = namespace(cache, view.namespace)?;
+    let keys = keys(&view, limits)?;
+    let max = limits.message_out_bytes_max;
+    let mut held = backlog.take(PREFIX + encode::field_len(encode::MISS_LEN) * keys.len())?;
+    let mut out = Vec::with_capacity(PREFIX + ANSWER_BYTES_LIKELY * keys.len());
+    out.resize(PREFIX, 0);
+    let mut answered = 0;
+    for step in keys.chunks(STEP_ITEMS) {
+        let mut refused = None;
+        let before = answered;
+        cache.read_batch(&namespace, step, cache.now(), |_, read| {
+            let hit = read.as_ref().map(|entry| HitMessage::new(entry, false));
+            let length = hit.as_ref().map_or(encode::MISS_LEN, HitMessage::len);
+            let whole = out.len() + encode::field_len(length);
+            if whole - PREFIX > max {
+                return ControlFlow::Break(());
+            }
+            match hit {
+                Ok(hit) => {
+                    if let Err(error) = held.grow_to(whole) {
+                        refused = Some(error);
+                        return ControlFlow::Break(());
+                    }
+                    hit.write_field(1, &mut out);
+                }
+                Err(reason) => {
+                    encode::put_head(&mut out, 1, encode::MISS_LEN);
+                    encode::put_miss(&mut out, *reason);
+                }
+            }
+            answered += 1;
+            ControlFlow::Continue(())
+        });
+        if let Some(error) = refused {
+            return Err(error);
+        }
+        if answered < before + step.len() {
+            return Err(CallError::AnswerTooLarge { answered, keys: keys.len(), max });
+        }
+        turns.pass().await;
+    }
+    finish(&mut out, 0);
+    Ok((held.hold(out)?.into(), false))
+}
+
+async fn set(plane: &Plane, message: &[u8], turns: &mut Turns) -> Answered {
+    let cache = &*plane.cache;
+    let limits = cache.limits();
+    let view = BatchView::read_write(message, limits.batch_items_max)?;
+    convert::batch(view.items, &limits)?;
+    let namespace = namespace(cache, view.namespace)?;
+    let flush = flushes(cache, view.durability)?;
+    let max = limits.message_out_bytes_max;
+    answer_fits(view.items, RESULT_BYTES_MAX * view.items, max)?;
+    // Every item is read before the first is done: a malformed batch changes nothing.
+    for (number, item) in view.iter().enumerate() {
+        SetView::read(item)?;
+        if number % STEP_ITEMS == STEP_ITEMS - 1 {
+            turns.pass().await;
+        }
+    }
+    let likely = PREFIX + STORED_BYTES_LIKELY * view.items;
+    let held = plane.backlog.take(likely)?;
+    let mut out = Vec::with_capacity(likely);
+    out.resize(PREFIX, 0);
+    let mut response = Vec::with_capacity(RESULT_BYTES_MAX);
+    let mut now = cache.now();
+    for (number, item) in view.iter().enumerate() {
+        let item = SetView::read(item)?;
+        response.clear();
+        let done = convert::batch_item(&item, view.namespace, view.durability)
+            .and_then(|()| put_set(cache, &namespace, now, &item, &mut response));
+        let field = match done {
+            Ok(_) => 1,
+            Err(error) => {
+                // What those behind it need is theirs.
+                let theirs = RESULT_BYTES_MAX * (view.items - number - 1);
+                let room = max.saturating_sub(out.len() - PREFIX + theirs + ERROR_HEADS_BYTES);
+                response.clear();
+                response.extend_from_slice(&error.to_rpc_status_bytes_within(room));
+                2
+            }
+        };
+        encode::put_head(&mut out, 1, encode::field_len(response.len()));
+        encode::put_head(&mut out, field, response.len());
+        out.extend_from_slice(&response);
+        if number % STEP_ITEMS == STEP_ITEMS - 1 {
+            turns.pass().await;
+            now = cache.now();
+        }
+    }
+    debug_assert!(out.len() - PREFIX <= max, "the answer has {} bytes of {max}", out.len() - PREFIX);
+    finish(&mut out, 0);
+    Ok((held.hold_done(out).into(), flush))
+}
+
+async fn delete(plane: &Plane, message: &[u8], turns: &mut Turns) -> Answered {
+    let cache = &*plane.cache;
+    let limits = &cache.limits();
+    let view = BatchView::read_write(message, limits.batch_items_max)?;
+    convert::batch(view.items, limits)?;
+    let namespace = namespace(cache, view.namespace)?;
+    let flush = flushes(cache, view.durability)?;
+    answer_fits(view.items, encode::field_len(view.items), limits.message_out_bytes_max)?;
+    let keys = keys(&view, limits)?;
+    let held = plane.backlog.take(PREFIX + encode::field_len(keys.len()))?;
+    let mut deleted = Vec::with_capacity(keys.len());
+    for step in keys.chunks(STEP_ITEMS) {
+        let now = cache.now();
+        for key in step {
+            match cache.apply(&namespace, &Op::Delete { key, if_version: None }, now).0 {
+                Outcome::Deleted(was_there) => deleted.push(was_there),
+                other => return Err(unexpected(&other, 0)),
+            }
+        }
+        turns.pass().await;
+    }
+    let mut out = vec![0; PREFIX];
+    encode::put_batch_deleted(&mut out, &deleted);
+    finish(&mut out, 0);
+    Ok((held.hold_done(out).into(), flush))
+}
+
+/// The keys of a batch, all of them within the limits.
+fn keys<'a>(view: &BatchView<'a>, limits: &Limits) -> Result<Vec<&'a [u8]>, CallError> {
+    let mut keys = Vec::with_capacity(view.items);
+    for (index, key) in view.iter().enumerate() {
+        keys.push(convert::key(key, limits, || format!("keys[{index}]"))?);
+    }
+    Ok(keys)
+}
+
+/// Refuses a batch whose answer may be longer than the limit: nothing of it has been done.
+fn answer_fits(items: usize, bytes: usize, max: usize) -> Result<(), CallError> {
+    if bytes <= max {
+        return Ok(());
+    }
+    // As many as would fit.
+    Err(CallError::AnswerTooLarge { answered: items * max / bytes, keys: items, max })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::FutureExt;
+    use http_body_util::BodyExt;
+    use prost::Message;
+    use tonic::Code;
+
+    use super::*;
+    use crate::api::v1;
+    use crate::cache::Cache;
+    use crate::engine::EngineConfig;
+    use crate::service::Backlog;
+    use crate::service::body::ResponseBody;
+    use crate::service::unary::in_turns;
+
+    fn plane(message_out_bytes_max: usize) -> Plane {
+        let limits = Limits { message_out_bytes_max, ..Limits::default() };
+        Plane { cache: Arc::new(Cache::new(&EngineConfig::default(), limits)), backlog: Backlog::default() }
+    }
+
+    fn at_once(method: Method, plane: &Plane, request: &impl Message) -> Answered {
+        batch(method, plane, &request.encode_to_vec(), Turns::one()).now_or_never().expect("it has one turn")
+    }
+
+    /// The answer's message.
+    fn message(answered: Answered) -> Vec<u8> {
+        let body = ResponseBody::unary(answered.unwrap().0).into_body();
+        let whole = body.collect().now_or_never().unwrap().unwrap().to_bytes();
+        whole[PREFIX..].to_vec()
+    }
+
+    fn item(key: usize, namespace: &str) -> v1::SetRequest {
+        v1::SetRequest {
+            namespace: namespace.to_owned(),
+            key: key.to_string().into(),
+            value: "v".into(),
+            ..v1::SetRequest::default()
+        }
+    }
+
+    #[test]
+    fn items_errors_give_up_words_where_the_answer_has_no_room_for_them() {
+        let long = "n".repeat(4_000);
+        for (max, items) in [(4 << 20, 1_000), (RESULT_BYTES_MAX * 1_000, 1_000), (100_000, 1_000)] {
+            let plane = plane(max);
+            // Every tenth is well.
+            let items: Vec<_> = (0..items).map(|n| item(n, if n % 10 == 0 { "" } else { &long })).collect();
+            let count = items.len();
+            let request = v1::BatchSetRequest { items, ..v1::BatchSetRequest::default() };
+            let message = message(at_once(Method::BatchSet, &plane, &request));
+            assert!(message.len() <= max, "{} bytes of {max}", message.len());
+            let response = v1::BatchSetResponse::decode(&*message).unwrap();
+            assert_eq!(response.results.len(), count);
+            for (number, result) in response.results.into_iter().enumerate() {
+                match result.result.unwrap() {
+                    v1::set_result::Result::Response(_) => assert_eq!(number % 10, 0),
+                    v1::set_result::Result::Error(status) => {
+                        assert_eq!((status.code, number % 10 == 0), (Code::InvalidArgument as i32, false));
+                        assert!(status.encoded_len() < 1_200, "{} bytes", status.encoded_len());
+                    }
+                }
+            }
+            assert_eq!(plane.cache.stats().entries, 100);
+        }
+    }
+
+    #[test]
+    fn a_batch_whose_answer_could_not_be_told_is_refused_before_anything_is_done() {
+        let plane = plane(1 << 10);
+        let items = (0..100).map(|n| item(n, "")).collect();
+        let request = v1::BatchSetRequest { items, ..v1::BatchSetRequest::default() };
+        let error = at_once(Method::BatchSet, &plane, &request).err().unwrap();
+        assert!(matches!(error, CallError::AnswerTooLarge { keys: 100, max: 1_024, .. }), "{error:?}");
+        assert_eq!(plane.cache.stats().entries, 0);
+        let keys = (0..2_000).map(|n| n.to_string().into()).collect();
+        let request = v1::BatchDeleteRequest { keys, ..v1::BatchDeleteRequest::default() };
+        let error = at_once(Method::BatchDelete, &plane, &request).err().unwrap();
+        assert!(matches!(error, CallError::AnswerTooLarge { keys: 2_000, .. }), "{error:?}");
+        let keys = (0..200).map(|n| n.to_string().into()).collect();
+        let request = v1::BatchGetRequest { keys, ..v1::BatchGetRequest::default() };
+        let error = at_once(Method::BatchGet, &plane, &request).err().unwrap();
+        assert!(matches!(error, CallError::AnswerTooLarge { answered: 170, keys: 200, .. }), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn others_run_while_a_long_call_is_under_way() {
+        let plane = plane(4 << 20);
+        let items = (0..10_000).map(|n| item(n, "")).collect();
+        let set = v1::BatchSetRequest { items, ..v1::BatchSetRequest::default() }.encode_to_vec();
+        let keys: Vec<bytes::Bytes> = (0..10_000).map(|n| n.to_string().into()).collect();
+        let get =
+            v1::BatchGetRequest { keys: keys.clone(), ..v1::BatchGetRequest::default() }.encode_to_vec();
+        let delete = v1::BatchDeleteRequest { keys, ..v1::BatchDeleteRequest::default() }.encode_to_vec();
+        let scan = v1::ScanRequest { page_size: 10_000, ..v1::ScanRequest::default() }.encode_to_vec();
+        let turns = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&turns);
+        let other = tokio::spawn(async move {
+            loop {
+                seen.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        let calls = [
+            (Method::BatchSet, set),
+            (Method::BatchGet, get),
+            (Method::Scan, scan),
+            (Method::BatchDelete, delete),
+        ];
+        for (method, message) in calls {
+            assert!(crate::service::unary::is_long(method, &message));
+            let before = turns.load(Ordering::Relaxed);
+            in_turns(method, &plane, &message, Turns::many()).await.unwrap();
+            let others = turns.load(Ordering::Relaxed) - before;
+            assert!(others >= 2, "{method:?}: others ran {others} times");
+        }
+        other.abort();
+        assert_eq!(plane.cache.stats().entries, 0, "what was set was deleted");
+    }
+
+    #[test]
+    fn short_batches_are_done_at_once() {
+        let keys = |count: usize| v1::BatchGetRequest {
+            keys: (0..count).map(|n| n.to_string().into()).collect(),
+            ..v1::BatchGetRequest::default()
+        };
+        assert!(!is_long(&keys(ITEMS_AT_ONCE).encode_to_vec()));
+        assert!(is_long(&keys(ITEMS_AT_ONCE + 1).encode_to_vec()));
+    }
+}

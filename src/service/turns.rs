@@ -1,0 +1,43 @@
+//! Turns: a call that is long lets others run while it is under way.
+//!
+//! What is done at once holds its thread, and every connection on it, for as long as it takes. So work that grows with
+//! what a caller sends is done in steps of some items, and whoever has worked for [`TURN`] goes to the end of the queue
+//! of what is ready. No lock is held then.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::yield_now;
+
+use crate::clock::monotonic;
+
+/// How long a call works before it lets others run.
+const TURN: Duration = Duration::from_micros(200);
+/// Items that are done before the clock is looked at.
+pub(super) const STEP_ITEMS: usize = 32;
+
+/// The turns of a call.
+#[derive(Debug)]
+pub(super) struct Turns {
+    /// When this one began. `None`: it is the only one.
+    begun: Option<Instant>,
+}
+
+impl Turns {
+    /// One turn: for a call that is short, or has a thread of its own.
+    pub(super) fn one() -> Self {
+        Self { begun: None }
+    }
+
+    /// As many as it takes, from now on.
+    pub(super) fn many() -> Self {
+        Self { begun: Some(monotonic()) }
+    }
+
+    /// Ends the turn if it was long enough, and waits for the next one.
+    pub(super) async fn pass(&mut self) {
+        if self.begun.is_some_and(|begun| begun.elapsed() >= TURN) {
+            yield_now().await;
+            self.begun = Some(monotonic());
+        }
+    }
+}
