@@ -266,12 +266,12 @@ impl Facts {
                 .service(admin.clone())
         });
         let (facts, lifecycle) = (Arc::clone(self), self.lifecycle.clone());
-        let metrics = Arc::new(Metrics::new(calls, move || facts.snapshot()));
+        let metrics = Metrics::new(calls, move || facts.snapshot());
         let ready = move || match lifecycle.state() {
             NodeState::Serving => http::Readiness::Ready,
             state => http::Readiness::NotReady(state.as_str()),
         };
-        let http = http::router(ready, move || metrics.text());
+        let http = http::router(ready, move |format| metrics.text(format));
         // Neither counted nor traced: probes are many and tell nothing of the load.
         let health = ServiceBuilder::new()
             .layer(RepairLayer)

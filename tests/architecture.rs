@@ -39,7 +39,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("telemetry", Some(&["Method", "Recalled", "SlowCalls", "SlowOps", "Snapshot", "stripe_number"])),
         ],
     ),
-    ("server", &[("clock", ALL), ("telemetry", Some(&["metrics", "CallMetrics", "Method"]))]),
+    ("server", &[("clock", ALL), ("quote", ALL), ("telemetry", Some(&["CallMetrics", "Format", "Method"]))]),
     // Layers answer calls themselves, so they know how a call is answered.
     (
         "server/stack",

@@ -38,6 +38,7 @@ use super::listen::Peer;
 use super::opening::{Opening, decline_http1, read_opening};
 use super::phase::{Phase, PhaseSignal};
 use super::stall::Told;
+use super::write_timeout::WriteTimeout;
 
 /// What every connection is held to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +52,8 @@ pub struct ConnectionConfig {
     pub keepalive_interval: Duration,
     /// How long the peer may take to answer that.
     pub keepalive_timeout: Duration,
-    /// How long a call's peer may take nothing of an answer that waits for it, before the call is reset.
+    /// How long a call's peer may take nothing of an answer that waits for it, before the call is reset (or, on the HTTP
+    /// listener, the connection is closed).
     pub stall_timeout: Duration,
 }
 
@@ -225,11 +227,12 @@ pub(crate) async fn serve_http<I>(
     peer: Peer,
     phase: PhaseSignal,
     router: Router,
-    http1: http1::Builder,
+    config: ConnectionConfig,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let connection = pin!(http1.serve_connection(TokioIo::new(io), PerCall(Mutex::new(router))));
+    let io = TokioIo::new(WriteTimeout::new(io, config.stall_timeout));
+    let connection = pin!(config.http1().serve_connection(io, PerCall(Mutex::new(router))));
     let ended = run(connection, phase, Stirred::default(), http1::Connection::graceful_shutdown, |_| {});
     if let Err(error) = ended.await {
         debug!(%peer, error = &error as &dyn Error, "HTTP connection ended with an error");

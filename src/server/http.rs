@@ -2,15 +2,22 @@
 //!
 //! It knows nothing of the node but two closures, and takes no bodies. The listener itself, with its limits on
 //! connections and time, is one like the others.
+//!
+//! - `accept`: which format a scraper asks for. `scrapes`: pages of metrics, made elsewhere and shared.
+
+mod accept;
+mod scrapes;
 
 use axum::Router;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY};
 use http::{HeaderMap, StatusCode};
 
-use crate::telemetry::metrics;
+use crate::quote::Quote;
+use crate::telemetry::Format;
+use scrapes::{Encoding, FRESH, Scrapes};
 
 /// Whether a node is ready to serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,13 +30,16 @@ pub enum Readiness {
 
 const PATHS: &str = "/livez    200 while the process is alive\n\
                      /readyz   200 while the node serves, else 503 and its state\n\
-                     /metrics  figures, as Prometheus and OpenMetrics text\n";
+                     /metrics  figures, as Prometheus or OpenMetrics text\n";
 
-/// The paths and what answers them. `ready` and `metrics` are called once per request, on the listener's thread.
+/// The paths and what answers them. `ready` is called once per request, on the listener's thread; `metrics` may take
+/// long: it is called on another thread, one call at a time, and what it answers is shared by those who ask within
+/// 250 ms.
 pub fn router(
     ready: impl Fn() -> Readiness + Clone + Send + Sync + 'static,
-    metrics: impl Fn() -> String + Clone + Send + Sync + 'static,
+    metrics: impl Fn(Format) -> String + Send + Sync + 'static,
 ) -> Router {
+    let scrapes = Scrapes::new(metrics, FRESH);
     Router::new()
         .route("/", get(async || PATHS))
         .route("/livez", get(async || uncached(StatusCode::OK, "ok\n".to_owned())))
@@ -40,22 +50,27 @@ pub fn router(
                 Readiness::NotReady(state) => uncached(StatusCode::SERVICE_UNAVAILABLE, format!("{state}\n")),
             }),
         )
-        .route("/metrics", get(async move |headers: HeaderMap| scrape(&headers, metrics())))
+        .route("/metrics", get(async move |headers: HeaderMap| scrape(&headers, &scrapes).await))
         .fallback(async |request: Request| {
-            let path = request.uri().path().escape_default().to_string();
+            let path = Quote::of(request.uri().path());
             (StatusCode::NOT_FOUND, format!("there is no {path} here; there are\n{PATHS}"))
         })
 }
 
-/// Prometheus asks for OpenMetrics by name; a browser or curl is shown plain text, which the same bytes are too.
-fn scrape(headers: &HeaderMap, text: String) -> Response {
-    let accepted = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let content_type = if accepted.contains("application/openmetrics-text") {
-        metrics::CONTENT_TYPE
-    } else {
-        "text/plain; version=0.0.4; charset=utf-8"
+/// The format that the scraper likes best, compressed if it takes that.
+async fn scrape(headers: &HeaderMap, scrapes: &Scrapes) -> Response {
+    let format = accept::format(headers);
+    let encoding = if accept::takes_gzip(headers) { Encoding::Gzip } else { Encoding::Identity };
+    let Some(page) = scrapes.page(format, encoding).await else {
+        let busy = "too many scrapes wait already: try again in a second\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], busy).into_response();
     };
-    ([(CONTENT_TYPE, content_type)], text).into_response()
+    let head = [(CONTENT_TYPE, format.content_type()), (VARY, "accept, accept-encoding")];
+    let encoded = (encoding == Encoding::Gzip).then_some([(CONTENT_ENCODING, "gzip")]);
+    match encoded {
+        Some(encoded) => (head, encoded, page).into_response(),
+        None => (head, page).into_response(),
+    }
 }
 
 /// A probe's answer is of now.

@@ -72,6 +72,6 @@ pub(crate) fn serve_http_on(
 ) -> Listening {
     let config = config.clone();
     Listening::start(runtime, bound.address, bound.incoming, connections, move |socket, peer, phase| {
-        serve_http(socket, peer, phase, router.clone(), config.get().http1())
+        serve_http(socket, peer, phase, router.clone(), config.get())
     })
 }

@@ -40,6 +40,7 @@ mod opening;
 mod phase;
 pub mod stack;
 mod stall;
+mod write_timeout;
 
 pub use connection::{ConnectionConfig, ConnectionService, GrpcService, PerPeer};
 pub use connections::Connections;

@@ -91,7 +91,7 @@ pub struct Services<D, A, H> {
     pub admin: A,
     /// On the health listener, run on the health thread.
     pub health: H,
-    /// On the HTTP listener, run on the health thread: it must not block.
+    /// On the HTTP listener, run on the health thread: it must not block there.
     pub http: Router,
 }
 

@@ -326,3 +326,6 @@ where
         }))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,26 +16,21 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSet, text};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::{Registry, Unit};
 use tonic::Code;
 
-use crate::code::code_name;
-
-use super::calls::{BOUNDED_BUCKETS, CODES, CallMetrics, Calls, bucket_bound_seconds};
+use super::calls::{CODES, CallMetrics, Calls, bucket_bound_seconds};
+use super::exposition::{Exposition, Format, Kind, Label, Value};
 use super::snapshot::{DiskFigures, JournalFigures, NODE_STATES, Snapshot};
 use super::{Method, process};
+use crate::code::code_name;
 use crate::engine::{MissReason, NamespaceReport, PolicyEstimate};
 
-/// The media type of [`Metrics::text`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The buckets that are shown of those that are counted: to 512 µs an octave each, then two octaves, to 4.2 s.
+const BUCKETS_SHOWN: [usize; 14] = [4, 8, 10, 12, 14, 16, 18, 20, 24, 28, 32, 36, 40, 44];
 
 const RPC_CALLS: (&str, &str) = ("larder_rpc_calls_total", "Calls that ended, by method and status code");
-const RPC_DURATION: (&str, &str) = ("larder_rpc_duration", "How long calls took, by method");
+const RPC_DURATION: (&str, &str) = ("larder_rpc_duration_seconds", "How long calls took, by method");
 const HITS: (&str, &str) = ("larder_hits_total", "Lookups that found an entry");
 const MISSES: (&str, &str) = ("larder_misses_total", "Lookups that found none, by reason");
 const SETS: (&str, &str) = ("larder_sets_total", "Sets that stored");
@@ -114,7 +109,7 @@ const SNAPSHOTS_FAILED: (&str, &str) = (
     "larder_snapshots_failed_total",
     "Snapshots that could not be taken, as the disk refused or had no room",
 );
-const SNAPSHOT_AGE: (&str, &str) = ("larder_snapshot_age", "How old the newest snapshot is");
+const SNAPSHOT_AGE: (&str, &str) = ("larder_snapshot_age_seconds", "How old the newest snapshot is");
 const DISK_ENTRIES: (&str, &str) = (
     "larder_disk_entries",
     "Entries that can be read from disk: with mode store, and while a lazy recovery goes on",
@@ -125,189 +120,183 @@ const DISK_DAMAGED: (&str, &str) =
     ("larder_disk_damaged_total", "Lookups on disk that found a damaged entry, which is a miss");
 const NODE_STATE: (&str, &str) =
     ("larder_node_state", "1 for the state that the node is in, 0 for the others");
-const UPTIME: (&str, &str) = ("larder_uptime", "How long the process has run");
+const UPTIME: (&str, &str) = ("larder_uptime_seconds", "How long the process has run");
 const BUILD_INFO: (&str, &str) = ("larder_build_info", "Always 1; the version of the program");
 const POLICY_INFO: (&str, &str) = ("larder_policy_info", "Always 1; the eviction policy in force");
+const PROCESS_CPU: (&str, &str) =
+    ("process_cpu_seconds_total", "Processor time of the process, user and system");
+const PROCESS_START: (&str, &str) =
+    ("process_start_time_seconds", "When the process started, in seconds since 1970-01-01 UTC");
 const PROCESS_RESIDENT: (&str, &str) =
-    ("process_resident_memory", "Resident memory of the process; the name that dashboards know");
+    ("process_resident_memory_bytes", "Resident memory of the process; the name that dashboards know");
+const PROCESS_VIRTUAL: (&str, &str) = ("process_virtual_memory_bytes", "Virtual memory of the process");
 const PROCESS_FDS: (&str, &str) = ("process_open_fds", "Open file descriptors");
+const PROCESS_FDS_MAX: (&str, &str) = ("process_max_fds", "How many file descriptors may be open");
 
 /// The node's metrics, ready to be scraped.
 pub struct Metrics {
-    registry: Registry,
+    calls: Arc<CallMetrics>,
+    snapshot: Box<dyn Fn() -> Snapshot + Send + Sync>,
 }
 
 impl Metrics {
     /// Metrics of these calls and of what `snapshot` says at each scrape.
     #[must_use]
     pub fn new(calls: Arc<CallMetrics>, snapshot: impl Fn() -> Snapshot + Send + Sync + 'static) -> Self {
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(Scrape { calls, snapshot: Box::new(snapshot) }));
-        Self { registry }
+        Self { calls, snapshot: Box::new(snapshot) }
     }
 
-    /// All metrics as OpenMetrics text, which is Prometheus text too. Cost: one snapshot, and some microseconds
-    /// for each method that was ever called.
+    /// All metrics as text. Cost: one snapshot, and some microseconds for each namespace and for each method that was
+    /// ever called; with a thousand namespaces that is no work for a thread that must stay quick.
     #[must_use]
-    pub fn text(&self) -> String {
-        let mut text = String::with_capacity(16 << 10);
-        text::encode(&mut text, &self.registry).expect("writing to a String cannot fail");
-        text
-    }
-}
-
-impl fmt::Debug for Metrics {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Metrics").finish_non_exhaustive()
-    }
-}
-
-struct Scrape {
-    calls: Arc<CallMetrics>,
-    snapshot: Box<dyn Fn() -> Snapshot + Send + Sync>,
-}
-
-impl fmt::Debug for Scrape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scrape").field("calls", &self.calls).finish_non_exhaustive()
-    }
-}
-
-impl Collector for Scrape {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+    pub fn text(&self, format: Format) -> String {
         let snapshot = (self.snapshot)();
-        let mut page = Page { encoder: &mut encoder };
-        page.engine(&snapshot)?;
-        page.namespaces(&snapshot.namespaces)?;
-        page.node(&snapshot)?;
+        let mut page = Page { text: Exposition::new(format) };
+        page.engine(&snapshot);
+        page.namespaces(&snapshot.namespaces);
+        page.node(&snapshot);
+        page.process();
         let calls: Vec<Calls> = Method::ALL
             .into_iter()
             .map(|method| self.calls.calls(method))
             .filter(|calls| calls.total() > 0)
             .collect();
-        page.calls(&calls)
+        page.calls(&calls);
+        page.text.finish()
     }
 }
 
-struct Page<'p, 'e> {
-    encoder: &'p mut DescriptorEncoder<'e>,
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").field("calls", &self.calls).finish_non_exhaustive()
+    }
 }
 
-impl Page<'_, '_> {
-    fn engine(&mut self, snapshot: &Snapshot) -> fmt::Result {
+struct Page {
+    text: Exposition,
+}
+
+impl Page {
+    fn engine(&mut self, snapshot: &Snapshot) {
         let stats = &snapshot.stats;
-        self.counter(HITS, stats.hits)?;
+        self.counter(HITS, stats.hits);
         let misses = MissReason::ALL.map(|reason| ([("reason", reason.as_str())], stats.misses_for(reason)));
-        self.counters(MISSES, misses)?;
-        self.counter(SETS, stats.sets)?;
-        self.counter(SETS_NOT_STORED, stats.not_stored)?;
-        self.counter(SETS_REFUSED, stats.refusals)?;
-        self.counter(DELETES, stats.deletes)?;
-        self.counter(INCREMENTS, stats.increments)?;
-        self.counter(TOUCHES, stats.touches)?;
-        self.counter(EVICTIONS, stats.evictions)?;
-        self.counter(EXPIRATIONS, stats.expirations)?;
-        self.counter(INVALIDATED, stats.invalidated)?;
-        self.gauge(ENTRIES, stats.entries)?;
-        self.gauge(BYTES_USED, stats.bytes_used)?;
-        self.gauge(BYTES_SPARE, stats.bytes_spare)?;
-        self.gauge(BYTES_LIMIT, stats.bytes_limit)?;
-        self.gauges(POLICY_INFO, [([("policy", snapshot.policy.as_str())], 1)])
+        self.counters(MISSES, misses);
+        self.counter(SETS, stats.sets);
+        self.counter(SETS_NOT_STORED, stats.not_stored);
+        self.counter(SETS_REFUSED, stats.refusals);
+        self.counter(DELETES, stats.deletes);
+        self.counter(INCREMENTS, stats.increments);
+        self.counter(TOUCHES, stats.touches);
+        self.counter(EVICTIONS, stats.evictions);
+        self.counter(EXPIRATIONS, stats.expirations);
+        self.counter(INVALIDATED, stats.invalidated);
+        self.gauge(ENTRIES, stats.entries);
+        self.gauge(BYTES_USED, stats.bytes_used);
+        self.gauge(BYTES_SPARE, stats.bytes_spare);
+        self.gauge(BYTES_LIMIT, stats.bytes_limit);
+        self.gauges(POLICY_INFO, [([("policy", snapshot.policy.as_str())], 1)]);
     }
 
-    fn namespaces(&mut self, namespaces: &[NamespaceReport]) -> fmt::Result {
+    fn namespaces(&mut self, namespaces: &[NamespaceReport]) {
         let each = |figure: fn(&NamespaceReport) -> u64| {
             namespaces.iter().map(move |report| ([("namespace", &*report.config.name)], figure(report)))
         };
-        self.counters(NAMESPACE_HITS, each(|report| report.stats.hits))?;
+        self.counters(NAMESPACE_HITS, each(|report| report.stats.hits));
         // With many namespaces most of the lines would say 0.
         let misses = namespaces.iter().flat_map(|report| {
             let reasons = MissReason::ALL.map(|reason| (reason.as_str(), report.stats.misses_for(reason)));
             let missed = reasons.into_iter().filter(|(_, count)| *count > 0);
             missed.map(|(reason, count)| ([("namespace", &*report.config.name), ("reason", reason)], count))
         });
-        self.counters(NAMESPACE_MISSES, misses)?;
-        self.counters(NAMESPACE_SETS, each(|report| report.stats.sets))?;
-        self.counters(NAMESPACE_EVICTIONS, each(|report| report.stats.evictions))?;
-        self.counters(NAMESPACE_EXPIRATIONS, each(|report| report.stats.expirations))?;
-        self.counters(NAMESPACE_INVALIDATED, each(|report| report.stats.invalidated))?;
-        self.gauges(NAMESPACE_ENTRIES, each(|report| report.stats.entries))?;
-        self.gauges(NAMESPACE_BYTES_USED, each(|report| report.stats.bytes_used))?;
-        self.gauges(NAMESPACE_BYTES_LIMIT, each(|report| report.config.bytes_limit))?;
-        self.estimates(namespaces)
+        self.counters(NAMESPACE_MISSES, misses);
+        self.counters(NAMESPACE_SETS, each(|report| report.stats.sets));
+        self.counters(NAMESPACE_EVICTIONS, each(|report| report.stats.evictions));
+        self.counters(NAMESPACE_EXPIRATIONS, each(|report| report.stats.expirations));
+        self.counters(NAMESPACE_INVALIDATED, each(|report| report.stats.invalidated));
+        self.gauges(NAMESPACE_ENTRIES, each(|report| report.stats.entries));
+        self.gauges(NAMESPACE_BYTES_USED, each(|report| report.stats.bytes_used));
+        self.gauges(NAMESPACE_BYTES_LIMIT, each(|report| report.config.bytes_limit));
+        self.estimates(namespaces);
     }
 
     /// Only of namespaces whose policy is adaptive, and a ratio only once there is something that it is of.
-    fn estimates(&mut self, namespaces: &[NamespaceReport]) -> fmt::Result {
+    fn estimates(&mut self, namespaces: &[NamespaceReport]) {
         let all = || {
             namespaces.iter().flat_map(|report| {
                 report.estimates.iter().map(|estimate| (labels(report, estimate), estimate))
             })
         };
         let known = all().filter(|(_, estimate)| estimate.lookups > 0);
-        self.gauges(ESTIMATE_HIT_RATIO, known.map(|(labels, estimate)| (labels, estimate.hit_ratio)))?;
-        self.gauges(ESTIMATE_LOOKUPS, all().map(|(labels, estimate)| (labels, estimate.lookups)))?;
-        self.gauges(ESTIMATE_LEADER, all().map(|(labels, estimate)| (labels, u64::from(estimate.leader))))
+        self.gauges(ESTIMATE_HIT_RATIO, known.map(|(labels, estimate)| (labels, estimate.hit_ratio)));
+        self.gauges(ESTIMATE_LOOKUPS, all().map(|(labels, estimate)| (labels, estimate.lookups)));
+        self.gauges(ESTIMATE_LEADER, all().map(|(labels, estimate)| (labels, u64::from(estimate.leader))));
     }
 
-    fn journal(&mut self, journal: &JournalFigures) -> fmt::Result {
-        self.gauge(JOURNAL_POSITION, journal.position)?;
-        self.gauge(JOURNAL_SYNCED, journal.synced_position)?;
-        self.gauge(JOURNAL_POISONED, u64::from(journal.poisoned))?;
-        self.counter(JOURNAL_BYTES, journal.bytes)?;
-        self.counter(JOURNAL_SYNCS, journal.syncs)?;
-        let (name, help) = JOURNAL_SYNC_SECONDS;
-        let name = name.trim_end_matches("_total");
-        let mut metric = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        metric.encode_counter::<NoLabelSet, _, f64>(&journal.sync_time.as_secs_f64(), None)
+    fn journal(&mut self, journal: &JournalFigures) {
+        self.gauge(JOURNAL_POSITION, journal.position);
+        self.gauge(JOURNAL_SYNCED, journal.synced_position);
+        self.gauge(JOURNAL_POISONED, u64::from(journal.poisoned));
+        self.counter(JOURNAL_BYTES, journal.bytes);
+        self.counter(JOURNAL_SYNCS, journal.syncs);
+        self.counter(JOURNAL_SYNC_SECONDS, journal.sync_time.as_secs_f64());
     }
 
-    fn disk(&mut self, disk: &DiskFigures) -> fmt::Result {
-        self.gauge(DISK_BYTES, disk.bytes)?;
-        self.gauge(RECOVERY_DAMAGES, disk.damages)?;
-        self.counter(SNAPSHOTS, disk.snapshots)?;
-        self.counter(SNAPSHOTS_FAILED, disk.snapshots_failed)?;
-        match disk.snapshot_age {
-            Some(age) => self.seconds(SNAPSHOT_AGE, age),
-            None => Ok(()),
+    fn disk(&mut self, disk: &DiskFigures) {
+        self.gauge(DISK_BYTES, disk.bytes);
+        self.gauge(RECOVERY_DAMAGES, disk.damages);
+        self.counter(SNAPSHOTS, disk.snapshots);
+        self.counter(SNAPSHOTS_FAILED, disk.snapshots_failed);
+        if let Some(age) = disk.snapshot_age {
+            self.gauge(SNAPSHOT_AGE, age.as_secs_f64());
         }
     }
 
-    fn node(&mut self, snapshot: &Snapshot) -> fmt::Result {
-        self.gauge(CONNECTIONS, snapshot.connections)?;
-        self.gauge(REQUESTS_IN_FLIGHT, snapshot.requests_in_flight)?;
-        self.gauge(RESPONSE_BACKLOG, snapshot.response_backlog_bytes)?;
-        self.counter(REQUESTS_SHED, snapshot.requests_shed)?;
+    fn node(&mut self, snapshot: &Snapshot) {
+        self.gauge(CONNECTIONS, snapshot.connections);
+        self.gauge(REQUESTS_IN_FLIGHT, snapshot.requests_in_flight);
+        self.gauge(RESPONSE_BACKLOG, snapshot.response_backlog_bytes);
+        self.counter(REQUESTS_SHED, snapshot.requests_shed);
         if let Some(journal) = &snapshot.journal {
-            self.journal(journal)?;
+            self.journal(journal);
         }
         if let Some(disk) = &snapshot.disk {
-            self.disk(disk)?;
+            self.disk(disk);
         }
         if let Some(tier) = &snapshot.disk_tier {
-            self.gauge(DISK_ENTRIES, tier.entries)?;
-            self.counter(DISK_HITS, tier.hits)?;
-            self.counter(DISK_MISSES, tier.misses)?;
-            self.counter(DISK_DAMAGED, tier.damaged)?;
+            self.gauge(DISK_ENTRIES, tier.entries);
+            self.counter(DISK_HITS, tier.hits);
+            self.counter(DISK_MISSES, tier.misses);
+            self.counter(DISK_DAMAGED, tier.damaged);
         }
         let states = NODE_STATES.map(|state| ([("state", state)], u64::from(state == snapshot.state)));
-        self.gauges(NODE_STATE, states)?;
-        self.gauges(BUILD_INFO, [([("version", env!("CARGO_PKG_VERSION"))], 1)])?;
-        self.seconds(UPTIME, snapshot.uptime)?;
+        self.gauges(NODE_STATE, states);
+        self.gauges(BUILD_INFO, [([("version", env!("CARGO_PKG_VERSION"))], 1)]);
+        self.gauge(UPTIME, snapshot.uptime.as_secs_f64());
         if snapshot.resident_bytes > 0 {
-            self.gauge(RESIDENT_BYTES, snapshot.resident_bytes)?;
-            let (name, help) = PROCESS_RESIDENT;
-            self.encoder
-                .encode_descriptor(name, help, Some(&Unit::Bytes), MetricType::Gauge)?
-                .encode_gauge(&snapshot.resident_bytes)?;
-        }
-        match process::open_descriptors() {
-            Some(count) => self.gauge(PROCESS_FDS, count),
-            None => Ok(()),
+            self.gauge(RESIDENT_BYTES, snapshot.resident_bytes);
         }
     }
 
-    fn calls(&mut self, calls: &[Calls]) -> fmt::Result {
+    /// Under the names that all of Prometheus' libraries give to these.
+    fn process(&mut self) {
+        let process = process::figures();
+        self.counter(PROCESS_CPU, process.cpu_time.as_secs_f64());
+        let gauges = [
+            (PROCESS_START, process.started_unix_seconds.map(Value::from)),
+            (PROCESS_RESIDENT, process.resident_bytes.map(Value::from)),
+            (PROCESS_VIRTUAL, process.virtual_bytes.map(Value::from)),
+            (PROCESS_FDS, process.open_descriptors.map(Value::from)),
+            (PROCESS_FDS_MAX, process.descriptors_max.map(Value::from)),
+        ];
+        for (name, value) in gauges {
+            if let Some(value) = value {
+                self.gauge(name, value);
+            }
+        }
+    }
+
+    fn calls(&mut self, calls: &[Calls]) {
         let counts = calls.iter().flat_map(|calls| {
             let coded = (0..CODES).filter(|code| calls.codes[*code] > 0);
             coded.map(|code| {
@@ -318,65 +307,40 @@ impl Page<'_, '_> {
                 (labels, calls.codes[code])
             })
         });
-        self.counters(RPC_CALLS, counts)?;
-        let (name, help) = RPC_DURATION;
-        let unit = Unit::Seconds;
-        let mut metric = self.encoder.encode_descriptor(name, help, Some(&unit), MetricType::Histogram)?;
+        self.counters(RPC_CALLS, counts);
+        let mut durations = self.text.family(RPC_DURATION, Kind::Histogram);
         for calls in calls {
-            let buckets: Vec<(f64, u64)> = (0..=BOUNDED_BUCKETS)
-                .map(|number| (bucket_bound_seconds(number), calls.buckets[number]))
-                .collect();
-            let sum_seconds = calls.sum_ns as f64 / 1e9;
-            metric.encode_family(&[("method", calls.method.as_str())])?.encode_histogram::<NoLabelSet>(
-                sum_seconds,
-                calls.total(),
-                &buckets,
-                None,
-            )?;
+            let below = |bucket: usize| calls.buckets[..=bucket].iter().sum();
+            let buckets = BUCKETS_SHOWN.map(|bucket| (bucket_bound_seconds(bucket), below(bucket)));
+            let all = (calls.total(), calls.sum_ns as f64 / 1e9);
+            durations.histogram(&[("method", calls.method.as_str())], buckets, all);
         }
-        Ok(())
     }
 
-    fn counter(&mut self, (name, help): (&str, &str), value: u64) -> fmt::Result {
-        // The encoder puts the ending there itself.
-        let name = name.trim_end_matches("_total");
-        let mut metric = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        metric.encode_counter::<NoLabelSet, _, f64>(&value, None)
+    fn counter(&mut self, name: (&'static str, &'static str), value: impl Into<Value>) {
+        self.text.family(name, Kind::Counter).sample(&[], value);
     }
 
     fn counters<'l, const N: usize>(
         &mut self,
-        (name, help): (&str, &str),
-        values: impl IntoIterator<Item = ([(&'static str, &'l str); N], u64)>,
-    ) -> fmt::Result {
-        let name = name.trim_end_matches("_total");
-        let mut metric = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (labels, value) in values {
-            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
-        }
-        Ok(())
+        name: (&'static str, &'static str),
+        values: impl IntoIterator<Item = ([Label<'l>; N], u64)>,
+    ) {
+        let mut family = self.text.family(name, Kind::Counter);
+        values.into_iter().for_each(|(labels, value)| family.sample(&labels, value));
     }
 
-    fn seconds(&mut self, (name, help): (&str, &str), value: Duration) -> fmt::Result {
-        let mut metric =
-            self.encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
-        metric.encode_gauge(&value.as_secs_f64())
+    fn gauge(&mut self, name: (&'static str, &'static str), value: impl Into<Value>) {
+        self.text.family(name, Kind::Gauge).sample(&[], value);
     }
 
-    fn gauge(&mut self, (name, help): (&str, &str), value: u64) -> fmt::Result {
-        self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
-    }
-
-    fn gauges<'l, V: EncodeGaugeValue, const N: usize>(
+    fn gauges<'l, V: Into<Value>, const N: usize>(
         &mut self,
-        (name, help): (&str, &str),
-        values: impl IntoIterator<Item = ([(&'static str, &'l str); N], V)>,
-    ) -> fmt::Result {
-        let mut metric = self.encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (labels, value) in values {
-            metric.encode_family(&labels)?.encode_gauge(&value)?;
-        }
-        Ok(())
+        name: (&'static str, &'static str),
+        values: impl IntoIterator<Item = ([Label<'l>; N], V)>,
+    ) {
+        let mut family = self.text.family(name, Kind::Gauge);
+        values.into_iter().for_each(|(labels, value)| family.sample(&labels, value));
     }
 }
 
@@ -387,14 +351,16 @@ fn labels<'l>(report: &'l NamespaceReport, estimate: &PolicyEstimate) -> [(&'sta
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
 
+    use super::super::exposition::tests::read;
     use super::*;
     use crate::engine::{NamespaceConfig, PolicyName, Stats};
     use crate::entry::Ttl;
     use crate::telemetry::DiskTierFigures;
 
     fn text_of(calls: CallMetrics, snapshot: Snapshot) -> String {
-        Metrics::new(Arc::new(calls), move || snapshot.clone()).text()
+        Metrics::new(Arc::new(calls), move || snapshot.clone()).text(Format::Prometheus)
     }
 
     #[test]
@@ -435,7 +401,7 @@ mod tests {
             "larder_recovery_damages 21",
             "larder_disk_entries 14",
             "larder_disk_damaged_total 17",
-            "# TYPE larder_hits counter",
+            "# TYPE larder_hits_total counter",
             "larder_hits_total 3",
             "larder_misses_total{reason=\"evicted\"} 4",
             "larder_misses_total{reason=\"owner_down\"} 0",
@@ -445,7 +411,6 @@ mod tests {
             "larder_node_state{state=\"draining\"} 0",
             "larder_uptime_seconds 1.5",
             "larder_resident_bytes 77",
-            "process_resident_memory_bytes 77",
             "larder_requests_shed_total 9",
             "larder_response_backlog_bytes 11",
             "larder_journal_position 12",
@@ -456,7 +421,6 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "no line {line:?} in\n{text}");
         }
-        assert!(text.ends_with("# EOF\n"));
     }
 
     #[test]
@@ -471,7 +435,7 @@ mod tests {
         let namespaces = vec![report("", 3, 0), report("a \"b\" \\ c", 4, 5)];
         let text = text_of(CallMetrics::new(), Snapshot { namespaces, ..Snapshot::default() });
         for line in [
-            "# TYPE larder_namespace_hits counter",
+            "# TYPE larder_namespace_hits_total counter",
             "larder_namespace_hits_total{namespace=\"\"} 3",
             r#"larder_namespace_hits_total{namespace="a \"b\" \\ c"} 4"#,
             r#"larder_namespace_misses_total{namespace="a \"b\" \\ c",reason="evicted"} 5"#,
@@ -531,12 +495,57 @@ mod tests {
             "larder_rpc_calls_total{method=\"larder.v1.Cache/Get\",code=\"DEADLINE_EXCEEDED\"} 1",
             "# TYPE larder_rpc_duration_seconds histogram",
             "larder_rpc_duration_seconds_count{method=\"larder.v1.Cache/Get\"} 3",
-            "larder_rpc_duration_seconds_bucket{le=\"0.000001\",method=\"larder.v1.Cache/Get\"} 0",
-            "larder_rpc_duration_seconds_bucket{le=\"+Inf\",method=\"larder.v1.Cache/Get\"} 3",
+            "larder_rpc_duration_seconds_bucket{method=\"larder.v1.Cache/Get\",le=\"0.000004\"} 2",
+            "larder_rpc_duration_seconds_bucket{method=\"larder.v1.Cache/Get\",le=\"4.194304\"} 2",
+            "larder_rpc_duration_seconds_bucket{method=\"larder.v1.Cache/Get\",le=\"+Inf\"} 3",
         ] {
             assert!(text.lines().any(|found| found == line), "no line {line:?} in\n{text}");
         }
         assert!(!text.contains("Cache/Set"), "a method that was never called takes no room");
+    }
+
+    #[test]
+    fn a_whole_page_is_right_in_either_format_and_says_the_same() {
+        let calls = CallMetrics::new();
+        for method in Method::ALL {
+            calls.record(method, Code::Ok, Duration::from_micros(70));
+            calls.record(method, Code::Internal, Duration::from_secs(70));
+        }
+        let estimates = ["arc", "lru"].map(|candidate| PolicyEstimate {
+            candidate,
+            hit_ratio: 0.1,
+            lookups: 7,
+            followers: 1,
+            leader: candidate == "arc",
+        });
+        let namespaces = ["", "a \"b\" \\ c\n", "ü"].map(|name| {
+            let (name, policy, default_ttl) = (name.to_owned(), PolicyName::Adaptive, Ttl::Never);
+            let config = NamespaceConfig { name, bytes_limit: 0, policy, default_ttl };
+            let (id, stats, estimates) = (0, Stats::default(), estimates.to_vec());
+            NamespaceReport { id, config, stats, generation: 0, estimates }
+        });
+        let snapshot = Snapshot {
+            namespaces: namespaces.to_vec(),
+            state: "serving",
+            resident_bytes: 1,
+            journal: Some(JournalFigures::default()),
+            disk: Some(DiskFigures { snapshot_age: Some(Duration::ZERO), ..DiskFigures::default() }),
+            disk_tier: Some(DiskTierFigures::default()),
+            ..Snapshot::default()
+        };
+        let metrics = Metrics::new(Arc::new(calls), move || snapshot.clone());
+        let [plain, open] = [Format::Prometheus, Format::OpenMetrics].map(|format| {
+            let (families, samples) = read(&metrics.text(format), format);
+            assert!(families.len() > 55 && samples.len() > 900, "{} samples", samples.len());
+            (families, samples.into_keys().collect::<Vec<_>>())
+        });
+        assert_eq!(plain.1, open.1, "the same samples");
+        assert!(plain.0.contains_key("larder_hits_total") && open.0.contains_key("larder_hits"));
+        let of_a_method = |sample: &&String| sample.contains("larder_rpc_") && sample.contains("Cache/Get\"");
+        assert_eq!(plain.1.iter().filter(of_a_method).count(), 2 + 15 + 2, "series of a method");
+        for name in ["cpu_seconds_total", "max_fds", "open_fds", "start_time_seconds"] {
+            assert!(plain.1.contains(&format!("process_{name}")), "no {name}");
+        }
     }
 
     #[test]
@@ -547,7 +556,7 @@ mod tests {
             count.fetch_add(1, Ordering::Relaxed);
             Snapshot::default()
         });
-        let _ = (metrics.text(), metrics.text());
+        let _ = (metrics.text(Format::Prometheus), metrics.text(Format::OpenMetrics));
         assert_eq!(taken.load(Ordering::Relaxed), 2);
     }
 }

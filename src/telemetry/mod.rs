@@ -2,7 +2,7 @@
 //!
 //! - [`calls`]: calls counted and timed, by method and status, without contention between worker threads.
 //! - [`snapshot`]: the figures of one moment. /metrics, the stats log and GetStats all read this, so they agree.
-//! - [`metrics`]: every metric's name, unit and meaning, and their Prometheus text.
+//! - [`metrics`]: every metric's name, unit and meaning. [`exposition`]: the text formats that they are shown in.
 //! - [`log`]: logs on stderr, the stats line, and how keys are made harmless in them.
 //! - [`slow`]: the latest calls that took too long.
 //! - [`trace`]: OpenTelemetry spans for calls that somebody traces; a call that nobody traces pays for none.
@@ -11,6 +11,7 @@
 //! the server.
 
 pub mod calls;
+pub mod exposition;
 pub mod log;
 pub mod method;
 pub mod metrics;
@@ -21,6 +22,7 @@ pub mod trace;
 
 pub use calls::CallMetrics;
 pub(crate) use calls::stripe_number;
+pub use exposition::Format;
 pub use method::Method;
 pub use metrics::Metrics;
 pub use slow::{Recalled, SlowCalls, SlowOps};
