@@ -87,12 +87,12 @@ fn a_message_of_many_commands_lets_others_run() {
     let commands = (0..5_000).map(|id| get(id, "k")).collect();
     let (messages, turns) = answered(&plane, commands);
     assert_eq!(replies(&messages).len(), 5_000);
-    assert!((5_000 / COMMANDS_PER_TURN..20).contains(&turns), "{turns} turns");
+    assert!((9..20).contains(&turns), "{turns} turns");
     // Those that have no reply of their own count as well.
     let cancel =
         |id| v1::PipelineCommand { op: Some(Op::Cancel(v1::CancelRequest { id })), ..Default::default() };
     let (messages, turns) = answered(&plane, (0..5_000).map(cancel).collect());
-    assert!(messages.is_empty() && turns >= 5_000 / COMMANDS_PER_TURN, "{turns} turns");
+    assert!(messages.is_empty() && (9..20).contains(&turns), "{turns} turns");
     let (messages, turns) = answered(&plane, (0..100).map(|id| get(id, "k")).collect());
     assert_eq!((replies(&messages).len(), turns), (100, 0), "a short one is done at once");
 }
