@@ -462,7 +462,9 @@ impl Clock for Shifted {
         Now { unix_us: now.unix_us.saturating_add_signed(self.by_ms * 1_000), ..now }
     }
 
-    fn not_before(&self, _: u64) {}
+    fn advance_to(&self, steady_ms: u64) {
+        self.clock.advance_to(steady_ms);
+    }
 }
 
 const HOUR_MS: u64 = 3_600_000;

@@ -188,13 +188,13 @@ pub(crate) fn found(response: GetResponse) -> Result<Hit, Missed> {
     }
 }
 
-/// A Set's outcome: the new version, or the one that is there.
+/// A Set's outcome: the new version, or the one that is there; 0 where there is none, as where its time has passed.
 #[track_caller]
 pub(crate) fn stored(response: SetResponse) -> Result<u64, u64> {
     match response.outcome.expect("an outcome") {
         set_response::Outcome::Stored(stored) => Ok(stored.version),
         set_response::Outcome::NotStored(not) => {
-            assert!(!not.owner_down);
+            assert!(!not.owner_down && (!not.expired || not.current_version == 0));
             Err(not.current_version)
         }
     }
