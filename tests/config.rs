@@ -255,8 +255,8 @@ fn the_whole_file_is_checked_even_where_a_flag_overrides_it() {
 fn wrong_type_names_the_line_the_key_and_what_is_allowed() {
     let cases = [
         (
-            "memory = 64",
-            "line 1, memory is an integer; give a size from 1MiB to 16TiB, such as 64MiB or 1000B, in quotes",
+            "memory = 64.5",
+            "line 1, memory is a float; give a size from 1MiB to 16TiB, such as 64MiB or 1000B, in quotes",
         ),
         (
             "max-batch = \"10\"",
@@ -314,7 +314,7 @@ fn values_out_of_bounds_say_what_is_allowed() {
         ),
         (
             &["--memory", "64"],
-            "--memory: \"64\" is no size with a unit; give a size from 1MiB to 16TiB, such as 64MiB or 1000B",
+            "--memory: \"64\" is too little; give a size from 1MiB to 16TiB, such as 64MiB or 1000B",
         ),
         (
             &["--max-key", "5KiB"],

@@ -71,7 +71,9 @@ impl File {
 /// The text that a flag would be, if the value's type suits the setting.
 fn text_of(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Option<String> {
     match (setting.kind, value.get_ref()) {
-        (Kind::Count(..), DeValue::Integer(number)) => Some(decimal(number.as_str(), number.radix())),
+        (Kind::Count(..) | Kind::Size(..) | Kind::SizeOrNone(..), DeValue::Integer(number)) => {
+            Some(decimal(number.as_str(), number.radix()))
+        }
         (Kind::Count(..), _) => None,
         (Kind::Duration(0, _), DeValue::Integer(number)) if number.as_str() == "0" => Some("0".to_owned()),
         (Kind::Ratio, DeValue::Integer(number)) => Some(number.as_str().to_owned()),

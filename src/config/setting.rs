@@ -113,14 +113,11 @@ impl Setting {
     /// The number of bytes, milliseconds or things that a text says.
     pub(super) fn number(&self, text: &str) -> Result<u64, Problem> {
         let (number, min, max) = match self.kind {
-            Kind::Size(min, max) => {
-                (text.parse::<ByteSize>().map_err(|_| "is no size with a unit")?.0, min, max)
-            }
-            Kind::SizeOrNone(..) if text.trim() == "0" => return Ok(0),
+            Kind::Size(min, max) => (text.parse::<ByteSize>().map_err(|bad| bad.problem)?.0, min, max),
             Kind::SizeOrNone(min, max) => match text.parse::<ByteSize>() {
                 Ok(ByteSize(0)) => return Ok(0),
                 Ok(size) => (size.0, min, max),
-                Err(_) => return Err("is no size with a unit"),
+                Err(bad) => return Err(bad.problem),
             },
             Kind::Duration(min, max) => (milliseconds(text)?, min, max),
             Kind::Count(min, max) => (whole_number(text)?, min, max),
