@@ -17,7 +17,7 @@
 //!   │ engine           shards: index, arena,       │                  │
 //!   │                  timer wheel, policy         │                  │
 //!   └───────┬──────────────────────────────────────┘                  │
-//!           └───────────── api, entry, clock, telemetry ──────────────┘
+//!           └──────── api, entry, endpoint, clock, telemetry ──────────┘
 //! ```
 //!
 //! Arrows point down. The engine is synchronous, does no I/O and has no clock: every call takes the time. The
@@ -81,6 +81,7 @@ pub mod client;
 pub mod clock;
 pub mod code;
 pub mod config;
+pub mod endpoint;
 pub mod engine;
 pub mod entry;
 pub mod node;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 /// cli → node → server → service → cache → {persistence, engine} → entry; the wire's words (api) are for those that speak them.
 const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("entry", &[]),
+    ("endpoint", &[]),
     ("clock", &[]),
     ("code", &[]),
     ("engine", &[("clock", ALL), ("entry", ALL)]),
@@ -36,7 +37,14 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("telemetry", Some(&["Method", "Recalled", "SlowCalls", "SlowOps", "Snapshot", "stripe_number"])),
         ],
     ),
-    ("server", &[("clock", ALL), ("telemetry", Some(&["metrics", "CallMetrics", "Method"]))]),
+    (
+        "server",
+        &[
+            ("clock", ALL),
+            ("endpoint", ALL),
+            ("telemetry", Some(&["metrics", "CallMetrics", "Method"])),
+        ],
+    ),
     // Layers answer calls themselves, so they know how a call is answered.
     (
         "server/stack",
@@ -47,10 +55,14 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("telemetry", Some(&["CallMetrics", "Method", "SlowCalls"])),
         ],
     ),
-    ("client", &[("api", ALL), ("clock", ALL), ("code", ALL), ("entry", ALL)]),
+    (
+        "client",
+        &[("api", ALL), ("clock", ALL), ("code", ALL), ("endpoint", ALL), ("entry", ALL)],
+    ),
     (
         "config",
         &[
+            ("endpoint", ALL),
             ("engine", Some(&["PolicyName", "UnknownPolicy"])),
             ("entry", ALL),
             ("persistence", Some(&["BackendKind", "Method"])),

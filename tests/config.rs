@@ -513,7 +513,7 @@ fn settings_that_contradict_each_other_are_both_named() {
         (
             &["--listen", "tcp://127.0.0.1:7401"],
             &[],
-            "--admin tcp://127.0.0.1:7401 (the default) contradicts --listen tcp://127.0.0.1:7401: no two listeners can have one address; give each its own port",
+            "--admin tcp://127.0.0.1:7401 (the default) contradicts --listen tcp://127.0.0.1:7401: no two listeners can have one address, and 0.0.0.0 has all of IPv4, [::] all that there are; give each its own port, or leave one out",
         ),
         (
             &["--trace-sample", "0.5"],
@@ -534,8 +534,8 @@ fn settings_that_contradict_each_other_are_both_named() {
 
 #[test]
 fn only_insecure_opens_data_and_admin_listeners_beyond_loopback() {
-    for host in ["0.0.0.0", "[::]", "10.1.2.3", "cache-0.cache"] {
-        let url = format!("tcp://{host}:7400");
+    for host in ["0.0.0.0", "[::]", "::", "[::ffff:0.0.0.0]", "10.1.2.3", "fd00::1", "cache-0.cache"] {
+        let url = format!("tcp://{host}:7500");
         for (flag, exposed) in [("--listen", true), ("--admin", true), ("--health", false)] {
             let plain = load(&[flag, &url], &[], "");
             assert_eq!(plain.is_err(), exposed, "{flag} {url}");
@@ -553,6 +553,13 @@ fn only_insecure_opens_data_and_admin_listeners_beyond_loopback() {
          listen on 127.0.0.1, [::1] or localhost, or say --insecure if the network is trusted"
     );
     assert!(load(&["--listen", "tcp://0.0.0.0:1"], &["LARDER_INSECURE=1"], "").is_ok());
+    for host in ["127.0.0.2", "[::1]", "::1", "[::ffff:127.0.0.1]", "localhost"] {
+        let url = format!("tcp://{host}:1");
+        assert!(
+            load(&["--listen", &url], &[], "").is_ok() && load(&["--admin", &url], &[], "").is_ok(),
+            "{url}"
+        );
+    }
 }
 
 #[test]

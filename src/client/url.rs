@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::endpoint::{BadHostPort, HostPort};
+
 /// How a URL is reached. The scheme is its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transport {
@@ -27,6 +29,7 @@ impl fmt::Display for Transport {
 /// A node's URL that this build can connect to: `tcp://HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NodeUrl {
+    /// `HOST:PORT`, an IPv6 address in brackets.
     authority: String,
 }
 
@@ -85,23 +88,18 @@ impl FromStr for NodeUrl {
             _ => return Err(malformed("its scheme is none of tcp, unix and udp")),
         }
         let authority = rest.strip_suffix('/').unwrap_or(rest);
-        let Some((host, port)) = authority.rsplit_once(':') else {
-            return Err(malformed("there is no port"));
-        };
-        if host.is_empty() {
-            return Err(malformed("there is no host"));
+        let at: HostPort = authority.parse().map_err(|error| {
+            malformed(match error {
+                BadHostPort::NoHost => "there is no host",
+                BadHostPort::NoPort => "there is no port",
+                BadHostPort::BadPort => "its port is no number from 1 to 65535",
+                BadHostPort::BadHost => "it may hold a host and a port only, an IPv6 address in brackets",
+            })
+        })?;
+        if at.port == 0 {
+            return Err(malformed("port 0 is no port to connect to"));
         }
-        if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
-            return Err(malformed("an IPv6 address stands in brackets, such as tcp://[::1]:7400"));
-        }
-        if host.contains(['@', '?', '#', '/']) || host.contains(char::is_whitespace) {
-            return Err(malformed("it may hold a host and a port only"));
-        }
-        match port.parse::<u16>() {
-            Ok(0) => Err(malformed("port 0 is no port to connect to")),
-            Ok(_) if port.bytes().all(|b| b.is_ascii_digit()) => Ok(Self { authority: authority.to_owned() }),
-            _ => Err(malformed("its port is no number from 1 to 65535")),
-        }
+        Ok(Self { authority: at.to_string() })
     }
 }
 
@@ -115,6 +113,7 @@ mod tests {
             assert_eq!(text.parse::<NodeUrl>().unwrap().to_string(), text);
         }
         assert_eq!("tcp://a:7400/".parse::<NodeUrl>().unwrap().authority(), "a:7400");
+        assert_eq!("tcp://fd00::1:7400".parse::<NodeUrl>().unwrap().authority(), "[fd00::1]:7400");
     }
 
     #[test]
@@ -127,7 +126,7 @@ mod tests {
             ("tcp://a:0", "port 0"),
             ("tcp://a:65536", "65535"),
             ("tcp://a:+80", "65535"),
-            ("tcp://::1:7400", "brackets"),
+            ("tcp://fd00::1", "brackets"),
             ("tcp://a/b:7400", "host and a port only"),
         ];
         for (text, problem) in cases {

@@ -216,9 +216,11 @@ impl ServeConfig {
         }
         taken.push((&self.http, said(&of::HTTP, &self.http)));
         for (number, (address, one)) in taken.iter().enumerate() {
-            let before = taken[..number].iter().find(|(other, _)| other == address && address.port != 0);
+            let before = taken[..number].iter().find(|(other, _)| other.overlaps(address));
             if let Some((_, other)) = before {
-                let why = "no two listeners can have one address; give each its own port".to_owned();
+                let why = "no two listeners can have one address, and 0.0.0.0 has all of IPv4, [::] all that there \
+                           are; give each its own port, or leave one out"
+                    .to_owned();
                 return Err(ConfigError::Contradiction {
                     one: Box::new(one.clone()),
                     other: Box::new(other.clone()),
@@ -249,6 +251,10 @@ fn reachable(text: &str) -> Result<Option<ListenUrl>, String> {
     match text.parse::<ListenUrl>().map_err(|error| error.to_string())? {
         ListenUrl::Tcp(address) if address.port == 0 => {
             Err("has port 0, at which nobody can be reached".to_owned())
+        }
+        ListenUrl::Tcp(address) if address.is_unspecified() => {
+            Err("stands for every address of a machine, at which nobody can be reached from another"
+                .to_owned())
         }
         ListenUrl::Tcp(address) => Ok(Some(ListenUrl::Tcp(address))),
         _ => Err("is no tcp:// URL, and this build serves no other yet".to_owned()),

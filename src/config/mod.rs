@@ -26,10 +26,11 @@ use std::time::Duration;
 pub use args::ServeArgs;
 pub use error::{ConfigError, Place, Said};
 pub use layers::{SettingSource, Source};
-pub use listen::{BadListenUrl, HostPort, ListenUrl};
+pub use listen::{BadListenUrl, ListenUrl};
 pub use live::{BadSetting, Clash, SettingValue};
 pub use setting::{SETTINGS, Setting};
 
+pub use crate::endpoint::HostPort;
 use crate::engine::PolicyName;
 pub use crate::entry::Durability;
 pub use crate::persistence::{BackendKind, Method};
