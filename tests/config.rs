@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser};
 use larder::config::{
     BackendKind, ConfigError, Durability, ListenUrl, Loaded, LogFormat, Method, Persistence, SETTINGS,
-    ServeArgs, ServeConfig, Source,
+    ServeArgs, ServeConfig, Source, Variables,
 };
 use larder::engine::PolicyName;
 
@@ -30,13 +30,9 @@ fn load(flags: &[&str], variables: &[&str], file: &str) -> Result<Loaded, Config
     ServeConfig::load(&args, &environment(variables))
 }
 
-fn environment(variables: &[&str]) -> impl Fn(&str) -> Option<OsString> {
-    let variables: Vec<(String, String)> = variables
-        .iter()
-        .map(|variable| variable.split_once('=').unwrap())
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
-    move |name| variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.into())
+fn environment(variables: &[&str]) -> Variables {
+    let pairs = variables.iter().map(|variable| variable.split_once('=').unwrap());
+    pairs.map(|(name, value)| (name.to_owned(), OsString::from(value))).collect()
 }
 
 /// The error's text, with the file's directory cut off.
@@ -398,7 +394,7 @@ fn values_out_of_bounds_say_what_is_allowed() {
 #[cfg(unix)]
 fn variable_that_is_no_text_is_named() {
     use std::os::unix::ffi::OsStringExt;
-    let variables = |name: &str| (name == "LARDER_ZONE").then(|| OsString::from_vec(vec![0xff]));
+    let variables = Variables::from_iter([("LARDER_ZONE".to_owned(), OsString::from_vec(vec![0xff]))]);
     let text = ServeConfig::load(&ServeArgs::default(), &variables).unwrap_err().to_string();
     assert_eq!(text, "LARDER_ZONE is not UTF-8; give text of up to 255 bytes without control characters");
 }

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "process/deployment.rs"]
+mod deployment;
 #[path = "support/node.rs"]
 mod node;
 #[path = "support/raw.rs"]

@@ -50,7 +50,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use exit::{CliError, Exit};
 use global::ClientArgs;
 
-use crate::config::ServeArgs;
+use crate::config::{ServeArgs, Variables};
 
 /// A command line that has been parsed.
 #[derive(Debug, Parser)]
@@ -158,7 +158,10 @@ impl Cli {
     }
 
     fn dispatch(self) -> Result<Exit, CliError> {
-        let global = |client: ClientArgs| client.resolve();
+        let global = |client: ClientArgs| {
+            Variables::of_process().check_client().map_err(|error| CliError::Usage(error.to_string()))?;
+            client.resolve()
+        };
         match self.command {
             Command::Serve(args) => serve::run(&args),
             Command::Completions(args) => completions::run(&args, &mut command()),

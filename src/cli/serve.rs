@@ -4,13 +4,13 @@ use std::io::Write;
 
 use super::exit::{CliError, Exit};
 use super::progress;
-use crate::config::{Loaded, ServeArgs, ServeConfig};
+use crate::config::{Loaded, ServeArgs, ServeConfig, Variables};
 use crate::node::{NodeError, RunningNode};
 use crate::server::{StartError, Stop};
 use crate::telemetry::log;
 
 pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
-    let loaded = ServeConfig::load(args, &|name| std::env::var_os(name))
+    let loaded = ServeConfig::load(args, &Variables::of_process())
         .map_err(|error| CliError::Usage(error.to_string()))?;
     let config = &loaded.config;
     log::init(config.log_format, &config.log).map_err(|error| CliError::Usage(error.to_string()))?;

@@ -106,6 +106,17 @@ pub enum ConfigError {
         /// The setting that it most resembles, if it resembles any.
         nearest: Option<&'static str>,
     },
+    /// A variable that is nearly a setting's.
+    #[error(
+        "there is no variable {name}; did you mean {nearest}? Give it that name, or unset it: one that is nearly a \
+         setting's is not ignored"
+    )]
+    UnknownVariable {
+        /// Its name.
+        name: String,
+        /// The name that it was meant to have.
+        nearest: String,
+    },
     /// The file has a value of a wrong type.
     #[error("{place} is {found}; give {allowed}")]
     WrongType {

@@ -1,26 +1,22 @@
 //! [`ServeConfig::load`]: each group of settings in turn, then what holds between them.
 
-use std::ffi::OsString;
-
 use super::error::{ConfigError, Said};
-use super::layers::{Environment, Layers};
+use super::layers::Layers;
 use super::setting::{self as of, Setting};
+use super::variables::Variables;
 use super::{
     Durability, HostPort, ListenUrl, Loaded, LogFormat, Method, Persistence, ServeArgs, ServeConfig,
 };
 
 impl ServeConfig {
-    /// Puts a configuration together from flags, variables (`environment` is asked for each by name:
-    /// `|name| std::env::var_os(name)`) and the file that they name.
+    /// Puts a configuration together from flags, variables and the file that they name.
     ///
     /// # Errors
     /// The first thing that is wrong, as [`ConfigError`] tells it.
-    pub fn load(
-        args: &ServeArgs,
-        environment: &dyn Fn(&str) -> Option<OsString>,
-    ) -> Result<Loaded, ConfigError> {
+    pub fn load(args: &ServeArgs, variables: &Variables) -> Result<Loaded, ConfigError> {
         let mut config = Self::default();
-        let layers = &mut open(args, environment)?;
+        let mut warnings = variables.check()?;
+        let layers = &mut Layers::open(args.config.as_deref(), variables)?;
         config.load_listeners(args, layers)?;
         config.load_engine(args, layers)?;
         config.load_persistence(args, layers)?;
@@ -36,7 +32,7 @@ impl ServeConfig {
             });
         }
         config.check_listeners(layers)?;
-        let warnings = config.warnings(layers);
+        warnings.extend(config.warnings(layers));
         Ok(Loaded { config, sources: layers.sources(), warnings })
     }
 
@@ -240,10 +236,6 @@ impl ServeConfig {
             .map(|said| format!("{said} is not used: persistence is none, so nothing is kept on disk"));
         disk.into_iter().collect()
     }
-}
-
-fn open<'a>(args: &ServeArgs, environment: Environment<'a>) -> Result<Layers<'a>, ConfigError> {
-    Layers::open(args.config.as_deref(), environment)
 }
 
 /// A URL that others can connect to.

@@ -19,6 +19,9 @@ mod live;
 mod load;
 pub mod memory;
 mod setting;
+#[cfg(test)]
+mod tests;
+mod variables;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,6 +32,7 @@ pub use layers::{SettingSource, Source};
 pub use listen::{BadListenUrl, ListenUrl};
 pub use live::{BadSetting, Clash, SettingValue};
 pub use setting::{SETTINGS, Setting};
+pub use variables::{ADMIN_VARIABLE, NODES_VARIABLE, Variables};
 
 pub use crate::endpoint::HostPort;
 use crate::engine::PolicyName;

@@ -1,0 +1,82 @@
+//! How a node is deployed: variables.
+
+use std::process::{Command, Output};
+
+use crate::node::{FREE_PORTS, Process, larder};
+use crate::{ask, assert_refused};
+
+fn texts(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+fn ran(command: &mut Command) -> (Option<i32>, String, String) {
+    texts(&command.output().unwrap())
+}
+
+/// `larder serve` on free ports, with nothing on disk.
+fn serve() -> Command {
+    let mut command = larder();
+    command.arg("serve").args(FREE_PORTS).args(["--persistence", "none"]);
+    command
+}
+
+#[test]
+fn a_variable_that_is_nearly_a_settings_is_refused_by_node_and_client() {
+    let (code, stdout, stderr) = ran(serve().env("LARDER_POLCY", "lru"));
+    assert_eq!((code, stdout.as_str()), (Some(2), ""), "{stderr}");
+    assert!(stderr.contains("LARDER_POLCY") && stderr.contains("LARDER_POLICY"), "{stderr}");
+    let (code, _, stderr) = ran(larder().args(["get", "k"]).env("LARDER_NODSE", "tcp://127.0.0.1:1"));
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(stderr.contains("LARDER_NODSE") && stderr.contains("LARDER_NODES"), "{stderr}");
+}
+
+#[test]
+fn an_unknown_variable_is_warned_of_and_service_links_are_not() {
+    let links = [
+        ("LARDER_PORT", "tcp://10.0.0.1:7400"),
+        ("LARDER_PORT_7400_TCP_ADDR", "10.0.0.1"),
+        ("LARDER_SERVICE_HOST", "10.0.0.1"),
+        ("LARDER_ADMIN_PORT", "tcp://10.0.0.1:7401"),
+        ("LARDER_ADMIN_SERVICE_PORT", "7401"),
+    ];
+    let process = Process::run(serve().envs(links).env("LARDER_QQQ", "hunter2").env("LARDER_POLCY", ""));
+    process.terminate();
+    let (status, _, stderr) = process.ended();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("WARN") && stderr.contains("LARDER_QQQ"), "{stderr}");
+    for left in ["hunter2", "LARDER_PORT", "LARDER_SERVICE", "LARDER_ADMIN", "LARDER_POLCY"] {
+        assert!(!stderr.contains(left), "{left}: {stderr}");
+    }
+}
+
+#[test]
+fn loopback_is_loopback_however_it_is_written() {
+    for host in ["[::ffff:127.0.0.1]", "::ffff:127.0.0.1", "127.0.0.2", "localhost"] {
+        let process = Process::start(&["--listen", &format!("tcp://{host}:0")]);
+        let probe = larder().args(["probe", "--nodes", &format!("tcp://{}", process.ready.data[1])]).output();
+        assert_eq!(probe.unwrap().status.code(), Some(0), "{host}");
+    }
+    for host in ["[::ffff:0.0.0.0]", "::", "[::]", "0.0.0.0"] {
+        let url = format!("tcp://{host}:0");
+        assert_refused(&["--listen", &url], 2, &["--insecure"]);
+    }
+}
+
+#[test]
+fn a_node_resizes_as_its_manual_shows() {
+    let process = Process::start(&["--memory", "256MiB"]);
+    let resize = |size: &str| ask(&process, &["admin", "resize", size]);
+    assert_eq!(resize("128MiB").1, "bytes_limit 134217728\nprevious_bytes_limit 268435456\n");
+    assert_eq!(resize("64Mi").0, Some(0), "a quarter");
+    let (code, _, stderr) = resize("1B");
+    assert!(code == Some(3) && stderr.contains("--max-value"), "{stderr}");
+    // And one that was told nothing of memory.
+    let process = Process::start(&[]);
+    let config = ask(&process, &["admin", "config"]).1;
+    let bytes =
+        config.lines().find_map(|line| line.strip_prefix("memory_bytes ")?.split(' ').next()).unwrap();
+    let quarter = bytes.parse::<u64>().unwrap() / 4;
+    let (code, _, stderr) = ask(&process, &["admin", "resize", &quarter.to_string()]);
+    assert_eq!(code, Some(0), "{stderr}");
+}
