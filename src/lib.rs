@@ -86,6 +86,7 @@ pub mod engine;
 pub mod entry;
 pub mod node;
 pub mod persistence;
+pub mod redacted;
 pub mod server;
 pub mod service;
 pub mod telemetry;

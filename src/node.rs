@@ -150,7 +150,7 @@ impl RunningNode {
         let node_id = config.identity(&[]).node_id;
         let tracing = config
             .otlp
-            .as_deref()
+            .as_ref()
             .map(|endpoint| {
                 Tracing::start(TraceConfig { endpoint, node_id: &node_id, sample: config.trace_sample })
             })

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("entry", &[]),
     ("endpoint", &[]),
+    ("redacted", &[]),
     ("clock", &[]),
     ("code", &[]),
     ("engine", &[("clock", ALL), ("entry", ALL)]),
@@ -42,6 +43,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
         &[
             ("clock", ALL),
             ("endpoint", ALL),
+            ("redacted", ALL),
             ("telemetry", Some(&["metrics", "CallMetrics", "Method"])),
         ],
     ),
@@ -57,7 +59,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ),
     (
         "client",
-        &[("api", ALL), ("clock", ALL), ("code", ALL), ("endpoint", ALL), ("entry", ALL)],
+        &[("api", ALL), ("clock", ALL), ("code", ALL), ("endpoint", ALL), ("entry", ALL), ("redacted", ALL)],
     ),
     (
         "config",
@@ -66,6 +68,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("engine", Some(&["PolicyName", "UnknownPolicy"])),
             ("entry", ALL),
             ("persistence", Some(&["BackendKind", "Method"])),
+            ("redacted", ALL),
         ],
     ),
     (
@@ -76,6 +79,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("clock", ALL),
             ("code", ALL),
             ("config", Some(&["LogFormat"])),
+            ("redacted", ALL),
             ("engine", Some(&["MissReason", "NamespaceReport", "PolicyEstimate", "PolicyName", "Stats"])),
         ],
     ),
@@ -105,6 +109,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("config", ALL),
             ("entry", ALL),
             ("node", ALL),
+            ("redacted", ALL),
             ("server", Some(&["StartError", "Stop"])),
             ("telemetry", Some(&["log"])),
         ],

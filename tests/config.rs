@@ -176,7 +176,7 @@ fn every_served_setting_of_a_file_arrives() {
         stall_timeout_ms: 4_000,
         threads: 3,
         log: "warn".to_owned(),
-        otlp: Some("http://127.0.0.1:4317".to_owned()),
+        otlp: Some("http://127.0.0.1:4317".into()),
         trace_sample: 0.25,
     };
     let loaded = load(&[], &[], file).unwrap();

@@ -25,7 +25,7 @@ pub(super) enum Output {
 }
 
 /// The flags as they were given.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Clone, Default, Args)]
 #[command(next_help_heading = "Calling a node")]
 pub(super) struct ClientArgs {
     /// The nodes [env: LARDER_NODES] [default: tcp://127.0.0.1:7400]
@@ -53,6 +53,13 @@ pub(super) struct Global {
     pub(super) namespace: String,
     pub(super) timeout: Duration,
     pub(super) output: Output,
+}
+
+impl std::fmt::Debug for ClientArgs {
+    /// Nothing of what was given: as long as it is not parsed, any of it may be a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientArgs").finish_non_exhaustive()
+    }
 }
 
 impl ClientArgs {

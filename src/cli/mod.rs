@@ -41,6 +41,7 @@ mod scan;
 mod serve;
 mod set;
 mod touch;
+mod usage;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -49,6 +50,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use exit::{CliError, Exit};
 use global::ClientArgs;
+pub use usage::report;
 
 use crate::config::{ServeArgs, Variables};
 
@@ -117,8 +119,7 @@ impl Cli {
     /// Parses arguments, the program's name first.
     ///
     /// # Errors
-    /// clap's error, which also stands for `--help` and `--version`: its `exit` prints it and ends the process
-    /// with 0 or 2.
+    /// clap's error, which also stands for `--help` and `--version`: [`report`] prints it, without secrets.
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut command = command();
         let matches = command.try_get_matches_from_mut(args)?;

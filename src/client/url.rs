@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::endpoint::{BadHostPort, HostPort};
+use crate::redacted::Redacted;
 
 /// How a URL is reached. The scheme is its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -57,7 +58,7 @@ pub enum BadNodeUrl {
     )]
     Malformed {
         /// What was given.
-        url: String,
+        url: Redacted,
         /// What is wrong with it.
         problem: &'static str,
     },
@@ -65,7 +66,7 @@ pub enum BadNodeUrl {
     #[error("{url:?}: {transport}:// is not served by this build yet; use tcp://HOST:PORT")]
     NotServed {
         /// What was given.
-        url: String,
+        url: Redacted,
         /// Its transport.
         transport: Transport,
     },
@@ -75,16 +76,16 @@ impl FromStr for NodeUrl {
     type Err = BadNodeUrl;
 
     fn from_str(text: &str) -> Result<Self, BadNodeUrl> {
-        let malformed = |problem| BadNodeUrl::Malformed { url: text.to_owned(), problem };
+        let malformed = |problem| BadNodeUrl::Malformed { url: text.into(), problem };
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err(malformed("there is no scheme"));
         };
         match scheme {
             "tcp" => {}
             "unix" => {
-                return Err(BadNodeUrl::NotServed { url: text.to_owned(), transport: Transport::Unix });
+                return Err(BadNodeUrl::NotServed { url: text.into(), transport: Transport::Unix });
             }
-            "udp" => return Err(BadNodeUrl::NotServed { url: text.to_owned(), transport: Transport::Udp }),
+            "udp" => return Err(BadNodeUrl::NotServed { url: text.into(), transport: Transport::Udp }),
             _ => return Err(malformed("its scheme is none of tcp, unix and udp")),
         }
         let authority = rest.strip_suffix('/').unwrap_or(rest);
@@ -132,6 +133,11 @@ mod tests {
         for (text, problem) in cases {
             let error = text.parse::<NodeUrl>().unwrap_err().to_string();
             assert!(error.contains(text) && error.contains(problem), "{error}");
+        }
+        for text in ["tcp://user:hunter2@a:1", "user:hunter2@a:1", "tcp://user:hunter2", "unix://u:hunter2@a"]
+        {
+            let error = text.parse::<NodeUrl>().unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
         }
     }
 

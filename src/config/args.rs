@@ -5,10 +5,12 @@
 //! variables are not left to clap's `env`, which would neither name the variable in an error nor let a test
 //! set one (`std::env::set_var` is unsafe).
 
+use std::fmt;
+
 use clap::Args;
 
 /// What `larder serve` takes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+#[derive(Clone, Default, PartialEq, Eq, Args)]
 #[command(after_help = "Sizes are written 64MiB, durations 250ms, 5s or 1h. Every flag is also a variable, \
     --data-dir is LARDER_DATA_DIR, and a key of the --config file, data-dir = \"…\". Flags override variables, \
     variables override the file. Port 0 picks a free port.")]
@@ -201,4 +203,11 @@ pub struct ServeArgs {
     /// Share of the calls without a traced caller that are traced, 0 to 1; needs --otlp. Default: 0
     #[arg(long, value_name = "RATIO", help_heading = "Telemetry")]
     pub trace_sample: Option<String>,
+}
+
+impl fmt::Debug for ServeArgs {
+    /// Nothing of what was given: as long as it is not parsed, any of it may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServeArgs").finish_non_exhaustive()
+    }
 }

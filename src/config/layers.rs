@@ -47,10 +47,10 @@ impl<'a> Layers<'a> {
             Setting { flag: "config", field: "", live: false, kind: Kind::Text(1, 4_096) };
         let mut layers = Self { variables, file: File::default(), found: BTreeMap::new() };
         if let Some(said) = layers.find(&CONFIG, flag)? {
-            if said.text.is_empty() {
+            if said.text.expose().is_empty() {
                 return Err(bad(&CONFIG, said, "is empty".to_owned()));
             }
-            layers.file = File::read(Path::new(&said.text), said.place)?;
+            layers.file = File::read(Path::new(said.text.expose()), said.place)?;
         }
         Ok(layers)
     }
@@ -108,7 +108,7 @@ impl<'a> Layers<'a> {
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<(), ConfigError> {
         let Some(said) = self.find(setting, flag)? else { return Ok(()) };
-        match parse(&said.text) {
+        match parse(said.text.expose()) {
             Ok(value) => *field = value,
             Err(problem) => return Err(bad(setting, said, problem.to_string())),
         }
@@ -129,7 +129,7 @@ impl<'a> Layers<'a> {
     pub(super) fn said(&self, setting: &Setting, default: impl ToString) -> Said {
         self.given(setting).cloned().unwrap_or_else(|| Said {
             place: Place::Default { flag: setting.flag },
-            text: default.to_string(),
+            text: default.to_string().into(),
         })
     }
 
@@ -153,18 +153,18 @@ impl<'a> Layers<'a> {
     fn find(&self, setting: &Setting, flag: Option<&str>) -> Result<Option<Said>, ConfigError> {
         if let Some(text) = flag {
             let place = Place::Flag { flag: setting.flag };
-            return Ok(Some(Said { place, text: text.to_owned() }));
+            return Ok(Some(Said { place, text: setting.redacted(text) }));
         }
         let name = setting.variable();
         if let Some(value) = self.variables.get(&name) {
             return match value.to_str() {
                 Some(text) => {
-                    Ok(Some(Said { place: Place::Variable { name }, text: text.to_owned() }))
+                    Ok(Some(Said { place: Place::Variable { name }, text: setting.redacted(text) }))
                 }
                 None => Err(ConfigError::NotUnicode { name, allowed: setting.allowed() }),
             };
         }
-        Ok(self.file.value(setting).map(|(place, text)| Said { place, text }))
+        Ok(self.file.value(setting).map(|(place, text)| Said { place, text: setting.redacted(text) }))
     }
 }
 

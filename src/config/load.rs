@@ -7,6 +7,8 @@ use super::variables::Variables;
 use super::{
     Durability, HostPort, ListenUrl, Loaded, LogFormat, Method, Persistence, ServeArgs, ServeConfig,
 };
+use crate::engine::UnknownPolicy;
+use crate::redacted::{Redacted, shown};
 
 impl ServeConfig {
     /// Puts a configuration together from flags, variables and the file that they name.
@@ -58,9 +60,10 @@ impl ServeConfig {
         self.shards = (shards > 0).then_some(shards);
         let mut policy = self.policy.to_string();
         layers.word(&of::POLICY, &args.policy, &mut policy)?;
-        self.policy = policy.parse().map_err(|source| {
+        self.policy = policy.parse().map_err(|source: UnknownPolicy| {
             let place = layers.said(&of::POLICY, &policy).place;
-            ConfigError::Policy { place, source }
+            let UnknownPolicy { name } = source;
+            ConfigError::Policy { place, source: UnknownPolicy { name: shown(&name).into_owned() } }
         })?;
         layers.refuse(&of::ORIGIN, &args.origin)
     }
@@ -194,7 +197,7 @@ impl ServeConfig {
     fn check_listeners(&self, layers: &Layers<'_>) -> Result<(), ConfigError> {
         let said = |setting: &Setting, url: &dyn ToString| {
             let text = url.to_string();
-            Said { text: text.clone(), ..layers.said(setting, text) }
+            Said { text: text.as_str().into(), ..layers.said(setting, text) }
         };
         let data = self.listen.iter().map(|url| (of::LISTEN, url));
         let others = [(of::ADMIN, &self.admin), (of::HEALTH, &self.health)];
@@ -254,12 +257,12 @@ fn reachable(text: &str) -> Result<Option<ListenUrl>, String> {
 }
 
 /// A collector's URL. There is no TLS in this build, so https would go out in the clear or not at all.
-fn collector(text: &str) -> Result<Option<String>, &'static str> {
+fn collector(text: &str) -> Result<Option<Redacted>, &'static str> {
     match text.parse::<http::Uri>() {
         Ok(uri) if uri.scheme_str() == Some("https") => {
             Err("asks for TLS, which this build does not serve yet")
         }
-        Ok(uri) if uri.scheme_str() == Some("http") && uri.host().is_some() => Ok(Some(text.to_owned())),
+        Ok(uri) if uri.scheme_str() == Some("http") && uri.host().is_some() => Ok(Some(text.into())),
         _ => Err("is no http:// URL"),
     }
 }

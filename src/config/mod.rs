@@ -38,6 +38,7 @@ pub use crate::endpoint::HostPort;
 use crate::engine::PolicyName;
 pub use crate::entry::Durability;
 pub use crate::persistence::{BackendKind, Method};
+use crate::redacted::Redacted;
 
 /// What a node runs with.
 ///
@@ -136,7 +137,7 @@ pub struct ServeConfig {
     /// What is logged, in the syntax of tracing's `EnvFilter`.
     pub log: String,
     /// The URL of an OTLP collector; `None`: traces go nowhere.
-    pub otlp: Option<String>,
+    pub otlp: Option<Redacted>,
     /// The share of calls without a traced caller that are traced, 0 to 1.
     pub trace_sample: f64,
 }

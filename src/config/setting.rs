@@ -12,6 +12,7 @@ use crate::entry::{
     ByteSize, CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, NAMESPACES_MAX, TAG_BYTES_MAX, TAGS_MAX, TTL_MS_MAX,
     duration_text,
 };
+use crate::redacted::Redacted;
 
 /// One setting of `larder serve`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +81,12 @@ impl Setting {
     #[must_use]
     pub fn variable(&self) -> String {
         format!("LARDER_{}", self.flag.to_ascii_uppercase().replace('-', "_"))
+    }
+
+    /// What was given for it, to be kept so that no secret in it is shown.
+    pub(super) fn redacted(&self, text: &str) -> Redacted {
+        // A file's name is asked for: who gives the key itself is not to find it in the log.
+        if *self == CLUSTER_KEY { Redacted::secret(text) } else { Redacted::new(text) }
     }
 
     /// What its value may be, to follow "give".

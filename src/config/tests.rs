@@ -1,4 +1,4 @@
-//! Rules that hold over several settings: sizes, listeners.
+//! Rules that hold over several settings: secrets, sizes, listeners.
 
 use super::*;
 
@@ -12,6 +12,60 @@ fn load_file(text: &str) -> Result<Loaded, ConfigError> {
     let path = directory.path().join("larder.toml");
     std::fs::write(&path, text).unwrap();
     load(ServeArgs { config: Some(path.display().to_string()), ..ServeArgs::default() }, &[])
+}
+
+#[test]
+fn no_setting_tells_a_secret_wherever_it_was_given() {
+    let secrets = [
+        "postgres://user:hunter2@db/x",
+        "tcp://user:hunter2@db:7400",
+        "tcp://user:hunter2",
+        "user:hunter2@db:7400",
+        "http://c:4317?token=hunter2",
+    ];
+    for setting in SETTINGS {
+        for secret in secrets {
+            let variable = load(ServeArgs::default(), &[(&setting.variable(), secret)]);
+            let file = load_file(&format!("{} = {secret:?}", setting.flag));
+            for loaded in [variable, file] {
+                let told = match &loaded {
+                    Ok(loaded) => format!("{loaded:?} {:?}", loaded.warnings),
+                    Err(error) => format!("{error} {error:?}"),
+                };
+                // What has no secret by its meaning may be shown: a directory, a zone, an id.
+                let is_plain = loaded.is_ok() && setting.flag != "otlp";
+                assert!(is_plain || !told.contains("hunter2"), "{}: {told}", setting.flag);
+            }
+        }
+    }
+    let key = load(ServeArgs { cluster_key: Some("hunter2".to_owned()), ..ServeArgs::default() }, &[]);
+    let error = key.unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("hunter2"), "the key in its file's place: {error}");
+    let config =
+        load(ServeArgs { config: Some("https://u:hunter2@a".to_owned()), ..ServeArgs::default() }, &[]);
+    let error = config.unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+    for file in [
+        "\"tcp://u:hunter2@a\" = 1",
+        "tcp://u:hunter2@a = 1",
+        "origin = tcp://u:hunter2@a",
+        "origin = \"tcp://u:hunter2@a",
+    ] {
+        let error = load_file(file).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+    }
+    let args = ServeArgs { origin: Some("postgres://u:hunter2@a".to_owned()), ..ServeArgs::default() };
+    assert!(!format!("{args:?}").contains("hunter2"));
+}
+
+#[test]
+fn what_is_refused_is_still_named() {
+    let origin = ServeArgs { origin: Some("postgres://user:secret@db/x".to_owned()), ..ServeArgs::default() };
+    assert_eq!(
+        load(origin, &[]).unwrap_err().to_string(),
+        "--origin postgres://***@db/x is not served by this build yet: it loads missing keys from nowhere; leave it \
+         out"
+    );
 }
 
 #[test]

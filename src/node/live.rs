@@ -118,7 +118,7 @@ impl Facts {
 
 fn set_filter(filter: &str) -> Result<(), CallError> {
     log::set_filter(filter).map_err(|error| match error {
-        LogError::BadFilter { reason, .. } => CallError::Setting {
+        LogError::BadFilter { filter, reason } => CallError::Setting {
             field: "log".to_owned(),
             why: format!("log is {filter:?}, which is no filter ({reason}): give a level, such as info, or a list, such as info,larder=debug"),
         },

@@ -1,4 +1,4 @@
-//! How a node is deployed: variables.
+//! How a node is deployed: variables, secrets.
 
 use std::process::{Command, Output};
 
@@ -48,6 +48,47 @@ fn an_unknown_variable_is_warned_of_and_service_links_are_not() {
     for left in ["hunter2", "LARDER_PORT", "LARDER_SERVICE", "LARDER_ADMIN", "LARDER_POLCY"] {
         assert!(!stderr.contains(left), "{left}: {stderr}");
     }
+}
+
+#[test]
+fn no_output_of_the_program_tells_a_secret() {
+    let url = "postgres://user:hunter2@db/x";
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("origin = \"{url}\"\n")).unwrap();
+    for output in [
+        larder().args(["serve", "--origin", url]).output(),
+        larder().args(["serve", &format!("--orgin={url}")]).output(),
+        larder().args(["serve", "--admin", url]).output(),
+        larder().args(["serve", "--cluster-key", "hunter2"]).output(),
+        larder().args(["serve", "--config"]).arg(file.path()).output(),
+        larder().arg("serve").env("LARDER_MEMBERS", url).output(),
+        larder().arg(url).output(),
+        larder().args(["--nodes", url, "get", "k"]).output(),
+        larder().args(["get", "k", "--nodes", "tcp://user:hunter2"]).output(),
+        larder().args(["get", "k"]).env("LARDER_NODES", url).output(),
+        larder().args(["admin", "stats"]).env("LARDER_ADMIN", url).output(),
+    ] {
+        let (code, stdout, stderr) = texts(&output.unwrap());
+        assert_eq!(code, Some(2), "{stderr}");
+        assert!(
+            stderr.contains("error") && !format!("{stdout}{stderr}").contains("hunter2"),
+            "{stdout}{stderr}"
+        );
+    }
+    for command in [&["--help"][..], &["get", "--help"], &["serve", "--help"]] {
+        let (code, stdout, stderr) =
+            ran(larder().args(command).env("LARDER_NODES", url).env("LARDER_ADMIN", url));
+        assert_eq!(code, Some(0), "{stderr}");
+        assert!(stdout.contains("Usage") && !format!("{stdout}{stderr}").contains("hunter2"), "{stdout}");
+    }
+    let otlp = "http://user:hunter2@127.0.0.1:1/?token=hunter2";
+    let process = Process::run(serve().args(["--otlp", otlp, "--log", "trace"]));
+    let (code, stdout, stderr) = ask(&process, &["admin", "config"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("otlp http://***@127.0.0.1:1/?token=*** flag\n"), "{stdout}");
+    process.terminate();
+    let (_, _, stderr) = process.ended();
+    assert!(!stderr.contains("hunter2"), "{stderr}");
 }
 
 #[test]

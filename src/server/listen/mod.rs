@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
 use crate::endpoint::{BadHostPort, HostPort, is_loopback};
+use crate::redacted::Redacted;
 
 /// Where to listen: a URL. Only `tcp://HOST:PORT` as yet, where port 0 picks a free one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -108,7 +109,7 @@ pub enum ListenError {
     #[error("{url:?} is no address to listen on: {reason}")]
     Url {
         /// What was given.
-        url: String,
+        url: Redacted,
         /// What is wrong with it.
         reason: &'static str,
     },
@@ -299,6 +300,8 @@ mod tests {
             let error = url.parse::<Address>().unwrap_err().to_string();
             assert!(error.contains(url) && error.contains(reason), "{error}");
         }
+        let error = "tcp://user:hunter2@a:1".parse::<Address>().unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
     }
 
     #[tokio::test]
