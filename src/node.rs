@@ -9,6 +9,7 @@
 //!   "larder-sweep" (own thread) ──────────────────────────────────────── Cache::advance
 //! ```
 
+pub mod check;
 mod disk;
 mod live;
 

@@ -192,7 +192,7 @@ fn every_setting_is_a_flag_a_variable_and_a_key_and_is_checked_in_each() {
     let flags: BTreeSet<String> =
         Cli::command().get_arguments().filter_map(|arg| arg.get_long()).map(str::to_owned).collect();
     let mut names: BTreeSet<String> = SETTINGS.iter().map(|setting| setting.flag.to_owned()).collect();
-    names.insert("config".to_owned());
+    names.extend(["check", "config"].map(str::to_owned));
     assert_eq!(flags, names);
     for setting in SETTINGS {
         let flag = format!("--{}=\u{7}", setting.flag);

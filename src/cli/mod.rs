@@ -20,6 +20,7 @@
 mod admin;
 mod bench;
 mod blobs;
+mod check;
 mod completions;
 mod counter;
 mod del;

@@ -54,6 +54,14 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), LogError> {
     SET_FILTER.set(set_filter).map_err(|_| LogError::AlreadySet)
 }
 
+/// Whether a filter is one.
+///
+/// # Errors
+/// [`LogError::BadFilter`].
+pub fn check_filter(filter: &str) -> Result<(), LogError> {
+    parse(filter).map(drop)
+}
+
 /// Changes what is logged from now on.
 ///
 /// # Errors

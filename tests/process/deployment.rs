@@ -1,4 +1,4 @@
-//! How a node is deployed: variables, secrets.
+//! How a node is deployed: variables, secrets, `--check`.
 
 use std::process::{Command, Output};
 
@@ -102,6 +102,58 @@ fn loopback_is_loopback_however_it_is_written() {
         let url = format!("tcp://{host}:0");
         assert_refused(&["--listen", &url], 2, &["--insecure"]);
     }
+}
+
+#[test]
+fn a_check_tells_what_would_be_in_force_and_changes_nothing() {
+    let here = tempfile::tempdir().unwrap();
+    let directory = here.path().join("data");
+    let mut check = larder();
+    check.args(["serve", "--check"]).args(FREE_PORTS).arg("--data-dir").arg(&directory);
+    let (code, stdout, stderr) = ran(check.args(["--policy", "lru"]).env("LARDER_MEMORY", "64Mi"));
+    assert_eq!(code, Some(0), "{stderr}");
+    for line in ["policy lru flag\n", "memory_bytes 67108864 environment\n", "weight 1 default\n"] {
+        assert!(stdout.contains(line), "{line} is not in {stdout}");
+    }
+    assert!(!directory.exists(), "nothing is made");
+
+    let (code, stdout, stderr) = ran(serve().args(["--check", "--max-value", "8MiB"]));
+    assert_eq!((code, stdout.as_str()), (Some(2), ""), "{stderr}");
+    let (code, _, stderr) = ran(serve().args(["--check=settings", "--log", "larder=loudly"]));
+    assert!(code == Some(2) && stderr.contains("is no filter"), "{stderr}");
+}
+
+#[test]
+fn a_check_names_everything_that_is_in_the_way() {
+    let here = tempfile::tempdir().unwrap();
+    let file = here.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let here = here.path().to_str().unwrap();
+    let node = Process::start(&["--persistence", "journal", "--data-dir", here]);
+    let data = format!("tcp://{}", node.ready.data[0]);
+    let check = |what: &str, directory: &str| {
+        let mut command = larder();
+        command.args(["serve", what, "--listen", &data, "--admin", "tcp://127.0.0.1:0", "--health"]);
+        command.args([
+            &format!("tcp://{}", node.ready.health),
+            "--http",
+            "127.0.0.1:0",
+            "--data-dir",
+            directory,
+        ]);
+        ran(&mut command)
+    };
+    let (code, _, stderr) = check("--check", here);
+    assert_eq!(code, Some(2), "{stderr}");
+    for word in [&data[..], &node.ready.health, "in use", &format!("process {}", node.id()), here] {
+        assert!(stderr.contains(word), "{word} is not in {stderr}");
+    }
+    let (code, _, stderr) = check("--check", file.to_str().unwrap());
+    assert!(code == Some(2) && stderr.contains("no directory"), "{stderr}");
+    // The settings themselves are right: a running node's may be checked beside it.
+    let (code, stdout, stderr) = check("--check=settings", here);
+    assert!(code == Some(0) && stdout.contains(&format!("listen {data} flag\n")), "{stdout}{stderr}");
+    assert_eq!(ask(&node, &["get", "k"]).0, Some(1), "the node has noticed nothing");
 }
 
 #[test]

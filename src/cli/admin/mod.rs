@@ -8,6 +8,8 @@ mod namespaces;
 mod slow;
 mod stats;
 
+pub(super) use config::lines as config_lines;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
