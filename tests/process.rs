@@ -6,6 +6,8 @@
 mod deployment;
 #[path = "support/node.rs"]
 mod node;
+#[path = "support/outside.rs"]
+mod outside;
 #[path = "support/raw.rs"]
 mod raw;
 

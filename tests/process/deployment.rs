@@ -1,5 +1,7 @@
-//! How a node is deployed: variables, secrets, `--check`.
+//! How a node is deployed: variables, secrets, `--check`, and what deploy/ starts.
 
+use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::node::{FREE_PORTS, Process, larder};
@@ -172,4 +174,83 @@ fn a_node_resizes_as_its_manual_shows() {
     let quarter = bytes.parse::<u64>().unwrap() / 4;
     let (code, _, stderr) = ask(&process, &["admin", "resize", &quarter.to_string()]);
     assert_eq!(code, Some(0), "{stderr}");
+}
+
+/// A file of deploy/, which is in the repository and not in the package.
+fn deployed(name: &str) -> Option<String> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    if !directory.is_dir() {
+        crate::outside::skip("deploy/ is not in the package");
+        return None;
+    }
+    Some(std::fs::read_to_string(directory.join(name)).unwrap())
+}
+
+/// The arguments with every port that is listened on exchanged for a free one.
+fn on_free_ports(args: impl IntoIterator<Item = String>) -> Vec<String> {
+    let is_listener =
+        |arg: &str| ["--listen=", "--health=", "--http="].iter().any(|flag| arg.starts_with(flag));
+    let free = |arg: String| match arg.rsplit_once(':') {
+        Some((address, _)) if is_listener(&arg) => format!("{address}:0"),
+        _ => arg,
+    };
+    args.into_iter().map(free).collect()
+}
+
+#[test]
+fn the_manifest_for_kubernetes_starts_a_node_that_all_of_its_pod_can_reach() {
+    let Some(manifest) = deployed("kubernetes.yaml") else { return };
+    assert!(manifest.contains("\n      enableServiceLinks: false\n"));
+    let (_, args) = manifest.split_once("          args:\n").unwrap();
+    let (args, _) = args.split_once("          env:\n").unwrap();
+    let args = args.lines().filter_map(|line| line.trim().strip_prefix("- "));
+    let args = args.map(|arg| arg.trim_matches('"').replace("$(POD_NAME)", "larder-0"));
+    let args = on_free_ports(args);
+    assert!(!args.iter().any(|arg| arg.contains("$(")), "{args:?}");
+    let here = tempfile::tempdir().unwrap();
+    let mut command = larder();
+    command.args(&args).args(["--admin", "tcp://127.0.0.1:0"]).env("LARDER_DATA_DIR", here.path());
+    let process = Process::run(&mut command);
+    let port = |address: &str| address.rsplit_once(':').unwrap().1.to_owned();
+    let (data, health, http) =
+        (port(&process.ready.data[0]), port(&process.ready.health), port(&process.ready.http));
+    let client = |host: &str, words: &[&str]| {
+        ran(larder().args(["--nodes", &format!("tcp://{host}:{data}")]).args(words))
+    };
+    // As `kubectl exec` and `kubectl port-forward` come, by loopback.
+    assert_eq!(client("127.0.0.1", &["set", "k", "v"]).0, Some(0));
+    let mut hosts = vec!["127.0.0.1"];
+    if process.ready.data[0].starts_with("[::]") {
+        hosts.push("[::1]");
+    }
+    for host in hosts {
+        assert_eq!(client(host, &["get", "k"]).1, "v");
+        let url = format!("tcp://{host}:{health}");
+        let (code, _, stderr) =
+            ran(larder().args(["probe", "--nodes", &url, "--service", "larder.v1.Cache"]));
+        assert_eq!(code, Some(0), "{stderr}");
+        TcpStream::connect(format!("{host}:{http}")).unwrap();
+    }
+    let config = ask(&process, &["admin", "config"]).1;
+    for line in ["advertise tcp://larder-0.larder:7400 flag\n", "memory_bytes 805306368 flag\n"] {
+        assert!(config.contains(line), "{config}");
+    }
+}
+
+#[test]
+fn the_images_command_the_units_and_the_file_beside_them_are_valid() {
+    let Some(dockerfile) = deployed("Dockerfile") else { return };
+    let dockerfile = dockerfile.replace("\\\n", "");
+    let (_, words) = dockerfile.split_once("\nCMD [").unwrap();
+    let image: Vec<String> = serde_json::from_str(&format!("[{}", words.lines().next().unwrap())).unwrap();
+    let unit = deployed("larder.service").unwrap();
+    let unit = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/larder ")).unwrap();
+    let unit: Vec<String> = unit.split(' ').map(str::to_owned).collect();
+    let file = format!("{}/deploy/larder.toml", env!("CARGO_MANIFEST_DIR"));
+    let file = ["serve", "--config", &file].map(str::to_owned).to_vec();
+    for words in [image, unit, file] {
+        let (code, stdout, stderr) = ran(larder().args(&words).arg("--check=settings"));
+        assert_eq!(code, Some(0), "{words:?}: {stderr}");
+        assert!(stdout.contains("log_format json "), "{stdout}");
+    }
 }
