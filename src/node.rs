@@ -9,6 +9,7 @@
 //!   "larder-sweep" (own thread) ──────────────────────────────────────── Cache::advance
 //! ```
 
+pub mod check;
 mod disk;
 mod live;
 
@@ -154,7 +155,7 @@ impl RunningNode {
         let node_id = config.identity(&[]).node_id;
         let tracing = config
             .otlp
-            .as_deref()
+            .as_ref()
             .map(|endpoint| {
                 Tracing::start(TraceConfig { endpoint, node_id: &node_id, sample: config.trace_sample })
             })

@@ -72,7 +72,10 @@ impl Facts {
         let min = self.cache.bytes_limit_min_for(config.max_value_bytes);
         let max = memory::process_bytes().unwrap_or(u64::MAX).max(min);
         if field == "memory_bytes" && !(min..=max).contains(&asked) {
-            let why = format!("{field} is {asked}, not between {min} and {max}, what the process may use");
+            let why = format!(
+                "{field} is {asked}, not between {min}, room for two of the longest values (--max-value) in each shard, \
+                 and {max}, what the process may use"
+            );
             return Err(CallError::Setting { field: field.to_owned(), why });
         }
         if asked < min {
@@ -115,7 +118,7 @@ impl Facts {
 
 fn set_filter(filter: &str) -> Result<(), CallError> {
     log::set_filter(filter).map_err(|error| match error {
-        LogError::BadFilter { reason, .. } => CallError::Setting {
+        LogError::BadFilter { filter, reason } => CallError::Setting {
             field: "log".to_owned(),
             why: format!("log is {filter:?}, which is no filter ({reason}): give a level, such as info, or a list, such as info,larder=debug"),
         },
