@@ -168,7 +168,7 @@ pub struct ServeArgs {
     /// Longest message sent out, 1KiB to 2GiB. Default: 4MiB
     #[arg(long, value_name = "SIZE", help_heading = "Limits")]
     pub max_message_out: Option<String>,
-    /// Most bytes of answers that clients have yet to read, 1MiB to 1TiB, twice --max-message-out or more. Default: 32MiB
+    /// Most bytes of answers that clients have yet to read, 1MiB to 1TiB, twice --max-message-out or more. Default: by --memory, up to 32MiB
     #[arg(long, value_name = "SIZE", help_heading = "Limits")]
     pub max_response_backlog: Option<String>,
     /// Most items of a batch, commands of a Pipeline message, items of a page; 1 to 1000000. Default: 10000

@@ -5,7 +5,8 @@ use super::layers::Layers;
 use super::setting::{self as of, Setting};
 use super::variables::Variables;
 use super::{
-    Durability, HostPort, ListenUrl, Loaded, LogFormat, Method, Persistence, ServeArgs, ServeConfig,
+    Durability, HostPort, ListenUrl, Loaded, LogFormat, MemoryPlan, Method, Persistence, ServeArgs,
+    ServeConfig,
 };
 use crate::engine::UnknownPolicy;
 use crate::redacted::{Redacted, shown};
@@ -158,6 +159,7 @@ impl ServeConfig {
         layers.number(&of::MAX_MESSAGE_IN, &args.max_message_in, &mut self.max_message_in_bytes)?;
         layers.number(&of::MAX_MESSAGE_OUT, &args.max_message_out, &mut self.max_message_out_bytes)?;
         let backlog = &mut self.max_response_backlog_bytes;
+        *backlog = MemoryPlan::of(self.memory_bytes).answer_bytes_for(self.max_message_out_bytes);
         layers.number(&of::MAX_RESPONSE_BACKLOG, &args.max_response_backlog, backlog)?;
         layers.number(&of::MAX_BATCH, &args.max_batch, &mut self.max_batch)?;
         layers.number(&of::MAX_CONTENT_TYPE, &args.max_content_type, &mut self.max_content_type_bytes)?;

@@ -18,6 +18,7 @@ mod listen;
 mod live;
 mod load;
 pub mod memory;
+mod memory_plan;
 mod setting;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ pub use error::{ConfigError, Place, Said};
 pub use layers::{SettingSource, Source};
 pub use listen::{BadListenUrl, ListenUrl};
 pub use live::{BadSetting, Clash, SettingValue};
+pub use memory_plan::MemoryPlan;
 pub use setting::{SETTINGS, Setting};
 pub use variables::{ADMIN_VARIABLE, NODES_VARIABLE, Variables};
 
@@ -106,7 +108,8 @@ pub struct ServeConfig {
     pub max_message_in_bytes: u64,
     /// The longest message sent out; no less than a value.
     pub max_message_out_bytes: u64,
-    /// The most bytes of answers that clients have yet to read; at least twice the longest message out.
+    /// The most bytes of answers that clients have yet to read; at least twice the longest message out. Not given: as
+    /// [`MemoryPlan`] says, where that is more.
     pub max_response_backlog_bytes: u64,
     /// The most items of a batch, commands of a Pipeline message and items of a page, 1 or more.
     pub max_batch: u32,
@@ -275,13 +278,14 @@ impl LogFormat {
 impl Default for ServeConfig {
     fn default() -> Self {
         let tcp = |port| ListenUrl::Tcp(HostPort { host: "127.0.0.1".to_owned(), port });
+        let memory_bytes = memory::default_bytes();
         Self {
             listen: vec![tcp(defaults::LISTEN_PORT)],
             admin: tcp(defaults::ADMIN_PORT),
             health: tcp(defaults::HEALTH_PORT),
             http: HostPort { host: "127.0.0.1".to_owned(), port: defaults::HTTP_PORT },
             data_dir: PathBuf::from(defaults::DATA_DIR),
-            memory_bytes: memory::default_bytes(),
+            memory_bytes,
             shards: None,
             policy: defaults::POLICY,
             persistence: defaults::PERSISTENCE,
@@ -306,7 +310,8 @@ impl Default for ServeConfig {
             max_value_bytes: defaults::MAX_VALUE_BYTES,
             max_message_in_bytes: defaults::MAX_MESSAGE_IN_BYTES,
             max_message_out_bytes: defaults::MAX_MESSAGE_OUT_BYTES,
-            max_response_backlog_bytes: defaults::MAX_RESPONSE_BACKLOG_BYTES,
+            max_response_backlog_bytes: MemoryPlan::of(memory_bytes)
+                .answer_bytes_for(defaults::MAX_MESSAGE_OUT_BYTES),
             max_batch: defaults::MAX_BATCH,
             max_content_type_bytes: defaults::MAX_CONTENT_TYPE_BYTES,
             max_tags: defaults::MAX_TAGS,

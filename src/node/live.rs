@@ -4,9 +4,9 @@
 
 use std::sync::{Arc, Weak};
 
-use super::{Facts, bytes, connection_config, limits};
+use super::{Facts, bytes, connection_config, limits, request_limits};
 use crate::api::CallError;
-use crate::config::{Loaded, ServeConfig, Source, memory};
+use crate::config::{Loaded, MemoryPlan, ServeConfig, Source, memory};
 use crate::server::DrainTimes;
 use crate::service::ConfigUpdate;
 use crate::telemetry::log::{self, LogError};
@@ -103,6 +103,11 @@ impl Facts {
         self.lifecycle.set_drain_times(DrainTimes { lame_duck, deadline });
         if let Some(node) = self.node.get().and_then(Weak::upgrade) {
             node.set_connection(connection_config(config));
+        }
+        let plan = MemoryPlan::of(config.memory_bytes);
+        self.requests.set_limits(request_limits(config));
+        if let Some(disk) = self.cache.disk() {
+            disk.journal().set_backlog(bytes(plan.journal_bytes), bytes(plan.waiting_bytes));
         }
         self.cache.set_limits(&limits(config));
         self.cache.engine().set_namespaces_max(config.max_namespaces as usize);
