@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 /// cli → node → server → service → cache → {persistence, engine} → entry; the wire's words (api) are for those that speak them.
 const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("entry", &[]),
+    ("endpoint", &[]),
+    ("redacted", &[]),
     ("clock", &[]),
     ("code", &[]),
     // What an error quotes of a caller, wherever it arises.
@@ -39,7 +41,16 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("telemetry", Some(&["Method", "Recalled", "SlowCalls", "SlowOps", "Snapshot", "stripe_number"])),
         ],
     ),
-    ("server", &[("clock", ALL), ("quote", ALL), ("telemetry", Some(&["CallMetrics", "Format", "Method"]))]),
+    (
+        "server",
+        &[
+            ("clock", ALL),
+            ("endpoint", ALL),
+            ("quote", ALL),
+            ("redacted", ALL),
+            ("telemetry", Some(&["CallMetrics", "Format", "Method"])),
+        ],
+    ),
     // Layers answer calls themselves, so they know how a call is answered.
     (
         "server/stack",
@@ -51,14 +62,19 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("telemetry", Some(&["CallMetrics", "Method", "SlowCalls"])),
         ],
     ),
-    ("client", &[("api", ALL), ("clock", ALL), ("code", ALL), ("entry", ALL)]),
+    (
+        "client",
+        &[("api", ALL), ("clock", ALL), ("code", ALL), ("endpoint", ALL), ("entry", ALL), ("redacted", ALL)],
+    ),
     (
         "config",
         &[
+            ("endpoint", ALL),
             ("engine", Some(&["PolicyName", "UnknownPolicy"])),
             ("entry", ALL),
             ("persistence", Some(&["BackendKind", "Method"])),
             ("quote", ALL),
+            ("redacted", ALL),
         ],
     ),
     (
@@ -69,6 +85,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("clock", ALL),
             ("code", ALL),
             ("config", Some(&["LogFormat"])),
+            ("redacted", ALL),
             ("engine", Some(&["MissReason", "NamespaceReport", "PolicyEstimate", "PolicyName", "Stats"])),
         ],
     ),
@@ -98,6 +115,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("config", ALL),
             ("entry", ALL),
             ("node", ALL),
+            ("redacted", ALL),
             ("server", Some(&["StartError", "Stop"])),
             ("telemetry", Some(&["log"])),
         ],

@@ -95,7 +95,9 @@ impl Setting {
             Kind::Policy => Ok(SettingValue::Text(text.to_owned())),
             _ => self.number(text).map(SettingValue::Number),
         };
-        value.map_err(|problem| format!("{}: {text:?} {problem}; give {}", self.flag, self.allowed()))
+        value.map_err(|problem| {
+            format!("{}: {:?} {problem}; give {}", self.flag, self.redacted(text), self.allowed())
+        })
     }
 
     fn check(&self, number: u64) -> Result<u64, BadSetting> {
@@ -111,7 +113,7 @@ impl Setting {
     fn check_text(&self, text: &str) -> Result<String, BadSetting> {
         let bad = |problem| BadSetting::Value {
             field: self.field,
-            value: Quote::of(text).to_string(),
+            value: Quote::of(&self.redacted(text).to_string()).to_string(),
             allowed: format!("which {problem}: give {}", self.allowed()),
         };
         self.word(text).map(str::to_owned).map_err(bad)

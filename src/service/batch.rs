@@ -3,8 +3,10 @@
 //! An answer keeps to the limit on messages. A batch that changes something is refused before its first item is done if
 //! its answer could not be told; then errors give up words for room, and never a code.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
+use super::backlog::Held;
 use super::data::Plane;
 use super::frame::{PREFIX, finish};
 use super::turns::{STEP_ITEMS, Turns};
@@ -12,7 +14,8 @@ use super::unary::{Answered, Method, flushes, namespace, put_set, unexpected};
 use crate::api::encode::{self, HitMessage};
 use crate::api::wire::{BatchView, SetView};
 use crate::api::{CallError, STATUS_BYTES_MIN, convert};
-use crate::engine::{Op, Outcome};
+use crate::cache::Cache;
+use crate::engine::{Namespace, Op, Outcome};
 use crate::entry::Limits;
 
 /// What room is made for each answer of a BatchGet before its size is known.
@@ -28,6 +31,58 @@ const _: () = assert!(RESULT_BYTES_MAX >= ERROR_HEADS_BYTES + STATUS_BYTES_MIN);
 const ITEMS_AT_ONCE: usize = 128;
 const BYTES_AT_ONCE: usize = 256 << 10;
 
+/// How far a call is that the journal's backlog had no room for.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    batch: Option<Box<Batch>>,
+    gives_up: bool,
+}
+
+/// A batch some of whose items are done.
+#[derive(Debug)]
+struct Batch {
+    /// The namespace as it was when the first was done.
+    namespace: Option<Namespace>,
+    done: usize,
+    /// The answers of a BatchSet.
+    out: Vec<u8>,
+    /// What a BatchDelete did.
+    deleted: Vec<bool>,
+    held: Held,
+}
+
+impl Batch {
+    /// The namespace that all items are of.
+    fn namespace<'a>(&mut self, cache: &'a Cache, name: &str) -> Result<Cow<'a, Namespace>, CallError> {
+        match self.namespace.take() {
+            Some(namespace) => Ok(Cow::Owned(namespace)),
+            None => namespace(cache, name),
+        }
+    }
+}
+
+impl Progress {
+    /// What finds no room from now on is refused.
+    pub(super) fn give_up(&mut self) {
+        self.gives_up = true;
+    }
+
+    pub(super) fn gives_up(&self) -> bool {
+        self.gives_up
+    }
+
+    /// Whether a batch is to be broken off at an item that was refused so, and gone on with later.
+    fn breaks_off(&self, refusal: &CallError) -> bool {
+        !self.gives_up && matches!(refusal, CallError::JournalBacklog { .. })
+    }
+
+    /// Keeps a batch that is broken off; the refusal that says so.
+    fn keep(&mut self, batch: Batch, namespace: Cow<'_, Namespace>, refusal: CallError) -> CallError {
+        self.batch = Some(Box::new(Batch { namespace: Some(namespace.into_owned()), ..batch }));
+        refusal
+    }
+}
+
 /// Whether a batch takes long.
 pub(super) fn is_long(message: &[u8]) -> bool {
     message.len() > BYTES_AT_ONCE
@@ -35,11 +90,17 @@ pub(super) fn is_long(message: &[u8]) -> bool {
 }
 
 /// Does a batch.
-pub(super) async fn batch(method: Method, plane: &Plane, message: &[u8], mut turns: Turns) -> Answered {
+pub(super) async fn batch(
+    method: Method,
+    plane: &Plane,
+    message: &[u8],
+    progress: &mut Progress,
+    mut turns: Turns,
+) -> Answered {
     match method {
         Method::BatchGet => get(plane, message, &mut turns).await,
-        Method::BatchSet => set(plane, message, &mut turns).await,
-        _ => delete(plane, message, &mut turns).await,
+        Method::BatchSet => set(plane, message, progress, &mut turns).await,
+        _ => delete(plane, message, progress, &mut turns).await,
     }
 }
 
@@ -93,15 +154,67 @@ async fn get(plane: &Plane, message: &[u8], turns: &mut Turns) -> Answered {
     Ok((held.hold(out)?.into(), false))
 }
 
-async fn set(plane: &Plane, message: &[u8], turns: &mut Turns) -> Answered {
+async fn set(plane: &Plane, message: &[u8], progress: &mut Progress, turns: &mut Turns) -> Answered {
     let cache = &*plane.cache;
+    let view = read_write(cache, message, progress)?;
+    let mut batch = match progress.batch.take() {
+        Some(begun) => *begun,
+        None => begin_sets(plane, &view, turns).await?,
+    };
+    let namespace = batch.namespace(cache, view.namespace)?;
+    let flush = flushes(cache, view.durability)?;
+    let max = cache.limits().message_out_bytes_max;
+    let mut response = Vec::with_capacity(RESULT_BYTES_MAX);
+    let mut now = cache.now();
+    for item in view.iter().skip(batch.done) {
+        let item = SetView::read(item)?;
+        response.clear();
+        let done = convert::batch_item(&item, view.namespace, view.durability)
+            .and_then(|()| put_set(cache, &namespace, now, &item, &mut response));
+        let field = match done {
+            Ok(_) => 1,
+            Err(error) if progress.breaks_off(&error) => {
+                return Err(progress.keep(batch, namespace, error));
+            }
+            Err(error) => {
+                // What those behind it need is theirs.
+                let theirs = RESULT_BYTES_MAX * (view.items - batch.done - 1);
+                let room = max.saturating_sub(batch.out.len() - PREFIX + theirs + ERROR_HEADS_BYTES);
+                response.clear();
+                response.extend_from_slice(&error.to_rpc_status_bytes_within(room));
+                2
+            }
+        };
+        encode::put_head(&mut batch.out, 1, encode::field_len(response.len()));
+        encode::put_head(&mut batch.out, field, response.len());
+        batch.out.extend_from_slice(&response);
+        batch.done += 1;
+        if batch.done.is_multiple_of(STEP_ITEMS) {
+            turns.pass().await;
+            now = cache.now();
+        }
+    }
+    finish(&mut batch.out, 0);
+    Ok((batch.held.hold_done(batch.out).into(), flush))
+}
+
+/// Reads a batch that writes. One that has begun is within the limit, whatever that is now.
+fn read_write<'a>(cache: &Cache, message: &'a [u8], progress: &Progress) -> Result<BatchView<'a>, CallError> {
     let limits = cache.limits();
+    if progress.batch.is_some() {
+        return Ok(BatchView::read_write(message, usize::MAX)?);
+    }
     let view = BatchView::read_write(message, limits.batch_items_max)?;
     convert::batch(view.items, &limits)?;
-    let namespace = namespace(cache, view.namespace)?;
-    let flush = flushes(cache, view.durability)?;
-    let max = limits.message_out_bytes_max;
-    answer_fits(view.items, RESULT_BYTES_MAX * view.items, max)?;
+    Ok(view)
+}
+
+/// A BatchSet none of whose items is done.
+async fn begin_sets(plane: &Plane, view: &BatchView<'_>, turns: &mut Turns) -> Result<Batch, CallError> {
+    let cache = &*plane.cache;
+    namespace(cache, view.namespace)?;
+    flushes(cache, view.durability)?;
+    answer_fits(view.items, RESULT_BYTES_MAX * view.items, cache.limits().message_out_bytes_max)?;
     // Every item is read before the first is done: a malformed batch changes nothing.
     for (number, item) in view.iter().enumerate() {
         SetView::read(item)?;
@@ -113,62 +226,52 @@ async fn set(plane: &Plane, message: &[u8], turns: &mut Turns) -> Answered {
     let held = plane.backlog.take(likely)?;
     let mut out = Vec::with_capacity(likely);
     out.resize(PREFIX, 0);
-    let mut response = Vec::with_capacity(RESULT_BYTES_MAX);
+    Ok(Batch { namespace: None, done: 0, out, deleted: Vec::new(), held })
+}
+
+async fn delete(plane: &Plane, message: &[u8], progress: &mut Progress, turns: &mut Turns) -> Answered {
+    let cache = &*plane.cache;
+    let view = read_write(cache, message, progress)?;
+    let mut batch = match progress.batch.take() {
+        Some(begun) => *begun,
+        None => begin_deletes(plane, &view)?,
+    };
+    let namespace = batch.namespace(cache, view.namespace)?;
+    let flush = flushes(cache, view.durability)?;
     let mut now = cache.now();
-    for (number, item) in view.iter().enumerate() {
-        let item = SetView::read(item)?;
-        response.clear();
-        let done = convert::batch_item(&item, view.namespace, view.durability)
-            .and_then(|()| put_set(cache, &namespace, now, &item, &mut response));
-        let field = match done {
-            Ok(_) => 1,
-            Err(error) => {
-                // What those behind it need is theirs.
-                let theirs = RESULT_BYTES_MAX * (view.items - number - 1);
-                let room = max.saturating_sub(out.len() - PREFIX + theirs + ERROR_HEADS_BYTES);
-                response.clear();
-                response.extend_from_slice(&error.to_rpc_status_bytes_within(room));
-                2
+    for key in view.iter().skip(batch.done) {
+        match cache.apply(&namespace, &Op::Delete { key, if_version: None }, now).0 {
+            Outcome::Deleted(deleted) => batch.deleted.push(deleted),
+            other => {
+                let refused = unexpected(&other, 0);
+                if progress.breaks_off(&refused) {
+                    return Err(progress.keep(batch, namespace, refused));
+                }
+                return Err(refused);
             }
-        };
-        encode::put_head(&mut out, 1, encode::field_len(response.len()));
-        encode::put_head(&mut out, field, response.len());
-        out.extend_from_slice(&response);
-        if number % STEP_ITEMS == STEP_ITEMS - 1 {
+        }
+        batch.done += 1;
+        if batch.done.is_multiple_of(STEP_ITEMS) {
             turns.pass().await;
             now = cache.now();
         }
     }
-    debug_assert!(out.len() - PREFIX <= max, "the answer has {} bytes of {max}", out.len() - PREFIX);
+    let mut out = vec![0; PREFIX];
+    encode::put_batch_deleted(&mut out, &batch.deleted);
     finish(&mut out, 0);
-    Ok((held.hold_done(out).into(), flush))
+    Ok((batch.held.hold_done(out).into(), flush))
 }
 
-async fn delete(plane: &Plane, message: &[u8], turns: &mut Turns) -> Answered {
-    let cache = &*plane.cache;
-    let limits = &cache.limits();
-    let view = BatchView::read_write(message, limits.batch_items_max)?;
-    convert::batch(view.items, limits)?;
-    let namespace = namespace(cache, view.namespace)?;
-    let flush = flushes(cache, view.durability)?;
+/// A BatchDelete none of whose keys is deleted.
+fn begin_deletes(plane: &Plane, view: &BatchView<'_>) -> Result<Batch, CallError> {
+    let (cache, limits) = (&*plane.cache, &plane.cache.limits());
+    namespace(cache, view.namespace)?;
+    flushes(cache, view.durability)?;
     answer_fits(view.items, encode::field_len(view.items), limits.message_out_bytes_max)?;
-    let keys = keys(&view, limits)?;
-    let held = plane.backlog.take(PREFIX + encode::field_len(keys.len()))?;
-    let mut deleted = Vec::with_capacity(keys.len());
-    for step in keys.chunks(STEP_ITEMS) {
-        let now = cache.now();
-        for key in step {
-            match cache.apply(&namespace, &Op::Delete { key, if_version: None }, now).0 {
-                Outcome::Deleted(was_there) => deleted.push(was_there),
-                other => return Err(unexpected(&other, 0)),
-            }
-        }
-        turns.pass().await;
-    }
-    let mut out = vec![0; PREFIX];
-    encode::put_batch_deleted(&mut out, &deleted);
-    finish(&mut out, 0);
-    Ok((held.hold_done(out).into(), flush))
+    keys(view, limits)?;
+    let held = plane.backlog.take(PREFIX + encode::field_len(view.items))?;
+    let deleted = Vec::with_capacity(view.items);
+    Ok(Batch { namespace: None, done: 0, out: Vec::new(), deleted, held })
 }
 
 /// The keys of a batch, all of them within the limits.
@@ -201,19 +304,19 @@ mod tests {
 
     use super::*;
     use crate::api::v1;
-    use crate::cache::Cache;
     use crate::engine::EngineConfig;
-    use crate::service::Backlog;
     use crate::service::body::ResponseBody;
     use crate::service::unary::in_turns;
 
     fn plane(message_out_bytes_max: usize) -> Plane {
         let limits = Limits { message_out_bytes_max, ..Limits::default() };
-        Plane { cache: Arc::new(Cache::new(&EngineConfig::default(), limits)), backlog: Backlog::default() }
+        Plane::alone(Cache::new(&EngineConfig::default(), limits))
     }
 
     fn at_once(method: Method, plane: &Plane, request: &impl Message) -> Answered {
-        batch(method, plane, &request.encode_to_vec(), Turns::one()).now_or_never().expect("it has one turn")
+        batch(method, plane, &request.encode_to_vec(), &mut Progress::default(), Turns::one())
+            .now_or_never()
+            .expect("it has one turn")
     }
 
     /// The answer's message.
@@ -303,7 +406,8 @@ mod tests {
         for (method, message) in calls {
             assert!(crate::service::unary::is_long(method, &message));
             let before = turns.load(Ordering::Relaxed);
-            in_turns(method, &plane, &message, Turns::many()).await.unwrap();
+            let mut progress = Progress::default();
+            in_turns(method, &plane, &message, &mut progress, Turns::many()).await.unwrap();
             let others = turns.load(Ordering::Relaxed) - before;
             assert!(others >= 2, "{method:?}: others ran {others} times");
         }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 
 use super::backlog::{Backlog, COUNTED_BYTES_MIN};
+use super::batch::Progress;
 use super::below::Does;
 use super::body::Unary;
 use super::data::Plane;
@@ -40,9 +41,13 @@ pub(super) enum Method {
 }
 
 impl Method {
-    /// Whether it changes what is kept.
-    pub(super) fn is_write(self) -> bool {
-        !matches!(self, Self::Get | Self::BatchGet | Self::Scan)
+    /// Whether it is refused while the journal's backlog has no room.
+    pub(super) fn writes(self) -> bool {
+        match self {
+            Self::Get | Self::BatchGet | Self::Scan | Self::Invalidate => false,
+            Self::Set | Self::Delete | Self::Increment | Self::Decrement | Self::Touch => true,
+            Self::BatchSet | Self::BatchDelete => true,
+        }
     }
 }
 
@@ -59,21 +64,28 @@ pub(super) fn is_long(method: Method, message: &[u8]) -> bool {
 }
 
 /// Does a call that [`is_long`] may be true of.
-pub(super) async fn in_turns(method: Method, plane: &Plane, message: &[u8], turns: Turns) -> Answered {
+pub(super) async fn in_turns(
+    method: Method,
+    plane: &Plane,
+    message: &[u8],
+    progress: &mut Progress,
+    turns: Turns,
+) -> Answered {
     match method {
         Method::Scan => keyspace::scan(plane, message, turns).await,
-        _ => batch::batch(method, plane, message, turns).await,
+        _ => batch::batch(method, plane, message, progress, turns).await,
     }
 }
 
-/// Does a call at once.
-pub(super) fn call(method: Method, plane: &Plane, message: &[u8]) -> Answered {
+/// Does a call at once. One that comes to [`CallError::JournalBacklog`] may be done again later with what `progress` is
+/// then.
+pub(super) fn call(method: Method, plane: &Plane, message: &[u8], progress: &mut Progress) -> Answered {
     let (cache, backlog) = (&*plane.cache, &plane.backlog);
     let now = cache.now();
     match method {
         Method::Get => get(cache, backlog, now, message).map(|answer| (answer, false)),
         Method::BatchGet | Method::BatchSet | Method::BatchDelete | Method::Scan => {
-            let done = in_turns(method, plane, message, Turns::one()).now_or_never();
+            let done = in_turns(method, plane, message, progress, Turns::one()).now_or_never();
             done.expect("what has one turn waits for no other")
         }
         Method::Invalidate => keyspace::invalidate(cache, now, message),
@@ -159,6 +171,7 @@ pub(super) fn put_set(
     match on.apply(namespace, &Op::Set(set), now) {
         Outcome::Stored(version) => encode::put_stored(out, version.0),
         Outcome::NotStored(current) => encode::put_not_stored(out, current.0),
+        Outcome::Expired => encode::put_not_stored_expired(out),
         other => return Err(unexpected(&other, 0)),
     }
     Ok(flush)

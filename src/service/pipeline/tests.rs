@@ -14,7 +14,6 @@ use crate::api::v1::{self, get_response::Outcome};
 use crate::cache::Cache;
 use crate::engine::{EngineConfig, Op as EngineOp, Set};
 use crate::entry::Limits;
-use crate::service::Backlog;
 
 /// Counts how often it is woken.
 #[derive(Default)]
@@ -28,8 +27,7 @@ impl Wake for Woken {
 
 fn plane(message_out_bytes_max: usize) -> Arc<Plane> {
     let limits = Limits { message_out_bytes_max, ..Limits::default() };
-    let cache = Arc::new(Cache::new(&EngineConfig::default(), limits));
-    Arc::new(Plane { cache, backlog: Backlog::default() })
+    Arc::new(Plane::alone(Cache::new(&EngineConfig::default(), limits)))
 }
 
 fn set(plane: &Plane, key: &str, value: &[u8]) {
@@ -49,9 +47,7 @@ fn answered(plane: &Arc<Plane>, commands: Vec<v1::PipelineCommand>) -> (Vec<Vec<
     let mut framed = vec![0; PREFIX];
     framed.extend_from_slice(&message);
     finish(&mut framed, 0);
-    let ending: Ending = Box::pin(std::future::pending());
-    let body =
-        PipelineBody::new(Full::new(Bytes::from(framed)), Arc::clone(plane), ending, SlowCalls::default());
+    let body = PipelineBody::new(Full::new(Bytes::from(framed)), Arc::clone(plane), SlowCalls::default());
     let (mut body, woken) = (Box::pin(body), Arc::new(Woken::default()));
     let waker = Waker::from(Arc::clone(&woken));
     let mut cx = Context::from_waker(&waker);
