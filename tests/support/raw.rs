@@ -54,6 +54,8 @@ impl Raw {
     /// One whose streams let the node send so many bytes that were not read yet.
     pub(crate) async fn connect_with(authority: &str, window: u32) -> Self {
         let stream = soon(TcpStream::connect(authority)).await.unwrap();
+        // As gRPC clients do: else a request that is longer than a window waits 40 ms for each.
+        stream.set_nodelay(true).unwrap();
         let handshake = h2::client::Builder::new().initial_window_size(window).handshake(stream);
         let (send, connection) = soon(handshake).await.unwrap();
         tokio::spawn(connection);
