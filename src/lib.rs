@@ -87,6 +87,7 @@ pub mod node;
 pub mod persistence;
 pub mod server;
 pub mod service;
+pub mod shortage;
 pub mod telemetry;
 
 pub use client::Client;

@@ -14,8 +14,9 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("entry", &[]),
     ("clock", &[]),
     ("code", &[]),
+    ("shortage", &[]),
     ("engine", &[("clock", ALL), ("entry", ALL)]),
-    ("persistence", &[("clock", ALL), ("engine", ALL), ("entry", ALL)]),
+    ("persistence", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("shortage", ALL)]),
     ("cache", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("persistence", ALL)]),
     ("api", &[("engine", ENGINE_WORDS), ("entry", ALL)]),
     (
@@ -36,7 +37,10 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("telemetry", Some(&["Method", "Recalled", "SlowCalls", "SlowOps", "Snapshot", "stripe_number"])),
         ],
     ),
-    ("server", &[("clock", ALL), ("telemetry", Some(&["metrics", "CallMetrics", "Method"]))]),
+    (
+        "server",
+        &[("clock", ALL), ("shortage", ALL), ("telemetry", Some(&["metrics", "CallMetrics", "Method"]))],
+    ),
     // Layers answer calls themselves, so they know how a call is answered.
     (
         "server/stack",

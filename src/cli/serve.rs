@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use rustix::fs::Mode;
+
 use super::exit::{CliError, Exit};
 use super::progress;
 use crate::config::{Loaded, ServeArgs, ServeConfig};
@@ -18,6 +20,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
         tracing::warn!("{warning}");
     }
     keep_pages_small();
+    // What the node makes is its own, also what a library makes for it.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.threads as usize)
         .thread_name("larder-worker")
