@@ -9,6 +9,7 @@
 //!   "larder-sweep" (own thread) ──────────────────────────────────────── Cache::advance
 //! ```
 
+pub mod descriptors;
 mod disk;
 mod live;
 
@@ -41,6 +42,7 @@ use crate::service::{
 use crate::telemetry::log::StatsLog;
 use crate::telemetry::trace::{CallTracer, TraceConfig, TraceError, TraceLayer, Tracing};
 use crate::telemetry::{CallMetrics, Metrics, SlowCalls, SlowOps, Snapshot, process};
+use descriptors::TooFewDescriptors;
 
 /// Admin calls that may wait at once.
 const ADMIN_IN_FLIGHT_MAX: usize = 256;
@@ -68,6 +70,9 @@ pub enum NodeError {
     /// The exporter of traces.
     #[error(transparent)]
     Trace(#[from] TraceError),
+    /// The limit on open files.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
 }
 
 /// A node that runs. Dropping it ends it at once, as a [`Node`].
@@ -146,7 +151,11 @@ impl RunningNode {
     ) -> Result<Self, NodeError> {
         let config = &loaded.config;
         let has_signals = node_config.signals;
+        let open_files = descriptors::limit();
+        let shares = descriptors::shares(config, open_files)?;
+        descriptors::tell(config, open_files, shares);
         let cache = Arc::new(Cache::new(&engine_config(config), limits(config)));
+        cache.set_blob_streams_max(shares.blob_streams);
         let node_id = config.identity(&[]).node_id;
         let tracing = config
             .otlp
@@ -159,7 +168,7 @@ impl RunningNode {
         let facts = Arc::new(Facts {
             cache: Arc::clone(&cache),
             lifecycle: Lifecycle::new(),
-            connections: Connections::new(config.max_connections as usize),
+            connections: Connections::new(config.max_connections as usize).within(shares.connections),
             in_flight: InFlight::new(config.max_in_flight as usize),
             backlog: Backlog::new(bytes(config.max_response_backlog_bytes)),
             started: monotonic(),
