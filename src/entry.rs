@@ -36,6 +36,51 @@ impl Version {
     /// Where the clock part starts counting: 2020-01-01 UTC, in µs since 1970. Counted from 1970 the 51 bits
     /// would run out in 2041.
     pub const EPOCH_UNIX_US: u64 = 1_577_836_800_000_000;
+    /// The last that the clock part can hold.
+    pub const CLOCK_MAX: u64 = (1 << (64 - Self::NODE_BITS)) - 1;
+    /// Versions follow a wall clock up to here, March 2090, so that there are some to be counted on with, for a year at a
+    /// million a second.
+    const WALL_CLOCK_MAX: u64 = Self::CLOCK_MAX - (1 << 45);
+
+    /// A version of this clock part and of no node.
+    #[must_use]
+    pub fn of_clock(clock: u64) -> Self {
+        Self(clock << Self::NODE_BITS)
+    }
+
+    /// Its clock part.
+    #[must_use]
+    pub fn clock(self) -> u64 {
+        self.0 >> Self::NODE_BITS
+    }
+
+    /// The clock part at a wall time in µs since 1970.
+    ///
+    /// # Errors
+    /// No version can follow a wall clock there.
+    pub fn clock_at(unix_us: u64) -> Result<u64, WallClockAhead> {
+        let clock = unix_us.saturating_sub(Self::EPOCH_UNIX_US);
+        if clock <= Self::WALL_CLOCK_MAX { Ok(clock) } else { Err(WallClockAhead { unix_us }) }
+    }
+}
+
+/// A wall clock that shows a time that no version can follow it to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the wall clock shows {}, and versions can follow it no further than to {}: set the clock right and start again",
+    date(*unix_us), date(Version::EPOCH_UNIX_US + Version::WALL_CLOCK_MAX)
+)]
+pub struct WallClockAhead {
+    /// What it shows, in µs since 1970.
+    pub unix_us: u64,
+}
+
+fn date(unix_us: u64) -> String {
+    // The last second that a date of four digits can say.
+    const LAST_UNIX_S: u64 = 253_402_300_799;
+    let time = std::time::UNIX_EPOCH + Duration::from_secs((unix_us / 1_000_000).min(LAST_UNIX_S));
+    let or_later = if unix_us / 1_000_000 > LAST_UNIX_S { " or later" } else { "" };
+    format!("{}{or_later}", humantime::format_rfc3339_seconds(time))
 }
 
 /// How long an entry lives from now on.
@@ -65,18 +110,24 @@ impl Ttl {
 }
 
 /// A number of bytes, written `64MiB` in flags and files.
+///
+/// Read besides: a plain number, which is bytes, and Kubernetes' quantities, in which `Mi` is MiB and `M` a million.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ByteSize(pub u64);
 
 /// Text that is no size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no size: write a whole number and a unit, such as 512KiB, 64MiB, 2GiB or 1000000B")]
+#[error("{text:?} {problem}: write a whole number and a unit, such as 512KiB, 64MiB, 2Gi or 1000000B")]
+#[non_exhaustive]
 pub struct BadByteSize {
     /// What was given.
     pub text: String,
+    /// What is wrong with it.
+    pub problem: &'static str,
 }
 
-const UNITS: [(&str, u64); 9] = [
+/// Written in either case.
+const UNITS: [(&str, u64); 13] = [
     ("TiB", 1 << 40),
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
@@ -86,7 +137,15 @@ const UNITS: [(&str, u64); 9] = [
     ("MB", 1_000_000),
     ("KB", 1_000),
     ("B", 1),
+    ("Ti", 1 << 40),
+    ("Gi", 1 << 30),
+    ("Mi", 1 << 20),
+    ("Ki", 1 << 10),
 ];
+
+/// Kubernetes' decimal units. Their case matters: `m` is a thousandth there, and K and g are used for either power.
+const DECIMAL_UNITS: [(&str, u64); 5] =
+    [("", 1), ("T", 1_000_000_000_000), ("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)];
 
 impl ByteSize {
     /// So many MiB.
@@ -106,18 +165,30 @@ impl FromStr for ByteSize {
     type Err = BadByteSize;
 
     fn from_str(text: &str) -> Result<Self, BadByteSize> {
-        let bad = || BadByteSize { text: text.to_owned() };
+        let bad = |problem| BadByteSize { text: text.to_owned(), problem };
         let trimmed = text.trim();
         let digits = trimmed.len() - trimmed.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let (number, unit) = trimmed.split_at(digits);
-        let number: u64 = number.parse().map_err(|_| bad())?;
         let unit = unit.trim();
-        let factor = UNITS
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(unit))
-            .map(|(_, factor)| *factor)
-            .ok_or_else(bad)?;
-        number.checked_mul(factor).map(Self).ok_or_else(bad)
+        if number.is_empty() {
+            return Err(bad("is no size"));
+        }
+        let decimal = || DECIMAL_UNITS.iter().find(|(name, _)| *name == unit);
+        let known = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).or_else(decimal);
+        let Some((_, factor)) = known else { return Err(bad(unit_problem(unit))) };
+        let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(*factor));
+        bytes.map(Self).ok_or_else(|| bad("is more than a size can be"))
+    }
+}
+
+/// What is wrong with a unit that is none.
+fn unit_problem(unit: &str) -> &'static str {
+    match unit {
+        "m" => "has the unit m, which in Kubernetes is a thousandth and elsewhere a million",
+        "K" => "has the unit K, which may be 1000 or 1024",
+        "g" | "t" => "has a unit that may be a power of 1000 or of 1024",
+        _ if unit.starts_with('.') => "is no whole number",
+        _ => "has no unit of a size",
     }
 }
 
@@ -238,6 +309,37 @@ mod tests {
     }
 
     #[test]
+    fn plain_numbers_are_bytes_and_quantities_are_those_of_kubernetes() {
+        for (text, bytes) in [
+            ("1073741824", 1 << 30),
+            ("0", 0),
+            ("1Ki", 1 << 10),
+            ("512Mi", 512 << 20),
+            ("1Gi", 1 << 30),
+            ("1gi", 1 << 30),
+            ("2Ti", 2 << 40),
+            ("1k", 1_000),
+            ("1M", 1_000_000),
+            ("3G", 3_000_000_000),
+            ("1T", 1_000_000_000_000),
+        ] {
+            assert_eq!(text.parse::<ByteSize>().unwrap(), ByteSize(bytes), "{text}");
+        }
+        for (text, problem) in [
+            ("100m", "a thousandth"),
+            ("1K", "1000 or 1024"),
+            ("1g", "1000 or of 1024"),
+            ("1.5Gi", "no whole number"),
+            ("1e9", "no unit"),
+            ("-1Gi", "is no size"),
+            ("99999999999Ti", "more than"),
+        ] {
+            let error = text.parse::<ByteSize>().unwrap_err().to_string();
+            assert!(error.contains(text) && error.contains(problem), "{error}");
+        }
+    }
+
+    #[test]
     fn sizes_in_files_are_text() {
         let sizes: Vec<ByteSize> = serde_json::from_str(r#"["64MiB", "1B"]"#).unwrap();
         assert_eq!(serde_json::to_string(&sizes).unwrap(), r#"["64MiB","1B"]"#);
@@ -246,8 +348,18 @@ mod tests {
     }
 
     #[test]
+    fn a_wall_clock_that_no_version_can_follow_is_told_with_its_date() {
+        assert_eq!(Version::clock_at(0), Ok(0), "before 2020 it is counted on");
+        assert_eq!(Version::clock_at(Version::EPOCH_UNIX_US + 7), Ok(7));
+        let year_2126 = 4_922_899_200_000_000;
+        let refused = Version::clock_at(year_2126).unwrap_err().to_string();
+        assert!(refused.contains("2126-01-01T00:00:00Z") && refused.contains("2090-03-"), "{refused}");
+        assert!(Version::clock_at(u64::MAX).unwrap_err().to_string().contains("or later"));
+    }
+
+    #[test]
     fn text_that_is_no_size_is_named_in_the_error() {
-        for text in ["", "MiB", "12", "-1MiB", "1.5GiB", "99999999999TiB", "7 parsecs"] {
+        for text in ["", "MiB", "-1MiB", "1.5GiB", "99999999999TiB", "7 parsecs"] {
             assert!(text.parse::<ByteSize>().unwrap_err().to_string().contains(text));
         }
     }

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 /// cli → node → server → service → cache → {persistence, engine} → entry; the wire's words (api) are for those that speak them.
 const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("entry", &[]),
+    ("endpoint", &[]),
+    ("redacted", &[]),
     ("clock", &[]),
     ("code", &[]),
     ("shortage", &[]),
@@ -39,7 +41,13 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ),
     (
         "server",
-        &[("clock", ALL), ("shortage", ALL), ("telemetry", Some(&["metrics", "CallMetrics", "Method"]))],
+        &[
+            ("clock", ALL),
+            ("endpoint", ALL),
+            ("redacted", ALL),
+            ("shortage", ALL),
+            ("telemetry", Some(&["metrics", "CallMetrics", "Method"])),
+        ],
     ),
     // Layers answer calls themselves, so they know how a call is answered.
     (
@@ -51,13 +59,18 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("telemetry", Some(&["CallMetrics", "Method", "SlowCalls"])),
         ],
     ),
-    ("client", &[("api", ALL), ("clock", ALL), ("code", ALL), ("entry", ALL)]),
+    (
+        "client",
+        &[("api", ALL), ("clock", ALL), ("code", ALL), ("endpoint", ALL), ("entry", ALL), ("redacted", ALL)],
+    ),
     (
         "config",
         &[
+            ("endpoint", ALL),
             ("engine", Some(&["PolicyName", "UnknownPolicy"])),
             ("entry", ALL),
             ("persistence", Some(&["BackendKind", "Method"])),
+            ("redacted", ALL),
         ],
     ),
     (
@@ -68,6 +81,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("clock", ALL),
             ("code", ALL),
             ("config", Some(&["LogFormat"])),
+            ("redacted", ALL),
             ("engine", Some(&["MissReason", "NamespaceReport", "PolicyEstimate", "PolicyName", "Stats"])),
         ],
     ),
@@ -97,6 +111,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("config", ALL),
             ("entry", ALL),
             ("node", ALL),
+            ("redacted", ALL),
             ("server", Some(&["StartError", "Stop"])),
             ("telemetry", Some(&["log"])),
         ],

@@ -161,7 +161,7 @@ async fn all_that_a_node_makes_is_its_own_whatever_the_umask_and_a_directory_tha
         fs::create_dir(&data).unwrap();
         fs::set_permissions(&data, fs::Permissions::from_mode(0o777)).unwrap();
         let flags = ["--data-dir", data.to_str().unwrap(), "--persistence", "journal", "--backend", backend];
-        let process = Process::start_under("umask 000", &flags);
+        let process = Process::start_after("umask 000", &flags);
         cache_of(&process).await.set(flushed(set("k", "v"))).await.unwrap();
         snapshot(&process).await.unwrap();
         let (nodes, blob) = (format!("tcp://{}", process.ready.data[0]), directory.path().join("blob"));
@@ -209,7 +209,7 @@ async fn a_node_of_few_descriptors_takes_fewer_connections_and_keeps_its_journal
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     let flags = ["--data-dir", data.to_str().unwrap(), "--persistence", "journal", "--memory", "256MiB"];
-    let process = Process::start_under("ulimit -n 64", &flags);
+    let process = Process::start_after("ulimit -n 64", &flags);
     let mut cache = cache_of(&process).await;
     cache.set(flushed(set("k", "v"))).await.unwrap();
     let mut idle = Vec::new();
@@ -236,7 +236,7 @@ async fn a_node_of_few_descriptors_takes_fewer_connections_and_keeps_its_journal
 
 #[test]
 fn a_limit_on_open_files_that_no_node_can_do_with_is_refused() {
-    let (code, _, stderr) = Process::fails_under("ulimit -n 24", &[]);
+    let (code, _, stderr) = Process::fails_after("ulimit -n 24", &[]);
     assert_eq!(code, Some(2), "{stderr}");
     assert!(
         stderr.contains("the process may have 24 files open") && stderr.contains("ulimit -n"),

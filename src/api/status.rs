@@ -79,6 +79,14 @@ pub enum CallError {
     EntryTooLarge { needs: u64, limit: u64 },
     #[error("clients leave too much of what they asked for unread (--max-response-backlog, {max} bytes)")]
     BacklogFull { max: usize },
+    #[error(
+        "long requests under way take the {max} bytes that they may (by --memory), and no more of them may wait: try again"
+    )]
+    RequestsFull { max: usize },
+    #[error(
+        "the request did not come whole within {seconds} s, while others wait for the memory that it takes: try again"
+    )]
+    RequestSlow { seconds: u64 },
     #[error("the node has {limit} requests waiting already (--max-in-flight)")]
     Overloaded { limit: usize },
     #[error("namespace {name:?} does not exist; \"\" is the default one")]
@@ -121,6 +129,10 @@ pub enum CallError {
     NamespaceGone,
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
+    #[error(
+        "there is no version above those that the node has drawn: its wall clock was once set beyond what versions can hold, or it has an old data directory of such a node; reads go on. Start it with an empty --data-dir"
+    )]
+    VersionsUsedUp,
     #[error("the value is not a decimal integer of 64 bits")]
     NotAnInteger,
     #[error("{current} {delta:+} does not fit 64 bits; the counter stays at {current}")]
@@ -196,7 +208,9 @@ impl CallError {
             Self::AnswerTooLarge { .. } => kind(ResourceExhausted, "ANSWER_TOO_LARGE"),
             Self::EntryTooLarge { .. } => kind(ResourceExhausted, "ENTRY_TOO_LARGE"),
             Self::BacklogFull { .. } => Kind { retry: true, ..kind(ResourceExhausted, "BACKLOG_FULL") },
-            Self::Overloaded { .. } => Kind { retry: true, ..kind(ResourceExhausted, "OVERLOADED") },
+            Self::Overloaded { .. } | Self::RequestsFull { .. } | Self::RequestSlow { .. } => {
+                Kind { retry: true, ..kind(ResourceExhausted, "OVERLOADED") }
+            }
             Self::NamespaceNotFound { .. } => kind(NotFound, "NAMESPACE_NOT_FOUND"),
             Self::NamespaceGone => kind(NotFound, "NAMESPACE_NOT_FOUND"),
             Self::Namespace(NamespaceError::NotFound { .. }) => kind(NotFound, "NAMESPACE_NOT_FOUND"),
@@ -217,6 +231,7 @@ impl CallError {
             Self::DiskFull { .. } => kind(ResourceExhausted, "DISK_FULL"),
             Self::DiskFailed { .. } => kind(FailedPrecondition, "DISK_FAILED"),
             Self::Shortage { .. } => Kind { retry: true, ..kind(ResourceExhausted, "SHORTAGE") },
+            Self::VersionsUsedUp => kind(FailedPrecondition, "VERSIONS_USED_UP"),
             Self::NotAnInteger => kind(FailedPrecondition, "NOT_AN_INTEGER"),
             Self::CounterOverflow { .. } => kind(OutOfRange, "COUNTER_OVERFLOW"),
             Self::Policy(_) => bad_field("UNKNOWN_POLICY", "policy"),
@@ -247,6 +262,7 @@ impl CallError {
             Refusal::CounterOverflow { current } => Self::CounterOverflow { current, delta },
             Refusal::TooLarge { needs, limit } => Self::EntryTooLarge { needs, limit },
             Refusal::NoNamespace => Self::NamespaceGone,
+            Refusal::NoVersion => Self::VersionsUsedUp,
             Refusal::Poisoned => Self::JournalPoisoned,
             Refusal::Unreadable => {
                 Self::DiskFailed { why: "the entry lies there and cannot be read".to_owned() }

@@ -8,14 +8,14 @@ use std::sync::{Arc, OnceLock};
 use super::{Blobs, Cache};
 use crate::clock::Clock;
 use crate::engine::{NamespaceConfig, Restorer};
-use crate::entry::{Durability, Ttl};
+use crate::entry::{Durability, Ttl, Version, WallClockAhead};
 use crate::persistence::backend::{self, BackendKind};
 use crate::persistence::blob::{BlobError, Opened};
-use crate::persistence::disk::{Disk, DiskConfig, settle_clock};
-use crate::persistence::journal::Stopped;
+use crate::persistence::disk::{Disk, DiskConfig};
+use crate::persistence::journal::{BacklogQueue, Stopped};
 use crate::persistence::recover::{RecoveryProgress, Report};
 use crate::persistence::snapshot::SnapshotError;
-use crate::persistence::{Backend, BackendError, DirectoryLock, LockError, Room};
+use crate::persistence::{Backend, BackendError, DirectoryLock, LockError, Room, time};
 
 /// Which directory, and how it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,9 @@ pub enum DiskError {
     /// Another process has it.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// The wall clock cannot be followed.
+    #[error(transparent)]
+    Clock(#[from] WallClockAhead),
     /// The disk refuses.
     #[error(transparent)]
     Backend(#[from] BackendError),
@@ -97,7 +100,8 @@ impl Cache {
             return Err(DiskError::Open);
         }
         // First what changes nothing in memory. Blobs are held to the same time as entries.
-        settle_clock(&*backend, &*self.clock)?;
+        Version::clock_at(self.now().unix_us)?;
+        time::go_on(&*backend, &*self.clock)?;
         let room = Arc::new(Room::new(backend, options.disk.limit_bytes));
         let (blobs, found) = self.open_blobs(Arc::clone(&room))?;
         let clock: Arc<dyn Clock> = self.clock.clone();
@@ -190,6 +194,21 @@ impl Cache {
         }
     }
 
+    /// Where writes wait that are refused as [`Refusal::Backlogged`](crate::engine::Refusal::Backlogged); `None`: there is
+    /// no journal.
+    #[must_use]
+    #[inline]
+    pub fn journal_backlog(&self) -> Option<&Arc<BacklogQueue>> {
+        self.disk.kept.get().map(|kept| kept.disk.journal().backlog())
+    }
+
+    /// Whether writes wait for the journal, so that one that comes now is to wait behind them.
+    #[must_use]
+    #[inline]
+    pub fn has_waiting_writes(&self) -> bool {
+        self.journal_backlog().is_some_and(|queue| queue.is_waited_for())
+    }
+
     /// Waits until everything that was applied before this was called is on the disk. What is to be waited for is
     /// settled at once, not when the future is polled first.
     ///
@@ -246,7 +265,8 @@ mod tests {
     fn options(directory: PathBuf) -> DiskOptions {
         let journal = JournalConfig {
             flush_interval: Duration::from_secs(3_600),
-            value_bytes_max: 1 << 20,
+            backlog_bytes: 64 << 20,
+            waiting_bytes: 4 << 20,
             segment_bytes: SEGMENT_BYTES,
             reserve_bytes: RESERVE_BYTES,
         };

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use super::*;
 
 pub(super) fn at(ms: u64) -> Now {
-    Now { ticks_ms: ms, unix_us: 1_800_000_000_000_000 + ms * 1_000 }
+    Now { steady_ms: ms, unix_us: 1_800_000_000_000_000 + ms * 1_000 }
 }
 
 fn engine(bytes_limit: u64, shards: u32, policy: PolicyName) -> Engine {
@@ -258,6 +258,21 @@ fn the_limit_holds_when_sizes_change() {
             assert!(stats.bytes_used <= stats.bytes_limit, "{policy}, {size}: {:?}", engine.memory());
             let live = stats.bytes_used - stats.bytes_spare;
             assert!(live * 100 >= stats.bytes_limit * 88, "{policy}, {size}: only {live} bytes are in use");
+        }
+    }
+}
+
+#[test]
+fn a_quarter_of_the_limit_has_room_for_two_of_the_largest_values_in_each_shard() {
+    for value_bytes_max in [1 << 10, 1 << 20, 4 << 20] {
+        for power in 23..=38 {
+            let bytes_limit = 1 << power;
+            let config = EngineConfig { bytes_limit, value_bytes_max, ..EngineConfig::default() };
+            let least = 2 * value_bytes_max * u64::from(config.shard_count());
+            assert!(
+                least <= (bytes_limit / 4).max(2 * value_bytes_max),
+                "{bytes_limit} {value_bytes_max}: {least}"
+            );
         }
     }
 }

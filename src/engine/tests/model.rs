@@ -90,16 +90,21 @@ impl Model {
         }
     }
 
+    /// As likely past as not.
+    fn at_about_now(&mut self) -> Expiration {
+        Expiration::AtUnixMs(self.now.unix_ms() - 250 + self.rng.random_range(0..500))
+    }
+
     fn end(&self, ttl: Ttl) -> Option<u64> {
         match ttl {
             Ttl::Never => None,
-            Ttl::Ms(ms) => Some(self.now.ticks_ms + ms),
+            Ttl::Ms(ms) => Some(self.now.steady_ms + ms),
         }
     }
 
     /// What the model believes to be there; if the engine has evicted it, the model learns that first.
     fn current(&mut self, key: &[u8]) -> Option<Known> {
-        let now = self.now.ticks_ms;
+        let now = self.now.steady_ms;
         if self.known.get(&self.place(key)).is_some_and(|known| known.expires_at.is_some_and(|at| at <= now))
         {
             self.known.remove(&self.place(key));
@@ -120,8 +125,7 @@ impl Model {
     fn stored(&mut self, change: Change, version: Version, expires_at: Option<u64>) {
         assert!(version > self.last_version, "versions only grow");
         self.last_version = version;
-        let expires_unix_ms = expires_at.map(|at| self.now.unix_ms() + at - self.now.ticks_ms);
-        assert_eq!(change.kind, ChangeKind::Put { version, expires_unix_ms });
+        assert_eq!(change.kind, ChangeKind::Put { version, expires_steady_ms: expires_at });
     }
 
     fn sequenced(&mut self, change: Change) {
@@ -146,7 +150,7 @@ impl Model {
         };
         let expiration = match self.rng.random_range(0..8) {
             0 => Expiration::Keep,
-            1 => Expiration::AtUnixMs(self.now.unix_ms() - 1 + self.rng.random_range(0..500)),
+            1 => self.at_about_now(),
             2..5 => Expiration::Default,
             _ => Expiration::In(ttl),
         };
@@ -172,11 +176,11 @@ impl Model {
             Expiration::In(ttl) => self.end(ttl),
             Expiration::Keep => current.and_then(|known| known.expires_at),
             Expiration::AtUnixMs(at) if at <= self.now.unix_ms() => {
-                assert_eq!(outcome, Outcome::Stored(Version::NONE));
+                assert_eq!(outcome, Outcome::Expired);
                 self.known.remove(&self.place(&key));
                 return;
             }
-            Expiration::AtUnixMs(at) => Some(self.now.ticks_ms + at - self.now.unix_ms()),
+            Expiration::AtUnixMs(at) => Some(self.now.steady_ms + at - self.now.unix_ms()),
         };
         let Outcome::Stored(version) = outcome else { panic!("{outcome:?}") };
         self.stored(change, version, expires_at);
@@ -199,7 +203,7 @@ impl Model {
                 assert_eq!(hit.value, known.value);
                 assert_eq!((hit.version, hit.flags), (known.version, known.flags));
                 assert_eq!(hit.content_type, known.content_type);
-                let remaining = known.expires_at.map_or(0, |at| at - self.now.ticks_ms);
+                let remaining = known.expires_at.map_or(0, |at| at - self.now.steady_ms);
                 assert_eq!(hit.remaining_ttl_ms, remaining);
                 self.known.insert(self.place(&key), known);
             }
@@ -214,7 +218,8 @@ impl Model {
         let key = self.key();
         let current = self.current(&key);
         let delta = i128::from(self.rng.random_range(-100i64..100));
-        let expiration = Expiration::In(self.ttl());
+        let expiration =
+            if self.rng.random_bool(0.1) { self.at_about_now() } else { Expiration::In(self.ttl()) };
         let increment = Increment { key: &key, delta, initial: 5, expiration, request_id: "" };
         let (outcome, change) = self.engine.apply(&self.namespace, &Op::Increment(increment), self.now);
         self.sequenced(change);
@@ -226,12 +231,17 @@ impl Model {
             assert_eq!(outcome, Outcome::Refused(Refusal::NotAnInteger));
             return;
         };
-        let Outcome::Counted { value, version } = outcome else { panic!("{outcome:?}") };
-        assert_eq!(i128::from(value), i128::from(before) + delta);
         let fresh = match expiration {
             Expiration::In(ttl) => self.end(ttl),
+            Expiration::AtUnixMs(at) if at <= self.now.unix_ms() && current.is_none() => {
+                assert_eq!(outcome, Outcome::Expired);
+                return;
+            }
+            Expiration::AtUnixMs(at) => Some((self.now.steady_ms + at).saturating_sub(self.now.unix_ms())),
             _ => None,
         };
+        let Outcome::Counted { value, version } = outcome else { panic!("{outcome:?}") };
+        assert_eq!(i128::from(value), i128::from(before) + delta);
         let expires_at = current.as_ref().map_or(fresh, |known| known.expires_at);
         self.stored(change, version, expires_at);
         let (flags, content_type, tags) = current
@@ -280,7 +290,7 @@ impl Model {
                 assert!(self.engine.stats().bytes_used <= self.bytes_limit);
             }
             // Years on the monotonic side alone: the wall's versions have room for seventy.
-            2 => self.now.ticks_ms += self.rng.random_range(0..400_000_000_000),
+            2 => self.now.steady_ms += self.rng.random_range(0..400_000_000_000),
             3 if self.rng.random_bool(0.1) => {
                 let before = self.known.len();
                 let removed = self.engine.clear(&self.namespace, self.now);
@@ -367,7 +377,7 @@ impl Model {
             }
         }
         found.sort_unstable();
-        let now = self.now.ticks_ms;
+        let now = self.now.steady_ms;
         let name = self.namespace.name();
         let alive = |known: &Known| known.expires_at.is_none_or(|at| at > now);
         let expected: HashMap<&[u8], Version> = self
