@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
 
-use super::hot::HotKeys;
+use super::hot::{HotKey, HotKeys};
 use super::log::Record;
 use super::namespace::{
     DEFAULT, Namespace, NamespaceChange, NamespaceConfig, NamespaceError, NamespaceReport,
@@ -266,7 +266,8 @@ impl Engine {
         for shard in &self.shards {
             shard.lock().add_hot_keys(&mut all, now);
         }
-        all.keys.sort_by_key(|key| std::cmp::Reverse((key.count - key.count_error, key.count)));
+        let at_least = |key: &HotKey| key.count.saturating_sub(key.count_error);
+        all.keys.sort_by_key(|key| std::cmp::Reverse((at_least(key), key.count)));
         all.keys.truncate(HOT_KEYS_MAX);
         all
     }
