@@ -45,9 +45,7 @@ pub enum CallError {
     BadTag { field: String, bytes: usize, max: usize },
     #[error("request_id has {bytes} bytes, the limit is {max}")]
     RequestIdTooLong { bytes: usize, max: usize },
-    #[error(
-        "{field} is {ttl_ms} ms, the longest time to live is {max} ms (100 years by default); 0 never expires"
-    )]
+    #[error("{field} is {ttl_ms} ms, the longest time to live is {max} ms (100 years by default)")]
     TtlTooLong { field: &'static str, ttl_ms: u64, max: u64 },
     #[error("{field} is false: only true is a value here; leave the field out instead")]
     FalseInOneof { field: &'static str },
