@@ -273,7 +273,7 @@ impl Shard {
                 self.wheel.insert(&mut self.records, slot);
             }
             let space = self.spaces.of(key.namespace.number());
-            space.hit(&mut self.records, slot);
+            space.rewritten(&mut self.records, slot);
             return (Outcome::Touched(true), kind);
         }
         let kept = self.keep(slot);

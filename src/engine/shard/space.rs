@@ -83,6 +83,11 @@ impl Space {
 
     /// Gives one entry of the retiring policy to the present one. False when there is none.
     pub(super) fn hand_over_one(&mut self, records: &mut Records) -> bool {
+    /// An entry was given another time to live.
+    pub(super) fn rewritten(&mut self, records: &mut Records, slot: u32) {
+        self.policy_for(records, slot).rewritten(records, slot);
+    }
+
         use crate::engine::eviction::Slots;
         let Some(retiring) = &mut self.retiring else { return false };
         let Some(slot) = retiring.hand_over(records) else {

@@ -77,7 +77,7 @@ impl Shard {
         space.charge(self.records.weight(slot));
         let policy = space.policy_for(&self.records, slot);
         policy.reweighed(&self.records, slot, was);
-        policy.hit(&mut self.records, slot);
+        policy.rewritten(&mut self.records, slot);
     }
 
     /// A new entry, written but not known yet, joins index and policy.
@@ -104,7 +104,7 @@ impl Shard {
         let policy = space.policy_for(&self.records, new);
         policy.moved(&mut self.records, old, new);
         policy.reweighed(&self.records, new, was);
-        policy.hit(&mut self.records, new);
+        policy.rewritten(&mut self.records, new);
         self.index.replace(hash, old, new);
         self.tags.release(&tags);
         self.records.release_large(old);
