@@ -165,7 +165,7 @@ impl Engine {
         }
         self.invalidations.fetch_add(1, Ordering::Relaxed);
         Ok(namespace.invalidated(|| {
-            let until = self.versions.next(now);
+            let until = self.versions.next_bound(now);
             for shard in &self.shards {
                 let mut shard = shard.lock();
                 shard.invalidate(namespace, scope, until, MissReason::Invalidated);

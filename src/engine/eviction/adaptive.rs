@@ -370,7 +370,7 @@ mod tests {
     #[test]
     fn the_estimate_is_of_lookups_and_of_nothing_else() {
         use crate::engine::{Engine, EngineConfig, Op, Set};
-        let now = crate::clock::Now { ticks_ms: 0, unix_us: 0 };
+        let now = crate::clock::Now { steady_ms: 0, unix_us: 0 };
         let engine = Engine::new(&EngineConfig { shards: Some(1), ..EngineConfig::default() }, now);
         let namespace = engine.default_namespace();
         let believed = || {

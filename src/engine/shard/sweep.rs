@@ -48,8 +48,8 @@ impl Shard {
     /// budget: all is done.
     pub(in crate::engine) fn advance(&mut self, now: Now, budget: usize) -> usize {
         let mut left = budget;
-        self.requests.forget(now.ticks_ms);
-        while let Some(slot) = self.wheel.next_expired(&mut self.records, now.ticks_ms, &mut left) {
+        self.requests.forget(now.steady_ms);
+        while let Some(slot) = self.wheel.next_expired(&mut self.records, now.steady_ms, &mut left) {
             self.reclaim_expired(slot);
         }
         while left > 0 && self.hand_over_one() {
