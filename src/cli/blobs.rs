@@ -35,8 +35,8 @@ pub(super) struct PutBlobArgs {
     key: String,
     /// The file; - is stdin
     file: PathBuf,
-    /// Expire after this long; 0 is the namespace's default [default: that]
-    #[arg(long, value_name = "DUR", value_parser = parse::ttl)]
+    /// Expire after this long, up to 100years [default: the namespace's default]
+    #[arg(long, value_name = "DUR", value_parser = parse::ttl_or_default)]
     ttl: Option<Duration>,
     /// The media type, kept and given back
     #[arg(long, value_name = "TYPE", default_value = "", hide_default_value = true)]

@@ -24,9 +24,10 @@ pub(super) struct CounterArgs {
     /// What a missing counter counts as
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     initial: i64,
-    /// When a counter that is made by this call expires; 0 is never
-    #[arg(long, value_name = "DUR", default_value = "0", value_parser = parse::ttl)]
-    ttl: Duration,
+    /// When a counter that is made by this call expires; `touch --ttl 0` makes one live for ever [default: the namespace's
+    /// default]
+    #[arg(long, value_name = "DUR", value_parser = parse::ttl_or_default)]
+    ttl: Option<Duration>,
     #[command(flatten)]
     waits_for: WaitsFor,
     #[command(flatten)]
@@ -43,8 +44,8 @@ pub(super) enum Direction {
 pub(super) fn run(global: &Global, args: CounterArgs, direction: Direction) -> Result<Exit, CliError> {
     let key = args.form.key(&args.key)?;
     let asked = key.clone();
-    let options =
-        CounterOptions { initial: args.initial, ttl: args.ttl, durability: args.waits_for.durability };
+    let (initial, durability) = (args.initial, args.waits_for.durability);
+    let options = CounterOptions { initial, ttl: args.ttl.unwrap_or_default(), durability };
     let (value, version) = super::block_on(async {
         let client = global.client()?;
         Ok(match direction {

@@ -32,6 +32,16 @@ pub(super) fn ttl(text: &str) -> Result<Duration, String> {
     Ok(ttl)
 }
 
+/// A time to live where the wire's 0 is the namespace's default, so that "never" cannot be said.
+pub(super) fn ttl_or_default(text: &str) -> Result<Duration, String> {
+    match ttl(text)? {
+        Duration::ZERO => Err("0 would be the namespace's default here, and not never: leave --ttl out for \
+                               the default, or write a long time, up to 100years"
+            .to_owned()),
+        ttl => Ok(ttl),
+    }
+}
+
 /// A time of day: `2030-01-31T12:00:00Z`, or milliseconds since 1970.
 pub(super) fn unix_ms(text: &str) -> Result<u64, String> {
     if let Ok(unix_ms) = text.parse() {
@@ -147,6 +157,9 @@ mod tests {
         assert!(duration("5").unwrap_err().contains("250ms"));
         assert!(positive_duration("0s").is_err());
         assert!(ttl("101years").unwrap_err().contains("100 years"));
+        assert_eq!(ttl("0"), Ok(Duration::ZERO));
+        assert_eq!(ttl_or_default("1ms"), Ok(Duration::from_millis(1)));
+        assert!(ttl_or_default("0s").unwrap_err().contains("namespace's default"));
     }
 
     #[test]

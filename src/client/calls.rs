@@ -79,7 +79,8 @@ pub struct SetOptions {
 pub struct CounterOptions {
     /// What a missing counter counts as.
     pub initial: i64,
-    /// How long a counter that is made by this call lives. Zero is never.
+    /// How long a counter that is made by this call lives. Zero is the namespace's default; to make a counter live for
+    /// ever where that is not so, [`Client::touch`] it once it is there.
     pub ttl: Duration,
     /// What the answer waits for; `None`: what the node's default says.
     pub durability: Option<Durability>,

@@ -480,7 +480,9 @@ impl Inner {
         let tightness = self.tightness()?;
         let is_tight = tightness == Tightness::Tight;
         // Without a journal nothing grows in the meantime, so that there is nothing to be shortened.
-        let is_time = is_due || self.config.is_journaled && may_try && (is_long || is_tight);
+        let bytes_limit = self.engine.default_namespace().bytes_limit();
+        let is_crowded = self.tier().is_some_and(|tier| tier.is_crowded(bytes_limit));
+        let is_time = is_due || self.config.is_journaled && may_try && (is_long || is_tight || is_crowded);
         if !is_time || !(self.has_changed(newest, now.position) || is_tight && self.has_less(newest)) {
             return Ok(false);
         }

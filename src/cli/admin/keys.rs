@@ -144,7 +144,7 @@ fn table(answer: &v1::ListHotKeysResponse) -> Table {
     table
 }
 
-/// Key and namespace in quotes and escaped; the share of all lookups that were for the key, at most.
+/// Key and namespace in quotes and escaped; the share of all lookups that were for the key, about.
 fn cells(key: &v1::HotKey, lookups: u64) -> [String; 6] {
     let share = if lookups == 0 { 0.0 } else { key.count as f64 / lookups as f64 };
     [
