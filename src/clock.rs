@@ -4,10 +4,14 @@
 //! shorten or lengthen a live TTL: deadlines are kept on the monotonic side, and the wall side only feeds
 //! versions and absolute expiry times that callers send.
 
+mod throttle;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
+
+pub use throttle::Throttle;
 
 /// One reading of both clocks, taken once per request or batch and passed down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

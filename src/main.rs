@@ -12,6 +12,6 @@ fn main() -> ExitCode {
     let _armed = failpoint::from_environment();
     match Cli::from_args(std::env::args_os()) {
         Ok(cli) => cli.run(),
-        Err(error) => error.exit(),
+        Err(error) => Cli::explain(&error),
     }
 }

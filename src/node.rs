@@ -26,7 +26,7 @@ use tower::ServiceBuilder;
 use crate::api::v1::admin_server::AdminServer;
 use crate::api::{CallError, FILE_DESCRIPTOR_SET};
 use crate::cache::Cache;
-use crate::clock::{Clock, Pace, SystemClock, monotonic};
+use crate::clock::{Clock, Pace, SystemClock, Throttle, monotonic};
 use crate::config::{ListenUrl, Loaded, ServeConfig, memory};
 use crate::engine::EngineConfig;
 use crate::entry::{Limits, Ttl, Version};
@@ -38,7 +38,7 @@ use crate::server::{
 use crate::service::{
     AdminConfig, AdminService, Backlog, DataService, LiveConfig, NodeIdentity, OtherService, config_response,
 };
-use crate::telemetry::log::StatsLog;
+use crate::telemetry::log::{self, StatsLog};
 use crate::telemetry::trace::{CallTracer, TraceConfig, TraceError, TraceLayer, Tracing};
 use crate::telemetry::{CallMetrics, Metrics, SlowCalls, SlowOps, Snapshot, process};
 
@@ -327,6 +327,7 @@ impl Facts {
             requests_in_flight: self.in_flight.waiting() as u64,
             response_backlog_bytes: self.backlog.bytes(),
             requests_shed: self.in_flight.shed() + self.backlog.refused(),
+            log_lines_lost: log::lines_lost(),
             journal: self.journal(),
             disk: self.disk(),
             disk_tier: self.disk_tier(),
@@ -454,18 +455,7 @@ fn sweep(cache: &Arc<Cache>) -> std::io::Result<()> {
     let cache = Arc::downgrade(cache);
     std::thread::Builder::new().name("larder-sweep".to_owned()).spawn(move || {
         while let Some(cache) = cache.upgrade() {
-            cache.advance();
-            let (begun, mut pace) = (monotonic(), Pace::new());
-            let mut is_more = cache.sweep(ENTRIES_PER_SWEEP);
-            while is_more && begun.elapsed() < SWEEP_EVERY {
-                pace.rest();
-                is_more = cache.sweep(ENTRIES_PER_SWEEP);
-            }
-            if let Some(blobs) = cache.blobs()
-                && let Err(error) = blobs.sweep(cache.now(), BLOBS_PER_SWEEP)
-            {
-                tracing::warn!(%error, "blobs whose time has ended cannot be deleted");
-            }
+            let is_more = sweep_once(&cache);
             drop(cache);
             if !is_more {
                 std::thread::sleep(SWEEP_EVERY);
@@ -473,6 +463,26 @@ fn sweep(cache: &Arc<Cache>) -> std::io::Result<()> {
         }
     })?;
     Ok(())
+}
+
+/// Whether there is more to reclaim at once.
+fn sweep_once(cache: &Cache) -> bool {
+    static UNDELETED: Throttle = Throttle::new();
+    cache.advance();
+    let (begun, mut pace) = (monotonic(), Pace::new());
+    let mut is_more = cache.sweep(ENTRIES_PER_SWEEP);
+    while is_more && begun.elapsed() < SWEEP_EVERY {
+        pace.rest();
+        is_more = cache.sweep(ENTRIES_PER_SWEEP);
+    }
+    if let Some(blobs) = cache.blobs()
+        && let Err(error) = blobs.sweep(cache.now(), BLOBS_PER_SWEEP)
+    {
+        UNDELETED.say(|left_out| {
+            tracing::warn!(%error, left_out, "blobs whose time has ended cannot be deleted");
+        });
+    }
+    is_more
 }
 
 /// Logs the figures every so often, while they are to be; [`RunningNode::stopped`] logs the last ones.

@@ -7,15 +7,16 @@
 //!                                       ├─ replay bench                   load, with progress
 //!                                       └─ admin/                         the admin listener
 //!  global.rs  flags before or after the subcommand      output.rs    text, JSON, terminal or not
-//!  exit.rs    the four exit statuses                     parse.rs     durations, ranges, ratios
+//!  exit.rs    the five exit statuses                     parse.rs     durations, ranges, ratios
 //! ```
 //!
 //! Rules that every subcommand keeps: facts go to stdout, words about them to stderr; text is one fact per line
 //! `name value`; with `--output json` stdout carries exactly one JSON document (watching: one per line), also
 //! where the call failed; colours, tables and progress bars appear on a terminal only.
 //!
-//! Exit status: 0; 1 for a miss or a condition not met; 2 for wrong usage or configuration; 3 when the server
-//! or the network refused.
+//! Exit status: 0; 1 for a miss or a condition not met; 2 for wrong usage or configuration; 3 when the server, the
+//! network or stdout refused; 4, of `serve` alone, when what the node was told last may not be on its disk. A reader of
+//! stdout that has gone away (`| head`) is no failure.
 
 mod admin;
 mod bench;
@@ -43,14 +44,16 @@ mod set;
 mod touch;
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use exit::{CliError, Exit};
-use global::ClientArgs;
+use global::{ClientArgs, Output};
 
 use crate::config::ServeArgs;
+use crate::telemetry::log;
 
 /// A command line that has been parsed.
 #[derive(Debug, Parser)]
@@ -59,7 +62,8 @@ use crate::config::ServeArgs;
     version,
     about = "A distributed cache whose native protocol is gRPC",
     after_help = "Exit status: 0; 1 for a miss or a condition not met; 2 for wrong usage or configuration; \
-                  3 when the server or the network refused."
+                  3 when the server, the network or stdout refused; 4, of serve alone, when what the node \
+                  was told last may not be on its disk."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -117,8 +121,7 @@ impl Cli {
     /// Parses arguments, the program's name first.
     ///
     /// # Errors
-    /// clap's error, which also stands for `--help` and `--version`: its `exit` prints it and ends the process
-    /// with 0 or 2.
+    /// clap's error, which also stands for `--help` and `--version`: for [`Self::explain`].
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut command = command();
         let matches = command.try_get_matches_from_mut(args)?;
@@ -147,13 +150,26 @@ impl Cli {
     #[must_use]
     pub fn run(self) -> ExitCode {
         let output = self.client.output();
-        let end = self.dispatch();
-        match end {
-            Ok(exit) => exit.into(),
-            Err(error) => {
-                output::print_error(output, &error);
+        let exit = self.dispatch().unwrap_or_else(|error| {
+            output::print_error(output, &error);
+            error.exit()
+        });
+        log::flush();
+        exit.into()
+    }
+
+    /// Prints help, the version or what is wrong with the arguments, and reports how that ended.
+    #[must_use]
+    pub fn explain(error: &clap::Error) -> ExitCode {
+        match error.print() {
+            // A reader that has gone away is no failure, and of one on stderr nobody is left to be told.
+            Err(source) if !error.use_stderr() && source.kind() != ErrorKind::BrokenPipe => {
+                let error = CliError::Stdout(source);
+                output::print_error(Output::Text, &error);
                 error.exit().into()
             }
+            _ if error.use_stderr() => Exit::Usage.into(),
+            _ => Exit::Done.into(),
         }
     }
 

@@ -1,8 +1,6 @@
 //! `larder serve`: the node itself.
 
-use std::io::Write;
-
-use super::exit::{CliError, Exit};
+use super::exit::{CliError, Exit, local};
 use super::progress;
 use crate::config::{Loaded, ServeArgs, ServeConfig};
 use crate::node::{NodeError, RunningNode};
@@ -10,6 +8,7 @@ use crate::server::{StartError, Stop};
 use crate::telemetry::log;
 
 pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
+    log::start_streams().map_err(local("cannot start the thread that writes the log"))?;
     let loaded = ServeConfig::load(args, &|name| std::env::var_os(name))
         .map_err(|error| CliError::Usage(error.to_string()))?;
     let config = &loaded.config;
@@ -23,7 +22,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
         .thread_name("larder-worker")
         .enable_all()
         .build()
-        .map_err(|source| CliError::Local { what: "cannot start the runtime".to_owned(), source })?;
+        .map_err(local("cannot start the runtime"))?;
     // The listeners' tasks run on the workers; this thread only waits.
     let ended = runtime.block_on(serve(loaded));
     // A handler that is stuck must not hold up the exit.
@@ -55,10 +54,10 @@ async fn serve(loaded: Loaded) -> Result<Exit, CliError> {
     };
     let line = node.ready_line();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "{line}");
-    // Whoever started the node may have closed the pipe after reading what it needs; that is no reason to stop.
-    let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
-    drop(stdout);
+    // Whoever started the node may have closed the pipe, or never read it; that is no reason to stop, or to wait.
+    if let Err(error) = log::print(&line) {
+        tracing::warn!(%error, "the ready line is not on stdout");
+    }
     match node.stopped().await {
         Stop::Drained => Ok(Exit::Done),
         Stop::Unsaved => Err(CliError::NotSaved(
