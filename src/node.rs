@@ -128,7 +128,7 @@ impl RunningNode {
         Self::start_as(config, loaded, None).await
     }
 
-    /// [`Self::start`] for a program that is the node: SIGTERM and SIGINT are taken over for good. The first drains
+    /// [`Self::start`] for a program that is the node: SIGTERM, SIGINT and SIGHUP are taken over for good. The first drains
     /// the node, the second makes [`Self::stopped`] return at once. A recovery is shown to `show`, and where there is
     /// none, logged.
     ///
@@ -186,7 +186,7 @@ impl RunningNode {
         let _ = facts.node.set(Arc::downgrade(&node));
         // It may have been changed while there was no node to tell.
         node.set_connection(connection_config(&facts.loaded.load().config));
-        sweep(&cache).map_err(StartError::Thread)?;
+        sweep(&cache, &facts.lifecycle).map_err(StartError::Thread)?;
         let stats_log = log_stats(&facts);
         Ok(Self { node, facts, stats_log, tracing, has_signals })
     }
@@ -451,16 +451,18 @@ fn connection_config(config: &ServeConfig) -> ConnectionConfig {
 }
 
 /// Reclaims what has expired and so on, on a thread of its own, until the cache is gone.
-fn sweep(cache: &Arc<Cache>) -> std::io::Result<()> {
-    let cache = Arc::downgrade(cache);
+fn sweep(cache: &Arc<Cache>, lifecycle: &Lifecycle) -> std::io::Result<()> {
+    let (cache, lifecycle) = (Arc::downgrade(cache), lifecycle.clone());
     std::thread::Builder::new().name("larder-sweep".to_owned()).spawn(move || {
-        while let Some(cache) = cache.upgrade() {
-            let is_more = sweep_once(&cache);
-            drop(cache);
-            if !is_more {
-                std::thread::sleep(SWEEP_EVERY);
+        lifecycle.run_part("the thread that reclaims what has expired", || {
+            while let Some(cache) = cache.upgrade() {
+                let is_more = sweep_once(&cache);
+                drop(cache);
+                if !is_more {
+                    std::thread::sleep(SWEEP_EVERY);
+                }
             }
-        }
+        });
     })?;
     Ok(())
 }

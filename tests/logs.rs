@@ -151,6 +151,17 @@ async fn a_log_on_a_full_disk_costs_lines_alone() {
 }
 
 #[tokio::test]
+async fn a_log_at_the_limit_of_a_files_length_costs_lines_alone() {
+    let here = tempfile::tempdir().unwrap();
+    let log = File::create(here.path().join("log")).unwrap();
+    // In blocks of 512 bytes.
+    let process = Process::start_by("ulimit -f 8 && exec \"$@\"", &ALL, log.into());
+    assert!(serves_and_drains(process, "ulimit -f").await > 1_000);
+    let log = std::fs::read_to_string(here.path().join("log")).unwrap();
+    assert!(log.len() <= 8 * 512 && log.contains("ready state=serving"), "{log}");
+}
+
+#[tokio::test]
 async fn a_closed_log_is_no_file_of_the_nodes() {
     let process = Process::start_by("exec \"$@\" 2>&- <&-", &ALL, Stdio::null());
     for descriptor in [0, 2] {
@@ -229,6 +240,95 @@ fn a_node_that_cannot_start_ends_with_its_status_whatever_its_log_takes() {
         assert_eq!(status.code(), Some(2));
         assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     }
+}
+
+#[tokio::test]
+async fn a_peer_that_comes_again_and_again_logs_one_line_a_second() {
+    let process = Process::start(&["--log-format", "json", "--max-connections", "1"]);
+    let data = process.ready.data[0].clone();
+    let _only = CacheClient::new(connect(&data).await);
+    let began = monotonic();
+    let mut refused = 0;
+    while began.elapsed() < Duration::from_millis(2_100) {
+        let mut stream = soon(TcpStream::connect(&data)).await.unwrap();
+        let _ = soon(stream.read(&mut [0; 1])).await;
+        refused += 1;
+    }
+    let took = began.elapsed();
+    let (status, _, stderr) = process.stops().await;
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    let lines: Vec<Value> = stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<&Value> = lines
+        .iter()
+        .filter(|line| line["message"].as_str().unwrap().starts_with("connection limit"))
+        .collect();
+    assert!((2..=took.as_secs() as usize + 1).contains(&told.len()), "{told:?} of {refused} in {took:?}");
+    assert_eq!(told[0]["left_out"], Value::Null);
+    let left_out: u64 = told[1..].iter().map(|line| line["left_out"].as_u64().unwrap()).sum();
+    assert!((1..refused).contains(&left_out), "{left_out} of {refused}");
+}
+
+#[tokio::test]
+async fn a_panic_is_a_line_of_the_log_and_a_node_that_lost_a_thread_ends() {
+    let here = tempfile::tempdir().unwrap();
+    let directory = here.path().to_str().unwrap();
+    let flags = ["--persistence", "snapshot", "--snapshot-interval", "1s", "--data-dir", directory];
+    let flags = [&flags[..], &["--log-format", "json"]].concat();
+    let process = Process::start_armed(&flags, "snapshot-created=1*panic(as the test says)").unwrap();
+    let mut calls = Calls(CacheClient::new(connect(&process.ready.data[0]).await));
+    calls.set(set("k", "v")).await.unwrap();
+    drop(calls);
+    let (status, _, stderr) = tokio::task::spawn_blocking(|| process.ended()).await.unwrap();
+    assert_eq!(status.code(), Some(3), "{stderr}");
+    let log = |line: &str| serde_json::from_str::<Value>(line).ok();
+    let lines: Vec<Value> = stderr.lines().filter_map(log).collect();
+    let panicked = lines.iter().find(|line| line["target"] == "larder::panic").expect(&stderr);
+    assert_eq!(panicked["message"], "panicked: as the test says");
+    assert!(lines.iter().any(|line| line["part"] == "the data directory's thread \"snapshots\""), "{stderr}");
+    assert!(stderr.lines().last().unwrap().contains("a part of the node had ended"), "{stderr}");
+    // What it held is on the disk all the same.
+    let process = Process::start(&flags);
+    let mut calls = Calls(CacheClient::new(connect(&process.ready.data[0]).await));
+    assert_eq!(calls.value("k").await, "v");
+}
+
+#[tokio::test]
+async fn a_journal_whose_thread_panicked_is_poisoned_and_said_to_be() {
+    let here = tempfile::tempdir().unwrap();
+    let directory = here.path().to_str().unwrap();
+    let flags = ["--persistence", "journal", "--data-dir", directory];
+    let process = Process::start_armed(&flags, "journal-appended=panic").unwrap();
+    let mut calls = Calls(CacheClient::new(connect(&process.ready.data[0]).await));
+    let flushed = SetRequest { durability: Durability::Flushed.into(), ..set("k", "v") };
+    soon(calls.0.set(flushed)).await.unwrap_err();
+    let url = format!("tcp://{}", process.ready.health);
+    let probe = || larder().args(["probe", "--nodes", &url, "--service", "persistence"]).output().unwrap();
+    let began = monotonic();
+    while probe().status.code() != Some(1) {
+        assert!(began.elapsed() < LONG, "health says that the disk is well");
+    }
+    soon(calls.0.set(set("k", "v"))).await.unwrap_err();
+    let (status, _, stderr) = process.stops().await;
+    assert_eq!(status.code(), Some(4), "{stderr}");
+    assert!(stderr.contains("the thread that writes it panicked"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_hang_up_drains_unless_the_node_was_started_to_outlive_it() {
+    let process = Process::start(&[]);
+    process.signal("HUP");
+    let (status, _, stderr) = tokio::task::spawn_blocking(|| process.ended()).await.unwrap();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("SIGHUP: draining") && stderr.contains("stats"), "{stderr}");
+
+    // As nohup does.
+    let process = Process::start_by("trap '' HUP && exec \"$@\"", &[], Stdio::piped());
+    process.signal("HUP");
+    let mut calls = Calls(CacheClient::new(connect(&process.ready.data[0]).await));
+    calls.set(set("k", "v")).await.unwrap();
+    let (status, _, stderr) = process.stops().await;
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("SIGTERM: draining") && !stderr.contains("SIGHUP"), "{stderr}");
 }
 
 fn run(process: &Process, words: &[&str], stdout: impl Into<Stdio>) -> Output {

@@ -62,8 +62,7 @@ use crate::telemetry::log;
     version,
     about = "A distributed cache whose native protocol is gRPC",
     after_help = "Exit status: 0; 1 for a miss or a condition not met; 2 for wrong usage or configuration; \
-                  3 when the server, the network or stdout refused; 4, of serve alone, when what the node \
-                  was told last may not be on its disk."
+                  3 when the server, the network or stdout refused; 4, of serve alone: see `larder serve --help`."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -75,6 +74,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a node
+    #[command(after_help = SERVE_EXITS)]
     Serve(Box<ServeArgs>),
     /// Write the value of a key to stdout; exit 1 on a miss
     Get(get::GetArgs),
@@ -113,6 +113,15 @@ enum Command {
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
 }
+
+/// How a node's process ends.
+const SERVE_EXITS: &str = "\
+Signals: SIGTERM, SIGINT and SIGHUP drain the node, as `larder admin drain` does; a second one, 250 ms later or more, \
+exits at once. A SIGHUP that is ignored when the node starts, as under nohup, stays ignored.
+
+Exit status: 0 when it has drained; 2 for a wrong configuration or a data directory that cannot be used; 3 when a listener \
+cannot be opened, at a second signal, and when the node has drained by itself because a part of it had ended (the log says \
+which); 4 when it has stopped and what it was told last may not be on its disk (the log says why).";
 
 /// The subcommands that call no node, and so take none of the client's flags.
 const WITHOUT_CLIENT: [&str; 2] = ["serve", "completions"];

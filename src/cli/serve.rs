@@ -60,6 +60,10 @@ async fn serve(loaded: Loaded) -> Result<Exit, CliError> {
     }
     match node.stopped().await {
         Stop::Drained => Ok(Exit::Done),
+        Stop::Failed => Err(CliError::Refused(
+            "stopped, as a part of the node had ended that it cannot do without: the log says which"
+                .to_owned(),
+        )),
         Stop::Unsaved => Err(CliError::NotSaved(
             "stopped, and the last changes may not be on disk: the log says why".to_owned(),
         )),
