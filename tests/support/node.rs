@@ -188,13 +188,13 @@ pub(crate) fn found(response: GetResponse) -> Result<Hit, Missed> {
     }
 }
 
-/// A Set's outcome: the new version, or the one that is there.
+/// A Set's outcome: the new version, or the one that is there; 0 where there is none, as where its time has passed.
 #[track_caller]
 pub(crate) fn stored(response: SetResponse) -> Result<u64, u64> {
     match response.outcome.expect("an outcome") {
         set_response::Outcome::Stored(stored) => Ok(stored.version),
         set_response::Outcome::NotStored(not) => {
-            assert!(!not.owner_down);
+            assert!(!not.owner_down && (!not.expired || not.current_version == 0));
             Err(not.current_version)
         }
     }
@@ -324,21 +324,25 @@ impl Process {
 
     /// Starts it with failpoints armed, and waits for its ready line; how it ended and all of stderr, if it did before.
     pub(crate) fn start_armed(flags: &[&str], armed: &str) -> Result<Self, (ExitStatus, String)> {
+        Self::start_under(flags, &[("FAILPOINTS", armed)])
+    }
+
+    /// Starts it in this environment, and waits for its ready line; how it ended and all of stderr, if it did before.
+    pub(crate) fn start_under(
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Self, (ExitStatus, String)> {
         let mut command = larder();
-        command.env("FAILPOINTS", armed).arg("serve").args(FREE_PORTS).args(no_disk(flags)).args(flags);
+        command.envs(environment.iter().copied());
+        command.arg("serve").args(FREE_PORTS).args(no_disk(flags)).args(flags);
         Self::try_run(&mut command, Stdio::piped())
     }
 
     /// Starts it as `shell` does, a command line in which `"$@"` stands for it, with a stderr of the test's.
     pub(crate) fn start_by(shell: &str, flags: &[&str], stderr: Stdio) -> Self {
         let mut command = Command::new("sh");
-        command.env_clear().stdin(Stdio::null()).args([
-            "-c",
-            shell,
-            "sh",
-            env!("CARGO_BIN_EXE_larder"),
-            "serve",
-        ]);
+        let program = ["-c", shell, "sh", env!("CARGO_BIN_EXE_larder"), "serve"];
+        command.env_clear().stdin(Stdio::null()).args(program);
         command.args(FREE_PORTS).args(no_disk(flags)).args(flags);
         Self::try_run(&mut command, stderr)
             .unwrap_or_else(|(status, stderr)| panic!("{status}, no ready line; stderr: {stderr}"))

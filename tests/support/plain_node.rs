@@ -4,6 +4,8 @@
 //! - Watch never says anything;
 //! - GET /stuck keeps the thread of the HTTP listener until the node is dropped.
 
+#![allow(dead_code, reason = "every test program uses its own part")]
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
