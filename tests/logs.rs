@@ -175,6 +175,9 @@ async fn a_closed_log_is_no_file_of_the_nodes() {
 async fn a_log_that_has_room_again_goes_on_and_says_how_much_is_lost() {
     let Some(disk) = FullDisk::mount() else { return };
     let process = Process::start_by("exec \"$@\"", &["--log-format", "json"], disk.log().into());
+    let lost =
+        async || metric(&http_get(&process.ready.http, "/metrics").await.1, "larder_log_lines_lost_total");
+    soon(async { while lost().await == 0 {} }).await;
     std::fs::remove_file(disk.0.path().join("filler")).unwrap();
     let (status, ..) = process.stops().await;
     assert_eq!(status.code(), Some(0));

@@ -5,13 +5,14 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::writer::LogWriter;
+use crate::clock::monotonic;
 
 /// stderr, once the program is a node's.
 static STDERR: OnceLock<LogWriter> = OnceLock::new();
 /// stdout, once something was printed there.
 static STDOUT: OnceLock<LogWriter> = OnceLock::new();
 
-/// How long the end of the program waits for its last lines, on each stream.
+/// How long the end of the program waits for its last lines.
 const FLUSHED_WITHIN: Duration = Duration::from_millis(250);
 
 /// From now on what goes to stderr goes through a thread of its own.
@@ -73,8 +74,9 @@ pub fn draw(text: &str) {
 
 /// Waits until the last lines are written, and not for long: the end of the program.
 pub fn flush() {
-    for writer in [&STDOUT, &STDERR].into_iter().filter_map(OnceLock::get) {
-        writer.flush(FLUSHED_WITHIN);
+    let begun = monotonic();
+    for writer in [&STDERR, &STDOUT].into_iter().filter_map(OnceLock::get) {
+        writer.flush(FLUSHED_WITHIN.saturating_sub(begun.elapsed()));
     }
 }
 
