@@ -7,15 +7,16 @@
 //!                                       ├─ replay bench                   load, with progress
 //!                                       └─ admin/                         the admin listener
 //!  global.rs  flags before or after the subcommand      output.rs    text, JSON, terminal or not
-//!  exit.rs    the four exit statuses                     parse.rs     durations, ranges, ratios
+//!  exit.rs    the five exit statuses                     parse.rs     durations, ranges, ratios
 //! ```
 //!
 //! Rules that every subcommand keeps: facts go to stdout, words about them to stderr; text is one fact per line
 //! `name value`; with `--output json` stdout carries exactly one JSON document (watching: one per line), also
 //! where the call failed; colours, tables and progress bars appear on a terminal only.
 //!
-//! Exit status: 0; 1 for a miss or a condition not met; 2 for wrong usage or configuration; 3 when the server
-//! or the network refused.
+//! Exit status: 0; 1 for a miss or a condition not met; 2 for wrong usage or configuration; 3 when the server, the
+//! network or stdout refused; 4, of `serve` alone, when what the node was told last may not be on its disk. A reader of
+//! stdout that has gone away (`| head`) is no failure.
 
 mod admin;
 mod bench;
@@ -54,6 +55,7 @@ use global::ClientArgs;
 pub use usage::report;
 
 use crate::config::{ServeArgs, Variables};
+use crate::telemetry::log;
 
 /// A command line that has been parsed.
 #[derive(Debug, Parser)]
@@ -62,7 +64,7 @@ use crate::config::{ServeArgs, Variables};
     version,
     about = "A distributed cache whose native protocol is gRPC",
     after_help = "Exit status: 0; 1 for a miss or a condition not met; 2 for wrong usage or configuration; \
-                  3 when the server or the network refused."
+                  3 when the server, the network or stdout refused; 4, of serve alone: see `larder serve --help`."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -74,6 +76,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a node
+    #[command(after_help = SERVE_EXITS)]
     Serve(Box<ServeArgs>),
     /// Write the value of a key to stdout; exit 1 on a miss
     Get(get::GetArgs),
@@ -113,6 +116,15 @@ enum Command {
     Completions(completions::CompletionsArgs),
 }
 
+/// How a node's process ends.
+const SERVE_EXITS: &str = "\
+Signals: SIGTERM, SIGINT and SIGHUP drain the node, as `larder admin drain` does; a second one, 250 ms later or more, \
+exits at once. A SIGHUP that is ignored when the node starts, as under nohup, stays ignored.
+
+Exit status: 0 when it has drained; 2 for a wrong configuration or a data directory that cannot be used; 3 when a listener \
+cannot be opened, at a second signal, and when the node has drained by itself because a part of it had ended (the log says \
+which); 4 when it has stopped and what it was told last may not be on its disk (the log says why).";
+
 /// The subcommands that call no node, and so take none of the client's flags.
 const WITHOUT_CLIENT: [&str; 2] = ["serve", "completions"];
 
@@ -149,14 +161,12 @@ impl Cli {
     #[must_use]
     pub fn run(self) -> ExitCode {
         let output = self.client.output();
-        let end = self.dispatch();
-        match end {
-            Ok(exit) => exit.into(),
-            Err(error) => {
-                output::print_error(output, &error);
-                error.exit().into()
-            }
-        }
+        let exit = self.dispatch().unwrap_or_else(|error| {
+            output::print_error(output, &error);
+            error.exit()
+        });
+        log::flush();
+        exit.into()
     }
 
     fn dispatch(self) -> Result<Exit, CliError> {

@@ -1,12 +1,14 @@
 //! What is printed, and how: text for people and scripts, or JSON.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::exit::{CliError, local};
+use super::exit::CliError;
 use super::global::{Global, Output};
 use crate::client::ClientError;
+use crate::telemetry::log;
 
 const ESCAPE_BOLD_RED: &str = "\x1b[1;31m";
 const ESCAPE_RESET: &str = "\x1b[0m";
@@ -35,26 +37,50 @@ pub(super) fn print_json(document: &Value) -> Result<(), CliError> {
 /// Prints bytes as they are. A reader that has gone away (`| head`) is no error worth a word.
 #[expect(clippy::exit, reason = "of a command whose reader is gone there is nothing left to do or to undo")]
 pub(super) fn print_raw(bytes: &[u8]) -> Result<(), CliError> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+    match write_stdout(bytes) {
         // Nothing that follows would be read either: a command that goes on and on ends here too.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        result => result.map_err(local("cannot write to stdout")),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        result => result.map_err(CliError::Stdout),
     }
+}
+
+/// Writes all of it, also where another process has made the pipe that it shares with this one return at once.
+fn write_stdout(mut bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    while !bytes.is_empty() {
+        match stdout.write(bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) => wait_out(error)?,
+        }
+    }
+    while let Err(error) = stdout.flush() {
+        wait_out(error)?;
+    }
+    Ok(())
+}
+
+fn wait_out(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        ErrorKind::Interrupted => {}
+        ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(1)),
+        _ => return Err(error),
+    }
+    Ok(())
 }
 
 /// A word to whoever is watching, on stderr.
 pub(super) fn note(text: &str) {
-    // Nobody is left to be told where stderr is gone.
-    let _ = writeln!(io::stderr().lock(), "larder: {text}");
+    log::write_error(&format!("larder: {text}"));
 }
 
 /// Prints what went wrong: words on stderr, and with `--output json` a document on stdout.
 pub(super) fn print_error(output: Output, error: &CliError) {
     let (start, end) = if colours(&io::stderr()) { (ESCAPE_BOLD_RED, ESCAPE_RESET) } else { ("", "") };
-    let _ = writeln!(io::stderr().lock(), "{start}larder: error:{end} {error}");
+    log::write_error(&format!("{start}larder: error:{end} {error}"));
     if output == Output::Json {
-        let _ = print_json(&error_document(error));
+        // What went wrong keeps its own exit status, whether it is read or not.
+        let _ = write_stdout(format!("{}\n", error_document(error)).as_bytes());
     }
 }
 
@@ -93,7 +119,7 @@ fn error_document(error: &CliError) -> Value {
 fn code(error: &CliError) -> &'static str {
     match error {
         CliError::Client(error) => error.code_name(),
-        CliError::Refused(_) | CliError::NotSaved(_) => "UNKNOWN",
+        CliError::Refused(_) | CliError::NotSaved(_) | CliError::Stdout(_) => "UNKNOWN",
         CliError::Usage(_) | CliError::Local { .. } => "USAGE",
     }
 }
