@@ -33,10 +33,10 @@ fn expire(entries: u64) {
     let config = EngineConfig { bytes_limit: 1 << 30, ..EngineConfig::default() };
     let cache = Arc::new(Cache::new(&config, Limits::default()));
     // All within the second that begins 10 s from the first set.
-    let begun = cache.now().ticks_ms;
+    let begun = cache.now().steady_ms;
     for n in 0..entries {
         let now = cache.now();
-        let left = (begun + 10_000 + n % 1_000).saturating_sub(now.ticks_ms);
+        let left = (begun + 10_000 + n % 1_000).saturating_sub(now.steady_ms);
         let key = format!("{n:016}");
         let set = Set { expiration: Expiration::In(Ttl::Ms(left)), ..Set::new(key.as_bytes(), &[7; 100]) };
         cache.apply(cache.engine().default_namespace(), &Op::Set(set), now);
@@ -75,7 +75,7 @@ fn expire(entries: u64) {
     let last = begun + 11_000;
     let reclaimed = loop {
         cache.advance();
-        let now = cache.now().ticks_ms;
+        let now = cache.now().steady_ms;
         if cache.stats().expirations >= entries {
             break now.saturating_sub(last);
         }

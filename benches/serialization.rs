@@ -64,7 +64,7 @@ struct PutMessage {
     #[prost(fixed64, tag = "4")]
     version: u64,
     #[prost(fixed64, tag = "5")]
-    expires_unix_ms: u64,
+    expires_steady_ms: u64,
     #[prost(uint32, tag = "6")]
     flags: u32,
     #[prost(string, tag = "7")]
@@ -87,7 +87,7 @@ impl Format for Prost {
             key: Bytes::copy_from_slice(put.key),
             value: Bytes::copy_from_slice(put.value.as_slice()),
             version: put.version.0,
-            expires_unix_ms: put.expires_unix_ms.unwrap_or(0),
+            expires_steady_ms: put.expires_steady_ms.unwrap_or(0),
             flags: put.flags,
             content_type: put.content_type.to_owned(),
             tags: put.tags.iter().map(|tag| (*tag).to_owned()).collect(),
@@ -115,7 +115,7 @@ struct PutFields<'a> {
     #[serde(serialize_with = "as_bytes")]
     value: &'a [u8],
     version: u64,
-    expires_unix_ms: Option<u64>,
+    expires_steady_ms: Option<u64>,
     flags: u32,
     content_type: &'a str,
     #[serde(borrow)]
@@ -139,7 +139,7 @@ impl Format for Postcard {
             key: put.key,
             value: put.value.as_slice(),
             version: put.version.0,
-            expires_unix_ms: put.expires_unix_ms,
+            expires_steady_ms: put.expires_steady_ms,
             flags: put.flags,
             content_type: put.content_type,
             tags: put.tags.to_vec(),
@@ -198,7 +198,7 @@ fn put(value: &[u8], attributes: bool) -> Put<'_> {
         key: b"0123456789abcdef",
         value: ValueView::Inline(value),
         version: Version(1_782_956_056_660_237_685),
-        expires_unix_ms: None,
+        expires_steady_ms: None,
         flags: 0,
         content_type: "",
         tags: &[],
@@ -208,7 +208,7 @@ fn put(value: &[u8], attributes: bool) -> Put<'_> {
         return plain;
     }
     Put {
-        expires_unix_ms: Some(4_733_510_400_000),
+        expires_steady_ms: Some(4_733_510_400_000),
         flags: 7,
         content_type: "application/json",
         tags: &["customer:1234", "catalogue"],

@@ -1,20 +1,28 @@
 //! Time: the only module that asks the operating system what time it is.
 //!
-//! The engine takes a [`Now`] with every call, so that tests can set it and a jump of the wall clock cannot
-//! shorten or lengthen a live TTL: deadlines are kept on the monotonic side, and the wall side only feeds
-//! versions and absolute expiry times that callers send.
+//! There are two clocks, and each has its own work:
+//!
+//! - The *wall* clock as it is now. It may jump either way. It is what callers mean by a time of day, and versions follow
+//!   it as long as it goes forward.
+//! - *Steady* time, which lives are counted on: when an entry or a blob expires, in memory and on disk, is a moment of
+//!   steady time. It goes on with the monotonic clock while the process runs, so that a jump of the wall clock changes
+//!   no life, and over a restart by what the wall clock says has passed, which is never less than nothing
+//!   (`persistence::time`). In a directory that is new it begins as the wall clock's time, so that its numbers can be
+//!   read; from then on the two are apart by all jumps that the wall clock has made.
+//!
+//! The engine takes a [`Now`] with every call, so that tests can set it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// One reading of both clocks, taken once per request or batch and passed down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One reading of both clocks, taken once per request or batch and passed down. Written down, it is a time mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Now {
-    /// Milliseconds of monotonic time since the clock was made. Never goes back.
-    pub ticks_ms: u64,
-    /// Microseconds of wall time since 1970-01-01 UTC. May jump either way, but for [`Clock::not_before`].
+    /// Milliseconds of steady time. Never goes back.
+    pub steady_ms: u64,
+    /// Microseconds of wall time since 1970-01-01 UTC. May jump either way.
     pub unix_us: u64,
 }
 
@@ -30,15 +38,7 @@ impl Now {
     pub fn plus(self, by: Duration) -> Self {
         let ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         let us = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
-        Self { ticks_ms: self.ticks_ms.saturating_add(ms), unix_us: self.unix_us.saturating_add(us) }
-    }
-}
-
-impl Now {
-    /// This moment, on a wall clock that shows at least so many µs since 1970.
-    #[must_use]
-    pub fn not_before_us(self, unix_us: u64) -> Self {
-        Self { unix_us: self.unix_us.max(unix_us), ..self }
+        Self { steady_ms: self.steady_ms.saturating_add(ms), unix_us: self.unix_us.saturating_add(us) }
     }
 }
 
@@ -47,64 +47,36 @@ pub trait Clock: std::fmt::Debug + Send + Sync + 'static {
     /// Reads both clocks.
     fn now(&self) -> Now;
 
-    /// From now on the wall side shows no time before this one, which goes on as the monotonic side does: until the
-    /// system's wall clock has come up with it, it is later than that. So what was written with an expiry is held to
-    /// it also where that clock was set back meanwhile.
-    fn not_before(&self, unix_us: u64);
-}
-
-/// The earliest that a wall clock may show, as a line: so many µs since 1970 when the monotonic side is at 0. It follows
-/// what was shown, some way behind, so that a clock that is only set right, by a second, goes back, and one that is set
-/// back by more does not.
-#[derive(Debug, Default)]
-struct Floor(AtomicU64);
-
-impl Floor {
-    /// Behind what was shown by this much, or twice that.
-    const BEHIND_US: u64 = 500_000;
-
-    #[inline]
-    fn raise(&self, unix_us: u64, ticks_us: u64) {
-        self.0.fetch_max(unix_us.saturating_sub(ticks_us), Ordering::Relaxed);
-    }
-
-    /// What is to be shown.
-    #[inline]
-    fn hold(&self, unix_us: u64, ticks_us: u64) -> u64 {
-        let floor = self.0.load(Ordering::Relaxed);
-        // By steps, so that a clock that goes on as it should is not written to.
-        if unix_us.saturating_sub(ticks_us) > floor.saturating_add(2 * Self::BEHIND_US) {
-            self.raise(unix_us - Self::BEHIND_US, ticks_us);
-        }
-        unix_us.max(floor.saturating_add(ticks_us))
-    }
+    /// Steady time is this by now, if it was less, and goes on from there.
+    fn advance_to(&self, steady_ms: u64);
 }
 
 /// The operating system's monotonic and wall clocks.
 #[derive(Debug)]
 pub struct SystemClock {
     origin: Instant,
-    floor: Floor,
+    /// What steady time was at the origin.
+    begun_ms: AtomicU64,
 }
 
 impl SystemClock {
-    /// A clock whose monotonic side starts at 0 now.
+    /// A clock whose steady time is 0 now.
     #[must_use]
     pub fn new() -> Self {
-        Self { origin: monotonic(), floor: Floor::default() }
+        Self { origin: monotonic(), begun_ms: AtomicU64::new(0) }
     }
 
     /// The [`Now`] of an [`Instant`] that the caller has already read, so that one reading serves both the
     /// engine and a latency histogram.
     #[must_use]
     pub fn at(&self, instant: Instant) -> Now {
-        let ticks_us = self.ticks_us(instant);
-        Now { ticks_ms: ticks_us / 1_000, unix_us: self.floor.hold(unix_us(), ticks_us) }
+        let steady_ms = self.begun_ms.load(Ordering::Relaxed).saturating_add(self.elapsed_ms(instant));
+        Now { steady_ms, unix_us: unix_us() }
     }
 
-    fn ticks_us(&self, instant: Instant) -> u64 {
-        let ticks = instant.saturating_duration_since(self.origin);
-        u64::try_from(ticks.as_micros()).unwrap_or(u64::MAX)
+    fn elapsed_ms(&self, instant: Instant) -> u64 {
+        let elapsed = instant.saturating_duration_since(self.origin);
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -119,8 +91,9 @@ impl Clock for SystemClock {
         self.at(monotonic())
     }
 
-    fn not_before(&self, unix_us: u64) {
-        self.floor.raise(unix_us, self.ticks_us(monotonic()));
+    fn advance_to(&self, steady_ms: u64) {
+        let begun_ms = steady_ms.saturating_sub(self.elapsed_ms(monotonic()));
+        self.begun_ms.fetch_max(begun_ms, Ordering::Relaxed);
     }
 }
 
@@ -132,19 +105,20 @@ impl Clock for SystemClock {
 #[derive(Debug)]
 pub struct CoarseClock {
     origin_us: u64,
-    floor: Floor,
+    /// What steady time was at the origin.
+    begun_ms: AtomicU64,
 }
 
 impl CoarseClock {
-    /// A clock whose monotonic side starts at 0 now.
+    /// A clock whose steady time is 0 now.
     #[must_use]
     pub fn new() -> Self {
-        Self { origin_us: us_of(COARSE_MONOTONIC), floor: Floor::default() }
+        Self { origin_us: us_of(COARSE_MONOTONIC), begun_ms: AtomicU64::new(0) }
     }
 
     #[inline]
-    fn ticks_us(&self) -> u64 {
-        us_of(COARSE_MONOTONIC).saturating_sub(self.origin_us)
+    fn elapsed_ms(&self) -> u64 {
+        us_of(COARSE_MONOTONIC).saturating_sub(self.origin_us) / 1_000
     }
 }
 
@@ -157,12 +131,12 @@ impl Default for CoarseClock {
 impl Clock for CoarseClock {
     #[inline]
     fn now(&self) -> Now {
-        let ticks_us = self.ticks_us();
-        Now { ticks_ms: ticks_us / 1_000, unix_us: self.floor.hold(us_of(COARSE_REAL), ticks_us) }
+        let steady_ms = self.begun_ms.load(Ordering::Relaxed).saturating_add(self.elapsed_ms());
+        Now { steady_ms, unix_us: us_of(COARSE_REAL) }
     }
 
-    fn not_before(&self, unix_us: u64) {
-        self.floor.raise(unix_us, self.ticks_us());
+    fn advance_to(&self, steady_ms: u64) {
+        self.begun_ms.fetch_max(steady_ms.saturating_sub(self.elapsed_ms()), Ordering::Relaxed);
     }
 }
 
@@ -235,38 +209,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wall_clock_that_goes_back_by_more_than_a_second_does_not() {
-        let (floor, begun, second) = (Floor::default(), 1_000_000_000_000, 1_000_000);
-        assert_eq!(floor.hold(begun, 5), begun);
-        assert_eq!(floor.hold(begun - second / 2, 7), begun - second / 2 + 2, "it is set right");
-        assert_eq!(
-            floor.hold(begun - 3_600 * second, 5 + second),
-            begun + second / 2,
-            "a second later, less half"
-        );
-        assert_eq!(floor.hold(begun + 3_600 * second, 5), begun + 3_600 * second, "it goes on from there");
-        assert!(floor.hold(begun, 5) >= begun + 3_598 * second);
-        assert_eq!(floor.hold(u64::MAX, 5), u64::MAX);
-        assert_eq!(floor.hold(0, u64::MAX), u64::MAX, "and overflows nowhere");
-    }
-
-    #[test]
-    fn a_wall_clock_that_is_behind_is_held_to_a_time_that_goes_on() {
-        let hour_us = 3_600_000_000;
+    fn steady_time_is_advanced_and_never_goes_back_and_the_wall_clock_stays_as_it_is() {
+        let hour_ms = 3_600_000;
         let clocks: [Box<dyn Clock>; 2] = [Box::new(SystemClock::new()), Box::new(CoarseClock::new())];
         for clock in clocks {
+            assert!(clock.now().steady_ms < hour_ms, "it begins at 0");
             let before = clock.now();
-            clock.not_before(before.unix_us - hour_us);
-            assert!(clock.now().unix_us < before.unix_us + hour_us, "an earlier time changes nothing");
-            clock.not_before(before.unix_us + hour_us);
+            clock.advance_to(hour_ms);
             let begun = clock.now();
-            assert!(begun.unix_us >= before.unix_us + hour_us, "{begun:?} after {before:?}");
+            assert!((hour_ms..hour_ms + hour_ms / 2).contains(&begun.steady_ms), "{begun:?}");
+            assert!(begun.unix_us < before.unix_us + hour_ms * 500, "{begun:?} after {before:?}");
+            clock.advance_to(hour_ms / 2);
+            assert!(clock.now().steady_ms >= begun.steady_ms, "an earlier time changes nothing");
             let mut now = begun;
-            while now.ticks_ms < begun.ticks_ms + 20 {
+            while now.steady_ms < begun.steady_ms + 20 {
                 now = clock.now();
             }
-            let went = (now.unix_us - begun.unix_us) / 1_000;
-            assert!((19..=now.ticks_ms - begun.ticks_ms + 1).contains(&went), "{went} ms of 20");
+            clock.advance_to(u64::MAX);
+            assert!(clock.now().steady_ms >= u64::MAX - hour_ms, "and it overflows nowhere");
         }
     }
 
@@ -274,9 +234,9 @@ mod tests {
     fn the_coarse_clock_is_late_by_a_tick_at_most_and_never_goes_back() {
         let (coarse, exact) = (CoarseClock::new(), SystemClock::new());
         let mut last = coarse.now();
-        while last.ticks_ms < 20 {
+        while last.steady_ms < 20 {
             let now = coarse.now();
-            assert!(now.ticks_ms >= last.ticks_ms);
+            assert!(now.steady_ms >= last.steady_ms);
             last = now;
         }
         // A tick is 10 ms at most; whoever is not let run in between says nothing of the clock.

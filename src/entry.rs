@@ -40,6 +40,51 @@ impl Version {
     /// Where the clock part starts counting: 2020-01-01 UTC, in µs since 1970. Counted from 1970 the 51 bits
     /// would run out in 2041.
     pub const EPOCH_UNIX_US: u64 = 1_577_836_800_000_000;
+    /// The last that the clock part can hold.
+    pub const CLOCK_MAX: u64 = (1 << (64 - Self::NODE_BITS)) - 1;
+    /// Versions follow a wall clock up to here, March 2090, so that there are some to be counted on with, for a year at a
+    /// million a second.
+    const WALL_CLOCK_MAX: u64 = Self::CLOCK_MAX - (1 << 45);
+
+    /// A version of this clock part and of no node.
+    #[must_use]
+    pub fn of_clock(clock: u64) -> Self {
+        Self(clock << Self::NODE_BITS)
+    }
+
+    /// Its clock part.
+    #[must_use]
+    pub fn clock(self) -> u64 {
+        self.0 >> Self::NODE_BITS
+    }
+
+    /// The clock part at a wall time in µs since 1970.
+    ///
+    /// # Errors
+    /// No version can follow a wall clock there.
+    pub fn clock_at(unix_us: u64) -> Result<u64, WallClockAhead> {
+        let clock = unix_us.saturating_sub(Self::EPOCH_UNIX_US);
+        if clock <= Self::WALL_CLOCK_MAX { Ok(clock) } else { Err(WallClockAhead { unix_us }) }
+    }
+}
+
+/// A wall clock that shows a time that no version can follow it to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the wall clock shows {}, and versions can follow it no further than to {}: set the clock right and start again",
+    date(*unix_us), date(Version::EPOCH_UNIX_US + Version::WALL_CLOCK_MAX)
+)]
+pub struct WallClockAhead {
+    /// What it shows, in µs since 1970.
+    pub unix_us: u64,
+}
+
+fn date(unix_us: u64) -> String {
+    // The last second that a date of four digits can say.
+    const LAST_UNIX_S: u64 = 253_402_300_799;
+    let time = std::time::UNIX_EPOCH + Duration::from_secs((unix_us / 1_000_000).min(LAST_UNIX_S));
+    let or_later = if unix_us / 1_000_000 > LAST_UNIX_S { " or later" } else { "" };
+    format!("{}{or_later}", humantime::format_rfc3339_seconds(time))
 }
 
 /// How long an entry lives from now on.
@@ -247,6 +292,16 @@ mod tests {
         assert_eq!(serde_json::to_string(&sizes).unwrap(), r#"["64MiB","1B"]"#);
         let refused = serde_json::from_str::<ByteSize>(r#""much""#).unwrap_err();
         assert!(refused.to_string().contains("much"));
+    }
+
+    #[test]
+    fn a_wall_clock_that_no_version_can_follow_is_told_with_its_date() {
+        assert_eq!(Version::clock_at(0), Ok(0), "before 2020 it is counted on");
+        assert_eq!(Version::clock_at(Version::EPOCH_UNIX_US + 7), Ok(7));
+        let year_2126 = 4_922_899_200_000_000;
+        let refused = Version::clock_at(year_2126).unwrap_err().to_string();
+        assert!(refused.contains("2126-01-01T00:00:00Z") && refused.contains("2090-03-"), "{refused}");
+        assert!(Version::clock_at(u64::MAX).unwrap_err().to_string().contains("or later"));
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::cache::Cache;
 use crate::clock::{Clock, Pace, SystemClock, monotonic};
 use crate::config::{ListenUrl, Loaded, ServeConfig, memory};
 use crate::engine::EngineConfig;
-use crate::entry::{Limits, Ttl, Version};
+use crate::entry::{Limits, Ttl, Version, WallClockAhead};
 use crate::server::stack::{CallTimeout, DeadlineLayer, InFlight, MetricsLayer, RepairLayer};
 use crate::server::{
     Address, ConnectionConfig, ConnectionService, Connections, Lifecycle, Mount, Node, NodeConfig, NodeState,
@@ -68,6 +68,9 @@ pub enum NodeError {
     /// The exporter of traces.
     #[error(transparent)]
     Trace(#[from] TraceError),
+    /// The wall clock shows a time that versions cannot follow it to.
+    #[error(transparent)]
+    Clock(#[from] WallClockAhead),
 }
 
 /// A node that runs. Dropping it ends it at once, as a [`Node`].
@@ -147,6 +150,7 @@ impl RunningNode {
         let config = &loaded.config;
         let has_signals = node_config.signals;
         let cache = Arc::new(Cache::new(&engine_config(config), limits(config)));
+        Version::clock_at(cache.now().unix_us)?;
         let node_id = config.identity(&[]).node_id;
         let tracing = config
             .otlp

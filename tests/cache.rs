@@ -265,13 +265,24 @@ async fn expire_at_is_a_wall_time() {
 }
 
 #[tokio::test]
-async fn an_expire_at_in_the_past_stores_nothing_and_deletes_what_was_there() {
+async fn an_expire_at_in_the_past_stores_nothing_deletes_what_was_there_and_says_so() {
     let (_node, mut calls) = start().await;
     for past in [0, 1, now_unix_ms() - 1_000] {
         calls.set(set("k", "v")).await.unwrap();
-        // 0 = nothing was kept.
-        assert_eq!(calls.set(expiring("k", Expiration::ExpireAtUnixMs(past))).await, Ok(0));
+        let response = calls.0.set(expiring("k", Expiration::ExpireAtUnixMs(past))).await.unwrap();
+        assert_eq!(response.into_inner().outcome, expired());
         assert!(calls.get("k").await.is_err());
+        // Also where nothing was there.
+        let if_absent = SetRequest {
+            condition: Some(Condition::IfAbsent(true)),
+            ..expiring("k", Expiration::ExpireAtUnixMs(past))
+        };
+        let batch = BatchSetRequest { items: vec![if_absent], ..BatchSetRequest::default() };
+        let results = calls.0.batch_set(batch).await.unwrap().into_inner().results;
+        let Some(set_result::Result::Response(response)) = results[0].result.clone() else {
+            panic!("{results:?}");
+        };
+        assert_eq!(response.outcome, expired());
         // A condition that is not met keeps what is there.
         let version = calls.set(set("k", "v")).await.unwrap();
         let request = SetRequest {
@@ -281,6 +292,10 @@ async fn an_expire_at_in_the_past_stores_nothing_and_deletes_what_was_there() {
         assert_eq!(calls.set(request).await, Err(version));
         assert!(calls.get("k").await.is_ok());
     }
+}
+
+fn expired() -> Option<set_response::Outcome> {
+    Some(set_response::Outcome::NotStored(NotStored { expired: true, ..NotStored::default() }))
 }
 
 #[tokio::test]

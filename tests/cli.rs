@@ -102,6 +102,22 @@ fn conditions_that_are_not_met_have_status_1() {
 }
 
 #[test]
+fn a_set_whose_time_has_passed_says_so_with_status_1() {
+    let node = FakeNode::start();
+    on(&node, &["set", "k", "v"]);
+    let late = ["set", "k", "v", "--expire-at", "2001-02-03T04:05:06Z"];
+    assert_ends(&on(&node, &late), MISS, "current_version 0\n", "has passed by the node's clock");
+    assert_eq!(on(&node, &["get", "k"]).status.code(), MISS);
+    let (code, document) = json(&node, &["set", "k", "v", "--expire-at", "981173106000"]);
+    assert_eq!((code, &document["outcome"]), (MISS, &Value::from("not_stored")));
+    assert_eq!(document["expired"], true);
+    let (code, document) = json(&node, &["set", "k", "v", "--expire-at", "2100-01-01T00:00:00Z"]);
+    assert_eq!((code, &document["outcome"]), (Some(0), &Value::from("stored")));
+    let both = on(&node, &["set", "k", "v", "--ttl", "1h", "--expire-at", "2100-01-01T00:00:00Z"]);
+    assert_eq!(both.status.code(), Some(2));
+}
+
+#[test]
 fn bytes_that_are_no_text_are_base64_in_json() {
     let node = FakeNode::start();
     let directory = tempfile::tempdir().unwrap();

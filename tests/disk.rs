@@ -1,10 +1,12 @@
 //! A disk that is full, read-only, failing, damaged or written at another time, under the real program.
 //!
-//! Errors of the disk are given by strace in the system's place. Skipped where there is none (Debian: strace), or where no
-//! process may be traced and nothing be mounted.
+//! Errors of the disk are given by strace in the system's place, and the wall clock's time by libfaketime. Skipped where there
+//! is none of them (Debian: strace, faketime), or where no process may be traced and nothing be mounted.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/faketime.rs"]
+mod faketime;
 #[path = "support/kept.rs"]
 mod kept;
 #[path = "support/node.rs"]
@@ -18,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use faketime::WallClock;
 use kept::{cache_of, flushed, numbers};
 use larder::api::v1::admin_client::AdminClient;
 use larder::api::v1::*;
@@ -462,7 +465,9 @@ impl Clock for Shifted {
         Now { unix_us: now.unix_us.saturating_add_signed(self.by_ms * 1_000), ..now }
     }
 
-    fn not_before(&self, _: u64) {}
+    fn advance_to(&self, steady_ms: u64) {
+        self.clock.advance_to(steady_ms);
+    }
 }
 
 const HOUR_MS: u64 = 3_600_000;
@@ -522,4 +527,60 @@ async fn the_time_that_a_node_was_down_counts_as_life() {
     assert!(calls.get("1").await.is_err());
     let left = calls.get("3").await.unwrap().remaining_ttl_ms;
     assert!((HOUR_MS - 60_000..=HOUR_MS).contains(&left), "{left} ms");
+}
+
+/// What is left of the lives of some keys, each of which was set for an hour, is this less than an hour, or up to half a
+/// minute more.
+async fn assert_lived(process: &Process, keys: &[&str], lived_ms: u64) {
+    let mut calls = Calls(cache_of(process).await);
+    for key in keys {
+        let left = calls.get(key).await.unwrap_or_else(|missed| panic!("{key}: {missed:?}")).remaining_ttl_ms;
+        let lived = HOUR_MS - left;
+        assert!((lived_ms..lived_ms + 30_000).contains(&lived), "{key} lived {lived} ms, not {lived_ms}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_wall_clock_that_is_ahead_for_a_moment_leaves_versions_ahead_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(wall) = WallClock::new(directory.path()) else { return };
+    let data = directory.path().join("data");
+    let flags = flags(&data, "journal+snapshot");
+    let process = wall.start(&flags).unwrap();
+    let mut calls = Calls(cache_of(&process).await);
+    let for_an_hour = |key: &str| SetRequest {
+        expiration: Some(set_request::Expiration::TtlMs(HOUR_MS)),
+        ..flushed(set(key, "v"))
+    };
+    calls.set(for_an_hour("before")).await.unwrap();
+    wall.set("+1d");
+    let ahead = calls.set(for_an_hour("meanwhile")).await.unwrap();
+    wall.set("+0");
+    let at = SystemClock::new().now().unix_ms() + HOUR_MS;
+    let at = |key: &str| SetRequest {
+        expiration: Some(set_request::Expiration::ExpireAtUnixMs(at)),
+        condition: Some(set_request::Condition::IfAbsent(true)),
+        ..flushed(set(key, "v"))
+    };
+    assert!(calls.set(at("lock")).await.unwrap() > ahead);
+    assert!(calls.set(at("lock")).await.is_err(), "it is held");
+    let keys = ["before", "meanwhile", "lock"];
+    assert_lived(&process, &keys, 0).await;
+    assert!(process.stops().await.0.success());
+
+    wall.set("+10m");
+    let process = wall.start(&flags).unwrap();
+    assert_lived(&process, &keys, 600_000).await;
+    assert!(Calls(cache_of(&process).await).set(set("later", "v")).await.unwrap() > ahead);
+    assert!(process.stops().await.0.success());
+
+    wall.set("-1d");
+    let process = wall.start(&flags).unwrap();
+    assert_lived(&process, &keys, 600_000).await;
+    let (status, _, stderr) = process.stops().await;
+    assert!(status.success() && stderr.contains("behind_ms"), "{stderr}");
+
+    wall.set("+100y");
+    let (status, stderr) = wall.start(&flags).err().expect("no version can follow such a clock");
+    assert!(status.code() == Some(2) && stderr.contains("the wall clock shows 21"), "{stderr}");
 }

@@ -122,6 +122,56 @@ async fn nothing_flushed_is_lost_when_a_node_with_a_store_is_killed() {
     stands_kills("sled", true).await;
 }
 
+/// A backup: `cp -a` of the data directory of a node that is being written to.
+async fn a_copy_taken_while_serving_has_all_that_was_flushed(backend: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let process = Process::start(&flags(&data, backend));
+    let kept = Arc::new(Kept::default());
+    let mut writers = Vec::new();
+    for writer in 0..WRITERS {
+        writers.push(tokio::spawn(Arc::clone(&kept).write(cache_of(&process).await, writer, 1)));
+    }
+    writers.push(tokio::spawn(Arc::clone(&kept).write_buffered(cache_of(&process).await)));
+    writers.push(tokio::spawn(Arc::clone(&kept).write_and_delete(cache_of(&process).await)));
+    let mut copies = Vec::new();
+    for copy in 0..3 {
+        let (wanted, copied) = (kept.sum() + 10_000, directory.path().join(copy.to_string()));
+        soon(async {
+            while kept.sum() < wanted {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        if copy == 1 {
+            admin_of(&process).await.create_snapshot(CreateSnapshotRequest {}).await.unwrap();
+        }
+        let before = kept.so_far();
+        let paths = [data.clone(), copied.clone()];
+        let cp = tokio::task::spawn_blocking(|| Command::new("cp").arg("-a").args(paths).status());
+        assert!(cp.await.unwrap().unwrap().success());
+        copies.push((copied, before));
+    }
+    drop(process);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    for (copied, before) in copies {
+        let process = Process::start(&flags(&copied, backend));
+        before.judge(&mut cache_of(&process).await).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_a_directory_on_sled_has_all_that_was_flushed_before() {
+    a_copy_taken_while_serving_has_all_that_was_flushed("sled").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_a_directory_on_files_has_all_that_was_flushed_before() {
+    a_copy_taken_while_serving_has_all_that_was_flushed("files").await;
+}
+
 #[tokio::test]
 async fn what_memory_has_no_room_for_is_answered_from_disk() {
     let directory = tempfile::tempdir().unwrap();

@@ -18,8 +18,8 @@ use larder::api::v1::admin_client::AdminClient;
 use larder::api::v1::cache_client::CacheClient;
 use larder::api::v1::*;
 use larder::clock::{Clock, SystemClock};
-use larder::persistence::frame::{FORMAT, FrameReader};
-use larder::persistence::{Backend, FilesBackend, SledBackend, record};
+use larder::persistence::frame::{FORMAT, Frame, FrameReader};
+use larder::persistence::{Backend, FileKind, FilesBackend, SledBackend, record};
 use node::*;
 use tempfile::TempDir;
 use tonic::transport::Channel;
@@ -198,49 +198,105 @@ async fn what_sled_wrote_in_format_1_is_read_in_full() {
 }
 
 #[tokio::test]
-async fn blobs_of_format_1_are_found_without_their_catalogue() {
-    for (backend, catalogue) in [("files", "catalogue"), ("sled", "sled")] {
+async fn what_files_wrote_in_format_2_is_read_in_full() {
+    is_read_in_full(2, "files").await;
+}
+
+#[tokio::test]
+async fn what_sled_wrote_in_format_2_is_read_in_full() {
+    is_read_in_full(2, "sled").await;
+}
+
+#[tokio::test]
+async fn blobs_of_every_format_are_found_without_their_catalogue() {
+    for (format, backend, catalogue) in
+        (1..=FORMAT).flat_map(|format| [(format, "files", "catalogue"), (format, "sled", "sled")])
+    {
         let directory = tempfile::tempdir().unwrap();
-        copy(&fixtures(1).join(backend), directory.path());
+        copy(&fixtures(format).join(backend), directory.path());
         fs::remove_dir_all(directory.path().join(catalogue)).unwrap();
         let mut opened = Opened::at(directory, backend, "snapshot+journal").await;
         assert_eq!(
             comparable(&opened.content().await),
-            comparable(&expected(1, backend, "all")),
-            "{backend}"
+            comparable(&expected(format, backend, "all")),
+            "format {format}, {backend}"
         );
     }
+}
+
+/// Old files stay for as long as nothing makes them superfluous, and what comes behind them is of the present format.
+#[tokio::test]
+async fn a_directory_of_an_older_format_goes_on_in_the_present_one() {
+    for backend in BACKENDS {
+        let directory = tempfile::tempdir().unwrap();
+        copy(&fixtures(1).join(backend), directory.path());
+        let mut before = String::new();
+        for round in 0..3 {
+            let mut writer = Writer::start(directory.path(), backend).await;
+            if round > 0 {
+                let now = content(&mut writer.calls.0, &mut writer.admin).await;
+                assert_eq!(comparable(&now), comparable(&before), "{backend}, start {round}");
+            }
+            writer.calls.set(far(set(format!("new:{round}"), "v"))).await.unwrap();
+            if round == 1 {
+                writer.admin.create_snapshot(CreateSnapshotRequest {}).await.unwrap();
+            }
+            before = content(&mut writer.calls.0, &mut writer.admin).await;
+            writer.end().await;
+        }
+        let formats = formats_in(&*open(directory.path(), backend));
+        assert_eq!(formats, BTreeSet::from([1, FORMAT]), "{backend}");
+    }
+}
+
+fn open(path: &Path, backend: &str) -> Box<dyn Backend> {
+    match backend {
+        "files" => Box::new(FilesBackend::open(path).unwrap().0),
+        _ => Box::new(SledBackend::open(path).unwrap().0),
+    }
+}
+
+/// Visits every frame of the journal and of snapshots, with its records' bytes.
+fn each_frame(backend: &dyn Backend, mut visit: impl FnMut(&Frame, &[u8])) {
+    for (file, _) in backend.files().unwrap().iter().filter(|(file, _)| file.kind != FileKind::Blob) {
+        let mut reader = FrameReader::new(backend.open(*file).unwrap()).unwrap();
+        let mut body = Vec::new();
+        while let Some(frame) = reader.next(&mut body).unwrap().unwrap() {
+            visit(&frame, &body);
+        }
+    }
+}
+
+fn formats_in(backend: &dyn Backend) -> BTreeSet<u8> {
+    let mut formats = BTreeSet::new();
+    each_frame(backend, |frame, _| {
+        formats.insert(frame.header.format);
+    });
+    formats
 }
 
 /// So that none is forgotten when the fixtures are written anew.
 #[test]
 fn the_fixtures_have_every_kind_of_frame_and_record() {
-    for backend in BACKENDS {
+    for (format, backend) in (1..=FORMAT).flat_map(|format| BACKENDS.map(|backend| (format, backend))) {
         let directory = tempfile::tempdir().unwrap();
-        copy(&fixtures(1).join(backend), directory.path());
+        copy(&fixtures(format).join(backend), directory.path());
         let (mut frames, mut records) = (BTreeSet::new(), BTreeSet::new());
-        let path = directory.path();
-        let opened: Box<dyn Backend> = match backend {
-            "files" => Box::new(FilesBackend::open(path).unwrap().0),
-            _ => Box::new(SledBackend::open(path).unwrap().0),
-        };
+        let opened = open(directory.path(), backend);
         let files = opened.files().unwrap();
-        assert_eq!(files.iter().filter(|(file, _)| file.to_string().ends_with(".journal")).count(), 2);
-        for (file, _) in files.iter().filter(|(file, _)| !file.to_string().ends_with(".blob")) {
-            let mut reader = FrameReader::new(opened.open(*file).unwrap()).unwrap();
-            let mut body = Vec::new();
-            while let Some(frame) = reader.next(&mut body).unwrap().unwrap() {
-                frames.insert(format!("{:?}", frame.header.kind));
-                if frame.header.records > 0 {
-                    record::read(&body, |record| {
-                        let name = format!("{record:?}");
-                        records.insert(name.split(['(', ' ']).next().unwrap().to_owned());
-                    })
-                    .unwrap();
-                }
+        assert!(files.iter().filter(|(file, _)| file.kind == FileKind::Journal).count() >= 2);
+        each_frame(&*opened, |frame, body| {
+            assert_eq!(frame.header.format, format);
+            frames.insert(format!("{:?}", frame.header.kind));
+            if frame.header.records > 0 {
+                record::read(body, |record| {
+                    let name = format!("{record:?}");
+                    records.insert(name.split(['(', ' ']).next().unwrap().to_owned());
+                })
+                .unwrap();
             }
-        }
-        assert_eq!((frames.len(), records.len()), (6, 8), "{backend}: {frames:?} {records:?}");
+        });
+        assert_eq!((frames.len(), records.len()), (6, 8), "{format}, {backend}: {frames:?} {records:?}");
     }
 }
 

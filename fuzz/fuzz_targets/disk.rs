@@ -8,7 +8,7 @@ use std::sync::Arc;
 use larder::clock::Now;
 use larder::engine::{Engine, EngineConfig};
 use larder::persistence::blob::format;
-use larder::persistence::frame::{FrameKind, FrameWriter, HEADER_BYTES, Header, Place};
+use larder::persistence::frame::{FrameKind, FrameWriter, Header, Place};
 use larder::persistence::recover::{Method, Recovery, RecoveryProgress};
 use larder::persistence::tier::{DiskTier, Moves};
 use larder::persistence::{Backend, FileId, FileKind, MemoryBackend, record};
@@ -23,9 +23,7 @@ fuzz_target!(|input: &[u8]| {
             let _ = record::read(bytes, |_| {});
         }
         1 => {
-            if let Some(head) = bytes.first_chunk::<HEADER_BYTES>() {
-                let _ = Header::read(head);
-            }
+            let _ = Header::read(bytes);
             let _ = format::read_footer(bytes);
             let _ = format::split_catalogue_key(bytes);
             let _ = format::read_catalogue_value(b"key", bytes);
@@ -36,17 +34,17 @@ fuzz_target!(|input: &[u8]| {
         // Whole frames around records that nobody wrote.
         _ => {
             let mut frames = FrameWriter::new(backend.create(journal).unwrap(), 1, 0);
-            let place = Place { first_position: 1, records: 1, unix_us: 1 };
+            let place = Place { first_position: 1, records: 1, time: Now { steady_ms: 1, unix_us: 1 } };
             frames.append(FrameKind::Segment, place, &[&[7; 9][..]]).unwrap();
             frames.append(FrameKind::Batch, place, &[bytes]).unwrap();
         }
     }
-    let now = Now { ticks_ms: 1_000, unix_us: 1_700_000_000_000_000 };
+    let now = Now { steady_ms: 1_000, unix_us: 1_700_000_000_000_000 };
     let config = EngineConfig { bytes_limit: 2 << 20, shards: Some(2), ..EngineConfig::default() };
     let engine = Engine::new(&config, now);
     let progress = RecoveryProgress::default();
     let backend = Arc::new(backend);
-    let tier = (form / 6 % 2 == 1).then(|| DiskTier::new(backend.clone(), engine.shard_count(), now));
+    let tier = (form / 6 % 2 == 1).then(|| DiskTier::new(backend.clone(), engine.shard_count()));
     let method = if form / 12 % 2 == 1 { Method::Lazy } else { Method::SnapshotAndJournal };
     let recovery = Recovery {
         backend: &*backend,

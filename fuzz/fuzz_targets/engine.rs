@@ -143,7 +143,7 @@ fn bytes_limit(seed: u32) -> u64 {
 
 impl Model {
     fn new(start: Start) -> Self {
-        let now = Now { ticks_ms: 0, unix_us: 1_800_000_000_000_000 };
+        let now = Now { steady_ms: 0, unix_us: 1_800_000_000_000_000 };
         let config = EngineConfig {
             bytes_limit: bytes_limit(start.bytes_limit),
             shards: Some(u32::from(start.shards % 4) + 1),
@@ -178,13 +178,13 @@ impl Model {
     fn ends(&self, ttl: Ttl) -> Option<u64> {
         match ttl {
             Ttl::Never => None,
-            Ttl::Ms(ms) => Some(self.now.ticks_ms + ms),
+            Ttl::Ms(ms) => Some(self.now.steady_ms + ms),
         }
     }
 
     /// What has not expired. What the engine has evicted is forgotten first, as a Get tells.
     fn current(&mut self, key: &[u8]) -> Option<Known> {
-        let live = |known: &Known| known.expires_at.is_none_or(|at| at > self.now.ticks_ms);
+        let live = |known: &Known| known.expires_at.is_none_or(|at| at > self.now.steady_ms);
         let believed = self.known.get(key).filter(|known| live(known)).cloned();
         let namespace = self.engine.default_namespace();
         let (found, _) = self.engine.read(namespace, key, None, self.now, |entry| entry.to_hit());
@@ -193,7 +193,7 @@ impl Model {
                 assert_eq!(hit.value, known.value);
                 assert_eq!((hit.version, hit.flags), (known.version, known.flags));
                 assert_eq!(hit.content_type, known.content_type);
-                let remaining = known.expires_at.map_or(0, |at| at - self.now.ticks_ms);
+                let remaining = known.expires_at.map_or(0, |at| at - self.now.steady_ms);
                 assert_eq!(hit.remaining_ttl_ms, remaining);
                 Some(known)
             }
@@ -223,7 +223,7 @@ impl Model {
         };
         let unix_ms = self.now.unix_ms();
         match self.apply(&Op::Set(*set)).0 {
-            Outcome::Stored(Version::NONE) => {
+            Outcome::Expired => {
                 assert!(matches!(set.expiration, Expiration::AtUnixMs(at) if at <= unix_ms) && holds);
                 self.known.remove(set.key);
             }
@@ -233,7 +233,7 @@ impl Model {
                 let expires_at = match set.expiration {
                     Expiration::Default => self.ends(self.default_ttl),
                     Expiration::In(ttl) => self.ends(ttl),
-                    Expiration::AtUnixMs(at) => Some(self.now.ticks_ms + (at - unix_ms)),
+                    Expiration::AtUnixMs(at) => Some(self.now.steady_ms + (at - unix_ms)),
                     Expiration::Keep => match current {
                         Some(known) => known.expires_at,
                         None => self.ends(self.default_ttl),
@@ -409,8 +409,8 @@ impl Model {
                 });
             }
             Step::Touch(key, time) => self.touch(&key.bytes(), time.ttl()),
-            Step::Wait(ms) => self.now.ticks_ms += u64::from(ms),
-            Step::WaitLong(ms) => self.now.ticks_ms += ms % TTL_MS_MAX,
+            Step::Wait(ms) => self.now.steady_ms += u64::from(ms),
+            Step::WaitLong(ms) => self.now.steady_ms += ms % TTL_MS_MAX,
             // Up to the year 2500: set by hand, or wrong.
             Step::WallClock(us) => self.now.unix_us = us % 16_725_225_600_000_000,
             Step::Advance => {

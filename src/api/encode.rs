@@ -243,6 +243,12 @@ pub(crate) fn put_not_stored(out: &mut Vec<u8>, current: u64) {
     put_fixed64(out, 1, current);
 }
 
+/// SetResponse with NotStored that says expired.
+pub(crate) fn put_not_stored_expired(out: &mut Vec<u8>) {
+    put_head(out, 2, number_len(1));
+    put_number(out, 3, 1);
+}
+
 /// DeleteResponse.
 pub(crate) fn put_deleted(out: &mut Vec<u8>, deleted: bool, current: u64) {
     put_number(out, 1, u64::from(deleted));

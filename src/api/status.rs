@@ -119,6 +119,10 @@ pub enum CallError {
     NamespaceGone,
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
+    #[error(
+        "there is no version above those that the node has drawn: its wall clock was once set beyond what versions can hold, or it has an old data directory of such a node; reads go on. Start it with an empty --data-dir"
+    )]
+    VersionsUsedUp,
     #[error("the value is not a decimal integer of 64 bits")]
     NotAnInteger,
     #[error("{current} {delta:+} does not fit 64 bits; the counter stays at {current}")]
@@ -214,6 +218,7 @@ impl CallError {
             Self::BlobsOverloaded { .. } => Kind { retry: true, ..kind(ResourceExhausted, "OVERLOADED") },
             Self::DiskFull { .. } => kind(ResourceExhausted, "DISK_FULL"),
             Self::DiskFailed { .. } => kind(FailedPrecondition, "DISK_FAILED"),
+            Self::VersionsUsedUp => kind(FailedPrecondition, "VERSIONS_USED_UP"),
             Self::NotAnInteger => kind(FailedPrecondition, "NOT_AN_INTEGER"),
             Self::CounterOverflow { .. } => kind(OutOfRange, "COUNTER_OVERFLOW"),
             Self::Policy(_) => bad_field("UNKNOWN_POLICY", "policy"),
@@ -244,6 +249,7 @@ impl CallError {
             Refusal::CounterOverflow { current } => Self::CounterOverflow { current, delta },
             Refusal::TooLarge { needs, limit } => Self::EntryTooLarge { needs, limit },
             Refusal::NoNamespace => Self::NamespaceGone,
+            Refusal::NoVersion => Self::VersionsUsedUp,
             Refusal::Poisoned => Self::JournalPoisoned,
             Refusal::Unreadable => {
                 Self::DiskFailed { why: "the entry lies there and cannot be read".to_owned() }

@@ -138,7 +138,7 @@ impl Cache {
                 Ok(done) => return done,
                 Err(fetch) => fetch,
             };
-            let found = match look_up(lookup, &fetch, (namespace, op.key()), now) {
+            let found = match look_up(lookup, &fetch, (namespace, op.key())) {
                 Ok(Looked::Up(found)) => found,
                 Ok(Looked::Damaged) => None,
                 Err(refusal) => {
@@ -176,7 +176,7 @@ impl Cache {
                 Ok(read) => return read,
                 Err(fetch) => fetch,
             };
-            let looked = match look_up(lookup, &fetch, (namespace, key), now) {
+            let looked = match look_up(lookup, &fetch, (namespace, key)) {
                 Ok(looked) => looked,
                 Err(refusal) => {
                     self.engine.end_fetch(fetch);
@@ -284,7 +284,7 @@ impl Cache {
             let mut after = begin.after.filter(|_| shard == begin.shard);
             loop {
                 let mut is_over = false;
-                let next = lookup.tier.scan(number, after, SCANNED_AT_A_TIME, now, |put| {
+                let next = lookup.tier.scan(number, after, SCANNED_AT_A_TIME, |put| {
                     looked_at += 1;
                     let is_wanted = put.namespace == namespace.number() && put.key.starts_with(range.prefix);
                     let visited = match view(put, now) {
@@ -322,9 +322,8 @@ fn look_up(
     lookup: &Lookup<'_>,
     fetch: &Fetch,
     (namespace, key): (&Namespace, &[u8]),
-    now: Now,
 ) -> Result<Looked, Refusal> {
-    match lookup.fetch(fetch, namespace.number(), key, now) {
+    match lookup.fetch(fetch, namespace.number(), key) {
         Ok(found) => Ok(Looked::Up(found)),
         Err(LookupError::Stopped(_)) => Err(Refusal::Poisoned),
         Err(LookupError::Fetch(error @ FetchError::Damaged { .. })) => {
@@ -351,9 +350,9 @@ fn visit<R>(found: Option<&Found>, visit: impl FnOnce(Option<&Put<'_>>) -> R) ->
 
 /// A record as an entry; `None`: its time has ended.
 fn view<'a>(put: &Put<'a>, now: Now) -> Option<EntryView<'a>> {
-    let remaining_ttl_ms = match put.expires_unix_ms {
+    let remaining_ttl_ms = match put.expires_steady_ms {
         None => 0,
-        Some(at) => at.checked_sub(now.unix_ms()).filter(|left| *left > 0)?,
+        Some(at) => at.checked_sub(now.steady_ms).filter(|left| *left > 0)?,
     };
     Some(EntryView {
         value: put.value,

@@ -8,14 +8,14 @@ use std::sync::{Arc, OnceLock};
 use super::{Blobs, Cache};
 use crate::clock::Clock;
 use crate::engine::{NamespaceConfig, Restorer};
-use crate::entry::{Durability, Ttl};
+use crate::entry::{Durability, Ttl, Version, WallClockAhead};
 use crate::persistence::backend::{self, BackendKind};
 use crate::persistence::blob::{BlobError, Opened};
-use crate::persistence::disk::{Disk, DiskConfig, settle_clock};
+use crate::persistence::disk::{Disk, DiskConfig};
 use crate::persistence::journal::Stopped;
 use crate::persistence::recover::{RecoveryProgress, Report};
 use crate::persistence::snapshot::SnapshotError;
-use crate::persistence::{Backend, BackendError, DirectoryLock, LockError, Room};
+use crate::persistence::{Backend, BackendError, DirectoryLock, LockError, Room, time};
 
 /// Which directory, and how it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,9 @@ pub enum DiskError {
     /// Another process has it.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// The wall clock cannot be followed.
+    #[error(transparent)]
+    Clock(#[from] WallClockAhead),
     /// The disk refuses.
     #[error(transparent)]
     Backend(#[from] BackendError),
@@ -97,7 +100,8 @@ impl Cache {
             return Err(DiskError::Open);
         }
         // First what changes nothing in memory. Blobs are held to the same time as entries.
-        settle_clock(&*backend, &*self.clock)?;
+        Version::clock_at(self.now().unix_us)?;
+        time::go_on(&*backend, &*self.clock)?;
         let room = Arc::new(Room::new(backend, options.disk.limit_bytes));
         let (blobs, found) = self.open_blobs(Arc::clone(&room))?;
         let clock: Arc<dyn Clock> = self.clock.clone();

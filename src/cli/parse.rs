@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 
@@ -33,6 +33,21 @@ pub(super) fn ttl(text: &str) -> Result<Duration, String> {
         return Err("the longest time to live is 100 years; write 0 for one that never ends".to_owned());
     }
     Ok(ttl)
+}
+
+/// A time of day: `2030-01-31T12:00:00Z`, or milliseconds since 1970.
+pub(super) fn unix_ms(text: &str) -> Result<u64, String> {
+    if let Ok(unix_ms) = text.parse() {
+        return Ok(unix_ms);
+    }
+    let time = humantime::parse_rfc3339(text).map_err(|error| {
+        format!(
+            "{error}; write a time of UTC such as 2030-01-31T12:00:00Z, or a whole number of ms since 1970, of which \
+             that is 1896091200000"
+        )
+    })?;
+    let since_1970 = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// A size with a unit (`64KiB`) or a plain number of bytes.
@@ -157,6 +172,16 @@ mod tests {
         assert!(duration("5").unwrap_err().contains("250ms"));
         assert!(positive_duration("0s").is_err());
         assert!(ttl("101years").unwrap_err().contains("100 years"));
+    }
+
+    #[test]
+    fn a_time_is_one_of_utc_or_milliseconds() {
+        assert_eq!(unix_ms("2030-01-31T12:00:00Z"), Ok(1_896_091_200_000));
+        assert_eq!(unix_ms("2030-01-31T12:00:00.25Z"), Ok(1_896_091_200_250));
+        assert_eq!(unix_ms("1896091200000"), Ok(1_896_091_200_000));
+        for wrong in ["", "tomorrow", "-1", "2030-01-31", "2030-13-31T12:00:00Z"] {
+            assert!(unix_ms(wrong).unwrap_err().contains("1896091200000"), "{wrong}");
+        }
     }
 
     #[test]

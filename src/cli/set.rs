@@ -17,6 +17,7 @@ use super::global::Global;
 use super::keys::KeyForm;
 use super::output::{note, print, token_json};
 use super::{parse, read};
+use crate::api::v1::NotStored;
 use crate::client::{SetCondition, SetExpiration, SetOptions, SetOutcome};
 use crate::entry::{CONTENT_TYPE_BYTES_MAX, Version};
 
@@ -31,12 +32,8 @@ pub(super) struct SetArgs {
     /// Read the value from a file; - is stdin
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     file: Option<PathBuf>,
-    /// Expire after this long; 0 is never [default: the namespace's default]
-    #[arg(long, value_name = "DUR", value_parser = parse::ttl, conflicts_with = "keep_ttl")]
-    ttl: Option<Duration>,
-    /// Keep the expiry of the entry that is replaced
-    #[arg(long)]
-    keep_ttl: bool,
+    #[command(flatten)]
+    expiration: ExpirationArgs,
     #[command(flatten)]
     condition: ConditionArgs,
     /// 32 bits of your own, given back with the value
@@ -52,6 +49,21 @@ pub(super) struct SetArgs {
     waits_for: WaitsFor,
     #[command(flatten)]
     form: KeyForm,
+}
+
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+struct ExpirationArgs {
+    /// Expire after this long; 0 is never [default: the namespace's default]
+    #[arg(long, value_name = "DUR", value_parser = parse::ttl)]
+    ttl: Option<Duration>,
+    /// Expire at this time of the node's clock, as 2030-01-31T12:00:00Z or in ms since 1970; nothing is stored if it has
+    /// passed, and what was there is deleted
+    #[arg(long, value_name = "TIME", value_parser = parse::unix_ms)]
+    expire_at: Option<u64>,
+    /// Keep the expiry of the entry that is replaced
+    #[arg(long)]
+    keep_ttl: bool,
 }
 
 #[derive(Debug, Args)]
@@ -80,10 +92,11 @@ pub(super) fn run(global: &Global, args: SetArgs) -> Result<Exit, CliError> {
         (None, None) => read::stdin()?.into(),
     };
     let options = SetOptions {
-        expiration: match (args.ttl, args.keep_ttl) {
-            (Some(ttl), _) => SetExpiration::After(ttl),
-            (None, true) => SetExpiration::Keep,
-            (None, false) => SetExpiration::NamespaceDefault,
+        expiration: match args.expiration {
+            ExpirationArgs { ttl: Some(ttl), .. } => SetExpiration::After(ttl),
+            ExpirationArgs { expire_at: Some(at), .. } => SetExpiration::AtUnixMs(at),
+            ExpirationArgs { keep_ttl: true, .. } => SetExpiration::Keep,
+            ExpirationArgs { keep_ttl: false, .. } => SetExpiration::NamespaceDefault,
         },
         condition: match args.condition {
             ConditionArgs { if_absent: true, .. } => SetCondition::IfAbsent,
@@ -105,14 +118,19 @@ pub(super) fn run(global: &Global, args: SetArgs) -> Result<Exit, CliError> {
             Ok(Exit::Done)
         }
         SetOutcome::NotStored(not_stored) => {
-            let version = not_stored.current_version;
+            let NotStored { current_version: version, owner_down, expired } = not_stored;
             let document = json!({ "outcome": "not_stored", "key": bytes_json(&key),
-                "current_version": token_json(version), "owner_down": not_stored.owner_down });
+                "current_version": token_json(version), "owner_down": owner_down, "expired": expired });
             print(global, &document, &[("current_version", &version)])?;
-            let why = match (not_stored.owner_down, version) {
-                (true, _) => "the key's owner is out of service".to_owned(),
-                (false, 0) => "the condition was not met: there is no entry".to_owned(),
-                (false, version) => {
+            let why = match (owner_down, expired, version) {
+                (true, ..) => "the key's owner is out of service".to_owned(),
+                (false, true, _) => {
+                    "the time that it was to expire at has passed by the node's clock; what was \
+                                     there is deleted"
+                        .to_owned()
+                }
+                (false, false, 0) => "the condition was not met: there is no entry".to_owned(),
+                (false, false, version) => {
                     format!("the condition was not met: there is an entry of version {version}")
                 }
             };

@@ -59,7 +59,7 @@ struct Counter {
 pub(crate) struct Hot {
     random: u64,
     samples: u64,
-    /// When the counting began, and when counts were last halved, in engine time.
+    /// When the counting began, and when counts were last halved, in steady time.
     since_ms: u64,
     halved_ms: u64,
     /// Parts of the counted keys' hashes, apart from the rest as they are what is looked through.
@@ -78,8 +78,8 @@ impl Hot {
         Self {
             random: 0x9e37_79b9_7f4a_7c15,
             samples: 0,
-            since_ms: now.ticks_ms,
-            halved_ms: now.ticks_ms,
+            since_ms: now.steady_ms,
+            halved_ms: now.steady_ms,
             tags: Vec::new(),
             counters: Vec::new(),
             counters_max: ((bytes_limit / BYTES_PER_COUNTER) as usize).clamp(COUNTERS_MIN, COUNTERS),
@@ -87,6 +87,11 @@ impl Hot {
             hand: 0,
             key_bytes: 0,
         }
+    }
+
+    /// The counting begins here.
+    pub(crate) fn begin_at(&mut self, now: Now) {
+        (self.since_ms, self.halved_ms) = (now.steady_ms, now.steady_ms);
     }
 
     /// Counts a lookup. After how many more the next one is to be counted, 1 at least.
@@ -153,7 +158,7 @@ impl Hot {
     fn halve(&mut self, now: Now) {
         self.samples /= 2;
         self.since_ms = self.halved_ms;
-        self.halved_ms = now.ticks_ms;
+        self.halved_ms = now.steady_ms;
         for counter in &mut self.counters {
             counter.count /= 2;
             counter.error /= 2;
@@ -172,7 +177,7 @@ impl Hot {
         value_bytes: impl Fn(&Namespace, &[u8], u64) -> u64,
     ) {
         all.lookups += self.samples * LOOKUPS_PER_SAMPLE;
-        all.window_ms = all.window_ms.max(now.ticks_ms.saturating_sub(self.since_ms));
+        all.window_ms = all.window_ms.max(now.steady_ms.saturating_sub(self.since_ms));
         let live = self.counters.iter().filter(|counter| !counter.namespace.is_deleted());
         all.keys.extend(live.map(|counter| HotKey {
             namespace: counter.namespace.name().to_owned(),

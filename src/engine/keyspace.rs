@@ -157,7 +157,7 @@ impl Engine {
         self.invalidations.fetch_add(1, Ordering::Relaxed);
         let mut barriers = self.barriers.lock();
         namespace.invalidated(|| {
-            let until = self.versions.next(now);
+            let until = self.versions.next_bound(now);
             for shard in &self.shards {
                 let mut shard = shard.lock();
                 shard.invalidate(namespace, scope, until, MissReason::Invalidated);

@@ -40,8 +40,8 @@ pub enum Record<'a> {
         namespace: u16,
         /// The key.
         key: &'a [u8],
-        /// In ms since 1970; `None`: never.
-        expires_unix_ms: Option<u64>,
+        /// In ms of steady time; `None`: never.
+        expires_steady_ms: Option<u64>,
     },
     /// An increment with a request id came to this.
     Counted {
@@ -97,8 +97,8 @@ pub struct Put<'a> {
     pub value: ValueView<'a>,
     /// Its version.
     pub version: Version,
-    /// When it expires, in ms since 1970; `None`: never.
-    pub expires_unix_ms: Option<u64>,
+    /// When it expires, in ms of steady time; `None`: never.
+    pub expires_steady_ms: Option<u64>,
     /// The client's own number.
     pub flags: u32,
     /// The client's own content type.

@@ -294,7 +294,7 @@ impl Engine {
     pub fn clear(&self, namespace: &Namespace, now: Now) -> u64 {
         let mut removed = 0;
         let mut barriers = self.barriers.lock();
-        let until = self.versions.next(now);
+        let until = self.versions.next_bound(now);
         for shard in &self.shards {
             let mut held = shard.lock();
             held.log_barrier();
@@ -420,54 +420,65 @@ impl Locked {
 }
 
 /// Draws versions: a hybrid logical clock (Kulkarni et al., "Logical Physical Clocks", OPODIS 2014) whose logical
-/// part is simply the next microsecond.
+/// part is simply the next microsecond. Where the wall clock was ahead, versions stay ahead: they never go back.
 #[derive(Debug)]
 pub(crate) struct VersionClock {
     node_hash: u64,
+    /// The clock part of the last that was drawn or is on disk.
     last: AtomicU64,
-    /// A wall clock beyond this is not believed (yet).
-    ceiling_us: AtomicU64,
+    /// A wall clock beyond this is not followed (yet).
+    ceiling: AtomicU64,
 }
-
-/// A wall clock set beyond this (the year 2090) is not believed, so that versions never overflow.
-const CLOCK_MAX_US: u64 = (1 << (64 - Version::NODE_BITS)) - (1 << 45);
 
 impl VersionClock {
     fn new(node_hash: u16) -> Self {
         let node_hash = u64::from(node_hash) & ((1 << Version::NODE_BITS) - 1);
-        Self { node_hash, last: AtomicU64::new(0), ceiling_us: AtomicU64::new(CLOCK_MAX_US) }
+        Self { node_hash, last: AtomicU64::new(0), ceiling: AtomicU64::new(Version::CLOCK_MAX) }
     }
 
-    /// A version above all before it, and at or above the wall clock.
-    pub(crate) fn next(&self, now: Now) -> Version {
-        let ceiling = self.ceiling_us.load(Ordering::Relaxed);
-        let clock = now.unix_us.saturating_sub(Version::EPOCH_UNIX_US).clamp(1, ceiling);
+    /// A version above all before it, and at the wall clock or above it where that can be followed; `None`: there is
+    /// none any more.
+    pub(crate) fn next(&self, now: Now) -> Option<Version> {
+        let ceiling = self.ceiling.load(Ordering::Relaxed);
+        let wall = Version::clock_at(now.unix_us).ok().filter(|wall| *wall <= ceiling).unwrap_or(0);
         let mut last = self.last.load(Ordering::Relaxed);
         loop {
-            let next = clock.max(last + 1);
+            let next = wall.max(last + 1);
+            if next > Version::CLOCK_MAX {
+                return None;
+            }
             match self.last.compare_exchange_weak(last, next, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Version(next << Version::NODE_BITS | self.node_hash),
+                Ok(_) => return Some(Version(Version::of_clock(next).0 | self.node_hash)),
                 Err(newer) => last = newer,
             }
         }
     }
 
+    /// For what no version may be newer than: the next, or where there is none any more, one that none is above.
+    pub(crate) fn next_bound(&self, now: Now) -> Version {
+        self.next(now).unwrap_or(Version(u64::MAX))
+    }
+
     /// Versions from now on are above this one.
     pub(crate) fn raise(&self, version: Version) {
-        self.last.fetch_max((version.0 >> Version::NODE_BITS).min(CLOCK_MAX_US), Ordering::Relaxed);
+        self.last.fetch_max(version.clock(), Ordering::Relaxed);
     }
 
-    /// The wall clock counts no further than to this version; only counting on goes beyond it.
+    /// The wall clock is followed no further than to this version; only counting on goes beyond it.
     pub(crate) fn set_ceiling(&self, version: Version) {
-        let us = (version.0 >> Version::NODE_BITS).clamp(1, CLOCK_MAX_US);
-        self.ceiling_us.store(us, Ordering::Relaxed);
+        self.ceiling.store(version.clock(), Ordering::Relaxed);
     }
 
-    /// Above any version that has been drawn, by some time.
+    /// None that was drawn is above this one.
+    pub(crate) fn newest(&self) -> Version {
+        Version(Version::of_clock(self.last.load(Ordering::Relaxed)).0 | self.node_hash)
+    }
+
+    /// Above any version that has been drawn, and above the wall clock where that can be followed, by so many µs.
     pub(crate) fn ahead(&self, now: Now, by_us: u64) -> Version {
-        let clock = now.unix_us.saturating_sub(Version::EPOCH_UNIX_US);
-        let us = clock.max(self.last.load(Ordering::Relaxed)).saturating_add(by_us).min(CLOCK_MAX_US);
-        Version(us << Version::NODE_BITS)
+        let wall = Version::clock_at(now.unix_us).unwrap_or(0);
+        let clock = wall.max(self.last.load(Ordering::Relaxed)).saturating_add(by_us);
+        Version::of_clock(clock.min(Version::CLOCK_MAX))
     }
 }
 

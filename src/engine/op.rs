@@ -155,10 +155,13 @@ pub enum Outcome {
     Hit(Hit),
     /// Get: there is none, and why as far as is known.
     Miss(MissReason),
-    /// Set: stored under this version. [`Version::NONE`] if the expiry was past, so that nothing was kept.
+    /// Set: stored under this version.
     Stored(Version),
     /// Set: the condition did not hold; the version of what is there, [`Version::NONE`] if nothing is.
     NotStored(Version),
+    /// Set, Increment of a missing key: the time that it was to expire at has passed. Nothing is stored, and what a Set
+    /// would have replaced is gone.
+    Expired,
     /// Delete: whether there was an entry to remove.
     Deleted(bool),
     /// Delete: the condition did not hold; the version of what is there.
@@ -195,6 +198,8 @@ pub enum Refusal {
     },
     /// The namespace was deleted meanwhile.
     NoNamespace,
+    /// There is no version above those that were drawn.
+    NoVersion,
     /// Changes can no longer be kept on disk: memory and disk must not part.
     Poisoned,
     /// The entry lies on disk, and cannot be read.
@@ -368,14 +373,14 @@ pub enum ChangeKind {
     Put {
         /// Its version.
         version: Version,
-        /// When it expires, in ms since 1970; `None`: never.
-        expires_unix_ms: Option<u64>,
+        /// When it expires, in ms of steady time; `None`: never.
+        expires_steady_ms: Option<u64>,
     },
     /// An entry was removed.
     Remove,
     /// An entry got a new expiry.
     Expiry {
-        /// When it expires, in ms since 1970; `None`: never.
-        expires_unix_ms: Option<u64>,
+        /// When it expires, in ms of steady time; `None`: never.
+        expires_steady_ms: Option<u64>,
     },
 }

@@ -69,6 +69,13 @@ impl Engine {
         into.barriers = std::mem::take(&mut barriers.encoded);
     }
 
+    /// Steady time has gone on to here before anything was put in, so that nothing counts as long ago.
+    pub(crate) fn begin_at(&self, now: Now) {
+        for shard in &self.shards {
+            shard.lock().begin_at(now);
+        }
+    }
+
     /// Visits what the next few hundred entries are now, of all namespaces, and goes on from `place`; false: that was
     /// all. What is there throughout the walk is visited once. `visit` is called under a shard's lock: it must be quick
     /// and must not call the engine.
@@ -93,7 +100,13 @@ impl Engine {
         }
     }
 
-    /// A version above all that have been drawn, ahead of the clock by so many µs; see
+    /// No version that was drawn or put in is above this one.
+    #[must_use]
+    pub fn newest_version(&self) -> Version {
+        self.versions.newest()
+    }
+
+    /// A version above all that have been drawn, ahead of the wall clock by so many µs; see
     /// [`Self::set_version_ceiling`].
     #[must_use]
     pub fn version_ahead(&self, now: Now, by_us: u64) -> Version {
@@ -111,8 +124,8 @@ impl Engine {
         self.versions.raise(above);
     }
 
-    /// Draws a version.
-    pub fn draw_version(&self, now: Now) -> Version {
+    /// Draws a version; `None`: there is none any more.
+    pub fn draw_version(&self, now: Now) -> Option<Version> {
         self.versions.next(now)
     }
 
@@ -384,7 +397,7 @@ mod tests {
     use super::*;
     use crate::engine::EngineConfig;
 
-    const NOW: Now = Now { ticks_ms: 0, unix_us: 0 };
+    const NOW: Now = Now { steady_ms: 0, unix_us: 0 };
 
     fn put<'a>(key: &'a [u8], value: &'a [u8], version: u64) -> Record<'a> {
         Record::Put(Put {
@@ -392,7 +405,7 @@ mod tests {
             key,
             value: ValueView::Inline(value),
             version: Version(version),
-            expires_unix_ms: None,
+            expires_steady_ms: None,
             flags: 0,
             content_type: "",
             tags: &[],

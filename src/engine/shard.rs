@@ -110,7 +110,7 @@ impl Shard {
             until_sample: 1,
             index: Index::new(),
             records: Records::new(config.hasher.clone()),
-            wheel: Wheel::new(now.ticks_ms),
+            wheel: Wheel::new(now.steady_ms),
             spaces: Spaces::new(Space::new(default.clone(), config.bytes_limit)),
             handing_over: Vec::new(),
             sweep: Sweep::default(),
@@ -166,14 +166,11 @@ impl Shard {
         }
         let default_ttl = key.namespace.default_ttl();
         let Some(expires_at) = self.expires_at(set.expiration, default_ttl, existing, now) else {
-            // The expiry is past: nothing is stored, and what was there goes.
-            self.log_removed(key);
-            let Some(slot) = existing else { return (Outcome::Stored(Version::NONE), ChangeKind::None) };
-            self.remove_entry(slot, key.hash);
-            self.departed.insert(key.hash, MissReason::Expired);
-            return (Outcome::Stored(Version::NONE), ChangeKind::Remove);
+            return (Outcome::Expired, self.set_expired(key, existing));
         };
-        let version = versions.next(now);
+        let Some(version) = versions.next(now) else {
+            return (Outcome::Refused(Refusal::NoVersion), ChangeKind::None);
+        };
         let number = key.namespace.number();
         let draft = Draft {
             namespace: number,
@@ -188,24 +185,34 @@ impl Shard {
         match self.store(&draft, key.hash, existing) {
             Ok(()) => {
                 self.counts(key.namespace).sets += 1;
-                let expires_unix_ms = unix_ms(expires_at, now);
                 if let Some(log) = &mut self.log {
                     log.add(&Record::Put(Put {
                         namespace: number,
                         key: set.key,
                         value: large.map_or(ValueView::Inline(set.value), ValueView::Shared),
                         version,
-                        expires_unix_ms,
+                        expires_steady_ms: expires_at,
                         flags: set.flags,
                         content_type: set.content_type,
                         tags: set.tags,
                         request_id: "",
                     }));
                 }
-                (Outcome::Stored(version), ChangeKind::Put { version, expires_unix_ms })
+                (Outcome::Stored(version), ChangeKind::Put { version, expires_steady_ms: expires_at })
             }
             Err(refusal) => (Outcome::Refused(refusal), ChangeKind::None),
         }
+    }
+
+    /// The time is past that an entry is set to expire at: nothing is stored, and what was there goes.
+    fn set_expired(&mut self, key: Hashed<'_>, existing: Option<u32>) -> ChangeKind {
+        self.counts(key.namespace).not_stored += 1;
+        // It may have been evicted, and a journal would bring it back.
+        self.log_removed(key);
+        let Some(slot) = existing else { return ChangeKind::None };
+        self.remove_entry(slot, key.hash);
+        self.departed.insert(key.hash, MissReason::Expired);
+        ChangeKind::Remove
     }
 
     /// Removes an entry.
@@ -248,24 +255,18 @@ impl Shard {
         };
         let expires_at = ttl_end(ttl, now);
         self.counts(key.namespace).touches += 1;
-        let (outcome, kind) = self.touch_until(key, slot, expires_at, now);
-        if let (ChangeKind::Expiry { expires_unix_ms }, Some(log)) = (kind, &mut self.log) {
+        let (outcome, kind) = self.touch_until(key, slot, expires_at);
+        if let (ChangeKind::Expiry { expires_steady_ms }, Some(log)) = (kind, &mut self.log) {
             let namespace = key.namespace.number();
-            log.add(&Record::Expiry { namespace, key: key.key, expires_unix_ms });
+            log.add(&Record::Expiry { namespace, key: key.key, expires_steady_ms });
         }
         (outcome, kind)
     }
 
     /// Gives an entry that is there a new expiry.
-    fn touch_until(
-        &mut self,
-        key: Hashed<'_>,
-        slot: u32,
-        expires_at: Option<u64>,
-        now: Now,
-    ) -> (Outcome, ChangeKind) {
+    fn touch_until(&mut self, key: Hashed<'_>, slot: u32, expires_at: Option<u64>) -> (Outcome, ChangeKind) {
         let deadline = self.deadline(expires_at);
-        let kind = ChangeKind::Expiry { expires_unix_ms: unix_ms(expires_at, now) };
+        let kind = ChangeKind::Expiry { expires_steady_ms: expires_at };
         if self.records.takes(slot, deadline) {
             if self.records.expires(slot) {
                 self.wheel.remove(&mut self.records, slot);
@@ -385,7 +386,7 @@ impl Shard {
         if self.fetches.as_mut().is_some_and(|fetches| fetches.take_tidied()) {
             return;
         }
-        if self.wheel.is_behind(now.ticks_ms) || !self.handing_over.is_empty() {
+        if self.wheel.is_behind(now.steady_ms) || !self.handing_over.is_empty() {
             self.advance(now, STEPS_PER_OP);
         }
     }
@@ -409,7 +410,7 @@ impl Shard {
     #[inline]
     fn if_live(&mut self, slot: u32, now: Now) -> Option<u32> {
         if self.records.expires(slot)
-            && self.deadline_ms(slot).is_some_and(|deadline| deadline <= now.ticks_ms)
+            && self.deadline_ms(slot).is_some_and(|deadline| deadline <= now.steady_ms)
         {
             self.wheel.remove(&mut self.records, slot);
             self.reclaim_expired(slot);
@@ -439,7 +440,7 @@ impl Shard {
         self.records.deadline_ms(slot, self.wheel.base_ms())
     }
 
-    /// The engine time at which an entry stored now expires: `Some(None)` never, `None` it is past already.
+    /// The steady time at which an entry stored now expires: `Some(None)` never, `None` it is past already.
     fn expires_at(
         &self,
         expiration: Expiration,
@@ -452,7 +453,7 @@ impl Shard {
             Expiration::In(ttl) => Some(ttl_end(ttl, now)),
             Expiration::AtUnixMs(at) => {
                 let left = at.checked_sub(now.unix_ms()).filter(|left| *left > 0)?;
-                Some(Some(now.ticks_ms + left))
+                Some(Some(now.steady_ms.saturating_add(left)))
             }
             Expiration::Keep => Some(match existing {
                 Some(slot) => self.deadline_ms(slot),
@@ -463,7 +464,7 @@ impl Shard {
 
     #[inline]
     fn view(&self, slot: u32, now: Now) -> EntryView<'_> {
-        self.records.view(slot, self.wheel.base_ms(), now.ticks_ms)
+        self.records.view(slot, self.wheel.base_ms(), now.steady_ms)
     }
 
     fn deadline(&self, expires_at: Option<u64>) -> Deadline {
@@ -526,11 +527,6 @@ impl Shard {
 fn ttl_end(ttl: Ttl, now: Now) -> Option<u64> {
     match ttl {
         Ttl::Never => None,
-        Ttl::Ms(ms) => Some(now.ticks_ms + ms),
+        Ttl::Ms(ms) => Some(now.steady_ms + ms),
     }
-}
-
-/// An engine time as wall time.
-fn unix_ms(expires_at: Option<u64>, now: Now) -> Option<u64> {
-    expires_at.map(|at| now.unix_ms() + (at - now.ticks_ms))
 }

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use super::*;
 
 pub(super) fn at(ms: u64) -> Now {
-    Now { ticks_ms: ms, unix_us: 1_800_000_000_000_000 + ms * 1_000 }
+    Now { steady_ms: ms, unix_us: 1_800_000_000_000_000 + ms * 1_000 }
 }
 
 fn engine(bytes_limit: u64, shards: u32, policy: PolicyName) -> Engine {

@@ -124,7 +124,7 @@ impl Facts {
             bytes: disk.disk_bytes(),
             snapshots: disk.history().taken(),
             snapshots_failed: disk.history().failed(),
-            snapshot_age: newest.map(|newest| Duration::from_micros(age_us(newest.created_unix_us))),
+            snapshot_age: newest.map(|newest| Duration::from_micros(age_us(newest.time.unix_us))),
             damages: self.cache.disk_damages(),
         })
     }

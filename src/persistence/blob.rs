@@ -18,8 +18,8 @@
 //! - Of two writes of a key at once the one of the higher version stays, whichever ends first.
 //! - A reader reads the blob that it opened, also when that is replaced, deleted or expires meanwhile.
 //! - Every byte that is handed out was checked against its chunk's CRC. Damage is an error, never another value.
-//! - A blob is not served after its time to live. On disk that is wall time; while the store is open it is counted on
-//!   the monotonic clock, so that a jump of the wall clock changes nothing.
+//! - A blob is not served after its time to live, which is counted on steady time ([`crate::clock`]): a jump of the wall
+//!   clock changes nothing.
 //!
 //! All calls block on the disk: they are for threads that may. Memory does not grow with a blob's size; a writer and a
 //! reader hold one chunk each, and of blobs that expire their keys are held.
@@ -170,6 +170,9 @@ pub enum BlobError {
     /// Whoever was asked last said that nothing may be written any more: the disk failed.
     #[error("the journal is poisoned, so that no write is accepted")]
     Poisoned,
+    /// Whoever draws versions has none any more.
+    #[error("there is no version for the blob above those that were drawn")]
+    NoVersion,
     /// The limit on the disk.
     #[error(
         "{needs} bytes more do not fit: {used} of the {limit} bytes of --disk-limit are used, and the journal keeps \
@@ -351,7 +354,7 @@ impl Blobs {
     pub fn sweep(&self, now: Now, budget: usize) -> Result<bool> {
         self.settle()?;
         let budget = budget.min(KEYS_PER_COMMIT);
-        let due = self.0.state.lock().deadlines.due(now.ticks_ms, budget);
+        let due = self.0.state.lock().deadlines.due(now.steady_ms, budget);
         if due.is_empty() {
             return Ok(false);
         }
@@ -467,19 +470,15 @@ impl Blobs {
     }
 
     fn has_expired(&self, manifest: &Manifest, now: Now) -> bool {
-        manifest.expires_unix_ms != 0 && self.ttl(manifest, now) == Ttl::Never
+        manifest.expires_steady_ms != 0 && self.ttl(manifest, now) == Ttl::Never
     }
 
     /// What is left of a blob's time; [`Ttl::Never`] also when nothing is.
     fn ttl(&self, manifest: &Manifest, now: Now) -> Ttl {
-        if manifest.expires_unix_ms == 0 {
+        if manifest.expires_steady_ms == 0 {
             return Ttl::Never;
         }
-        let left = match self.0.state.lock().deadlines.of(manifest.file) {
-            Some(ticks_ms) => ticks_ms.saturating_sub(now.ticks_ms),
-            None => manifest.expires_unix_ms.saturating_sub(now.unix_ms()),
-        };
-        Ttl::from_wire_ms(left)
+        Ttl::from_wire_ms(manifest.expires_steady_ms.saturating_sub(now.steady_ms))
     }
 
     /// Counts damage.

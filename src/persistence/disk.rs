@@ -34,11 +34,12 @@ use super::recover::{Method, Recovered, Recovery, RecoveryProgress, Report};
 use super::room::Room;
 use super::snapshot::{self, SnapshotError, SnapshotInfo};
 use super::tier::DiskTier;
+use super::time;
 use crate::clock::{Clock, monotonic};
 use crate::engine::Engine;
+use crate::entry::Version;
 use limit::Tightness;
 pub use lookup::{Lookup, LookupError};
-pub use opening::settle_clock;
 use opening::{clear_away, set_aside, sort_snapshots};
 pub use taking::SnapshotHistory;
 use unjournaled::Figures;
@@ -146,7 +147,7 @@ impl Disk {
     /// Recovers into an empty engine, clears away what is of no use any more, and journals from then on.
     ///
     /// # Errors
-    /// The disk refuses.
+    /// The disk refuses, or the wall clock shows a time that versions cannot follow it to.
     pub fn open(
         backend: Arc<dyn Backend>,
         engine: Arc<Engine>,
@@ -154,11 +155,14 @@ impl Disk {
         config: DiskConfig,
         progress: &RecoveryProgress,
     ) -> Result<(Self, Report), SnapshotError> {
+        Version::clock_at(clock.now().unix_us)?;
+        time::go_on(&*backend, &*clock)?;
         let room = Arc::new(Room::new(backend, config.limit_bytes));
         Self::open_in(room, engine, clock, config, progress)
     }
 
-    /// [`Self::open`] in room that is shared with others, and whose limit is the one that counts.
+    /// [`Self::open`] in room that is shared with others, and whose limit is the one that counts. The clock's steady time
+    /// has gone on from what is on the disk ([`time::go_on`]).
     ///
     /// # Errors
     /// As there.
@@ -173,24 +177,21 @@ impl Disk {
         let is_unjournaled = ledger::is_unjournaled(&*backend)?;
         let method = config.method(is_unjournaled);
         let is_lazy = method == Method::Lazy;
-        settle_clock(&*backend, &*clock)?;
-        let now = clock.now();
         let tier = (config.is_store || is_lazy)
-            .then(|| Arc::new(DiskTier::new(Arc::clone(&backend), engine.shard_count(), now)));
+            .then(|| Arc::new(DiskTier::new(Arc::clone(&backend), engine.shard_count())));
         if let (true, Some(tier)) = (is_lazy, &tier) {
             tier.begin_indexing();
         }
         let recovery = Recovery {
             backend: &*backend,
             engine: &engine,
-            now,
+            now: clock.now(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             progress,
             tier: tier.as_deref(),
         };
         let mut recovered = recovery.run(method)?;
         opening::look_before(&*backend, &recovered, is_unjournaled)?;
-        opening::go_on_from(recovered.end.unix_us, &*clock);
         Failpoint::RECOVERY_APPLIED.reached();
         clear_away(&*backend, &recovered, is_unjournaled)?;
         Failpoint::RECOVERY_CLEARED.reached();

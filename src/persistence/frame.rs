@@ -6,24 +6,31 @@
 //! │ "LRDF"   │ format │ kind  │ 0     │ sequence │ first position │ records │ length │ unix µs
 //! │ 4        │ 1      │ 1     │ 2     │ 8        │ 8              │ 4       │ 4      │ 8
 //! └──────────┴────────┴───────┴───────┴──────────┴────────────────┴─────────┴────────┴──────────
-//! offset 40         44            48              52
-//!        ┌──────────┬─────────────┬───────────────┬──────────────────
-//!        │ previous │ body's CRC  │ header's CRC  │ body, `length` bytes
-//!        │ 4        │ 4           │ 4             │
-//!        └──────────┴─────────────┴───────────────┴──────────────────
+//! offset 40         44            48          52             60              64
+//!        ┌──────────┬─────────────┬───────────┬──────────────┬───────────────┬──────────────────
+//!        │ previous │ body's CRC  │ first CRC │ steady ms    │ header's CRC  │ body, `length` bytes
+//!        │ 4        │ 4           │ 4         │ 8            │ 4             │
+//!        └──────────┴─────────────┴───────────┴──────────────┴───────────────┴──────────────────
 //! ```
 //!
 //! All little-endian. `previous` is the header's CRC of the frame before, so that a frame stands for all before it: a
-//! frame that is missing, doubled or from another file does not fit. The header's CRC covers everything before it, the
-//! body's CRC included; both are CRC-32 (IEEE). Nothing of a frame is believed before its header's CRC fits, and nothing
+//! frame that is missing, doubled or from another file does not fit. A CRC of the header covers everything before it, the
+//! body's CRC included; all are CRC-32 (IEEE). Nothing of a frame is believed before its header's CRCs fit, and nothing
 //! of its body before that one does.
+//!
+//! In format 1 the header ends at offset 52: its first CRC is the header's, and its wall time stands for steady time too
+//! ([`super::time`]). The first 52 bytes are the same in every format, so that a build tells a header of a later one
+//! from damage. Frames of several formats may follow each other, in a file too.
 
 use super::backend::{Appender, BackendError, ReadAt};
+use crate::clock::Now;
 
 /// The version of the format that is written.
-pub const FORMAT: u8 = 1;
-/// Length of a frame's header.
-pub const HEADER_BYTES: usize = 52;
+pub const FORMAT: u8 = 2;
+/// Length of a frame's header as it is written.
+pub const HEADER_BYTES: usize = 64;
+/// What of a header is the same in every format, the first CRC included.
+const FIRST_BYTES: usize = 52;
 /// The longest body that is believed.
 pub const BODY_BYTES_MAX: usize = 1 << 30;
 
@@ -50,6 +57,8 @@ pub enum FrameKind {
 /// A frame's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
+    /// The version of its format: 1 or 2.
+    pub format: u8,
     /// What its body is.
     pub kind: FrameKind,
     /// Its number, dense in a file and through all segments of a journal.
@@ -60,8 +69,8 @@ pub struct Header {
     pub records: u32,
     /// Length of its body.
     pub body_bytes: u32,
-    /// When it was written, in µs since 1970.
-    pub unix_us: u64,
+    /// When it was written.
+    pub time: Now,
     /// What the frame before is called.
     pub previous: u32,
     /// The body's checksum.
@@ -69,7 +78,13 @@ pub struct Header {
 }
 
 impl Header {
-    /// The header's bytes, and what the frame is called by the next one.
+    /// How long it is.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        if self.format == 1 { FIRST_BYTES } else { HEADER_BYTES }
+    }
+
+    /// The header's bytes in the present format, and what the frame is called by the next one.
     #[must_use]
     pub fn write(&self) -> ([u8; HEADER_BYTES], u32) {
         let mut bytes = [0; HEADER_BYTES];
@@ -79,31 +94,45 @@ impl Header {
         bytes[16..24].copy_from_slice(&self.first_position.to_le_bytes());
         bytes[24..28].copy_from_slice(&self.records.to_le_bytes());
         bytes[28..32].copy_from_slice(&self.body_bytes.to_le_bytes());
-        bytes[32..40].copy_from_slice(&self.unix_us.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.time.unix_us.to_le_bytes());
         bytes[40..44].copy_from_slice(&self.previous.to_le_bytes());
         bytes[44..48].copy_from_slice(&self.body_crc.to_le_bytes());
-        let crc = crc32fast::hash(&bytes[..48]);
-        bytes[48..].copy_from_slice(&crc.to_le_bytes());
+        let first = crc32fast::hash(&bytes[..48]);
+        bytes[48..52].copy_from_slice(&first.to_le_bytes());
+        bytes[52..60].copy_from_slice(&self.time.steady_ms.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..60]);
+        bytes[60..].copy_from_slice(&crc.to_le_bytes());
         (bytes, crc)
     }
 
-    /// Reads a header, and what its frame is called.
+    /// Reads the header that these bytes begin with, and what its frame is called.
     ///
     /// # Errors
-    /// The bytes are no header as it was written.
-    pub fn read(bytes: &[u8; HEADER_BYTES]) -> Result<(Self, u32), BadFrame> {
+    /// They begin with no header as it was written.
+    pub fn read(bytes: &[u8]) -> Result<(Self, u32), BadFrame> {
+        let found = bytes.len();
+        if found < FIRST_BYTES {
+            return Err(BadFrame::Short { found, expected: FIRST_BYTES });
+        }
         let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
-        let (found, expected) = (u32_at(48), crc32fast::hash(&bytes[..48]));
+        let crc_at = |at: usize| match (u32_at(at), crc32fast::hash(&bytes[..at])) {
+            (found, expected) if found == expected => Ok(found),
+            (found, expected) => Err(BadFrame::HeaderCrc { found, expected }),
+        };
         if bytes[..4] != MAGIC {
             return Err(BadFrame::Magic);
         }
-        if found != expected {
-            return Err(BadFrame::HeaderCrc { found, expected });
-        }
-        if bytes[4] != FORMAT {
-            return Err(BadFrame::Format { found: bytes[4] });
-        }
+        let first = crc_at(48)?;
+        let unix_us = u64_at(32);
+        let (format, called, steady_ms) = match bytes[4] {
+            1 => (1, first, unix_us / 1_000),
+            FORMAT if found < HEADER_BYTES => {
+                return Err(BadFrame::Short { found, expected: HEADER_BYTES });
+            }
+            FORMAT => (FORMAT, crc_at(60)?, u64_at(52)),
+            found => return Err(BadFrame::Format { found }),
+        };
         let kind = match bytes[5] {
             1 => FrameKind::Segment,
             2 => FrameKind::Batch,
@@ -114,19 +143,20 @@ impl Header {
             found => return Err(BadFrame::Kind { found }),
         };
         let header = Self {
+            format,
             kind,
             sequence: u64_at(8),
             first_position: u64_at(16),
             records: u32_at(24),
             body_bytes: u32_at(28),
-            unix_us: u64_at(32),
+            time: Now { steady_ms, unix_us },
             previous: u32_at(40),
             body_crc: u32_at(44),
         };
         if header.body_bytes as usize > BODY_BYTES_MAX {
             return Err(BadFrame::Long { found: header.body_bytes });
         }
-        Ok((header, found))
+        Ok((header, called))
     }
 }
 
@@ -139,7 +169,7 @@ pub enum BadFrame {
     Magic,
     #[error("a frame's header has the checksum {found:08x}, expected {expected:08x}")]
     HeaderCrc { found: u32, expected: u32 },
-    #[error("format {found}, this build reads 1: it was written by a later one")]
+    #[error("format {found}, this build reads 1 and 2: it was written by a later one")]
     Format { found: u8 },
     #[error("a frame of kind {found}, which is not known")]
     Kind { found: u8 },
@@ -190,12 +220,13 @@ impl FrameWriter {
             body_bytes += part.len();
         }
         let header = Header {
+            format: FORMAT,
             kind,
             sequence: self.sequence,
             first_position: place.first_position,
             records: place.records,
             body_bytes: body_bytes as u32,
-            unix_us: place.unix_us,
+            time: place.time,
             previous: self.previous,
             body_crc: crc.finalize(),
         };
@@ -245,8 +276,8 @@ pub struct Place {
     pub first_position: u64,
     /// How many there are.
     pub records: u32,
-    /// When it is written, in µs since 1970.
-    pub unix_us: u64,
+    /// When it is written.
+    pub time: Now,
 }
 
 /// Reads frames from a file, one behind the other.
@@ -269,6 +300,12 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// Where its body begins in the file.
+    #[must_use]
+    pub fn body_offset(&self) -> u64 {
+        self.offset + self.header.len() as u64
+    }
+
     /// Whether it stands behind the frame of this sequence, which is called so.
     ///
     /// # Errors
@@ -362,7 +399,7 @@ impl FrameReader {
         {
             return Ok(Err(bad));
         }
-        self.offset += HEADER_BYTES as u64 + u64::from(frame.header.body_bytes);
+        self.offset = frame.body_offset() + u64::from(frame.header.body_bytes);
         Ok(Ok(Some(frame)))
     }
 
@@ -375,15 +412,12 @@ impl FrameReader {
         }
         let mut head = [0; HEADER_BYTES];
         let found = self.file.read_at(self.offset, &mut head)?.min(left);
-        if found < HEADER_BYTES {
-            return Ok(Err(BadFrame::Short { found, expected: HEADER_BYTES }));
-        }
-        let (header, called) = match Header::read(&head) {
+        let (header, called) = match Header::read(&head[..found]) {
             Ok(read) => read,
             Err(bad) => return Ok(Err(bad)),
         };
         let expected = header.body_bytes as usize;
-        let found = left - HEADER_BYTES;
+        let found = left - header.len();
         if found < expected {
             return Ok(Err(BadFrame::Short { found, expected }));
         }
@@ -393,7 +427,7 @@ impl FrameReader {
     fn body(&self, frame: &Frame, body: &mut Vec<u8>) -> Result<Result<(), BadFrame>, BackendError> {
         let expected = frame.header.body_bytes as usize;
         body.resize(expected, 0);
-        let found = self.file.read_at(frame.offset + HEADER_BYTES as u64, body)?;
+        let found = self.file.read_at(frame.body_offset(), body)?;
         if found < expected {
             return Ok(Err(BadFrame::Short { found, expected }));
         }

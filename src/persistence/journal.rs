@@ -9,7 +9,8 @@
 //! - The *position* is the count of all records that were ever written; a batch has its first record's.
 //! - A *segment* is a file of about [`SEGMENT_BYTES`]; the chain of checksums runs on from one to the next.
 //! - An *idle* journal keeps no changes, see [`Journal::keep`]; its thread still sees to the versions' ceiling.
-//! - The mark is written after each sync and synced with the next interval, and ahead of the versions that are drawn.
+//! - The mark is written after each sync and synced with the next interval, and ahead of the versions that are drawn. It
+//!   says the time too ([`super::time`]), also when there is nothing else to write.
 //! - When an append or a sync fails, the journal is *poisoned*: no change that would be logged is accepted any more, as
 //!   nobody can tell what is on the disk. Reads go on. Only a restart mends it.
 
@@ -189,7 +190,6 @@ impl Journal {
             history: end.history,
             synced_sequence: end.sequence,
             synced_position: end.position,
-            unix_us: end.unix_us,
             ..Mark::default()
         };
         let mut writer = Writer {
@@ -205,6 +205,7 @@ impl Journal {
             mark,
             is_dirty: false,
             is_mark_dirty: false,
+            mark_synced_ms: 0,
             frame_bytes: 0,
             flushes: 0,
             woken: 0,

@@ -77,7 +77,7 @@ pub(super) fn index(
                 FrameKind::SnapshotHead => {}
                 FrameKind::SnapshotEntries => {
                     check(&frame.header, &body)?;
-                    let begin = frame.offset + HEADER_BYTES as u64;
+                    let begin = frame.body_offset();
                     let indexed = below.tier.index(below.engine, below.file, begin, &body);
                     indexed.map_err(|what| BadFrame::Records { sequence: frame.header.sequence, what })?;
                 }
@@ -183,7 +183,7 @@ pub(super) fn warm(
                 return brought;
             }
             let mut keys = Vec::with_capacity(BATCH);
-            let next = lookup.tier.scan(shard, after, BATCH, clock.now(), |put| {
+            let next = lookup.tier.scan(shard, after, BATCH, |put| {
                 keys.push((put.namespace, put.key.to_vec()));
                 ControlFlow::Continue(())
             });
@@ -212,7 +212,7 @@ fn bring(engine: &Engine, lookup: &Lookup<'_>, clock: &dyn Clock, keys: &[(u16, 
     let mut brought = 0;
     for (namespace, key, mut fetch) in watched {
         brought += loop {
-            let Ok(Some(found)) = lookup.fetch(&fetch, namespace.number(), key, now) else {
+            let Ok(Some(found)) = lookup.fetch(&fetch, namespace.number(), key) else {
                 engine.end_fetch(fetch);
                 break 0;
             };

@@ -1,17 +1,19 @@
 //! The mark: a few facts that are written over in place, beside the journal and outside of any store.
 //!
 //! ```text
-//! offset 0        4        8          16                24                32                40          48
-//! ┌─────────┬────────┬──────────┬─────────────────┬─────────────────┬─────────────────┬───────────┬─────────────
-//! │ "LRDM"  │ format │ history  │ synced sequence │ synced position │ version ceiling │ unix µs   │ flags, zeros
-//! │ 4       │ 4      │ 8        │ 8               │ 8               │ 8               │ 8         │ 16
-//! └─────────┴────────┴──────────┴─────────────────┴─────────────────┴─────────────────┴───────────┴─────────────
+//! offset 0        4        8          16                24                32                40          48          56
+//! ┌─────────┬────────┬──────────┬─────────────────┬─────────────────┬─────────────────┬───────────┬───────────┬───────
+//! │ "LRDM"  │ format │ history  │ synced sequence │ synced position │ version ceiling │ unix µs   │ steady ms │ zeros
+//! │ 4       │ 4      │ 8        │ 8               │ 8               │ 8               │ 8         │ 8         │ 8
+//! └─────────┴────────┴──────────┴─────────────────┴─────────────────┴─────────────────┴───────────┴───────────┴───────
 //! ```
 //!
-//! All little-endian; the backend adds a checksum. What it says of the journal is a lower bound: at least so much was
+//! All little-endian; the backend adds a checksum. Where there is no steady time, as before format 2 of the frames, wall
+//! time stands for it too; it is no format of its own, as a build that does not know it reads the rest as it is meant. What it says of the journal is a lower bound: at least so much was
 //! synced once, so a journal that ends before it has lost something.
 
 use super::backend::MARK_BYTES;
+use crate::clock::Now;
 use crate::entry::Version;
 
 /// What the mark says.
@@ -25,8 +27,8 @@ pub struct Mark {
     pub synced_position: u64,
     /// No version above this was ever given away.
     pub version_ceiling: Version,
-    /// The latest wall time that was written anywhere.
-    pub unix_us: u64,
+    /// When it was written.
+    pub time: Now,
 }
 
 const MAGIC: [u8; 4] = *b"LRDM";
@@ -39,8 +41,14 @@ impl Mark {
         let mut bytes = [0; MARK_BYTES];
         bytes[..4].copy_from_slice(&MAGIC);
         bytes[4..8].copy_from_slice(&FORMAT.to_le_bytes());
-        let numbers =
-            [self.history, self.synced_sequence, self.synced_position, self.version_ceiling.0, self.unix_us];
+        let numbers = [
+            self.history,
+            self.synced_sequence,
+            self.synced_position,
+            self.version_ceiling.0,
+            self.time.unix_us,
+            self.time.steady_ms,
+        ];
         for (index, number) in numbers.iter().enumerate() {
             bytes[8 + 8 * index..16 + 8 * index].copy_from_slice(&number.to_le_bytes());
         }
@@ -59,12 +67,14 @@ impl Mark {
                 .rev()
                 .fold(0, |number, byte| number << 8 | u64::from(*byte))
         };
+        let (unix_us, steady_ms) = (number(4), number(5));
+        let steady_ms = if steady_ms == 0 { unix_us / 1_000 } else { steady_ms };
         Some(Self {
             history: number(0),
             synced_sequence: number(1),
             synced_position: number(2),
             version_ceiling: Version(number(3)),
-            unix_us: number(4),
+            time: Now { steady_ms, unix_us },
         })
     }
 }
@@ -80,9 +90,12 @@ mod tests {
             synced_sequence: 2,
             synced_position: 3 << 40,
             version_ceiling: Version(4),
-            unix_us: 5,
+            time: Now { steady_ms: 6, unix_us: 5_000 },
         };
         assert_eq!(Mark::read(&mark.write()), Some(mark));
+        let older = Mark { time: Now { steady_ms: 0, ..mark.time }, ..mark };
+        let read = Mark { time: Now { steady_ms: 5, ..mark.time }, ..mark };
+        assert_eq!(Mark::read(&older.write()), Some(read));
         assert_eq!(Mark::read(&[0; MARK_BYTES]), None);
     }
 }

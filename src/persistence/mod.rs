@@ -29,6 +29,7 @@ mod room;
 pub mod segment;
 pub mod snapshot;
 pub mod tier;
+pub mod time;
 
 pub use backend::memory::MemoryBackend;
 pub use backend::{

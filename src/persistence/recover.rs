@@ -8,9 +8,8 @@
 //! | `snapshot+journal` | the newest snapshot that is whole, then the journal behind it |
 //! | `lazy` | the same but for the snapshot's entries, which are read when they are asked for |
 //!
-//! A snapshot that is damaged is passed over for the one before it, and told. Time is the later of the clock's and the
-//! latest that was ever written, so that neither a clock that was set back nor the time in between gives an entry a
-//! longer life.
+//! A snapshot that is damaged is passed over for the one before it, and told. What has expired
+//! is judged by one moment of steady time, which goes on from what is on the disk ([`super::time`]).
 
 use std::fmt;
 use std::str::FromStr;
@@ -137,7 +136,7 @@ pub struct Recovery<'a> {
     pub backend: &'a dyn Backend,
     /// What it is applied to: empty, not logged, not served.
     pub engine: &'a Engine,
-    /// The clock's time.
+    /// The moment that expiry is judged by: steady time has gone on from what is on the disk.
     pub now: Now,
     /// Threads that load a snapshot.
     pub threads: usize,
@@ -180,7 +179,7 @@ impl Recovery<'_> {
         let begun = monotonic();
         let evicted = self.engine.stats().evictions;
         let mark = self.backend.read_mark()?.as_ref().and_then(Mark::read);
-        let now = self.now.not_before_us(mark.map_or(0, |mark| mark.unix_us));
+        self.engine.begin_at(self.now);
         let finished = Finished::read(self.backend)?;
         let mut snapshots = snapshots(self.backend)?;
         let Standing { mark, history, damage } = Standing::of(self.backend, mark, &snapshots)?;
@@ -203,7 +202,7 @@ impl Recovery<'_> {
         };
         if method.reads_snapshots() {
             for snapshot in &snapshots {
-                if self.load(snapshot, &mut restorer, now, &mut report)? {
+                if self.load(snapshot, &mut restorer, &mut report)? {
                     break;
                 }
             }
@@ -214,12 +213,11 @@ impl Recovery<'_> {
             (None, _) => From::Behind(0),
         };
         let mut end = if method.reads_journal() {
-            self.replay(mark.as_ref(), from, &mut restorer, now, &mut report)?
+            self.replay(mark.as_ref(), from, &mut restorer, &mut report)?
         } else {
             self.pass_over(mark.as_ref(), report.position)?
         };
         end.history = if end.history == 0 { history } else { end.history };
-        end.unix_us = end.unix_us.max(now.unix_us);
         restorer.sweep();
         if let Some(mark) = &mark {
             self.engine.raise_versions(mark.version_ceiling);
@@ -236,7 +234,6 @@ impl Recovery<'_> {
         &self,
         snapshot: &Inspected,
         restorer: &mut Restorer<'_>,
-        now: Now,
         report: &mut Report,
     ) -> Result<bool, BackendError> {
         let info = match snapshot {
@@ -248,9 +245,9 @@ impl Recovery<'_> {
         };
         self.progress.expected.store(info.entries, Ordering::Relaxed);
         self.progress.applied.store(0, Ordering::Relaxed);
-        let now = now.not_before_us(info.created_unix_us);
         let below = self.below(FileId { kind: FileKind::Snapshot, number: info.number })?;
-        let context = LoadContext { now, threads: self.threads, applied: &self.progress.applied, below };
+        let context =
+            LoadContext { now: self.now, threads: self.threads, applied: &self.progress.applied, below };
         let loaded = match report.method {
             Method::Lazy => {
                 lazy::load_around(self.backend, info, restorer, &context)?.map(|()| Loaded::default())
@@ -269,7 +266,7 @@ impl Recovery<'_> {
             }
             Err(damage) => {
                 report.damages.push(damage);
-                restorer.empty(now);
+                restorer.empty(self.now);
                 self.tier.iter().for_each(|tier| tier.clear());
                 Ok(false)
             }
@@ -287,10 +284,8 @@ impl Recovery<'_> {
         mark: Option<&Mark>,
         from: From,
         restorer: &mut Restorer<'_>,
-        now: Now,
         report: &mut Report,
     ) -> Result<JournalEnd, BackendError> {
-        let mut now = now;
         let (mut expired, mut refused) = (0, 0);
         let mut below: Option<(u64, Option<Below<'_>>)> = None;
         let mut unopened = None;
@@ -305,12 +300,11 @@ impl Recovery<'_> {
                     }),
                 ));
             }
-            now = now.not_before_us(frame.header.unix_us);
             if report.first_position == 0 {
                 report.first_position = frame.header.first_position;
             }
             self.progress.applied.fetch_add(u64::from(frame.header.records), Ordering::Relaxed);
-            snapshot::apply(frame, body, &mut |record| match restorer.apply(record, now) {
+            snapshot::apply(frame, body, &mut |record| match restorer.apply(record, self.now) {
                 Restored::Applied => {}
                 Restored::Expired => expired += 1,
                 Restored::NoNamespace(_) | Restored::Refused(_) => refused += 1,

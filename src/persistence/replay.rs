@@ -54,8 +54,6 @@ pub struct JournalEnd {
     pub position: u64,
     /// The first record that is there; 0: none is.
     pub first_position: u64,
-    /// The latest wall time in it.
-    pub unix_us: u64,
     /// Its files that are still of use.
     pub segments: Vec<Segment>,
     /// Bytes behind the end that a crash cut off.
@@ -248,7 +246,6 @@ impl Replay<'_> {
         self.is_begun = true;
         self.end.sequence = header.sequence;
         self.end.called = frame.called;
-        self.end.unix_us = self.end.unix_us.max(header.unix_us);
         Ok(())
     }
 

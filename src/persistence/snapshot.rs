@@ -47,8 +47,8 @@ pub struct SnapshotInfo {
     pub first_position: u64,
     /// The last position that it contains.
     pub position: u64,
-    /// When it was completed, in µs since 1970.
-    pub created_unix_us: u64,
+    /// When it was completed.
+    pub time: Now,
     /// How many entries it holds.
     pub entries: u64,
     /// Its size on disk.
@@ -144,15 +144,15 @@ impl Taking<'_> {
         Failpoint::SNAPSHOT_ROLLED.reached();
         let position = journal.written()?;
         self.tail(backend, first_position, position)?;
-        let newest_version = engine.version_ahead(self.clock.now(), 0);
-        let created_unix_us = self.clock.now().unix_us;
+        let newest_version = engine.newest_version();
+        let time = self.clock.now();
         let mut end = [0; END_BYTES];
         let history = journal.history();
-        let facts = [self.entries, first_position, position, newest_version.0, created_unix_us, history];
+        let facts = [self.entries, first_position, position, newest_version.0, time.unix_us, history];
         for (index, fact) in facts.iter().enumerate() {
             end[8 * index..8 * index + 8].copy_from_slice(&fact.to_le_bytes());
         }
-        let place = Place { first_position: position, records: 0, unix_us: created_unix_us };
+        let place = Place { first_position: position, records: 0, time };
         self.append(FrameKind::SnapshotEnd, place, &[&end])?;
         Failpoint::SNAPSHOT_ENDED.reached();
         self.frames.sync()?;
@@ -160,7 +160,7 @@ impl Taking<'_> {
             number,
             first_position,
             position,
-            created_unix_us,
+            time,
             entries: self.entries,
             bytes: self.frames.bytes(),
             format: FORMAT,
@@ -226,11 +226,8 @@ impl Taking<'_> {
         let end = replay(backend, None, From::Behind(from), &mut |_, frame, body| {
             let header = &frame.header;
             if header.first_position <= to && failed.is_none() {
-                let place = Place {
-                    first_position: header.first_position,
-                    records: header.records,
-                    unix_us: header.unix_us,
-                };
+                let (first_position, records, time) = (header.first_position, header.records, header.time);
+                let place = Place { first_position, records, time };
                 failed = self.append(FrameKind::SnapshotTail, place, &[body]).err();
                 Failpoint::SNAPSHOT_TAIL.reached();
             }
@@ -246,11 +243,8 @@ impl Taking<'_> {
     }
 
     fn put(&mut self, kind: FrameKind) -> Result<(), BackendError> {
-        let place = Place {
-            first_position: 0,
-            records: self.chunk.records() as u32,
-            unix_us: self.clock.now().unix_us,
-        };
+        let records = self.chunk.records() as u32;
+        let place = Place { first_position: 0, records, time: self.clock.now() };
         let chunk = std::mem::take(&mut self.chunk);
         let appended = self.append(kind, place, &chunk.pieces().collect::<Vec<_>>());
         self.chunk = chunk;
@@ -307,14 +301,7 @@ fn read_end(number: u64, bytes: u64, frame: &Frame, body: &[u8]) -> Result<Snaps
     };
     let short = BadFrame::Short { found: body.len(), expected: END_BYTES };
     let facts = [fact(0), fact(1), fact(2), fact(3), fact(4), fact(5)];
-    let [
-        Some(entries),
-        Some(first_position),
-        Some(position),
-        Some(version),
-        Some(created_unix_us),
-        Some(history),
-    ] = facts
+    let [Some(entries), Some(first_position), Some(position), Some(version), Some(_), Some(history)] = facts
     else {
         return Err(short);
     };
@@ -322,10 +309,10 @@ fn read_end(number: u64, bytes: u64, frame: &Frame, body: &[u8]) -> Result<Snaps
         number,
         first_position,
         position,
-        created_unix_us,
+        time: frame.header.time,
         entries,
         bytes,
-        format: FORMAT,
+        format: frame.header.format,
         newest_version: Version(version),
         history,
     })
@@ -376,8 +363,8 @@ pub struct Below<'a> {
 impl Below<'_> {
     /// Lets the records of a frame arrive.
     pub(super) fn arrive(&self, frame: &Frame, body: &[u8]) -> Result<(), BadFrame> {
-        let begin = frame.offset + HEADER_BYTES as u64;
-        let arrived = self.tier.arrive(self.engine, (self.file, begin), body, 0);
+        let begin = frame.body_offset();
+        let arrived = self.tier.arrive(self.engine, (self.file, begin), body);
         arrived.map_err(|what| BadFrame::Records { sequence: frame.header.sequence, what })
     }
 }

@@ -133,8 +133,7 @@ fn content(engine: &Engine, now: Now) -> Content {
     let mut place = WalkPlace::default();
     while engine.walk(&mut place, now, |record| {
         let Record::Put(put) = record else { panic!("{record:?}") };
-        // Wall time is counted from two clocks, so it may differ by what passes between two looks.
-        let expires = put.expires_unix_ms.map(|at| at.next_multiple_of(10_000));
+        let expires = put.expires_steady_ms;
         let tags = put.tags.iter().map(|tag| (*tag).to_owned()).collect();
         let what = (
             put.value.as_slice().to_vec(),
@@ -334,15 +333,14 @@ fn versions_only_grow_across_a_crash_that_loses_the_tail() {
 fn a_value_is_not_served_after_its_time_also_if_that_ended_while_the_node_was_down() {
     let stand = Stand::new();
     let now = stand.now();
-    let set = Set { expiration: Expiration::AtUnixMs(now.unix_ms() + 50), ..Set::new(b"short", b"v") };
+    let set = Set { expiration: Expiration::In(Ttl::Ms(50)), ..Set::new(b"short", b"v") };
     stand.engine.apply(stand.engine.default_namespace(), &Op::Set(set), now);
-    let set = Set { expiration: Expiration::AtUnixMs(now.unix_ms() + 3_600_000), ..Set::new(b"long", b"v") };
+    let set = Set { expiration: Expiration::In(Ttl::Ms(3_600_000)), ..Set::new(b"long", b"v") };
     stand.engine.apply(stand.engine.default_namespace(), &Op::Set(set), now);
     stand.disk.journal().flush().unwrap();
     let left = stand.backend.crash(Lose::Unsynced);
     let engine = Engine::new(&EngineConfig::default(), now);
     let progress = RecoveryProgress::default();
-    // The clock was set back meanwhile, and yet: what was written last is not in the future.
     let late = now.plus(Duration::from_millis(60));
     let recovery = super::recover::Recovery {
         backend: &left,

@@ -270,6 +270,7 @@ pub(super) fn refused(error: BlobError, key: &[u8]) -> CallError {
         }
         BlobError::Unwanted => CallError::NamespaceGone,
         BlobError::Poisoned => CallError::JournalPoisoned,
+        BlobError::NoVersion => CallError::VersionsUsedUp,
         BlobError::Full { .. } | BlobError::DiskFull(_) => CallError::DiskFull { why },
         BlobError::Damaged(damage) => {
             tracing::error!(

@@ -174,6 +174,7 @@ pub(super) fn put_set(
     match on.apply(namespace, &Op::Set(set), now) {
         Outcome::Stored(version) => encode::put_stored(out, version.0),
         Outcome::NotStored(current) => encode::put_not_stored(out, current.0),
+        Outcome::Expired => encode::put_not_stored_expired(out),
         other => return Err(unexpected(&other, 0)),
     }
     Ok(flush)

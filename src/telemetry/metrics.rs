@@ -39,7 +39,8 @@ const RPC_DURATION: (&str, &str) = ("larder_rpc_duration", "How long calls took,
 const HITS: (&str, &str) = ("larder_hits_total", "Lookups that found an entry");
 const MISSES: (&str, &str) = ("larder_misses_total", "Lookups that found none, by reason");
 const SETS: (&str, &str) = ("larder_sets_total", "Sets that stored");
-const SETS_NOT_STORED: (&str, &str) = ("larder_sets_not_stored_total", "Sets whose condition did not hold");
+const SETS_NOT_STORED: (&str, &str) =
+    ("larder_sets_not_stored_total", "Sets whose condition did not hold, or whose time had passed");
 const SETS_REFUSED: (&str, &str) =
     ("larder_sets_refused_total", "Sets and increments that were refused because the entry does not fit");
 const DELETES: (&str, &str) = ("larder_deletes_total", "Deletes that removed an entry");

@@ -17,6 +17,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 /// The fake's state as what tonic serves.
 pub(super) struct Service(pub(super) Arc<State>);
 
+/// What the fake's wall clock always shows, 2026-01-01.
+const NOW_UNIX_MS: u64 = 1_767_225_600_000;
 /// The longest value that the fake takes.
 pub(crate) const VALUE_BYTES_MAX: usize = 1 << 20;
 
@@ -150,10 +152,15 @@ impl State {
             Some(Condition::IfVersion(version)) => current_version == version,
         };
         if !met {
-            let outcome = v1::NotStored { current_version, owner_down: false };
+            let outcome = v1::NotStored { current_version, ..v1::NotStored::default() };
             return Ok(v1::SetResponse { outcome: Some(set_response::Outcome::NotStored(outcome)) });
         }
         let ttl_ms = match request.expiration {
+            Some(Expiration::ExpireAtUnixMs(at)) if at <= NOW_UNIX_MS => {
+                entries.remove(request.key.as_ref());
+                let outcome = v1::NotStored { expired: true, ..v1::NotStored::default() };
+                return Ok(v1::SetResponse { outcome: Some(set_response::Outcome::NotStored(outcome)) });
+            }
             Some(Expiration::TtlMs(ttl_ms)) => ttl_ms,
             Some(Expiration::KeepTtl(_)) => current.map_or(0, |entry| entry.ttl_ms),
             Some(Expiration::ExpireAtUnixMs(_)) | None => 0,

@@ -53,6 +53,18 @@ impl Kept {
         self.flushed.lock().values().max().copied().unwrap_or(0) + 1
     }
 
+    /// What is acknowledged at this moment, apart from what follows.
+    pub(crate) fn so_far(&self) -> Self {
+        let number = |of: &AtomicU64| AtomicU64::new(of.load(Ordering::Relaxed));
+        Self {
+            flushed: Mutex::new(self.flushed.lock().clone()),
+            deleted: Mutex::new(self.deleted.lock().clone()),
+            round: number(&self.round),
+            buffered: number(&self.buffered),
+            safe: number(&self.safe),
+        }
+    }
+
     /// Buffered writes and deletions begin anew, under other keys.
     pub(crate) fn next_round(&self) {
         self.deleted.lock().clear();

@@ -188,13 +188,13 @@ pub(crate) fn found(response: GetResponse) -> Result<Hit, Missed> {
     }
 }
 
-/// A Set's outcome: the new version, or the one that is there.
+/// A Set's outcome: the new version, or the one that is there; 0 where there is none, as where its time has passed.
 #[track_caller]
 pub(crate) fn stored(response: SetResponse) -> Result<u64, u64> {
     match response.outcome.expect("an outcome") {
         set_response::Outcome::Stored(stored) => Ok(stored.version),
         set_response::Outcome::NotStored(not) => {
-            assert!(!not.owner_down);
+            assert!(!not.owner_down && (!not.expired || not.current_version == 0));
             Err(not.current_version)
         }
     }
@@ -324,9 +324,17 @@ impl Process {
 
     /// Starts it with failpoints armed, and waits for its ready line; how it ended and all of stderr, if it did before.
     pub(crate) fn start_armed(flags: &[&str], armed: &str) -> Result<Self, (ExitStatus, String)> {
+        Self::start_under(flags, &[("FAILPOINTS", armed)])
+    }
+
+    /// Starts it in this environment, and waits for its ready line; how it ended and all of stderr, if it did before.
+    pub(crate) fn start_under(
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Self, (ExitStatus, String)> {
         let mut command = larder();
-        command.env("FAILPOINTS", armed).arg("serve").args(FREE_PORTS).args(no_disk(flags)).args(flags);
-        Self::try_run(&mut command)
+        command.envs(environment.iter().copied());
+        Self::try_run(command.arg("serve").args(FREE_PORTS).args(no_disk(flags)).args(flags))
     }
 
     fn run(command: &mut Command) -> Self {

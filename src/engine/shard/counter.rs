@@ -1,6 +1,6 @@
 //! Counters: entries whose bytes are a decimal integer of 64 bits, as in Redis.
 
-use super::{Hashed, Shard, unix_ms};
+use super::{Hashed, Shard};
 use crate::clock::Now;
 use crate::engine::VersionClock;
 use crate::engine::log::{Put, Record};
@@ -25,7 +25,7 @@ impl Shard {
         self.changes(key);
         let hash = key.hash;
         if !increment.request_id.is_empty()
-            && let Some((value, version)) = self.requests.done(hash, increment.request_id, now.ticks_ms)
+            && let Some((value, version)) = self.requests.done(hash, increment.request_id, now.steady_ms)
         {
             return (Outcome::Counted { value, version }, ChangeKind::None);
         }
@@ -46,8 +46,11 @@ impl Shard {
         let Ok(value) = i64::try_from(i128::from(current) + increment.delta) else {
             return refused(Refusal::CounterOverflow { current });
         };
-        let expires_at = expires_at.flatten();
-        let version = versions.next(now);
+        let Some(expires_at) = expires_at else {
+            // The time is past that it was to expire at: nothing is there before and after.
+            return (Outcome::Expired, ChangeKind::None);
+        };
+        let Some(version) = versions.next(now) else { return refused(Refusal::NoVersion) };
         let text = value.to_string();
         let tags = existing.map_or_else(TagNumbers::default, |slot| self.records.tags(slot));
         self.tags.retain(&tags);
@@ -65,18 +68,17 @@ impl Shard {
             return refused(refusal);
         }
         self.counts(key.namespace).increments += 1;
-        let expires_unix_ms = unix_ms(expires_at, now);
-        self.log_counted(&draft, increment.request_id, expires_unix_ms);
+        self.log_counted(&draft, increment.request_id, expires_at);
         if !increment.request_id.is_empty() {
             let done = Done { key, request_id: increment.request_id, value, version };
-            self.requests.remember(&done, now.ticks_ms);
+            self.requests.remember(&done, now.steady_ms);
         }
-        (Outcome::Counted { value, version }, ChangeKind::Put { version, expires_unix_ms })
+        (Outcome::Counted { value, version }, ChangeKind::Put { version, expires_steady_ms: expires_at })
     }
 }
 
 impl Shard {
-    fn log_counted(&mut self, draft: &Draft<'_>, request_id: &str, expires_unix_ms: Option<u64>) {
+    fn log_counted(&mut self, draft: &Draft<'_>, request_id: &str, expires_steady_ms: Option<u64>) {
         let (Some(log), DraftValue::Inline(value)) = (&mut self.log, draft.value) else { return };
         let tags = self.tags.names(&draft.tags);
         log.add(&Record::Put(Put {
@@ -84,7 +86,7 @@ impl Shard {
             key: draft.key,
             value: ValueView::Inline(value),
             version: draft.version,
-            expires_unix_ms,
+            expires_steady_ms,
             flags: draft.flags,
             content_type: draft.content_type,
             tags: &tags.iter().map(String::as_str).collect::<Vec<_>>(),

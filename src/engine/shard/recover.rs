@@ -5,8 +5,9 @@ use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 
-use super::{Hashed, Shard, unix_ms};
+use super::{Hashed, Shard};
 use crate::clock::Now;
+use crate::engine::expiry::Wheel;
 use crate::engine::index::{Index, order};
 use crate::engine::log::{LogConfig, Logged, Put, Record, ShardLog};
 use crate::engine::op::{MissReason, Outcome};
@@ -60,19 +61,19 @@ impl Shard {
         slots.iter().for_each(|slot| self.records.prefetch(*slot));
         for slot in slots {
             let deadline = self.deadline_ms(slot);
-            if deadline.is_some_and(|deadline| deadline <= now.ticks_ms)
+            if deadline.is_some_and(|deadline| deadline <= now.steady_ms)
                 || self.sweep.is_due() && self.dead_reason(slot).is_some()
             {
                 continue;
             }
-            let view = self.records.view(slot, self.wheel.base_ms(), now.ticks_ms);
+            let view = self.records.view(slot, self.wheel.base_ms(), now.steady_ms);
             let tags = self.tags.names(&self.records.tags(slot));
             visit(&Record::Put(Put {
                 namespace: self.records.namespace(slot),
                 key: self.records.key(slot),
                 value: view.value,
                 version: view.version,
-                expires_unix_ms: unix_ms(deadline, now),
+                expires_steady_ms: deadline,
                 flags: view.flags,
                 content_type: view.content_type,
                 tags: &tags.iter().map(String::as_str).collect::<Vec<_>>(),
@@ -80,6 +81,14 @@ impl Shard {
             }));
         }
         self.index.end_of(segment)
+    }
+
+    /// The time of a shard that is empty begins here.
+    pub(in crate::engine) fn begin_at(&mut self, now: Now) {
+        if self.index.len() == 0 {
+            self.wheel = Wheel::new(now.steady_ms);
+        }
+        self.hot.begin_at(now);
     }
 
     /// Makes the index large enough for so many entries of so many bytes each, or for as many of them as the shard has
@@ -103,13 +112,13 @@ impl Shard {
                 self.restore_removed(key, MissReason::Deleted, now);
                 Restored::Applied
             }
-            Record::Expiry { expires_unix_ms, .. } => {
-                let Some(expires_at) = ticks(*expires_unix_ms, now) else {
+            Record::Expiry { expires_steady_ms, .. } => {
+                let Some(expires_at) = deadline_of(*expires_steady_ms, now) else {
                     self.restore_removed(key, MissReason::Expired, now);
                     return Restored::Expired;
                 };
                 let Some(slot) = self.find_live(key, now) else { return Restored::Applied };
-                match self.touch_until(key, slot, expires_at, now).0 {
+                match self.touch_until(key, slot, expires_at).0 {
                     Outcome::Refused(refusal) => Restored::Refused(refusal),
                     _ => Restored::Applied,
                 }
@@ -131,7 +140,7 @@ impl Shard {
             let done = Done { key, request_id: put.request_id, value, version: put.version };
             self.remember(&done, now);
         }
-        let Some(expires_at) = ticks(put.expires_unix_ms, now) else {
+        let Some(expires_at) = deadline_of(put.expires_steady_ms, now) else {
             self.restore_removed(key, MissReason::Expired, now);
             return Restored::Expired;
         };
@@ -164,7 +173,7 @@ impl Shard {
     /// What was on disk will be asked for again.
     fn remember(&mut self, done: &Done<'_>, now: Now) {
         self.requests.keep_names();
-        self.requests.remember(done, now.ticks_ms);
+        self.requests.remember(done, now.steady_ms);
     }
 
     fn restore_removed(&mut self, key: Hashed<'_>, reason: MissReason, now: Now) {
@@ -180,9 +189,8 @@ const ENTRY_BYTES_MIN: u64 = 40;
 /// No entry was ever given longer than 100 years.
 const LEFT_MS_MAX: u64 = 200 * 365 * 86_400_000;
 
-/// Wall time as engine time; `Some(None)`: never, `None`: it is past.
-fn ticks(expires_unix_ms: Option<u64>, now: Now) -> Option<Option<u64>> {
-    let Some(at) = expires_unix_ms else { return Some(None) };
-    let left = at.checked_sub(now.unix_ms()).filter(|left| *left > 0)?;
-    Some(Some(now.ticks_ms + left.min(LEFT_MS_MAX)))
+/// When something expires that was read; `Some(None)`: never, `None`: that is past.
+fn deadline_of(expires_steady_ms: Option<u64>, now: Now) -> Option<Option<u64>> {
+    let Some(at) = expires_steady_ms else { return Some(None) };
+    (at > now.steady_ms).then(|| Some(at.min(now.steady_ms.saturating_add(LEFT_MS_MAX))))
 }

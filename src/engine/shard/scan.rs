@@ -36,7 +36,7 @@ impl Shard {
         found.sort_unstable();
         let mut last = after;
         for (place, slot) in found {
-            let expired = self.deadline_ms(slot).is_some_and(|deadline| deadline <= now.ticks_ms);
+            let expired = self.deadline_ms(slot).is_some_and(|deadline| deadline <= now.steady_ms);
             if expired || self.sweep.is_due() && self.dead_reason(slot).is_some() {
                 continue;
             }

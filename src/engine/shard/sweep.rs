@@ -45,7 +45,7 @@ impl Shard {
     /// budget: all is done.
     pub(in crate::engine) fn advance(&mut self, now: Now, budget: usize) -> usize {
         let mut left = budget;
-        while let Some(slot) = self.wheel.next_expired(&mut self.records, now.ticks_ms, &mut left) {
+        while let Some(slot) = self.wheel.next_expired(&mut self.records, now.steady_ms, &mut left) {
             self.reclaim_expired(slot);
         }
         while left > 0 && self.hand_over_one() {

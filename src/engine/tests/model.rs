@@ -93,13 +93,13 @@ impl Model {
     fn end(&self, ttl: Ttl) -> Option<u64> {
         match ttl {
             Ttl::Never => None,
-            Ttl::Ms(ms) => Some(self.now.ticks_ms + ms),
+            Ttl::Ms(ms) => Some(self.now.steady_ms + ms),
         }
     }
 
     /// What the model believes to be there; if the engine has evicted it, the model learns that first.
     fn current(&mut self, key: &[u8]) -> Option<Known> {
-        let now = self.now.ticks_ms;
+        let now = self.now.steady_ms;
         if self.known.get(&self.place(key)).is_some_and(|known| known.expires_at.is_some_and(|at| at <= now))
         {
             self.known.remove(&self.place(key));
@@ -120,8 +120,7 @@ impl Model {
     fn stored(&mut self, change: Change, version: Version, expires_at: Option<u64>) {
         assert!(version > self.last_version, "versions only grow");
         self.last_version = version;
-        let expires_unix_ms = expires_at.map(|at| self.now.unix_ms() + at - self.now.ticks_ms);
-        assert_eq!(change.kind, ChangeKind::Put { version, expires_unix_ms });
+        assert_eq!(change.kind, ChangeKind::Put { version, expires_steady_ms: expires_at });
     }
 
     fn sequenced(&mut self, change: Change) {
@@ -172,11 +171,11 @@ impl Model {
             Expiration::In(ttl) => self.end(ttl),
             Expiration::Keep => current.and_then(|known| known.expires_at),
             Expiration::AtUnixMs(at) if at <= self.now.unix_ms() => {
-                assert_eq!(outcome, Outcome::Stored(Version::NONE));
+                assert_eq!(outcome, Outcome::Expired);
                 self.known.remove(&self.place(&key));
                 return;
             }
-            Expiration::AtUnixMs(at) => Some(self.now.ticks_ms + at - self.now.unix_ms()),
+            Expiration::AtUnixMs(at) => Some(self.now.steady_ms + at - self.now.unix_ms()),
         };
         let Outcome::Stored(version) = outcome else { panic!("{outcome:?}") };
         self.stored(change, version, expires_at);
@@ -199,7 +198,7 @@ impl Model {
                 assert_eq!(hit.value, known.value);
                 assert_eq!((hit.version, hit.flags), (known.version, known.flags));
                 assert_eq!(hit.content_type, known.content_type);
-                let remaining = known.expires_at.map_or(0, |at| at - self.now.ticks_ms);
+                let remaining = known.expires_at.map_or(0, |at| at - self.now.steady_ms);
                 assert_eq!(hit.remaining_ttl_ms, remaining);
                 self.known.insert(self.place(&key), known);
             }
@@ -280,7 +279,7 @@ impl Model {
                 assert!(self.engine.stats().bytes_used <= self.bytes_limit);
             }
             // Years on the monotonic side alone: the wall's versions have room for seventy.
-            2 => self.now.ticks_ms += self.rng.random_range(0..400_000_000_000),
+            2 => self.now.steady_ms += self.rng.random_range(0..400_000_000_000),
             3 if self.rng.random_bool(0.1) => {
                 let before = self.known.len();
                 let removed = self.engine.clear(&self.namespace, self.now);
@@ -367,7 +366,7 @@ impl Model {
             }
         }
         found.sort_unstable();
-        let now = self.now.ticks_ms;
+        let now = self.now.steady_ms;
         let name = self.namespace.name();
         let alive = |known: &Known| known.expires_at.is_none_or(|at| at > now);
         let expected: HashMap<&[u8], Version> = self

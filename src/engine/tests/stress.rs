@@ -24,7 +24,7 @@ const TAGS: [&str; 2] = ["red", "green"];
 /// The engine, and the time that its users agree on.
 struct Arena {
     engine: Engine,
-    ticks_ms: AtomicU64,
+    steady_ms: AtomicU64,
     /// What each thread is at.
     at: Vec<StdMutex<&'static str>>,
     rounds: Vec<AtomicUsize>,
@@ -32,7 +32,7 @@ struct Arena {
 
 impl Arena {
     fn now(&self) -> Now {
-        at(self.ticks_ms.fetch_add(1, Ordering::Relaxed) / 100)
+        at(self.steady_ms.fetch_add(1, Ordering::Relaxed) / 100)
     }
 
     fn namespace(&self, rng: &mut SmallRng) -> Namespace {
@@ -156,7 +156,7 @@ fn threads_that_do_everything_at_once_never_wait_for_each_other_for_ever() {
     engine.create_namespace(&config("capped", 1 << 20)).unwrap();
     let at = DOES.iter().map(|_| StdMutex::new("its first")).collect();
     let rounds = DOES.iter().map(|_| AtomicUsize::new(0)).collect();
-    let arena = Arc::new(Arena { engine, ticks_ms: 0.into(), at, rounds });
+    let arena = Arc::new(Arena { engine, steady_ms: 0.into(), at, rounds });
     let (end, ended) = channel::<()>();
     let threads: Vec<_> = (0..DOES.len())
         .map(|thread| {

@@ -1,4 +1,4 @@
-//! When which blob expires, on the monotonic clock.
+//! When which blob expires, in steady time.
 //!
 //! A blob is known by its file, of which there is never a second of the same number; so what is left here of a blob
 //! that was replaced harms nobody.
@@ -8,28 +8,23 @@ use std::collections::{BTreeMap, HashMap};
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
     /// By file.
-    ticks_ms: HashMap<u64, u64>,
+    steady_ms: HashMap<u64, u64>,
     /// By time, with the key of the catalogue.
     order: BTreeMap<(u64, u64), Box<[u8]>>,
 }
 
 impl Deadlines {
     /// Notes that a file's blob expires then.
-    pub(super) fn set(&mut self, file: u64, ticks_ms: u64, catalogue_key: &[u8]) {
+    pub(super) fn set(&mut self, file: u64, steady_ms: u64, catalogue_key: &[u8]) {
         self.remove(file);
-        self.ticks_ms.insert(file, ticks_ms);
-        self.order.insert((ticks_ms, file), catalogue_key.into());
+        self.steady_ms.insert(file, steady_ms);
+        self.order.insert((steady_ms, file), catalogue_key.into());
     }
 
     pub(super) fn remove(&mut self, file: u64) {
-        if let Some(ticks_ms) = self.ticks_ms.remove(&file) {
-            self.order.remove(&(ticks_ms, file));
+        if let Some(steady_ms) = self.steady_ms.remove(&file) {
+            self.order.remove(&(steady_ms, file));
         }
-    }
-
-    /// When a file's blob expires.
-    pub(super) fn of(&self, file: u64) -> Option<u64> {
-        self.ticks_ms.get(&file).copied()
     }
 
     /// Files whose blobs have expired, the longest ago first, with their keys of the catalogue.

@@ -19,7 +19,7 @@
 //!           └─────────────────┴──────────┘
 //! manifest  ┌─────────┬─────────┬────────────┬─────────┬────────────┬────────────┬───────┬────────┬─────────────────────┐
 //!           │ form, 1 │ file, 8 │ version, 8 │ size, 8 │ expires, 8 │ created, 8 │ chunk │ SHA256 │ content type,       │
-//!           │         │         │            │         │ unix ms    │ unix ms    │ by, 4 │ 32     │ 1 + its length      │
+//!           │         │         │            │         │ steady ms  │ unix ms    │ by, 4 │ 32     │ 1 + its length      │
 //!           └─────────┴─────────┴────────────┴─────────┴────────────┴────────────┴───────┴────────┴─────────────────────┘
 //! catalogue  key:    "blob/" │ length of the namespace, 1 │ namespace │ key
 //!            value:  manifest │ CRC, 4
@@ -63,9 +63,9 @@ pub struct Manifest {
     pub version: Version,
     /// Its length.
     pub size_bytes: u64,
-    /// When it expires, in milliseconds of wall time since 1970; 0: never.
-    pub expires_unix_ms: u64,
-    /// When it was stored, likewise.
+    /// When it expires, in milliseconds of steady time; 0: never.
+    pub expires_steady_ms: u64,
+    /// When it was stored, in milliseconds of wall time since 1970.
     pub created_unix_ms: u64,
     /// Payload of its chunks.
     pub chunk_bytes: u32,
@@ -110,7 +110,8 @@ impl Manifest {
 
     fn put(&self, out: &mut Vec<u8>) {
         out.push(FORM);
-        for number in [self.file, self.version.0, self.size_bytes, self.expires_unix_ms, self.created_unix_ms]
+        for number in
+            [self.file, self.version.0, self.size_bytes, self.expires_steady_ms, self.created_unix_ms]
         {
             out.extend_from_slice(&number.to_le_bytes());
         }
@@ -127,7 +128,7 @@ impl Manifest {
         }
         let mut number = || bytes.array().map(u64::from_le_bytes);
         let (file, version, size_bytes) = (number()?, Version(number()?), number()?);
-        let (expires_unix_ms, created_unix_ms) = (number()?, number()?);
+        let (expires_steady_ms, created_unix_ms) = (number()?, number()?);
         let chunk_bytes = u32::from_le_bytes(bytes.array()?);
         let sha256 = bytes.array()?;
         let [len] = bytes.array::<1>()?;
@@ -141,7 +142,7 @@ impl Manifest {
             file,
             version,
             size_bytes,
-            expires_unix_ms,
+            expires_steady_ms,
             created_unix_ms,
             chunk_bytes,
             sha256,
@@ -328,7 +329,7 @@ mod tests {
             file: 7,
             version: Version(9),
             size_bytes: 600_000,
-            expires_unix_ms: 11,
+            expires_steady_ms: 11,
             created_unix_ms: 5,
             chunk_bytes: CHUNK_BYTES,
             sha256: [3; 32],

@@ -147,10 +147,9 @@ fn known(backend: &dyn Backend, files: &Files, now: Now, opened: &mut Opened) ->
                     opened.damage(file_id(manifest.file).to_string(), 0, "the file is not there");
                 }
                 known.files.insert(manifest.file);
-                if manifest.expires_unix_ms != 0 {
-                    let left = manifest.expires_unix_ms.saturating_sub(now.unix_ms());
-                    has_expired = left == 0;
-                    known.deadlines.set(manifest.file, now.ticks_ms.saturating_add(left), key);
+                if manifest.expires_steady_ms != 0 {
+                    has_expired = manifest.expires_steady_ms <= now.steady_ms;
+                    known.deadlines.set(manifest.file, manifest.expires_steady_ms, key);
                 }
             }
             Err(what) => {

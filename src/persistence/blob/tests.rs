@@ -13,7 +13,7 @@ use crate::persistence::backend::memory::{Call, Fault, Lose, Refusal, Strikes};
 mod lost;
 
 const CHUNK: usize = CHUNK_BYTES as usize;
-const START: Now = Now { ticks_ms: 5_000, unix_us: 1_700_000_000_000_000 };
+const START: Now = Now { steady_ms: 5_000, unix_us: 1_700_000_000_000_000 };
 
 fn open(backend: &MemoryBackend) -> (Blobs, Opened) {
     Blobs::open(Arc::new(backend.clone()), None, START).unwrap()
@@ -179,7 +179,7 @@ fn a_blob_is_not_served_after_its_time_and_goes_in_the_background() {
     assert_eq!(keys(&blobs, "", b"", after(1_000)), [b"1", b"2"]);
     assert!(!delete(&blobs, "0", after(1_000)).unwrap(), "it counts as gone");
     assert_eq!(reading.next_chunk().unwrap().unwrap(), "content");
-    // A jump of the wall clock changes nothing while the store is open.
+    // A jump of the wall clock changes nothing.
     let jumped = Now { unix_us: START.unix_us * 2, ..after(500) };
     assert!(blobs.read("", b"1", jumped).is_ok());
     assert_eq!(files(&backend), 2);
@@ -189,7 +189,7 @@ fn a_blob_is_not_served_after_its_time_and_goes_in_the_background() {
     assert!(blobs.sweep(after(2_000), 1).unwrap());
     assert!(!blobs.sweep(after(2_000), 1).unwrap());
     assert_eq!((files(&backend), blobs.stats().blobs), (1, 1));
-    // After a restart it is wall time that counts.
+    // Nor does a restart.
     put_with(&blobs, draft("3"), 2, Ttl::Ms(1_000), b"content").unwrap();
     let (blobs, _) = open(&backend.crash(Lose::Unsynced));
     assert!(blobs.read("", b"3", after(999)).is_ok());

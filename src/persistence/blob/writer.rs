@@ -176,7 +176,7 @@ impl BlobWriter {
             file: self.file,
             version: end.version,
             size_bytes: self.size_bytes,
-            expires_unix_ms: if ttl_ms == 0 { 0 } else { end.now.unix_ms().saturating_add(ttl_ms) },
+            expires_steady_ms: if ttl_ms == 0 { 0 } else { end.now.steady_ms.saturating_add(ttl_ms) },
             created_unix_ms: end.now.unix_ms(),
             chunk_bytes: CHUNK_BYTES,
             sha256,
@@ -191,7 +191,7 @@ impl BlobWriter {
         self.appender.take().ok_or(BlobError::Broken)?.sync()?;
         Failpoint::BLOB_SYNCED.reached();
         if ttl_ms != 0 {
-            let deadline = end.now.ticks_ms.saturating_add(ttl_ms);
+            let deadline = manifest.expires_steady_ms;
             self.blobs.0.state.lock().deadlines.set(self.file, deadline, &self.catalogue_key);
         }
         self.commit(&manifest, allowed)?;

@@ -79,7 +79,7 @@ impl Inner {
         let snapshots = self.snapshots.lock().clone();
         let older = snapshots.iter().find(|other| other.number < damaged.number);
         let older = older.ok_or(SnapshotError::NotWhole)?;
-        let at = DiskTier::new(Arc::clone(&self.backend), self.engine.shard_count(), tier.begun());
+        let at = DiskTier::new(Arc::clone(&self.backend), self.engine.shard_count());
         let (backend, engine) = (&*self.backend, &self.engine);
         lazy::index_at(backend, damaged.position, older, &at, engine)?.map_err(SnapshotError::Damaged)?;
         let before = tier.len();

@@ -1,6 +1,5 @@
 //! Looking for entries below memory.
 
-use crate::clock::Now;
 use crate::engine::Fetch;
 use crate::persistence::journal::{Journal, Stopped};
 use crate::persistence::tier::{DiskTier, FetchError, Found};
@@ -30,17 +29,11 @@ impl Lookup<'_> {
     ///
     /// # Errors
     /// It cannot be read, or not be told.
-    pub fn fetch(
-        &self,
-        fetch: &Fetch,
-        namespace: u16,
-        key: &[u8],
-        now: Now,
-    ) -> Result<Option<Found>, LookupError> {
+    pub fn fetch(&self, fetch: &Fetch, namespace: u16, key: &[u8]) -> Result<Option<Found>, LookupError> {
         if !self.tier.has_arrived(fetch.shard(), fetch.logged()) {
             self.journal.written()?;
         }
-        Ok(self.tier.fetch((fetch.shard(), fetch.place()), namespace, key, now)?)
+        Ok(self.tier.fetch((fetch.shard(), fetch.place()), namespace, key)?)
     }
 
     /// Waits until everything that was applied before this has arrived below. Blocks.

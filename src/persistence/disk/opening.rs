@@ -1,35 +1,10 @@
 //! What a start does with the files that it has recovered from.
 
-use crate::clock::Clock;
 use crate::persistence::backend::{Backend, BackendError, FileId, FileKind};
 use crate::persistence::ledger;
-use crate::persistence::mark::Mark;
 use crate::persistence::recover::{Method, Recovered, Report};
 use crate::persistence::replay::{From, replay};
 use crate::persistence::snapshot::{SnapshotError, SnapshotInfo};
-
-/// The clock shows no time from now on that is before what was written last.
-///
-/// # Errors
-/// The disk refuses.
-pub fn settle_clock(backend: &dyn Backend, clock: &dyn Clock) -> Result<(), BackendError> {
-    if let Some(mark) = backend.read_mark()?.as_ref().and_then(Mark::read) {
-        go_on_from(mark.unix_us, clock);
-    }
-    Ok(())
-}
-
-/// The same, where the latest time that was written is known.
-pub(super) fn go_on_from(unix_us: u64, clock: &dyn Clock) {
-    let behind_ms = unix_us.saturating_sub(clock.now().unix_us) / 1_000;
-    if behind_ms >= 1_000 {
-        tracing::warn!(
-            behind_ms,
-            "the wall clock shows less than what was written last: that time goes on until it has come up with it"
-        );
-    }
-    clock.not_before(unix_us);
-}
 
 /// Whether what a recovery would give up was asked to be given up: nothing on disk is changed where it was not.
 pub(super) fn look_before(

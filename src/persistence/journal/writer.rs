@@ -16,8 +16,12 @@ use crate::persistence::tier::DiskTier;
 
 /// A sync waits no longer than this for others that will want it.
 const GATHER_MAX: Duration = Duration::from_millis(1);
-/// An idle node's mark says the time this late at the most, so that it goes on from there where the clock is set back.
-const MARK_LATE_US: u64 = 1_000_000;
+/// How old the time may be that the mark says, in the system's memory and on the disk: steady time goes on from there
+/// where the wall clock is set back.
+const MARK_OLD_MS: u64 = 1_000;
+const SYNCED_MARK_OLD_MS: u64 = 10_000;
+/// The mark is looked after as often as this, also where changes are synced less often.
+const MARK_EVERY_MAX: Duration = Duration::from_millis(SYNCED_MARK_OLD_MS / 2);
 /// Room is reserved when so many syncs were waited for since that was done last, or while that lasted: then it is cheaper
 /// than what it saves.
 const RESERVE_AFTER: u32 = 8;
@@ -50,6 +54,8 @@ pub(super) struct Writer {
     pub(super) is_dirty: bool,
     /// The mark was written and not synced.
     pub(super) is_mark_dirty: bool,
+    /// Steady time as the mark said when it was synced.
+    pub(super) mark_synced_ms: u64,
     /// The length of the last batch's frame.
     pub(super) frame_bytes: u64,
     /// Syncs that were waited for since room was reserved.
@@ -66,6 +72,7 @@ impl Writer {
         let mut synced_at = monotonic();
         // Apart from it: who waits for the disk all the time must not put the mark off for ever.
         let mut marked_at = synced_at;
+        let mark_every = self.config.flush_interval.min(MARK_EVERY_MAX);
         loop {
             let is_last = self.shared.stop.load(Ordering::SeqCst);
             let is_due = synced_at.elapsed() >= self.config.flush_interval;
@@ -74,7 +81,7 @@ impl Writer {
             if is_wanted && !is_last {
                 self.gather();
             }
-            let is_interval = is_last || marked_at.elapsed() >= self.config.flush_interval;
+            let is_interval = is_last || marked_at.elapsed() >= mark_every;
             self.flushes = self.flushes.saturating_add(u32::from(is_wanted));
             match self.cycle(sync, is_interval) {
                 Err(error) => return self.poison(&error),
@@ -91,7 +98,9 @@ impl Writer {
                 || self.is_wanted(&self.shared.write_wanted, |now| now.written)
                 || self.shared.stop.load(Ordering::SeqCst);
             if !is_waited_for {
-                std::thread::park_timeout(self.config.flush_interval.saturating_sub(synced_at.elapsed()));
+                let to_sync = self.config.flush_interval.saturating_sub(synced_at.elapsed());
+                let to_mark = mark_every.saturating_sub(marked_at.elapsed());
+                std::thread::park_timeout(to_sync.min(to_mark));
             }
         }
     }
@@ -173,8 +182,8 @@ impl Writer {
             self.next_segment(false)?;
         }
         let body: Vec<&[u8]> = drained.pieces().collect();
-        let unix_us = self.clock.now().unix_us;
-        let place = Place { first_position: self.position + 1, records: records as u32, unix_us };
+        let time = self.clock.now();
+        let place = Place { first_position: self.position + 1, records: records as u32, time };
         let begin = self.frames.bytes() + HEADER_BYTES as u64;
         Failpoint::JOURNAL_DRAINED.reached();
         // Before it is written, so that what is logged meanwhile is refused already where this reaches the limit.
@@ -185,13 +194,12 @@ impl Writer {
         self.frame_bytes = (HEADER_BYTES + drained.bytes()) as u64;
         self.let_tier_go();
         if let Some((tier, file)) = &self.tier {
-            let skew_ms = tier.skew_ms(self.clock.now());
-            let arrived = tier.arrive(&self.engine, (*file, begin), &body.concat(), skew_ms);
+            let arrived = tier.arrive(&self.engine, (*file, begin), &body.concat());
             arrived.expect("what was written a moment ago can be read");
             tier.set_written(*file, self.frames.bytes());
             tier.set_arrived(drained.events());
         }
-        self.mark.unix_us = self.mark.unix_us.max(unix_us);
+        self.mark.time = time;
         let counters = &self.shared.counters;
         counters.bytes.fetch_add(drained.bytes() as u64, Ordering::Relaxed);
         Ok(())
@@ -266,8 +274,7 @@ impl Writer {
     pub(super) fn begin_segment(&mut self, begins: bool) -> Result<(), BackendError> {
         let segment = Segment { number: self.frames.sequence, first_position: self.position + 1, bytes: 0 };
         self.shared.segments.lock().push(segment);
-        let unix_us = self.clock.now().unix_us;
-        let place = Place { first_position: segment.first_position, records: 0, unix_us };
+        let place = Place { first_position: segment.first_position, records: 0, time: self.clock.now() };
         let body = SegmentBody { history: self.mark.history, begins }.write();
         self.append(FrameKind::Segment, place, &[&body])?;
         self.let_tier_go();
@@ -301,11 +308,12 @@ impl Writer {
     fn renew_mark_in_time(&mut self) -> Result<(), BackendError> {
         let now = self.clock.now();
         let near = self.engine.version_ahead(now, CEILING_AHEAD_US / 2);
-        if self.is_mark_dirty || near > self.mark.version_ceiling {
+        let is_old = now.steady_ms >= self.mark_synced_ms + SYNCED_MARK_OLD_MS;
+        if self.is_mark_dirty || is_old || near > self.mark.version_ceiling {
             self.renew_mark()?;
-        } else if now.unix_us >= self.mark.unix_us + MARK_LATE_US {
+        } else if now.steady_ms >= self.mark.time.steady_ms + MARK_OLD_MS {
             // Synced with the next: a kill leaves it.
-            self.mark.unix_us = now.unix_us;
+            self.mark.time = now;
             self.shared.room.backend().write_mark(&self.mark.write(), false)?;
         }
         Ok(())
@@ -316,12 +324,13 @@ impl Writer {
         let now = self.clock.now();
         let ceiling = self.engine.version_ahead(now, CEILING_AHEAD_US);
         self.mark.version_ceiling = self.mark.version_ceiling.max(ceiling);
-        self.mark.unix_us = self.mark.unix_us.max(now.unix_us);
+        self.mark.time = now;
         Failpoint::MARK_SYNCING.reached();
         self.shared.room.backend().write_mark(&self.mark.write(), true)?;
         Failpoint::MARK_SYNCED.reached();
         self.engine.set_version_ceiling(self.mark.version_ceiling);
         self.is_mark_dirty = false;
+        self.mark_synced_ms = now.steady_ms;
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! What can be wrong with snapshots, and with what they are taken of.
 
+use crate::entry::WallClockAhead;
 use crate::persistence::backend::BackendError;
 use crate::persistence::journal::Stopped;
 use crate::persistence::replay::Damage;
@@ -11,6 +12,9 @@ pub enum SnapshotError {
     /// The disk refuses.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// The wall clock cannot be followed.
+    #[error(transparent)]
+    Clock(#[from] WallClockAhead),
     /// Changes that were made meanwhile are not on the disk.
     #[error(transparent)]
     Stopped(#[from] Stopped),

@@ -1,161 +1,228 @@
 //! Entries on disk, and a wall clock that jumps.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
+use crate::clock::monotonic;
+use crate::engine::Condition;
+use crate::entry::Version;
+use crate::persistence::frame::{FrameReader, HEADER_BYTES};
+use crate::persistence::mark::Mark;
 
-const TEN_YEARS_MS: i64 = 10 * 365 * 86_400_000;
-
-/// The system's clock, whose wall side can be set.
-#[derive(Debug, Default)]
-struct Jumping {
-    clock: SystemClock,
-    by_ms: AtomicI64,
-}
-
-impl Clock for Jumping {
-    fn now(&self) -> Now {
-        let now = self.clock.now();
-        let by_us = self.by_ms.load(Ordering::Relaxed) * 1_000;
-        Now { unix_us: now.unix_us.saturating_add_signed(by_us), ..now }
-    }
-
-    fn not_before(&self, _: u64) {}
-}
-
-#[test]
-fn a_wall_clock_that_jumps_changes_no_life_on_disk() {
-    let clock = Arc::new(Jumping::default());
-    let config = EngineConfig { bytes_limit: 1 << 20, shards: Some(1), ..EngineConfig::default() };
-    let engine = Arc::new(Engine::new(&config, clock.now()));
-    let (disk, _) = Disk::open(
-        Arc::new(MemoryBackend::new()),
-        Arc::clone(&engine),
-        clock.clone(),
-        DiskConfig { is_store: true, ..super::config() },
-        &RecoveryProgress::default(),
-    )
-    .unwrap();
-    let lookup = disk.lookup().unwrap();
-    let namespace = engine.default_namespace();
-    let left = |key: &str| {
-        let (shard, place) = engine.place_of(0, key.as_bytes());
-        let now = clock.now();
-        let found = lookup.tier.fetch((shard, place), 0, key.as_bytes(), now).unwrap().unwrap();
-        found.visit(|put| put.expires_unix_ms.unwrap() as i64 - now.unix_ms() as i64).unwrap()
-    };
-    let is_an_hour = |left: i64| (3_590_000..=3_601_000).contains(&left);
-    let mut keys = Vec::new();
-    for by_ms in [0, TEN_YEARS_MS, -TEN_YEARS_MS, 0] {
-        clock.by_ms.store(by_ms, Ordering::Relaxed);
-        let key = format!("key:{}", keys.len());
-        let expiration = Expiration::In(Ttl::Ms(3_600_000));
-        let set = Op::Set(Set { expiration, ..Set::new(key.as_bytes(), b"value") });
-        engine.apply(namespace, &set, clock.now());
-        lookup.arrived().unwrap();
-        keys.push(key);
-        for key in &keys {
-            assert!(
-                is_an_hour(left(key)),
-                "{key} lives {} ms more when the clock jumps by {by_ms}",
-                left(key)
-            );
-        }
-    }
-    // What a snapshot copies is held to the same clock.
-    clock.by_ms.store(TEN_YEARS_MS, Ordering::Relaxed);
-    disk.compact().unwrap();
-    for key in &keys {
-        assert!(is_an_hour(left(key)), "{key} lives {} ms more after a snapshot", left(key));
-    }
-}
+const BEGUN_US: u64 = 1_800_000_000_000_000;
+const HOUR_S: u64 = 3_600;
+const DAY_S: i64 = 86_400;
+const TEN_YEARS_S: i64 = 3_650 * DAY_S;
 
 /// A clock that stands still until it is set on, of a machine whose wall clock shows anything.
 #[derive(Debug)]
-struct Standing {
-    ticks_us: AtomicU64,
+struct HandSet {
+    steady_ms: AtomicU64,
     wall_us: AtomicU64,
-    floor_us: AtomicU64,
 }
 
-impl Standing {
+impl HandSet {
+    /// Of a process that starts when the wall clock shows this.
     fn at(wall_us: u64) -> Arc<Self> {
-        let [ticks_us, floor_us] = [AtomicU64::new(0), AtomicU64::new(0)];
-        Arc::new(Self { ticks_us, wall_us: AtomicU64::new(wall_us), floor_us })
+        Arc::new(Self { steady_ms: AtomicU64::new(0), wall_us: AtomicU64::new(wall_us) })
     }
 
     fn goes_on(&self, seconds: u64) {
-        self.ticks_us.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
+        self.steady_ms.fetch_add(seconds * 1_000, Ordering::SeqCst);
         self.wall_us.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
     }
+
+    /// The wall clock alone is set on, or back.
+    fn jumps(&self, seconds: i64) {
+        let wall_us = self.wall_us.load(Ordering::SeqCst).saturating_add_signed(seconds * 1_000_000);
+        self.wall_us.store(wall_us, Ordering::SeqCst);
+    }
 }
 
-impl Clock for Standing {
+impl Clock for HandSet {
     fn now(&self) -> Now {
-        let ticks_us = self.ticks_us.load(Ordering::SeqCst);
-        let wall_us = self.wall_us.load(Ordering::SeqCst);
-        let floor_us = self.floor_us.load(Ordering::SeqCst) + ticks_us;
-        Now { ticks_ms: ticks_us / 1_000, unix_us: wall_us.max(floor_us) }
+        let (steady_ms, unix_us) = (&self.steady_ms, &self.wall_us);
+        Now { steady_ms: steady_ms.load(Ordering::SeqCst), unix_us: unix_us.load(Ordering::SeqCst) }
     }
 
-    fn not_before(&self, unix_us: u64) {
-        let ticks_us = self.ticks_us.load(Ordering::SeqCst);
-        self.floor_us.fetch_max(unix_us.saturating_sub(ticks_us), Ordering::SeqCst);
+    fn advance_to(&self, steady_ms: u64) {
+        self.steady_ms.fetch_max(steady_ms, Ordering::SeqCst);
     }
 }
 
-/// A start of the node whose wall clock shows this; what is done then, before it is told to stop.
-fn start<R>(
-    backend: &MemoryBackend,
-    clock: &Arc<Standing>,
-    config: &DiskConfig,
-    act: impl FnOnce(&Engine, &Standing) -> R,
-) -> R {
-    let shape = EngineConfig { bytes_limit: 1 << 20, shards: Some(1), ..EngineConfig::default() };
-    let engine = Arc::new(Engine::new(&shape, clock.now()));
-    let shared = Arc::new(backend.clone());
-    let progress = RecoveryProgress::default();
-    let (disk, report) =
-        Disk::open(shared, Arc::clone(&engine), clock.clone(), config.clone(), &progress).unwrap();
-    assert!(report.damages.is_empty(), "{:?}", report.damages);
-    let done = act(&engine, clock);
-    disk.stop().unwrap();
-    done
+/// A node that runs by such a clock.
+struct Running {
+    engine: Arc<Engine>,
+    clock: Arc<HandSet>,
+    disk: Disk,
 }
 
-fn set_for(engine: &Engine, key: &str, seconds: u64, now: Now) {
-    let expiration = Expiration::In(Ttl::Ms(seconds * 1_000));
-    let set = Op::Set(Set { expiration, ..Set::new(key.as_bytes(), b"value") });
-    assert!(matches!(engine.apply(engine.default_namespace(), &set, now).0, Outcome::Stored(_)));
+impl Running {
+    fn start(backend: &MemoryBackend, clock: &Arc<HandSet>, config: &DiskConfig) -> Self {
+        let shape = EngineConfig { bytes_limit: 1 << 20, shards: Some(1), ..EngineConfig::default() };
+        let engine = Arc::new(Engine::new(&shape, clock.now()));
+        let (shared, progress) = (Arc::new(backend.clone()), RecoveryProgress::default());
+        let (disk, report) =
+            Disk::open(shared, Arc::clone(&engine), clock.clone(), config.clone(), &progress).unwrap();
+        assert!(report.damages.is_empty(), "{:?}", report.damages);
+        // What comes lazily is in memory then.
+        while !config.is_store && disk.lookup().is_some() {
+            std::thread::yield_now();
+        }
+        Self { engine, clock: Arc::clone(clock), disk }
+    }
+
+    fn set(&self, key: &str, expiration: Expiration, condition: Condition) -> Outcome {
+        let set = Set { expiration, condition, ..Set::new(key.as_bytes(), b"value") };
+        self.engine.apply(self.engine.default_namespace(), &Op::Set(set), self.clock.now()).0
+    }
+
+    fn set_for(&self, key: &str, seconds: u64) -> Version {
+        match self.set(key, Expiration::In(Ttl::Ms(seconds * 1_000)), Condition::Always) {
+            Outcome::Stored(version) => version,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What is left of a key's life, in ms, in memory and with a store on disk too; `None`: it is not there.
+    fn left_ms(&self, key: &str) -> Option<u64> {
+        let (key, now) = (key.as_bytes(), self.clock.now());
+        let get = Op::Get { key, touch: None };
+        let in_memory = match self.engine.apply(self.engine.default_namespace(), &get, now).0 {
+            Outcome::Hit(hit) => Some(hit.remaining_ttl_ms),
+            _ => None,
+        };
+        if let Some(lookup) = self.disk.lookup() {
+            lookup.arrived().unwrap();
+            let found = lookup.tier.fetch(self.engine.place_of(0, key), 0, key).unwrap();
+            let expires = found.and_then(|found| found.visit(|put| put.expires_steady_ms.unwrap()));
+            let on_disk = expires.map(|at| at.saturating_sub(now.steady_ms)).filter(|left| *left > 0);
+            assert_eq!(on_disk, in_memory, "of {}", key.escape_ascii());
+        }
+        in_memory
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.left_ms(key).is_some()
+    }
+
+    fn stop(self) {
+        self.disk.stop().unwrap();
+    }
+
+    /// Nothing of what was not synced is left.
+    fn crash(self, backend: &MemoryBackend) -> MemoryBackend {
+        self.disk.journal().flush().unwrap();
+        backend.crash(Lose::Unsynced)
+    }
 }
 
-fn has(engine: &Engine, key: &str, now: Now) -> bool {
-    let get = Op::Get { key: key.as_bytes(), touch: None };
-    matches!(engine.apply(engine.default_namespace(), &get, now).0, Outcome::Hit(_))
+fn modes() -> [DiskConfig; 4] {
+    let lazy = DiskConfig { recovery: Method::Lazy, ..super::config() };
+    let snapshots = DiskConfig { is_journaled: false, recovery: Method::Snapshot, ..super::config() };
+    [super::config(), snapshots, lazy, DiskConfig { is_store: true, ..super::config() }]
 }
 
-const BEGUN_US: u64 = 1_800_000_000_000_000;
-const HOUR_US: u64 = 3_600_000_000;
+#[test]
+fn a_wall_clock_that_jumps_while_the_node_runs_changes_no_life_on_disk() {
+    let clock = HandSet::at(BEGUN_US);
+    let store = DiskConfig { is_store: true, ..super::config() };
+    let node = Running::start(&MemoryBackend::new(), &clock, &store);
+    let mut keys = Vec::new();
+    for by_s in [0, TEN_YEARS_S, -2 * TEN_YEARS_S, TEN_YEARS_S] {
+        clock.jumps(by_s);
+        let key = format!("key:{}", keys.len());
+        node.set_for(&key, HOUR_S);
+        keys.push(key);
+        for key in &keys {
+            assert_eq!(node.left_ms(key), Some(HOUR_S * 1_000), "{key} when the clock jumps by {by_s} s");
+        }
+    }
+    // What a snapshot copies is held to the same clock.
+    clock.jumps(TEN_YEARS_S);
+    node.disk.compact().unwrap();
+    for key in &keys {
+        assert_eq!(node.left_ms(key), Some(HOUR_S * 1_000), "{key} after a snapshot");
+    }
+}
 
-fn modes() -> [DiskConfig; 2] {
-    [super::config(), DiskConfig { is_journaled: false, recovery: Method::Snapshot, ..super::config() }]
+#[test]
+fn a_clock_that_was_ahead_for_a_moment_ends_no_life_and_delays_none() {
+    for config in modes() {
+        let (backend, clock) = (MemoryBackend::new(), HandSet::at(BEGUN_US));
+        let node = Running::start(&backend, &clock, &config);
+        node.set_for("before", HOUR_S);
+        clock.jumps(DAY_S);
+        let ahead = node.set_for("meanwhile", HOUR_S);
+        clock.jumps(-DAY_S);
+        assert_eq!(node.left_ms("before"), Some(HOUR_S * 1_000));
+        let in_an_hour = Expiration::AtUnixMs(clock.now().unix_ms() + HOUR_S * 1_000);
+        let stored = node.set("at", in_an_hour, Condition::Always);
+        assert!(matches!(stored, Outcome::Stored(version) if version > ahead), "{stored:?}");
+        let lock = node.set("lock", in_an_hour, Condition::IfAbsent);
+        assert!(matches!(lock, Outcome::Stored(version) if version > ahead), "{lock:?}");
+        assert!(matches!(node.set("lock", in_an_hour, Condition::IfAbsent), Outcome::NotStored(_)));
+        clock.goes_on(60);
+        node.stop();
+        // Twice, as it must not outlive the first restart either.
+        for down_s in [60, 120] {
+            let clock = HandSet::at(BEGUN_US + (60 + down_s) * 1_000_000);
+            let node = Running::start(&backend, &clock, &config);
+            let left = Some((HOUR_S - 60 - down_s) * 1_000);
+            for key in ["before", "meanwhile", "at", "lock"] {
+                assert_eq!(node.left_ms(key), left, "{key} by {config:?}");
+            }
+            assert!(node.set_for("later", 1) > ahead, "versions stay ahead");
+            node.stop();
+        }
+    }
+}
+
+#[test]
+fn a_node_that_is_killed_while_its_clock_is_ahead_comes_back_with_all_that_was_left() {
+    let (backend, clock) = (MemoryBackend::new(), HandSet::at(BEGUN_US));
+    let node = Running::start(&backend, &clock, &super::config());
+    node.set_for("key", HOUR_S);
+    clock.goes_on(60);
+    clock.jumps(DAY_S);
+    node.set_for("other", HOUR_S);
+    let left = node.crash(&backend);
+    let clock = HandSet::at(BEGUN_US + 120 * 1_000_000);
+    let node = Running::start(&left, &clock, &super::config());
+    assert_eq!(node.left_ms("key"), Some((HOUR_S - 60) * 1_000));
+    assert_eq!(node.left_ms("other"), Some(HOUR_S * 1_000));
 }
 
 #[test]
 fn starts_with_a_clock_that_is_set_back_lengthen_no_life() {
     for config in modes() {
         let backend = MemoryBackend::new();
-        start(&backend, &Standing::at(BEGUN_US), &config, |engine, clock| {
-            set_for(engine, "key", 20, clock.now());
-        });
+        let node = Running::start(&backend, &HandSet::at(BEGUN_US), &config);
+        node.set_for("key", 20);
+        node.stop();
         for round in 0..4 {
-            start(&backend, &Standing::at(BEGUN_US - HOUR_US), &config, |engine, clock| {
-                assert_eq!(has(engine, "key", clock.now()), round * 8 < 20, "start {round}");
-                // Without a journal only a change lets a node that is told to stop write anything.
-                set_for(engine, &format!("other:{round}"), 3_600, clock.now());
-                clock.goes_on(8);
-            });
+            let clock = HandSet::at(BEGUN_US - HOUR_S * 1_000_000);
+            let node = Running::start(&backend, &clock, &config);
+            assert_eq!(node.has("key"), round * 8 < 20, "start {round} by {config:?}");
+            // Without a journal only a change lets a node that is told to stop write a snapshot.
+            node.set_for(&format!("other:{round}"), HOUR_S);
+            clock.goes_on(8);
+            node.stop();
         }
+    }
+}
+
+#[test]
+fn the_time_that_a_node_was_down_counts_as_life() {
+    for config in modes() {
+        let backend = MemoryBackend::new();
+        let node = Running::start(&backend, &HandSet::at(BEGUN_US), &config);
+        node.set_for("short", HOUR_S);
+        node.set_for("long", 3 * HOUR_S);
+        node.stop();
+        let clock = HandSet::at(BEGUN_US + 2 * HOUR_S * 1_000_000);
+        let node = Running::start(&backend, &clock, &config);
+        assert_eq!((node.left_ms("short"), node.left_ms("long")), (None, Some(HOUR_S * 1_000)), "{config:?}");
     }
 }
 
@@ -163,17 +230,192 @@ fn starts_with_a_clock_that_is_set_back_lengthen_no_life() {
 fn a_start_with_a_clock_that_is_ten_years_ahead_shortens_no_life_that_begins_later() {
     for config in modes() {
         let backend = MemoryBackend::new();
-        let ahead = BEGUN_US + TEN_YEARS_MS as u64 * 1_000;
-        start(&backend, &Standing::at(ahead), &config, |engine, clock| {
-            set_for(engine, "future", 60, clock.now());
-        });
+        let ahead = BEGUN_US + TEN_YEARS_S as u64 * 1_000_000;
+        let node = Running::start(&backend, &HandSet::at(ahead), &config);
+        node.set_for("future", 60);
+        node.stop();
         for round in 0..3 {
-            start(&backend, &Standing::at(BEGUN_US + round * 60_000_000), &config, |engine, clock| {
-                let mut before = (0..round).map(|before| format!("key:{before}"));
-                assert!(before.all(|key| has(engine, &key, clock.now())), "start {round}");
-                set_for(engine, &format!("key:{round}"), 3_600, clock.now());
-                clock.goes_on(60);
-            });
+            let clock = HandSet::at(BEGUN_US + round * 60_000_000);
+            let node = Running::start(&backend, &clock, &config);
+            let mut before = (0..round).map(|before| format!("key:{before}"));
+            assert!(before.all(|key| node.has(&key)), "start {round}");
+            node.set_for(&format!("key:{round}"), HOUR_S);
+            clock.goes_on(60);
+            node.stop();
         }
+    }
+}
+
+#[test]
+fn a_rehearsal_goes_by_the_same_time() {
+    let (backend, clock) = (MemoryBackend::new(), HandSet::at(BEGUN_US));
+    let node = Running::start(&backend, &clock, &super::config());
+    node.set_for("short", 60);
+    node.set_for("long", HOUR_S);
+    clock.jumps(TEN_YEARS_S);
+    node.disk.journal().flush().unwrap();
+    clock.goes_on(60);
+    assert_eq!(node.disk.rehearse(Method::SnapshotAndJournal).unwrap().entries, 1);
+}
+
+#[test]
+fn an_idle_node_writes_the_time_down_every_ten_seconds() {
+    let (backend, clock) = (MemoryBackend::new(), HandSet::at(BEGUN_US));
+    let mut config = super::config();
+    config.journal.flush_interval = Duration::from_millis(1);
+    let _node = Running::start(&backend, &clock, &config);
+    let synced = || Mark::read(&backend.crash(Lose::Unsynced).read_mark().unwrap().unwrap()).unwrap().time;
+    for _ in 0..3 {
+        clock.jumps(-DAY_S);
+        clock.goes_on(10);
+        let (now, begun) = (clock.now(), monotonic());
+        while synced() != now {
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "{:?} is written down, and not {now:?}",
+                synced()
+            );
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// The content of a journal's segment or of a snapshot in format 1, whose wall time is what steady time is here.
+fn in_format_1(content: &MemoryBackend, file: FileId) -> Vec<u8> {
+    let mut reader = FrameReader::new(content.open(file).unwrap()).unwrap();
+    let (mut body, mut previous, mut older) = (Vec::new(), None, Vec::new());
+    while let Some(frame) = reader.next(&mut body).unwrap().unwrap() {
+        let header = frame.header;
+        let (mut bytes, _) = header.write();
+        bytes[4] = 1;
+        bytes[32..40].copy_from_slice(&(header.time.steady_ms * 1_000).to_le_bytes());
+        bytes[40..44].copy_from_slice(&previous.unwrap_or(header.previous).to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..48]);
+        bytes[48..52].copy_from_slice(&crc.to_le_bytes());
+        previous = Some(crc);
+        older.extend_from_slice(&bytes[..52]);
+        older.extend_from_slice(&body);
+    }
+    older
+}
+
+#[test]
+fn a_directory_of_format_1_whose_clock_was_ahead_goes_on_from_there() {
+    let (backend, clock) = (MemoryBackend::new(), HandSet::at(BEGUN_US));
+    let config = super::config();
+    let node = Running::start(&backend, &clock, &config);
+    // As the program did that wrote it: its time went on from the latest that it had shown.
+    clock.jumps(DAY_S);
+    clock.advance_to(clock.now().unix_ms());
+    node.set_for("key", HOUR_S);
+    let drawn = node.set_for("other", 2 * HOUR_S);
+    node.stop();
+    let segment =
+        backend.files().unwrap().into_iter().find(|(file, _)| file.kind == FileKind::Journal).unwrap().0;
+    backend.put_content(segment, in_format_1(&backend, segment));
+    let mark = Mark::read(&backend.read_mark().unwrap().unwrap()).unwrap();
+    let time = Now { steady_ms: 0, unix_us: mark.time.steady_ms * 1_000 };
+    backend.write_mark(&Mark { time, ..mark }.write(), true).unwrap();
+    assert!(backend.content(segment).unwrap().len() > HEADER_BYTES);
+    for round in 0..3 {
+        let clock = HandSet::at(BEGUN_US + round * 600_000_000);
+        let node = Running::start(&backend, &clock, &config);
+        // Of the first downtime nothing is known, as the clock shows less than what was written.
+        assert_eq!(node.left_ms("key"), Some((HOUR_S - round * 600) * 1_000), "start {round}");
+        let at = Expiration::AtUnixMs(clock.now().unix_ms() + HOUR_S * 1_000);
+        assert!(matches!(node.set("at", at, Condition::Always), Outcome::Stored(version) if version > drawn));
+        assert_eq!(node.left_ms("at"), Some(HOUR_S * 1_000));
+        // From here on files of both formats are there.
+        node.stop();
+    }
+}
+
+#[test]
+fn versions_never_repeat_and_never_end_where_the_clock_was_beyond_what_they_can_hold() {
+    let (backend, clock) = (MemoryBackend::new(), HandSet::at(BEGUN_US));
+    let config = super::config();
+    let node = Running::start(&backend, &clock, &config);
+    let before = node.set_for("key", HOUR_S);
+    clock.jumps(12 * TEN_YEARS_S);
+    let mut last = before;
+    for n in 0..100 {
+        let version = node.set_for(&format!("key:{n}"), HOUR_S);
+        assert!(version > last);
+        last = version;
+    }
+    assert!(last.clock() <= before.clock() + 100, "they are counted on: {last:?} after {before:?}");
+    node.stop();
+    let progress = RecoveryProgress::default();
+    let engine = Arc::new(Engine::new(&EngineConfig::default(), clock.now()));
+    let refused = Disk::open(Arc::new(backend.clone()), engine, clock.clone(), config.clone(), &progress);
+    assert!(refused.unwrap_err().to_string().contains("the wall clock shows 21"), "a start is refused");
+    clock.jumps(-12 * TEN_YEARS_S);
+    let again = Running::start(&backend, &HandSet::at(BEGUN_US), &config);
+    let version = again.set_for("key", HOUR_S);
+    let minutes_us = (version.clock() - last.clock()) / 60_000_000;
+    assert!(version > last && minutes_us < 10, "{version:?} after {last:?}");
+}
+
+/// An entry of the model.
+#[derive(Debug)]
+struct Life {
+    ttl_s: u64,
+    /// How long it was held by a node that ran, and how long ago it was set.
+    run_s: u64,
+    real_s: u64,
+    /// At every restart since then the wall clock was right, at the last time mark and at the start.
+    is_exact: bool,
+}
+
+#[test]
+fn by_whatever_jumps_and_restarts_no_life_is_longer_and_none_ends_where_the_clock_is_right() {
+    let seed = rand::random();
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut backend = MemoryBackend::new();
+    let (mut real_us, mut lives) = (BEGUN_US, BTreeMap::<String, Life>::new());
+    let mut was_right = true;
+    for restart in 0..60 {
+        let is_right = random.random_bool(0.6);
+        let off_s = if is_right { 0 } else { random.random_range(-5 * DAY_S..5 * DAY_S) };
+        let clock = HandSet::at(real_us.saturating_add_signed(off_s * 1_000_000));
+        let config = &modes()[if random.random_bool(0.5) { 0 } else { 3 }];
+        let node = Running::start(&backend, &clock, config);
+        for life in lives.values_mut() {
+            life.is_exact &= was_right && is_right;
+        }
+        for step in 0..random.random_range(1..8) {
+            let off_s = if random.random_bool(0.5) { 0 } else { random.random_range(-5 * DAY_S..5 * DAY_S) };
+            clock.wall_us.store(real_us.saturating_add_signed(off_s * 1_000_000), Ordering::SeqCst);
+            was_right = off_s == 0;
+            let key = format!("key:{}", random.random_range(0..30));
+            let ttl_s = random.random_range(1..4 * HOUR_S);
+            node.set_for(&key, ttl_s);
+            lives.insert(key, Life { ttl_s, run_s: 0, real_s: 0, is_exact: true });
+            // Whatever is synced has the time, if there was something to sync.
+            node.disk.journal().flush().unwrap();
+            let wait_s = if step % 2 == 0 { 0 } else { random.random_range(0..HOUR_S / 2) };
+            clock.goes_on(wait_s);
+            real_us += wait_s * 1_000_000;
+            lives.values_mut().for_each(|life| {
+                life.run_s += wait_s;
+                life.real_s += wait_s;
+            });
+            for (key, life) in &lives {
+                let (left, most_ms) = (node.left_ms(key), life.ttl_s.saturating_sub(life.run_s) * 1_000);
+                let at = format!("{key} {life:?} has {left:?} at {restart}.{step}, seed {seed}");
+                assert!(left.unwrap_or(0) <= most_ms, "longer: {at}");
+                let exact_ms = life.ttl_s.saturating_sub(life.real_s) * 1_000;
+                assert!(!life.is_exact || left.unwrap_or(0) == exact_ms, "not {exact_ms}: {at}");
+            }
+        }
+        if random.random_bool(0.5) {
+            node.set_for("last", 1);
+            backend = node.crash(&backend);
+        } else {
+            node.stop();
+        }
+        let down_s = random.random_range(0..HOUR_S);
+        real_us += down_s * 1_000_000;
+        lives.values_mut().for_each(|life| life.real_s += down_s);
     }
 }

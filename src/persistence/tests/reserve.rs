@@ -117,7 +117,7 @@ fn a_mover_reads_no_further_than_what_has_arrived() {
         (FileId { kind: FileKind::Journal, number: 1_000 }, FileId { kind: FileKind::Snapshot, number: 0 });
     let mut frames = FrameWriter::new(backend.create(file).unwrap(), file.number, 0);
     frames.append(FrameKind::Segment, Place::default(), &[&[0; 9]]).unwrap();
-    let tier = DiskTier::new(Arc::clone(&backend), stand.engine.shard_count(), stand.now());
+    let tier = DiskTier::new(Arc::clone(&backend), stand.engine.shard_count());
     let number = tier.open_written(file, frames.bytes()).unwrap();
     drop(backend.create(other).unwrap());
     let to = tier.open(other).unwrap();
@@ -128,7 +128,7 @@ fn a_mover_reads_no_further_than_what_has_arrived() {
     });
     let arrive = |body: &[u8], end: u64| {
         let begin = end - body.len() as u64;
-        tier.arrive(&stand.engine, (number, begin), body, 0).unwrap();
+        tier.arrive(&stand.engine, (number, begin), body).unwrap();
     };
     frames.append(FrameKind::Batch, Place { records: 1, ..Place::default() }, &[&bodies[0]]).unwrap();
     arrive(&bodies[0], frames.bytes());
@@ -153,7 +153,7 @@ fn put(key: &[u8]) -> Record<'_> {
         key,
         value: ValueView::Inline(b"value"),
         version: Version(7),
-        expires_unix_ms: None,
+        expires_steady_ms: None,
         flags: 0,
         content_type: "",
         tags: &[],

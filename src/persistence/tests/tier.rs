@@ -21,8 +21,8 @@ impl Clock for Later {
         self.clock.now().plus(Duration::from_millis(self.by_ms.load(Ordering::Relaxed)))
     }
 
-    fn not_before(&self, unix_us: u64) {
-        self.clock.not_before(unix_us);
+    fn advance_to(&self, steady_ms: u64) {
+        self.clock.advance_to(steady_ms);
     }
 }
 
@@ -32,7 +32,7 @@ fn what_is_looked_for_while_indexing_ends_is_found() {
     stand.set("key", "value");
     let taken = stand.disk.snapshot().unwrap();
     let (backend, engine) = (Arc::clone(&stand.backend) as Arc<dyn Backend>, &*stand.engine);
-    let tier = DiskTier::new(Arc::clone(&backend), engine.shard_count(), stand.now());
+    let tier = DiskTier::new(Arc::clone(&backend), engine.shard_count());
     let file = FileId { kind: FileKind::Snapshot, number: taken.number };
     for round in 0..3_000 {
         tier.clear();
@@ -41,7 +41,7 @@ fn what_is_looked_for_while_indexing_ends_is_found() {
         std::thread::scope(|scope| {
             let found = scope.spawn(|| {
                 begun.wait();
-                tier.fetch(engine.place_of(0, b"key"), 0, b"key", stand.now()).unwrap().is_some()
+                tier.fetch(engine.place_of(0, b"key"), 0, b"key").unwrap().is_some()
             });
             let below = Below { tier: &tier, engine, file: tier.open(file).unwrap() };
             begun.wait();
@@ -76,9 +76,9 @@ fn a_touch_that_is_under_way_while_its_entry_expires_is_not_lost_to_a_snapshot()
     assert_eq!(engine.apply(namespace, &touch, begun).0, Outcome::Touched(true));
     let lookup = disk.lookup().unwrap();
     lookup.arrived().unwrap();
-    let fetch = |now| lookup.tier.fetch(engine.place_of(0, b"key"), 0, b"key", now).unwrap();
-    let found = fetch(clock.now()).expect("the touch has kept it");
-    assert!(found.visit(|put| put.expires_unix_ms.unwrap() > clock.now().unix_ms()).unwrap());
+    let found = lookup.tier.fetch(engine.place_of(0, b"key"), 0, b"key").unwrap();
+    let expires = found.expect("the touch has kept it").visit(|put| put.expires_steady_ms.unwrap());
+    assert!(expires.unwrap() > clock.now().steady_ms);
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn bring(stand: &Stand, lookup: &Lookup<'_>, (name, key): &(String, Vec<u8>)) {
     let default = stand.engine.default_namespace();
     let namespace = stand.engine.namespace(name).unwrap_or_else(|| default.clone());
     let Some(fetch) = stand.engine.begin_fetch(&namespace, key, stand.now()) else { return };
-    let found = lookup.fetch(&fetch, namespace.number(), key, stand.now()).unwrap().unwrap();
+    let found = lookup.fetch(&fetch, namespace.number(), key).unwrap().unwrap();
     found.visit(|put| stand.engine.promote(&namespace, fetch, put, stand.now()).unwrap()).unwrap();
 }
 
@@ -146,7 +146,7 @@ fn a_snapshot_saves_what_is_whole_of_a_damaged_file_and_sets_it_aside() {
     let keys: Vec<String> = (0..100).map(|n| format!("key:{n}")).collect();
     let is_there = |key: &String| {
         let place = stand.engine.place_of(0, key.as_bytes());
-        lookup.tier.fetch(place, 0, key.as_bytes(), stand.now()).unwrap().is_some()
+        lookup.tier.fetch(place, 0, key.as_bytes()).unwrap().is_some()
     };
     // A frame's header, a body, and the file's end.
     for (round, at) in [3, 2_000, 5_000].into_iter().enumerate() {

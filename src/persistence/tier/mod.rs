@@ -13,8 +13,6 @@
 //!   namespace that is cleared loses its places at once.
 //! - While old files are *indexed* behind what is newer ([`DiskTier::begin_indexing`]), a place that is taken, or was
 //!   given up since, is left as it is, and a lookup that finds none waits for the end.
-//! - Expiry is judged by a clock that goes on from the moment of the start as the monotonic one does, so that a wall clock
-//!   that jumps while the node runs changes no entry's life ([`DiskTier::skew_ms`]).
 //! - A snapshot copies what is live and leads the places there.
 
 mod moving;
@@ -30,7 +28,6 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::backend::{Backend, BackendError, FileId, ReadAt};
 use super::record::{self, Malformed};
-use crate::clock::Now;
 use crate::engine::{Engine, Put, Record, Scope};
 pub use moving::{Moves, Moving};
 use places::{Place, Places};
@@ -51,15 +48,10 @@ pub struct DiskTier {
     /// [`Indexing::is_under_way`], to be read by who does not wait.
     is_indexing: AtomicBool,
     has_ended: AtomicBool,
-    /// When it was made.
-    begun: Now,
     counters: TierCounters,
     /// Files that were found to be damaged.
     damaged: Mutex<Vec<FileId>>,
 }
-
-/// A wall clock that is off by less has only been set right.
-const SKEW_MS_MIN: i64 = 1_000;
 
 /// What is counted for metrics.
 #[derive(Debug, Default)]
@@ -103,8 +95,6 @@ pub struct Found {
     bytes: Vec<u8>,
     /// The expiry that it was given after it was written.
     expiry: Option<Option<u64>>,
-    /// What the wall clock has jumped by, in ms: expiry is told as that clock will show it.
-    skew_ms: i64,
 }
 
 /// Why an entry could not be read.
@@ -127,9 +117,9 @@ pub enum FetchError {
 }
 
 impl DiskTier {
-    /// Below an engine of so many shards, with nothing in it. The time of what it will have is not after `now`.
+    /// Below an engine of so many shards, with nothing in it.
     #[must_use]
-    pub fn new(backend: Arc<dyn Backend>, shards: usize, now: Now) -> Self {
+    pub fn new(backend: Arc<dyn Backend>, shards: usize) -> Self {
         Self {
             backend,
             shards: (0..shards).map(|_| Mutex::default()).collect(),
@@ -140,29 +130,15 @@ impl DiskTier {
             indexed: Condvar::new(),
             is_indexing: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
-            begun: now,
             counters: TierCounters::default(),
             damaged: Mutex::default(),
         }
-    }
-
-    /// When it was made.
-    #[must_use]
-    pub fn begun(&self) -> Now {
-        self.begun
     }
 
     /// What is counted.
     #[must_use]
     pub fn counters(&self) -> &TierCounters {
         &self.counters
-    }
-
-    /// By how much the wall clock has jumped since this was made, in ms.
-    #[must_use]
-    pub fn skew_ms(&self, now: Now) -> i64 {
-        let steady_ms = self.begun.unix_ms() + now.ticks_ms.saturating_sub(self.begun.ticks_ms);
-        now.unix_ms().wrapping_sub(steady_ms) as i64
     }
 
     /// How many keys have a place; dead ones that nobody has noticed are counted.
@@ -261,38 +237,25 @@ impl DiskTier {
         self.damaged.lock().contains(&file)
     }
 
-    /// Takes on the records of a frame's body, which begins at `offset` of the file and was written when the wall clock
-    /// had jumped by so much.
+    /// Takes on the records of a frame's body, which begins at `offset` of the file.
     ///
     /// # Errors
     /// The body is malformed; what is before that was taken on.
-    pub fn arrive(
-        &self,
-        engine: &Engine,
-        (file, offset): (u32, u64),
-        body: &[u8],
-        skew_ms: i64,
-    ) -> Result<(), Malformed> {
-        let skew_ms = if skew_ms.abs() > SKEW_MS_MIN { skew_ms } else { 0 };
-        let steady = |unix_ms: u64| unix_ms.saturating_add_signed(-skew_ms);
+    pub fn arrive(&self, engine: &Engine, (file, offset): (u32, u64), body: &[u8]) -> Result<(), Malformed> {
         record::read_placed(body, |range, record| {
             let place = |range: Range<usize>| Place::new(file, offset + range.start as u64, &body[range]);
             match *record {
-                Record::Put(Put { namespace, key, expires_unix_ms, .. }) => {
+                Record::Put(Put { namespace, key, .. }) => {
                     let (shard, hash) = engine.place_of(namespace, key);
-                    let mut places = self.shards[shard].lock();
-                    places.put(hash, place(range).of(namespace));
-                    if skew_ms != 0 && expires_unix_ms.is_some() {
-                        places.expire(hash, expires_unix_ms.map(steady));
-                    }
+                    self.shards[shard].lock().put(hash, place(range).of(namespace));
                 }
                 Record::Remove { namespace, key } => {
                     let (shard, hash) = engine.place_of(namespace, key);
                     self.shards[shard].lock().remove(hash);
                 }
-                Record::Expiry { namespace, key, expires_unix_ms } => {
+                Record::Expiry { namespace, key, expires_steady_ms } => {
                     let (shard, hash) = engine.place_of(namespace, key);
-                    self.shards[shard].lock().expire(hash, expires_unix_ms.map(steady));
+                    self.shards[shard].lock().expire(hash, expires_steady_ms);
                 }
                 Record::Invalidated { namespace, scope: Scope::All, .. }
                 | Record::Cleared { namespace }
@@ -400,9 +363,8 @@ impl DiskTier {
         (shard, hash): (usize, u64),
         namespace: u16,
         key: &[u8],
-        now: Now,
     ) -> Result<Option<Found>, FetchError> {
-        let found = self.find(shard, hash, now)?;
+        let found = self.find(shard, hash)?;
         let is_it = |found: &Found| {
             found.visit(|put| {
                 put.namespace == namespace && put.key == key && !self.standing.read().covers(put)
@@ -424,7 +386,6 @@ impl DiskTier {
         shard: usize,
         after: Option<u64>,
         entries_max: usize,
-        now: Now,
         mut visit: impl FnMut(&Put<'_>) -> ControlFlow<()>,
     ) -> Result<Option<Option<u64>>, BackendError> {
         self.wait_indexed();
@@ -432,7 +393,7 @@ impl DiskTier {
         let is_last = hashes.len() < entries_max;
         let mut last = after;
         for hash in hashes {
-            let found = match self.find(shard, hash, now) {
+            let found = match self.find(shard, hash) {
                 Ok(found) => found,
                 Err(FetchError::Backend(error)) => return Err(error),
                 Err(FetchError::Damaged { .. }) => None,
@@ -449,7 +410,7 @@ impl DiskTier {
         Ok(if is_last { None } else { Some(last) })
     }
 
-    fn find(&self, shard: usize, hash: u64, now: Now) -> Result<Option<Found>, FetchError> {
+    fn find(&self, shard: usize, hash: u64) -> Result<Option<Found>, FetchError> {
         loop {
             // Asked before the place is: indexing may find it and end in between.
             let was_indexing = self.is_indexing();
@@ -475,7 +436,7 @@ impl DiskTier {
             let mut bytes = vec![0; place.len() as usize];
             let read = reader.read_at(place.offset(), &mut bytes)?;
             if read == bytes.len() && place.is_of(&bytes) {
-                return Ok(Some(Found { bytes, expiry, skew_ms: self.skew_ms(now) }));
+                return Ok(Some(Found { bytes, expiry }));
             }
             if self.shards[shard].lock().get(hash).is_none_or(|(now, _)| now == place) {
                 self.counters.damaged.fetch_add(1, Ordering::Relaxed);
@@ -500,9 +461,8 @@ impl Found {
         let (mut visit, mut visited) = (Some(visit), None);
         record::read(&self.bytes, |record| {
             if let (Record::Put(put), Some(visit)) = (record, visit.take()) {
-                let expires = self.expiry.unwrap_or(put.expires_unix_ms);
-                let expires_unix_ms = expires.map(|at| at.saturating_add_signed(self.skew_ms));
-                visited = Some(visit(&Put { expires_unix_ms, ..*put }));
+                let expires_steady_ms = self.expiry.unwrap_or(put.expires_steady_ms);
+                visited = Some(visit(&Put { expires_steady_ms, ..*put }));
             }
         })
         .ok()?;

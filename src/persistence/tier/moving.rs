@@ -15,7 +15,7 @@ use super::places::Place;
 use crate::clock::Now;
 use crate::engine::{Engine, Put, Record, WalkPlace};
 use crate::persistence::backend::{BackendError, FileId};
-use crate::persistence::frame::{BadFrame, Frame, FrameKind, FrameReader, HEADER_BYTES, check};
+use crate::persistence::frame::{BadFrame, Frame, FrameKind, FrameReader, check};
 use crate::persistence::record;
 
 /// Live records on their way to another file.
@@ -180,7 +180,7 @@ impl Moving<'_> {
         let Some(frame) = frame else { return Ok(false) };
         if has_entries(&frame) {
             check(&frame.header, body)?;
-            let begin = frame.offset + HEADER_BYTES as u64;
+            let begin = frame.body_offset();
             let read = record::read_placed(body, |range, record| {
                 self.record(record, (number, begin + range.start as u64), now, moves, write);
             });
@@ -205,9 +205,9 @@ impl Moving<'_> {
         if (from.file(), from.offset()) != here {
             return;
         }
-        let put = Put { expires_unix_ms: expiry.unwrap_or(put.expires_unix_ms), ..*put };
-        let steady_ms = now.unix_ms().saturating_add_signed(-self.tier.skew_ms(now));
-        let is_expired = put.expires_unix_ms.is_some_and(|at| at <= steady_ms.saturating_sub(UNDER_WAY_MS));
+        let put = Put { expires_steady_ms: expiry.unwrap_or(put.expires_steady_ms), ..*put };
+        let long_before = now.steady_ms.saturating_sub(UNDER_WAY_MS);
+        let is_expired = put.expires_steady_ms.is_some_and(|at| at <= long_before);
         if is_expired || self.tier.standing.read().covers(&put) {
             return places.drop_at(hash, from);
         }

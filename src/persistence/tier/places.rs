@@ -121,9 +121,9 @@ impl Places {
         self.expiries.remove(&hash);
     }
 
-    pub(super) fn expire(&mut self, hash: u64, expires_unix_ms: Option<u64>) {
+    pub(super) fn expire(&mut self, hash: u64, expires_steady_ms: Option<u64>) {
         if self.keeps_removed || self.by_hash.contains_key(&hash) {
-            self.expiries.insert(hash, expires_unix_ms);
+            self.expiries.insert(hash, expires_steady_ms);
         }
     }
 

@@ -101,7 +101,7 @@ mod tests {
             key,
             value: ValueView::Inline(b"value"),
             version: Version(version),
-            expires_unix_ms: None,
+            expires_steady_ms: None,
             flags: 0,
             content_type: "",
             tags,

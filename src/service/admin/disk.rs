@@ -112,7 +112,7 @@ impl AdminService {
             disk_bytes: disk_bytes.ok().and_then(Result::ok).unwrap_or(0),
             disk_limit_bytes: disk.limit_bytes().unwrap_or(0),
             snapshot_position: newest.map_or(0, |newest| newest.position),
-            snapshot_unix_ms: newest.map_or(0, |newest| newest.created_unix_us / 1_000),
+            snapshot_unix_ms: newest.map_or(0, |newest| newest.time.unix_ms()),
             blobs: blobs.blobs,
             blob_bytes: blobs.bytes,
             entries,
@@ -160,9 +160,10 @@ fn failed(error: SnapshotError) -> CallError {
             damages: 1,
             first: format!("{}: {}", damage.place, damage.description),
         },
-        SnapshotError::NotWhole | SnapshotError::Newer(_) | SnapshotError::NoSnapshot { .. } => {
-            CallError::DiskFailed { why: error.to_string() }
-        }
+        SnapshotError::NotWhole
+        | SnapshotError::Clock(_)
+        | SnapshotError::Newer(_)
+        | SnapshotError::NoSnapshot { .. } => CallError::DiskFailed { why: error.to_string() },
         SnapshotError::Backend(error) => disk_failed(error),
     }
 }
@@ -184,7 +185,7 @@ fn snapshot(info: &SnapshotInfo) -> v1::Snapshot {
         name: info.name(),
         first_position: info.first_position,
         position: info.position,
-        created_unix_ms: info.created_unix_us / 1_000,
+        created_unix_ms: info.time.unix_ms(),
         entries: info.entries,
         size_bytes: info.bytes,
         format: info.format.into(),

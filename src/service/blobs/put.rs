@@ -170,7 +170,8 @@ impl Storing {
         let finish = move || {
             let writer = writer.take()?;
             let now = cache.now();
-            let end = Finish { version: cache.engine().draw_version(now), ttl, now };
+            let version = cache.engine().draw_version(now).ok_or(BlobError::NoVersion)?;
+            let end = Finish { version, ttl, now };
             writer.finish(digest, end, || {
                 writable(&cache)?;
                 // Who deletes a namespace removes its blobs after that: this one is removed too, or never there.
