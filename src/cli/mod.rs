@@ -22,6 +22,7 @@
 mod admin;
 mod bench;
 mod blobs;
+mod check;
 mod completions;
 mod counter;
 mod del;
@@ -49,6 +50,7 @@ mod serve;
 mod set;
 mod touch;
 mod ttl;
+mod usage;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -57,8 +59,9 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 
 pub use exit::{CliError, Exit};
 use global::ClientArgs;
+pub use usage::report;
 
-use crate::config::{SETTINGS, ServeArgs};
+use crate::config::{SETTINGS, ServeArgs, Variables};
 use parse::Offered;
 
 /// A command line that has been parsed.
@@ -132,8 +135,7 @@ impl Cli {
     /// Parses arguments, the program's name first.
     ///
     /// # Errors
-    /// clap's error, which also stands for `--help` and `--version`: its `exit` prints it and ends the process
-    /// with 0 or 2.
+    /// clap's error, which also stands for `--help` and `--version`: [`report`] prints it, without secrets.
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut command = command();
         let matches = command.try_get_matches_from_mut(args)?;
@@ -173,7 +175,10 @@ impl Cli {
     }
 
     fn dispatch(self) -> Result<Exit, CliError> {
-        let global = |client: ClientArgs| client.resolve();
+        let global = |client: ClientArgs| {
+            Variables::of_process().check_client().map_err(|error| CliError::Usage(error.to_string()))?;
+            client.resolve()
+        };
         match self.command {
             Command::Serve(args) => serve::run(&args),
             Command::Completions(args) => completions::run(&args, &mut command()),

@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub requests_in_flight: u64,
     /// Bytes of answers that clients have yet to read.
     pub response_backlog_bytes: u64,
+    /// Bytes of long requests that are under way.
+    pub request_bytes: u64,
     /// Calls that were turned away because of overload or quota.
     pub requests_shed: u64,
     /// The journal's figures; `None`: nothing is kept on disk.
@@ -52,6 +54,8 @@ pub struct JournalFigures {
     pub syncs: u64,
     /// How long they took together.
     pub sync_time: Duration,
+    /// Bytes of changes that are not written to it yet.
+    pub backlog_bytes: u64,
 }
 
 /// What is on disk, and how snapshots went.
@@ -118,6 +122,7 @@ impl Default for Snapshot {
             connections: 0,
             requests_in_flight: 0,
             response_backlog_bytes: 0,
+            request_bytes: 0,
             requests_shed: 0,
             journal: None,
             disk: None,

@@ -178,6 +178,21 @@ fn import_stores_every_file_under_its_path_and_counts_what_is_refused() {
     assert_ends(&on(&node, &["import", "/no/such"]), USAGE, "", "/no/such is no directory");
 }
 
+#[test]
+fn the_hottest_keys_are_shown_and_no_more_than_asked_for() {
+    let (_process, nodes) = real(&[]);
+    let run = |args: &[&str]| command(args).args(&nodes).output().unwrap();
+    let load = ["bench", "--prefill", "--keep", "-k", "10", "-n", "4000", "-r", "1:0", "-c", "1"];
+    assert_eq!(run(&load).status.code(), Some(0));
+    let keys = |flags: &[&str]| {
+        let output = run(&[&["admin", "hot-keys", "--output", "json"], flags].concat());
+        let document: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        document["keys"].as_array().map(Vec::len)
+    };
+    assert_eq!((keys(&["--limit", "2"]), keys(&[])), (Some(2), Some(10)));
+    assert!(stdout(&run(&["admin", "hot-keys", "--limit", "1"])).contains("key \"bench:000000000"));
+}
+
 fn write_trace(path: &std::path::Path, numbers: impl IntoIterator<Item = u64>) {
     let bytes: Vec<u8> = numbers.into_iter().flat_map(u64::to_le_bytes).collect();
     std::fs::write(path, zstd::encode_all(&bytes[..], 3).unwrap()).unwrap();
