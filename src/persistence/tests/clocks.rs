@@ -402,7 +402,7 @@ fn versions_that_are_used_up_are_told_and_never_drawn_again() {
     let node = Running::start(&backend, &clock, &config);
     refused(&node);
     assert!(last > early);
-    node.engine.invalidate(node.engine.default_namespace(), Scope::All, node.clock.now());
+    node.engine.invalidate(node.engine.default_namespace(), Scope::All, node.clock.now()).unwrap();
     assert!(!node.has("early") && !node.has("last"), "what needs no version of its own is done");
 }
 
