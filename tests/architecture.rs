@@ -12,10 +12,13 @@ use std::path::{Path, PathBuf};
 /// cli → node → server → service → cache → {persistence, engine} → entry; the wire's words (api) are for those that speak them.
 const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("entry", &[]),
+    ("endpoint", &[]),
+    ("redacted", &[]),
     ("clock", &[]),
     ("code", &[]),
+    ("shortage", &[]),
     ("engine", &[("clock", ALL), ("entry", ALL)]),
-    ("persistence", &[("clock", ALL), ("engine", ALL), ("entry", ALL)]),
+    ("persistence", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("shortage", ALL)]),
     ("cache", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("persistence", ALL)]),
     ("api", &[("engine", ENGINE_WORDS), ("entry", ALL)]),
     (
@@ -36,7 +39,16 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("telemetry", Some(&["Method", "Recalled", "SlowCalls", "SlowOps", "Snapshot", "stripe_number"])),
         ],
     ),
-    ("server", &[("clock", ALL), ("telemetry", Some(&["metrics", "CallMetrics", "Method"]))]),
+    (
+        "server",
+        &[
+            ("clock", ALL),
+            ("endpoint", ALL),
+            ("redacted", ALL),
+            ("shortage", ALL),
+            ("telemetry", Some(&["metrics", "CallMetrics", "Method"])),
+        ],
+    ),
     // Layers answer calls themselves, so they know how a call is answered.
     (
         "server/stack",
@@ -47,13 +59,18 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("telemetry", Some(&["CallMetrics", "Method", "SlowCalls"])),
         ],
     ),
-    ("client", &[("api", ALL), ("clock", ALL), ("code", ALL), ("entry", ALL)]),
+    (
+        "client",
+        &[("api", ALL), ("clock", ALL), ("code", ALL), ("endpoint", ALL), ("entry", ALL), ("redacted", ALL)],
+    ),
     (
         "config",
         &[
+            ("endpoint", ALL),
             ("engine", Some(&["PolicyName", "UnknownPolicy"])),
             ("entry", ALL),
             ("persistence", Some(&["BackendKind", "Method"])),
+            ("redacted", ALL),
         ],
     ),
     (
@@ -64,6 +81,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("clock", ALL),
             ("code", ALL),
             ("config", Some(&["LogFormat"])),
+            ("redacted", ALL),
             ("engine", Some(&["MissReason", "NamespaceReport", "PolicyEstimate", "PolicyName", "Stats"])),
         ],
     ),
@@ -93,6 +111,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("config", ALL),
             ("entry", ALL),
             ("node", ALL),
+            ("redacted", ALL),
             ("server", Some(&["StartError", "Stop"])),
             ("telemetry", Some(&["log"])),
         ],

@@ -123,6 +123,8 @@ pub enum CallError {
     DiskFull { why: String },
     #[error("the node's disk failed: {why}")]
     DiskFailed { why: String },
+    #[error("the node's operating system has run out of descriptors, memory or threads for a moment: {why}")]
+    Shortage { why: String },
     #[error("the namespace was deleted while the call was under way")]
     NamespaceGone,
     #[error(transparent)]
@@ -228,6 +230,7 @@ impl CallError {
             Self::BlobsOverloaded { .. } => Kind { retry: true, ..kind(ResourceExhausted, "OVERLOADED") },
             Self::DiskFull { .. } => kind(ResourceExhausted, "DISK_FULL"),
             Self::DiskFailed { .. } => kind(FailedPrecondition, "DISK_FAILED"),
+            Self::Shortage { .. } => Kind { retry: true, ..kind(ResourceExhausted, "SHORTAGE") },
             Self::VersionsUsedUp => kind(FailedPrecondition, "VERSIONS_USED_UP"),
             Self::NotAnInteger => kind(FailedPrecondition, "NOT_AN_INTEGER"),
             Self::CounterOverflow { .. } => kind(OutOfRange, "COUNTER_OVERFLOW"),
@@ -264,6 +267,7 @@ impl CallError {
             Refusal::Unreadable => {
                 Self::DiskFailed { why: "the entry lies there and cannot be read".to_owned() }
             }
+            Refusal::Shortage => Self::Shortage { why: "the entry cannot be read; try again".to_owned() },
             Refusal::Withdrawn => Self::Cancelled,
             Refusal::DiskLimit => Self::DiskLimit,
             Refusal::Backlogged { bytes } => Self::JournalBacklog { bytes },

@@ -330,6 +330,10 @@ fn look_up(
             tracing::error!(%error, "an entry is lost");
             Ok(Looked::Damaged)
         }
+        Err(error) if error.is_passing() => {
+            tracing::warn!(%error, "an entry cannot be read for now");
+            Err(Refusal::Shortage)
+        }
         Err(LookupError::Fetch(error)) => {
             tracing::error!(%error, "an entry cannot be read");
             Err(Refusal::Unreadable)

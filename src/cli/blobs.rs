@@ -96,7 +96,7 @@ pub(super) fn put(global: &Global, args: PutBlobArgs) -> Result<Exit, CliError> 
         size_bytes,
         sha256: None,
     };
-    let parts = read(source, bar.clone());
+    let parts = read(source, bar.clone()).map_err(local("cannot start a thread to read"))?;
     let asked = key.clone();
     let stored = super::block_on(async {
         let content = ReceiverStream::new(parts);
@@ -131,9 +131,9 @@ fn source(path: &Path) -> Result<(Box<dyn Read + Send>, Option<u64>), CliError> 
 }
 
 /// Reads on a thread of its own, as a pipe may block for ever and nothing may wait for it then.
-fn read(mut source: Box<dyn Read + Send>, bar: ProgressBar) -> mpsc::Receiver<io::Result<Bytes>> {
+fn read(mut source: Box<dyn Read + Send>, bar: ProgressBar) -> io::Result<mpsc::Receiver<io::Result<Bytes>>> {
     let (parts, content) = mpsc::channel(READS_WAITING);
-    std::thread::spawn(move || {
+    std::thread::Builder::new().spawn(move || {
         loop {
             let mut part = vec![0; READ_BYTES];
             let part = match source.read(&mut part) {
@@ -150,8 +150,8 @@ fn read(mut source: Box<dyn Read + Send>, bar: ProgressBar) -> mpsc::Receiver<io
                 return;
             }
         }
-    });
-    content
+    })?;
+    Ok(content)
 }
 
 pub(super) fn get(global: &Global, args: GetBlobArgs) -> Result<Exit, CliError> {

@@ -20,6 +20,7 @@
 mod admin;
 mod bench;
 mod blobs;
+mod check;
 mod completions;
 mod counter;
 mod del;
@@ -41,6 +42,7 @@ mod scan;
 mod serve;
 mod set;
 mod touch;
+mod usage;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -49,8 +51,9 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use exit::{CliError, Exit};
 use global::ClientArgs;
+pub use usage::report;
 
-use crate::config::ServeArgs;
+use crate::config::{ServeArgs, Variables};
 
 /// A command line that has been parsed.
 #[derive(Debug, Parser)]
@@ -117,8 +120,7 @@ impl Cli {
     /// Parses arguments, the program's name first.
     ///
     /// # Errors
-    /// clap's error, which also stands for `--help` and `--version`: its `exit` prints it and ends the process
-    /// with 0 or 2.
+    /// clap's error, which also stands for `--help` and `--version`: [`report`] prints it, without secrets.
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut command = command();
         let matches = command.try_get_matches_from_mut(args)?;
@@ -158,7 +160,10 @@ impl Cli {
     }
 
     fn dispatch(self) -> Result<Exit, CliError> {
-        let global = |client: ClientArgs| client.resolve();
+        let global = |client: ClientArgs| {
+            Variables::of_process().check_client().map_err(|error| CliError::Usage(error.to_string()))?;
+            client.resolve()
+        };
         match self.command {
             Command::Serve(args) => serve::run(&args),
             Command::Completions(args) => completions::run(&args, &mut command()),

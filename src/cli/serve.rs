@@ -2,22 +2,30 @@
 
 use std::io::Write;
 
+use rustix::fs::Mode;
+
 use super::exit::{CliError, Exit};
-use super::progress;
-use crate::config::{Loaded, ServeArgs, ServeConfig};
-use crate::node::{NodeError, RunningNode};
+use super::{check, progress};
+use crate::config::{Loaded, ServeArgs, ServeConfig, Variables};
+use crate::node::{NodeError, RunningNode, descriptors};
 use crate::server::{StartError, Stop};
 use crate::telemetry::log;
 
 pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
-    let loaded = ServeConfig::load(args, &|name| std::env::var_os(name))
+    let loaded = ServeConfig::load(args, &Variables::of_process())
         .map_err(|error| CliError::Usage(error.to_string()))?;
+    if let Some(what) = &args.check {
+        return check::run(&loaded, what == "settings");
+    }
     let config = &loaded.config;
     log::init(config.log_format, &config.log).map_err(|error| CliError::Usage(error.to_string()))?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     keep_pages_small();
+    // What the node makes is its own, also what a library makes for it.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.threads as usize)
         .thread_name("larder-worker")

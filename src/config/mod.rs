@@ -20,6 +20,9 @@ mod load;
 pub mod memory;
 mod memory_plan;
 mod setting;
+#[cfg(test)]
+mod tests;
+mod variables;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,14 +30,17 @@ use std::time::Duration;
 pub use args::ServeArgs;
 pub use error::{ConfigError, Place, Said};
 pub use layers::{SettingSource, Source};
-pub use listen::{BadListenUrl, HostPort, ListenUrl};
+pub use listen::{BadListenUrl, ListenUrl};
 pub use live::{BadSetting, Clash, SettingValue};
 pub use memory_plan::MemoryPlan;
 pub use setting::{SETTINGS, Setting};
+pub use variables::{ADMIN_VARIABLE, NODES_VARIABLE, Variables};
 
+pub use crate::endpoint::HostPort;
 use crate::engine::PolicyName;
 pub use crate::entry::Durability;
 pub use crate::persistence::{BackendKind, Method};
+use crate::redacted::Redacted;
 
 /// What a node runs with.
 ///
@@ -134,7 +140,7 @@ pub struct ServeConfig {
     /// What is logged, in the syntax of tracing's `EnvFilter`.
     pub log: String,
     /// The URL of an OTLP collector; `None`: traces go nowhere.
-    pub otlp: Option<String>,
+    pub otlp: Option<Redacted>,
     /// The share of calls without a traced caller that are traced, 0 to 1.
     pub trace_sample: f64,
 }

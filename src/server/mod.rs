@@ -42,7 +42,7 @@ pub mod stack;
 mod stall;
 
 pub use connection::{ConnectionConfig, ConnectionService, GrpcService, PerPeer};
-pub use connections::Connections;
+pub use connections::{ConnectionBounds, Connections};
 pub(crate) use course::{SAME_SIGNAL_WITHIN, Signals};
 pub use executor::StreamExecutor;
 pub use health::{Health, Mount, PERSISTENCE};

@@ -42,6 +42,7 @@ use super::durability::WaitsFor;
 use super::exit::{CliError, Exit};
 use super::global::Global;
 use super::parse::{self, Distribution, Ratio, SizeRange};
+use crate::node::descriptors;
 use plan::Plan;
 
 /// Arguments of `bench`.
@@ -124,6 +125,8 @@ enum Arrivals {
 
 pub(super) fn run(global: &Global, args: BenchArgs) -> Result<Exit, CliError> {
     let histogram = args.histogram.clone();
+    // Each connection is a file.
+    descriptors::raise_limit();
     let plan = Plan::new(global, args)?;
     super::block_on(async {
         // One call first, so that a node that is not there is told at once and not counted a million times.
