@@ -209,10 +209,14 @@ impl Taking<'_> {
             if self.chunk.size() >= CHUNK_BYTES || !more {
                 self.entries += self.chunk.records();
                 let begin = self.frames.bytes() + HEADER_BYTES as u64;
-                let body = self.chunk.pieces().collect::<Vec<_>>().concat();
-                self.put(FrameKind::SnapshotEntries)?;
+                let chunk = self.put_chunk(FrameKind::SnapshotEntries)?;
                 Failpoint::SNAPSHOT_ENTRIES.reached();
-                tier.moved(&mut moves, number, begin, &body);
+                match chunk.pieces().collect::<Vec<_>>()[..] {
+                    // What was read from files has no value that lies apart.
+                    [body] => tier.moved(&mut moves, number, begin, body),
+                    ref pieces => tier.moved(&mut moves, number, begin, &pieces.concat()),
+                }
+                self.reuse(chunk);
             }
             if !more {
                 tier.has_moved(&moving);
@@ -243,13 +247,24 @@ impl Taking<'_> {
     }
 
     fn put(&mut self, kind: FrameKind) -> Result<(), BackendError> {
+        let chunk = self.put_chunk(kind)?;
+        self.reuse(chunk);
+        Ok(())
+    }
+
+    /// Writes the records as a frame, and takes them out.
+    fn put_chunk(&mut self, kind: FrameKind) -> Result<Written, BackendError> {
         let records = self.chunk.records() as u32;
         let place = Place { first_position: 0, records, time: self.clock.now() };
         let chunk = std::mem::take(&mut self.chunk);
-        let appended = self.append(kind, place, &chunk.pieces().collect::<Vec<_>>());
+        self.append(kind, place, &chunk.pieces().collect::<Vec<_>>())?;
+        Ok(chunk)
+    }
+
+    /// Takes a buffer back whose records are written.
+    fn reuse(&mut self, mut chunk: Written) {
+        chunk.clear(2 * CHUNK_BYTES);
         self.chunk = chunk;
-        self.chunk.clear(2 * CHUNK_BYTES);
-        appended
     }
 
     /// Appends a frame, if it leaves the journal its room.
