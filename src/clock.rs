@@ -80,7 +80,7 @@ impl SystemClock {
 
     fn elapsed_ms(&self, instant: Instant) -> u64 {
         let elapsed = instant.saturating_duration_since(self.origin);
-        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+        elapsed.as_secs().saturating_mul(1_000).saturating_add(elapsed.subsec_millis().into())
     }
 }
 

@@ -9,6 +9,7 @@
 //!   "larder-sweep" (own thread) ──────────────────────────────────────── Cache::advance
 //! ```
 
+pub mod check;
 mod disk;
 mod live;
 
@@ -27,7 +28,7 @@ use crate::api::v1::admin_server::AdminServer;
 use crate::api::{CallError, FILE_DESCRIPTOR_SET};
 use crate::cache::Cache;
 use crate::clock::{Clock, Pace, SystemClock, Throttle, monotonic};
-use crate::config::{ListenUrl, Loaded, ServeConfig, memory};
+use crate::config::{ListenUrl, Loaded, MemoryPlan, ServeConfig, memory};
 use crate::engine::EngineConfig;
 use crate::entry::{Limits, Ttl, Version, WallClockAhead};
 use crate::server::stack::{CallTimeout, DeadlineLayer, InFlight, MetricsLayer, RepairLayer};
@@ -36,7 +37,8 @@ use crate::server::{
     Peer, PerPeer, Services, SpawnError, StartError, Stop, http,
 };
 use crate::service::{
-    AdminConfig, AdminService, Backlog, DataService, LiveConfig, NodeIdentity, OtherService, config_response,
+    AdminConfig, AdminService, Backlog, DataService, LiveConfig, NodeIdentity, OtherService, RequestLimits,
+    Requests, WINDOWS_PER_CONNECTION, config_response,
 };
 use crate::telemetry::log::{self, StatsLog};
 use crate::telemetry::trace::{CallTracer, TraceConfig, TraceError, TraceLayer, Tracing};
@@ -114,6 +116,7 @@ struct Facts {
     connections: Connections,
     in_flight: InFlight,
     backlog: Backlog,
+    requests: Requests,
     started: Instant,
     incarnation: u64,
     /// Set when the listeners are open. Weak, as the node's own services hold this: dropping it must end it.
@@ -154,7 +157,7 @@ impl RunningNode {
         let node_id = config.identity(&[]).node_id;
         let tracing = config
             .otlp
-            .as_deref()
+            .as_ref()
             .map(|endpoint| {
                 Tracing::start(TraceConfig { endpoint, node_id: &node_id, sample: config.trace_sample })
             })
@@ -166,6 +169,7 @@ impl RunningNode {
             connections: Connections::new(config.max_connections as usize),
             in_flight: InFlight::new(config.max_in_flight as usize),
             backlog: Backlog::new(bytes(config.max_response_backlog_bytes)),
+            requests: Requests::new(request_limits(config)),
             started: monotonic(),
             incarnation: SystemClock::new().now().unix_us,
             node: OnceLock::new(),
@@ -243,7 +247,7 @@ impl Facts {
             let ending = ending.clone();
             let ending = move || -> Ending { Box::pin(ending.ending(Mount::Data)) };
             let service = DataService::new(Arc::clone(&facts.cache), ending, others.clone())
-                .with_backlog(facts.backlog.clone());
+                .with_budgets(facts.backlog.clone(), facts.requests.clone());
             ServiceBuilder::new()
                 .layer(TraceLayer::new(traced.clone()))
                 .layer(MetricsLayer::new(Arc::clone(&metered), slow.clone()))
@@ -330,6 +334,7 @@ impl Facts {
             connections: self.connections.open(),
             requests_in_flight: self.in_flight.waiting() as u64,
             response_backlog_bytes: self.backlog.bytes(),
+            request_bytes: self.requests.bytes(),
             requests_shed: self.in_flight.shed() + self.backlog.refused(),
             log_lines_lost: log::lines_lost(),
             journal: self.journal(),
@@ -445,11 +450,23 @@ fn node_config(config: &ServeConfig) -> NodeConfig {
     }
 }
 
+fn request_limits(config: &ServeConfig) -> RequestLimits {
+    let plan = MemoryPlan::of(config.memory_bytes);
+    RequestLimits {
+        bytes_max: bytes(plan.request_bytes),
+        message_bytes_max: bytes(config.max_message_in_bytes),
+        waiting_max: bytes(plan.unread_bytes / plan.window_bytes),
+    }
+}
+
 fn connection_config(config: &ServeConfig) -> ConnectionConfig {
+    let stream_window_bytes = MemoryPlan::of(config.memory_bytes).window_bytes as u32;
     ConnectionConfig {
         first_byte_timeout: config.first_byte_timeout(),
         stall_timeout: config.stall_timeout(),
         streams_max: config.max_streams,
+        stream_window_bytes,
+        window_bytes: stream_window_bytes * WINDOWS_PER_CONNECTION,
         ..ConnectionConfig::default()
     }
 }

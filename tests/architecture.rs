@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 /// cli → node → server → service → cache → {persistence, engine} → entry; the wire's words (api) are for those that speak them.
 const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("entry", &[]),
+    ("endpoint", &[]),
+    ("redacted", &[]),
     ("clock", &[]),
     ("code", &[]),
     ("engine", &[("clock", ALL), ("entry", ALL)]),
@@ -36,7 +38,15 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("telemetry", Some(&["Method", "Recalled", "SlowCalls", "SlowOps", "Snapshot", "stripe_number"])),
         ],
     ),
-    ("server", &[("clock", ALL), ("telemetry", Some(&["metrics", "CallMetrics", "Method"]))]),
+    (
+        "server",
+        &[
+            ("clock", ALL),
+            ("endpoint", ALL),
+            ("redacted", ALL),
+            ("telemetry", Some(&["metrics", "CallMetrics", "Method"])),
+        ],
+    ),
     // Layers answer calls themselves, so they know how a call is answered.
     (
         "server/stack",
@@ -47,13 +57,18 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("telemetry", Some(&["CallMetrics", "Method", "SlowCalls"])),
         ],
     ),
-    ("client", &[("api", ALL), ("clock", ALL), ("code", ALL), ("entry", ALL)]),
+    (
+        "client",
+        &[("api", ALL), ("clock", ALL), ("code", ALL), ("endpoint", ALL), ("entry", ALL), ("redacted", ALL)],
+    ),
     (
         "config",
         &[
+            ("endpoint", ALL),
             ("engine", Some(&["PolicyName", "UnknownPolicy"])),
             ("entry", ALL),
             ("persistence", Some(&["BackendKind", "Method"])),
+            ("redacted", ALL),
         ],
     ),
     (
@@ -64,6 +79,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("clock", ALL),
             ("code", ALL),
             ("config", Some(&["LogFormat"])),
+            ("redacted", ALL),
             ("engine", Some(&["MissReason", "NamespaceReport", "PolicyEstimate", "PolicyName", "Stats"])),
         ],
     ),
@@ -93,6 +109,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("config", ALL),
             ("entry", ALL),
             ("node", ALL),
+            ("redacted", ALL),
             ("server", Some(&["StartError", "Stop"])),
             ("telemetry", Some(&["log"])),
         ],

@@ -79,6 +79,14 @@ pub enum CallError {
     EntryTooLarge { needs: u64, limit: u64 },
     #[error("clients leave too much of what they asked for unread (--max-response-backlog, {max} bytes)")]
     BacklogFull { max: usize },
+    #[error(
+        "long requests under way take the {max} bytes that they may (by --memory), and no more of them may wait: try again"
+    )]
+    RequestsFull { max: usize },
+    #[error(
+        "the request did not come whole within {seconds} s, while others wait for the memory that it takes: try again"
+    )]
+    RequestSlow { seconds: u64 },
     #[error("the node has {limit} requests waiting already (--max-in-flight)")]
     Overloaded { limit: usize },
     #[error("namespace {name:?} does not exist; \"\" is the default one")]
@@ -198,7 +206,9 @@ impl CallError {
             Self::AnswerTooLarge { .. } => kind(ResourceExhausted, "ANSWER_TOO_LARGE"),
             Self::EntryTooLarge { .. } => kind(ResourceExhausted, "ENTRY_TOO_LARGE"),
             Self::BacklogFull { .. } => Kind { retry: true, ..kind(ResourceExhausted, "BACKLOG_FULL") },
-            Self::Overloaded { .. } => Kind { retry: true, ..kind(ResourceExhausted, "OVERLOADED") },
+            Self::Overloaded { .. } | Self::RequestsFull { .. } | Self::RequestSlow { .. } => {
+                Kind { retry: true, ..kind(ResourceExhausted, "OVERLOADED") }
+            }
             Self::NamespaceNotFound { .. } => kind(NotFound, "NAMESPACE_NOT_FOUND"),
             Self::NamespaceGone => kind(NotFound, "NAMESPACE_NOT_FOUND"),
             Self::Namespace(NamespaceError::NotFound { .. }) => kind(NotFound, "NAMESPACE_NOT_FOUND"),

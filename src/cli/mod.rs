@@ -21,6 +21,7 @@
 mod admin;
 mod bench;
 mod blobs;
+mod check;
 mod completions;
 mod counter;
 mod del;
@@ -42,17 +43,18 @@ mod scan;
 mod serve;
 mod set;
 mod touch;
+mod usage;
 
 use std::ffi::OsString;
-use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use exit::{CliError, Exit};
-use global::{ClientArgs, Output};
+use global::ClientArgs;
+pub use usage::report;
 
-use crate::config::ServeArgs;
+use crate::config::{ServeArgs, Variables};
 use crate::telemetry::log;
 
 /// A command line that has been parsed.
@@ -130,7 +132,7 @@ impl Cli {
     /// Parses arguments, the program's name first.
     ///
     /// # Errors
-    /// clap's error, which also stands for `--help` and `--version`: for [`Self::explain`].
+    /// clap's error, which also stands for `--help` and `--version`: [`report`] prints it, without secrets.
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut command = command();
         let matches = command.try_get_matches_from_mut(args)?;
@@ -167,23 +169,11 @@ impl Cli {
         exit.into()
     }
 
-    /// Prints help, the version or what is wrong with the arguments, and reports how that ended.
-    #[must_use]
-    pub fn explain(error: &clap::Error) -> ExitCode {
-        match error.print() {
-            // A reader that has gone away is no failure, and of one on stderr nobody is left to be told.
-            Err(source) if !error.use_stderr() && source.kind() != ErrorKind::BrokenPipe => {
-                let error = CliError::Stdout(source);
-                output::print_error(Output::Text, &error);
-                error.exit().into()
-            }
-            _ if error.use_stderr() => Exit::Usage.into(),
-            _ => Exit::Done.into(),
-        }
-    }
-
     fn dispatch(self) -> Result<Exit, CliError> {
-        let global = |client: ClientArgs| client.resolve();
+        let global = |client: ClientArgs| {
+            Variables::of_process().check_client().map_err(|error| CliError::Usage(error.to_string()))?;
+            client.resolve()
+        };
         match self.command {
             Command::Serve(args) => serve::run(&args),
             Command::Completions(args) => completions::run(&args, &mut command()),

@@ -49,10 +49,7 @@ pub(super) fn unix_ms(text: &str) -> Result<u64, String> {
 
 /// A size with a unit (`64KiB`) or a plain number of bytes.
 pub(super) fn bytes(text: &str) -> Result<usize, String> {
-    let bytes = match text.parse::<u64>() {
-        Ok(bytes) => bytes,
-        Err(_) => text.parse::<ByteSize>().map_err(|error| error.to_string())?.0,
-    };
+    let bytes = text.parse::<ByteSize>().map_err(|error| error.to_string())?.0;
     usize::try_from(bytes).map_err(|_| format!("{text:?} is more than this machine can address"))
 }
 

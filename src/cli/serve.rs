@@ -1,16 +1,21 @@
 //! `larder serve`: the node itself.
 
 use super::exit::{CliError, Exit, local};
-use super::progress;
-use crate::config::{Loaded, ServeArgs, ServeConfig};
+use super::{check, progress};
+use crate::config::{Loaded, ServeArgs, ServeConfig, Variables};
 use crate::node::{NodeError, RunningNode};
 use crate::server::{StartError, Stop};
 use crate::telemetry::log;
 
 pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
-    log::start_streams().map_err(local("cannot start the thread that writes the log"))?;
-    let loaded = ServeConfig::load(args, &|name| std::env::var_os(name))
+    if args.check.is_none() {
+        log::start_streams().map_err(local("cannot start the thread that writes the log"))?;
+    }
+    let loaded = ServeConfig::load(args, &Variables::of_process())
         .map_err(|error| CliError::Usage(error.to_string()))?;
+    if let Some(what) = &args.check {
+        return check::run(&loaded, what == "settings");
+    }
     let config = &loaded.config;
     log::init(config.log_format, &config.log).map_err(|error| CliError::Usage(error.to_string()))?;
     for warning in &loaded.warnings {

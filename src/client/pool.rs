@@ -44,7 +44,10 @@ impl Pool {
         timeout: Duration,
     ) -> Result<Self, ClientError> {
         let endpoint = Endpoint::from_shared(format!("http://{}", url.authority()))
-            .map_err(|_| BadNodeUrl::Malformed { url: url.to_string(), problem: "its host is no host name" })?
+            .map_err(|_| BadNodeUrl::Malformed {
+                url: url.to_string().into(),
+                problem: "its host is no host name",
+            })?
             .tcp_nodelay(true)
             .connect_timeout(timeout.min(CONNECT_TIMEOUT_MAX))
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)

@@ -13,7 +13,7 @@ use super::error::{ConfigError, Place};
 use super::setting::{Kind, SETTINGS, Setting};
 
 /// The values of a file, by key.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct File {
     path: PathBuf,
     values: BTreeMap<&'static str, (usize, String)>,
@@ -24,7 +24,10 @@ impl File {
     pub(super) fn read(path: &Path, place: Place) -> Result<Self, ConfigError> {
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(path, &text),
-            Err(source) => Err(ConfigError::Unreadable { place, path: path.to_owned(), source }),
+            Err(source) => {
+                let path = path.to_string_lossy().into_owned().into();
+                Err(ConfigError::Unreadable { place, path, source })
+            }
         }
     }
 
@@ -34,7 +37,7 @@ impl File {
         let table = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
             path: path.to_owned(),
             line: line_at(error.span().map_or(0, |span| span.start)),
-            message: error.message().to_owned(),
+            message: error.message().into(),
         })?;
         let mut file = Self { path: path.to_owned(), values: BTreeMap::new() };
         let mut entries: Vec<_> = table.get_ref().iter().collect();
@@ -43,13 +46,8 @@ impl File {
             let line = line_at(key.span().start);
             let name: &str = key.get_ref();
             let Some(setting) = SETTINGS.iter().find(|setting| setting.flag == name) else {
-                let (path, key) = (file.path, name.to_owned());
-                return Err(ConfigError::UnknownKey {
-                    path,
-                    line,
-                    nearest: Setting::nearest_flag(&key),
-                    key,
-                });
+                let (path, nearest) = (file.path, Setting::nearest_flag(name));
+                return Err(ConfigError::UnknownKey { path, line, key: name.into(), nearest });
             };
             let text = text_of(setting, value).ok_or_else(|| ConfigError::WrongType {
                 place: Place::File { path: path.to_owned(), line, key: setting.flag },
@@ -62,16 +60,18 @@ impl File {
     }
 
     /// What the file says of a setting, and where.
-    pub(super) fn value(&self, setting: &Setting) -> Option<(Place, String)> {
+    pub(super) fn value(&self, setting: &Setting) -> Option<(Place, &str)> {
         let (line, text) = self.values.get(setting.flag)?;
-        Some((Place::File { path: self.path.clone(), line: *line, key: setting.flag }, text.clone()))
+        Some((Place::File { path: self.path.clone(), line: *line, key: setting.flag }, text))
     }
 }
 
 /// The text that a flag would be, if the value's type suits the setting.
 fn text_of(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Option<String> {
     match (setting.kind, value.get_ref()) {
-        (Kind::Count(..), DeValue::Integer(number)) => Some(decimal(number.as_str(), number.radix())),
+        (Kind::Count(..) | Kind::Size(..) | Kind::SizeOrNone(..), DeValue::Integer(number)) => {
+            Some(decimal(number.as_str(), number.radix()))
+        }
         (Kind::Count(..), _) => None,
         (Kind::Duration(0, _), DeValue::Integer(number)) if number.as_str() == "0" => Some("0".to_owned()),
         (Kind::Ratio, DeValue::Integer(number)) => Some(number.as_str().to_owned()),

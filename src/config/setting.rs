@@ -12,6 +12,7 @@ use crate::entry::{
     ByteSize, CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, NAMESPACES_MAX, TAG_BYTES_MAX, TAGS_MAX, TTL_MS_MAX,
     duration_text,
 };
+use crate::redacted::Redacted;
 
 /// One setting of `larder serve`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +83,12 @@ impl Setting {
         format!("LARDER_{}", self.flag.to_ascii_uppercase().replace('-', "_"))
     }
 
+    /// What was given for it, to be kept so that no secret in it is shown.
+    pub(super) fn redacted(&self, text: &str) -> Redacted {
+        // A file's name is asked for: who gives the key itself is not to find it in the log.
+        if *self == CLUSTER_KEY { Redacted::secret(text) } else { Redacted::new(text) }
+    }
+
     /// What its value may be, to follow "give".
     pub(super) fn allowed(&self) -> String {
         let duration = |ms| duration_text(Duration::from_millis(ms));
@@ -113,14 +120,11 @@ impl Setting {
     /// The number of bytes, milliseconds or things that a text says.
     pub(super) fn number(&self, text: &str) -> Result<u64, Problem> {
         let (number, min, max) = match self.kind {
-            Kind::Size(min, max) => {
-                (text.parse::<ByteSize>().map_err(|_| "is no size with a unit")?.0, min, max)
-            }
-            Kind::SizeOrNone(..) if text.trim() == "0" => return Ok(0),
+            Kind::Size(min, max) => (text.parse::<ByteSize>().map_err(|bad| bad.problem)?.0, min, max),
             Kind::SizeOrNone(min, max) => match text.parse::<ByteSize>() {
                 Ok(ByteSize(0)) => return Ok(0),
                 Ok(size) => (size.0, min, max),
-                Err(_) => return Err("is no size with a unit"),
+                Err(bad) => return Err(bad.problem),
             },
             Kind::Duration(min, max) => (milliseconds(text)?, min, max),
             Kind::Count(min, max) => (whole_number(text)?, min, max),

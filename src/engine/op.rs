@@ -210,7 +210,7 @@ pub enum Refusal {
     DiskLimit,
     /// Changes come faster than the disk takes them.
     Backlogged {
-        /// Bytes that wait in the shard.
+        /// Bytes that wait.
         bytes: u64,
     },
 }

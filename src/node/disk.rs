@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::{Facts, RecoveryNews, ShowRecovery};
 use crate::cache::{BlobError, Cache, DiskError, DiskOptions};
-use crate::config::{Persistence, ServeConfig};
+use crate::config::{MemoryPlan, Persistence, ServeConfig};
 use crate::persistence::disk::DiskConfig;
 use crate::persistence::journal::{JournalConfig, RESERVE_BYTES, SEGMENT_BYTES};
 use crate::persistence::recover::{RecoveryProgress, Report};
@@ -30,6 +30,7 @@ const TELLS_EVERY: Duration = Duration::from_secs(1);
 /// How the data directory is used; `None`: nothing is kept on disk.
 pub(super) fn options(config: &ServeConfig) -> Option<DiskOptions> {
     let interval = Duration::from_millis(config.snapshot_interval_ms);
+    let plan = MemoryPlan::of(config.memory_bytes);
     let (is_journaled, snapshot_interval) = match config.persistence {
         Persistence::None => return None,
         Persistence::Journal => (true, None),
@@ -45,7 +46,8 @@ pub(super) fn options(config: &ServeConfig) -> Option<DiskOptions> {
         disk: DiskConfig {
             journal: JournalConfig {
                 flush_interval: Duration::from_millis(config.flush_interval_ms),
-                value_bytes_max: super::bytes(config.max_value_bytes),
+                backlog_bytes: super::bytes(plan.journal_bytes),
+                waiting_bytes: super::bytes(plan.waiting_bytes),
                 segment_bytes: SEGMENT_BYTES,
                 reserve_bytes: RESERVE_BYTES,
             },
@@ -161,6 +163,7 @@ impl Facts {
             bytes: counters.bytes.load(Ordering::Relaxed),
             syncs: counters.syncs.load(Ordering::Relaxed),
             sync_time: Duration::from_micros(counters.sync_us.load(Ordering::Relaxed)),
+            backlog_bytes: journal.backlog().budget().bytes() as u64,
         })
     }
 }

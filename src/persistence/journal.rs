@@ -11,9 +11,12 @@
 //! - An *idle* journal keeps no changes, see [`Journal::keep`]; its thread still sees to the versions' ceiling.
 //! - The mark is written after each sync and synced with the next interval, and ahead of the versions that are drawn. It
 //!   says the time too ([`super::time`]), also when there is nothing else to write.
+//! - What is logged and not written is the *backlog*. While it is as long as it may be, writes are refused, and may wait
+//!   for room: [`BacklogQueue`].
 //! - When an append or a sync fails, the journal is *poisoned*: no change that would be logged is accepted any more, as
 //!   nobody can tell what is on the disk. Reads go on. Only a restart mends it.
 
+mod backlog;
 mod writer;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,7 +36,8 @@ use super::room::Room;
 use super::segment::Segment;
 use super::tier::DiskTier;
 use crate::clock::Clock;
-use crate::engine::{Drained, Engine, LogConfig};
+use crate::engine::{Drained, Engine, LogBudget, LogConfig};
+pub use backlog::{BacklogQueue, Turn};
 use writer::{Writer, segment_file};
 
 /// A segment is ended when it is at least so long.
@@ -41,10 +45,12 @@ pub const SEGMENT_BYTES: u64 = 64 << 20;
 /// What is reserved at a time of the segment that is being written, where many wait for syncs: see
 /// [`JournalConfig::reserve_bytes`].
 pub const RESERVE_BYTES: u64 = 256 << 10;
-/// Changes that all shards together may have waiting for the disk.
-const BACKLOG_BYTES: usize = 64 << 20;
-/// What a shard logs before it wakes the thread.
+/// What a shard logs before it wakes the thread, or less where the backlog may not be long.
 const NUDGE_BYTES: usize = 128 << 10;
+/// A shard counts what it has logged in steps of this, or of less where the backlog may not be long.
+const STEP_BYTES: usize = 64 << 10;
+/// The capacity that a shard's buffer keeps, or less where the backlog may not be long.
+const KEPT_BYTES: usize = 512 << 10;
 /// Versions are safe for so long ahead.
 const CEILING_AHEAD_US: u64 = 60_000_000;
 
@@ -53,8 +59,11 @@ const CEILING_AHEAD_US: u64 = 60_000_000;
 pub struct JournalConfig {
     /// Changes are synced this long after they were made, at the latest.
     pub flush_interval: Duration,
-    /// The longest value that is stored, for which a shard must have room.
-    pub value_bytes_max: usize,
+    /// What may be logged and not written, of all shards together. While it is, writes are refused. A small disk allows
+    /// less.
+    pub backlog_bytes: usize,
+    /// What those that wait for room in the backlog may hold in memory: see [`BacklogQueue`].
+    pub waiting_bytes: usize,
     /// A segment is ended when it is at least so long: [`SEGMENT_BYTES`].
     pub segment_bytes: u64,
     /// Where one sync after the other is waited for and each has little to write, so many bytes of the segment are
@@ -147,6 +156,7 @@ struct Shared {
     thread: OnceLock<Thread>,
     segments: Mutex<Vec<Segment>>,
     counters: JournalCounters,
+    backlog: Arc<BacklogQueue>,
     room: Arc<Room>,
     history: u64,
 }
@@ -165,6 +175,7 @@ impl Journal {
         end: &JournalEnd,
         tier: Option<Arc<DiskTier>>,
     ) -> Result<Self, BackendError> {
+        let budget = Arc::new(LogBudget::new(room.backlog(config.backlog_bytes)));
         let shared = Arc::new(Shared {
             begun: AtomicU64::new(0),
             write_wanted: AtomicU64::new(0),
@@ -183,6 +194,7 @@ impl Journal {
             thread: OnceLock::new(),
             segments: Mutex::new(end.segments.clone()),
             counters: JournalCounters::default(),
+            backlog: Arc::new(BacklogQueue::new(budget, config.waiting_bytes)),
             room,
             history: end.history,
         });
@@ -194,7 +206,7 @@ impl Journal {
         };
         let mut writer = Writer {
             shared: Arc::clone(&shared),
-            log: log_config(&shared, &engine, config),
+            log: log_config(&shared, &engine),
             is_keeping: true,
             engine,
             clock,
@@ -306,6 +318,22 @@ impl Journal {
     #[must_use]
     pub fn counters(&self) -> &JournalCounters {
         &self.shared.counters
+    }
+
+    /// Where writes wait while the backlog is as long as it may be.
+    #[must_use]
+    #[inline]
+    pub fn backlog(&self) -> &Arc<BacklogQueue> {
+        &self.shared.backlog
+    }
+
+    /// Sets how long the backlog may be, and what those that wait for room in it may hold; as
+    /// [`JournalConfig::backlog_bytes`] and [`JournalConfig::waiting_bytes`].
+    pub fn set_backlog(&self, backlog_bytes: usize, waiting_bytes: usize) {
+        let Shared { backlog, room, .. } = &*self.shared;
+        backlog.budget().set_bytes_max(room.backlog(backlog_bytes));
+        backlog.set_held_bytes_max(waiting_bytes);
+        backlog.grant();
     }
 
     /// Its files, oldest first; the last is being written.
@@ -458,15 +486,16 @@ impl Shared {
 }
 
 /// How shards log for a journal.
-fn log_config(shared: &Arc<Shared>, engine: &Engine, config: &JournalConfig) -> LogConfig {
-    let wake = Arc::clone(shared);
-    let backlog_bytes_max = (shared.room.backlog(BACKLOG_BYTES) / engine.shard_count())
-        .max(2 * config.value_bytes_max + (64 << 10));
+fn log_config(shared: &Arc<Shared>, engine: &Engine) -> LogConfig {
+    let (wake, budget) = (Arc::clone(shared), Arc::clone(shared.backlog.budget()));
+    let share = budget.room() / engine.shard_count();
     LogConfig {
         encode: record::write,
         nudge: Arc::new(move || wake.wake()),
-        nudge_bytes: NUDGE_BYTES.min(backlog_bytes_max / 4),
-        backlog_bytes_max,
+        nudge_bytes: NUDGE_BYTES.min(share / 4),
+        kept_bytes: KEPT_BYTES.min(share / 4),
+        step_bytes: STEP_BYTES.min(share / 8).max(1),
+        budget,
     }
 }
 

@@ -68,16 +68,7 @@ impl DirectoryLock {
         let path = directory.join("LOCK");
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = opened.map_err(failed("open", &path))?;
-        match locked.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(LockError::Held {
-                    directory: directory.display().to_string(),
-                    holder: holder(&mut file),
-                });
-            }
-            Err(TryLockError::Error(error)) => return Err(failed("lock", directory)(error)),
-        }
+        lock(&locked, directory)?;
         let written = file
             .set_len(0)
             .and_then(|()| file.rewind())
@@ -90,6 +81,18 @@ impl DirectoryLock {
         Ok(Self { path: directory.to_owned(), _directory: locked })
     }
 
+    /// Whether a directory that exists could be taken now. Writes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn check(directory: &Path) -> Result<(), LockError> {
+        let opened = File::open(directory).map_err(|source| {
+            let place = directory.display().to_string();
+            LockError::Io { action: "open", place, source }
+        });
+        lock(&opened?, directory)
+    }
+
     /// The directory.
     #[must_use]
     pub fn directory(&self) -> &Path {
@@ -97,11 +100,23 @@ impl DirectoryLock {
     }
 }
 
+/// Locks an open directory, until it is closed.
+fn lock(opened: &File, directory: &Path) -> Result<(), LockError> {
+    let shown = directory.display().to_string();
+    match opened.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            Err(LockError::Held { directory: shown, holder: holder(&directory.join("LOCK")) })
+        }
+        Err(TryLockError::Error(source)) => Err(LockError::Io { action: "lock", place: shown, source }),
+    }
+}
+
 /// Who wrote the file, as far as it says.
-fn holder(file: &mut File) -> String {
+fn holder(path: &Path) -> String {
     let mut text = String::new();
     // It is ours to read, and nobody grows it beyond a number.
-    let read = file.take(32).read_to_string(&mut text);
+    let read = File::open(path).and_then(|file| file.take(32).read_to_string(&mut text));
     match text.trim().parse::<u32>() {
         Ok(process) if read.is_ok() => format!("process {process}"),
         _ => "another process".to_owned(),
@@ -128,7 +143,11 @@ mod tests {
 
         std::fs::remove_file(directory.join("LOCK")).unwrap();
         assert!(DirectoryLock::take(&directory).is_err(), "the file is for people");
+        assert!(DirectoryLock::check(&directory).is_err());
         drop(lock);
+        std::fs::remove_file(directory.join("LOCK")).unwrap();
+        DirectoryLock::check(&directory).unwrap();
+        assert!(!directory.join("LOCK").exists(), "a check writes nothing");
         DirectoryLock::take(&directory).unwrap();
     }
 

@@ -248,7 +248,7 @@ impl Taking<'_> {
         let chunk = std::mem::take(&mut self.chunk);
         let appended = self.append(kind, place, &chunk.pieces().collect::<Vec<_>>());
         self.chunk = chunk;
-        self.chunk.clear();
+        self.chunk.clear(2 * CHUNK_BYTES);
         appended
     }
 

@@ -41,7 +41,8 @@ fn config() -> DiskConfig {
     DiskConfig {
         journal: JournalConfig {
             flush_interval: Duration::from_secs(3_600),
-            value_bytes_max: 1 << 20,
+            backlog_bytes: 64 << 20,
+            waiting_bytes: 4 << 20,
             segment_bytes: 64 << 10,
             reserve_bytes: 16 << 10,
         },

@@ -68,6 +68,22 @@ impl Default for NodeConfig {
 }
 
 impl NodeConfig {
+    /// Everything that would keep these listeners from being opened. Each is opened for that, and closed again.
+    pub async fn check(&self) -> Vec<StartError> {
+        let mut errors: Vec<StartError> = self.check_exposure().await.err().into_iter().collect();
+        let data = self.data.iter().map(|address| (Role::Data, address));
+        let others = [(Role::Admin, &self.admin), (Role::Health, &self.health), (Role::Http, &self.http)];
+        // All at once, as they would be: two of them may want the same port.
+        let mut opened = Vec::new();
+        for (role, address) in data.chain(others) {
+            match open(role, address, &Handle::current()).await {
+                Ok(bound) => opened.push(bound),
+                Err(error) => errors.push(error),
+            }
+        }
+        errors
+    }
+
     /// Refuses a data or admin listener that others could reach.
     async fn check_exposure(&self) -> Result<(), StartError> {
         if self.insecure {

@@ -32,6 +32,7 @@ pub use streams::{draw, flush, lines_lost, print, start_streams, write_error};
 
 use super::snapshot::{Snapshot, operations};
 use crate::config::LogFormat;
+use crate::redacted::Redacted;
 
 /// Why logs cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -43,9 +44,9 @@ pub enum LogError {
     )]
     BadFilter {
         /// What was given.
-        filter: String,
+        filter: Redacted,
         /// What is wrong with it.
-        reason: String,
+        reason: Redacted,
     },
     /// The process logs already.
     #[error("logging is set up already in this process; set it up once, at the start")]
@@ -77,6 +78,14 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), LogError> {
     SET_FILTER.set(set_filter).map_err(|_| LogError::AlreadySet)
 }
 
+/// Whether a filter is one.
+///
+/// # Errors
+/// [`LogError::BadFilter`].
+pub fn check_filter(filter: &str) -> Result<(), LogError> {
+    parse(filter).map(drop)
+}
+
 /// Changes what is logged from now on.
 ///
 /// # Errors
@@ -91,7 +100,7 @@ pub fn set_filter(filter: &str) -> Result<(), LogError> {
 
 fn parse(filter: &str) -> Result<EnvFilter, LogError> {
     EnvFilter::try_new(filter)
-        .map_err(|error| LogError::BadFilter { filter: filter.to_owned(), reason: error.to_string() })
+        .map_err(|error| LogError::BadFilter { filter: filter.into(), reason: error.to_string().into() })
 }
 
 fn subscriber<W>(

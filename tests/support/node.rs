@@ -4,7 +4,6 @@
 
 #![allow(dead_code, reason = "every test program uses its own part")]
 
-use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -17,7 +16,7 @@ use clap::Parser;
 use larder::api::v1::admin_client::AdminClient;
 use larder::api::v1::cache_client::CacheClient;
 use larder::api::v1::*;
-use larder::config::{ServeArgs, ServeConfig};
+use larder::config::{ServeArgs, ServeConfig, Variables};
 use larder::node::RunningNode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -33,7 +32,7 @@ pub(crate) async fn soon<F: Future>(what: F) -> F::Output {
     tokio::time::timeout(LONG, what).await.expect("within 30 s")
 }
 
-const FREE_PORTS: [&str; 8] = [
+pub(crate) const FREE_PORTS: [&str; 8] = [
     "--listen",
     "tcp://127.0.0.1:0",
     "--admin",
@@ -81,8 +80,7 @@ impl Node {
         }
         words.extend(flags);
         let args = Flags::try_parse_from(words).unwrap().serve;
-        let no_variables = |_: &str| -> Option<OsString> { None };
-        let loaded = ServeConfig::load(&args, &no_variables).unwrap();
+        let loaded = ServeConfig::load(&args, &Variables::default()).unwrap();
         Self { running: soon(RunningNode::start(loaded)).await.unwrap() }
     }
 
@@ -257,7 +255,7 @@ pub(crate) fn facts(status: &Status) -> (Code, String, Option<String>) {
 #[track_caller]
 pub(crate) fn assert_status(status: &Status, code: Code, reason: &str, field: Option<&str>) {
     assert_eq!(facts(status), (code, reason.to_owned(), field.map(str::to_owned)), "{status:?}");
-    let retry = ["BACKLOG_FULL", "OVERLOADED", "NOT_READY"].contains(&reason);
+    let retry = ["BACKLOG_FULL", "JOURNAL_BACKLOG", "OVERLOADED", "NOT_READY"].contains(&reason);
     assert_eq!(status.get_error_details().retry_info().is_some(), retry, "{status:?}");
 }
 
@@ -348,7 +346,8 @@ impl Process {
             .unwrap_or_else(|(status, stderr)| panic!("{status}, no ready line; stderr: {stderr}"))
     }
 
-    fn run(command: &mut Command) -> Self {
+    /// Starts a command that is to say when it is ready, and waits for that.
+    pub(crate) fn run(command: &mut Command) -> Self {
         Self::try_run(command, Stdio::piped())
             .unwrap_or_else(|(_, stderr)| panic!("no ready line; stderr: {stderr}"))
     }

@@ -8,6 +8,8 @@ mod namespaces;
 mod slow;
 mod stats;
 
+pub(super) use config::lines as config_lines;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -84,7 +86,8 @@ struct PolicyArgs {
 
 #[derive(Debug, Args)]
 struct ResizeArgs {
-    /// The new limit, such as 64MiB; with --namespace, 0B is no limit of its own
+    /// The new limit, such as 2GiB. Each shard needs room for two of the longest values: a quarter of --memory is
+    /// enough unless --shards or --max-value was raised. With --namespace, 0 is no limit of its own
     size: ByteSize,
 }
 

@@ -123,8 +123,10 @@ impl Writer {
         let mut drained = std::mem::take(&mut self.drained);
         self.engine.drain_log(&mut drained);
         let written = self.write(&drained);
+        drained.clear(&self.log);
         self.drained = drained;
         written?;
+        self.shared.backlog.grant();
         if is_to_roll && self.has_batches() {
             self.next_segment(false)?;
         }
@@ -194,8 +196,12 @@ impl Writer {
         self.frame_bytes = (HEADER_BYTES + drained.bytes()) as u64;
         self.let_tier_go();
         if let Some((tier, file)) = &self.tier {
-            let arrived = tier.arrive(&self.engine, (*file, begin), &body.concat());
-            arrived.expect("what was written a moment ago can be read");
+            let mut offset = begin;
+            whole_records(drained, |records| {
+                let arrived = tier.arrive(&self.engine, (*file, offset), records);
+                arrived.expect("what was written a moment ago can be read");
+                offset += records.len() as u64;
+            });
             tier.set_written(*file, self.frames.bytes());
             tier.set_arrived(drained.events());
         }
@@ -241,6 +247,7 @@ impl Writer {
         if self.is_keeping {
             self.engine.stop_log();
             self.is_keeping = false;
+            self.shared.backlog.grant();
             return self.next_segment(false);
         }
         // The place of all that was not kept. Whoever reads this, not knowing that, finds that it does not follow on what
@@ -349,6 +356,24 @@ impl Writer {
             self.is_keeping = true;
         }
         self.engine.close_log();
+        self.shared.backlog.close();
+    }
+}
+
+/// Visits the records that were drained, in their order, some whole ones at a time: only those that lie in several pieces
+/// are copied.
+fn whole_records(drained: &Drained, mut visit: impl FnMut(&[u8])) {
+    let mut joined = Vec::new();
+    for (piece, is_end) in drained.marked_pieces() {
+        if is_end && joined.is_empty() {
+            visit(piece);
+            continue;
+        }
+        joined.extend_from_slice(piece);
+        if is_end {
+            visit(&joined);
+            joined.clear();
+        }
     }
 }
 
