@@ -10,7 +10,9 @@ use crate::server::{StartError, Stop};
 use crate::telemetry::log;
 
 pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
-    log::start_streams().map_err(local("cannot start the thread that writes the log"))?;
+    if args.check.is_none() {
+        log::start_streams().map_err(local("cannot start the thread that writes the log"))?;
+    }
     let loaded = ServeConfig::load(args, &Variables::of_process())
         .map_err(|error| CliError::Usage(error.to_string()))?;
     if let Some(what) = &args.check {
