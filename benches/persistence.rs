@@ -70,7 +70,8 @@ fn restart() {
     let backend = || Arc::new(FilesBackend::open(directory.path()).expect("the directory is ours").0);
     let journal = JournalConfig {
         flush_interval: Duration::from_millis(100),
-        value_bytes_max: MIB as usize,
+        backlog_bytes: 64 << 20,
+        waiting_bytes: 4 << 20,
         segment_bytes: SEGMENT_BYTES,
         reserve_bytes: RESERVE_BYTES,
     };

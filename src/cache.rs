@@ -30,6 +30,7 @@ pub use crate::persistence::blob::{
     BlobError, BlobReader, BlobWriter, Blobs, Digest, Draft, Finish, Listed, Manifest, Removed,
 };
 pub use crate::persistence::disk::LookupError;
+pub use crate::persistence::journal::{BacklogQueue, Turn};
 pub use blobs::BlobStream;
 pub use disk::{DiskError, DiskOptions};
 

@@ -12,10 +12,14 @@
 //!
 //! The engine takes a [`Now`] with every call, so that tests can set it.
 
+mod throttle;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
+
+pub use throttle::Throttle;
 
 /// One reading of both clocks, taken once per request or batch and passed down. Written down, it is a time mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -76,7 +80,7 @@ impl SystemClock {
 
     fn elapsed_ms(&self, instant: Instant) -> u64 {
         let elapsed = instant.saturating_duration_since(self.origin);
-        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+        elapsed.as_secs().saturating_mul(1_000).saturating_add(elapsed.subsec_millis().into())
     }
 }
 

@@ -9,6 +9,10 @@ use std::time::Duration;
 
 /// The longest key that a node can be set to accept, in bytes.
 pub const KEY_BYTES_MAX: usize = 4_096;
+/// The largest value that a node can be set to accept, in bytes.
+pub const VALUE_BYTES_MAX: usize = 1 << 30;
+/// The longest message that a node can be set to accept or to send, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 2 << 30;
 /// The longest time to live, in milliseconds: 100 years of 365.25 days.
 pub const TTL_MS_MAX: u64 = 3_155_760_000_000;
 /// The longest content type, in bytes.
@@ -110,18 +114,24 @@ impl Ttl {
 }
 
 /// A number of bytes, written `64MiB` in flags and files.
+///
+/// Read besides: a plain number, which is bytes, and Kubernetes' quantities, in which `Mi` is MiB and `M` a million.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ByteSize(pub u64);
 
 /// Text that is no size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no size: write a whole number and a unit, such as 512KiB, 64MiB, 2GiB or 1000000B")]
+#[error("{text:?} {problem}: write a whole number and a unit, such as 512KiB, 64MiB, 2Gi or 1000000B")]
+#[non_exhaustive]
 pub struct BadByteSize {
     /// What was given.
     pub text: String,
+    /// What is wrong with it.
+    pub problem: &'static str,
 }
 
-const UNITS: [(&str, u64); 9] = [
+/// Written in either case.
+const UNITS: [(&str, u64); 13] = [
     ("TiB", 1 << 40),
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
@@ -131,7 +141,15 @@ const UNITS: [(&str, u64); 9] = [
     ("MB", 1_000_000),
     ("KB", 1_000),
     ("B", 1),
+    ("Ti", 1 << 40),
+    ("Gi", 1 << 30),
+    ("Mi", 1 << 20),
+    ("Ki", 1 << 10),
 ];
+
+/// Kubernetes' decimal units. Their case matters: `m` is a thousandth there, and K and g are used for either power.
+const DECIMAL_UNITS: [(&str, u64); 5] =
+    [("", 1), ("T", 1_000_000_000_000), ("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)];
 
 impl ByteSize {
     /// So many MiB.
@@ -151,18 +169,30 @@ impl FromStr for ByteSize {
     type Err = BadByteSize;
 
     fn from_str(text: &str) -> Result<Self, BadByteSize> {
-        let bad = || BadByteSize { text: text.to_owned() };
+        let bad = |problem| BadByteSize { text: text.to_owned(), problem };
         let trimmed = text.trim();
         let digits = trimmed.len() - trimmed.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let (number, unit) = trimmed.split_at(digits);
-        let number: u64 = number.parse().map_err(|_| bad())?;
         let unit = unit.trim();
-        let factor = UNITS
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(unit))
-            .map(|(_, factor)| *factor)
-            .ok_or_else(bad)?;
-        number.checked_mul(factor).map(Self).ok_or_else(bad)
+        if number.is_empty() {
+            return Err(bad("is no size"));
+        }
+        let decimal = || DECIMAL_UNITS.iter().find(|(name, _)| *name == unit);
+        let known = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).or_else(decimal);
+        let Some((_, factor)) = known else { return Err(bad(unit_problem(unit))) };
+        let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(*factor));
+        bytes.map(Self).ok_or_else(|| bad("is more than a size can be"))
+    }
+}
+
+/// What is wrong with a unit that is none.
+fn unit_problem(unit: &str) -> &'static str {
+    match unit {
+        "m" => "has the unit m, which in Kubernetes is a thousandth and elsewhere a million",
+        "K" => "has the unit K, which may be 1000 or 1024",
+        "g" | "t" => "has a unit that may be a power of 1000 or of 1024",
+        _ if unit.starts_with('.') => "is no whole number",
+        _ => "has no unit of a size",
     }
 }
 
@@ -283,6 +313,37 @@ mod tests {
     }
 
     #[test]
+    fn plain_numbers_are_bytes_and_quantities_are_those_of_kubernetes() {
+        for (text, bytes) in [
+            ("1073741824", 1 << 30),
+            ("0", 0),
+            ("1Ki", 1 << 10),
+            ("512Mi", 512 << 20),
+            ("1Gi", 1 << 30),
+            ("1gi", 1 << 30),
+            ("2Ti", 2 << 40),
+            ("1k", 1_000),
+            ("1M", 1_000_000),
+            ("3G", 3_000_000_000),
+            ("1T", 1_000_000_000_000),
+        ] {
+            assert_eq!(text.parse::<ByteSize>().unwrap(), ByteSize(bytes), "{text}");
+        }
+        for (text, problem) in [
+            ("100m", "a thousandth"),
+            ("1K", "1000 or 1024"),
+            ("1g", "1000 or of 1024"),
+            ("1.5Gi", "no whole number"),
+            ("1e9", "no unit"),
+            ("-1Gi", "is no size"),
+            ("99999999999Ti", "more than"),
+        ] {
+            let error = text.parse::<ByteSize>().unwrap_err().to_string();
+            assert!(error.contains(text) && error.contains(problem), "{error}");
+        }
+    }
+
+    #[test]
     fn sizes_in_files_are_text() {
         let sizes: Vec<ByteSize> = serde_json::from_str(r#"["64MiB", "1B"]"#).unwrap();
         assert_eq!(serde_json::to_string(&sizes).unwrap(), r#"["64MiB","1B"]"#);
@@ -302,7 +363,7 @@ mod tests {
 
     #[test]
     fn text_that_is_no_size_is_named_in_the_error() {
-        for text in ["", "MiB", "12", "-1MiB", "1.5GiB", "99999999999TiB", "7 parsecs"] {
+        for text in ["", "MiB", "-1MiB", "1.5GiB", "99999999999TiB", "7 parsecs"] {
             assert!(text.parse::<ByteSize>().unwrap_err().to_string().contains(text));
         }
     }

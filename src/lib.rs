@@ -17,7 +17,7 @@
 //!   │ engine           shards: index, arena,       │                  │
 //!   │                  timer wheel, policy         │                  │
 //!   └───────┬──────────────────────────────────────┘                  │
-//!           └───────────── api, entry, clock, telemetry ──────────────┘
+//!           └──────── api, entry, endpoint, clock, telemetry ──────────┘
 //! ```
 //!
 //! Arrows point down. The engine is synchronous, does no I/O and has no clock: every call takes the time. The
@@ -81,12 +81,15 @@ pub mod client;
 pub mod clock;
 pub mod code;
 pub mod config;
+pub mod endpoint;
 pub mod engine;
 pub mod entry;
 pub mod node;
 pub mod persistence;
+pub mod redacted;
 pub mod server;
 pub mod service;
+pub mod shortage;
 pub mod telemetry;
 
 pub use client::Client;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use larder::cli::Cli;
+use larder::cli::{self, Cli};
 use larder::persistence::failpoint;
 
 #[global_allocator]
@@ -12,6 +12,6 @@ fn main() -> ExitCode {
     let _armed = failpoint::from_environment();
     match Cli::from_args(std::env::args_os()) {
         Ok(cli) => cli.run(),
-        Err(error) => error.exit(),
+        Err(error) => cli::report(&error, std::env::args_os()),
     }
 }

@@ -12,10 +12,13 @@ use std::path::{Path, PathBuf};
 /// cli → node → server → service → cache → {persistence, engine} → entry; the wire's words (api) are for those that speak them.
 const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("entry", &[]),
+    ("endpoint", &[]),
+    ("redacted", &[]),
     ("clock", &[]),
     ("code", &[]),
+    ("shortage", &[]),
     ("engine", &[("clock", ALL), ("entry", ALL)]),
-    ("persistence", &[("clock", ALL), ("engine", ALL), ("entry", ALL)]),
+    ("persistence", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("shortage", ALL)]),
     ("cache", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("persistence", ALL)]),
     ("api", &[("engine", ENGINE_WORDS), ("entry", ALL)]),
     (
@@ -36,7 +39,16 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("telemetry", Some(&["Method", "Recalled", "SlowCalls", "SlowOps", "Snapshot", "stripe_number"])),
         ],
     ),
-    ("server", &[("clock", ALL), ("telemetry", Some(&["metrics", "CallMetrics", "Method"]))]),
+    (
+        "server",
+        &[
+            ("clock", ALL),
+            ("endpoint", ALL),
+            ("redacted", ALL),
+            ("shortage", ALL),
+            ("telemetry", Some(&["metrics", "CallMetrics", "Method"])),
+        ],
+    ),
     // Layers answer calls themselves, so they know how a call is answered.
     (
         "server/stack",
@@ -47,13 +59,18 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("telemetry", Some(&["CallMetrics", "Method", "SlowCalls"])),
         ],
     ),
-    ("client", &[("api", ALL), ("clock", ALL), ("code", ALL), ("entry", ALL)]),
+    (
+        "client",
+        &[("api", ALL), ("clock", ALL), ("code", ALL), ("endpoint", ALL), ("entry", ALL), ("redacted", ALL)],
+    ),
     (
         "config",
         &[
+            ("endpoint", ALL),
             ("engine", Some(&["PolicyName", "UnknownPolicy"])),
             ("entry", ALL),
             ("persistence", Some(&["BackendKind", "Method"])),
+            ("redacted", ALL),
         ],
     ),
     (
@@ -64,6 +81,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("clock", ALL),
             ("code", ALL),
             ("config", Some(&["LogFormat"])),
+            ("redacted", ALL),
             ("engine", Some(&["MissReason", "NamespaceReport", "PolicyEstimate", "PolicyName", "Stats"])),
         ],
     ),
@@ -93,6 +111,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("config", ALL),
             ("entry", ALL),
             ("node", ALL),
+            ("redacted", ALL),
             ("server", Some(&["StartError", "Stop"])),
             ("telemetry", Some(&["log"])),
         ],
@@ -377,6 +396,29 @@ fn nothing_panics_on_purpose_outside_of_tests() {
             assert!(at.is_none(), "src/{}: {}", source.path.display(), at.unwrap_or_default().trim());
         }
     }
+}
+
+/// The macros panic where what they print to is gone, and wait where it is full: `telemetry::log` and `cli::output` do
+/// neither. Nothing else has the standard streams, but to ask whether they are terminals.
+#[test]
+fn nothing_is_printed_past_the_log() {
+    let mut found = 0;
+    for source in sources() {
+        let path = source.path.to_str().unwrap();
+        for line in source.code.lines() {
+            for word in ["println!(", "print!(", "eprintln!(", "eprint!("] {
+                assert!(!line.contains(word), "src/{path}: {}", line.trim());
+            }
+            let is_stream = line.contains("io::stdout()") || line.contains("io::stderr()");
+            let asks = ["is_terminal()", "colours(", "tcgetwinsize("].iter().any(|ask| line.contains(ask));
+            if is_stream && !asks {
+                let may = ["cli/output.rs", "telemetry/log.rs", "telemetry/log/streams.rs"].contains(&path);
+                assert!(may, "src/{path}: {}", line.trim());
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 0, "the reader of this rule reads");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser};
 use larder::config::{
     BackendKind, ConfigError, Durability, ListenUrl, Loaded, LogFormat, Method, Persistence, SETTINGS,
-    ServeArgs, ServeConfig, Source,
+    ServeArgs, ServeConfig, Source, Variables,
 };
 use larder::engine::PolicyName;
 
@@ -30,13 +30,9 @@ fn load(flags: &[&str], variables: &[&str], file: &str) -> Result<Loaded, Config
     ServeConfig::load(&args, &environment(variables))
 }
 
-fn environment(variables: &[&str]) -> impl Fn(&str) -> Option<OsString> {
-    let variables: Vec<(String, String)> = variables
-        .iter()
-        .map(|variable| variable.split_once('=').unwrap())
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
-    move |name| variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.into())
+fn environment(variables: &[&str]) -> Variables {
+    let pairs = variables.iter().map(|variable| variable.split_once('=').unwrap());
+    pairs.map(|(name, value)| (name.to_owned(), OsString::from(value))).collect()
 }
 
 /// The error's text, with the file's directory cut off.
@@ -180,7 +176,7 @@ fn every_served_setting_of_a_file_arrives() {
         stall_timeout_ms: 4_000,
         threads: 3,
         log: "warn".to_owned(),
-        otlp: Some("http://127.0.0.1:4317".to_owned()),
+        otlp: Some("http://127.0.0.1:4317".into()),
         trace_sample: 0.25,
     };
     let loaded = load(&[], &[], file).unwrap();
@@ -196,7 +192,7 @@ fn every_setting_is_a_flag_a_variable_and_a_key_and_is_checked_in_each() {
     let flags: BTreeSet<String> =
         Cli::command().get_arguments().filter_map(|arg| arg.get_long()).map(str::to_owned).collect();
     let mut names: BTreeSet<String> = SETTINGS.iter().map(|setting| setting.flag.to_owned()).collect();
-    names.insert("config".to_owned());
+    names.extend(["check", "config"].map(str::to_owned));
     assert_eq!(flags, names);
     for setting in SETTINGS {
         let flag = format!("--{}=\u{7}", setting.flag);
@@ -255,8 +251,8 @@ fn the_whole_file_is_checked_even_where_a_flag_overrides_it() {
 fn wrong_type_names_the_line_the_key_and_what_is_allowed() {
     let cases = [
         (
-            "memory = 64",
-            "line 1, memory is an integer; give a size from 1MiB to 16TiB, such as 64MiB or 1000B, in quotes",
+            "memory = 64.5",
+            "line 1, memory is a float; give a size from 1MiB to 16TiB, such as 64MiB or 1000B, in quotes",
         ),
         (
             "max-batch = \"10\"",
@@ -314,7 +310,7 @@ fn values_out_of_bounds_say_what_is_allowed() {
         ),
         (
             &["--memory", "64"],
-            "--memory: \"64\" is no size with a unit; give a size from 1MiB to 16TiB, such as 64MiB or 1000B",
+            "--memory: \"64\" is too little; give a size from 1MiB to 16TiB, such as 64MiB or 1000B",
         ),
         (
             &["--max-key", "5KiB"],
@@ -398,7 +394,7 @@ fn values_out_of_bounds_say_what_is_allowed() {
 #[cfg(unix)]
 fn variable_that_is_no_text_is_named() {
     use std::os::unix::ffi::OsStringExt;
-    let variables = |name: &str| (name == "LARDER_ZONE").then(|| OsString::from_vec(vec![0xff]));
+    let variables = Variables::from_iter([("LARDER_ZONE".to_owned(), OsString::from_vec(vec![0xff]))]);
     let text = ServeConfig::load(&ServeArgs::default(), &variables).unwrap_err().to_string();
     assert_eq!(text, "LARDER_ZONE is not UTF-8; give text of up to 255 bytes without control characters");
 }
@@ -513,7 +509,7 @@ fn settings_that_contradict_each_other_are_both_named() {
         (
             &["--listen", "tcp://127.0.0.1:7401"],
             &[],
-            "--admin tcp://127.0.0.1:7401 (the default) contradicts --listen tcp://127.0.0.1:7401: no two listeners can have one address; give each its own port",
+            "--admin tcp://127.0.0.1:7401 (the default) contradicts --listen tcp://127.0.0.1:7401: no two listeners can have one address, and 0.0.0.0 has all of IPv4, [::] all that there are; give each its own port, or leave one out",
         ),
         (
             &["--trace-sample", "0.5"],
@@ -534,8 +530,8 @@ fn settings_that_contradict_each_other_are_both_named() {
 
 #[test]
 fn only_insecure_opens_data_and_admin_listeners_beyond_loopback() {
-    for host in ["0.0.0.0", "[::]", "10.1.2.3", "cache-0.cache"] {
-        let url = format!("tcp://{host}:7400");
+    for host in ["0.0.0.0", "[::]", "::", "[::ffff:0.0.0.0]", "10.1.2.3", "fd00::1", "cache-0.cache"] {
+        let url = format!("tcp://{host}:7500");
         for (flag, exposed) in [("--listen", true), ("--admin", true), ("--health", false)] {
             let plain = load(&[flag, &url], &[], "");
             assert_eq!(plain.is_err(), exposed, "{flag} {url}");
@@ -553,6 +549,13 @@ fn only_insecure_opens_data_and_admin_listeners_beyond_loopback() {
          listen on 127.0.0.1, [::1] or localhost, or say --insecure if the network is trusted"
     );
     assert!(load(&["--listen", "tcp://0.0.0.0:1"], &["LARDER_INSECURE=1"], "").is_ok());
+    for host in ["127.0.0.2", "[::1]", "::1", "[::ffff:127.0.0.1]", "localhost"] {
+        let url = format!("tcp://{host}:1");
+        assert!(
+            load(&["--listen", &url], &[], "").is_ok() && load(&["--admin", &url], &[], "").is_ok(),
+            "{url}"
+        );
+    }
 }
 
 #[test]

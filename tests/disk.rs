@@ -480,7 +480,8 @@ fn written_ahead(directory: &Path, by_ms: i64, hours: &[u64]) -> u64 {
     let config = DiskConfig {
         journal: JournalConfig {
             flush_interval: std::time::Duration::from_secs(1),
-            value_bytes_max: 1 << 20,
+            backlog_bytes: 64 << 20,
+            waiting_bytes: 4 << 20,
             segment_bytes: SEGMENT_BYTES,
             reserve_bytes: RESERVE_BYTES,
         },

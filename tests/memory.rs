@@ -1,5 +1,6 @@
 //! Resident memory of the program (what its host has to plan for): the limit, a tenth of it and 64 MiB, whatever the
-//! sizes of the entries do; with 1,000 clients that do not read, fifteen hundredths instead of the tenth.
+//! sizes of the entries do, and also while writes come faster than the disk takes them; with 1,000 clients that do not
+//! read, fifteen hundredths instead of the tenth.
 //!
 //! `LARDER_SOAK_SECONDS` makes it long: 256 MiB, for so many seconds. Without it a node of 16 MiB is filled a few times
 //! over.
@@ -43,7 +44,12 @@ struct Churned {
 
 impl Churned {
     fn start(limit_mib: u64) -> Self {
-        let node = Process::start(&["--memory", &format!("{limit_mib}MiB")]);
+        Self::start_with(limit_mib, &[])
+    }
+
+    fn start_with(limit_mib: u64, flags: &[&str]) -> Self {
+        let memory = format!("{limit_mib}MiB");
+        let node = Process::start(&[&["--memory", &memory], flags].concat());
         Self { node, limit: limit_mib * MIB, most: 0, rng: SmallRng::seed_from_u64(14) }
     }
 
@@ -127,6 +133,59 @@ async fn resident_memory_stays_near_the_limit_whatever_the_sizes_do() {
     println!("{count} phases, {most} MiB resident at most with a limit of {limit} MiB");
     if soak.is_some() {
         clients_that_do_not_read(&mut churned).await;
+    }
+}
+
+/// Callers that write as fast as they can, and connections that they share.
+const WRITERS: usize = 12;
+const CONNECTIONS: usize = 3;
+
+/// Sets of these items each until there were so many bytes; how many items were stored.
+async fn write(mut calls: Calls, writer: usize, (items, value_bytes): (usize, usize), bytes: usize) -> usize {
+    let mut stored = 0;
+    for batch in 0..bytes.div_ceil(items * value_bytes) {
+        let key = |item| format!("{writer}:{}", (batch * items + item) % 2_000);
+        let items = (0..items).map(|item| set(key(item), vec![7; value_bytes])).collect();
+        let batch = BatchSetRequest { items, ..BatchSetRequest::default() };
+        let results = soon(calls.0.batch_set(batch)).await.unwrap().into_inner().results;
+        for result in &results {
+            assert!(matches!(result.result, Some(set_result::Result::Response(_))), "{result:?}");
+        }
+        stored += results.len();
+    }
+    stored
+}
+
+#[tokio::test]
+async fn resident_memory_stays_near_the_limit_while_writes_outrun_the_disk() {
+    let rounds = if soak().is_some() { 20 } else { 1 };
+    for mode in ["journal+snapshot", "store", "snapshot"] {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().to_str().unwrap();
+        let flags =
+            ["--persistence", mode, "--data-dir", data, "--snapshot-interval", "1s", "--timeout", "30s"];
+        let mut churned = Churned::start_with(64, &flags);
+        let mut channels = Vec::new();
+        for _ in 0..CONNECTIONS {
+            channels.push(connect(&churned.node.ready.data[0]).await);
+        }
+        for sizes in [(100, 16 << 10), (3, 1 << 20), (1_000, 100)] {
+            let bytes = rounds * if sizes.1 > 100 { 16 << 20 } else { 1 << 20 };
+            let writers: Vec<_> = (0..WRITERS)
+                .map(|writer| {
+                    let calls = Calls(CacheClient::new(channels[writer % CONNECTIONS].clone()));
+                    tokio::spawn(write(calls, writer, sizes, bytes))
+                })
+                .collect();
+            while !writers.iter().all(|writer| writer.is_finished()) {
+                churned.sample(10, &format!("{mode}, batches of {sizes:?}"));
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            for writer in writers {
+                assert!(writer.await.unwrap() * sizes.1 >= bytes);
+            }
+        }
+        println!("{mode}: {} MiB resident at most", churned.most / MIB);
     }
 }
 

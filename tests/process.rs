@@ -2,8 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "process/deployment.rs"]
+mod deployment;
 #[path = "support/node.rs"]
 mod node;
+#[path = "support/outside.rs"]
+mod outside;
 #[path = "support/raw.rs"]
 mod raw;
 

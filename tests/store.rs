@@ -36,7 +36,8 @@ fn options(directory: &Path, is_store: bool, recovery: Method) -> DiskOptions {
         disk: DiskConfig {
             journal: JournalConfig {
                 flush_interval: Duration::from_millis(50),
-                value_bytes_max: 64 << 10,
+                backlog_bytes: 64 << 20,
+                waiting_bytes: 4 << 20,
                 segment_bytes: 256 << 10,
                 reserve_bytes: 64 << 10,
             },

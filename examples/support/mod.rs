@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use larder::config::ServeArgs;
+use larder::config::{ServeArgs, Variables};
 use larder::{Client, RunningNode, ServeConfig};
 
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
@@ -34,5 +34,5 @@ async fn start_node() -> Result<RunningNode, Failure> {
         persistence: Some("none".to_owned()),
         ..ServeArgs::default()
     };
-    Ok(RunningNode::start(ServeConfig::load(&args, &|_| None)?).await?)
+    Ok(RunningNode::start(ServeConfig::load(&args, &Variables::default())?).await?)
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use clap::Parser;
-use larder::config::{ListenUrl, SETTINGS, ServeArgs, ServeConfig};
+use larder::config::{ListenUrl, SETTINGS, ServeArgs, ServeConfig, Variables};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(Parser)]
@@ -56,12 +56,9 @@ fuzz_target!(|input: &[u8]| {
     // Only the file of this run is read: one that the input names could be /dev/zero.
     std::fs::write(&*FILE, file).expect("the file is written");
     args.config = Some(FILE.display().to_string());
-    let environment = |name: &str| {
-        let found =
-            variables.lines().filter_map(|line| line.split_once('=')).find(|(known, _)| *known == name);
-        found.map(|(_, value)| OsString::from(value))
-    };
-    match ServeConfig::load(&args, &environment) {
+    let lines = variables.lines().filter_map(|line| line.split_once('='));
+    let variables: Variables = lines.map(|(name, value)| (name.to_owned(), OsString::from(value))).collect();
+    match ServeConfig::load(&args, &variables) {
         Ok(loaded) => {
             check(&loaded.config);
             assert_eq!(loaded.sources.len(), SETTINGS.len(), "each setting has its source");

@@ -5,13 +5,13 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use larder::clock::Now;
+use larder::clock::{Now, SystemClock};
 use larder::engine::{Engine, EngineConfig};
 use larder::persistence::blob::format;
 use larder::persistence::frame::{FrameKind, FrameWriter, Header, Place};
 use larder::persistence::recover::{Method, Recovery, RecoveryProgress};
 use larder::persistence::tier::{DiskTier, Moves};
-use larder::persistence::{Backend, FileId, FileKind, MemoryBackend, record};
+use larder::persistence::{Backend, FileId, FileKind, MemoryBackend, record, time};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
@@ -54,10 +54,11 @@ fuzz_target!(|input: &[u8]| {
         progress: &progress,
         tier: tier.as_ref(),
     };
+    time::go_on(&*backend, &SystemClock::new()).unwrap();
     recovery.run(method).unwrap();
     if let Some(tier) = &tier {
         for shard in 0..engine.shard_count() {
-            tier.scan(shard, None, 1_000, now, |_| ControlFlow::Continue(())).unwrap();
+            tier.scan(shard, None, 1_000, |_| ControlFlow::Continue(())).unwrap();
         }
         let (mut moving, mut moves) = (tier.moving(&engine, u32::MAX), Moves::default());
         while moving.next(now, &mut moves, |_| 0..0).unwrap() {}

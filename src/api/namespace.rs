@@ -21,7 +21,10 @@ impl BytesBounds {
     pub(crate) fn hold(self, bytes_limit: u64, field: &'static str) -> Result<u64> {
         let why = match self {
             Self::Node { min, max } if !(min..=max).contains(&bytes_limit) => {
-                format!("{bytes_limit} bytes is not between {min} and {max}, what the process may use")
+                format!(
+                    "{bytes_limit} bytes is not between {min}, room for two of the longest values (--max-value) in each \
+                     shard, and {max}, what the process may use"
+                )
             }
             Self::Cap { node } if bytes_limit > node => format!(
                 "{bytes_limit} bytes is above the node's limit of {node}; 0 is no cap of its own, and \

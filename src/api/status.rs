@@ -93,6 +93,14 @@ pub enum CallError {
     PlacesFull { bytes: u64, limit: u64 },
     #[error("clients leave too much of what they asked for unread (--max-response-backlog, {max} bytes)")]
     BacklogFull { max: usize },
+    #[error(
+        "long requests under way take the {max} bytes that they may (by --memory), and no more of them may wait: try again"
+    )]
+    RequestsFull { max: usize },
+    #[error(
+        "the request did not come whole within {seconds} s, while others wait for the memory that it takes: try again"
+    )]
+    RequestSlow { seconds: u64 },
     #[error("the node has {limit} requests waiting already (--max-in-flight)")]
     Overloaded { limit: usize },
     #[error("namespace {name:?} does not exist; \"\" is the default one")]
@@ -129,6 +137,8 @@ pub enum CallError {
     DiskFull { why: String },
     #[error("the node's disk failed: {why}")]
     DiskFailed { why: String },
+    #[error("the node's operating system has run out of descriptors, memory or threads for a moment: {why}")]
+    Shortage { why: String },
     #[error("the namespace was deleted while the call was under way")]
     NamespaceGone,
     #[error(transparent)]
@@ -217,7 +227,9 @@ impl CallError {
             Self::NamespacesTakeTooMuch { .. } => kind(ResourceExhausted, "NAMESPACES_TAKE_TOO_MUCH"),
             Self::PlacesFull { .. } => kind(ResourceExhausted, "PLACES_ON_DISK_FULL"),
             Self::BacklogFull { .. } => Kind { retry: true, ..kind(ResourceExhausted, "BACKLOG_FULL") },
-            Self::Overloaded { .. } => Kind { retry: true, ..kind(ResourceExhausted, "OVERLOADED") },
+            Self::Overloaded { .. } | Self::RequestsFull { .. } | Self::RequestSlow { .. } => {
+                Kind { retry: true, ..kind(ResourceExhausted, "OVERLOADED") }
+            }
             Self::NamespaceNotFound { .. } => kind(NotFound, "NAMESPACE_NOT_FOUND"),
             Self::NamespaceGone => kind(NotFound, "NAMESPACE_NOT_FOUND"),
             Self::Namespace(NamespaceError::NotFound { .. }) => kind(NotFound, "NAMESPACE_NOT_FOUND"),
@@ -237,6 +249,7 @@ impl CallError {
             Self::BlobsOverloaded { .. } => Kind { retry: true, ..kind(ResourceExhausted, "OVERLOADED") },
             Self::DiskFull { .. } => kind(ResourceExhausted, "DISK_FULL"),
             Self::DiskFailed { .. } => kind(FailedPrecondition, "DISK_FAILED"),
+            Self::Shortage { .. } => Kind { retry: true, ..kind(ResourceExhausted, "SHORTAGE") },
             Self::VersionsUsedUp => kind(FailedPrecondition, "VERSIONS_USED_UP"),
             Self::NotAnInteger => kind(FailedPrecondition, "NOT_AN_INTEGER"),
             Self::CounterOverflow { .. } => kind(OutOfRange, "COUNTER_OVERFLOW"),
@@ -277,6 +290,7 @@ impl CallError {
             Refusal::Unreadable => {
                 Self::DiskFailed { why: "the entry lies there and cannot be read".to_owned() }
             }
+            Refusal::Shortage => Self::Shortage { why: "the entry cannot be read; try again".to_owned() },
             Refusal::Withdrawn => Self::Cancelled,
             Refusal::DiskLimit => Self::DiskLimit,
             Refusal::Backlogged { bytes } => Self::JournalBacklog { bytes },

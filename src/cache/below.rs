@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Cache;
-use crate::clock::Now;
+use crate::clock::{Now, Throttle};
 use crate::engine::{
     Change, ChangeKind, EntryView, Fetch, MissReason, Namespace, Op, Outcome, Put, Refusal, ScanPlace,
     ScanRange, Tier,
@@ -343,15 +343,21 @@ fn look_up(
     fetch: &Fetch,
     (namespace, key): (&Namespace, &[u8]),
 ) -> Result<Looked, Refusal> {
+    static LOST: Throttle = Throttle::new();
+    static UNREADABLE: Throttle = Throttle::new();
     match lookup.fetch(fetch, namespace.number(), key) {
         Ok(found) => Ok(Looked::Up(found)),
         Err(LookupError::Stopped(_)) => Err(Refusal::Poisoned),
         Err(LookupError::Fetch(error @ FetchError::Damaged { .. })) => {
-            tracing::error!(%error, "an entry is lost");
+            LOST.say(|left_out| tracing::error!(%error, left_out, "an entry is lost"));
             Ok(Looked::Damaged)
         }
+        Err(error) if error.is_passing() => {
+            tracing::warn!(%error, "an entry cannot be read for now");
+            Err(Refusal::Shortage)
+        }
         Err(LookupError::Fetch(error)) => {
-            tracing::error!(%error, "an entry cannot be read");
+            UNREADABLE.say(|left_out| tracing::error!(%error, left_out, "an entry cannot be read"));
             Err(Refusal::Unreadable)
         }
     }

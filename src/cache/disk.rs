@@ -12,7 +12,7 @@ use crate::entry::{Durability, Ttl, Version, WallClockAhead};
 use crate::persistence::backend::{self, BackendKind};
 use crate::persistence::blob::{BlobError, Opened};
 use crate::persistence::disk::{Disk, DiskConfig};
-use crate::persistence::journal::Stopped;
+use crate::persistence::journal::{BacklogQueue, Stopped};
 use crate::persistence::recover::{RecoveryProgress, Report};
 use crate::persistence::snapshot::SnapshotError;
 use crate::persistence::{Backend, BackendError, DirectoryLock, LockError, Room, time};
@@ -194,6 +194,21 @@ impl Cache {
         }
     }
 
+    /// Where writes wait that are refused as [`Refusal::Backlogged`](crate::engine::Refusal::Backlogged); `None`: there is
+    /// no journal.
+    #[must_use]
+    #[inline]
+    pub fn journal_backlog(&self) -> Option<&Arc<BacklogQueue>> {
+        self.disk.kept.get().map(|kept| kept.disk.journal().backlog())
+    }
+
+    /// Whether writes wait for the journal, so that one that comes now is to wait behind them.
+    #[must_use]
+    #[inline]
+    pub fn has_waiting_writes(&self) -> bool {
+        self.journal_backlog().is_some_and(|queue| queue.is_waited_for())
+    }
+
     /// Waits until everything that was applied before this was called is on the disk. What is to be waited for is
     /// settled at once, not when the future is polled first.
     ///
@@ -250,7 +265,8 @@ mod tests {
     fn options(directory: PathBuf) -> DiskOptions {
         let journal = JournalConfig {
             flush_interval: Duration::from_secs(3_600),
-            value_bytes_max: 1 << 20,
+            backlog_bytes: 64 << 20,
+            waiting_bytes: 4 << 20,
             segment_bytes: SEGMENT_BYTES,
             reserve_bytes: RESERVE_BYTES,
         };

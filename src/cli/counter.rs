@@ -1,15 +1,17 @@
 //! `larder incr` and `larder decr`: counters. What a counter is then is printed bare, as `get` would.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
 
 use super::durability::WaitsFor;
+use super::escape::bytes_json;
 use super::exit::{CliError, Exit};
 use super::global::Global;
 use super::keys::KeyForm;
-use super::output::{bytes_json, print_json, print_raw, token_json};
+use super::output::{print_json, print_raw, token_json};
 use super::parse;
 use crate::client::CounterOptions;
 
@@ -17,7 +19,7 @@ use crate::client::CounterOptions;
 #[derive(Debug, Args)]
 pub(super) struct CounterArgs {
     /// The key
-    key: String,
+    key: OsString,
     /// By how much
     #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = not_zero)]
     by: i64,

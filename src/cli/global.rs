@@ -8,6 +8,7 @@ use clap::{ArgMatches, Args, ValueEnum};
 use super::exit::CliError;
 use super::parse;
 use crate::client::{AdminClient, BadNodeUrl, Client, ClientBuilder, ClientError, NodeUrl};
+use crate::config::{ADMIN_VARIABLE, NODES_VARIABLE};
 
 const NODES_DEFAULT: &str = "tcp://127.0.0.1:7400";
 const ADMIN_DEFAULT: &str = "tcp://127.0.0.1:7401";
@@ -24,14 +25,14 @@ pub(super) enum Output {
 }
 
 /// The flags as they were given.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Clone, Default, Args)]
 #[command(next_help_heading = "Calling a node")]
 pub(super) struct ClientArgs {
-    /// The nodes [env: LARDER_NODES] [default: tcp://127.0.0.1:7400]
-    #[arg(long, value_name = "URL,…", env = "LARDER_NODES", hide_env = true)]
+    /// The nodes, tcp://HOST:PORT or HOST:PORT [env: LARDER_NODES] [default: tcp://127.0.0.1:7400]
+    #[arg(long, value_name = "URL,…", env = NODES_VARIABLE, hide_env = true)]
     nodes: Option<String>,
     /// The admin listener, for `admin` [env: LARDER_ADMIN] [default: tcp://127.0.0.1:7401]
-    #[arg(long, value_name = "URL", env = "LARDER_ADMIN", hide_env = true)]
+    #[arg(long, value_name = "URL", env = ADMIN_VARIABLE, hide_env = true)]
     admin: Option<String>,
     /// The namespace [default: the one that is named ""]
     #[arg(long, value_name = "NAME")]
@@ -52,6 +53,13 @@ pub(super) struct Global {
     pub(super) namespace: String,
     pub(super) timeout: Duration,
     pub(super) output: Output,
+}
+
+impl std::fmt::Debug for ClientArgs {
+    /// Nothing of what was given: as long as it is not parsed, any of it may be a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientArgs").finish_non_exhaustive()
+    }
 }
 
 impl ClientArgs {

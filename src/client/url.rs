@@ -3,6 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::endpoint::{BadHostPort, HostPort};
+use crate::redacted::Redacted;
+
 /// How a URL is reached. The scheme is its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transport {
@@ -24,9 +27,10 @@ impl fmt::Display for Transport {
     }
 }
 
-/// A node's URL that this build can connect to: `tcp://HOST:PORT`.
+/// A node's URL that this build can connect to: `tcp://HOST:PORT`. The scheme may be left out.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NodeUrl {
+    /// `HOST:PORT`, an IPv6 address in brackets.
     authority: String,
 }
 
@@ -54,7 +58,7 @@ pub enum BadNodeUrl {
     )]
     Malformed {
         /// What was given.
-        url: String,
+        url: Redacted,
         /// What is wrong with it.
         problem: &'static str,
     },
@@ -62,7 +66,7 @@ pub enum BadNodeUrl {
     #[error("{url:?}: {transport}:// is not served by this build yet; use tcp://HOST:PORT")]
     NotServed {
         /// What was given.
-        url: String,
+        url: Redacted,
         /// Its transport.
         transport: Transport,
     },
@@ -72,36 +76,30 @@ impl FromStr for NodeUrl {
     type Err = BadNodeUrl;
 
     fn from_str(text: &str) -> Result<Self, BadNodeUrl> {
-        let malformed = |problem| BadNodeUrl::Malformed { url: text.to_owned(), problem };
-        let Some((scheme, rest)) = text.split_once("://") else {
-            return Err(malformed("there is no scheme"));
-        };
+        let malformed = |problem| BadNodeUrl::Malformed { url: text.into(), problem };
+        // What people write first is HOST:PORT, which can mean one thing only.
+        let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
         match scheme {
             "tcp" => {}
             "unix" => {
-                return Err(BadNodeUrl::NotServed { url: text.to_owned(), transport: Transport::Unix });
+                return Err(BadNodeUrl::NotServed { url: text.into(), transport: Transport::Unix });
             }
-            "udp" => return Err(BadNodeUrl::NotServed { url: text.to_owned(), transport: Transport::Udp }),
+            "udp" => return Err(BadNodeUrl::NotServed { url: text.into(), transport: Transport::Udp }),
             _ => return Err(malformed("its scheme is none of tcp, unix and udp")),
         }
         let authority = rest.strip_suffix('/').unwrap_or(rest);
-        let Some((host, port)) = authority.rsplit_once(':') else {
-            return Err(malformed("there is no port"));
-        };
-        if host.is_empty() {
-            return Err(malformed("there is no host"));
+        let at: HostPort = authority.parse().map_err(|error| {
+            malformed(match error {
+                BadHostPort::NoHost => "there is no host",
+                BadHostPort::NoPort => "there is no port",
+                BadHostPort::BadPort => "its port is no number from 1 to 65535",
+                BadHostPort::BadHost => "it may hold a host and a port only, an IPv6 address in brackets",
+            })
+        })?;
+        if at.port == 0 {
+            return Err(malformed("port 0 is no port to connect to"));
         }
-        if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
-            return Err(malformed("an IPv6 address stands in brackets, such as tcp://[::1]:7400"));
-        }
-        if host.contains(['@', '?', '#', '/']) || host.contains(char::is_whitespace) {
-            return Err(malformed("it may hold a host and a port only"));
-        }
-        match port.parse::<u16>() {
-            Ok(0) => Err(malformed("port 0 is no port to connect to")),
-            Ok(_) if port.bytes().all(|b| b.is_ascii_digit()) => Ok(Self { authority: authority.to_owned() }),
-            _ => Err(malformed("its port is no number from 1 to 65535")),
-        }
+        Ok(Self { authority: at.to_string() })
     }
 }
 
@@ -114,25 +112,40 @@ mod tests {
         for text in ["tcp://127.0.0.1:7400", "tcp://[::1]:7400", "tcp://cache-0.larder.svc:1"] {
             assert_eq!(text.parse::<NodeUrl>().unwrap().to_string(), text);
         }
+        for text in ["127.0.0.1:7400", "[::1]:7400", "localhost:1"] {
+            assert_eq!(
+                text.parse::<NodeUrl>().unwrap().to_string(),
+                format!("tcp://{text}"),
+                "tcp is assumed"
+            );
+        }
         assert_eq!("tcp://a:7400/".parse::<NodeUrl>().unwrap().authority(), "a:7400");
+        assert_eq!("tcp://fd00::1:7400".parse::<NodeUrl>().unwrap().authority(), "[fd00::1]:7400");
     }
 
     #[test]
     fn text_that_is_no_node_url_is_refused_with_what_is_wrong() {
         let cases = [
-            ("127.0.0.1:7400", "no scheme"),
+            ("localhost", "no port"),
+            ("unix:/run/larder.sock", "65535"),
+            ("", "no port"),
             ("http://a:1", "none of tcp"),
             ("tcp://a", "no port"),
             ("tcp://:7400", "no host"),
             ("tcp://a:0", "port 0"),
             ("tcp://a:65536", "65535"),
             ("tcp://a:+80", "65535"),
-            ("tcp://::1:7400", "brackets"),
+            ("tcp://fd00::1", "brackets"),
             ("tcp://a/b:7400", "host and a port only"),
         ];
         for (text, problem) in cases {
             let error = text.parse::<NodeUrl>().unwrap_err().to_string();
             assert!(error.contains(text) && error.contains(problem), "{error}");
+        }
+        for text in ["tcp://user:hunter2@a:1", "user:hunter2@a:1", "tcp://user:hunter2", "unix://u:hunter2@a"]
+        {
+            let error = text.parse::<NodeUrl>().unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
         }
     }
 

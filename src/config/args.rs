@@ -5,17 +5,33 @@
 //! variables are not left to clap's `env`, which would neither name the variable in an error nor let a test
 //! set one (`std::env::set_var` is unsafe).
 
+use std::fmt;
+
 use clap::Args;
 
 /// What `larder serve` takes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-#[command(after_help = "Sizes are written 64MiB, durations 250ms, 5s or 1h. Every flag is also a variable, \
+#[derive(Clone, Default, PartialEq, Eq, Args)]
+#[command(
+    after_help = "Sizes are written 64MiB, 64Mi or as a number of bytes, durations 250ms, 5s or 1h. Every flag \
+    but --check is also a variable, \
     --data-dir is LARDER_DATA_DIR, and a key of the --config file, data-dir = \"…\". Flags override variables, \
-    variables override the file. Port 0 picks a free port.")]
+    variables override the file. Port 0 picks a free port."
+)]
 pub struct ServeArgs {
     /// TOML file with settings; its keys are the flags' names. Default: none
     #[arg(long, value_name = "FILE")]
     pub config: Option<String>,
+    /// Print what would be in force and exit, 0 if it can be served and 2 if not: checks all settings, the data
+    /// directory and the addresses, with --check=settings the settings alone. Default: serve
+    #[arg(
+        long,
+        value_name = "WHAT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "all",
+        value_parser = ["all", "settings"]
+    )]
+    pub check: Option<String>,
 
     /// Data listener, tcp://HOST:PORT; may be repeated. Default: tcp://127.0.0.1:7400
     #[arg(long, value_name = "URL", value_delimiter = ',', help_heading = "Listeners")]
@@ -152,7 +168,7 @@ pub struct ServeArgs {
     /// Longest message sent out, 1KiB to 2GiB. Default: 4MiB
     #[arg(long, value_name = "SIZE", help_heading = "Limits")]
     pub max_message_out: Option<String>,
-    /// Most bytes of answers that clients have yet to read, 1MiB to 1TiB, twice --max-message-out or more. Default: 32MiB
+    /// Most bytes of answers that clients have yet to read, 1MiB to 1TiB, twice --max-message-out or more. Default: by --memory, up to 32MiB
     #[arg(long, value_name = "SIZE", help_heading = "Limits")]
     pub max_response_backlog: Option<String>,
     /// Most items of a batch, commands of a Pipeline message, items of a page; 1 to 1000000. Default: 10000
@@ -173,7 +189,7 @@ pub struct ServeArgs {
     /// Most namespaces, the default one counted, 1 to 1024. Default: 1024
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub max_namespaces: Option<String>,
-    /// Most open connections on the data listeners, 1 to 1000000. Default: 4096
+    /// Most open connections on the data listeners, 1 to 1000000, and no more than the limit on open files leaves. Default: 4096
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub max_connections: Option<String>,
     /// Most calls that may wait at a time, 1 to 1000000; more are turned away. Default: 8192
@@ -201,4 +217,11 @@ pub struct ServeArgs {
     /// Share of the calls without a traced caller that are traced, 0 to 1; needs --otlp. Default: 0
     #[arg(long, value_name = "RATIO", help_heading = "Telemetry")]
     pub trace_sample: Option<String>,
+}
+
+impl fmt::Debug for ServeArgs {
+    /// Nothing of what was given: as long as it is not parsed, any of it may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServeArgs").finish_non_exhaustive()
+    }
 }

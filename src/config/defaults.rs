@@ -52,8 +52,8 @@ pub const MAX_VALUE_BYTES: u64 = 1 << 20;
 pub const MAX_MESSAGE_IN_BYTES: u64 = 4 << 20;
 /// `--max-message-out`: 4 MiB, which is the most that stock clients receive.
 pub const MAX_MESSAGE_OUT_BYTES: u64 = 4 << 20;
-/// `--max-response-backlog`: 32 MiB, eight answers of the longest kind. It is half of what a host is told to plan for
-/// beside the limit and its tenth; the program and 1,000 connections take the rest.
+/// The most that `--max-response-backlog` is where it is not given: 32 MiB, eight answers of the longest kind. With little
+/// memory it is less: [`MemoryPlan`](super::MemoryPlan).
 pub const MAX_RESPONSE_BACKLOG_BYTES: u64 = 32 << 20;
 /// `--max-batch`.
 pub const MAX_BATCH: u32 = 10_000;

@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::engine::UnknownPolicy;
+use crate::redacted::Redacted;
 
 /// Where a value was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +54,7 @@ pub struct Said {
     /// Where.
     pub place: Place,
     /// What.
-    pub text: String,
+    pub text: Redacted,
 }
 
 impl fmt::Display for Said {
@@ -80,7 +81,7 @@ pub enum ConfigError {
         /// Who named the file.
         place: Place,
         /// The file.
-        path: PathBuf,
+        path: Redacted,
         /// What the system said.
         source: io::Error,
     },
@@ -92,7 +93,7 @@ pub enum ConfigError {
         /// The line, from 1.
         line: usize,
         /// What the parser said.
-        message: String,
+        message: Redacted,
     },
     /// The file has a key that is no setting.
     #[error("{}, line {line}: there is no setting {key:?}; {}", path.display(), advice(*nearest))]
@@ -102,9 +103,20 @@ pub enum ConfigError {
         /// The line, from 1.
         line: usize,
         /// The key.
-        key: String,
+        key: Redacted,
         /// The setting that it most resembles, if it resembles any.
         nearest: Option<&'static str>,
+    },
+    /// A variable that is nearly a setting's.
+    #[error(
+        "there is no variable {name}; did you mean {nearest}? Give it that name, or unset it: one that is nearly a \
+         setting's is not ignored"
+    )]
+    UnknownVariable {
+        /// Its name.
+        name: String,
+        /// The name that it was meant to have.
+        nearest: String,
     },
     /// The file has a value of a wrong type.
     #[error("{place} is {found}; give {allowed}")]
@@ -130,7 +142,7 @@ pub enum ConfigError {
         /// Where.
         place: Place,
         /// The value.
-        text: String,
+        text: Redacted,
         /// What is wrong with it.
         problem: String,
         /// What is allowed.

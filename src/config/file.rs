@@ -4,6 +4,8 @@
 //! type are errors with their line, also where a flag would override them.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
@@ -11,9 +13,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Place};
 use super::setting::{Kind, SETTINGS, Setting};
+use crate::entry::ByteSize;
 
 /// The values of a file, by key.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct File {
     path: PathBuf,
     values: BTreeMap<&'static str, (usize, String)>,
@@ -22,9 +25,12 @@ pub(super) struct File {
 impl File {
     /// Reads and checks a file that `place` named.
     pub(super) fn read(path: &Path, place: Place) -> Result<Self, ConfigError> {
-        match std::fs::read_to_string(path) {
+        match read(path) {
             Ok(text) => Self::parse(path, &text),
-            Err(source) => Err(ConfigError::Unreadable { place, path: path.to_owned(), source }),
+            Err(source) => {
+                let path = path.to_string_lossy().into_owned().into();
+                Err(ConfigError::Unreadable { place, path, source })
+            }
         }
     }
 
@@ -34,7 +40,7 @@ impl File {
         let table = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
             path: path.to_owned(),
             line: line_at(error.span().map_or(0, |span| span.start)),
-            message: error.message().to_owned(),
+            message: error.message().into(),
         })?;
         let mut file = Self { path: path.to_owned(), values: BTreeMap::new() };
         let mut entries: Vec<_> = table.get_ref().iter().collect();
@@ -43,13 +49,8 @@ impl File {
             let line = line_at(key.span().start);
             let name: &str = key.get_ref();
             let Some(setting) = SETTINGS.iter().find(|setting| setting.flag == name) else {
-                let (path, key) = (file.path, name.to_owned());
-                return Err(ConfigError::UnknownKey {
-                    path,
-                    line,
-                    nearest: Setting::nearest_flag(&key),
-                    key,
-                });
+                let (path, nearest) = (file.path, Setting::nearest_flag(name));
+                return Err(ConfigError::UnknownKey { path, line, key: name.into(), nearest });
             };
             let text = text_of(setting, value).ok_or_else(|| ConfigError::WrongType {
                 place: Place::File { path: path.to_owned(), line, key: setting.flag },
@@ -62,16 +63,33 @@ impl File {
     }
 
     /// What the file says of a setting, and where.
-    pub(super) fn value(&self, setting: &Setting) -> Option<(Place, String)> {
+    pub(super) fn value(&self, setting: &Setting) -> Option<(Place, &str)> {
         let (line, text) = self.values.get(setting.flag)?;
-        Some((Place::File { path: self.path.clone(), line: *line, key: setting.flag }, text.clone()))
+        Some((Place::File { path: self.path.clone(), line: *line, key: setting.flag }, text))
     }
 }
+
+/// All of a file, unless it is too long to be one of settings: a device has no end.
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it is longer than {}, so it is no configuration", ByteSize(FILE_BYTES_MAX)),
+        ));
+    }
+    Ok(text)
+}
+
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The text that a flag would be, if the value's type suits the setting.
 fn text_of(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Option<String> {
     match (setting.kind, value.get_ref()) {
-        (Kind::Count(..), DeValue::Integer(number)) => Some(decimal(number.as_str(), number.radix())),
+        (Kind::Count(..) | Kind::Size(..) | Kind::SizeOrNone(..), DeValue::Integer(number)) => {
+            Some(decimal(number.as_str(), number.radix()))
+        }
         (Kind::Count(..), _) => None,
         (Kind::Duration(0, _), DeValue::Integer(number)) if number.as_str() == "0" => Some("0".to_owned()),
         (Kind::Ratio, DeValue::Integer(number)) => Some(number.as_str().to_owned()),

@@ -1,13 +1,13 @@
 //! The layers that a setting can come from, the later overriding the earlier: default, file, variable, flag.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::Path;
 use std::str::FromStr;
 
 use super::error::{ConfigError, Place, Said};
 use super::file::File;
 use super::setting::{Kind, SETTINGS, Setting};
+use super::variables::Variables;
 
 /// Where a setting's value comes from. The later of these overrides the earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,27 +33,24 @@ pub struct SettingSource {
     pub source: Source,
 }
 
-/// Asks for a variable by name; `std::env::var_os` in a process.
-pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
-
 /// File and variables, and what was found for each setting so far.
 pub(super) struct Layers<'a> {
-    environment: Environment<'a>,
+    variables: &'a Variables,
     file: File,
     found: BTreeMap<&'static str, Said>,
 }
 
 impl<'a> Layers<'a> {
     /// Opens the file that `--config`, or its variable, names.
-    pub(super) fn open(flag: Option<&str>, environment: Environment<'a>) -> Result<Self, ConfigError> {
+    pub(super) fn open(flag: Option<&str>, variables: &'a Variables) -> Result<Self, ConfigError> {
         const CONFIG: Setting =
             Setting { flag: "config", field: "", live: false, kind: Kind::Text(1, 4_096) };
-        let mut layers = Self { environment, file: File::default(), found: BTreeMap::new() };
+        let mut layers = Self { variables, file: File::default(), found: BTreeMap::new() };
         if let Some(said) = layers.find(&CONFIG, flag)? {
-            if said.text.is_empty() {
+            if said.text.expose().is_empty() {
                 return Err(bad(&CONFIG, said, "is empty".to_owned()));
             }
-            layers.file = File::read(Path::new(&said.text), said.place)?;
+            layers.file = File::read(Path::new(said.text.expose()), said.place)?;
         }
         Ok(layers)
     }
@@ -111,7 +108,7 @@ impl<'a> Layers<'a> {
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<(), ConfigError> {
         let Some(said) = self.find(setting, flag)? else { return Ok(()) };
-        match parse(&said.text) {
+        match parse(said.text.expose()) {
             Ok(value) => *field = value,
             Err(problem) => return Err(bad(setting, said, problem.to_string())),
         }
@@ -132,7 +129,7 @@ impl<'a> Layers<'a> {
     pub(super) fn said(&self, setting: &Setting, default: impl ToString) -> Said {
         self.given(setting).cloned().unwrap_or_else(|| Said {
             place: Place::Default { flag: setting.flag },
-            text: default.to_string(),
+            text: default.to_string().into(),
         })
     }
 
@@ -152,21 +149,22 @@ impl<'a> Layers<'a> {
         SETTINGS.iter().map(|setting| SettingSource { setting: *setting, source: source(setting) }).collect()
     }
 
-    /// The text of the topmost layer that has one. An empty variable counts as none: that is how shells and
-    /// compose files say that there is nothing to say.
+    /// The text of the topmost layer that has one.
     fn find(&self, setting: &Setting, flag: Option<&str>) -> Result<Option<Said>, ConfigError> {
         if let Some(text) = flag {
             let place = Place::Flag { flag: setting.flag };
-            return Ok(Some(Said { place, text: text.to_owned() }));
+            return Ok(Some(Said { place, text: setting.redacted(text) }));
         }
         let name = setting.variable();
-        if let Some(value) = (self.environment)(&name).filter(|value| !value.is_empty()) {
-            return match value.into_string() {
-                Ok(text) => Ok(Some(Said { place: Place::Variable { name }, text })),
-                Err(_) => Err(ConfigError::NotUnicode { name, allowed: setting.allowed() }),
+        if let Some(value) = self.variables.get(&name) {
+            return match value.to_str() {
+                Some(text) => {
+                    Ok(Some(Said { place: Place::Variable { name }, text: setting.redacted(text) }))
+                }
+                None => Err(ConfigError::NotUnicode { name, allowed: setting.allowed() }),
             };
         }
-        Ok(self.file.value(setting).map(|(place, text)| Said { place, text }))
+        Ok(self.file.value(setting).map(|(place, text)| Said { place, text: setting.redacted(text) }))
     }
 }
 

@@ -94,7 +94,9 @@ impl Setting {
             Kind::Policy => Ok(SettingValue::Text(text.to_owned())),
             _ => self.number(text).map(SettingValue::Number),
         };
-        value.map_err(|problem| format!("{}: {text:?} {problem}; give {}", self.flag, self.allowed()))
+        value.map_err(|problem| {
+            format!("{}: {:?} {problem}; give {}", self.flag, self.redacted(text), self.allowed())
+        })
     }
 
     fn check(&self, number: u64) -> Result<u64, BadSetting> {
@@ -110,7 +112,7 @@ impl Setting {
     fn check_text(&self, text: &str) -> Result<String, BadSetting> {
         let bad = |problem| BadSetting::Value {
             field: self.field,
-            value: format!("{text:?}"),
+            value: format!("{:?}", self.redacted(text)),
             allowed: format!("which {problem}: give {}", self.allowed()),
         };
         self.word(text).map(str::to_owned).map_err(bad)

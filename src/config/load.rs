@@ -1,26 +1,25 @@
 //! [`ServeConfig::load`]: each group of settings in turn, then what holds between them.
 
-use std::ffi::OsString;
-
 use super::error::{ConfigError, Said};
-use super::layers::{Environment, Layers};
+use super::layers::Layers;
 use super::setting::{self as of, Setting};
+use super::variables::Variables;
 use super::{
-    Durability, HostPort, ListenUrl, Loaded, LogFormat, Method, Persistence, ServeArgs, ServeConfig,
+    Durability, HostPort, ListenUrl, Loaded, LogFormat, MemoryPlan, Method, Persistence, ServeArgs,
+    ServeConfig,
 };
+use crate::engine::UnknownPolicy;
+use crate::redacted::{Redacted, shown};
 
 impl ServeConfig {
-    /// Puts a configuration together from flags, variables (`environment` is asked for each by name:
-    /// `|name| std::env::var_os(name)`) and the file that they name.
+    /// Puts a configuration together from flags, variables and the file that they name.
     ///
     /// # Errors
     /// The first thing that is wrong, as [`ConfigError`] tells it.
-    pub fn load(
-        args: &ServeArgs,
-        environment: &dyn Fn(&str) -> Option<OsString>,
-    ) -> Result<Loaded, ConfigError> {
+    pub fn load(args: &ServeArgs, variables: &Variables) -> Result<Loaded, ConfigError> {
         let mut config = Self::default();
-        let layers = &mut open(args, environment)?;
+        let mut warnings = variables.check()?;
+        let layers = &mut Layers::open(args.config.as_deref(), variables)?;
         config.load_listeners(args, layers)?;
         config.load_engine(args, layers)?;
         config.load_persistence(args, layers)?;
@@ -36,7 +35,7 @@ impl ServeConfig {
             });
         }
         config.check_listeners(layers)?;
-        let warnings = config.warnings(layers);
+        warnings.extend(config.warnings(layers));
         Ok(Loaded { config, sources: layers.sources(), warnings })
     }
 
@@ -62,9 +61,10 @@ impl ServeConfig {
         self.shards = (shards > 0).then_some(shards);
         let mut policy = self.policy.to_string();
         layers.word(&of::POLICY, &args.policy, &mut policy)?;
-        self.policy = policy.parse().map_err(|source| {
+        self.policy = policy.parse().map_err(|source: UnknownPolicy| {
             let place = layers.said(&of::POLICY, &policy).place;
-            ConfigError::Policy { place, source }
+            let UnknownPolicy { name } = source;
+            ConfigError::Policy { place, source: UnknownPolicy { name: shown(&name).into_owned() } }
         })?;
         layers.refuse(&of::ORIGIN, &args.origin)
     }
@@ -159,6 +159,7 @@ impl ServeConfig {
         layers.number(&of::MAX_MESSAGE_IN, &args.max_message_in, &mut self.max_message_in_bytes)?;
         layers.number(&of::MAX_MESSAGE_OUT, &args.max_message_out, &mut self.max_message_out_bytes)?;
         let backlog = &mut self.max_response_backlog_bytes;
+        *backlog = MemoryPlan::of(self.memory_bytes).answer_bytes_for(self.max_message_out_bytes);
         layers.number(&of::MAX_RESPONSE_BACKLOG, &args.max_response_backlog, backlog)?;
         layers.number(&of::MAX_BATCH, &args.max_batch, &mut self.max_batch)?;
         layers.number(&of::MAX_CONTENT_TYPE, &args.max_content_type, &mut self.max_content_type_bytes)?;
@@ -198,7 +199,7 @@ impl ServeConfig {
     fn check_listeners(&self, layers: &Layers<'_>) -> Result<(), ConfigError> {
         let said = |setting: &Setting, url: &dyn ToString| {
             let text = url.to_string();
-            Said { text: text.clone(), ..layers.said(setting, text) }
+            Said { text: text.as_str().into(), ..layers.said(setting, text) }
         };
         let data = self.listen.iter().map(|url| (of::LISTEN, url));
         let others = [(of::ADMIN, &self.admin), (of::HEALTH, &self.health)];
@@ -216,9 +217,11 @@ impl ServeConfig {
         }
         taken.push((&self.http, said(&of::HTTP, &self.http)));
         for (number, (address, one)) in taken.iter().enumerate() {
-            let before = taken[..number].iter().find(|(other, _)| other == address && address.port != 0);
+            let before = taken[..number].iter().find(|(other, _)| other.overlaps(address));
             if let Some((_, other)) = before {
-                let why = "no two listeners can have one address; give each its own port".to_owned();
+                let why = "no two listeners can have one address, and 0.0.0.0 has all of IPv4, [::] all that there \
+                           are; give each its own port, or leave one out"
+                    .to_owned();
                 return Err(ConfigError::Contradiction {
                     one: Box::new(one.clone()),
                     other: Box::new(other.clone()),
@@ -240,15 +243,15 @@ impl ServeConfig {
     }
 }
 
-fn open<'a>(args: &ServeArgs, environment: Environment<'a>) -> Result<Layers<'a>, ConfigError> {
-    Layers::open(args.config.as_deref(), environment)
-}
-
 /// A URL that others can connect to.
 fn reachable(text: &str) -> Result<Option<ListenUrl>, String> {
     match text.parse::<ListenUrl>().map_err(|error| error.to_string())? {
         ListenUrl::Tcp(address) if address.port == 0 => {
             Err("has port 0, at which nobody can be reached".to_owned())
+        }
+        ListenUrl::Tcp(address) if address.is_unspecified() => {
+            Err("stands for every address of a machine, at which nobody can be reached from another"
+                .to_owned())
         }
         ListenUrl::Tcp(address) => Ok(Some(ListenUrl::Tcp(address))),
         _ => Err("is no tcp:// URL, and this build serves no other yet".to_owned()),
@@ -256,12 +259,12 @@ fn reachable(text: &str) -> Result<Option<ListenUrl>, String> {
 }
 
 /// A collector's URL. There is no TLS in this build, so https would go out in the clear or not at all.
-fn collector(text: &str) -> Result<Option<String>, &'static str> {
+fn collector(text: &str) -> Result<Option<Redacted>, &'static str> {
     match text.parse::<http::Uri>() {
         Ok(uri) if uri.scheme_str() == Some("https") => {
             Err("asks for TLS, which this build does not serve yet")
         }
-        Ok(uri) if uri.scheme_str() == Some("http") && uri.host().is_some() => Ok(Some(text.to_owned())),
+        Ok(uri) if uri.scheme_str() == Some("http") && uri.host().is_some() => Ok(Some(text.into())),
         _ => Err("is no http:// URL"),
     }
 }

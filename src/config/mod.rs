@@ -18,7 +18,11 @@ mod listen;
 mod live;
 mod load;
 pub mod memory;
+mod memory_plan;
 mod setting;
+#[cfg(test)]
+mod tests;
+mod variables;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,13 +30,17 @@ use std::time::Duration;
 pub use args::ServeArgs;
 pub use error::{ConfigError, Place, Said};
 pub use layers::{SettingSource, Source};
-pub use listen::{BadListenUrl, HostPort, ListenUrl};
+pub use listen::{BadListenUrl, ListenUrl};
 pub use live::{BadSetting, Clash, SettingValue};
+pub use memory_plan::MemoryPlan;
 pub use setting::{SETTINGS, Setting};
+pub use variables::{ADMIN_VARIABLE, NODES_VARIABLE, Variables};
 
+pub use crate::endpoint::HostPort;
 use crate::engine::PolicyName;
 pub use crate::entry::Durability;
 pub use crate::persistence::{BackendKind, Method};
+use crate::redacted::Redacted;
 
 /// What a node runs with.
 ///
@@ -100,7 +108,8 @@ pub struct ServeConfig {
     pub max_message_in_bytes: u64,
     /// The longest message sent out; no less than a value.
     pub max_message_out_bytes: u64,
-    /// The most bytes of answers that clients have yet to read; at least twice the longest message out.
+    /// The most bytes of answers that clients have yet to read; at least twice the longest message out. Not given: as
+    /// [`MemoryPlan`] says, where that is more.
     pub max_response_backlog_bytes: u64,
     /// The most items of a batch, commands of a Pipeline message and items of a page, 1 or more.
     pub max_batch: u32,
@@ -131,7 +140,7 @@ pub struct ServeConfig {
     /// What is logged, in the syntax of tracing's `EnvFilter`.
     pub log: String,
     /// The URL of an OTLP collector; `None`: traces go nowhere.
-    pub otlp: Option<String>,
+    pub otlp: Option<Redacted>,
     /// The share of calls without a traced caller that are traced, 0 to 1.
     pub trace_sample: f64,
 }
@@ -269,13 +278,14 @@ impl LogFormat {
 impl Default for ServeConfig {
     fn default() -> Self {
         let tcp = |port| ListenUrl::Tcp(HostPort { host: "127.0.0.1".to_owned(), port });
+        let memory_bytes = memory::default_bytes();
         Self {
             listen: vec![tcp(defaults::LISTEN_PORT)],
             admin: tcp(defaults::ADMIN_PORT),
             health: tcp(defaults::HEALTH_PORT),
             http: HostPort { host: "127.0.0.1".to_owned(), port: defaults::HTTP_PORT },
             data_dir: PathBuf::from(defaults::DATA_DIR),
-            memory_bytes: memory::default_bytes(),
+            memory_bytes,
             shards: None,
             policy: defaults::POLICY,
             persistence: defaults::PERSISTENCE,
@@ -300,7 +310,8 @@ impl Default for ServeConfig {
             max_value_bytes: defaults::MAX_VALUE_BYTES,
             max_message_in_bytes: defaults::MAX_MESSAGE_IN_BYTES,
             max_message_out_bytes: defaults::MAX_MESSAGE_OUT_BYTES,
-            max_response_backlog_bytes: defaults::MAX_RESPONSE_BACKLOG_BYTES,
+            max_response_backlog_bytes: MemoryPlan::of(memory_bytes)
+                .answer_bytes_for(defaults::MAX_MESSAGE_OUT_BYTES),
             max_batch: defaults::MAX_BATCH,
             max_content_type_bytes: defaults::MAX_CONTENT_TYPE_BYTES,
             max_tags: defaults::MAX_TAGS,

@@ -9,9 +9,10 @@ use std::time::Duration;
 use super::defaults;
 use crate::engine::PolicyName;
 use crate::entry::{
-    ByteSize, CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, NAMESPACES_MAX, TAG_BYTES_MAX, TAGS_MAX, TTL_MS_MAX,
-    duration_text,
+    ByteSize, CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_BYTES_MAX, NAMESPACES_MAX, TAG_BYTES_MAX,
+    TAGS_MAX, TTL_MS_MAX, VALUE_BYTES_MAX, duration_text,
 };
+use crate::redacted::Redacted;
 
 /// One setting of `larder serve`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +83,12 @@ impl Setting {
         format!("LARDER_{}", self.flag.to_ascii_uppercase().replace('-', "_"))
     }
 
+    /// What was given for it, to be kept so that no secret in it is shown.
+    pub(super) fn redacted(&self, text: &str) -> Redacted {
+        // A file's name is asked for: who gives the key itself is not to find it in the log.
+        if *self == CLUSTER_KEY { Redacted::secret(text) } else { Redacted::new(text) }
+    }
+
     /// What its value may be, to follow "give".
     pub(super) fn allowed(&self) -> String {
         let duration = |ms| duration_text(Duration::from_millis(ms));
@@ -110,17 +117,24 @@ impl Setting {
         }
     }
 
+    /// The words that its value may be, where it is one of a few.
+    #[must_use]
+    pub fn words(&self) -> Vec<&'static str> {
+        match self.kind {
+            Kind::Choice(words) | Kind::ServedChoice(words, _) => words.to_vec(),
+            Kind::Policy => PolicyName::ALL.map(PolicyName::as_str).to_vec(),
+            _ => Vec::new(),
+        }
+    }
+
     /// The number of bytes, milliseconds or things that a text says.
     pub(super) fn number(&self, text: &str) -> Result<u64, Problem> {
         let (number, min, max) = match self.kind {
-            Kind::Size(min, max) => {
-                (text.parse::<ByteSize>().map_err(|_| "is no size with a unit")?.0, min, max)
-            }
-            Kind::SizeOrNone(..) if text.trim() == "0" => return Ok(0),
+            Kind::Size(min, max) => (text.parse::<ByteSize>().map_err(|bad| bad.problem)?.0, min, max),
             Kind::SizeOrNone(min, max) => match text.parse::<ByteSize>() {
                 Ok(ByteSize(0)) => return Ok(0),
                 Ok(size) => (size.0, min, max),
-                Err(_) => return Err("is no size with a unit"),
+                Err(bad) => return Err(bad.problem),
             },
             Kind::Duration(min, max) => (milliseconds(text)?, min, max),
             Kind::Count(min, max) => (whole_number(text)?, min, max),
@@ -260,11 +274,12 @@ pub(super) const LOG_FORMAT: Setting =
     Setting::of("log-format", "log_format", Kind::Choice(&["text", "json"]));
 pub(super) const MAX_KEY: Setting =
     Setting::live("max-key", "max_key_bytes", Kind::Size(1, KEY_BYTES_MAX as u64));
-pub(super) const MAX_VALUE: Setting = Setting::live("max-value", "max_value_bytes", Kind::Size(1, 1 << 30));
+pub(super) const MAX_VALUE: Setting =
+    Setting::live("max-value", "max_value_bytes", Kind::Size(1, VALUE_BYTES_MAX as u64));
 pub(super) const MAX_MESSAGE_IN: Setting =
-    Setting::live("max-message-in", "max_message_in_bytes", Kind::Size(1 << 10, 2 << 30));
+    Setting::live("max-message-in", "max_message_in_bytes", Kind::Size(1 << 10, MESSAGE_BYTES_MAX as u64));
 pub(super) const MAX_MESSAGE_OUT: Setting =
-    Setting::live("max-message-out", "max_message_out_bytes", Kind::Size(1 << 10, 2 << 30));
+    Setting::live("max-message-out", "max_message_out_bytes", Kind::Size(1 << 10, MESSAGE_BYTES_MAX as u64));
 pub(super) const MAX_BATCH: Setting = Setting::live("max-batch", "max_batch", Kind::Count(1, 1_000_000));
 pub(super) const MAX_CONTENT_TYPE: Setting =
     Setting::live("max-content-type", "max_content_type_bytes", Kind::Size(1, CONTENT_TYPE_BYTES_MAX as u64));

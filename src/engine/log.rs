@@ -9,11 +9,14 @@
 //! begins: a change that somebody made after having seen another is never in an earlier drain than that one. So whoever
 //! has the drains up to some one has all that was known to those who made the changes in them.
 //!
+//! What all shards together have logged and is not written yet counts against one [`LogBudget`]. While it is used up,
+//! writes are refused.
+//!
 //! The engine does not know how a record is written: it is given a function.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
@@ -131,20 +134,35 @@ pub type Encode = fn(&Record<'_>, &mut Vec<u8>);
 pub struct LogConfig {
     /// Writes a record.
     pub encode: Encode,
-    /// Called, under a shard's lock, when the shard has logged [`Self::nudge_bytes`] since it was drained: it must be
-    /// quick and must not call the engine.
+    /// Called, under a shard's lock, when the shard has logged [`Self::nudge_bytes`] since it was drained, and while
+    /// half of the budget is used up: it must be quick and must not call the engine.
     pub nudge: Arc<dyn Fn() + Send + Sync>,
     /// Bytes that a shard logs before it nudges.
     pub nudge_bytes: usize,
-    /// Bytes that a shard may have logged and not drained; above, it refuses writes.
-    pub backlog_bytes_max: usize,
+    /// The capacity that a shard's buffer keeps at the most when it is drained.
+    pub kept_bytes: usize,
+    /// What is logged counts against this until it is written; while it is used up, every shard refuses writes.
+    pub budget: Arc<LogBudget>,
+    /// A shard counts what it has logged when it is this much, so that shards do not contend for the budget at every
+    /// write.
+    pub step_bytes: usize,
+}
+
+/// The bytes that all shards together have logged and that are not written yet. It may be passed by a
+/// [`LogConfig::step_bytes`] for each shard, and by the writes that were accepted at the same moment.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct LogBudget {
+    bytes: AtomicUsize,
+    bytes_max: AtomicUsize,
 }
 
 impl fmt::Debug for LogConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LogConfig")
             .field("nudge_bytes", &self.nudge_bytes)
-            .field("backlog_bytes_max", &self.backlog_bytes_max)
+            .field("budget", &self.budget)
+            .field("step_bytes", &self.step_bytes)
             .finish_non_exhaustive()
     }
 }
@@ -179,20 +197,19 @@ pub(super) struct ShardLog {
     /// Drains that have begun, as the engine counts them, and as of the last look here.
     drains: Arc<AtomicU64>,
     seen: u64,
+    /// Bytes of `logged` and `before` that the budget does not know of yet.
+    uncounted_bytes: usize,
     /// Why no write is accepted, whatever the backlog is.
     closed: Option<Refusal>,
     /// Records and barriers that were logged in all.
     events: u64,
 }
 
-/// A drained buffer keeps its room for the next time up to here.
-const ROOM_KEPT_BYTES: usize = 512 << 10;
-
 impl ShardLog {
     pub(super) fn new(config: LogConfig, drains: Arc<AtomicU64>) -> Self {
         let seen = drains.load(Ordering::Relaxed);
         let (logged, before) = (Logged::default(), Logged::default());
-        Self { config, logged, before, drains, seen, closed: None, events: 0 }
+        Self { config, logged, before, drains, seen, uncounted_bytes: 0, closed: None, events: 0 }
     }
 
     #[inline]
@@ -208,9 +225,17 @@ impl ShardLog {
         let before = self.logged.written.size();
         self.logged.written.add(self.config.encode, record);
         self.events += 1;
-        if before < self.config.nudge_bytes && self.logged.written.size() >= self.config.nudge_bytes {
+        let after = self.logged.written.size();
+        self.uncounted_bytes += after - before;
+        let is_half_full = self.uncounted_bytes >= self.config.step_bytes && self.count();
+        if is_half_full || before < self.config.nudge_bytes && after >= self.config.nudge_bytes {
             (self.config.nudge)();
         }
+    }
+
+    /// Counts what was logged since this was called last; whether half of the budget is used up then.
+    fn count(&mut self) -> bool {
+        self.config.budget.take(std::mem::take(&mut self.uncounted_bytes))
     }
 
     /// Why no write is accepted now, if none is.
@@ -219,8 +244,8 @@ impl ShardLog {
         if self.closed.is_some() {
             return self.closed;
         }
-        let size = self.logged.written.size() + self.before.written.size();
-        (size > self.config.backlog_bytes_max).then_some(Refusal::Backlogged { bytes: size as u64 })
+        let budget = &*self.config.budget;
+        budget.is_used_up().then(|| Refusal::Backlogged { bytes: budget.bytes() as u64 })
     }
 
     pub(super) fn close(&mut self) {
@@ -245,16 +270,68 @@ impl ShardLog {
 
     /// Takes out what was logged before this drain was begun.
     pub(super) fn drain(&mut self, into: &mut Logged) {
+        self.count();
         let drains = self.drains.load(Ordering::Relaxed);
         if drains == self.seen {
             *into = std::mem::take(&mut self.before);
             return;
         }
         self.seen = drains;
-        into.written.clear();
-        into.barriers.clear();
+        into.clear(self.config.kept_bytes);
         std::mem::swap(&mut self.logged, into);
         into.events = self.events;
+    }
+}
+
+impl Drop for ShardLog {
+    /// What was not drained is forgotten.
+    fn drop(&mut self) {
+        let counted = self.logged.written.size() + self.before.written.size() - self.uncounted_bytes;
+        self.config.budget.give_back(counted);
+    }
+}
+
+impl LogBudget {
+    /// Nothing is logged, and so much may be.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Self {
+        Self { bytes: AtomicUsize::new(0), bytes_max: bytes_max.into() }
+    }
+
+    /// Sets what may be logged from now on; what is there stays.
+    pub fn set_bytes_max(&self, bytes_max: usize) {
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
+    }
+
+    /// What is logged and not written.
+    #[must_use]
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// What more may be logged.
+    #[must_use]
+    #[inline]
+    pub fn room(&self) -> usize {
+        self.bytes_max.load(Ordering::Relaxed).saturating_sub(self.bytes())
+    }
+
+    /// Whether writes are refused.
+    #[must_use]
+    #[inline]
+    pub fn is_used_up(&self) -> bool {
+        self.room() == 0
+    }
+
+    /// Counts bytes; whether half of what may be logged is there then.
+    pub(crate) fn take(&self, bytes: usize) -> bool {
+        let before = if bytes == 0 { self.bytes() } else { self.bytes.fetch_add(bytes, Ordering::Relaxed) };
+        before.saturating_add(bytes) >= self.bytes_max.load(Ordering::Relaxed) / 2
+    }
+
+    pub(crate) fn give_back(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -285,14 +362,15 @@ impl Written {
 
     /// Their bytes in order; a record may lie in several pieces.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        self.stretch(0, self.bytes.len())
+        self.stretch(0, self.bytes.len()).map(|(piece, _)| piece)
     }
 
-    /// Forgets them, and keeps some room for the next.
-    pub fn clear(&mut self) {
+    /// Forgets them, and keeps a buffer of `kept_bytes` at the most for the next.
+    pub fn clear(&mut self, kept_bytes: usize) {
         self.bytes.clear();
-        self.bytes.shrink_to(ROOM_KEPT_BYTES);
+        self.bytes.shrink_to(kept_bytes);
         self.shared.clear();
+        self.shared.shrink_to(SHARED_KEPT);
         self.shared_bytes = 0;
         self.records = 0;
     }
@@ -306,7 +384,15 @@ impl Written {
     }
 }
 
+/// Places of large values that a buffer keeps room for.
+const SHARED_KEPT: usize = 1 << 10;
+
 impl Logged {
+    fn clear(&mut self, kept_bytes: usize) {
+        self.written.clear(kept_bytes);
+        self.barriers.clear();
+    }
+
     /// What was logged after barrier `nth` (counted from 1; 0: from the beginning) and before the next.
     fn stretch(&self, nth: usize) -> Stretch<'_> {
         let from = if nth == 0 { 0 } else { self.barriers[nth - 1] };
@@ -315,7 +401,7 @@ impl Logged {
     }
 }
 
-/// A stretch of records, in pieces.
+/// A stretch of records, in pieces, each with whether a record ends with it.
 struct Stretch<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -324,19 +410,20 @@ struct Stretch<'a> {
 }
 
 impl<'a> Iterator for Stretch<'a> {
-    type Item = &'a [u8];
+    type Item = (&'a [u8], bool);
 
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let (piece, next) = match self.shared.split_first() {
+    fn next(&mut self) -> Option<(&'a [u8], bool)> {
+        let (next, is_end) = match self.shared.split_first() {
             Some(((at, value), rest)) if *at == self.at => {
                 self.shared = rest;
-                return Some(value);
+                return Some((value, true));
             }
-            Some(((at, _), _)) => (&self.bytes[self.at..*at], *at),
-            None => (&self.bytes[self.at..self.to], self.to),
+            Some(((at, _), _)) => (*at, false),
+            None => (self.to, true),
         };
+        let piece = &self.bytes[self.at..next];
         self.at = next;
-        (!piece.is_empty()).then_some(piece)
+        (!piece.is_empty()).then_some((piece, is_end))
     }
 }
 
@@ -368,10 +455,23 @@ impl Drained {
 
     /// The records' bytes in their order; a record may lie in several pieces.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.marked_pieces().map(|(piece, _)| piece)
+    }
+
+    /// The same, each piece with whether a record ends with it.
+    pub fn marked_pieces(&self) -> impl Iterator<Item = (&[u8], bool)> {
         (0..=self.barriers.len()).flat_map(|nth| {
-            let barrier = nth.checked_sub(1).map(|before| &*self.barriers[before]);
+            let barrier = nth.checked_sub(1).map(|before| (&*self.barriers[before], true));
             barrier.into_iter().chain(self.shards.iter().flat_map(move |logged| logged.stretch(nth)))
         })
+    }
+
+    /// Forgets what was drained, as it is written, and gives its bytes back to the budget.
+    pub fn clear(&mut self, config: &LogConfig) {
+        let logged: usize = self.shards.iter().map(|logged| logged.written.size()).sum();
+        self.shards.iter_mut().for_each(|logged| logged.clear(config.kept_bytes));
+        self.barriers = Vec::new();
+        config.budget.give_back(logged);
     }
 }
 

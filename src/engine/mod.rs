@@ -50,7 +50,7 @@ pub use eviction::{Estimate, PolicyName, UnknownPolicy};
 pub use fetch::Fetch;
 pub use hot::{HotKey, HotKeys};
 pub use keyspace::{Explanation, ScanPlace, ScanRange};
-pub use log::{Drained, Encode, LogConfig, Put, Record, Written};
+pub use log::{Drained, Encode, LogBudget, LogConfig, Put, Record, Written};
 pub use memory::Memory;
 pub use namespace::{
     Namespace, NamespaceChange, NamespaceConfig, NamespaceError, NamespaceReport, PolicyEstimate,

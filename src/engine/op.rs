@@ -240,13 +240,15 @@ pub enum Refusal {
     Poisoned,
     /// The entry lies on disk, and cannot be read.
     Unreadable,
+    /// The entry lies on disk, and cannot be read for want of descriptors or memory: it can in a moment.
+    Shortage,
     /// Whoever asked gave it up while its entry was looked for.
     Withdrawn,
     /// What may be on disk is there already.
     DiskLimit,
     /// Changes come faster than the disk takes them.
     Backlogged {
-        /// Bytes that wait in the shard.
+        /// Bytes that wait.
         bytes: u64,
     },
 }

@@ -261,3 +261,18 @@ fn the_limit_holds_when_sizes_change() {
         }
     }
 }
+
+#[test]
+fn a_quarter_of_the_limit_has_room_for_two_of_the_largest_values_in_each_shard() {
+    for value_bytes_max in [1 << 10, 1 << 20, 4 << 20] {
+        for power in 23..=38 {
+            let bytes_limit = 1 << power;
+            let config = EngineConfig { bytes_limit, value_bytes_max, ..EngineConfig::default() };
+            let least = 2 * value_bytes_max * u64::from(config.shard_count());
+            assert!(
+                least <= (bytes_limit / 4).max(2 * value_bytes_max),
+                "{bytes_limit} {value_bytes_max}: {least}"
+            );
+        }
+    }
+}

@@ -4,9 +4,9 @@
 
 use std::sync::{Arc, Weak};
 
-use super::{Facts, bytes, connection_config, limits};
+use super::{Facts, bytes, connection_config, descriptors, limits, request_limits};
 use crate::api::CallError;
-use crate::config::{Loaded, ServeConfig, Source, memory};
+use crate::config::{Loaded, MemoryPlan, ServeConfig, Source, memory};
 use crate::server::DrainTimes;
 use crate::service::ConfigUpdate;
 use crate::telemetry::log::{self, LogError};
@@ -38,6 +38,9 @@ impl Facts {
         let before = loaded.config.clone();
         update.apply(&mut loaded.config)?;
         self.check_memory(update, &before, &loaded.config)?;
+        if update.changes("max_connections") {
+            self.check_connections(&loaded.config)?;
+        }
         if update.changes("log") {
             set_filter(&loaded.config.log)?;
         }
@@ -72,7 +75,10 @@ impl Facts {
         let min = self.cache.bytes_limit_min_for(config.max_value_bytes);
         let max = memory::process_bytes().unwrap_or(u64::MAX).max(min);
         if field == "memory_bytes" && !(min..=max).contains(&asked) {
-            let why = format!("{field} is {asked}, not between {min} and {max}, what the process may use");
+            let why = format!(
+                "{field} is {asked}, not between {min}, room for two of the longest values (--max-value) in each shard, \
+                 and {max}, what the process may use"
+            );
             return Err(CallError::Setting { field: field.to_owned(), why });
         }
         if asked < min {
@@ -84,6 +90,19 @@ impl Facts {
             return Err(CallError::Setting { field: field.to_owned(), why });
         }
         Ok(())
+    }
+
+    /// No more connections than there are descriptors for.
+    fn check_connections(&self, config: &ServeConfig) -> Result<(), CallError> {
+        let (asked, limit) = (config.max_connections, descriptors::limit());
+        let shares = descriptors::shares(config, limit);
+        let most = shares.map_or(0, |shares| shares.connections.data);
+        let Some(limit) = limit.filter(|_| most < asked as usize) else { return Ok(()) };
+        let why = format!(
+            "max_connections is {asked}, and the process may have {limit} files open, which leaves {most} for \
+             connections: restart it with a higher limit (ulimit -n, LimitNOFILE= of systemd, --ulimit nofile of Docker)"
+        );
+        Err(CallError::Setting { field: "max_connections".to_owned(), why })
     }
 
     /// Hands what is in force now to whom it concerns.
@@ -101,6 +120,11 @@ impl Facts {
         if let Some(node) = self.node.get().and_then(Weak::upgrade) {
             node.set_connection(connection_config(config));
         }
+        let plan = MemoryPlan::of(config.memory_bytes);
+        self.requests.set_limits(request_limits(config));
+        if let Some(disk) = self.cache.disk() {
+            disk.journal().set_backlog(bytes(plan.journal_bytes), bytes(plan.waiting_bytes));
+        }
         self.cache.set_limits(&limits(config));
         self.cache.engine().set_namespaces_max(config.max_namespaces as usize);
         if config.policy != before.policy {
@@ -115,7 +139,7 @@ impl Facts {
 
 fn set_filter(filter: &str) -> Result<(), CallError> {
     log::set_filter(filter).map_err(|error| match error {
-        LogError::BadFilter { reason, .. } => CallError::Setting {
+        LogError::BadFilter { filter, reason } => CallError::Setting {
             field: "log".to_owned(),
             why: format!("log is {filter:?}, which is no filter ({reason}): give a level, such as info, or a list, such as info,larder=debug"),
         },

@@ -11,9 +11,15 @@
 //! - An *idle* journal keeps no changes, see [`Journal::keep`]; its thread still sees to the versions' ceiling.
 //! - The mark is written after each sync and synced with the next interval, and ahead of the versions that are drawn. It
 //!   says the time too ([`super::time`]), also when there is nothing else to write.
+//! - What is logged and not written is the *backlog*. While it is as long as it may be, writes are refused, and may wait
+//!   for room: [`BacklogQueue`].
 //! - When an append or a sync fails, the journal is *poisoned*: no change that would be logged is accepted any more, as
 //!   nobody can tell what is on the disk. Reads go on. Only a restart mends it.
+//! - A shortage of descriptors or memory ([`crate::shortage`]) poisons nothing: a batch that could not be appended is
+//!   appended again until it can be, a segment goes on where the next cannot be made, and who asked for a new one is
+//!   refused.
 
+mod backlog;
 mod writer;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,7 +39,8 @@ use super::room::Room;
 use super::segment::Segment;
 use super::tier::DiskTier;
 use crate::clock::Clock;
-use crate::engine::{Drained, Engine, LogConfig};
+use crate::engine::{Drained, Engine, LogBudget, LogConfig};
+pub use backlog::{BacklogQueue, Turn};
 use writer::{Writer, segment_file};
 
 /// A segment is ended when it is at least so long.
@@ -41,10 +48,12 @@ pub const SEGMENT_BYTES: u64 = 64 << 20;
 /// What is reserved at a time of the segment that is being written, where many wait for syncs: see
 /// [`JournalConfig::reserve_bytes`].
 pub const RESERVE_BYTES: u64 = 256 << 10;
-/// Changes that all shards together may have waiting for the disk.
-const BACKLOG_BYTES: usize = 64 << 20;
-/// What a shard logs before it wakes the thread.
+/// What a shard logs before it wakes the thread, or less where the backlog may not be long.
 const NUDGE_BYTES: usize = 128 << 10;
+/// A shard counts what it has logged in steps of this, or of less where the backlog may not be long.
+const STEP_BYTES: usize = 64 << 10;
+/// The capacity that a shard's buffer keeps, or less where the backlog may not be long.
+const KEPT_BYTES: usize = 512 << 10;
 /// Versions are safe for so long ahead.
 const CEILING_AHEAD_US: u64 = 60_000_000;
 
@@ -53,8 +62,11 @@ const CEILING_AHEAD_US: u64 = 60_000_000;
 pub struct JournalConfig {
     /// Changes are synced this long after they were made, at the latest.
     pub flush_interval: Duration,
-    /// The longest value that is stored, for which a shard must have room.
-    pub value_bytes_max: usize,
+    /// What may be logged and not written, of all shards together. While it is, writes are refused. A small disk allows
+    /// less.
+    pub backlog_bytes: usize,
+    /// What those that wait for room in the backlog may hold in memory: see [`BacklogQueue`].
+    pub waiting_bytes: usize,
     /// A segment is ended when it is at least so long: [`SEGMENT_BYTES`].
     pub segment_bytes: u64,
     /// Where one sync after the other is waited for and each has little to write, so many bytes of the segment are
@@ -139,6 +151,8 @@ struct Shared {
     keep: AtomicBool,
     /// Somebody found that nothing can be written any more.
     given_up: Mutex<Option<BackendError>>,
+    /// Why the segment that was asked for last was not begun.
+    no_segment: Mutex<Option<BackendError>>,
     progress: watch::Sender<Progress>,
     /// [`Progress::poisoned`], for those who would be woken hundreds of times a second by all other news.
     poisoned: watch::Sender<Option<Arc<str>>>,
@@ -147,6 +161,7 @@ struct Shared {
     thread: OnceLock<Thread>,
     segments: Mutex<Vec<Segment>>,
     counters: JournalCounters,
+    backlog: Arc<BacklogQueue>,
     room: Arc<Room>,
     history: u64,
 }
@@ -165,6 +180,7 @@ impl Journal {
         end: &JournalEnd,
         tier: Option<Arc<DiskTier>>,
     ) -> Result<Self, BackendError> {
+        let budget = Arc::new(LogBudget::new(room.backlog(config.backlog_bytes)));
         let shared = Arc::new(Shared {
             begun: AtomicU64::new(0),
             write_wanted: AtomicU64::new(0),
@@ -173,6 +189,7 @@ impl Journal {
             roll: AtomicBool::new(false),
             keep: AtomicBool::new(true),
             given_up: Mutex::default(),
+            no_segment: Mutex::default(),
             poisoned: watch::Sender::default(),
             progress: watch::Sender::new(Progress {
                 position: end.position,
@@ -183,6 +200,7 @@ impl Journal {
             thread: OnceLock::new(),
             segments: Mutex::new(end.segments.clone()),
             counters: JournalCounters::default(),
+            backlog: Arc::new(BacklogQueue::new(budget, config.waiting_bytes)),
             room,
             history: end.history,
         });
@@ -194,8 +212,10 @@ impl Journal {
         };
         let mut writer = Writer {
             shared: Arc::clone(&shared),
-            log: log_config(&shared, &engine, config),
+            log: log_config(&shared, &engine),
             is_keeping: true,
+            is_pending: false,
+            next_segment_at: None,
             engine,
             clock,
             config: config.clone(),
@@ -219,11 +239,7 @@ impl Journal {
         let thread = std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run())
-            .map_err(|source| BackendError::Io {
-                action: "start the thread of",
-                place: "the journal".to_owned(),
-                source,
-            })?;
+            .map_err(|source| BackendError::at("start the thread of", "the journal".to_owned(), source))?;
         let _ = shared.thread.set(thread.thread().clone());
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
@@ -308,29 +324,51 @@ impl Journal {
         &self.shared.counters
     }
 
+    /// Where writes wait while the backlog is as long as it may be.
+    #[must_use]
+    #[inline]
+    pub fn backlog(&self) -> &Arc<BacklogQueue> {
+        &self.shared.backlog
+    }
+
+    /// Sets how long the backlog may be, and what those that wait for room in it may hold; as
+    /// [`JournalConfig::backlog_bytes`] and [`JournalConfig::waiting_bytes`].
+    pub fn set_backlog(&self, backlog_bytes: usize, waiting_bytes: usize) {
+        let Shared { backlog, room, .. } = &*self.shared;
+        backlog.budget().set_bytes_max(room.backlog(backlog_bytes));
+        backlog.set_held_bytes_max(waiting_bytes);
+        backlog.grant();
+    }
+
     /// Its files, oldest first; the last is being written.
     #[must_use]
     pub fn segments(&self) -> Vec<Segment> {
         self.shared.segments.lock().clone()
     }
 
-    /// Ends the segment that is being written, so that [`Self::forget`] can delete it; blocks.
+    /// Ends the segment that is being written, so that [`Self::forget`] can delete it; blocks. One caller at a time. The
+    /// inner error is a shortage, for which it goes on.
     ///
     /// # Errors
     /// The journal has stopped.
-    pub fn roll(&self) -> Result<(), Stopped> {
+    pub fn roll(&self) -> Result<Result<(), BackendError>, Stopped> {
         self.shared.roll.store(true, Ordering::SeqCst);
-        self.written().map(|_| ())
+        self.written().map(|_| self.segment_begun())
     }
 
     /// Keeps changes from now on, or none; blocks. Those that were not kept have one position together, so that what
-    /// comes after them is never taken for what follows on what was before.
+    /// comes after them is never taken for what follows on what was before. One caller at a time. The inner error is a
+    /// shortage, for which all stays as it was.
     ///
     /// # Errors
     /// The journal has stopped.
-    pub fn keep(&self, is_kept: bool) -> Result<(), Stopped> {
+    pub fn keep(&self, is_kept: bool) -> Result<Result<(), BackendError>, Stopped> {
         self.shared.keep.store(is_kept, Ordering::SeqCst);
-        self.written().map(|_| ())
+        self.written().map(|_| self.segment_begun())
+    }
+
+    fn segment_begun(&self) -> Result<(), BackendError> {
+        self.shared.no_segment.lock().take().map_or(Ok(()), Err)
     }
 
     /// Gives up the segments all of whose records are at or before a position; `clear` does away with their files.
@@ -458,15 +496,16 @@ impl Shared {
 }
 
 /// How shards log for a journal.
-fn log_config(shared: &Arc<Shared>, engine: &Engine, config: &JournalConfig) -> LogConfig {
-    let wake = Arc::clone(shared);
-    let backlog_bytes_max = (shared.room.backlog(BACKLOG_BYTES) / engine.shard_count())
-        .max(2 * config.value_bytes_max + (64 << 10));
+fn log_config(shared: &Arc<Shared>, engine: &Engine) -> LogConfig {
+    let (wake, budget) = (Arc::clone(shared), Arc::clone(shared.backlog.budget()));
+    let share = budget.room() / engine.shard_count();
     LogConfig {
         encode: record::write,
         nudge: Arc::new(move || wake.wake()),
-        nudge_bytes: NUDGE_BYTES.min(backlog_bytes_max / 4),
-        backlog_bytes_max,
+        nudge_bytes: NUDGE_BYTES.min(share / 4),
+        kept_bytes: KEPT_BYTES.min(share / 4),
+        step_bytes: STEP_BYTES.min(share / 8).max(1),
+        budget,
     }
 }
 

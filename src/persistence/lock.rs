@@ -4,10 +4,11 @@
 //! the process, however that ends, so that nothing has to be cleared away after a crash. The number in the file `LOCK`
 //! is for people.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+use super::private;
 
 /// The right to use a data directory, until it is dropped.
 #[derive(Debug)]
@@ -55,8 +56,7 @@ impl DirectoryLock {
         };
         if !directory.is_dir() {
             let missing: Vec<&Path> = directory.ancestors().take_while(|path| !path.is_dir()).collect();
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-            made.map_err(failed("create", directory))?;
+            private::directory().create(directory).map_err(failed("create", directory))?;
             // Their names are as safe as what will be in it.
             for parent in missing.into_iter().filter_map(Path::parent) {
                 let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
@@ -65,19 +65,12 @@ impl DirectoryLock {
             }
         }
         let locked = File::open(directory).map_err(failed("open", directory))?;
+        private::tell_if_writable(&locked, directory);
         let path = directory.join("LOCK");
-        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let opened = private::file().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = opened.map_err(failed("open", &path))?;
-        match locked.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(LockError::Held {
-                    directory: directory.display().to_string(),
-                    holder: holder(&mut file),
-                });
-            }
-            Err(TryLockError::Error(error)) => return Err(failed("lock", directory)(error)),
-        }
+        private::keep(&file, &path);
+        lock(&locked, directory)?;
         let written = file
             .set_len(0)
             .and_then(|()| file.rewind())
@@ -90,6 +83,18 @@ impl DirectoryLock {
         Ok(Self { path: directory.to_owned(), _directory: locked })
     }
 
+    /// Whether a directory that exists could be taken now. Writes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn check(directory: &Path) -> Result<(), LockError> {
+        let opened = File::open(directory).map_err(|source| {
+            let place = directory.display().to_string();
+            LockError::Io { action: "open", place, source }
+        });
+        lock(&opened?, directory)
+    }
+
     /// The directory.
     #[must_use]
     pub fn directory(&self) -> &Path {
@@ -97,11 +102,23 @@ impl DirectoryLock {
     }
 }
 
+/// Locks an open directory, until it is closed.
+fn lock(opened: &File, directory: &Path) -> Result<(), LockError> {
+    let shown = directory.display().to_string();
+    match opened.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            Err(LockError::Held { directory: shown, holder: holder(&directory.join("LOCK")) })
+        }
+        Err(TryLockError::Error(source)) => Err(LockError::Io { action: "lock", place: shown, source }),
+    }
+}
+
 /// Who wrote the file, as far as it says.
-fn holder(file: &mut File) -> String {
+fn holder(path: &Path) -> String {
     let mut text = String::new();
     // It is ours to read, and nobody grows it beyond a number.
-    let read = file.take(32).read_to_string(&mut text);
+    let read = File::open(path).and_then(|file| file.take(32).read_to_string(&mut text));
     match text.trim().parse::<u32>() {
         Ok(process) if read.is_ok() => format!("process {process}"),
         _ => "another process".to_owned(),
@@ -128,7 +145,11 @@ mod tests {
 
         std::fs::remove_file(directory.join("LOCK")).unwrap();
         assert!(DirectoryLock::take(&directory).is_err(), "the file is for people");
+        assert!(DirectoryLock::check(&directory).is_err());
         drop(lock);
+        std::fs::remove_file(directory.join("LOCK")).unwrap();
+        DirectoryLock::check(&directory).unwrap();
+        assert!(!directory.join("LOCK").exists(), "a check writes nothing");
         DirectoryLock::take(&directory).unwrap();
     }
 

@@ -24,11 +24,13 @@ mod clocks;
 mod damage;
 mod faults;
 mod joining;
+mod lost;
 mod marks;
 mod opening;
 mod rehearsing;
 mod reserve;
 mod room;
+mod shortage;
 mod stopping;
 mod tier;
 mod unfinished;
@@ -41,7 +43,8 @@ fn config() -> DiskConfig {
     DiskConfig {
         journal: JournalConfig {
             flush_interval: Duration::from_secs(3_600),
-            value_bytes_max: 1 << 20,
+            backlog_bytes: 64 << 20,
+            waiting_bytes: 4 << 20,
             segment_bytes: 64 << 10,
             reserve_bytes: 16 << 10,
         },

@@ -53,10 +53,15 @@ pub struct ConnectionConfig {
     pub keepalive_timeout: Duration,
     /// How long a call's peer may take nothing of an answer that waits for it, before the call is reset.
     pub stall_timeout: Duration,
+    /// What a peer may send of one call before the node has read it.
+    pub stream_window_bytes: u32,
+    /// And of all its calls together: several times that, so that large requests which wait do not stop those beside
+    /// them.
+    pub window_bytes: u32,
 }
 
 impl Default for ConnectionConfig {
-    /// 5 s to begin, 256 calls at once, a ping after 20 s, 10 s to answer it, 10 s to read on.
+    /// 5 s to begin, 256 calls at once, a ping after 20 s, 10 s to answer it, 10 s to read on, 2 MiB unread.
     fn default() -> Self {
         Self {
             first_byte_timeout: Duration::from_secs(5),
@@ -64,6 +69,8 @@ impl Default for ConnectionConfig {
             keepalive_interval: Duration::from_secs(20),
             keepalive_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(10),
+            stream_window_bytes: 64 << 10,
+            window_bytes: 2 << 20,
         }
     }
 }
@@ -79,8 +86,8 @@ impl ConnectionConfig {
             .max_pending_accept_reset_streams(self.streams_max as usize)
             .max_local_error_reset_streams(self.streams_max as usize)
             .max_header_list_size(HEADER_LIST_BYTES_MAX)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .initial_stream_window_size(self.stream_window_bytes)
+            .initial_connection_window_size(self.window_bytes)
             .max_frame_size(FRAME_BYTES_MAX)
             .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
             .keep_alive_interval(self.keepalive_interval)
@@ -293,10 +300,6 @@ where
 }
 
 const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
-const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
-
-/// More than one stream's, so that one large request does not stop the small ones beside it.
-const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 const FRAME_BYTES_MAX: u32 = 16 * 1024;
 
 /// Of each stream: what a peer that does not read makes the node hold beyond the message being sent.

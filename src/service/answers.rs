@@ -193,7 +193,7 @@ pub(crate) fn config_response(loaded: &Loaded, live: &LiveConfig) -> v1::GetConf
         first_byte_timeout_ms: config.first_byte_timeout_ms,
         threads: config.threads,
         log: config.log.clone(),
-        otlp: config.otlp.clone().unwrap_or_default(),
+        otlp: config.otlp.as_ref().map(ToString::to_string).unwrap_or_default(),
         trace_sample: config.trace_sample,
         stall_timeout_ms: config.stall_timeout_ms,
         max_response_backlog_bytes: config.max_response_backlog_bytes,

@@ -1,23 +1,21 @@
-//! Calls that look for entries below memory: they may block, and are done on a thread for that.
+//! What a call needs to know of entries below memory: whether it is likely to look there, which may block, and how a
+//! command is done that may be given up meanwhile.
 
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use tokio::task::{JoinError, spawn_blocking};
+use tokio::task::JoinError;
 
-use super::body::Unary;
-use super::data::Plane;
-use super::unary::{Method, call};
+use super::unary::Method;
+use crate::api::Malformed;
 use crate::api::convert;
 use crate::api::wire::{BatchView, DeleteView, GetView, IncrementView, SetView, TouchView};
-use crate::api::{CallError, Malformed};
-use crate::cache::{Cache, Claim};
-use crate::clock::Now;
-use crate::engine::{EntryView, MissReason, Namespace, Op, Outcome};
+use crate::cache::{Cache, Claim, Turn};
+use crate::clock::{Now, monotonic};
+use crate::engine::{EntryView, MissReason, Namespace, Op, Outcome, Refusal};
 use crate::entry::Ttl;
-use crate::telemetry::Recalled;
+
+/// A command without a deadline blocks its thread for no longer than this while the journal's backlog has no room.
+const BLOCKS_MAX: Duration = Duration::from_secs(5);
 
 /// What does a single command's operation.
 pub(super) trait Does {
@@ -60,11 +58,13 @@ impl Does for Cache {
     }
 }
 
-/// Does an operation that may be given up until its entry is found.
+/// Does an operation that may be given up until its entry is found, on a thread that may block.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Claimed<'a> {
     pub(super) cache: &'a Cache,
     pub(super) claim: &'a Claim,
+    /// Until then it waits for room in the journal's backlog.
+    pub(super) deadline: Option<Instant>,
 }
 
 impl Does for Claimed<'_> {
@@ -73,7 +73,25 @@ impl Does for Claimed<'_> {
     }
 
     fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> Outcome {
-        self.cache.apply_claimed(namespace, op, now, self.claim).0
+        let mut outcome = self.cache.apply_claimed(namespace, op, now, self.claim).0;
+        let mut turn: Option<Turn> = None;
+        while let Outcome::Refused(Refusal::Backlogged { .. }) = outcome {
+            match &turn {
+                Some(turn) => turn.again(),
+                None => {
+                    let queue = self.cache.journal_backlog();
+                    // The stream counts what its commands hold.
+                    turn = queue.and_then(|queue| queue.enter(op.key().len(), 0));
+                }
+            }
+            let end = self.deadline.unwrap_or_else(|| monotonic() + BLOCKS_MAX);
+            if !turn.as_ref().is_some_and(|turn| turn.block_until(end)) {
+                break;
+            }
+            // The claim is taken.
+            outcome = self.cache.apply(namespace, op, self.cache.now()).0;
+        }
+        outcome
     }
 
     fn read<R>(
@@ -137,44 +155,6 @@ fn reads_below(method: Method, cache: &Cache, now: Now, message: &[u8]) -> Resul
         Method::Scan => true,
         Method::Invalidate => false,
     })
-}
-
-/// An answer, and whether it waits until what was done is on the disk.
-type Answered = Result<(Unary, bool), CallError>;
-
-/// A unary call on a thread that may block. It goes on to its end when nobody waits for it any more, so that what it
-/// changes is changed whole.
-pub struct BelowCall {
-    call: Pin<Box<dyn Future<Output = Answered> + Send>>,
-    plane: Arc<Plane>,
-    recalled: Recalled,
-}
-
-impl std::fmt::Debug for BelowCall {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BelowCall").finish_non_exhaustive()
-    }
-}
-
-impl BelowCall {
-    pub(super) fn new(method: Method, plane: &Arc<Plane>, message: &[u8], recalled: Recalled) -> Self {
-        let (message, plane) = (Bytes::copy_from_slice(message), Arc::clone(plane));
-        let works_on = Arc::clone(&plane);
-        let call = spawn_blocking(move || call(method, &works_on, &message));
-        Self { call: Box::pin(joined(call)), plane, recalled }
-    }
-
-    pub(super) fn cache(&self) -> &Arc<Cache> {
-        &self.plane.cache
-    }
-
-    pub(super) fn recalled(&self) -> &Recalled {
-        &self.recalled
-    }
-
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answered> {
-        self.call.as_mut().poll(cx)
-    }
 }
 
 /// What a blocking task came to.

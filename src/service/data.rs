@@ -17,14 +17,16 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::backlog::Backlog;
-use super::below::{self, BelowCall};
+use super::below;
 use super::blobs::{self, BlobCall, BlobMethod};
 use super::body::{ResponseBody, Unary};
 use super::frame::{PREFIX, message_len};
+use super::later::{Later, LaterCall};
 use super::others::{OtherFuture, OtherService};
 use super::pipeline::PipelineBody;
+use super::requests::{Admission, RequestLimits, Requests, SHORT_BYTES_MAX, Stopped};
 use super::slow::{Recall, recall, traceparent};
-use super::unary::{Method, call};
+use super::unary::{Method, Progress, call};
 use crate::api::CallError;
 use crate::cache::Cache;
 use crate::telemetry::{Recalled, SlowCalls};
@@ -38,17 +40,26 @@ pub(super) type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
 #[derive(Clone)]
 pub struct DataService {
     plane: Arc<Plane>,
-    ending: Arc<dyn Fn() -> Ending + Send + Sync>,
     /// Health and reflection.
     others: OtherService,
     slow: SlowCalls,
 }
 
 /// What a data call works on, in one place, so that a call keeps it with one count of references, its connection's.
-#[derive(Debug)]
 pub struct Plane {
     pub(super) cache: Arc<Cache>,
     pub(super) backlog: Backlog,
+    pub(super) requests: Requests,
+    /// Calls of the connection that wait for room among those.
+    pub(super) stopped: Stopped,
+    /// Gives a future that ends when the listener is to close.
+    pub(super) ending: Arc<dyn Fn() -> Ending + Send + Sync>,
+}
+
+impl std::fmt::Debug for Plane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plane").field("cache", &self.cache).finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for DataService {
@@ -59,22 +70,24 @@ impl std::fmt::Debug for DataService {
 
 impl DataService {
     /// Serves `cache`, and `others` beside it. What `ending` gives ends when the listener is to close: Pipeline
-    /// streams end then, which would live as long as their clients like.
+    /// streams end then, which would live as long as their clients like, and writes wait no more for the disk.
     #[must_use]
     pub fn new(
         cache: Arc<Cache>,
         ending: impl Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync + 'static,
         others: OtherService,
     ) -> Self {
-        let plane = Arc::new(Plane { cache, backlog: Backlog::default() });
-        Self { plane, ending: Arc::new(ending), others, slow: SlowCalls::default() }
+        let (backlog, requests) = (Backlog::default(), Requests::new(RequestLimits::default()));
+        let plane = Plane { cache, backlog, requests, stopped: Stopped::default(), ending: Arc::new(ending) };
+        Self { plane: Arc::new(plane), others, slow: SlowCalls::default() }
     }
 
-    /// Counts its answers in `backlog`.
+    /// Counts its answers in `backlog`, and long requests in `requests`.
     #[must_use]
-    pub fn with_backlog(self, backlog: Backlog) -> Self {
-        let cache = Arc::clone(&self.plane.cache);
-        Self { plane: Arc::new(Plane { cache, backlog }), ..self }
+    pub fn with_budgets(self, backlog: Backlog, requests: Requests) -> Self {
+        let (cache, ending) = (Arc::clone(&self.plane.cache), Arc::clone(&self.plane.ending));
+        let plane = Plane { cache, backlog, requests, stopped: Stopped::default(), ending };
+        Self { plane: Arc::new(plane), ..self }
     }
 
     /// Keeps Pipeline messages that take long in `slow`.
@@ -152,8 +165,8 @@ where
         match asked {
             Asked::Planned => DataFuture::failed(CallError::NotServed { what: path() }),
             Asked::Pipeline => {
-                let (plane, ending) = (Arc::clone(&self.plane), (self.ending)());
-                let body = PipelineBody::new(request.into_body(), plane, ending, self.slow.clone());
+                let plane = Arc::clone(&self.plane);
+                let body = PipelineBody::new(request.into_body(), plane, self.slow.clone());
                 DataFuture::ready(ResponseBody::stream(body))
             }
             Asked::PutBlob => {
@@ -162,9 +175,9 @@ where
             }
             Asked::Blob(method) => {
                 let (head, body) = request.into_parts();
-                let cache = Arc::clone(&self.plane.cache);
+                let plane = Arc::clone(&self.plane);
                 let message = Gathered::default();
-                DataFuture::Blob { method, headers: head.headers, cache, body, message, call: None }
+                DataFuture::Blob { method, headers: head.headers, plane, body, message, call: None }
             }
             Asked::Unary(method) => {
                 let (head, body) = request.into_parts();
@@ -212,13 +225,13 @@ pin_project! {
             body: B,
             message: Gathered,
         },
-        Below { call: BelowCall },
+        Later { call: LaterCall },
         Flushing { flushing: Flushing },
         PutBlob { call: BlobCall },
         Blob {
             method: BlobMethod,
             headers: HeaderMap,
-            cache: Arc<Cache>,
+            plane: Arc<Plane>,
             #[pin]
             body: B,
             message: Gathered,
@@ -253,28 +266,35 @@ where
             DataProjection::Other { future } => future.poll(cx),
             DataProjection::Unary { method, headers, plane, mut body, message } => {
                 let max = plane.cache.limits().message_in_bytes_max;
-                let gathered = ready!(message.poll_gather(body.as_mut(), max, cx));
+                let gathered = ready!(message.poll_gather(body.as_mut(), max, plane, cx));
                 let whole = match gathered.and_then(|()| message.whole(max)) {
                     Ok(whole) => whole,
                     Err(error) => return Poll::Ready(Ok(ResponseBody::error(error))),
                 };
-                if below::waits(*method, &plane.cache, whole) {
-                    let call = BelowCall::new(*method, plane, whole, recall_of(*method, message, headers));
-                    self.set(Self::Below { call });
-                    return self.poll(cx);
-                }
-                match call(*method, plane, whole) {
-                    Ok((answer, false)) => Poll::Ready(Ok(ResponseBody::unary(answer))),
-                    Ok((answer, true)) => {
-                        let flushing =
-                            Flushing::new(&plane.cache, answer, recall_of(*method, message, headers));
-                        self.set(Self::Flushing { flushing });
-                        self.poll(cx)
+                let is_below = below::waits(*method, &plane.cache, whole);
+                let mut is_backlogged = method.writes() && plane.cache.has_waiting_writes();
+                let mut progress = Progress::default();
+                if !is_below && !is_backlogged {
+                    match call(*method, plane, whole, &mut progress) {
+                        Ok((answer, false)) => return Poll::Ready(Ok(ResponseBody::unary(answer))),
+                        Ok((answer, true)) => {
+                            let flushing =
+                                Flushing::new(&plane.cache, answer, recall_of(*method, message, headers));
+                            self.set(Self::Flushing { flushing });
+                            return self.poll(cx);
+                        }
+                        Err(CallError::JournalBacklog { .. }) => is_backlogged = true,
+                        Err(error) => return Poll::Ready(Ok(ResponseBody::error(error))),
                     }
-                    Err(error) => Poll::Ready(Ok(ResponseBody::error(error))),
                 }
+                let (method, plane) = (*method, Arc::clone(plane));
+                let recalled = recall_of(method, message, headers);
+                let (message, admission) = message.take();
+                let later = Later { method, plane, message, admission, progress, is_backlogged, is_below };
+                self.set(Self::Later { call: LaterCall::new(later, recalled) });
+                self.poll(cx)
             }
-            DataProjection::Below { call } => match ready!(call.poll(cx)) {
+            DataProjection::Later { call } => match ready!(call.poll(cx)) {
                 Ok((answer, false)) => Poll::Ready(Ok(ResponseBody::unary(answer))),
                 Ok((answer, true)) => {
                     let flushing = Flushing::new(call.cache(), answer, call.recalled().clone());
@@ -287,18 +307,18 @@ where
             DataProjection::PutBlob { call } => {
                 Poll::Ready(Ok(ready!(Pin::new(call).poll(cx)).unwrap_or_else(ResponseBody::error)))
             }
-            DataProjection::Blob { method, headers: _, cache, mut body, message, call } => {
+            DataProjection::Blob { method, headers: _, plane, mut body, message, call } => {
                 let call = match call {
                     Some(call) => call,
                     None => {
-                        let max = cache.limits().message_in_bytes_max;
-                        let gathered = ready!(message.poll_gather(body.as_mut(), max, cx));
+                        let max = plane.cache.limits().message_in_bytes_max;
+                        let gathered = ready!(message.poll_gather(body.as_mut(), max, plane, cx));
                         let whole = gathered.and_then(|()| message.whole(max));
                         let whole = match whole {
                             Ok(whole) => Bytes::copy_from_slice(whole),
                             Err(error) => return Poll::Ready(Ok(ResponseBody::error(error))),
                         };
-                        call.insert(BlobCall::new(*method, Arc::clone(cache), whole))
+                        call.insert(BlobCall::new(*method, Arc::clone(&plane.cache), whole))
                     }
                 };
                 Poll::Ready(Ok(ready!(Pin::new(call).poll(cx)).unwrap_or_else(ResponseBody::error)))
@@ -318,7 +338,7 @@ impl<B> Recall for DataFuture<B> {
                 let about = message.whole(usize::MAX).map(|message| blobs::about(*method, message));
                 about.unwrap_or_default().traced(traceparent(headers))
             }
-            Self::Below { call } => call.recalled().clone(),
+            Self::Later { call } => call.recalled().clone(),
             Self::Flushing { flushing } => flushing.recalled.clone(),
             Self::Other { future } => future.recall(),
         }
@@ -369,27 +389,40 @@ pub struct Gathered {
     first: Bytes,
     /// All frames, once there is a second.
     all: BytesMut,
+    /// Its place in the budget, if it is long.
+    admission: Option<Admission>,
 }
 
 impl Gathered {
-    /// Gathers a body's frames to its end.
+    /// Gathers a body's frames to its end; those of a long message when the node has admitted it.
     fn poll_gather<B>(
         &mut self,
         mut body: Pin<&mut B>,
         max: usize,
+        plane: &Plane,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), CallError>>
     where
         B: Body<Data = Bytes>,
     {
         loop {
-            match ready!(body.as_mut().poll_frame(cx)) {
+            if let Some(admission) = &mut self.admission {
+                ready!(admission.poll(cx));
+            }
+            let Poll::Ready(frame) = body.as_mut().poll_frame(cx) else {
+                let admission = self.admission.as_mut();
+                return admission.map_or(Poll::Pending, |admission| admission.poll_slow(cx).map(Err));
+            };
+            match frame {
                 None => return Poll::Ready(Ok(())),
                 Some(Ok(frame)) => {
                     let Ok(data) = frame.into_data() else { continue };
-                    self.push(data, max)?;
+                    let bytes = self.push(data, max)?;
                     if body.is_end_stream() {
                         return Poll::Ready(Ok(()));
+                    }
+                    if bytes > SHORT_BYTES_MAX && self.admission.is_none() {
+                        self.admission = Some(plane.requests.admit(bytes, &plane.stopped)?);
                     }
                 }
                 // The client has gone; nobody reads the answer.
@@ -400,11 +433,13 @@ impl Gathered {
         }
     }
 
-    fn push(&mut self, data: Bytes, max: usize) -> Result<(), CallError> {
+    /// Adds a frame; the message's length, as far as it is known.
+    fn push(&mut self, data: Bytes, max: usize) -> Result<usize, CallError> {
         if self.first.is_empty() && self.all.is_empty() {
             self.first = data;
         } else {
             if self.all.is_empty() {
+                self.all.reserve(message_len(&self.first, max)?.map_or(0, |len| PREFIX + len));
                 self.all.extend_from_slice(&std::mem::take(&mut self.first));
             }
             self.all.extend_from_slice(&data);
@@ -415,8 +450,18 @@ impl Gathered {
             Some(len) if bytes > PREFIX + len => {
                 Err(CallError::Frame { what: "a unary request has one message, and something follows it" })
             }
-            _ => Ok(()),
+            len => Ok(len.unwrap_or(0)),
         }
+    }
+
+    /// The message that was found to be whole, and its place in the budget. A short one is copied, so that it does not
+    /// keep all that was read from the connection with it.
+    fn take(&mut self) -> (Bytes, Option<Admission>) {
+        let message = match &self.admission {
+            Some(_) if !self.all.is_empty() => self.all.split().freeze().slice(PREFIX..),
+            _ => Bytes::copy_from_slice(&self.bytes()[PREFIX..]),
+        };
+        (message, self.admission.take())
     }
 
     fn bytes(&self) -> &[u8] {

@@ -190,6 +190,7 @@ pub(super) fn bad_token(why: &str) -> CallError {
 fn unreadable(error: LookupError) -> CallError {
     match error {
         LookupError::Stopped(_) => CallError::JournalPoisoned,
+        error if error.is_passing() => CallError::Shortage { why: error.to_string() },
         error => CallError::DiskFailed { why: error.to_string() },
     }
 }

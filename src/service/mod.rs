@@ -14,9 +14,11 @@ mod data;
 mod deadline;
 mod frame;
 mod keyspace;
+mod later;
 mod live_config;
 mod others;
 mod pipeline;
+mod requests;
 mod slow;
 mod unary;
 
@@ -29,6 +31,7 @@ pub use data::{DataFuture, DataService};
 pub(crate) use deadline::grpc_timeout;
 pub use live_config::ConfigUpdate;
 pub use others::{OtherFuture, OtherService};
+pub use requests::{RequestLimits, Requests, WINDOWS_PER_CONNECTION};
 pub use slow::Recall;
 
 pub use crate::telemetry::Recalled;

@@ -8,12 +8,14 @@
 //! stream ends. Gets in a row are read together. Commands in memory are done as they are read, so a Cancel finds its
 //! command answered already; it has no reply of its own. Those that have to look on disk, and those behind them on the
 //! same key, are set apart ([`waiting`]) and answered later; the others go on, until so many wait that one more has
-//! no room: then no more are done until one of them is. Replies of FLUSHED writes are sent when the disk has what they
+//! no room: then no more are done until one of them is. A write that the journal's backlog has no room for holds up all
+//! that is behind it, until its turn has come ([`turn`]): flow control stops the client meanwhile. Replies of FLUSHED writes are sent when the disk has what they
 //! tell of, and hold up none of the others. A stream whose listener ends reads no more, and one that ends answers what
 //! waits first.
 
 mod commands;
 mod crew;
+mod turn;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -29,11 +31,13 @@ use tonic::Status;
 use super::body::{ResponseBody, ok_trailers};
 use super::data::{Ending, Plane};
 use super::frame::{PREFIX, finish, message_len};
+use super::requests::{Admission, SHORT_BYTES_MAX};
 use super::slow::recall_first;
 use crate::api::CallError;
 use crate::clock::monotonic;
 use crate::telemetry::SlowCalls;
-use commands::{Message, NothingWaits, Replies, check_length, run};
+use commands::{BacklogTurn, Message, NothingWaits, Replies, check_length, run};
+use turn::{Queued, poll_turn};
 use waiting::Waiting;
 
 /// A Pipeline stream: the request's body in, replies out.
@@ -42,16 +46,20 @@ pub(super) struct PipelineBody<B> {
     plane: Arc<Plane>,
     /// The end of the last frame that is no whole message yet.
     partial: BytesMut,
+    /// Its place in the budget, if it is long.
+    admission: Option<Admission>,
     /// The message that is being worked on.
     message: Option<Message>,
+    /// Its place in the journal's queue, if it had to wait for the backlog.
+    queued: Option<Box<Queued>>,
     /// The client has sent its last.
     half_closed: bool,
     ended: Option<Ended>,
     done: bool,
     /// How many bytes of replies the last frame had.
     replies_before: usize,
-    /// The end of the listener.
-    ending: Ending,
+    /// The end of the listener; `None`: it has come.
+    ending: Option<Ending>,
     slow: SlowCalls,
     /// Replies that wait until what they tell of is on the disk, in the order in which it comes there. They hold nothing
     /// up: what does not wait is answered before them.
@@ -74,12 +82,15 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    pub(super) fn new(incoming: B, plane: Arc<Plane>, ending: Ending, slow: SlowCalls) -> Self {
+    pub(super) fn new(incoming: B, plane: Arc<Plane>, slow: SlowCalls) -> Self {
+        let ending = Some((plane.ending)());
         Self {
             incoming: Box::pin(incoming),
             plane,
             partial: BytesMut::new(),
+            admission: None,
             message: None,
+            queued: None,
             half_closed: false,
             ended: None,
             done: false,
@@ -100,14 +111,22 @@ where
                 if out.bytes.is_empty() && self.plane.backlog.room(0) == 0 {
                     return Err(self.plane.backlog.full().into());
                 }
+                if message.turn == BacklogTurn::Wanted && self.poll_turn(&mut message, cx).is_pending() {
+                    self.message = Some(message);
+                    return Ok(Poll::Pending);
+                }
                 self.work_on(&mut message, out)?;
                 if message.is_held {
                     self.message = Some(message);
                     return Ok(Poll::Pending);
                 }
                 clock = self.put_back(message);
+            } else if self.is_admitted(cx)?.is_pending() {
+                return Ok(Poll::Pending);
             } else if let Some(bytes) = self.split_message()? {
-                self.message = Some(Message::new(bytes, clock.take().unwrap_or_else(monotonic)));
+                let mut message = Message::new(bytes, clock.take().unwrap_or_else(monotonic));
+                message.admission = self.admission.take();
+                self.message = Some(message);
             } else if self.half_closed {
                 return Err(if self.partial.is_empty() {
                     Ended::Whole
@@ -174,6 +193,7 @@ where
     /// Keeps a message for later if it is not done; else the time now.
     fn put_back(&mut self, message: Message) -> Option<Instant> {
         if message.is_done() {
+            self.queued = None;
             return Some(self.finish_message(&message));
         }
         self.message = Some(message);
@@ -192,14 +212,59 @@ where
         now
     }
 
+    /// Whether the listener ends; if not, the task is woken when it does.
+    fn poll_ending(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.ending.as_mut().is_some_and(|ending| ending.as_mut().poll(cx).is_ready()) {
+            self.ending = None;
+        }
+        self.ending.is_none()
+    }
+
+    /// Waits until the message's next command, which the journal's backlog had no room for, may be tried again.
+    fn poll_turn(&mut self, message: &mut Message, cx: &mut Context<'_>) -> Poll<()> {
+        let is_ending = self.poll_ending(cx);
+        poll_turn(&mut self.queued, &self.plane, message, is_ending, cx)
+    }
+
+    /// Waits until the message that comes next may be read, if it is long.
+    fn is_admitted(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Ended> {
+        let max = self.plane.cache.limits().message_in_bytes_max;
+        let Some(len) = message_len(&self.partial, max)?.filter(|len| *len > SHORT_BYTES_MAX) else {
+            return Ok(Poll::Ready(()));
+        };
+        if self.poll_ending(cx) {
+            return Err(Self::draining());
+        }
+        let (plane, bytes) = (&self.plane, PREFIX + len);
+        let admission = match self.admission.take() {
+            Some(admission) => admission,
+            None => plane.requests.admit(bytes, &plane.stopped)?,
+        };
+        if self.admission.insert(admission).poll(cx).is_pending() {
+            return Ok(Poll::Pending);
+        }
+        self.partial.reserve(bytes.saturating_sub(self.partial.len()));
+        Ok(Poll::Ready(()))
+    }
+
+    fn draining() -> Ended {
+        let what = "the stream ends; open one on another node".to_owned();
+        CallError::NotReady { state: "draining", what }.into()
+    }
+
     /// Reads what the client sends next, unless the listener ends: all that was read before is answered by then.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Ended> {
-        if self.ending.as_mut().poll(cx).is_ready() {
-            let what = "the stream ends; open one on another node".to_owned();
-            return Err(CallError::NotReady { state: "draining", what }.into());
+        if self.poll_ending(cx) {
+            return Err(Self::draining());
         }
         match self.incoming.as_mut().poll_frame(cx) {
-            Poll::Pending => return Ok(Poll::Pending),
+            Poll::Pending => {
+                let slow = self.admission.as_mut().map_or(Poll::Pending, |admission| admission.poll_slow(cx));
+                return match slow {
+                    Poll::Ready(error) => Err(error.into()),
+                    Poll::Pending => Ok(Poll::Pending),
+                };
+            }
             Poll::Ready(None) => self.half_closed = true,
             Poll::Ready(Some(Err(error))) => return Err(Ended::Broken(error.into())),
             Poll::Ready(Some(Ok(frame))) => {

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
-use super::backlog::{Backlog, COUNTED_BYTES_MIN};
+use super::backlog::{Backlog, COUNTED_BYTES_MIN, Held};
 use super::below::Does;
 use super::body::Unary;
 use super::data::Plane;
@@ -35,15 +35,84 @@ pub(super) enum Method {
     Invalidate,
 }
 
-/// Does a call; its answer, and whether that waits until what was done is on the disk.
-pub(super) fn call(method: Method, plane: &Plane, message: &[u8]) -> Result<(Unary, bool), CallError> {
+impl Method {
+    /// Whether it is refused while the journal's backlog has no room.
+    pub(super) fn writes(self) -> bool {
+        match self {
+            Self::Get | Self::BatchGet | Self::Scan | Self::Invalidate => false,
+            Self::Set | Self::Delete | Self::Increment | Self::Decrement | Self::Touch => true,
+            Self::BatchSet | Self::BatchDelete => true,
+        }
+    }
+}
+
+/// How far a call is that the journal's backlog had no room for.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    batch: Option<Box<Batch>>,
+    gives_up: bool,
+}
+
+/// A batch some of whose items are done.
+#[derive(Debug)]
+struct Batch {
+    /// The namespace as it was when the first was done.
+    namespace: Option<Namespace>,
+    done: usize,
+    /// The answers of a BatchSet.
+    out: Vec<u8>,
+    /// What a BatchDelete did.
+    deleted: Vec<bool>,
+    held: Held,
+}
+
+impl Batch {
+    /// The namespace that all items are of.
+    fn namespace<'a>(&mut self, cache: &'a Cache, name: &str) -> Result<Cow<'a, Namespace>, CallError> {
+        match self.namespace.take() {
+            Some(namespace) => Ok(Cow::Owned(namespace)),
+            None => namespace(cache, name),
+        }
+    }
+}
+
+impl Progress {
+    /// What finds no room from now on is refused.
+    pub(super) fn give_up(&mut self) {
+        self.gives_up = true;
+    }
+
+    pub(super) fn gives_up(&self) -> bool {
+        self.gives_up
+    }
+
+    /// Whether a batch is to be broken off at an item that was refused so, and gone on with later.
+    fn breaks_off(&self, refusal: &CallError) -> bool {
+        !self.gives_up && matches!(refusal, CallError::JournalBacklog { .. })
+    }
+
+    /// Keeps a batch that is broken off; the refusal that says so.
+    fn keep(&mut self, batch: Batch, namespace: Cow<'_, Namespace>, refusal: CallError) -> CallError {
+        self.batch = Some(Box::new(Batch { namespace: Some(namespace.into_owned()), ..batch }));
+        refusal
+    }
+}
+
+/// Does a call; its answer, and whether that waits until what was done is on the disk. One that comes to
+/// [`CallError::JournalBacklog`] may be done again later with what `progress` is then.
+pub(super) fn call(
+    method: Method,
+    plane: &Plane,
+    message: &[u8],
+    progress: &mut Progress,
+) -> Result<(Unary, bool), CallError> {
     let (cache, backlog) = (&*plane.cache, &plane.backlog);
     let now = cache.now();
     match method {
         Method::Get => get(cache, backlog, now, message).map(|answer| (answer, false)),
         Method::BatchGet => batch_get(cache, backlog, now, message).map(|answer| (answer, false)),
-        Method::BatchSet => batch_set(cache, backlog, now, message),
-        Method::BatchDelete => batch_delete(cache, backlog, now, message),
+        Method::BatchSet => batch_set(cache, backlog, now, message, progress),
+        Method::BatchDelete => batch_delete(cache, backlog, now, message, progress),
         Method::Scan => keyspace::scan(cache, backlog, now, message).map(|answer| (answer, false)),
         Method::Invalidate => keyspace::invalidate(cache, now, message),
         single => {
@@ -242,10 +311,48 @@ fn unexpected(outcome: &Outcome, delta: i128) -> CallError {
     }
 }
 
-fn batch_set(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -> Result<(Unary, bool), CallError> {
+fn batch_set(
+    cache: &Cache,
+    backlog: &Backlog,
+    now: Now,
+    message: &[u8],
+    progress: &mut Progress,
+) -> Result<(Unary, bool), CallError> {
     let view = BatchView::read_write(message)?;
-    let namespace = namespace(cache, view.namespace)?;
+    let begun = progress.batch.take();
+    let mut batch = match begun {
+        Some(begun) => *begun,
+        None => begin_sets(cache, backlog, &view)?,
+    };
+    let namespace = batch.namespace(cache, view.namespace)?;
     let flush = flushes(cache, view.durability)?;
+    let mut response = Vec::with_capacity(16);
+    for item in view.iter().skip(batch.done) {
+        let item = SetView::read(item)?;
+        response.clear();
+        let done = convert::batch_item(&item, view.namespace, view.durability)
+            .and_then(|()| put_set(cache, &namespace, now, &item, &mut response));
+        let (field, body) = match done {
+            Ok(_) => (1, Bytes::new()),
+            Err(error) if progress.breaks_off(&error) => {
+                return Err(progress.keep(batch, namespace, error));
+            }
+            Err(error) => (2, error.to_rpc_status_bytes()),
+        };
+        let body: &[u8] = if field == 1 { &response } else { &body };
+        encode::put_head(&mut batch.out, 1, encode::field_len(body.len()));
+        encode::put_head(&mut batch.out, field, body.len());
+        batch.out.extend_from_slice(body);
+        batch.done += 1;
+    }
+    finish(&mut batch.out, 0);
+    Ok((batch.held.hold_done(batch.out).into(), flush))
+}
+
+/// A BatchSet none of whose items is done.
+fn begin_sets(cache: &Cache, backlog: &Backlog, view: &BatchView<'_>) -> Result<Batch, CallError> {
+    namespace(cache, view.namespace)?;
+    flushes(cache, view.durability)?;
     convert::batch(view.items, &cache.limits())?;
     // Every item is read before the first is done: a malformed batch changes nothing.
     for item in view.iter() {
@@ -255,23 +362,7 @@ fn batch_set(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -> Resu
     let held = backlog.take(likely)?;
     let mut out = Vec::with_capacity(likely);
     out.resize(PREFIX, 0);
-    let mut response = Vec::with_capacity(16);
-    for item in view.iter() {
-        let item = SetView::read(item)?;
-        response.clear();
-        let done = convert::batch_item(&item, view.namespace, view.durability)
-            .and_then(|()| put_set(cache, &namespace, now, &item, &mut response));
-        let (field, body) = match done {
-            Ok(_) => (1, Bytes::new()),
-            Err(error) => (2, error.to_rpc_status_bytes()),
-        };
-        let body: &[u8] = if field == 1 { &response } else { &body };
-        encode::put_head(&mut out, 1, encode::field_len(body.len()));
-        encode::put_head(&mut out, field, body.len());
-        out.extend_from_slice(body);
-    }
-    finish(&mut out, 0);
-    Ok((held.hold_done(out).into(), flush))
+    Ok(Batch { namespace: None, done: 0, out, deleted: Vec::new(), held })
 }
 
 /// What room is made for each answer of a BatchSet.
@@ -282,26 +373,45 @@ fn batch_delete(
     backlog: &Backlog,
     now: Now,
     message: &[u8],
+    progress: &mut Progress,
 ) -> Result<(Unary, bool), CallError> {
     let view = BatchView::read_write(message)?;
-    let limits = &cache.limits();
-    let namespace = namespace(cache, view.namespace)?;
+    let begun = progress.batch.take();
+    let mut batch = match begun {
+        Some(begun) => *begun,
+        None => begin_deletes(cache, backlog, &view)?,
+    };
+    let namespace = batch.namespace(cache, view.namespace)?;
     let flush = flushes(cache, view.durability)?;
+    for key in view.iter().skip(batch.done) {
+        match cache.apply(&namespace, &Op::Delete { key, if_version: None }, now).0 {
+            Outcome::Deleted(deleted) => batch.deleted.push(deleted),
+            other => {
+                let refused = unexpected(&other, 0);
+                if progress.breaks_off(&refused) {
+                    return Err(progress.keep(batch, namespace, refused));
+                }
+                return Err(refused);
+            }
+        }
+        batch.done += 1;
+    }
+    let mut out = vec![0; PREFIX];
+    encode::put_batch_deleted(&mut out, &batch.deleted);
+    finish(&mut out, 0);
+    Ok((batch.held.hold_done(out).into(), flush))
+}
+
+/// A BatchDelete none of whose keys is deleted.
+fn begin_deletes(cache: &Cache, backlog: &Backlog, view: &BatchView<'_>) -> Result<Batch, CallError> {
+    let limits = &cache.limits();
+    namespace(cache, view.namespace)?;
+    flushes(cache, view.durability)?;
     convert::batch(view.items, limits)?;
     for (index, key) in view.iter().enumerate() {
         convert::key(key, limits, || format!("keys[{index}]"))?;
     }
     let held = backlog.take(PREFIX + encode::field_len(view.items))?;
-    let deleted: Result<Vec<bool>, CallError> = view
-        .iter()
-        .map(|key| match cache.apply(&namespace, &Op::Delete { key, if_version: None }, now).0 {
-            Outcome::Deleted(deleted) => Ok(deleted),
-            other => Err(unexpected(&other, 0)),
-        })
-        .collect();
-    let deleted = deleted?;
-    let mut out = vec![0; PREFIX];
-    encode::put_batch_deleted(&mut out, &deleted);
-    finish(&mut out, 0);
-    Ok((held.hold_done(out).into(), flush))
+    let deleted = Vec::with_capacity(view.items);
+    Ok(Batch { namespace: None, done: 0, out: Vec::new(), deleted, held })
 }

@@ -27,8 +27,12 @@ pub struct Snapshot {
     pub requests_in_flight: u64,
     /// Bytes of answers that clients have yet to read.
     pub response_backlog_bytes: u64,
+    /// Bytes of long requests that are under way.
+    pub request_bytes: u64,
     /// Calls that were turned away because of overload or quota.
     pub requests_shed: u64,
+    /// Lines that were lost because the log could not be written.
+    pub log_lines_lost: u64,
     /// The journal's figures; `None`: nothing is kept on disk.
     pub journal: Option<JournalFigures>,
     /// What is on disk; `None`: nothing.
@@ -52,6 +56,8 @@ pub struct JournalFigures {
     pub syncs: u64,
     /// How long they took together.
     pub sync_time: Duration,
+    /// Bytes of changes that are not written to it yet.
+    pub backlog_bytes: u64,
 }
 
 /// What is on disk, and how snapshots went.
@@ -118,7 +124,9 @@ impl Default for Snapshot {
             connections: 0,
             requests_in_flight: 0,
             response_backlog_bytes: 0,
+            request_bytes: 0,
             requests_shed: 0,
+            log_lines_lost: 0,
             journal: None,
             disk: None,
             disk_tier: None,

@@ -1,11 +1,12 @@
-//! A backend in memory whose files can be held: whoever reads one waits until they are let go.
+//! A backend in memory whose files can be held: whoever reads one waits until they are let go, and who appends to one
+//! likewise, each by itself.
 
 #![allow(dead_code, reason = "every test program uses its own part")]
 
 use std::sync::Arc;
 
 use larder::persistence::backend::Visit;
-use larder::persistence::backend::memory::Call;
+use larder::persistence::backend::memory::{Call, Fault};
 use larder::persistence::{
     Appender, Backend, BackendError, CatalogueChange, DiskSpace, FileId, MARK_BYTES, MemoryBackend, ReadAt,
 };
@@ -16,6 +17,7 @@ use parking_lot::{Condvar, Mutex};
 pub(crate) struct Held {
     memory: MemoryBackend,
     gate: Arc<Gate>,
+    appends: Arc<Gate>,
 }
 
 #[derive(Debug, Default)]
@@ -29,6 +31,13 @@ struct State {
     is_shut: bool,
     readers: usize,
     readers_max: usize,
+}
+
+/// A file that is appended to only while the gate is open.
+#[derive(Debug)]
+struct Growing {
+    file: Box<dyn Appender>,
+    gate: Arc<Gate>,
 }
 
 /// A file that is read only while the gate is open.
@@ -48,6 +57,22 @@ impl Held {
     pub(crate) fn let_go(&self) {
         self.gate.state.lock().is_shut = false;
         self.gate.opened.notify_all();
+    }
+
+    /// From now on whoever appends waits.
+    pub(crate) fn hold_appends(&self) {
+        self.appends.state.lock().is_shut = true;
+    }
+
+    /// Lets all that append go.
+    pub(crate) fn let_appends_go(&self) {
+        self.appends.state.lock().is_shut = false;
+        self.appends.opened.notify_all();
+    }
+
+    /// Has a call fail.
+    pub(crate) fn plan(&self, fault: Fault) {
+        self.memory.plan(fault);
     }
 
     /// How many wait now.
@@ -90,6 +115,29 @@ impl ReadAt for Behind {
     }
 }
 
+impl Appender for Growing {
+    fn append(&mut self, parts: &[&[u8]]) -> Result<(), BackendError> {
+        self.gate.pass();
+        self.file.append(parts)
+    }
+
+    fn sync(&mut self) -> Result<(), BackendError> {
+        self.file.sync()
+    }
+
+    fn reserve(&mut self, bytes: u64) -> Result<(), BackendError> {
+        self.file.reserve(bytes)
+    }
+
+    fn reserved(&self) -> u64 {
+        self.file.reserved()
+    }
+
+    fn len(&self) -> u64 {
+        self.file.len()
+    }
+}
+
 impl Backend for Held {
     fn name(&self) -> &'static str {
         self.memory.name()
@@ -100,11 +148,15 @@ impl Backend for Held {
     }
 
     fn create(&self, file: FileId) -> Result<Box<dyn Appender>, BackendError> {
-        self.memory.create(file)
+        Ok(Box::new(Growing { file: self.memory.create(file)?, gate: Arc::clone(&self.appends) }))
     }
 
     fn open(&self, file: FileId) -> Result<Box<dyn ReadAt>, BackendError> {
         Ok(Box::new(Behind { file: self.memory.open(file)?, gate: Arc::clone(&self.gate) }))
+    }
+
+    fn has(&self, file: FileId) -> Result<bool, BackendError> {
+        self.memory.has(file)
     }
 
     fn delete(&self, file: FileId) -> Result<(), BackendError> {

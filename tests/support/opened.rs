@@ -20,7 +20,8 @@ pub(crate) fn options(directory: &Path, is_store: bool) -> DiskOptions {
     let flush_interval = Duration::from_secs(3_600);
     let journal = JournalConfig {
         flush_interval,
-        value_bytes_max: 1 << 20,
+        backlog_bytes: 64 << 20,
+        waiting_bytes: 4 << 20,
         segment_bytes: SEGMENT_BYTES,
         reserve_bytes: RESERVE_BYTES,
     };

@@ -95,11 +95,7 @@ async fn show(global: &Global, admin: &AdminClient) -> Result<Exit, CliError> {
     let settings = settings(&answer.config.clone().unwrap_or_default());
     let origins: HashMap<&str, &v1::ConfigField> =
         answer.fields.iter().map(|field| (field.path.as_str(), field)).collect();
-    let source = |name: &str| {
-        origins
-            .get(name)
-            .map_or_else(String::new, |field| lower(field.source().as_str_name(), "CONFIG_SOURCE_"))
-    };
+    let source = |name: &str| source(&answer, name);
     if global.json() {
         let document: Map<String, Value> = settings
             .iter()
@@ -118,13 +114,24 @@ async fn show(global: &Global, admin: &AdminClient) -> Result<Exit, CliError> {
         }
         print_raw(format!("{table}\n").as_bytes())?;
     } else {
-        let text: String = settings
-            .iter()
-            .map(|(name, fact)| format!("{name} {} {}\n", fact.plain(), Fact::Text(source(name)).plain()))
-            .collect();
-        print_raw(text.as_bytes())?;
+        print_raw(lines(&answer).as_bytes())?;
     }
     Ok(Exit::Done)
+}
+
+/// A line for each setting: its name, its value and where that comes from.
+pub(in crate::cli) fn lines(answer: &v1::GetConfigResponse) -> String {
+    let settings = settings(&answer.config.clone().unwrap_or_default());
+    let line = |(name, fact): (&str, Fact)| {
+        format!("{name} {} {}\n", fact.plain(), Fact::Text(source(answer, name)).plain())
+    };
+    settings.into_iter().map(line).collect()
+}
+
+/// Where a setting's value comes from.
+fn source(answer: &v1::GetConfigResponse, name: &str) -> String {
+    let field = answer.fields.iter().find(|field| field.path == name);
+    field.map_or_else(String::new, |field| lower(field.source().as_str_name(), "CONFIG_SOURCE_"))
 }
 
 /// Every setting under its path in the Config message, in that message's order.

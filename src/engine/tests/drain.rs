@@ -19,7 +19,9 @@ fn no_drain_has_a_change_without_those_that_were_made_before_it() {
         encode: number,
         nudge: Arc::new(|| {}),
         nudge_bytes: usize::MAX,
-        backlog_bytes_max: usize::MAX,
+        kept_bytes: 0,
+        budget: Arc::new(LogBudget::new(usize::MAX)),
+        step_bytes: usize::MAX,
     });
     let is_done = AtomicBool::new(false);
     let mut next = 0;

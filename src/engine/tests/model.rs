@@ -96,6 +96,11 @@ impl Model {
         }
     }
 
+    /// As likely past as not.
+    fn at_about_now(&mut self) -> Expiration {
+        Expiration::AtUnixMs(self.now.unix_ms() - 250 + self.rng.random_range(0..500))
+    }
+
     fn end(&self, ttl: Ttl) -> Option<u64> {
         match ttl {
             Ttl::Never => None,
@@ -151,7 +156,7 @@ impl Model {
         };
         let expiration = match self.rng.random_range(0..8) {
             0 => Expiration::Keep,
-            1 => Expiration::AtUnixMs(self.now.unix_ms() - 1 + self.rng.random_range(0..500)),
+            1 => self.at_about_now(),
             2..5 => Expiration::Default,
             _ => Expiration::In(ttl),
         };
@@ -224,7 +229,8 @@ impl Model {
         let key = self.key();
         let current = self.current(&key);
         let delta = i128::from(self.rng.random_range(-100i64..100));
-        let expiration = Expiration::In(self.ttl());
+        let expiration =
+            if self.rng.random_bool(0.1) { self.at_about_now() } else { Expiration::In(self.ttl()) };
         let increment = Increment { key: &key, delta, initial: 5, expiration, request_id: "" };
         let (outcome, change) = self.engine.apply(&self.namespace, &Op::Increment(increment), self.now);
         self.sequenced(change);
@@ -236,12 +242,17 @@ impl Model {
             assert_eq!(outcome, Outcome::Refused(Refusal::NotAnInteger));
             return;
         };
-        let Outcome::Counted { value, version } = outcome else { panic!("{outcome:?}") };
-        assert_eq!(i128::from(value), i128::from(before) + delta);
         let fresh = match expiration {
             Expiration::In(ttl) => self.end(ttl),
+            Expiration::AtUnixMs(at) if at <= self.now.unix_ms() && current.is_none() => {
+                assert_eq!(outcome, Outcome::Expired);
+                return;
+            }
+            Expiration::AtUnixMs(at) => Some((self.now.steady_ms + at).saturating_sub(self.now.unix_ms())),
             _ => None,
         };
+        let Outcome::Counted { value, version } = outcome else { panic!("{outcome:?}") };
+        assert_eq!(i128::from(value), i128::from(before) + delta);
         let expires_at = current.as_ref().map_or(fresh, |known| known.expires_at);
         self.stored(change, version, expires_at);
         let (flags, content_type, tags) = current

@@ -217,12 +217,16 @@ fn the_time_that_a_node_was_down_counts_as_life() {
     for config in modes() {
         let backend = MemoryBackend::new();
         let node = Running::start(&backend, &HandSet::at(BEGUN_US), &config);
+        assert_eq!(node.clock.now().unix_ms(), node.clock.now().steady_ms, "of a new directory");
         node.set_for("short", HOUR_S);
         node.set_for("long", 3 * HOUR_S);
         node.stop();
         let clock = HandSet::at(BEGUN_US + 2 * HOUR_S * 1_000_000);
         let node = Running::start(&backend, &clock, &config);
         assert_eq!((node.left_ms("short"), node.left_ms("long")), (None, Some(HOUR_S * 1_000)), "{config:?}");
+        clock.goes_on(60);
+        let counted_ms = node.engine.hot_keys(clock.now()).window_ms;
+        assert!(counted_ms <= 60_000, "nothing is counted since before the start: {counted_ms} ms");
     }
 }
 
@@ -314,7 +318,8 @@ fn a_directory_of_format_1_whose_clock_was_ahead_goes_on_from_there() {
         backend.files().unwrap().into_iter().find(|(file, _)| file.kind == FileKind::Journal).unwrap().0;
     backend.put_content(segment, in_format_1(&backend, segment));
     let mark = Mark::read(&backend.read_mark().unwrap().unwrap()).unwrap();
-    let time = Now { steady_ms: 0, unix_us: mark.time.steady_ms * 1_000 };
+    // The journal says more than the mark.
+    let time = Now { steady_ms: 0, unix_us: BEGUN_US };
     backend.write_mark(&Mark { time, ..mark }.write(), true).unwrap();
     assert!(backend.content(segment).unwrap().len() > HEADER_BYTES);
     for round in 0..3 {
@@ -354,6 +359,51 @@ fn versions_never_repeat_and_never_end_where_the_clock_was_beyond_what_they_can_
     let version = again.set_for("key", HOUR_S);
     let minutes_us = (version.clock() - last.clock()) / 60_000_000;
     assert!(version > last && minutes_us < 10, "{version:?} after {last:?}");
+}
+
+#[test]
+fn no_version_is_drawn_again_that_a_crash_has_lost_where_the_clock_was_ahead() {
+    let (backend, clock) = (MemoryBackend::new(), HandSet::at(BEGUN_US));
+    let config = super::config();
+    let node = Running::start(&backend, &clock, &config);
+    clock.jumps(DAY_S);
+    // Before the mark says that versions may go as far as the clock.
+    let drawn: Vec<Version> = (0..100).map(|n| node.set_for(&format!("key:{n}"), HOUR_S)).collect();
+    let left = backend.crash(Lose::Unsynced);
+    drop(node);
+    let again = Running::start(&left, &HandSet::at(BEGUN_US), &config);
+    assert!(!again.has("key:99"), "it was not synced");
+    let version = again.set_for("key", HOUR_S);
+    assert!(drawn.iter().all(|lost| *lost < version), "{version:?} after {:?}", drawn.last());
+}
+
+#[test]
+fn versions_that_are_used_up_are_told_and_never_drawn_again() {
+    let (backend, clock) = (MemoryBackend::new(), HandSet::at(BEGUN_US));
+    let config = super::config();
+    let node = Running::start(&backend, &clock, &config);
+    let early = node.set_for("early", HOUR_S);
+    node.engine.raise_versions(Version::of_clock(Version::CLOCK_MAX - 1));
+    let last = node.set_for("last", HOUR_S);
+    assert_eq!(last.clock(), Version::CLOCK_MAX);
+    let refused = |node: &Running| {
+        let set = node.set("more", Expiration::Default, Condition::Always);
+        assert_eq!(set, Outcome::Refused(Refusal::NoVersion));
+        let increment =
+            Increment { key: b"n", delta: 1, initial: 0, expiration: Expiration::Default, request_id: "" };
+        let op = Op::Increment(increment);
+        let counted = node.engine.apply(node.engine.default_namespace(), &op, node.clock.now()).0;
+        assert_eq!(counted, Outcome::Refused(Refusal::NoVersion));
+        assert_eq!(node.engine.draw_version(node.clock.now()), None);
+        assert!(node.has("early") && node.has("last"), "reads go on");
+    };
+    refused(&node);
+    node.stop();
+    let node = Running::start(&backend, &clock, &config);
+    refused(&node);
+    assert!(last > early);
+    node.engine.invalidate(node.engine.default_namespace(), Scope::All, node.clock.now()).unwrap();
+    assert!(!node.has("early") && !node.has("last"), "what needs no version of its own is done");
 }
 
 /// An entry of the model.

@@ -17,18 +17,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
+use crate::endpoint::{BadHostPort, HostPort, is_loopback};
+use crate::redacted::Redacted;
+
 /// Where to listen: a URL. Only `tcp://HOST:PORT` as yet, where port 0 picks a free one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Address {
-    host: String,
-    port: u16,
-}
+pub struct Address(HostPort);
 
 impl Address {
     /// The address of a TCP socket: a name or an IP address, IPv6 without brackets, and a port.
     #[must_use]
     pub fn tcp(host: impl Into<String>, port: u16) -> Self {
-        Self { host: host.into(), port }
+        Self(HostPort { host: host.into(), port })
     }
 
     /// Reads `HOST:PORT`, as for a socket that speaks plain HTTP.
@@ -37,38 +37,36 @@ impl Address {
     ///
     /// [`ListenError::Url`] where host or port is missing or wrong.
     pub fn from_authority(authority: &str) -> Result<Self, ListenError> {
-        tcp::parse(authority).map_err(|reason| ListenError::Url { url: authority.to_owned(), reason })
+        parse(authority).map_err(|reason| ListenError::Url { url: authority.into(), reason })
     }
 
     /// `HOST:PORT`, without the scheme.
     #[must_use]
     pub fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
+        self.0.to_string()
     }
 
     /// The host, IPv6 without brackets.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.host
+        &self.0.host
     }
 
     /// The port; 0 before [`bind`] has picked one.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        self.0.port
     }
 
-    /// Whether only this machine can reach it: every IP address that the host stands for is a loopback one.
+    /// Whether only this machine can reach it, as [`HostPort::is_loopback`] says it; what `localhost` stands for is
+    /// looked up besides.
     ///
     /// # Errors
     ///
     /// [`ListenError::Unresolved`] where the host's name stands for nothing.
     pub async fn is_private(&self) -> Result<bool, ListenError> {
-        Ok(tcp::resolve(self).await?.iter().all(|address| address.ip().is_loopback()))
+        let resolved = tcp::resolve(self).await?;
+        Ok(self.0.is_loopback() && resolved.iter().all(|address| is_loopback(address.ip())))
     }
 }
 
@@ -76,14 +74,25 @@ impl FromStr for Address {
     type Err = ListenError;
 
     fn from_str(url: &str) -> Result<Self, Self::Err> {
-        let wrong = |reason| ListenError::Url { url: url.to_owned(), reason };
+        let wrong = |reason| ListenError::Url { url: url.into(), reason };
         match url.split_once("://") {
-            Some(("tcp", authority)) => tcp::parse(authority).map_err(wrong),
+            Some(("tcp", authority)) => parse(authority).map_err(wrong),
             Some(("unix" | "udp", _)) => Err(wrong("this build listens on tcp:// only")),
             Some(_) => Err(wrong("the scheme must be tcp")),
             None => Err(wrong("it needs a scheme, as in tcp://127.0.0.1:7400")),
         }
     }
+}
+
+fn parse(authority: &str) -> Result<Address, &'static str> {
+    authority.parse().map(Address).map_err(|error| match error {
+        BadHostPort::NoHost => {
+            "it needs a host, as in 127.0.0.1:7400; 0.0.0.0 is every IPv4 address of this machine, [::] every address"
+        }
+        BadHostPort::NoPort => "it needs a port, as in 127.0.0.1:7400",
+        BadHostPort::BadPort => "the port must be a number from 0 (pick a free one) to 65535",
+        BadHostPort::BadHost => "the host must be a name or an IP address",
+    })
 }
 
 impl fmt::Display for Address {
@@ -97,10 +106,10 @@ impl fmt::Display for Address {
 #[non_exhaustive]
 pub enum ListenError {
     /// It is no URL of a listener.
-    #[error("`{url}` is no address to listen on: {reason}")]
+    #[error("{url:?} is no address to listen on: {reason}")]
     Url {
         /// What was given.
-        url: String,
+        url: Redacted,
         /// What is wrong with it.
         reason: &'static str,
     },
@@ -123,7 +132,7 @@ pub enum ListenError {
     },
     /// The IP address is none of this machine's.
     #[error(
-        "cannot listen on {address}: this machine has no such IP address; choose one that it has, or 0.0.0.0 for all"
+        "cannot listen on {address}: this machine has no such IP address; choose one that it has, or [::] for all"
     )]
     NotHere {
         /// What was asked for.
@@ -285,11 +294,23 @@ mod tests {
             ("tcp://127.0.0.1", "port"),
             ("tcp://:7400", "host"),
             ("tcp://127.0.0.1:70000", "port"),
-            ("tcp://::1:7400", "brackets"),
+            ("tcp://fd00::1", "host"),
             ("tcp://127.0.0.1:7400/x", "port"),
         ] {
             let error = url.parse::<Address>().unwrap_err().to_string();
             assert!(error.contains(url) && error.contains(reason), "{error}");
+        }
+        let error = "tcp://user:hunter2@a:1".parse::<Address>().unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn loopback_is_private_however_it_is_written() {
+        for host in ["127.0.0.1", "::1", "::ffff:127.0.0.1", "localhost"] {
+            assert!(Address::tcp(host, 0).is_private().await.unwrap(), "{host}");
+        }
+        for host in ["0.0.0.0", "::", "::ffff:0.0.0.0", "10.0.0.1"] {
+            assert!(!Address::tcp(host, 0).is_private().await.unwrap(), "{host}");
         }
     }
 }

@@ -1,9 +1,13 @@
 //! TCP: resolving, binding, accepting.
+//!
+//! A listener at `[::]` serves IPv6 and IPv4, whatever net.ipv6.bindv6only says, and IPv4 alone on a machine without
+//! IPv6: one flag for every network that a container may find itself in.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -23,26 +27,10 @@ impl TcpIncoming {
     }
 }
 
-pub(super) fn parse(authority: &str) -> Result<Address, &'static str> {
-    let (host, port) = authority.rsplit_once(':').ok_or("it needs a port, as in 127.0.0.1:7400")?;
-    let port = port.parse().map_err(|_| "the port must be a number from 0 (pick a free one) to 65535")?;
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    if bare.is_none() && host.contains(':') {
-        return Err("an IPv6 address needs brackets, as in [::1]:7400");
-    }
-    let host = bare.unwrap_or(host);
-    if host.is_empty() {
-        return Err("it needs a host, as in 127.0.0.1:7400; 0.0.0.0 is every IPv4 address of this machine");
-    }
-    if host.chars().any(|c| c.is_whitespace() || c.is_control() || "/@?#[]".contains(c)) {
-        return Err("the host must be a name or an IP address");
-    }
-    Ok(Address::tcp(host, port))
-}
-
 pub(super) async fn resolve(address: &Address) -> Result<Vec<SocketAddr>, ListenError> {
     if let Ok(ip) = address.host().parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, address.port())]);
+        // ::ffff:127.0.0.1 is 127.0.0.1, also where there is no IPv6.
+        return Ok(vec![SocketAddr::new(ip.to_canonical(), address.port())]);
     }
     let unresolved = |source| ListenError::Unresolved { address: address.clone(), source };
     let found: Vec<SocketAddr> =
@@ -71,11 +59,7 @@ pub(super) async fn bind(address: &Address, runtime: &Handle) -> Result<Bound, L
 }
 
 fn listen(at: SocketAddr, runtime: &Handle) -> io::Result<(TcpListener, SocketAddr)> {
-    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
-    // A restarted node takes its port back although connections of its former life are in TIME_WAIT.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&at.into())?;
+    let socket = open(at, bound_socket)?;
     socket.listen(BACKLOG)?;
     // The listener belongs to the runtime in whose context it is made.
     let _context = runtime.enter();
@@ -84,11 +68,43 @@ fn listen(at: SocketAddr, runtime: &Handle) -> io::Result<(TcpListener, SocketAd
     Ok((listener, at))
 }
 
+/// Calls `bound_socket`, and where there is no IPv6 asks it for 0.0.0.0 instead of `[::]`.
+fn open<S>(at: SocketAddr, bound_socket: impl Fn(SocketAddr) -> io::Result<S>) -> io::Result<S> {
+    match bound_socket(at) {
+        Err(error) if at.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && is_without_family(&error) => {
+            tracing::info!(
+                port = at.port(),
+                "this machine has no IPv6: listening on 0.0.0.0 in place of [::]"
+            );
+            bound_socket((Ipv4Addr::UNSPECIFIED, at.port()).into())
+        }
+        other => other,
+    }
+}
+
+fn bound_socket(at: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+    if at.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // A restarted node takes its port back although connections of its former life are in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&at.into())?;
+    Ok(socket)
+}
+
+/// Whether the machine knows nothing of the kind of address.
+fn is_without_family(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
+}
+
 fn refusal(address: Address, source: io::Error) -> ListenError {
     match source.kind() {
         ErrorKind::AddrInUse => ListenError::InUse { address },
         ErrorKind::AddrNotAvailable => ListenError::NotHere { address },
         ErrorKind::PermissionDenied => ListenError::Forbidden { address },
+        _ if is_without_family(&source) => ListenError::NotHere { address },
         _ => ListenError::Io { address, source },
     }
 }
@@ -99,3 +115,38 @@ const BACKLOG: i32 = 1024;
 /// After how long a peer that takes no bytes, though it lives, loses its connection. HTTP/2 keepalive cannot see
 /// to that: its own GOAWAY would wait behind the bytes that are not taken.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream as Client;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listener_at_all_addresses_serves_both_families() {
+        let bound = bind(&Address::tcp("::", 0), &Handle::current()).await.unwrap();
+        let (host, port) = (bound.address.host(), bound.address.port());
+        Client::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        // A machine without IPv6 has it at 0.0.0.0.
+        if host == "::" {
+            Client::connect((Ipv6Addr::LOCALHOST, port)).unwrap();
+        }
+        let mapped = bind(&Address::tcp("::ffff:127.0.0.1", 0), &Handle::current()).await.unwrap();
+        assert_eq!(mapped.address.host(), "127.0.0.1");
+        Client::connect((Ipv4Addr::LOCALHOST, mapped.address.port())).unwrap();
+    }
+
+    #[test]
+    fn without_ipv6_all_addresses_are_those_of_ipv4() {
+        let without_ipv6 = |at: SocketAddr| match at.ip() {
+            IpAddr::V4(_) => Ok(at),
+            IpAddr::V6(_) => Err(Errno::AFNOSUPPORT.into()),
+        };
+        let opened = |at: &str| open(at.parse().unwrap(), without_ipv6).map(|at| at.to_string());
+        assert_eq!(opened("[::]:7400").unwrap(), "0.0.0.0:7400");
+        let refused = refusal(Address::tcp("::1", 7400), opened("[::1]:7400").unwrap_err());
+        assert!(matches!(refused, ListenError::NotHere { .. }), "{refused}");
+        let in_use = |_: SocketAddr| Err::<(), _>(ErrorKind::AddrInUse.into());
+        assert_eq!(open("[::]:7400".parse().unwrap(), in_use).unwrap_err().kind(), ErrorKind::AddrInUse);
+    }
+}

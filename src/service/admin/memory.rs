@@ -40,6 +40,18 @@ impl AdminService {
             .filter(|(_, bytes)| *bytes > 0)
             .map(|(name, bytes)| v1::MemoryPart { name: name.to_owned(), bytes, charged: true })
             .collect();
+        let journal_bytes = now.journal.map_or(0, |journal| journal.backlog_bytes);
+        let beside = [
+            ("answers", now.response_backlog_bytes),
+            ("requests", now.request_bytes),
+            ("journal-backlog", journal_bytes),
+        ];
+        let beside = beside.into_iter().filter(|(_, bytes)| *bytes > 0);
+        parts.extend(beside.map(|(name, bytes)| v1::MemoryPart {
+            name: name.to_owned(),
+            bytes,
+            charged: false,
+        }));
         parts.sort_by_key(|part| std::cmp::Reverse(part.bytes));
         v1::GetMemoryReportResponse {
             bytes_limit: memory.bytes_limit,

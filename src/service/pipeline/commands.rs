@@ -20,6 +20,7 @@ use crate::service::backlog::SHORT_BYTES_MAX;
 use crate::service::below::Does;
 use crate::service::data::Plane;
 use crate::service::frame::{PREFIX, finish};
+use crate::service::requests::Admission;
 use crate::service::unary::{namespace, put_delete, put_increment, put_set, put_touch};
 
 /// Replies are sent when this many bytes of them are ready, or when no request is.
@@ -45,11 +46,61 @@ pub(super) struct Message {
     by_ring: bool,
     /// Its next command has to wait, and there is no room for it to.
     pub(super) is_held: bool,
+    /// How it stands to the journal's backlog.
+    pub(super) turn: BacklogTurn,
+    /// Of the command that wants its turn.
+    pub(super) deadline: Option<Instant>,
+    /// Its place in the budget, if it is long.
+    pub(super) admission: Option<Admission>,
+}
+
+/// How a message stands to the journal's backlog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BacklogTurn {
+    /// No command has met a full one.
+    None,
+    /// The next command has, and is to wait for its turn.
+    Wanted,
+    /// That has come.
+    Granted,
+    /// The next command may not wait, and is refused if there is no room.
+    Refused,
 }
 
 impl Message {
     pub(super) fn new(bytes: Bytes, arrived: Instant) -> Self {
-        Self { bytes, begin: 0, arrived, code: Code::Ok, done: 0, by_ring: false, is_held: false }
+        Self {
+            bytes,
+            begin: 0,
+            arrived,
+            code: Code::Ok,
+            done: 0,
+            by_ring: false,
+            is_held: false,
+            turn: BacklogTurn::None,
+            deadline: None,
+            admission: None,
+        }
+    }
+
+    /// Whether a command's time has passed.
+    fn is_late(&self, command: &CommandView<'_>) -> bool {
+        command.timeout_ms > 0
+            && monotonic().saturating_duration_since(self.arrived)
+                > Duration::from_millis(command.timeout_ms.into())
+    }
+
+    /// Whether a write is to wait behind others.
+    fn queues(&self, cache: &Cache) -> bool {
+        self.turn == BacklogTurn::None && cache.has_waiting_writes()
+    }
+
+    /// Its next command, which begins there, is to wait for its turn.
+    fn want_turn(&mut self, command: &CommandView<'_>, begin: usize) {
+        let timeout = Duration::from_millis(command.timeout_ms.into());
+        self.deadline = (!timeout.is_zero()).then(|| self.arrived + timeout);
+        (self.turn, self.begin) = (BacklogTurn::Wanted, begin);
+        self.done -= 1;
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -204,8 +255,9 @@ pub(super) fn run(
                 message.begin = left;
                 return Ok(());
             }
-            if !taken {
-                answer(cache, now, &command, message, out);
+            if !taken && !answer(cache, now, &command, message, out) {
+                message.want_turn(&command, begin);
+                return Ok(());
             }
         }
         if out.are_enough() {
@@ -222,6 +274,8 @@ pub(super) fn run_one(on: &impl Does, message: &mut Message, out: &mut Replies) 
     let bytes = message.bytes.clone();
     if let Some(command) = next_command(&mut Reader::new(&bytes), message)? {
         message.done += 1;
+        // Who does it has waited.
+        message.turn = BacklogTurn::Refused;
         answer(on, on.cache().now(), &command, message, out);
     }
     Ok(())
@@ -339,27 +393,40 @@ pub(super) fn put_error(id: u64, error: &CallError, out: &mut Vec<u8>) {
     out.extend_from_slice(&status);
 }
 
-/// Does one command and puts its reply.
-fn answer(on: &impl Does, now: Now, command: &CommandView<'_>, message: &mut Message, out: &mut Replies) {
+/// Does one command and puts its reply; false: it is to wait for its turn.
+fn answer(
+    on: &impl Does,
+    now: Now,
+    command: &CommandView<'_>,
+    message: &mut Message,
+    out: &mut Replies,
+) -> bool {
     let at = out.bytes.len();
-    let late = command.timeout_ms > 0
-        && monotonic().saturating_duration_since(message.arrived)
-            > Duration::from_millis(command.timeout_ms.into());
     let done = match command.op {
-        _ if late => Err(CallError::DeadlineExceeded),
+        _ if message.is_late(command) => Err(CallError::DeadlineExceeded),
         None => Err(CallError::NoOp),
-        Some((op::CANCEL, _)) => return,
+        Some((op::CANCEL, _)) => return true,
         Some(_) if message.by_ring => Err(CallError::NotServed { what: "ring_epoch".to_owned() }),
         Some((op::GET, message)) => put_get(on, now, command.id, message, out),
+        Some(_) if message.queues(on.cache()) => return false,
         Some((number, message)) => put_other(on, now, command.id, number, message, out),
     };
-    if let Err(error) = done {
+    if let Err(mut error) = done {
         out.bytes.truncate(at);
+        if let CallError::JournalBacklog { .. } = error {
+            match std::mem::replace(&mut message.turn, BacklogTurn::None) {
+                // Who did it has waited until then.
+                BacklogTurn::Refused if message.is_late(command) => error = CallError::DeadlineExceeded,
+                BacklogTurn::Refused => {}
+                _ => return false,
+            }
+        }
         if message.done == 1 {
             message.code = error.code();
         }
         put_error(command.id, &error, &mut out.bytes);
     }
+    true
 }
 
 fn put_get(on: &impl Does, now: Now, id: u64, message: &[u8], out: &mut Replies) -> Result<(), CallError> {

@@ -174,10 +174,11 @@ impl Waiter {
     /// What does the command.
     fn job(&self, plane: &Arc<Plane>) -> impl FnOnce() -> Done + Send + 'static {
         let (plane, claim, number) = (Arc::clone(plane), Arc::clone(&self.claim), self.number);
+        let deadline = self.deadline;
         let mut message = Message::new(self.bytes.clone(), self.arrived);
         move || {
             let mut out = Replies::new(&plane, 0);
-            let on = Claimed { cache: &plane.cache, claim: &claim };
+            let on = Claimed { cache: &plane.cache, claim: &claim, deadline };
             let done = run_one(&on, &mut message, &mut out);
             debug_assert!(done.is_ok(), "it was read before");
             let flush = !out.later.is_empty();

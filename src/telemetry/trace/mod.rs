@@ -19,21 +19,23 @@ use opentelemetry::trace::{
     TracerProvider,
 };
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, TracerProviderBuilder};
 use tonic::Code;
+use tracing::subscriber::{NoSubscriber, with_default};
 
 pub use layer::{TraceBody, TraceFuture, TraceLayer, TraceService};
 
 use crate::code::code_name;
+use crate::redacted::Redacted;
 use parent::Parent;
 
 /// How a node traces.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TraceConfig<'a> {
     /// The collector's URL, `http://HOST:PORT`.
-    pub endpoint: &'a str,
+    pub endpoint: &'a Redacted,
     /// The node's id, which tells its spans from other nodes'.
     pub node_id: &'a str,
     /// The share of the calls without a parent that are traced, 0 to 1.
@@ -43,11 +45,12 @@ pub struct TraceConfig<'a> {
 /// Traces cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "traces cannot go to --otlp {endpoint}: {source}; give the URL of an OTLP collector that speaks gRPC"
+    "traces cannot go to --otlp {endpoint}: {reason}; give the URL of an OTLP collector that speaks gRPC"
 )]
 pub struct TraceError {
-    endpoint: String,
-    source: ExporterBuildError,
+    endpoint: Redacted,
+    /// What the exporter says, which may quote the URL.
+    reason: Redacted,
 }
 
 /// The running exporter. It sends in the background, from a thread of its own.
@@ -81,11 +84,11 @@ impl Tracing {
     /// # Errors
     /// [`TraceError`]: the URL cannot be used.
     pub fn start(config: TraceConfig<'_>) -> Result<Self, TraceError> {
-        let exporter = SpanExporter::builder()
-            .with_tonic()
-            .with_endpoint(config.endpoint)
-            .build()
-            .map_err(|source| TraceError { endpoint: config.endpoint.to_owned(), source })?;
+        let builder = SpanExporter::builder().with_tonic().with_endpoint(config.endpoint.expose());
+        // It logs its URL and its headers, in which there may be a token.
+        let exporter = with_default(NoSubscriber::default(), || builder.build()).map_err(|error| {
+            TraceError { endpoint: config.endpoint.clone(), reason: error.to_string().into() }
+        })?;
         Ok(Self::with(SdkTracerProvider::builder().with_batch_exporter(exporter), config))
     }
 

@@ -28,7 +28,7 @@ impl Exporter for Recorder {
 
 impl Recorder {
     fn tracing(&self, sample: f64) -> Tracing {
-        let config = TraceConfig { endpoint: "", node_id: "node", sample };
+        let config = TraceConfig { endpoint: &Redacted::default(), node_id: "node", sample };
         Tracing::with(SdkTracerProvider::builder().with_simple_exporter(self.clone()), config)
     }
 
@@ -210,7 +210,7 @@ mod over_otlp {
             .add_service(TraceServiceServer::new(received.clone()))
             .serve_with_incoming(TcpListenerStream::new(listener));
         let server = tokio::spawn(server);
-        let config = TraceConfig { endpoint: &endpoint, node_id: "node-7", sample: 0.0 };
+        let config = TraceConfig { endpoint: &endpoint.as_str().into(), node_id: "node-7", sample: 0.0 };
         let tracing = Tracing::start(config).unwrap();
         call_with_trailers(&tracing, request(Some(SAMPLED)), trailers("0")).await;
         tracing.shutdown(Duration::from_secs(5)).await;
@@ -222,9 +222,34 @@ mod over_otlp {
         assert_eq!(spans.scope_spans[0].spans[0].name, "larder.v1.Cache/Get");
     }
 
+    #[tokio::test]
+    async fn no_log_and_no_error_tells_what_the_collectors_url_has_of_secrets() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let log = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_writer(std::fs::File::create(&path).unwrap())
+            .finish();
+        let mut told = String::new();
+        tracing::subscriber::with_default(log, || {
+            for url in
+                ["http://user:hunter2@127.0.0.1:1/?token=hunter2", "https://user:hunter2@c", "hunter2@ c"]
+            {
+                let endpoint = Redacted::new(url);
+                let config = TraceConfig { endpoint: &endpoint, node_id: "n", sample: 0.0 };
+                told +=
+                    &format!("{config:?} {:?}", Tracing::start(config).err().map(|error| error.to_string()));
+            }
+            tracing::debug!("the log is written");
+        });
+        told += &std::fs::read_to_string(&path).unwrap();
+        assert!(told.contains("the log is written") && told.contains("***@"), "{told}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn collector_that_is_not_there_holds_nothing_up() {
-        let config = TraceConfig { endpoint: "http://127.0.0.1:1", node_id: "n", sample: 1.0 };
+        let config = TraceConfig { endpoint: &"http://127.0.0.1:1".into(), node_id: "n", sample: 1.0 };
         let tracing = Tracing::start(config).unwrap();
         call_with_trailers(&tracing, request(None), trailers("0")).await;
         let stopped =

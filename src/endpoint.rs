@@ -1,0 +1,230 @@
+//! A host and a port, as listeners, clients and members write them: the one parser, and the one rule for what counts
+//! as loopback.
+//!
+//! ```text
+//!   127.0.0.1:7400    [::1]:7400    cache-0.larder:7400    fd00::1:7400
+//!                                                          an IPv6 address without brackets: templates such
+//!                                                          as tcp://$(POD_IP):7400 make it. What follows the
+//!                                                          last colon is the port, which must always be there.
+//! ```
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+/// A host and a port, written `127.0.0.1:7400`, `[::1]:7400` or `localhost:7400`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    /// An IP address without brackets, or a name.
+    pub host: String,
+    /// The port; 0 picks a free one.
+    pub port: u16,
+}
+
+/// What is wrong with a host and a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadHostPort {
+    /// There is no host.
+    #[error("has no host")]
+    NoHost,
+    /// There is no port.
+    #[error("has no port")]
+    NoPort,
+    /// The port is no number up to 65535.
+    #[error("has a port that is no number from 0 to 65535")]
+    BadPort,
+    /// The host is neither a name nor an IP address.
+    #[error("has a host that is neither a name, an IPv4 address nor an IPv6 address in brackets")]
+    BadHost,
+}
+
+/// Whether only this machine can reach an IP address: 127.0.0.0/8, ::1, and the former as IPv6 (::ffff:127.0.0.1).
+#[must_use]
+pub fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
+/// Whether an IP address stands for all of this machine's: 0.0.0.0, ::, and the former as IPv6.
+#[must_use]
+pub fn is_unspecified(ip: IpAddr) -> bool {
+    ip.to_canonical().is_unspecified()
+}
+
+impl HostPort {
+    /// Its IP address; `None` where the host is a name.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
+    }
+
+    /// Whether only this machine can reach it. A name other than `localhost` counts as reachable, whatever it
+    /// may resolve to.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.ip().map_or_else(|| self.host.eq_ignore_ascii_case("localhost"), is_loopback)
+    }
+
+    /// Whether it stands for all IP addresses of this machine.
+    #[must_use]
+    pub fn is_unspecified(&self) -> bool {
+        self.ip().is_some_and(is_unspecified)
+    }
+
+    /// Whether listeners at both would want the same IP address and port. Of names only that they are equal is known.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        if self.port != other.port || self.port == 0 {
+            return false;
+        }
+        match (self.ip(), other.ip()) {
+            (Some(one), Some(other)) => {
+                let (one_kind, other_kind) = (one.to_canonical(), other.to_canonical());
+                // [::] has IPv4 as well; 0.0.0.0 has no IPv6.
+                let covers =
+                    |all: IpAddr, ip: IpAddr| all.is_unspecified() && (all.is_ipv6() || ip.is_ipv4());
+                one_kind == other_kind || covers(one_kind, other_kind) || covers(other_kind, one_kind)
+            }
+            (None, None) => self.host.eq_ignore_ascii_case(&other.host),
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for HostPort {
+    type Err = BadHostPort;
+
+    fn from_str(text: &str) -> Result<Self, BadHostPort> {
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (host, port) = rest.split_once(']').ok_or(BadHostPort::BadHost)?;
+                host.parse::<Ipv6Addr>().map_err(|_| BadHostPort::BadHost)?;
+                (host, port.strip_prefix(':').ok_or(BadHostPort::NoPort)?)
+            }
+            None => text.rsplit_once(':').ok_or(BadHostPort::NoPort)?,
+        };
+        if host.is_empty() {
+            return Err(BadHostPort::NoHost);
+        }
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if !host.chars().all(is_name) && host.parse::<Ipv6Addr>().is_err() {
+            return Err(BadHostPort::BadHost);
+        }
+        if port.is_empty() {
+            return Err(BadHostPort::NoPort);
+        }
+        if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(BadHostPort::BadPort);
+        }
+        let port = port.parse().map_err(|_| BadHostPort::BadPort)?;
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+impl From<SocketAddr> for HostPort {
+    fn from(address: SocketAddr) -> Self {
+        Self { host: address.ip().to_string(), port: address.port() }
+    }
+}
+
+impl fmt::Display for HostPort {
+    /// As [`FromStr`] reads it, an IPv6 address in brackets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> HostPort {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_ipv6_address_needs_no_brackets_where_a_port_follows() {
+        for (text, shown) in [
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("[::1]:7400", "[::1]:7400"),
+            ("::1:7400", "[::1]:7400"),
+            ("fd00::1:7400", "[fd00::1]:7400"),
+            ("2001:db8:0:1:2:3:4:5:7400", "[2001:db8:0:1:2:3:4:5]:7400"),
+            ("::ffff:10.1.2.3:7400", "[::ffff:10.1.2.3]:7400"),
+            (":::7400", "[::]:7400"),
+            ("cache-0.larder:65535", "cache-0.larder:65535"),
+        ] {
+            assert_eq!(at(text).to_string(), shown);
+            assert_eq!(at(shown), at(text));
+        }
+        assert_eq!(HostPort::from(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 7400))), at("[::1]:7400"));
+    }
+
+    #[test]
+    fn each_mistake_has_its_own_name() {
+        for (text, error) in [
+            (":7400", BadHostPort::NoHost),
+            ("127.0.0.1", BadHostPort::NoPort),
+            ("127.0.0.1:", BadHostPort::NoPort),
+            ("[::1]", BadHostPort::NoPort),
+            ("127.0.0.1:65536", BadHostPort::BadPort),
+            ("127.0.0.1:+1", BadHostPort::BadPort),
+            // Addresses without a port.
+            ("fd00::1", BadHostPort::BadHost),
+            ("2001:db8:0:1:2:3:4:5", BadHostPort::BadHost),
+            ("fd00::1:beef", BadHostPort::BadPort),
+            ("[::1:7400", BadHostPort::BadHost),
+            ("[localhost]:7400", BadHostPort::BadHost),
+            ("fe80::1%eth0:7400", BadHostPort::BadHost),
+            ("user@host:1", BadHostPort::BadHost),
+            ("a b:1", BadHostPort::BadHost),
+        ] {
+            assert_eq!(text.parse::<HostPort>(), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn loopback_and_all_addresses_are_told_however_they_are_written() {
+        for text in
+            ["127.9.9.9:1", "[::1]:1", "::1:1", "[::ffff:127.0.0.1]:1", "[::ffff:7f00:1]:1", "LocalHost:1"]
+        {
+            assert!(at(text).is_loopback() && !at(text).is_unspecified(), "{text}");
+        }
+        for text in ["0.0.0.0:1", "[::]:1", ":::1", "[::ffff:0.0.0.0]:1"] {
+            assert!(at(text).is_unspecified() && !at(text).is_loopback(), "{text}");
+        }
+        for text in
+            ["10.0.0.1:1", "[fd00::1]:1", "[::ffff:10.0.0.1]:1", "localhost.example.com:1", "[::127.0.0.1]:1"]
+        {
+            assert!(!at(text).is_loopback() && !at(text).is_unspecified(), "{text}");
+        }
+    }
+
+    #[test]
+    fn listeners_overlap_where_one_would_find_the_port_taken() {
+        for (one, other) in [
+            ("127.0.0.1:1", "127.0.0.1:1"),
+            ("127.0.0.1:1", "[::ffff:127.0.0.1]:1"),
+            ("0.0.0.0:1", "127.0.0.1:1"),
+            ("[::]:1", "10.0.0.1:1"),
+            ("[::]:1", "[fd00::1]:1"),
+            ("[::]:1", "0.0.0.0:1"),
+            ("Cache:1", "cache:1"),
+        ] {
+            assert!(at(one).overlaps(&at(other)) && at(other).overlaps(&at(one)), "{one} {other}");
+        }
+        for (one, other) in [
+            ("127.0.0.1:1", "127.0.0.1:2"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("127.0.0.1:1", "127.0.0.2:1"),
+            ("0.0.0.0:1", "[::1]:1"),
+            ("cache:1", "127.0.0.1:1"),
+        ] {
+            assert!(!at(one).overlaps(&at(other)) && !at(other).overlaps(&at(one)), "{one} {other}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Whether a configuration can be served here and now, without serving it.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
+
+use super::{descriptors, disk, engine_config, node_config};
+use crate::api::v1;
+use crate::config::{Loaded, ServeConfig};
+use crate::persistence::DirectoryLock;
+use crate::service::{LiveConfig, config_response};
+
+/// The configuration as GetConfig would answer it at the start.
+#[must_use]
+pub fn in_force(loaded: &Loaded) -> v1::GetConfigResponse {
+    let config = &loaded.config;
+    let identity = config.identity(&[]);
+    let live = LiveConfig {
+        listen: config.listen.iter().map(ToString::to_string).collect(),
+        control: [config.admin.to_string(), config.health.to_string(), config.http.to_string()],
+        node_id: identity.node_id,
+        advertise: identity.advertise,
+        memory_bytes: config.memory_bytes,
+        shards: engine_config(config).shard_count(),
+        policy: config.policy.to_string(),
+    };
+    config_response(loaded, &live)
+}
+
+/// Everything that would keep a node from starting: a data directory that cannot be made, written or had, addresses
+/// that cannot be listened on. Each listener is opened for a moment; nothing is written.
+pub async fn obstacles(config: &ServeConfig) -> Vec<String> {
+    let mut obstacles: Vec<String> =
+        node_config(config).check().await.iter().map(ToString::to_string).collect();
+    let shares = descriptors::shares(config, descriptors::limit());
+    obstacles.extend(shares.err().map(|refused| refused.to_string()));
+    if let Some(options) = disk::options(config) {
+        obstacles.extend(directory_obstacle(&options.directory));
+    }
+    obstacles
+}
+
+/// What is wrong with a data directory.
+fn directory_obstacle(directory: &Path) -> Option<String> {
+    let refused = |place: &Path, why: &dyn std::fmt::Display| {
+        let needs =
+            if place == directory { "" } else { ", in which the data directory (--data-dir) is to be made" };
+        Some(format!(
+            "the data directory {} cannot be used: {}{needs}: {why}; give one that this user may write",
+            directory.display(),
+            place.display(),
+        ))
+    };
+    let place = nearest_that_exists(directory);
+    if !place.is_dir() {
+        return refused(&place, &"it is no directory");
+    }
+    if let Err(error) = access(&place, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK) {
+        return refused(&place, &std::io::Error::from(error));
+    }
+    if place != directory {
+        return None;
+    }
+    DirectoryLock::check(directory).err().map(|error| error.to_string())
+}
+
+/// The directory, or the nearest above it that exists.
+fn nearest_that_exists(directory: &Path) -> PathBuf {
+    let exists = |path: &&Path| path.symlink_metadata().is_ok();
+    match directory.ancestors().filter(|path| !path.as_os_str().is_empty()).find(exists) {
+        Some(path) => path.to_owned(),
+        None => PathBuf::from("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_directory_that_cannot_be_had_is_named_with_the_reason() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("made/later");
+        assert_eq!(directory_obstacle(&directory), None);
+        assert!(!root.path().join("made").exists(), "a check makes nothing");
+
+        let file = root.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        for path in [file.clone(), file.join("below")] {
+            let why = directory_obstacle(&path).unwrap();
+            assert!(why.contains("no directory") && why.contains(path.to_str().unwrap()), "{why}");
+        }
+        let held = DirectoryLock::take(root.path()).unwrap();
+        let why = directory_obstacle(root.path()).unwrap();
+        assert!(why.contains("in use by process"), "{why}");
+        drop(held);
+        assert_eq!(directory_obstacle(root.path()), None);
+        assert_eq!(directory_obstacle(Path::new("larder-data-that-is-not-there")), None);
+    }
+}
