@@ -152,7 +152,6 @@ impl Shard {
             return (Outcome::Refused(refusal), ChangeKind::None);
         }
         self.changes(key);
-        self.make_tag_filter(set.tags);
         let existing = self.find_live(key, now);
         let current = existing.map_or(Version::NONE, |slot| self.records.version(slot));
         let holds = match set.condition {
@@ -185,7 +184,6 @@ impl Shard {
         };
         match self.store(&draft, key.hash, existing) {
             Ok(()) => {
-                self.filter_tags(number, set.tags);
                 self.counts(key.namespace).sets += 1;
                 if let Some(log) = &mut self.log {
                     log.add(&Record::Put(Put {
@@ -199,6 +197,9 @@ impl Shard {
                         tags: set.tags,
                         request_id: "",
                     }));
+                }
+                if self.filter_tags(number, set.tags) {
+                    self.shrink(usize::MAX);
                 }
                 (Outcome::Stored(version), ChangeKind::Put { version, expires_steady_ms: expires_at })
             }

@@ -151,7 +151,6 @@ impl Shard {
         let value = put.value.as_slice();
         let is_large = is_large(value, put.key, put.content_type, put.tags);
         let large = is_large.then(|| Bytes::copy_from_slice(value));
-        self.make_tag_filter(put.tags);
         let existing = self.find_live(key, now);
         let draft = Draft {
             namespace: put.namespace,

@@ -53,18 +53,13 @@ impl Shard {
         Ok(())
     }
 
-    /// Takes the memory that the filter of tags needs once there is one. Entries may go for it.
+    /// Notes the tags of an entry that was stored. Whether the filter was made for them: it takes memory, which entries
+    /// have to make room for, but not while one is held on to that was fetched for an operation.
     #[inline]
-    pub(super) fn make_tag_filter(&mut self, tags: &[&str]) {
-        if !tags.is_empty() && self.tag_filter.make() {
-            self.shrink(usize::MAX);
-        }
-    }
-
-    /// Notes the tags of an entry that was stored.
-    #[inline]
-    pub(super) fn filter_tags(&mut self, namespace: u16, tags: &[&str]) {
+    pub(super) fn filter_tags(&mut self, namespace: u16, tags: &[&str]) -> bool {
+        let is_made = !tags.is_empty() && self.tag_filter.make();
         tags.iter().for_each(|tag| self.tag_filter.insert(namespace, tag));
+        is_made
     }
 
     fn fits_in_place(&self, slot: u32, draft: &Draft<'_>, cell: usize) -> bool {
