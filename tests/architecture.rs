@@ -398,6 +398,29 @@ fn nothing_panics_on_purpose_outside_of_tests() {
     }
 }
 
+/// The macros panic where what they print to is gone, and wait where it is full: `telemetry::log` and `cli::output` do
+/// neither. Nothing else has the standard streams, but to ask whether they are terminals.
+#[test]
+fn nothing_is_printed_past_the_log() {
+    let mut found = 0;
+    for source in sources() {
+        let path = source.path.to_str().unwrap();
+        for line in source.code.lines() {
+            for word in ["println!(", "print!(", "eprintln!(", "eprint!("] {
+                assert!(!line.contains(word), "src/{path}: {}", line.trim());
+            }
+            let is_stream = line.contains("io::stdout()") || line.contains("io::stderr()");
+            let asks = ["is_terminal()", "colours(", "tcgetwinsize("].iter().any(|ask| line.contains(ask));
+            if is_stream && !asks {
+                let may = ["cli/output.rs", "telemetry/log.rs", "telemetry/log/streams.rs"].contains(&path);
+                assert!(may, "src/{path}: {}", line.trim());
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 0, "the reader of this rule reads");
+}
+
 #[test]
 fn a_file_that_is_long_says_why_and_every_file_says_what_it_is() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

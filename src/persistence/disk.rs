@@ -19,6 +19,7 @@ mod opening;
 mod taking;
 mod unjournaled;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -104,6 +105,8 @@ struct Inner {
     /// Files of the journal that the recovery found damaged: they are set aside, not deleted.
     damaged: Vec<FileId>,
     stopping: Mutex<bool>,
+    /// The name of a thread that panicked.
+    lost_thread: watch::Sender<Option<&'static str>>,
     tier: Option<Arc<DiskTier>>,
     /// All of the content is in memory or has a place below it: a snapshot would be whole.
     is_whole: AtomicBool,
@@ -236,6 +239,7 @@ impl Disk {
             figures: Mutex::default(),
             damaged,
             stopping: Mutex::new(false),
+            lost_thread: watch::Sender::default(),
             tier,
             is_whole: AtomicBool::new(!is_lazy),
         });
@@ -292,6 +296,13 @@ impl Disk {
     #[must_use]
     pub fn short_of_room(&self) -> watch::Receiver<bool> {
         self.inner.room.short()
+    }
+
+    /// The name of a thread of this that panicked, for those who wait for news of that: no snapshot is taken any more, or
+    /// what a lazy recovery has left on disk is not found.
+    #[must_use]
+    pub fn lost_thread(&self) -> watch::Receiver<Option<&'static str>> {
+        self.inner.lost_thread.subscribe()
     }
 
     /// Bytes on disk, as they were counted some seconds ago, with what was written since.
@@ -417,7 +428,11 @@ fn start(
     let inner = Arc::clone(inner);
     std::thread::Builder::new()
         .name(name.to_owned())
-        .spawn(move || run(&inner))
+        .spawn(move || {
+            if catch_unwind(AssertUnwindSafe(|| run(&inner))).is_err() {
+                inner.lost_thread.send_replace(Some(name));
+            }
+        })
         .map_err(|source| BackendError::at("start the thread of", name.to_owned(), source))
 }
 
@@ -480,7 +495,9 @@ impl Inner {
         let tightness = self.tightness()?;
         let is_tight = tightness == Tightness::Tight;
         // Without a journal nothing grows in the meantime, so that there is nothing to be shortened.
-        let is_time = is_due || self.config.is_journaled && may_try && (is_long || is_tight);
+        let bytes_limit = self.engine.default_namespace().bytes_limit();
+        let is_crowded = self.tier().is_some_and(|tier| tier.is_crowded(bytes_limit));
+        let is_time = is_due || self.config.is_journaled && may_try && (is_long || is_tight || is_crowded);
         if !is_time || !(self.has_changed(newest, now.position) || is_tight && self.has_less(newest)) {
             return Ok(false);
         }

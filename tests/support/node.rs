@@ -255,7 +255,9 @@ pub(crate) fn facts(status: &Status) -> (Code, String, Option<String>) {
 #[track_caller]
 pub(crate) fn assert_status(status: &Status, code: Code, reason: &str, field: Option<&str>) {
     assert_eq!(facts(status), (code, reason.to_owned(), field.map(str::to_owned)), "{status:?}");
-    let retry = ["BACKLOG_FULL", "JOURNAL_BACKLOG", "OVERLOADED", "NOT_READY", "SHORTAGE"].contains(&reason);
+    let retry =
+        ["BACKLOG_FULL", "INVALIDATIONS_UNSWEPT", "JOURNAL_BACKLOG", "OVERLOADED", "NOT_READY", "SHORTAGE"]
+            .contains(&reason);
     assert_eq!(status.get_error_details().retry_info().is_some(), retry, "{status:?}");
 }
 
@@ -280,7 +282,7 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    fn parse(line: &str) -> Self {
+    pub(crate) fn parse(line: &str) -> Self {
         let mut words = line.split(' ');
         assert_eq!(words.next(), Some("ready"), "{line:?}");
         let mut next = |name: &str, url: &str| {
@@ -345,16 +347,28 @@ impl Process {
     ) -> Result<Self, (ExitStatus, String)> {
         let mut command = larder();
         command.envs(environment.iter().copied());
-        Self::try_run(command.arg("serve").args(FREE_PORTS).args(no_disk(flags)).args(flags))
+        command.arg("serve").args(FREE_PORTS).args(no_disk(flags)).args(flags);
+        Self::try_run(&mut command, Stdio::piped())
+    }
+
+    /// Starts it as `shell` does, a command line in which `"$@"` stands for it, with a stderr of the test's.
+    pub(crate) fn start_by(shell: &str, flags: &[&str], stderr: Stdio) -> Self {
+        let mut command = Command::new("sh");
+        let program = ["-c", shell, "sh", env!("CARGO_BIN_EXE_larder"), "serve"];
+        command.env_clear().stdin(Stdio::null()).args(program);
+        command.args(FREE_PORTS).args(no_disk(flags)).args(flags);
+        Self::try_run(&mut command, stderr)
+            .unwrap_or_else(|(status, stderr)| panic!("{status}, no ready line; stderr: {stderr}"))
     }
 
     /// Starts a command that is to say when it is ready, and waits for that.
     pub(crate) fn run(command: &mut Command) -> Self {
-        Self::try_run(command).unwrap_or_else(|(_, stderr)| panic!("no ready line; stderr: {stderr}"))
+        Self::try_run(command, Stdio::piped())
+            .unwrap_or_else(|(_, stderr)| panic!("no ready line; stderr: {stderr}"))
     }
 
-    fn try_run(command: &mut Command) -> Result<Self, (ExitStatus, String)> {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    fn try_run(command: &mut Command, stderr: Stdio) -> Result<Self, (ExitStatus, String)> {
+        let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let (say, said) = mpsc::channel();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let stdout = std::thread::spawn(move || {
@@ -364,10 +378,11 @@ impl Process {
             out.read_to_string(&mut text).unwrap();
             text
         });
-        let mut err = child.stderr.take().unwrap();
+        // None where it is the test's own.
+        let err = child.stderr.take();
         let stderr = std::thread::spawn(move || {
             let mut text = String::new();
-            let _ = err.read_to_string(&mut text);
+            let _ = err.map(|mut err| err.read_to_string(&mut text));
             text
         });
         let Ok(line) = said.recv_timeout(LONG) else {
@@ -403,7 +418,13 @@ impl Process {
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        let killed = Command::new("kill").args(["-TERM", &self.id().to_string()]).status().unwrap();
+        self.signal("TERM");
+    }
+
+    /// Sends a signal of this name.
+    pub(crate) fn signal(&self, name: &str) {
+        let killed =
+            Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status().unwrap();
         assert!(killed.success());
     }
 

@@ -101,7 +101,7 @@ impl Writer {
                     shortage.wait(&error);
                     continue;
                 }
-                Err(error) => return self.poison(&error),
+                Err(error) => return self.poison(&error.to_string()),
                 Ok(()) if is_last => return,
                 Ok(()) => shortage.end(),
             }
@@ -428,9 +428,9 @@ impl Writer {
         Ok(())
     }
 
-    fn poison(&mut self, error: &BackendError) {
+    fn poison(&mut self, why: &str) {
         self.close_log();
-        let why: Arc<str> = error.to_string().into();
+        let why: Arc<str> = why.into();
         tracing::error!(error = %why, "the journal is poisoned: no write is accepted any more, reads go on");
         self.shared.progress.send_modify(|progress| progress.poisoned = Some(Arc::clone(&why)));
         self.shared.poisoned.send_replace(Some(why));
@@ -508,6 +508,9 @@ impl Shortage {
 impl Drop for Writer {
     /// However it ended, also by a panic: nobody may wait for it any more, and nothing is accepted that it would write.
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.poison("the thread that writes it panicked");
+        }
         self.close_log();
         self.shared.progress.send_modify(|progress| progress.ended = true);
         *self.shared.waiting.lock() = Waiting::default();

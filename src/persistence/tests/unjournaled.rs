@@ -127,7 +127,7 @@ fn a_node_that_is_told_to_stop_takes_a_last_snapshot_if_anything_has_changed() {
     assert_eq!(stand.disk.snapshots().len(), 1, "a get changes nothing");
 
     let stand = stand.crashed(&unjournaled());
-    stand.engine.invalidate(stand.engine.default_namespace(), Scope::All, stand.now());
+    stand.engine.invalidate(stand.engine.default_namespace(), Scope::All, stand.now()).unwrap();
     stand.disk.stop().unwrap();
     assert_eq!(stand.crashed(&unjournaled()).content().len(), 0, "an invalidation is a change");
 }
