@@ -106,7 +106,9 @@ async fn with_a_journal_a_snapshot_that_fails_is_counted_and_nothing_is_lost() {
 }
 
 /// What somebody does to a data directory in use.
-const DEEDS: [(&str, fn(&Path)); 4] = [
+type Deed = fn(&Path);
+
+const DEEDS: [(&str, Deed); 4] = [
     ("the directory is deleted", |data| fs::remove_dir_all(data).unwrap()),
     ("the directory is moved", |data| fs::rename(data, data.with_extension("elsewhere")).unwrap()),
     ("the journal's files are deleted", |data| {
@@ -220,6 +222,12 @@ async fn a_node_of_few_descriptors_takes_fewer_connections_and_keeps_its_journal
         cache.set(megabyte(n)).await.unwrap();
     }
     assert!(segments(&data) > 1, "a segment ended");
+    let admin = format!("tcp://{}", process.ready.admin);
+    let more =
+        larder().args(["--admin", &admin, "admin", "config", "set", "max-connections=50"]).output().unwrap();
+    let said = String::from_utf8(more.stderr).unwrap();
+    assert_eq!(more.status.code(), Some(3), "{said}");
+    assert!(said.contains("the process may have 64 files open"), "{said}");
     wait_for_health(&process, true).await;
     snapshot(&process).await.unwrap();
     drop(idle);
@@ -258,7 +266,7 @@ async fn a_shortage_of_descriptors_refuses_what_needs_one_and_leaves_nothing_bro
         cache.set(flushed(set("k", "v"))).await.unwrap();
         let id = rustix::process::Pid::from_raw(process.id() as i32);
         let before = rustix::process::getrlimit(Resource::Nofile);
-        let limit = |current| prlimit(id, Resource::Nofile, Rlimit { current, ..before.clone() }).unwrap();
+        let limit = |current| prlimit(id, Resource::Nofile, Rlimit { current, ..before }).unwrap();
 
         limit(Some(8));
         for n in 0..70 {
