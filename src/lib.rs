@@ -89,6 +89,7 @@ pub mod persistence;
 pub mod redacted;
 pub mod server;
 pub mod service;
+pub mod shortage;
 pub mod telemetry;
 
 pub use client::Client;

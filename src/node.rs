@@ -10,6 +10,7 @@
 //! ```
 
 pub mod check;
+pub mod descriptors;
 mod disk;
 mod live;
 
@@ -43,6 +44,7 @@ use crate::service::{
 use crate::telemetry::log::{self, StatsLog};
 use crate::telemetry::trace::{CallTracer, TraceConfig, TraceError, TraceLayer, Tracing};
 use crate::telemetry::{CallMetrics, Metrics, SlowCalls, SlowOps, Snapshot, process};
+use descriptors::TooFewDescriptors;
 
 /// Admin calls that may wait at once.
 const ADMIN_IN_FLIGHT_MAX: usize = 256;
@@ -70,6 +72,9 @@ pub enum NodeError {
     /// The exporter of traces.
     #[error(transparent)]
     Trace(#[from] TraceError),
+    /// The limit on open files.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
     /// The wall clock shows a time that versions cannot follow it to.
     #[error(transparent)]
     Clock(#[from] WallClockAhead),
@@ -152,7 +157,11 @@ impl RunningNode {
     ) -> Result<Self, NodeError> {
         let config = &loaded.config;
         let has_signals = node_config.signals;
+        let open_files = descriptors::limit();
+        let shares = descriptors::shares(config, open_files)?;
+        descriptors::tell(config, open_files, shares);
         let cache = Arc::new(Cache::new(&engine_config(config), limits(config)));
+        cache.set_blob_streams_max(shares.blob_streams);
         Version::clock_at(cache.now().unix_us)?;
         let node_id = config.identity(&[]).node_id;
         let tracing = config
@@ -166,7 +175,7 @@ impl RunningNode {
         let facts = Arc::new(Facts {
             cache: Arc::clone(&cache),
             lifecycle: Lifecycle::new(),
-            connections: Connections::new(config.max_connections as usize),
+            connections: Connections::new(config.max_connections as usize).within(shares.connections),
             in_flight: InFlight::new(config.max_in_flight as usize),
             backlog: Backlog::new(bytes(config.max_response_backlog_bytes)),
             requests: Requests::new(request_limits(config)),

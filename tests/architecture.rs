@@ -16,8 +16,9 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("redacted", &[]),
     ("clock", &[]),
     ("code", &[]),
+    ("shortage", &[]),
     ("engine", &[("clock", ALL), ("entry", ALL)]),
-    ("persistence", &[("clock", ALL), ("engine", ALL), ("entry", ALL)]),
+    ("persistence", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("shortage", ALL)]),
     ("cache", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("persistence", ALL)]),
     ("api", &[("engine", ENGINE_WORDS), ("entry", ALL)]),
     (
@@ -44,6 +45,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("clock", ALL),
             ("endpoint", ALL),
             ("redacted", ALL),
+            ("shortage", ALL),
             ("telemetry", Some(&["metrics", "CallMetrics", "Method"])),
         ],
     ),

@@ -89,14 +89,6 @@ pub(super) fn colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Keys and values in JSON: a string where they are UTF-8, else `{"base64": …}`.
-pub(super) fn bytes_json(bytes: &[u8]) -> Value {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Value::from(text),
-        Err(_) => json!({ "base64": base64(bytes) }),
-    }
-}
-
 /// A fixed64 in JSON: a string, as protobuf's JSON has it, since a JSON number holds 53 bits only.
 pub(super) fn token_json(token: u64) -> Value {
     Value::from(token.to_string())
@@ -121,48 +113,5 @@ fn code(error: &CliError) -> &'static str {
         CliError::Client(error) => error.code_name(),
         CliError::Refused(_) | CliError::NotSaved(_) | CliError::Stdout(_) => "UNKNOWN",
         CliError::Usage(_) | CliError::Local { .. } => "USAGE",
-    }
-}
-
-const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// RFC 4648, section 4, with padding.
-fn base64(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let group = chunk.iter().fold(0_u32, |group, byte| group << 8 | u32::from(*byte));
-        let group = group << (8 * (3 - chunk.len()));
-        for place in 0..4 {
-            let sextet = (group >> (18 - 6 * place)) & 0x3f;
-            text.push(if place <= chunk.len() { char::from(BASE64[sextet as usize]) } else { '=' });
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_equals_the_vectors_of_rfc_4648() {
-        let vectors = [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-        ];
-        for (plain, encoded) in vectors {
-            assert_eq!(base64(plain.as_bytes()), encoded);
-        }
-    }
-
-    #[test]
-    fn bytes_that_are_no_utf8_are_base64_in_json() {
-        assert_eq!(bytes_json(b"tea"), json!("tea"));
-        assert_eq!(bytes_json(&[0xff, 0x00]), json!({ "base64": "/wA=" }));
     }
 }

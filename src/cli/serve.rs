@@ -1,9 +1,11 @@
 //! `larder serve`: the node itself.
 
+use rustix::fs::Mode;
+
 use super::exit::{CliError, Exit, local};
 use super::{check, progress};
 use crate::config::{Loaded, ServeArgs, ServeConfig, Variables};
-use crate::node::{NodeError, RunningNode};
+use crate::node::{NodeError, RunningNode, descriptors};
 use crate::server::{StartError, Stop};
 use crate::telemetry::log;
 
@@ -22,6 +24,9 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
         tracing::warn!("{warning}");
     }
     keep_pages_small();
+    // What the node makes is its own, also what a library makes for it.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.threads as usize)
         .thread_name("larder-worker")

@@ -273,22 +273,24 @@ fn log(cache: &Cache, report: &Report) {
     );
 }
 
-/// Has health say so when the journal is poisoned, while the disk is nearly full, and while the last snapshot failed where
-/// snapshots are all that is kept; and the node end where a thread of the disk has.
+/// Has health say so when the journal is poisoned, while the disk is nearly full, while a snapshot that was deleted has none
+/// in its place, and while the last one failed where snapshots are all that is kept; and the node end where a thread of the
+/// disk has.
 async fn watch(facts: Weak<Facts>) {
     let Some(facts_now) = facts.upgrade() else { return };
     let Some(disk) = facts_now.cache.disk() else { return };
     let (mut poisoned, mut failing) = (disk.journal().poisoned(), disk.history().failing());
-    let (mut short, mut lost) = (disk.short_of_room(), disk.lost_thread());
+    let (mut short, mut lost) = (disk.short_of_room(), disk.history().lost());
+    let mut lost_thread = disk.lost_thread();
     let keeps_journal = disk.keeps_journal();
     drop(facts_now);
     loop {
         let is_poisoned = poisoned.borrow_and_update().is_some();
         let is_failing = failing.borrow_and_update().is_some() && !keeps_journal;
-        let is_short = *short.borrow_and_update();
+        let (is_short, is_lost) = (*short.borrow_and_update(), *lost.borrow_and_update());
         let Some(facts) = facts.upgrade() else { return };
-        facts.lifecycle.health().set(PERSISTENCE, !(is_poisoned || is_failing || is_short));
-        if let Some(thread) = *lost.borrow_and_update() {
+        facts.lifecycle.health().set(PERSISTENCE, !(is_poisoned || is_failing || is_short || is_lost));
+        if let Some(thread) = *lost_thread.borrow_and_update() {
             return facts.lifecycle.fail(&format!("the data directory's thread {thread:?}"));
         }
         drop(facts);
@@ -298,6 +300,7 @@ async fn watch(facts: Weak<Facts>) {
             changed = failing.changed() => changed,
             changed = short.changed() => changed,
             changed = lost.changed() => changed,
+            changed = lost_thread.changed() => changed,
         };
         if changed.is_err() {
             return;

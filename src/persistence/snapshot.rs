@@ -140,7 +140,7 @@ impl Taking<'_> {
             Some((tier, number)) => self.live_entries(engine, tier, number, begun)?,
         }
         // What comes after it has a segment of its own: a recovery reads no part of the journal that is in here.
-        journal.roll()?;
+        journal.roll()??;
         Failpoint::SNAPSHOT_ROLLED.reached();
         let position = journal.written()?;
         self.tail(backend, first_position, position)?;
@@ -404,10 +404,14 @@ pub fn load(
     let failed = std::thread::scope(|scope| {
         let shared: &Restorer<'_> = restorer;
         let (reading, counted) = (&reading, &counted);
-        let workers: Vec<_> = (0..context.threads.max(1))
-            .map(|worker| scope.spawn(move || load_entries(reading, shared, context, counted, worker)))
-            .collect();
-        workers.into_iter().find_map(|worker| worker.join().expect("a loader does not panic").err())
+        let load = move |worker| load_entries(reading, shared, context, counted, worker);
+        // As many as there are threads for; this one is always there.
+        let spawned = (1..context.threads)
+            .map_while(|worker| std::thread::Builder::new().spawn_scoped(scope, move || load(worker)).ok());
+        let workers: Vec<_> = spawned.collect();
+        let loaded = load(0);
+        let others = workers.into_iter().map(|worker| worker.join().expect("a loader does not panic"));
+        std::iter::once(loaded).chain(others.collect::<Vec<_>>()).find_map(Result::err)
     });
     if let Some(error) = failed {
         return Err(error);

@@ -23,6 +23,7 @@ use super::connections::Connections;
 use super::listen::{Accept, Address, Peer};
 use super::phase::{Phase, PhaseSignal};
 use crate::clock::Throttle;
+use crate::shortage;
 
 /// The handle of a listener that accepts. Dropping it cuts the listener and its connections.
 #[derive(Debug)]
@@ -161,8 +162,7 @@ where
     }
 
     fn back_off(&mut self, error: &io::Error) -> Duration {
-        let refused =
-            if matches!(error.raw_os_error(), Some(ENFILE | EMFILE)) { self.refuse_waiting() } else { 0 };
+        let refused = if shortage::lacks_descriptors(error) { self.refuse_waiting() } else { 0 };
         self.connections.count_refused(refused);
         if self.pause.is_none() {
             let address = &self.address;
@@ -221,10 +221,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Keeps the loop from hanging up for ever when clients come as fast as they are refused.
 const REFUSED_AT_ONCE_MAX: u64 = 64;
-
-/// Too many open files in the system, and in this process: the numbers are the same on Linux, macOS and the BSDs.
-const ENFILE: i32 = 23;
-const EMFILE: i32 = 24;
 
 #[cfg(test)]
 mod tests {
@@ -297,7 +293,7 @@ mod tests {
     }
 
     fn out_of_descriptors() -> io::Result<()> {
-        Err(io::Error::from_raw_os_error(EMFILE))
+        Err(rustix::io::Errno::MFILE.into())
     }
 
     #[tokio::test(start_paused = true)]

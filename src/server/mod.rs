@@ -48,7 +48,7 @@ pub mod stack;
 mod stall;
 
 pub use connection::{ConnectionConfig, ConnectionService, GrpcService, PerPeer};
-pub use connections::Connections;
+pub use connections::{ConnectionBounds, Connections};
 pub use executor::StreamExecutor;
 pub use health::{Health, Mount, PERSISTENCE};
 pub use lifecycle::{DrainTimes, Lifecycle, NodeState, Recovering, SpawnError};

@@ -255,7 +255,9 @@ pub(crate) fn facts(status: &Status) -> (Code, String, Option<String>) {
 #[track_caller]
 pub(crate) fn assert_status(status: &Status, code: Code, reason: &str, field: Option<&str>) {
     assert_eq!(facts(status), (code, reason.to_owned(), field.map(str::to_owned)), "{status:?}");
-    let retry = ["BACKLOG_FULL", "JOURNAL_BACKLOG", "OVERLOADED", "NOT_READY"].contains(&reason);
+    let retry =
+        ["BACKLOG_FULL", "INVALIDATIONS_UNSWEPT", "JOURNAL_BACKLOG", "OVERLOADED", "NOT_READY", "SHORTAGE"]
+            .contains(&reason);
     assert_eq!(status.get_error_details().retry_info().is_some(), retry, "{status:?}");
 }
 
@@ -309,6 +311,14 @@ pub(crate) fn larder() -> Command {
     command
 }
 
+/// `larder serve`, as a shell starts it that has done something first.
+fn after(first: &str) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.env_clear().stdin(Stdio::null());
+    command.args(["-c", &format!("{first} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_larder"), "serve"]);
+    command
+}
+
 impl Process {
     /// Starts it on free ports with these flags, and waits for its ready line.
     pub(crate) fn start(flags: &[&str]) -> Self {
@@ -318,6 +328,11 @@ impl Process {
     /// Starts it on free ports with these flags and all defaults in a working directory.
     pub(crate) fn start_in(directory: &Path, flags: &[&str]) -> Self {
         Self::run(larder().current_dir(directory).arg("serve").args(FREE_PORTS).args(flags))
+    }
+
+    /// Starts it as a shell does that has done `first`, such as `ulimit -n 64`.
+    pub(crate) fn start_after(first: &str, flags: &[&str]) -> Self {
+        Self::run(after(first).args(FREE_PORTS).args(no_disk(flags)).args(flags))
     }
 
     /// Starts it with failpoints armed, and waits for its ready line; how it ended and all of stderr, if it did before.
@@ -381,9 +396,18 @@ impl Process {
         Ok(Self { child, ready: Ready::parse(line), stdout: Some(stdout), stderr: Some(stderr) })
     }
 
+    /// [`Self::fails`] as a shell starts it that has done `first`.
+    pub(crate) fn fails_after(first: &str, flags: &[&str]) -> (Option<i32>, String, String) {
+        Self::outcome(after(first).args(FREE_PORTS).args(no_disk(flags)).args(flags))
+    }
+
     /// Runs it with these flags to its end, which must come by itself: exit status, stdout, stderr.
     pub(crate) fn fails(flags: &[&str]) -> (Option<i32>, String, String) {
-        let output = larder().arg("serve").args(no_disk(flags)).args(flags).output().unwrap();
+        Self::outcome(larder().arg("serve").args(no_disk(flags)).args(flags))
+    }
+
+    fn outcome(command: &mut Command) -> (Option<i32>, String, String) {
+        let output = command.output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (output.status.code(), text(output.stdout), text(output.stderr))
     }
