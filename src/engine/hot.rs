@@ -252,7 +252,7 @@ mod tests {
         *state ^= *state << 13;
         *state ^= *state >> 7;
         *state ^= *state << 17;
-        (u128::from(*state) * u128::from(below) >> 64) as u64
+        ((u128::from(*state) * u128::from(below)) >> 64) as u64
     }
 
     #[test]
