@@ -396,7 +396,7 @@ fn wrong_usage_has_status_2_and_says_what_is_allowed() {
         (&["bench", "--key-size", "3"], "--key-size 3 is too short"),
         (&["bench", "--batch", "10000", "--value-size", "1MiB"], "2047 keys of that size fit"),
         (&["bench", "--distribution", "normal"], "zipf:0.99"),
-        (&["admin", "resize", "64"], "64MiB"),
+        (&["admin", "resize", "64 of them"], "64MiB"),
         (&["admin", "stats", "--watch", "1ms"], "100ms to 1h"),
         (&["--nodes", "tcp://a:1", "serve"], "--nodes"),
         (&["touhc", "k"], "touch"),
