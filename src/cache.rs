@@ -16,7 +16,7 @@ use std::time::Instant;
 use crate::clock::{Clock, Now, SystemClock};
 use crate::engine::{
     Change, Engine, EngineConfig, EntryView, MissReason, Namespace, NamespaceChange, NamespaceReport, Op,
-    Outcome, PolicyName, Stats,
+    Outcome, PolicyName, Refusal, Scope, Stats,
 };
 use crate::entry::{Limits, Ttl};
 
@@ -104,9 +104,11 @@ impl Cache {
 
     /// Does one operation in a namespace. May block where [`Self::has_below`].
     pub fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> (Outcome, Change) {
-        match self.below() {
-            Some(lookup) if op.needs_entry() => self.apply_below(&lookup, namespace, op, now, None),
-            _ => self.engine.apply(namespace, op, now),
+        let Some(lookup) = self.below() else { return self.engine.apply(namespace, op, now) };
+        match self.takes_key(&lookup, namespace, op) {
+            Err(refusal) => (Outcome::Refused(refusal), below::NO_CHANGE),
+            Ok(()) if op.needs_entry() => self.apply_below(&lookup, namespace, op, now, None),
+            Ok(()) => self.engine.apply(namespace, op, now),
         }
     }
 
@@ -197,6 +199,17 @@ impl Cache {
     #[must_use]
     pub fn namespace_reports(&self) -> Vec<NamespaceReport> {
         self.engine.reports()
+    }
+
+    /// Lets everything of a namespace die that the scope covers; see [`Engine::invalidate`].
+    ///
+    /// # Errors
+    /// So much was invalidated that is not taken out yet that no more can be noted. Nothing was done.
+    pub fn invalidate(&self, namespace: &Namespace, scope: Scope<'_>, now: Now) -> Result<u64, Refusal> {
+        if let Some(below) = self.below() {
+            below.tier.takes_invalidation(namespace.number(), scope, self.bytes_limit())?;
+        }
+        self.engine.invalidate(namespace, scope, now)
     }
 
     /// Takes out entries that invalidations cover, until it has looked at so many; whether any may be left.

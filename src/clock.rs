@@ -12,10 +12,14 @@
 //!
 //! The engine takes a [`Now`] with every call, so that tests can set it.
 
+mod throttle;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
+
+pub use throttle::Throttle;
 
 /// One reading of both clocks, taken once per request or batch and passed down. Written down, it is a time mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -9,6 +9,10 @@ use std::time::Duration;
 
 /// The longest key that a node can be set to accept, in bytes.
 pub const KEY_BYTES_MAX: usize = 4_096;
+/// The largest value that a node can be set to accept, in bytes.
+pub const VALUE_BYTES_MAX: usize = 1 << 30;
+/// The longest message that a node can be set to accept or to send, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 2 << 30;
 /// The longest time to live, in milliseconds: 100 years of 365.25 days.
 pub const TTL_MS_MAX: u64 = 3_155_760_000_000;
 /// The longest content type, in bytes.

@@ -90,6 +90,7 @@ pub mod quote;
 pub mod redacted;
 pub mod server;
 pub mod service;
+pub mod shortage;
 pub mod telemetry;
 
 pub use client::Client;

@@ -10,6 +10,7 @@
 //! ```
 
 pub mod check;
+pub mod descriptors;
 mod disk;
 mod live;
 
@@ -27,7 +28,7 @@ use tower::ServiceBuilder;
 use crate::api::v1::admin_server::AdminServer;
 use crate::api::{CallError, FILE_DESCRIPTOR_SET};
 use crate::cache::Cache;
-use crate::clock::{Clock, Pace, SystemClock, monotonic};
+use crate::clock::{Clock, Pace, SystemClock, Throttle, monotonic};
 use crate::config::{ListenUrl, Loaded, MemoryPlan, ServeConfig, memory};
 use crate::engine::EngineConfig;
 use crate::entry::{Limits, Ttl, Version, WallClockAhead};
@@ -40,9 +41,10 @@ use crate::service::{
     AdminConfig, AdminService, Backlog, DataService, LiveConfig, NodeIdentity, OtherService, RequestLimits,
     Requests, WINDOWS_PER_CONNECTION, config_response,
 };
-use crate::telemetry::log::StatsLog;
+use crate::telemetry::log::{self, StatsLog};
 use crate::telemetry::trace::{CallTracer, TraceConfig, TraceError, TraceLayer, Tracing};
 use crate::telemetry::{CallMetrics, Metrics, SlowCalls, SlowOps, Snapshot, process};
+use descriptors::TooFewDescriptors;
 
 /// Admin calls that may wait at once.
 const ADMIN_IN_FLIGHT_MAX: usize = 256;
@@ -70,6 +72,9 @@ pub enum NodeError {
     /// The exporter of traces.
     #[error(transparent)]
     Trace(#[from] TraceError),
+    /// The limit on open files.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
     /// The wall clock shows a time that versions cannot follow it to.
     #[error(transparent)]
     Clock(#[from] WallClockAhead),
@@ -134,7 +139,7 @@ impl RunningNode {
         Self::start_as(config, loaded, None).await
     }
 
-    /// [`Self::start`] for a program that is the node: SIGTERM and SIGINT are taken over for good. The first drains
+    /// [`Self::start`] for a program that is the node: SIGTERM, SIGINT and SIGHUP are taken over for good. The first drains
     /// the node, the second makes [`Self::stopped`] return at once. A recovery is shown to `show`, and where there is
     /// none, logged.
     ///
@@ -152,7 +157,11 @@ impl RunningNode {
     ) -> Result<Self, NodeError> {
         let config = &loaded.config;
         let has_signals = node_config.signals;
+        let open_files = descriptors::limit();
+        let shares = descriptors::shares(config, open_files)?;
+        descriptors::tell(config, open_files, shares);
         let cache = Arc::new(Cache::new(&engine_config(config), limits(config)));
+        cache.set_blob_streams_max(shares.blob_streams);
         Version::clock_at(cache.now().unix_us)?;
         let node_id = config.identity(&[]).node_id;
         let tracing = config
@@ -166,7 +175,7 @@ impl RunningNode {
         let facts = Arc::new(Facts {
             cache: Arc::clone(&cache),
             lifecycle: Lifecycle::new(),
-            connections: Connections::new(config.max_connections as usize),
+            connections: Connections::new(config.max_connections as usize).within(shares.connections),
             in_flight: InFlight::new(config.max_in_flight as usize),
             backlog: Backlog::new(bytes(config.max_response_backlog_bytes)),
             requests: Requests::new(request_limits(config)),
@@ -194,7 +203,7 @@ impl RunningNode {
         let _ = facts.node.set(Arc::downgrade(&node));
         // It may have been changed while there was no node to tell.
         node.set_connection(connection_config(&facts.loaded.load().config));
-        sweep(&cache).map_err(StartError::Thread)?;
+        sweep(&cache, &facts.lifecycle).map_err(StartError::Thread)?;
         let stats_log = log_stats(&facts);
         Ok(Self { node, facts, stats_log, tracing, has_signals })
     }
@@ -338,6 +347,7 @@ impl Facts {
             response_backlog_bytes: self.backlog.bytes(),
             request_bytes: self.requests.bytes(),
             requests_shed: self.in_flight.shed() + self.backlog.refused(),
+            log_lines_lost: log::lines_lost(),
             journal: self.journal(),
             disk: self.disk(),
             disk_tier: self.disk_tier(),
@@ -473,29 +483,40 @@ fn connection_config(config: &ServeConfig) -> ConnectionConfig {
 }
 
 /// Reclaims what has expired and so on, on a thread of its own, until the cache is gone.
-fn sweep(cache: &Arc<Cache>) -> std::io::Result<()> {
-    let cache = Arc::downgrade(cache);
+fn sweep(cache: &Arc<Cache>, lifecycle: &Lifecycle) -> std::io::Result<()> {
+    let (cache, lifecycle) = (Arc::downgrade(cache), lifecycle.clone());
     std::thread::Builder::new().name("larder-sweep".to_owned()).spawn(move || {
-        while let Some(cache) = cache.upgrade() {
-            cache.advance();
-            let (begun, mut pace) = (monotonic(), Pace::new());
-            let mut is_more = cache.sweep(ENTRIES_PER_SWEEP);
-            while is_more && begun.elapsed() < SWEEP_EVERY {
-                pace.rest();
-                is_more = cache.sweep(ENTRIES_PER_SWEEP);
+        lifecycle.run_part("the thread that reclaims what has expired", || {
+            while let Some(cache) = cache.upgrade() {
+                let is_more = sweep_once(&cache);
+                drop(cache);
+                if !is_more {
+                    std::thread::sleep(SWEEP_EVERY);
+                }
             }
-            if let Some(blobs) = cache.blobs()
-                && let Err(error) = blobs.sweep(cache.now(), BLOBS_PER_SWEEP)
-            {
-                tracing::warn!(%error, "blobs whose time has ended cannot be deleted");
-            }
-            drop(cache);
-            if !is_more {
-                std::thread::sleep(SWEEP_EVERY);
-            }
-        }
+        });
     })?;
     Ok(())
+}
+
+/// Whether there is more to reclaim at once.
+fn sweep_once(cache: &Cache) -> bool {
+    static UNDELETED: Throttle = Throttle::new();
+    cache.advance();
+    let (begun, mut pace) = (monotonic(), Pace::new());
+    let mut is_more = cache.sweep(ENTRIES_PER_SWEEP);
+    while is_more && begun.elapsed() < SWEEP_EVERY {
+        pace.rest();
+        is_more = cache.sweep(ENTRIES_PER_SWEEP);
+    }
+    if let Some(blobs) = cache.blobs()
+        && let Err(error) = blobs.sweep(cache.now(), BLOBS_PER_SWEEP)
+    {
+        UNDELETED.say(|left_out| {
+            tracing::warn!(%error, left_out, "blobs whose time has ended cannot be deleted");
+        });
+    }
+    is_more
 }
 
 /// Logs the figures every so often, while they are to be; [`RunningNode::stopped`] logs the last ones.

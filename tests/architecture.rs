@@ -18,8 +18,9 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("code", &[]),
     // What an error quotes of a caller, wherever it arises.
     ("quote", &[]),
+    ("shortage", &[]),
     ("engine", &[("clock", ALL), ("entry", ALL), ("quote", ALL)]),
-    ("persistence", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("quote", ALL)]),
+    ("persistence", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("quote", ALL), ("shortage", ALL)]),
     ("cache", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("persistence", ALL)]),
     ("api", &[("engine", ENGINE_WORDS), ("entry", ALL), ("quote", ALL)]),
     (
@@ -48,6 +49,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("endpoint", ALL),
             ("quote", ALL),
             ("redacted", ALL),
+            ("shortage", ALL),
             ("telemetry", Some(&["CallMetrics", "Format", "Method"])),
         ],
     ),
@@ -400,6 +402,29 @@ fn nothing_panics_on_purpose_outside_of_tests() {
             assert!(at.is_none(), "src/{}: {}", source.path.display(), at.unwrap_or_default().trim());
         }
     }
+}
+
+/// The macros panic where what they print to is gone, and wait where it is full: `telemetry::log` and `cli::output` do
+/// neither. Nothing else has the standard streams, but to ask whether they are terminals.
+#[test]
+fn nothing_is_printed_past_the_log() {
+    let mut found = 0;
+    for source in sources() {
+        let path = source.path.to_str().unwrap();
+        for line in source.code.lines() {
+            for word in ["println!(", "print!(", "eprintln!(", "eprint!("] {
+                assert!(!line.contains(word), "src/{path}: {}", line.trim());
+            }
+            let is_stream = line.contains("io::stdout()") || line.contains("io::stderr()");
+            let asks = ["is_terminal()", "colours(", "tcgetwinsize("].iter().any(|ask| line.contains(ask));
+            if is_stream && !asks {
+                let may = ["cli/output.rs", "telemetry/log.rs", "telemetry/log/streams.rs"].contains(&path);
+                assert!(may, "src/{path}: {}", line.trim());
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 0, "the reader of this rule reads");
 }
 
 #[test]

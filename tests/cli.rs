@@ -2,8 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+#[path = "cli/load.rs"]
+mod load;
+#[path = "support/node.rs"]
+mod node;
 mod support;
 
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -136,6 +142,155 @@ fn keys_are_deleted_and_touched() {
 }
 
 #[test]
+fn several_keys_are_got_at_once_and_one_that_misses_has_status_1() {
+    let node = FakeNode::start();
+    on(&node, &["set", "café", "two\nlines"]);
+    on(&node, &["set", "b", "\\"]);
+    assert_ends(&on(&node, &["get", "café", "b"]), Some(0), "café\ttwo\\x0alines\nb\t\\\\\n", "");
+    assert_ends(&on(&node, &["get", "b", "c"]), MISS, "b\t\\\\\n", "miss: c (unknown)");
+    let (code, document) = json(&node, &["get", "b", "c"]);
+    assert_eq!((code, &document["found"]), (MISS, &Value::from(1)));
+    assert_eq!(document["keys"][0]["value"], "\\");
+    assert_eq!(document["keys"][1]["outcome"], "miss");
+}
+
+#[test]
+fn what_exists_and_how_long_is_told_without_the_value() {
+    let node = FakeNode::start();
+    on(&node, &["set", "a", "v", "--ttl", "1h"]);
+    on(&node, &["set", "b", "v"]);
+    assert_ends(&on(&node, &["exists", "a", "b"]), Some(0), "found 2\n", "");
+    assert_ends(&on(&node, &["exists", "a", "c"]), MISS, "found 1\n", "miss: c (unknown)");
+    let (_, document) = json(&node, &["exists", "a", "c"]);
+    assert_eq!(
+        (&document["keys"][0]["exists"], &document["keys"][1]["exists"]),
+        (&true.into(), &false.into())
+    );
+    assert_ends(&on(&node, &["ttl", "a"]), Some(0), "remaining_ttl_ms 3600000\n", "");
+    assert_ends(&on(&node, &["ttl", "b"]), Some(0), "remaining_ttl_ms 0\n", "it never expires");
+    assert_ends(&on(&node, &["ttl", "c"]), MISS, "", "miss: c (unknown)");
+}
+
+#[test]
+fn one_bad_key_of_several_ends_with_3_when_the_others_are_done() {
+    let node = FakeNode::start();
+    let long = "k".repeat(4_097);
+    for (command, word, out) in [
+        ("get", "not asked for", "a\tv\n"),
+        ("exists", "not asked for", "found 1\n"),
+        ("del", "not deleted", "deleted 1\nrefused 1\n"),
+    ] {
+        on(&node, &["set", "a", "v"]);
+        let output = on(&node, &[command, &long, "a"]);
+        assert_ends(&output, REFUSED, out, "the key has 4097 bytes");
+        assert!(stderr(&output).contains(word), "{}", stderr(&output));
+        assert_ends(&on(&node, &[command, &long]), USAGE, "", "the key has 4097 bytes");
+    }
+    assert_eq!(node.entries(), 0);
+}
+
+#[test]
+fn a_value_that_is_missing_is_read_from_stdin() {
+    let node = FakeNode::start();
+    let mut child = command(&["--nodes", &node.url(), "set", "k"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"a\0b\n").unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(node.value(b"k").as_deref(), Some(&b"a\0b\n"[..]));
+    assert_eq!(on(&node, &["set", "k", "--file", "-"]).status.code(), Some(0));
+    assert_eq!(node.value(b"k").as_deref(), Some(&b""[..]));
+}
+
+#[test]
+fn a_node_needs_no_scheme() {
+    let node = FakeNode::start();
+    let url = node.url();
+    let authority = url.strip_prefix("tcp://").unwrap();
+    assert_ends(&larder(&["--nodes", authority, "get", "k"]), MISS, "", "miss: k");
+    assert_eq!(larder(&["--admin", authority, "admin", "policy"]).status.code(), Some(0));
+}
+
+#[test]
+fn latency_prints_what_round_trips_took() {
+    let node = FakeNode::start();
+    let output = on(&node, &["latency", "--count", "3", "--interval", "1ms"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(text.starts_with("all calls 3 errors 0 min_us ") && text.contains(" p99_us "), "{text}");
+    assert_eq!(node.counters().misses, 0, "it counts as no lookup");
+    let (_, document) = json(&node, &["latency", "--count", "2", "--interval", "0", "--key", "k"]);
+    assert_eq!((&document["calls"], node.counters().misses), (&Value::from(2), 3));
+    assert!(document["max_us"].as_f64() >= document["min_us"].as_f64());
+}
+
+/// A node that works, and what its client needs to find it.
+fn real(flags: &[&str]) -> (node::Process, Vec<String>) {
+    let process = node::Process::start(flags);
+    let words = ["--nodes", &process.ready.data[0], "--admin", &process.ready.admin].map(str::to_owned);
+    (process, words.into())
+}
+
+#[test]
+fn what_scan_prints_can_be_given_back() {
+    let (_process, nodes) = real(&[]);
+    let run = |args: &[&[u8]], stdin: &[u8]| {
+        let mut child = command(&[])
+            .args(&nodes)
+            .args(args.iter().map(|arg| std::ffi::OsStr::from_bytes(arg)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(stdin).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let keys: [&[u8]; 6] = ["café".as_bytes(), b"caf\xe9", b"a b\nc", b"back\\slash", b"\\x41", b"'\""];
+    let fill = || keys.iter().for_each(|key| assert!(run(&[b"set", b"--", key], b"v").status.success()));
+    let is_empty = || run(&[b"scan"], b"").status.code() == MISS;
+    let printed = |args: &[&[u8]]| stdout(&run(args, b""));
+
+    fill();
+    let text = printed(&[b"scan"]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), keys.len(), "{text}");
+    assert!(
+        lines.contains(&"café") && lines.contains(&r"caf\xe9") && lines.contains(&r"back\\slash"),
+        "{text}"
+    );
+    let escaped: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
+    let output = run(&[&[&b"del"[..], b"--escaped", b"--"], &escaped[..]].concat(), b"");
+    assert_eq!(stdout(&output), "deleted 6\n", "{}", stderr(&output));
+    assert!(is_empty());
+
+    fill();
+    let documents: Vec<Value> = printed(&[b"scan", b"--output", b"json"])
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["key"].clone())
+        .collect();
+    let texts: Vec<String> = documents.iter().map(Value::to_string).collect();
+    let json: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
+    let output = run(&[&[&b"del"[..], b"--key-json", b"--"], &json[..]].concat(), b"");
+    assert_eq!(stdout(&output), "deleted 6\n", "{}", stderr(&output));
+    assert!(is_empty());
+
+    fill();
+    let raw = run(&[b"scan", b"-0"], b"").stdout;
+    assert_eq!(raw.split(|byte| *byte == 0).filter(|key| keys.contains(key)).count(), keys.len());
+    let output = run(&[b"del", b"-0"], &[&raw[..], b"\0not there\0"].concat());
+    assert_ends(&output, REFUSED, "deleted 6\nrefused 1\n", "the key is empty");
+    assert!(is_empty());
+
+    assert!(run(&[b"set", b"--key-hex", b"610062"], b"v").status.success());
+    let output = run(&[b"scan", b"-0"], b"");
+    assert_ends(&output, REFUSED, "", r"a\x00b: it holds a zero byte");
+    assert_eq!(run(&[b"scan", b"-0", b"--output", b"json"], b"").status.code(), USAGE);
+}
+
+#[test]
 fn counters_count_and_refuse_what_is_none() {
     let node = FakeNode::start();
     assert_ends(&on(&node, &["incr", "n", "--by", "5", "--initial", "10"]), Some(0), "15\n", "");
@@ -225,6 +380,10 @@ fn wrong_usage_has_status_2_and_says_what_is_allowed() {
         (&["get"][..], "<KEY>"),
         (&["get", ""], "1 to 4096 bytes"),
         (&["get", "k", "--nodes", "localhost"], "tcp://HOST:PORT"),
+        (&["get", "k", "--escaped", "--key-hex"], "cannot be used with"),
+        (&["get", "--escaped", "a\\n"], "\\xNN"),
+        (&["set", "k", "--file", "/dev/zero"], "put-blob"),
+        (&["serve", "--config", "/dev/zero"], "longer than 1MiB"),
         (&["get", "k", "--nodes", "unix:///x"], "not served by this build yet"),
         (&["get", "k", "--nodes", "tcp://a:1,tcp://b:1"], "exactly one"),
         (&["get", "k", "--timeout", "5"], "250ms"),
@@ -235,9 +394,9 @@ fn wrong_usage_has_status_2_and_says_what_is_allowed() {
         (&["incr", "k", "--by", "0"], "at least 1"),
         (&["bench", "--ratio", "9"], "GETS:SETS"),
         (&["bench", "--key-size", "3"], "--key-size 3 is too short"),
-        (&["bench", "--batch", "1000", "--value-size", "64KiB"], "63 keys of that size fit"),
+        (&["bench", "--batch", "10000", "--value-size", "1MiB"], "2047 keys of that size fit"),
         (&["bench", "--distribution", "normal"], "zipf:0.99"),
-        (&["admin", "resize", "64"], "64MiB"),
+        (&["admin", "resize", "64 of them"], "64MiB"),
         (&["admin", "stats", "--watch", "1ms"], "100ms to 1h"),
         (&["--nodes", "tcp://a:1", "serve"], "--nodes"),
         (&["touhc", "k"], "touch"),
@@ -305,138 +464,8 @@ fn completions_are_scripts() {
     for shell in ["bash", "zsh", "fish"] {
         let output = larder(&["completions", shell]);
         assert!(output.status.success() && stdout(&output).contains("larder"), "{shell}");
+        for value in ["w-tinylfu", "flushed", "snapshot+journal", "zipf", "larder.v1.Admin", "poisson"] {
+            assert!(stdout(&output).contains(value), "{shell} offers no {value}");
+        }
     }
-}
-
-#[test]
-fn bench_counts_what_the_node_counted() {
-    for mode in [&[][..], &["--batch", "7"], &["--pipeline", "16", "--depth", "3"]] {
-        let node = FakeNode::start();
-        let load = ["bench", "-c", "2", "--callers", "2", "--keys", "100", "--prefill", "--requests", "1000"];
-        let (code, document) =
-            json(&node, &[&load[..], &["--ratio", "1:1", "--value-size", "1-64"], mode].concat());
-        assert_eq!(code, Some(0), "{document}");
-        let counters = node.counters();
-        let figures = &document["throughput"];
-        assert_eq!(figures["keys"], 1_000, "{mode:?}");
-        // The first get of all is the check that somebody is there, before the prefill: one miss.
-        assert_eq!((counters.hits, counters.misses), (figures["hits"].as_u64().unwrap(), 1), "{mode:?}");
-        assert_eq!(counters.sets, 100 + figures["stored"].as_u64().unwrap(), "{mode:?}");
-        assert!(counters.hits > 100 && figures["stored"].as_u64() > Some(100), "{mode:?}: {figures}");
-        assert_eq!(figures["errors"], 0);
-        assert!(document["latency_us"]["all"]["p99.9"].as_f64() > Some(0.0));
-        assert_eq!(node.entries(), 100);
-        assert_eq!(node.value(b"0000000000000042").map(|value| (1..=64).contains(&value.len())), Some(true));
-    }
-}
-
-#[test]
-fn bench_in_an_open_loop_keeps_its_rate() {
-    let node = FakeNode::start();
-    for arrivals in ["poisson", "constant"] {
-        let open = ["bench", "-c", "1", "--rate", "2000", "--arrivals", arrivals, "--requests", "1000"];
-        let (code, document) = json(&node, &open);
-        assert_eq!(code, Some(0), "{document}");
-        assert_eq!(document["throughput"]["keys"], 1_000);
-        // Sending faster than asked for would be wrong; how much slower depends on the machine.
-        assert!(document["throughput"]["elapsed_s"].as_f64() > Some(0.35), "{document}");
-        assert_eq!(document["throughput"]["unsent_calls"], 0);
-    }
-}
-
-#[test]
-fn bench_reports_refusals_by_code_and_ends_with_3() {
-    let node = FakeNode::start();
-    for mode in [&["--batch", "2"][..], &["--pipeline", "2"]] {
-        let load =
-            ["bench", "-c", "1", "--callers", "1", "--ratio", "0:1", "--value-size", "1049000", "-n", "10"];
-        let (code, document) = json(&node, &[&load[..], mode].concat());
-        assert_eq!(code, REFUSED, "{document}");
-        assert_eq!(document["throughput"]["errors_by_code"]["RESOURCE_EXHAUSTED"], 10, "{document}");
-    }
-}
-
-#[test]
-fn bench_writes_a_histogram() {
-    let node = FakeNode::start();
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("bench.hgrm");
-    let output = on(&node, &["bench", "-n", "100", "--histogram", file.to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(0));
-    assert!(stdout(&output).contains("\nkeys 100\n"));
-    assert!(std::fs::read_to_string(file).unwrap().contains("#[Max"));
-}
-
-#[test]
-fn import_stores_every_file_under_its_path_and_counts_what_is_refused() {
-    let node = FakeNode::start();
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path();
-    std::fs::create_dir_all(root.join("deep/er")).unwrap();
-    std::fs::write(root.join("a.txt"), "one").unwrap();
-    std::fs::write(root.join("deep/er/b.txt"), "two").unwrap();
-    std::fs::write(root.join("empty"), "").unwrap();
-    std::os::unix::fs::symlink(root, root.join("deep/round")).unwrap();
-    for index in 0..2_500 {
-        std::fs::write(root.join(format!("deep/{index}")), vec![b'x'; index]).unwrap();
-    }
-    let path = root.to_str().unwrap();
-    let (code, document) = json(&node, &["import", path]);
-    assert_eq!((code, &document["stored"]), (Some(0), &Value::from(2_503)), "{document}");
-    assert_eq!(node.value(b"deep/er/b.txt").as_deref(), Some(&b"two"[..]));
-    assert_eq!(node.value(b"empty").as_deref(), Some(&b""[..]));
-    assert_eq!(node.value(b"deep/2499").map(|value| value.len()), Some(2_499));
-
-    std::fs::write(root.join("over"), vec![0; support::fake::VALUE_BYTES_MAX + 1]).unwrap();
-    std::fs::write(root.join("way over"), vec![0; 5 << 20]).unwrap();
-    let output = on(&node, &["import", path, "--prefix", "files/"]);
-    assert_eq!(output.status.code(), REFUSED);
-    assert!(stdout(&output).contains("stored 2503\n") && stdout(&output).contains("refused 2\n"));
-    assert!(stderr(&output).contains("files/over: RESOURCE_EXHAUSTED"), "{}", stderr(&output));
-    assert!(stderr(&output).contains("files/way over: it has 5242880 bytes"), "{}", stderr(&output));
-    assert_ends(&on(&node, &["import", "/no/such"]), USAGE, "", "/no/such is no directory");
-}
-
-fn write_trace(path: &std::path::Path, numbers: impl IntoIterator<Item = u64>) {
-    let bytes: Vec<u8> = numbers.into_iter().flat_map(u64::to_le_bytes).collect();
-    std::fs::write(path, zstd::encode_all(&bytes[..], 3).unwrap()).unwrap();
-}
-
-#[test]
-fn replay_counts_as_if_every_request_waited_for_the_last() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("t.u64.zst");
-    // Runs of one key, keys that come back within a window, and new ones.
-    let keys: Vec<u64> = (0..5_000_u64).map(|i| if i % 3 == 0 { i / 90 } else { (i * i) % 701 }).collect();
-    let distinct = keys.iter().collect::<std::collections::HashSet<_>>().len() as u64;
-    write_trace(&path, keys.iter().copied());
-    for flags in [&[][..], &["--window", "1"], &["--streams", "3"]] {
-        let node = FakeNode::start();
-        let (code, document) = json(&node, &[&["replay", path.to_str().unwrap()], flags].concat());
-        assert_eq!(code, Some(0), "{document}");
-        assert_eq!(document["requests"], 5_000, "{flags:?}");
-        assert_eq!(document["misses"], distinct, "{flags:?}");
-        assert_eq!(document["repeats_before_set"], 0);
-        let counters = node.counters();
-        assert_eq!((counters.hits, counters.misses, counters.sets), (5_000 - distinct, distinct, distinct));
-        assert_eq!(node.value(b"0000000000000000").map(|value| value.len()), Some(100));
-    }
-    let node = FakeNode::start();
-    let output = on(&node, &["replay", path.to_str().unwrap(), "--limit", "10", "--value-size", "7"]);
-    assert!(stdout(&output).starts_with("requests 10\n"), "{}", stdout(&output));
-    assert_eq!(node.value(b"0000000000000000").map(|value| value.len()), Some(7));
-}
-
-#[test]
-fn replay_takes_sizes_from_the_trace_and_counts_what_is_refused() {
-    let node = FakeNode::start();
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("t.u64s.zst");
-    write_trace(&path, [1, 500, 2, 1 << 21, 3, 1 << 40, 1, 500, 4, 900_000, 5, 900_000]);
-    let (code, document) = json(&node, &["replay", path.to_str().unwrap()]);
-    assert_eq!(code, REFUSED, "{document}");
-    assert_eq!(document["refused_by_code"]["RESOURCE_EXHAUSTED"], 2, "{document}");
-    assert_eq!((&document["hits"], &document["stored"]), (&Value::from(1), &Value::from(3)));
-    assert_eq!(node.value(b"0000000000000001").map(|value| value.len()), Some(500));
-    assert_ends(&on(&node, &["replay", "trace.csv"]), USAGE, "", "NAME.u64.zst");
 }

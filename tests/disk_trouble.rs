@@ -8,13 +8,16 @@ mod kept;
 mod node;
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use kept::{cache_of, flushed};
 use larder::api::v1::admin_client::AdminClient;
 use larder::api::v1::*;
 use node::*;
+use rustix::process::{Resource, Rlimit, prlimit};
+use tokio::net::TcpStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
@@ -102,28 +105,212 @@ async fn with_a_journal_a_snapshot_that_fails_is_counted_and_nothing_is_lost() {
     assert_eq!(status.code(), Some(0), "{stderr}");
 }
 
+/// What somebody does to a data directory in use.
+type Deed = fn(&Path);
+
+const DEEDS: [(&str, Deed); 4] = [
+    ("the directory is deleted", |data| fs::remove_dir_all(data).unwrap()),
+    ("the directory is moved", |data| fs::rename(data, data.with_extension("elsewhere")).unwrap()),
+    ("the journal's files are deleted", |data| {
+        for entry in fs::read_dir(data.join("journal")).unwrap() {
+            fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+    }),
+    ("the journal's directory is replaced by an empty one", |data| {
+        fs::remove_dir_all(data.join("journal")).unwrap();
+        fs::create_dir(data.join("journal")).unwrap();
+    }),
+];
+
 #[tokio::test]
-async fn a_data_directory_that_is_deleted_poisons_the_journal() {
+async fn nothing_is_acknowledged_from_the_first_sync_after_the_disk_was_taken_away() {
+    for ((what, deed), backend) in DEEDS.into_iter().zip(["files", "sled", "files", "sled"]) {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data");
+        let flags = ["--data-dir", data.to_str().unwrap(), "--persistence", "journal", "--backend", backend];
+        let process = Process::start(&flags);
+        let mut cache = cache_of(&process).await;
+        cache.set(flushed(set("k", "v"))).await.unwrap();
+        deed(&data);
+        let refused = cache.set(flushed(set("k", "w"))).await.expect_err(what);
+        assert_status(&refused, Code::FailedPrecondition, "JOURNAL_POISONED", None);
+        wait_for_health(&process, false).await;
+        assert_eq!(metric(&metrics_of(&process).await, "larder_journal_poisoned"), 1, "{what}");
+        let (status, _, stderr) = process.stops().await;
+        assert_eq!(status.code(), Some(4), "{what}: {stderr}");
+        assert!(stderr.contains("it was deleted, moved or replaced while in use"), "{what}: {stderr}");
+    }
+}
+
+/// The rights to everything below a directory.
+fn rights(directory: &Path) -> Vec<(PathBuf, u32)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        found.push((path.clone(), path.symlink_metadata().unwrap().permissions().mode() & 0o777));
+        if path.is_dir() {
+            found.extend(rights(&path));
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn all_that_a_node_makes_is_its_own_whatever_the_umask_and_a_directory_that_is_not_is_told() {
+    for backend in ["files", "sled"] {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data");
+        fs::create_dir(&data).unwrap();
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o777)).unwrap();
+        let flags = ["--data-dir", data.to_str().unwrap(), "--persistence", "journal", "--backend", backend];
+        let process = Process::start_after("umask 000", &flags);
+        cache_of(&process).await.set(flushed(set("k", "v"))).await.unwrap();
+        snapshot(&process).await.unwrap();
+        let (nodes, blob) = (format!("tcp://{}", process.ready.data[0]), directory.path().join("blob"));
+        fs::write(&blob, "blob").unwrap();
+        let put = larder().args(["--nodes", &nodes, "put-blob", "b"]).arg(&blob).status().unwrap();
+        assert!(put.success());
+        let found = rights(&data);
+        assert!(found.len() > 10, "{found:?}");
+        for (path, mode) in found {
+            let expected = if path.is_dir() { 0o700 } else { 0o600 };
+            assert_eq!(mode, expected, "{backend}: {} has {mode:o}", path.display());
+        }
+
+        // What the command line makes is its user's affair.
+        let got = directory.path().join("got");
+        let get = Command::new("/bin/sh")
+            .args(["-c", "umask 027 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_larder"), "--nodes", &nodes])
+            .args(["get-blob", "b", "-o"])
+            .arg(&got)
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(get.success());
+        assert_eq!(got.metadata().unwrap().permissions().mode() & 0o777, 0o640);
+        let (status, _, stderr) = process.stops().await;
+        assert_eq!(status.code(), Some(0), "{stderr}");
+        assert!(
+            stderr.contains("other users can write to the data directory") && stderr.contains("0777"),
+            "{stderr}"
+        );
+    }
+}
+
+/// The files of the journal.
+fn segments(data: &Path) -> usize {
+    fs::read_dir(data.join("journal")).unwrap().count()
+}
+
+fn megabyte(n: usize) -> SetRequest {
+    flushed(set(format!("key:{n}"), vec![n as u8; 1_000_000]))
+}
+
+#[tokio::test]
+async fn a_node_of_few_descriptors_takes_fewer_connections_and_keeps_its_journal() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
-    let process = Process::start(&[
-        "--data-dir",
-        data.to_str().unwrap(),
-        "--persistence",
-        "journal",
-        "--backend",
-        "files",
-    ]);
+    let flags = ["--data-dir", data.to_str().unwrap(), "--persistence", "journal", "--memory", "256MiB"];
+    let process = Process::start_after("ulimit -n 64", &flags);
     let mut cache = cache_of(&process).await;
     cache.set(flushed(set("k", "v"))).await.unwrap();
-    fs::remove_dir_all(&data).unwrap();
-    wait_for_health(&process, false).await;
-    let refused = cache.set(flushed(set("k", "w"))).await.unwrap_err();
-    assert_status(&refused, Code::FailedPrecondition, "JOURNAL_POISONED", None);
-    process.terminate();
-    let (status, _, stderr) = process.ended();
-    assert_eq!(status.code(), Some(4), "{stderr}");
-    assert!(stderr.contains("it was deleted while in use"), "{stderr}");
+    let mut idle = Vec::new();
+    for _ in 0..31 {
+        idle.push(TcpStream::connect(&process.ready.data[0]).await.unwrap());
+    }
+    for n in 0..90 {
+        cache.set(megabyte(n)).await.unwrap();
+    }
+    assert!(segments(&data) > 1, "a segment ended");
+    let admin = format!("tcp://{}", process.ready.admin);
+    let more =
+        larder().args(["--admin", &admin, "admin", "config", "set", "max-connections=50"]).output().unwrap();
+    let said = String::from_utf8(more.stderr).unwrap();
+    assert_eq!(more.status.code(), Some(3), "{said}");
+    assert!(said.contains("the process may have 64 files open"), "{said}");
+    wait_for_health(&process, true).await;
+    snapshot(&process).await.unwrap();
+    drop(idle);
+    drop(cache);
+    let (status, _, stderr) = process.stops().await;
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    for words in
+        ["--max-connections does not fit the limit on open files", "open_files_limit=64", "in_force="]
+    {
+        assert!(stderr.contains(words), "{stderr}");
+    }
+    assert!(stderr.contains("connection limit reached"), "{stderr}");
+}
+
+#[test]
+fn a_limit_on_open_files_that_no_node_can_do_with_is_refused() {
+    let (code, _, stderr) = Process::fails_after("ulimit -n 24", &[]);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert!(
+        stderr.contains("the process may have 24 files open") && stderr.contains("ulimit -n"),
+        "{stderr}"
+    );
+}
+
+#[tokio::test]
+async fn a_shortage_of_descriptors_refuses_what_needs_one_and_leaves_nothing_broken() {
+    for backend in ["files", "sled"] {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data");
+        let path = data.to_str().unwrap();
+        let flags =
+            ["--data-dir", path, "--persistence", "journal", "--backend", backend, "--memory", "256MiB"];
+        let process = Process::start(&flags);
+        let (mut cache, mut admin) = (cache_of(&process).await, admin_of(&process).await);
+        let mut health = HealthClient::new(connect(&process.ready.health).await);
+        cache.set(flushed(set("k", "v"))).await.unwrap();
+        let id = rustix::process::Pid::from_raw(process.id() as i32);
+        let before = rustix::process::getrlimit(Resource::Nofile);
+        let limit = |current| prlimit(id, Resource::Nofile, Rlimit { current, ..before }).unwrap();
+
+        limit(Some(8));
+        for n in 0..70 {
+            cache.set(megabyte(n)).await.unwrap();
+        }
+        assert_eq!(segments(&data), 1, "it goes on in the one that it has");
+        let refused = admin.create_snapshot(CreateSnapshotRequest {}).await.unwrap_err();
+        assert_status(&refused, Code::ResourceExhausted, "SHORTAGE", None);
+        let header = BlobHeader { key: "b".into(), ..BlobHeader::default() };
+        let part = |part| PutBlobRequest { part: Some(part) };
+        let blob = [
+            part(put_blob_request::Part::Header(header)),
+            part(put_blob_request::Part::Chunk("blob".into())),
+        ];
+        let refused = cache.put_blob(tokio_stream::iter(blob.clone())).await.unwrap_err();
+        assert_status(&refused, Code::ResourceExhausted, "SHORTAGE", None);
+        let request = HealthCheckRequest { service: "persistence".to_owned() };
+        assert_eq!(health.check(request).await.unwrap().into_inner().status, 1);
+
+        limit(before.maximum);
+        cache.put_blob(tokio_stream::iter(blob)).await.unwrap();
+        admin.create_snapshot(CreateSnapshotRequest {}).await.unwrap();
+        soon(async {
+            while segments(&data) == 1 {
+                cache.set(megabyte(0)).await.unwrap();
+            }
+        })
+        .await;
+        cache_of(&process).await.set(flushed(set("k", "w"))).await.unwrap();
+        drop((cache, admin, health));
+        let (status, _, stderr) = process.stops().await;
+        assert_eq!(status.code(), Some(0), "{stderr}");
+
+        let process = Process::start(&flags);
+        let mut cache = cache_of(&process).await;
+        assert_eq!(found(cache.get(get("k")).await.unwrap().into_inner()).unwrap().value, "w");
+        for n in 0..70 {
+            let value = found(cache.get(get(format!("key:{n}"))).await.unwrap().into_inner()).unwrap().value;
+            assert_eq!((value.len(), value[0]), (1_000_000, n as u8));
+        }
+        drop(cache);
+        let (_, _, stderr) = process.stops().await;
+        assert!(!stderr.contains("damage"), "{stderr}");
+    }
 }
 
 #[tokio::test]

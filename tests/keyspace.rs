@@ -195,6 +195,55 @@ async fn tags_stay_with_an_entry_through_touch_and_increment_and_go_with_a_set()
     assert!(calls.get("replaced").await.is_ok());
 }
 
+#[tokio::test]
+async fn a_client_that_gives_every_entry_tags_of_its_own_takes_nothing_from_others() {
+    const ENTRIES: usize = 17_500;
+    let node = Node::with(&["--memory", "16MiB"]).await;
+    let (mut calls, mut admin) = (Calls(node.cache().await), node.admin().await);
+    for first in (0..ENTRIES).step_by(500) {
+        let item = |n: usize| {
+            let tags: Vec<String> = (0..16).map(|tag| format!("t{n}-{tag}")).collect();
+            SetRequest { tags, ..set(format!("key-{n}"), "v") }
+        };
+        let items = (first..first + 500).map(item).collect();
+        let answer = calls.0.batch_set(BatchSetRequest { items, ..Default::default() }).await.unwrap();
+        let is_stored = |result: &SetResult| matches!(&result.result, Some(set_result::Result::Response(_)));
+        assert!(answer.into_inner().results.iter().all(is_stored));
+    }
+    let stats = admin.get_stats(GetStatsRequest {}).await.unwrap().into_inner();
+    assert_eq!((stats.entries, stats.evictions), (ENTRIES as u64, 0), "{stats:?}");
+    assert!(stats.bytes_used < 8 << 20, "{} bytes", stats.bytes_used);
+    invalidate(&mut calls, Some(Scope::Tag("t7-15".to_owned()))).await.unwrap();
+    assert_eq!(calls.get("key-7").await, Err(MissReason::Invalidated));
+    assert!(calls.get("key-8").await.is_ok());
+    invalidate(&mut calls, Some(Scope::All(true))).await.unwrap();
+    let stats = admin.get_stats(GetStatsRequest {}).await.unwrap().into_inner();
+    assert!(stats.entries == 0 && stats.bytes_used < 1 << 20, "{stats:?}");
+    calls.set(set("later", "v")).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_invalidation_that_cannot_be_noted_is_refused_and_asks_to_be_tried_again() {
+    let node = Node::with(&["--memory", "16MiB", "--shards", "1"]).await;
+    let mut calls = Calls(node.cache().await);
+    calls.set(set("key-1", "v")).await.unwrap();
+    // Each of another length, and many at once: between two rounds of the sweep come more than 64.
+    let refused = loop {
+        let mut under_way = tokio::task::JoinSet::new();
+        for length in 1..=300 {
+            let mut calls = Calls(calls.0.clone());
+            let scope = Scope::Prefix(vec![b'x'; length].into());
+            under_way.spawn(async move { invalidate(&mut calls, Some(scope)).await });
+        }
+        if let Some(refused) = under_way.join_all().await.into_iter().find_map(Result::err) {
+            break refused;
+        }
+    };
+    assert_status(&refused, Code::ResourceExhausted, "INVALIDATIONS_UNSWEPT", None);
+    invalidate(&mut calls, Some(Scope::All(true))).await.unwrap();
+    assert_eq!(calls.get("key-1").await, Err(MissReason::Invalidated));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_line_scans_and_invalidates() {
     let (node, mut calls) = start().await;

@@ -15,6 +15,7 @@ use larder::clock::monotonic;
 use larder::server::health::{ADMIN, ALIVE, PERSISTENCE, READY};
 use larder::server::{Address, NodeState, SpawnError, Stop};
 use plain_node::{PlainNode, check, connect, get, soon};
+use tokio::io::AsyncWriteExt;
 use tonic::{Code, Streaming};
 use tonic_health::pb::health_check_response::ServingStatus::{self, NotServing, ServiceUnknown, Serving};
 use tonic_health::pb::health_client::HealthClient;
@@ -85,6 +86,17 @@ async fn a_drained_node_does_not_spawn() {
     assert_eq!(node.life.drain(None), NodeState::Stopped);
     let refused = soon(node.life.spawn()).await.unwrap_err();
     assert!(refused.to_string().contains("stopped"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_node_that_loses_a_part_stops_serving_drains_and_says_why_it_stopped() {
+    let node = PlainNode::start(|config| config.lame_duck = Duration::from_secs(2)).await;
+    node.life.run_part("a part that ends as it should", || {});
+    assert_eq!(check(node.node.health_address(), READY).await.unwrap(), Serving);
+    node.life.run_part("a part that does not", || panic!("as the test says"));
+    assert_eq!(node.life.state(), NodeState::Draining);
+    assert_eq!(check(node.node.health_address(), READY).await.unwrap(), NotServing);
+    assert_eq!(soon(node.node.stopped()).await, Stop::Failed);
 }
 
 #[tokio::test]
@@ -256,6 +268,16 @@ async fn a_drain_ends_while_every_worker_of_the_data_plane_is_stuck() {
     let spinning = Spinning::start().await;
     spinning.node.life.drain(Some(Duration::from_millis(100)));
     assert_eq!(soon(spinning.node.node.stopped()).await, Stop::Drained);
+}
+
+#[tokio::test]
+async fn a_drain_ends_while_the_thread_of_scrapers_is_stuck() {
+    let mut node = PlainNode::start(|_| {}).await;
+    let mut scraper = tokio::net::TcpStream::connect(node.node.http_address().authority()).await.unwrap();
+    scraper.write_all(b"GET /stuck HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    soon(node.stuck.recv()).await.unwrap();
+    node.life.drain(None);
+    assert_eq!(soon(node.node.stopped()).await, Stop::Drained);
 }
 
 #[tokio::test]

@@ -164,7 +164,7 @@ async fn resident_memory_stays_near_the_limit_while_writes_outrun_the_disk() {
         let data = directory.path().to_str().unwrap();
         let flags =
             ["--persistence", mode, "--data-dir", data, "--snapshot-interval", "1s", "--timeout", "30s"];
-        let mut churned = Churned::start_with(64, &flags);
+        let mut churned = Churned::start_with(32, &flags);
         let mut channels = Vec::new();
         for _ in 0..CONNECTIONS {
             channels.push(connect(&churned.node.ready.data[0]).await);

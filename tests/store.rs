@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use larder::cache::{Cache, DiskOptions};
+use larder::clock::monotonic;
 use larder::engine::{
     Condition, EngineConfig, Expiration, Increment, MissReason, Namespace, NamespaceConfig, Op, Outcome,
-    PolicyName, ScanRange, Scope, Set, Tier,
+    PolicyName, Refusal, ScanRange, Scope, Set, Tier,
 };
 use larder::entry::{Durability, Limits, Ttl, Version};
 use larder::persistence::disk::DiskConfig;
@@ -213,10 +214,11 @@ impl Writer<'_> {
         let prefix = format!("{}:{}:1", self.number, self.random.random_range(0..4));
         let tag = format!("tag{}:{}", self.number, self.random.random_range(0..3));
         if self.random.random() {
-            engine.invalidate(&self.namespace, Scope::Prefix(prefix.as_bytes()), self.cache.now());
+            let scope = Scope::Prefix(prefix.as_bytes());
+            engine.invalidate(&self.namespace, scope, self.cache.now()).unwrap();
             self.model.retain(|key, _| !key.starts_with(prefix.as_bytes()));
         } else {
-            engine.invalidate(&self.namespace, Scope::Tag(&tag), self.cache.now());
+            engine.invalidate(&self.namespace, Scope::Tag(&tag), self.cache.now()).unwrap();
             self.model.retain(|_, now| !now.tags.contains(&tag));
         }
     }
@@ -437,4 +439,97 @@ fn an_entry_that_is_damaged_on_disk_is_a_miss_and_never_a_wrong_value() {
     for n in kept {
         assert_eq!(has(&cache, n), Ok(()), "key:{n} was in memory");
     }
+}
+
+/// Does it again until it is done.
+fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let begun = monotonic();
+    loop {
+        if let Some(done) = attempt() {
+            return done;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what} does not come");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_store_takes_no_new_key_when_the_places_of_the_others_fill_half_of_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = open(directory.path(), 1 << 20, true, Method::SnapshotAndJournal);
+    let namespace = cache.engine().default_namespace();
+    let apply = |op: &Op<'_>| cache.apply(namespace, op, cache.now()).0;
+    let set = |n: u32| apply(&Op::Set(Set::new(format!("key-{n}").as_bytes(), b"value")));
+    let mut keys = 0;
+    let refusal = until("a refusal", || match set(keys) {
+        Outcome::Stored(_) => {
+            keys += 1;
+            // What is written tells what it takes.
+            if keys % 200 == 0 {
+                cache.disk().unwrap().journal().flush().unwrap();
+            }
+            None
+        }
+        Outcome::Refused(refusal @ Refusal::PlacesFull { .. }) => Some(refusal),
+        other => panic!("{other:?}"),
+    });
+    let Refusal::PlacesFull { bytes, limit } = refusal else { panic!("{refusal:?}") };
+    assert!(limit == 512 << 10 && (limit..limit + (32 << 10)).contains(&bytes), "{refusal:?}");
+    assert!(keys > 5_000, "{keys}");
+    cache.advance();
+    assert!(cache.stats().bytes_used <= 1 << 20, "{:?}", cache.engine().memory());
+    for n in [0, keys / 2, keys - 1] {
+        let key = format!("key-{n}");
+        assert!(matches!(apply(&Op::Get { key: key.as_bytes(), touch: None }), Outcome::Hit(_)), "{key}");
+        assert!(matches!(set(n), Outcome::Stored(_)), "a key that is there can be written again");
+    }
+    let op = Op::Increment(Increment {
+        key: b"new",
+        delta: 1,
+        initial: 0,
+        expiration: Expiration::Default,
+        request_id: "",
+    });
+    assert!(matches!(apply(&op), Outcome::Refused(Refusal::PlacesFull { .. })));
+    for n in 0..1_000 {
+        let key = format!("key-{n}");
+        let deleted = apply(&Op::Delete { key: key.as_bytes(), if_version: None });
+        assert_eq!(deleted, Outcome::Deleted(true));
+    }
+    cache.disk().unwrap().journal().flush().unwrap();
+    assert!(matches!(set(keys), Outcome::Stored(_)), "there is room again");
+    cache.close_disk().unwrap();
+}
+
+#[test]
+fn invalidations_of_a_store_are_bounded_and_given_back_unasked() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = open(directory.path(), 1 << 20, true, Method::SnapshotAndJournal);
+    let namespace = cache.engine().default_namespace();
+    let set = Set { tags: &["tag-7"], ..Set::new(b"key", b"value") };
+    assert!(matches!(cache.apply(namespace, &Op::Set(set), cache.now()).0, Outcome::Stored(_)));
+    let taken = cache.disk().unwrap().history().taken();
+    let mut tags = 0;
+    let refusal = until("a refusal", || {
+        let tag = format!("tag-{tags}");
+        tags += 1;
+        let refusal = cache.invalidate(namespace, Scope::Tag(&tag), cache.now()).err();
+        if tags % 100 == 0 {
+            cache.disk().unwrap().journal().flush().unwrap();
+        }
+        // A snapshot may come before there are enough.
+        refusal
+            .or_else(|| (cache.disk().unwrap().history().taken() > taken + 3).then_some(Refusal::Withdrawn))
+    });
+    if let Refusal::Unswept { bytes, limit } = refusal {
+        assert!(limit == 64 << 10 && (limit..limit + (24 << 10)).contains(&bytes), "{refusal:?}");
+    }
+    let get = Op::Get { key: b"key", touch: None };
+    assert!(matches!(cache.apply(namespace, &get, cache.now()).0, Outcome::Miss(_)));
+    until("a snapshot, and room with it", || {
+        cache.invalidate(namespace, Scope::Tag("another"), cache.now()).ok()
+    });
+    until("its count", || (cache.disk().unwrap().history().taken() > taken).then_some(()));
+    assert!(matches!(cache.apply(namespace, &get, cache.now()).0, Outcome::Miss(_)), "it stays gone");
+    cache.close_disk().unwrap();
 }

@@ -173,6 +173,8 @@ pub(crate) fn larder_bench(node: &Process, args: &[&str]) -> f64 {
 pub(crate) fn larder_report(node: &Process, args: &[&str]) -> serde_json::Value {
     let mut command = pinned(1, LARDER);
     command.args(["bench", "--nodes", &format!("tcp://{}", node.data), "--threads", "1", "--output", "json"]);
+    // What a run leaves is what the next one reads, and deleting it is no part of what is measured.
+    command.arg("--keep");
     let output = command.args(args).output().expect("the program was built with the benchmark");
     let text = String::from_utf8_lossy(&output.stdout);
     serde_json::from_str(&text)

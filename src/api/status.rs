@@ -49,9 +49,7 @@ pub enum CallError {
     BadTag { field: String, bytes: usize, max: usize },
     #[error("request_id has {bytes} bytes, the limit is {max}")]
     RequestIdTooLong { bytes: usize, max: usize },
-    #[error(
-        "{field} is {ttl_ms} ms, the longest time to live is {max} ms (100 years by default); 0 never expires"
-    )]
+    #[error("{field} is {ttl_ms} ms, the longest time to live is {max} ms (100 years by default)")]
     TtlTooLong { field: &'static str, ttl_ms: u64, max: u64 },
     #[error("{field} is false: only true is a value here; leave the field out instead")]
     FalseInOneof { field: &'static str },
@@ -85,6 +83,22 @@ pub enum CallError {
         "the entry takes {needs} bytes, a shard of the namespace holds at most {limit}: raise --memory or the cap, or lower --shards"
     )]
     EntryTooLarge { needs: u64, limit: u64 },
+    #[error(
+        "prefixes and tags that were invalidated take {bytes} bytes until all that they cover is taken out, and may take {limit}: try again; to drop everything, invalidate all"
+    )]
+    Unswept { bytes: u64, limit: u64 },
+    #[error(
+        "prefixes of {limit} different lengths were invalidated and wait until all that they cover is taken out: try again, or invalidate prefixes of fewer lengths, or a tag"
+    )]
+    UnsweptLengths { limit: usize },
+    #[error(
+        "the node's memory is too small for so many namespaces: a shard keeps {bytes} bytes for them beside their entries, and may keep {limit}. Delete some, give them another policy than lfu, or raise --memory"
+    )]
+    NamespacesTakeTooMuch { bytes: u64, limit: u64 },
+    #[error(
+        "to know where entries lie on disk takes {bytes} bytes of memory and may take {limit}, half of --memory, so no new key is stored: delete some, let some expire until the next snapshot, or raise --memory"
+    )]
+    PlacesFull { bytes: u64, limit: u64 },
     #[error("clients leave too much of what they asked for unread (--max-response-backlog, {max} bytes)")]
     BacklogFull { max: usize },
     #[error(
@@ -131,6 +145,8 @@ pub enum CallError {
     DiskFull { why: String },
     #[error("the node's disk failed: {why}")]
     DiskFailed { why: String },
+    #[error("the node's operating system has run out of descriptors, memory or threads for a moment: {why}")]
+    Shortage { why: String },
     #[error("the namespace was deleted while the call was under way")]
     NamespaceGone,
     #[error(transparent)]
@@ -223,6 +239,11 @@ impl CallError {
                 kind(ResourceExhausted, "ANSWER_TOO_LARGE")
             }
             Self::EntryTooLarge { .. } => kind(ResourceExhausted, "ENTRY_TOO_LARGE"),
+            Self::Unswept { .. } | Self::UnsweptLengths { .. } => {
+                Kind { retry: true, ..kind(ResourceExhausted, "INVALIDATIONS_UNSWEPT") }
+            }
+            Self::NamespacesTakeTooMuch { .. } => kind(ResourceExhausted, "NAMESPACES_TAKE_TOO_MUCH"),
+            Self::PlacesFull { .. } => kind(ResourceExhausted, "PLACES_ON_DISK_FULL"),
             Self::BacklogFull { .. } => Kind { retry: true, ..kind(ResourceExhausted, "BACKLOG_FULL") },
             Self::Overloaded { .. } | Self::RequestsFull { .. } | Self::RequestSlow { .. } => {
                 Kind { retry: true, ..kind(ResourceExhausted, "OVERLOADED") }
@@ -246,6 +267,7 @@ impl CallError {
             Self::BlobsOverloaded { .. } => Kind { retry: true, ..kind(ResourceExhausted, "OVERLOADED") },
             Self::DiskFull { .. } => kind(ResourceExhausted, "DISK_FULL"),
             Self::DiskFailed { .. } => kind(FailedPrecondition, "DISK_FAILED"),
+            Self::Shortage { .. } => Kind { retry: true, ..kind(ResourceExhausted, "SHORTAGE") },
             Self::VersionsUsedUp => kind(FailedPrecondition, "VERSIONS_USED_UP"),
             Self::NotAnInteger => kind(FailedPrecondition, "NOT_AN_INTEGER"),
             Self::CounterOverflow { .. } => kind(OutOfRange, "COUNTER_OVERFLOW"),
@@ -304,12 +326,17 @@ impl CallError {
             Refusal::NotAnInteger => Self::NotAnInteger,
             Refusal::CounterOverflow { current } => Self::CounterOverflow { current, delta },
             Refusal::TooLarge { needs, limit } => Self::EntryTooLarge { needs, limit },
+            Refusal::Unswept { bytes, limit } => Self::Unswept { bytes, limit },
+            Refusal::UnsweptLengths { limit } => Self::UnsweptLengths { limit },
+            Refusal::NamespacesTakeTooMuch { bytes, limit } => Self::NamespacesTakeTooMuch { bytes, limit },
+            Refusal::PlacesFull { bytes, limit } => Self::PlacesFull { bytes, limit },
             Refusal::NoNamespace => Self::NamespaceGone,
             Refusal::NoVersion => Self::VersionsUsedUp,
             Refusal::Poisoned => Self::JournalPoisoned,
             Refusal::Unreadable => {
                 Self::DiskFailed { why: "the entry lies there and cannot be read".to_owned() }
             }
+            Refusal::Shortage => Self::Shortage { why: "the entry cannot be read; try again".to_owned() },
             Refusal::Withdrawn => Self::Cancelled,
             Refusal::DiskLimit => Self::DiskLimit,
             Refusal::Backlogged { bytes } => Self::JournalBacklog { bytes },

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Cache;
-use crate::clock::Now;
+use crate::clock::{Now, Throttle};
 use crate::engine::{
     Change, ChangeKind, EntryView, Fetch, MissReason, Namespace, Op, Outcome, Put, Refusal, ScanPlace,
     ScanRange, Tier,
@@ -32,9 +32,9 @@ impl Claim {
     }
 }
 
+pub(super) const NO_CHANGE: Change = Change { shard: 0, sequence: 0, kind: ChangeKind::None };
 /// What an operation comes to that was given up.
-const WITHDRAWN: (Outcome, Change) =
-    (Outcome::Refused(Refusal::Withdrawn), Change { shard: 0, sequence: 0, kind: ChangeKind::None });
+const WITHDRAWN: (Outcome, Change) = (Outcome::Refused(Refusal::Withdrawn), NO_CHANGE);
 
 /// What a lookup came to.
 enum Looked {
@@ -78,7 +78,13 @@ impl Cache {
         now: Now,
         claim: &Claim,
     ) -> (Outcome, Change) {
-        match self.below() {
+        let below = self.below();
+        if let Some(lookup) = below
+            && let Err(refusal) = self.takes_key(&lookup, namespace, op)
+        {
+            return (Outcome::Refused(refusal), NO_CHANGE);
+        }
+        match below {
             Some(lookup) if op.needs_entry() => self.apply_below(&lookup, namespace, op, now, Some(claim)),
             _ if claim.take() => self.engine.apply(namespace, op, now),
             _ => WITHDRAWN,
@@ -103,6 +109,21 @@ impl Cache {
             None if claim.take() => self.engine.read(namespace, key, touch, now, found).0,
             None => Err(MissReason::Unknown),
         }
+    }
+
+    /// Whether memory has room to know where the entry lies on disk that an operation stores, if it stores one.
+    pub(super) fn takes_key(
+        &self,
+        lookup: &Lookup<'_>,
+        namespace: &Namespace,
+        op: &Op<'_>,
+    ) -> Result<(), Refusal> {
+        // What is in memory may not have arrived on disk yet.
+        if !op.may_add_entry() || !lookup.tier.is_full() || self.engine.has(namespace, op.key()) {
+            return Ok(());
+        }
+        let place = self.engine.place_of(namespace.number(), op.key());
+        lookup.tier.takes_key(place, self.engine.default_namespace().bytes_limit())
     }
 
     /// What has to be fetched first, if anything has; `Err`: nothing has, and the claim is taken.
@@ -143,8 +164,7 @@ impl Cache {
                 Ok(Looked::Damaged) => None,
                 Err(refusal) => {
                     self.engine.end_fetch(fetch);
-                    let none = Change { shard: 0, sequence: 0, kind: ChangeKind::None };
-                    return (Outcome::Refused(refusal), none);
+                    return (Outcome::Refused(refusal), NO_CHANGE);
                 }
             };
             if !takes(&mut claim) {
@@ -323,15 +343,21 @@ fn look_up(
     fetch: &Fetch,
     (namespace, key): (&Namespace, &[u8]),
 ) -> Result<Looked, Refusal> {
+    static LOST: Throttle = Throttle::new();
+    static UNREADABLE: Throttle = Throttle::new();
     match lookup.fetch(fetch, namespace.number(), key) {
         Ok(found) => Ok(Looked::Up(found)),
         Err(LookupError::Stopped(_)) => Err(Refusal::Poisoned),
         Err(LookupError::Fetch(error @ FetchError::Damaged { .. })) => {
-            tracing::error!(%error, "an entry is lost");
+            LOST.say(|left_out| tracing::error!(%error, left_out, "an entry is lost"));
             Ok(Looked::Damaged)
         }
+        Err(error) if error.is_passing() => {
+            tracing::warn!(%error, "an entry cannot be read for now");
+            Err(Refusal::Shortage)
+        }
         Err(LookupError::Fetch(error)) => {
-            tracing::error!(%error, "an entry cannot be read");
+            UNREADABLE.say(|left_out| tracing::error!(%error, left_out, "an entry cannot be read"));
             Err(Refusal::Unreadable)
         }
     }

@@ -5,13 +5,21 @@ use std::sync::{Arc, OnceLock};
 
 use super::{Blobs, Cache};
 
-/// Streams of blobs at once, in and out: each holds a few chunks in memory.
+/// Streams of blobs at once, in and out: each holds a few chunks in memory, and a file.
 const BLOB_STREAMS_MAX: usize = 64;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct BlobShelf {
     blobs: OnceLock<Blobs>,
     streams: Arc<AtomicUsize>,
+    streams_max: AtomicUsize,
+}
+
+impl Default for BlobShelf {
+    fn default() -> Self {
+        let (blobs, streams) = (OnceLock::new(), Arc::default());
+        Self { blobs, streams, streams_max: AtomicUsize::new(BLOB_STREAMS_MAX) }
+    }
 }
 
 /// One of the streams of blobs that are under way, until it is dropped.
@@ -36,16 +44,22 @@ impl Cache {
         self.blobs.blobs.get()
     }
 
+    /// Lets no more blobs be streamed at once from now on, and never more than 64.
+    pub fn set_blob_streams_max(&self, streams: usize) {
+        self.blobs.streams_max.store(streams.min(BLOB_STREAMS_MAX), Ordering::Relaxed);
+    }
+
     /// Lets one more blob be streamed.
     ///
     /// # Errors
     /// How many are under way, where that is as many as there may be.
     pub fn blob_stream(&self) -> Result<BlobStream, usize> {
         let streams = &self.blobs.streams;
-        let one_more = |streams| (streams < BLOB_STREAMS_MAX).then_some(streams + 1);
+        let streams_max = self.blobs.streams_max.load(Ordering::Relaxed);
+        let one_more = |streams| (streams < streams_max).then_some(streams + 1);
         match streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
             Ok(_) => Ok(BlobStream(Arc::clone(streams))),
-            Err(_) => Err(BLOB_STREAMS_MAX),
+            Err(_) => Err(streams_max),
         }
     }
 }

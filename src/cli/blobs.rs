@@ -1,5 +1,6 @@
 //! `larder put-blob`, `get-blob`, `del-blob` and `blobs`: large objects, streamed from and to files.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -12,14 +13,16 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::escape::{bytes_json, escaped};
 use super::exit::{CliError, Exit, local};
 use super::global::Global;
 use super::keys::KeyForm;
-use super::output::{bytes_json, note, print, print_raw, token_json};
+use super::output::{note, print, print_raw, token_json};
 use super::pages::{self, Wanted};
+use super::refusals::Refusals;
 use super::{parse, progress};
 use crate::api::v1;
-use crate::client::{BlobDownload, BlobOptions, BlobRange, ListBlobsOptions};
+use crate::client::{BlobDownload, BlobOptions, BlobRange, ClientError, ListBlobsOptions};
 
 /// What is read of a file at once.
 const READ_BYTES: usize = 256 << 10;
@@ -32,11 +35,11 @@ const READS_WAITING: usize = 2;
 #[derive(Debug, Args)]
 pub(super) struct PutBlobArgs {
     /// The key
-    key: String,
+    key: OsString,
     /// The file; - is stdin
     file: PathBuf,
-    /// Expire after this long; 0 is the namespace's default [default: that]
-    #[arg(long, value_name = "DUR", value_parser = parse::ttl)]
+    /// Expire after this long, up to 100years [default: the namespace's default]
+    #[arg(long, value_name = "DUR", value_parser = parse::ttl_or_default)]
     ttl: Option<Duration>,
     /// The media type, kept and given back
     #[arg(long, value_name = "TYPE", default_value = "", hide_default_value = true)]
@@ -49,14 +52,14 @@ pub(super) struct PutBlobArgs {
 #[derive(Debug, Args)]
 pub(super) struct GetBlobArgs {
     /// The key
-    key: String,
+    key: OsString,
     /// Write to this file, which is whole when it appears [default: stdout]
     #[arg(short = 'o', long = "out", value_name = "FILE")]
     out: Option<PathBuf>,
     /// Begin at this byte; with a unit, such as 64KiB, or without
     #[arg(long, value_name = "BYTES", value_parser = parse::bytes, default_value = "0")]
     offset: usize,
-    /// Read so many bytes [default: to the end]
+    /// Read this many bytes [default: to the end]
     #[arg(long, value_name = "BYTES", value_parser = parse::bytes)]
     length: Option<usize>,
     #[command(flatten)]
@@ -67,8 +70,8 @@ pub(super) struct GetBlobArgs {
 #[derive(Debug, Args)]
 pub(super) struct DelBlobArgs {
     /// The keys
-    #[arg(required = true)]
-    keys: Vec<String>,
+    #[arg(required = true, value_name = "KEY")]
+    keys: Vec<OsString>,
     #[command(flatten)]
     form: KeyForm,
 }
@@ -78,8 +81,8 @@ pub(super) struct DelBlobArgs {
 pub(super) struct BlobsArgs {
     /// Only keys that begin with this
     #[arg(default_value = "", hide_default_value = true)]
-    prefix: String,
-    /// Stop after so many blobs [default: all]
+    prefix: OsString,
+    /// Stop after this many blobs [default: all]
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
     #[command(flatten)]
@@ -96,7 +99,7 @@ pub(super) fn put(global: &Global, args: PutBlobArgs) -> Result<Exit, CliError> 
         size_bytes,
         sha256: None,
     };
-    let parts = read(source, bar.clone());
+    let parts = read(source, bar.clone()).map_err(local("cannot start a thread to read"))?;
     let asked = key.clone();
     let stored = super::block_on(async {
         let content = ReceiverStream::new(parts);
@@ -131,9 +134,9 @@ fn source(path: &Path) -> Result<(Box<dyn Read + Send>, Option<u64>), CliError> 
 }
 
 /// Reads on a thread of its own, as a pipe may block for ever and nothing may wait for it then.
-fn read(mut source: Box<dyn Read + Send>, bar: ProgressBar) -> mpsc::Receiver<io::Result<Bytes>> {
+fn read(mut source: Box<dyn Read + Send>, bar: ProgressBar) -> io::Result<mpsc::Receiver<io::Result<Bytes>>> {
     let (parts, content) = mpsc::channel(READS_WAITING);
-    std::thread::spawn(move || {
+    std::thread::Builder::new().spawn(move || {
         loop {
             let mut part = vec![0; READ_BYTES];
             let part = match source.read(&mut part) {
@@ -150,8 +153,8 @@ fn read(mut source: Box<dyn Read + Send>, bar: ProgressBar) -> mpsc::Receiver<io
                 return;
             }
         }
-    });
-    content
+    })?;
+    Ok(content)
 }
 
 pub(super) fn get(global: &Global, args: GetBlobArgs) -> Result<Exit, CliError> {
@@ -177,7 +180,7 @@ pub(super) fn get(global: &Global, args: GetBlobArgs) -> Result<Exit, CliError> 
         Ok(Some((read?, download.header().clone())))
     })?;
     let Some((read, header)) = read else {
-        note(&format!("there is no blob {}", args.key.escape_debug()));
+        note(&format!("there is no blob {}", escaped(&key)));
         return Ok(Exit::NotMet);
     };
     if args.out.is_some() {
@@ -251,20 +254,33 @@ impl Drop for Part {
 }
 
 pub(super) fn del(global: &Global, args: DelBlobArgs) -> Result<Exit, CliError> {
-    let keys: Vec<Bytes> = args.keys.iter().map(|key| args.form.key(key)).collect::<Result<_, _>>()?;
+    let mut refused = Refusals::default();
+    let keys = args.form.keys(&args.keys, &mut refused)?;
     let results = super::block_on(async {
         let client = global.client()?;
         let mut results = Vec::with_capacity(keys.len());
         for key in keys {
-            let deleted = client.delete_blob(key.clone()).await?;
-            results.push((key, deleted));
+            match client.delete_blob(key.clone()).await {
+                Ok(deleted) => results.push((key, deleted)),
+                // What is wrong with this key alone.
+                Err(ClientError::Status(refusal)) if !refusal.fields.is_empty() => {
+                    refused.add(&key, &refusal.to_string());
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(results)
     })?;
     let count = results.iter().filter(|(_, deleted)| *deleted).count();
     let keys: Vec<Value> =
         results.iter().map(|(key, deleted)| json!({ "key": bytes_json(key), "deleted": deleted })).collect();
-    print(global, &json!({ "deleted": count, "keys": keys }), &[("deleted", &count)])?;
+    let document = json!({ "deleted": count, "keys": keys, "refused": refused.count(),
+        "refusals": refused.json() });
+    print(global, &document, &[("deleted", &count)])?;
+    refused.tell("not deleted");
+    if refused.count() > 0 {
+        return Ok(Exit::Refused);
+    }
     if count == 0 {
         note("nothing deleted: there was no such blob");
         return Ok(Exit::NotMet);
@@ -273,7 +289,7 @@ pub(super) fn del(global: &Global, args: DelBlobArgs) -> Result<Exit, CliError> 
 }
 
 pub(super) fn list(global: &Global, args: BlobsArgs) -> Result<Exit, CliError> {
-    let prefix = if args.prefix.is_empty() { Bytes::new() } else { args.form.key(&args.prefix)? };
+    let prefix = args.form.prefix(&args.prefix)?;
     let wanted = Wanted { limit: args.limit, page_size: PAGE_SIZE };
     pages::run(global, wanted, "there is no such blob", async |client, page_size, page_token| {
         let options = ListBlobsOptions { page_size, page_token };
@@ -290,8 +306,8 @@ fn print_blob(global: &Global, blob: &v1::BlobHeader) -> Result<(), CliError> {
     let line = if global.json() {
         format!("{}\n", document(blob))
     } else {
-        let content_type = blob.content_type.escape_default();
-        format!("{}\t{}\t{content_type}\n", blob.key.escape_ascii(), blob.size_bytes)
+        let content_type = escaped(blob.content_type.as_bytes());
+        format!("{}\t{}\t{content_type}\n", escaped(&blob.key), blob.size_bytes)
     };
     print_raw(line.as_bytes())
 }

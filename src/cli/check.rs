@@ -4,7 +4,7 @@ use super::exit::{CliError, Exit};
 use super::output::{note, print_error, print_raw};
 use super::{admin, block_on, global::Output};
 use crate::config::Loaded;
-use crate::node::check;
+use crate::node::{check, descriptors};
 use crate::telemetry::log;
 
 /// Prints the settings in force, then everything that is wrong; `settings_only` asks nothing of the system.
@@ -16,6 +16,7 @@ pub(super) fn run(loaded: &Loaded, settings_only: bool) -> Result<Exit, CliError
     let mut obstacles: Vec<String> =
         log::check_filter(&loaded.config.log).err().map(|error| error.to_string()).into_iter().collect();
     if !settings_only {
+        descriptors::raise_limit();
         obstacles.extend(block_on(async { Ok(check::obstacles(&loaded.config).await) })?);
     }
     let Some(last) = obstacles.pop() else {

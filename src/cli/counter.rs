@@ -1,15 +1,17 @@
 //! `larder incr` and `larder decr`: counters. What a counter is then is printed bare, as `get` would.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
 
 use super::durability::WaitsFor;
+use super::escape::bytes_json;
 use super::exit::{CliError, Exit};
 use super::global::Global;
 use super::keys::KeyForm;
-use super::output::{bytes_json, print_json, print_raw, token_json};
+use super::output::{print_json, print_raw, token_json};
 use super::parse;
 use crate::client::CounterOptions;
 
@@ -17,16 +19,17 @@ use crate::client::CounterOptions;
 #[derive(Debug, Args)]
 pub(super) struct CounterArgs {
     /// The key
-    key: String,
+    key: OsString,
     /// By how much
     #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = not_zero)]
     by: i64,
     /// What a missing counter counts as
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     initial: i64,
-    /// When a counter that is made by this call expires; 0 is never
-    #[arg(long, value_name = "DUR", default_value = "0", value_parser = parse::ttl)]
-    ttl: Duration,
+    /// When a counter that is made by this call expires; `touch --ttl 0` makes one live for ever [default: the namespace's
+    /// default]
+    #[arg(long, value_name = "DUR", value_parser = parse::ttl_or_default)]
+    ttl: Option<Duration>,
     #[command(flatten)]
     waits_for: WaitsFor,
     #[command(flatten)]
@@ -43,8 +46,8 @@ pub(super) enum Direction {
 pub(super) fn run(global: &Global, args: CounterArgs, direction: Direction) -> Result<Exit, CliError> {
     let key = args.form.key(&args.key)?;
     let asked = key.clone();
-    let options =
-        CounterOptions { initial: args.initial, ttl: args.ttl, durability: args.waits_for.durability };
+    let (initial, durability) = (args.initial, args.waits_for.durability);
+    let options = CounterOptions { initial, ttl: args.ttl.unwrap_or_default(), durability };
     let (value, version) = super::block_on(async {
         let client = global.client()?;
         Ok(match direction {

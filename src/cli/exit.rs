@@ -14,7 +14,7 @@ pub enum Exit {
     NotMet,
     /// 2: wrong usage or configuration.
     Usage,
-    /// 3: the server or the network refused.
+    /// 3: the server, the network or stdout refused.
     Refused,
     /// 4: the node stopped, and what it was told last may not be on its disk.
     NotSaved,
@@ -47,6 +47,9 @@ pub enum CliError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// stdout takes nothing: it is on a disk that is full, say.
+    #[error("cannot write to stdout: {0}")]
+    Stdout(#[source] io::Error),
     /// The node or the network is, or the client found the arguments at fault.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -65,7 +68,7 @@ impl CliError {
         match self {
             Self::Usage(_) | Self::Local { .. } => Exit::Usage,
             Self::Client(error) if error.is_usage() => Exit::Usage,
-            Self::Client(_) | Self::Refused(_) => Exit::Refused,
+            Self::Client(_) | Self::Refused(_) | Self::Stdout(_) => Exit::Refused,
             Self::NotSaved(_) => Exit::NotSaved,
         }
     }

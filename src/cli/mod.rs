@@ -4,18 +4,21 @@
 //!  main.rs ─ Cli::from_args ─ Cli::run ─┬─ serve.rs                       the node itself
 //!                                       ├─ get set del incr … probe       one call, current-thread runtime
 //!                                       ├─ put-blob get-blob import       files, with progress
-//!                                       ├─ replay bench                   load, with progress
+//!                                       ├─ replay bench latency           load and figures
 //!                                       └─ admin/                         the admin listener
 //!  global.rs  flags before or after the subcommand      output.rs    text, JSON, terminal or not
-//!  exit.rs    the four exit statuses                     parse.rs     durations, ranges, ratios
+//!  exit.rs    the exit statuses                          parse.rs     durations, ranges, ratios
+//!  escape.rs  bytes as text and back                     keys.rs      keys as they are written
+//!  read.rs    values, never more than a node takes       refusals.rs  what was refused while the rest went on
 //! ```
 //!
 //! Rules that every subcommand keeps: facts go to stdout, words about them to stderr; text is one fact per line
 //! `name value`; with `--output json` stdout carries exactly one JSON document (watching: one per line), also
 //! where the call failed; colours, tables and progress bars appear on a terminal only.
 //!
-//! Exit status: 0; 1 for a miss or a condition not met; 2 for wrong usage or configuration; 3 when the server
-//! or the network refused.
+//! Exit status: 0; 1 for a miss or a condition not met; 2 for wrong usage or configuration; 3 when the server, the
+//! network or stdout refused; 4, of `serve` alone, when what the node was told last may not be on its disk. A reader of
+//! stdout that has gone away (`| head`) is no failure.
 
 mod admin;
 mod bench;
@@ -25,6 +28,8 @@ mod completions;
 mod counter;
 mod del;
 mod durability;
+mod escape;
+mod exists;
 mod exit;
 mod facts;
 mod get;
@@ -32,28 +37,34 @@ mod global;
 mod import;
 mod invalidate;
 mod keys;
+mod latency;
 mod output;
 mod pages;
 mod parse;
 mod probe;
 mod progress;
+mod read;
+mod refusals;
 mod replay;
 mod scan;
 mod serve;
 mod set;
 mod touch;
+mod ttl;
 mod usage;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 
 pub use exit::{CliError, Exit};
 use global::ClientArgs;
 pub use usage::report;
 
-use crate::config::{ServeArgs, Variables};
+use crate::config::{SETTINGS, ServeArgs, Variables};
+use crate::telemetry::log;
+use parse::Offered;
 
 /// A command line that has been parsed.
 #[derive(Debug, Parser)]
@@ -62,7 +73,7 @@ use crate::config::{ServeArgs, Variables};
     version,
     about = "A distributed cache whose native protocol is gRPC",
     after_help = "Exit status: 0; 1 for a miss or a condition not met; 2 for wrong usage or configuration; \
-                  3 when the server or the network refused."
+                  3 when the server, the network or stdout refused; 4, of serve alone: see `larder serve --help`."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -74,10 +85,15 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a node
+    #[command(after_help = SERVE_EXITS)]
     Serve(Box<ServeArgs>),
-    /// Write the value of a key to stdout; exit 1 on a miss
+    /// Write the value of a key to stdout, or a line for each of several; exit 1 where one misses
     Get(get::GetArgs),
-    /// Store a value under a key; exit 1 where a condition is not met
+    /// Count the keys that have an entry; exit 1 where one has none
+    Exists(exists::ExistsArgs),
+    /// Print how long an entry has to live, in milliseconds; exit 1 where there is none
+    Ttl(ttl::TtlArgs),
+    /// Store a value, or what stdin has, under a key; exit 1 where a condition is not met
     Set(set::SetArgs),
     /// Remove keys; exit 1 where none was there
     Del(del::DelArgs),
@@ -105,6 +121,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Measure throughput and latency
     Bench(bench::BenchArgs),
+    /// Measure round trips one after the other, a line a second, until interrupted
+    Latency(latency::LatencyArgs),
     /// Ask the health service of any listener; exit 0 where it is SERVING, 1 where not, 3 where out of reach
     Probe(probe::ProbeArgs),
     /// Run, observe and change a node
@@ -112,6 +130,15 @@ enum Command {
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
 }
+
+/// How a node's process ends.
+const SERVE_EXITS: &str = "\
+Signals: SIGTERM, SIGINT and SIGHUP drain the node, as `larder admin drain` does; a second one, 250 ms later or more, \
+exits at once. A SIGHUP that is ignored when the node starts, as under nohup, stays ignored.
+
+Exit status: 0 when it has drained; 2 for a wrong configuration or a data directory that cannot be used; 3 when a listener \
+cannot be opened, at a second signal, and when the node has drained by itself because a part of it had ended (the log says \
+which); 4 when it has stopped and what it was told last may not be on its disk (the log says why).";
 
 /// The subcommands that call no node, and so take none of the client's flags.
 const WITHOUT_CLIENT: [&str; 2] = ["serve", "completions"];
@@ -149,14 +176,12 @@ impl Cli {
     #[must_use]
     pub fn run(self) -> ExitCode {
         let output = self.client.output();
-        let end = self.dispatch();
-        match end {
-            Ok(exit) => exit.into(),
-            Err(error) => {
-                output::print_error(output, &error);
-                error.exit().into()
-            }
-        }
+        let exit = self.dispatch().unwrap_or_else(|error| {
+            output::print_error(output, &error);
+            error.exit()
+        });
+        log::flush();
+        exit.into()
     }
 
     fn dispatch(self) -> Result<Exit, CliError> {
@@ -168,6 +193,8 @@ impl Cli {
             Command::Serve(args) => serve::run(&args),
             Command::Completions(args) => completions::run(&args, &mut command()),
             Command::Get(args) => get::run(&global(self.client)?, args),
+            Command::Exists(args) => exists::run(&global(self.client)?, args),
+            Command::Ttl(args) => ttl::run(&global(self.client)?, args),
             Command::Set(args) => set::run(&global(self.client)?, args),
             Command::Del(args) => del::run(&global(self.client)?, args),
             Command::Incr(args) => counter::run(&global(self.client)?, args, counter::Direction::Up),
@@ -182,6 +209,7 @@ impl Cli {
             Command::Import(args) => import::run(&global(self.client)?, args),
             Command::Replay(args) => replay::run(&global(self.client)?, args),
             Command::Bench(args) => bench::run(&global(self.client)?, args),
+            Command::Latency(args) => latency::run(&global(self.client)?, args),
             Command::Probe(args) => probe::run(&global(self.client)?, args),
             Command::Admin(args) => admin::run(&global(self.client)?, args),
         }
@@ -200,7 +228,20 @@ fn command() -> clap::Command {
             sub.args(flags)
         });
     }
-    command
+    command.mut_subcommand("serve", complete_settings)
+}
+
+/// Lets a shell's completion offer a setting's words and files; what is right is the configuration's to say.
+fn complete_settings(serve: clap::Command) -> clap::Command {
+    let serve =
+        SETTINGS.iter().filter(|setting| !setting.words().is_empty()).fold(serve, |serve, setting| {
+            serve.mut_arg(setting.flag.replace('-', "_"), |flag| {
+                flag.value_parser(Offered(setting.words())).hide_possible_values(true)
+            })
+        });
+    serve
+        .mut_arg("config", |flag| flag.value_hint(ValueHint::FilePath))
+        .mut_arg("data_dir", |flag| flag.value_hint(ValueHint::DirPath))
 }
 
 /// The runtime of a subcommand that makes a few calls: no threads of its own, so that it starts at once.
@@ -246,6 +287,34 @@ mod tests {
         }
     }
 
+    /// The long flags of a command and all below it, but for those of every client, and the commands' names.
+    fn words(command: &clap::Command, name: &str, words: &mut Vec<String>) {
+        words.push(name.to_owned());
+        let everywhere = ["help", "version", "nodes", "admin", "namespace", "timeout", "output"];
+        let flags = command.get_arguments().filter_map(clap::Arg::get_long);
+        words.extend(flags.filter(|flag| !everywhere.contains(flag)).map(|flag| format!("--{flag}")));
+        let below = command.get_subcommands().filter(|below| below.get_name() != "help");
+        for below in below {
+            let of_admin = name == "larder" || name == "larder admin";
+            let path =
+                if of_admin { format!("{name} {}", below.get_name()) } else { below.get_name().to_owned() };
+            self::words(below, &path, words);
+        }
+    }
+
+    #[test]
+    fn the_reference_names_every_command_and_flag() {
+        let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/src/command-line.md");
+        // The book is in the repository alone, not in the package.
+        let Ok(page) = std::fs::read_to_string(page) else { return };
+        let mut all = Vec::new();
+        let command = command().mut_subcommand("serve", |_| clap::Command::new("serve"));
+        words(&command, "larder", &mut all);
+        assert!(all.len() > 60, "{} words are not all", all.len());
+        let missing: Vec<&String> = all.iter().filter(|word| !page.contains(*word)).collect();
+        assert_eq!(missing, Vec::<&String>::new());
+    }
+
     #[test]
     fn client_flags_before_serve_are_refused() {
         let error = parse("--namespace x serve").unwrap_err();
@@ -259,7 +328,7 @@ mod tests {
             "frobnicate",
             "get",
             "get k --no-such-flag",
-            "set k",
+            "set",
             "set k v --file f",
             "set k v --if-absent --if-present",
             "set k v --ttl soon",
@@ -276,6 +345,14 @@ mod tests {
             "put-blob k f --ttl soon",
             "get-blob k --offset -1",
             "del-blob",
+            "get k --key-hex --escaped",
+            "del",
+            "del k -0",
+            "del -0 --escaped",
+            "exists",
+            "ttl",
+            "scan -0 --values",
+            "latency --count 1 --duration 1s",
             "get k --output xml",
             "get k --timeout 0",
         ] {

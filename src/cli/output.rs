@@ -1,12 +1,14 @@
 //! What is printed, and how: text for people and scripts, or JSON.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::exit::{CliError, local};
+use super::exit::CliError;
 use super::global::{Global, Output};
 use crate::client::ClientError;
+use crate::telemetry::log;
 
 const ESCAPE_BOLD_RED: &str = "\x1b[1;31m";
 const ESCAPE_RESET: &str = "\x1b[0m";
@@ -35,40 +37,56 @@ pub(super) fn print_json(document: &Value) -> Result<(), CliError> {
 /// Prints bytes as they are. A reader that has gone away (`| head`) is no error worth a word.
 #[expect(clippy::exit, reason = "of a command whose reader is gone there is nothing left to do or to undo")]
 pub(super) fn print_raw(bytes: &[u8]) -> Result<(), CliError> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+    match write_stdout(bytes) {
         // Nothing that follows would be read either: a command that goes on and on ends here too.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        result => result.map_err(local("cannot write to stdout")),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        result => result.map_err(CliError::Stdout),
     }
+}
+
+/// Writes all of it, also where another process has made the pipe that it shares with this one return at once.
+fn write_stdout(mut bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    while !bytes.is_empty() {
+        match stdout.write(bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) => wait_out(error)?,
+        }
+    }
+    while let Err(error) = stdout.flush() {
+        wait_out(error)?;
+    }
+    Ok(())
+}
+
+fn wait_out(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        ErrorKind::Interrupted => {}
+        ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(1)),
+        _ => return Err(error),
+    }
+    Ok(())
 }
 
 /// A word to whoever is watching, on stderr.
 pub(super) fn note(text: &str) {
-    // Nobody is left to be told where stderr is gone.
-    let _ = writeln!(io::stderr().lock(), "larder: {text}");
+    log::write_error(&format!("larder: {text}"));
 }
 
 /// Prints what went wrong: words on stderr, and with `--output json` a document on stdout.
 pub(super) fn print_error(output: Output, error: &CliError) {
     let (start, end) = if colours(&io::stderr()) { (ESCAPE_BOLD_RED, ESCAPE_RESET) } else { ("", "") };
-    let _ = writeln!(io::stderr().lock(), "{start}larder: error:{end} {error}");
+    log::write_error(&format!("{start}larder: error:{end} {error}"));
     if output == Output::Json {
-        let _ = print_json(&error_document(error));
+        // What went wrong keeps its own exit status, whether it is read or not.
+        let _ = write_stdout(format!("{}\n", error_document(error)).as_bytes());
     }
 }
 
 /// True where a stream may carry colours: a terminal, and NO_COLOR not set.
 pub(super) fn colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
-/// Keys and values in JSON: a string where they are UTF-8, else `{"base64": …}`.
-pub(super) fn bytes_json(bytes: &[u8]) -> Value {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Value::from(text),
-        Err(_) => json!({ "base64": base64(bytes) }),
-    }
 }
 
 /// A fixed64 in JSON: a string, as protobuf's JSON has it, since a JSON number holds 53 bits only.
@@ -93,50 +111,7 @@ fn error_document(error: &CliError) -> Value {
 fn code(error: &CliError) -> &'static str {
     match error {
         CliError::Client(error) => error.code_name(),
-        CliError::Refused(_) | CliError::NotSaved(_) => "UNKNOWN",
+        CliError::Refused(_) | CliError::NotSaved(_) | CliError::Stdout(_) => "UNKNOWN",
         CliError::Usage(_) | CliError::Local { .. } => "USAGE",
-    }
-}
-
-const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// RFC 4648, section 4, with padding.
-fn base64(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let group = chunk.iter().fold(0_u32, |group, byte| group << 8 | u32::from(*byte));
-        let group = group << (8 * (3 - chunk.len()));
-        for place in 0..4 {
-            let sextet = (group >> (18 - 6 * place)) & 0x3f;
-            text.push(if place <= chunk.len() { char::from(BASE64[sextet as usize]) } else { '=' });
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_equals_the_vectors_of_rfc_4648() {
-        let vectors = [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-        ];
-        for (plain, encoded) in vectors {
-            assert_eq!(base64(plain.as_bytes()), encoded);
-        }
-    }
-
-    #[test]
-    fn bytes_that_are_no_utf8_are_base64_in_json() {
-        assert_eq!(bytes_json(b"tea"), json!("tea"));
-        assert_eq!(bytes_json(&[0xff, 0x00]), json!({ "base64": "/wA=" }));
     }
 }

@@ -1,10 +1,13 @@
 //! What flags are written as: durations, sizes, ranges, ratios, distributions. Each error names the text, what
 //! is allowed and what to write.
 
+use std::ffi::OsStr;
 use std::str::FromStr;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::entry::{ByteSize, TTL_MS_MAX};
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+
+use crate::entry::{ByteSize, TTL_MS_MAX, VALUE_BYTES_MAX};
 
 /// `250ms`, `5s`, `1h30m`, or `0`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -30,6 +33,16 @@ pub(super) fn ttl(text: &str) -> Result<Duration, String> {
         return Err("the longest time to live is 100 years; write 0 for one that never ends".to_owned());
     }
     Ok(ttl)
+}
+
+/// A time to live where the wire's 0 is the namespace's default, so that "never" cannot be said.
+pub(super) fn ttl_or_default(text: &str) -> Result<Duration, String> {
+    match ttl(text)? {
+        Duration::ZERO => Err("0 would be the namespace's default here, and not never: leave --ttl out for \
+                               the default, or write a long time, up to 100years"
+            .to_owned()),
+        ttl => Ok(ttl),
+    }
 }
 
 /// A time of day: `2030-01-31T12:00:00Z`, or milliseconds since 1970.
@@ -72,14 +85,33 @@ impl FromStr for SizeRange {
             return Err(format!("{text:?} runs backwards; write the smaller size first, such as 10-1KiB"));
         }
         if range.max > VALUE_BYTES_MAX {
-            return Err(format!("{text:?} is over what one message can carry, {VALUE_BYTES_MAX} B"));
+            let max = ByteSize(VALUE_BYTES_MAX as u64);
+            return Err(format!("{text:?} is over the longest value that any node takes, {max}"));
         }
         Ok(range)
     }
 }
 
-/// What fits into one message of 4 MiB beside a key.
-pub(super) const VALUE_BYTES_MAX: usize = (4 << 20) - (64 << 10);
+/// Any text, of which a shell's completion offers some: the node knows which are right.
+#[derive(Debug, Clone)]
+pub(super) struct Offered(pub(super) Vec<&'static str>);
+
+impl TypedValueParser for Offered {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<String, clap::Error> {
+        StringValueParser::new().parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.0.iter().map(PossibleValue::new)))
+    }
+}
 
 /// Gets to sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +179,9 @@ mod tests {
         assert!(duration("5").unwrap_err().contains("250ms"));
         assert!(positive_duration("0s").is_err());
         assert!(ttl("101years").unwrap_err().contains("100 years"));
+        assert_eq!(ttl("0"), Ok(Duration::ZERO));
+        assert_eq!(ttl_or_default("1ms"), Ok(Duration::from_millis(1)));
+        assert!(ttl_or_default("0s").unwrap_err().contains("namespace's default"));
     }
 
     #[test]
@@ -163,7 +198,7 @@ mod tests {
     fn ranges_are_one_size_or_two() {
         assert_eq!("100".parse(), Ok(SizeRange { min: 100, max: 100 }));
         assert_eq!("10-1KiB".parse(), Ok(SizeRange { min: 10, max: 1_024 }));
-        for wrong in ["", "9-3", "x", "1-2-3", "8MiB"] {
+        for wrong in ["", "9-3", "x", "1-2-3", "2GiB"] {
             assert!(wrong.parse::<SizeRange>().is_err(), "{wrong}");
         }
     }

@@ -6,13 +6,20 @@ use serde_json::json;
 use super::exit::{CliError, Exit};
 use super::global::Global;
 use super::output::print;
+use super::parse::Offered;
 use crate::client::Serving;
 
 /// Arguments of `probe`.
 #[derive(Debug, Args)]
 pub(super) struct ProbeArgs {
     /// The service to ask about: "" is the process, larder.v1.Cache the data plane
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_possible_values = true,
+        value_parser = Offered(vec!["larder.v1.Cache", "larder.v1.Admin", "persistence"])
+    )]
     service: String,
 }
 

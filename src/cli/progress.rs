@@ -1,13 +1,17 @@
 //! Progress bars, on stderr and on a terminal only.
+//!
+//! A node's go the way of its log, among the lines of which they stand: a terminal that is held (Ctrl-S) takes neither, and
+//! the node goes on.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 use parking_lot::Mutex;
 
 use crate::node::{RecoveryNews, ShowRecovery};
+use crate::telemetry::log;
 
 const REDRAWS_PER_S: u8 = 8;
 const COUNTED: &str = "{msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}";
@@ -42,7 +46,7 @@ pub(super) fn recovery() -> Option<ShowRecovery> {
         return None;
     }
     let bar = Mutex::new(None);
-    Some(Arc::new(move |at| follow(&mut bar.lock(), at, target)))
+    Some(Arc::new(move |at| follow(&mut bar.lock(), at, log_target)))
 }
 
 /// Draws a bar from the first news on, and clears it away at the end: the log says what it came to.
@@ -71,6 +75,69 @@ fn follow(bar: &mut Option<ProgressBar>, at: Option<RecoveryNews>, target: fn() 
 fn target() -> ProgressDrawTarget {
     ProgressDrawTarget::stderr_with_hz(REDRAWS_PER_S)
 }
+
+/// The terminal by way of the log.
+fn log_target() -> ProgressDrawTarget {
+    ProgressDrawTarget::term_like_with_hz(Box::new(LogTerminal), REDRAWS_PER_S)
+}
+
+/// A terminal that whoever draws on it never waits for.
+#[derive(Debug)]
+struct LogTerminal;
+
+impl LogTerminal {
+    fn put(text: &str) -> io::Result<()> {
+        log::draw(text);
+        Ok(())
+    }
+
+    /// Moves the cursor by `cells` the way that the control sequence's last letter says.
+    fn go(cells: usize, way: char) -> io::Result<()> {
+        if cells == 0 { Ok(()) } else { Self::put(&format!("\x1b[{cells}{way}")) }
+    }
+}
+
+impl TermLike for LogTerminal {
+    fn width(&self) -> u16 {
+        let size = rustix::termios::tcgetwinsize(io::stderr());
+        size.ok().map(|size| size.ws_col).filter(|columns| *columns > 0).unwrap_or(COLUMNS_DEFAULT)
+    }
+
+    fn move_cursor_up(&self, lines: usize) -> io::Result<()> {
+        Self::go(lines, 'A')
+    }
+
+    fn move_cursor_down(&self, lines: usize) -> io::Result<()> {
+        Self::go(lines, 'B')
+    }
+
+    fn move_cursor_right(&self, columns: usize) -> io::Result<()> {
+        Self::go(columns, 'C')
+    }
+
+    fn move_cursor_left(&self, columns: usize) -> io::Result<()> {
+        Self::go(columns, 'D')
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        Self::put(&format!("{text}\n"))
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        Self::put(text)
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        Self::put("\r\x1b[2K")
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Of a terminal that does not say.
+const COLUMNS_DEFAULT: u16 = 80;
 
 fn styled(bar: ProgressBar, what: &'static str, template: &str) -> ProgressBar {
     bar.with_style(style(template)).with_message(what)

@@ -1,15 +1,18 @@
 //! `larder serve`: the node itself.
 
-use std::io::Write;
+use rustix::fs::Mode;
 
-use super::exit::{CliError, Exit};
+use super::exit::{CliError, Exit, local};
 use super::{check, progress};
 use crate::config::{Loaded, ServeArgs, ServeConfig, Variables};
-use crate::node::{NodeError, RunningNode};
+use crate::node::{NodeError, RunningNode, descriptors};
 use crate::server::{StartError, Stop};
 use crate::telemetry::log;
 
 pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
+    if args.check.is_none() {
+        log::start_streams().map_err(local("cannot start the thread that writes the log"))?;
+    }
     let loaded = ServeConfig::load(args, &Variables::of_process())
         .map_err(|error| CliError::Usage(error.to_string()))?;
     if let Some(what) = &args.check {
@@ -21,12 +24,15 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
         tracing::warn!("{warning}");
     }
     keep_pages_small();
+    // What the node makes is its own, also what a library makes for it.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.threads as usize)
         .thread_name("larder-worker")
         .enable_all()
         .build()
-        .map_err(|source| CliError::Local { what: "cannot start the runtime".to_owned(), source })?;
+        .map_err(local("cannot start the runtime"))?;
     // The listeners' tasks run on the workers; this thread only waits.
     let ended = runtime.block_on(serve(loaded));
     // A handler that is stuck must not hold up the exit.
@@ -58,12 +64,16 @@ async fn serve(loaded: Loaded) -> Result<Exit, CliError> {
     };
     let line = node.ready_line();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "{line}");
-    // Whoever started the node may have closed the pipe after reading what it needs; that is no reason to stop.
-    let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
-    drop(stdout);
+    // Whoever started the node may have closed the pipe, or never read it; that is no reason to stop, or to wait.
+    if let Err(error) = log::print(&line) {
+        tracing::warn!(%error, "the ready line is not on stdout");
+    }
     match node.stopped().await {
         Stop::Drained => Ok(Exit::Done),
+        Stop::Failed => Err(CliError::Refused(
+            "stopped, as a part of the node had ended that it cannot do without: the log says which"
+                .to_owned(),
+        )),
         Stop::Unsaved => Err(CliError::NotSaved(
             "stopped, and the last changes may not be on disk: the log says why".to_owned(),
         )),

@@ -1,19 +1,22 @@
-//! `larder set KEY VALUE`: stores a value that stands on the command line, in a file or on stdin.
+//! `larder set KEY [VALUE]`: stores a value that stands on the command line, in a file or on stdin.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clap::Args;
+use clap::{Args, ValueHint};
 use serde_json::json;
 
 use super::durability::WaitsFor;
-use super::exit::{CliError, Exit, local};
+use super::escape::bytes_json;
+use super::exit::{CliError, Exit};
 use super::global::Global;
 use super::keys::KeyForm;
-use super::output::{bytes_json, note, print, token_json};
-use super::parse;
+use super::output::{note, print, token_json};
+use super::{parse, read};
 use crate::api::v1::NotStored;
 use crate::client::{SetCondition, SetExpiration, SetOptions, SetOutcome};
 use crate::entry::{CONTENT_TYPE_BYTES_MAX, Version};
@@ -22,12 +25,12 @@ use crate::entry::{CONTENT_TYPE_BYTES_MAX, Version};
 #[derive(Debug, Args)]
 pub(super) struct SetArgs {
     /// The key
-    key: String,
-    /// The value, as text
-    #[arg(required_unless_present = "file", conflicts_with = "file", allow_hyphen_values = true)]
-    value: Option<String>,
+    key: OsString,
+    /// The value; where it is missing it is read from stdin, to the end and byte for byte
+    #[arg(conflicts_with = "file", allow_hyphen_values = true)]
+    value: Option<OsString>,
     /// Read the value from a file; - is stdin
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     file: Option<PathBuf>,
     #[command(flatten)]
     expiration: ExpirationArgs,
@@ -80,13 +83,14 @@ struct ConditionArgs {
 pub(super) fn run(global: &Global, args: SetArgs) -> Result<Exit, CliError> {
     let key = args.form.key(&args.key)?;
     let value: Bytes = match (args.value, &args.file) {
-        (_, Some(path)) => read(path)?.into(),
-        (Some(text), None) => text.into(),
-        (None, None) => {
-            return Err(CliError::Usage("there is no value; give VALUE or --file FILE".to_owned()));
+        (_, Some(path)) => read::value(path)?.into(),
+        (Some(value), None) => value.into_vec().into(),
+        (None, None) if io::stdin().is_terminal() => {
+            let what = "there is no value, and stdin is a terminal; give VALUE, --file FILE or a pipe";
+            return Err(CliError::Usage(what.to_owned()));
         }
+        (None, None) => read::stdin()?.into(),
     };
-    check_value_bytes(value.len())?;
     let options = SetOptions {
         expiration: match args.expiration {
             ExpirationArgs { ttl: Some(ttl), .. } => SetExpiration::After(ttl),
@@ -134,26 +138,6 @@ pub(super) fn run(global: &Global, args: SetArgs) -> Result<Exit, CliError> {
             Ok(Exit::NotMet)
         }
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, CliError> {
-    if path.as_os_str() == "-" {
-        let mut value = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut value).map_err(local("cannot read stdin"))?;
-        return Ok(value);
-    }
-    std::fs::read(path).map_err(local(format!("cannot read {}", path.display())))
-}
-
-fn check_value_bytes(bytes: usize) -> Result<(), CliError> {
-    if bytes <= parse::VALUE_BYTES_MAX {
-        return Ok(());
-    }
-    Err(CliError::Usage(format!(
-        "the value has {bytes} bytes; one message carries {} at most, and a node takes 1 MiB unless it is set \
-         to take more",
-        parse::VALUE_BYTES_MAX
-    )))
 }
 
 fn content_type(text: &str) -> Result<String, String> {

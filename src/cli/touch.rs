@@ -1,21 +1,23 @@
 //! `larder touch KEY --ttl DUR`: a new time to live for an entry that is there.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
 
+use super::escape::{bytes_json, escaped};
 use super::exit::{CliError, Exit};
 use super::global::Global;
 use super::keys::KeyForm;
-use super::output::{bytes_json, note, print};
+use super::output::{note, print};
 use super::parse;
 
 /// Arguments of `touch`.
 #[derive(Debug, Args)]
 pub(super) struct TouchArgs {
     /// The key
-    key: String,
+    key: OsString,
     /// The new time to live, counted from now; 0 is never
     #[arg(long, value_name = "DUR", value_parser = parse::ttl)]
     ttl: Duration,
@@ -31,6 +33,6 @@ pub(super) fn run(global: &Global, args: TouchArgs) -> Result<Exit, CliError> {
     if found {
         return Ok(Exit::Done);
     }
-    note(&format!("not found: {}", args.key.escape_debug()));
+    note(&format!("not found: {}", escaped(&key)));
     Ok(Exit::NotMet)
 }

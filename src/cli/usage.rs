@@ -1,25 +1,32 @@
 //! A command line that clap refuses, told without the secrets that may stand in it.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
+use super::exit::{CliError, Exit};
+use super::global::Output;
+use super::output::print_error;
 use crate::redacted::shown;
+use crate::telemetry::log;
 
 /// Prints what clap says of a command line, help and version as well; the exit status that goes with it.
 #[must_use]
 pub fn report(error: &clap::Error, args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let text = error.render().to_string();
     match redacted(&text, args) {
-        // Where nobody is left to be told, the status is all that there is to say.
-        Some(text) if error.use_stderr() => {
-            let _ = io::stderr().lock().write_all(text.as_bytes());
-        }
-        _ => {
-            let _ = error.print();
-        }
+        Some(text) if error.use_stderr() => log::write_error(text.trim_end_matches('\n')),
+        _ => match error.print() {
+            // A reader that has gone away is no failure, and where stderr is gone nobody is left to be told.
+            Err(source) if !error.use_stderr() && source.kind() != ErrorKind::BrokenPipe => {
+                let error = CliError::Stdout(source);
+                print_error(Output::Text, &error);
+                return error.exit().into();
+            }
+            _ => {}
+        },
     }
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(u8::MAX))
+    if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() }
 }
 
 /// The text with each argument in it, and each side of its first `=`, as it may be shown; `None`: it has no secret.

@@ -9,9 +9,7 @@ use super::error::ClientError;
 use super::health::HealthClient;
 use super::pool::Pool;
 use super::url::NodeUrl;
-
-/// The longest message that the client sends or takes, in bytes: the protocol's limit both ways.
-pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
+use crate::entry::MESSAGE_BYTES_MAX;
 
 /// What a client is made of.
 ///
@@ -19,6 +17,7 @@ pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// - connections per node: 1 (one connection carries many calls; for throughput take several)
 /// - timeout per call: 5 s
 /// - namespace: "" (the default one)
+/// - longest answer: 2 GiB, which is what a node can be set to send; memory is taken for what comes, not for the limit
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct ClientBuilder {
@@ -26,6 +25,7 @@ pub struct ClientBuilder {
     namespace: String,
     timeout: Duration,
     connections: NonZeroUsize,
+    max_message_bytes: usize,
 }
 
 impl ClientBuilder {
@@ -36,6 +36,7 @@ impl ClientBuilder {
             namespace: String::new(),
             timeout: Duration::from_secs(5),
             connections: NonZeroUsize::MIN,
+            max_message_bytes: MESSAGE_BYTES_MAX,
         }
     }
 
@@ -54,6 +55,13 @@ impl ClientBuilder {
     /// How many connections are kept to each node. Calls take them in turn.
     pub fn connections(mut self, connections: NonZeroUsize) -> Self {
         self.connections = connections;
+        self
+    }
+
+    /// The longest answer that is taken, in bytes; a longer one is `OUT_OF_RANGE`. A node sends none that is longer than
+    /// its own `--max-message-out`.
+    pub fn max_message_bytes(mut self, bytes: usize) -> Self {
+        self.max_message_bytes = bytes;
         self
     }
 
@@ -86,7 +94,7 @@ impl ClientBuilder {
     fn pool(&self) -> Result<Pool, ClientError> {
         match self.nodes.as_slice() {
             [] => Err(ClientError::NoNode),
-            [url] => Pool::new(url.clone(), self.connections, self.timeout),
+            [url] => Pool::new(url.clone(), self.connections, self.timeout, self.max_message_bytes),
             several => Err(ClientError::SeveralNodes {
                 count: several.len(),
                 urls: several.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),

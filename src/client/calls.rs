@@ -10,7 +10,6 @@ use super::builder::ClientBuilder;
 use super::error::ClientError;
 use super::pool::Pool;
 use super::url::NodeUrl;
-use crate::api::google::rpc;
 use crate::api::v1;
 use crate::entry::{Durability, Version};
 
@@ -79,7 +78,8 @@ pub struct SetOptions {
 pub struct CounterOptions {
     /// What a missing counter counts as.
     pub initial: i64,
-    /// How long a counter that is made by this call lives. Zero is never.
+    /// How long a counter that is made by this call lives. Zero is the namespace's default; to make a counter live for
+    /// ever where that is not so, [`Client::touch`] it once it is there.
     pub ttl: Duration,
     /// What the answer waits for; `None`: what the node's default says.
     pub durability: Option<Durability>,
@@ -166,6 +166,22 @@ impl Client {
     pub async fn get(&self, key: impl Into<Bytes>) -> Result<GetOutcome, ClientError> {
         let message =
             v1::GetRequest { namespace: self.owned_namespace(), key: key.into(), ..Default::default() };
+        let mut cache = self.pool.cache();
+        let response = self.pool.finish("Get", cache.get(self.pool.request(message))).await?;
+        response.outcome.ok_or_else(|| self.pool.bad_answer("Get", "no outcome"))
+    }
+
+    /// Looks a key up without its value: what comes has `value_bytes` and everything else.
+    ///
+    /// # Errors
+    /// See [`Client::get`].
+    pub async fn metadata(&self, key: impl Into<Bytes>) -> Result<GetOutcome, ClientError> {
+        let message = v1::GetRequest {
+            namespace: self.owned_namespace(),
+            key: key.into(),
+            metadata_only: true,
+            ..Default::default()
+        };
         let mut cache = self.pool.cache();
         let response = self.pool.finish("Get", cache.get(self.pool.request(message))).await?;
         response.outcome.ok_or_else(|| self.pool.bad_answer("Get", "no outcome"))
@@ -265,78 +281,6 @@ impl Client {
         Ok(self.pool.finish("Touch", cache.touch(self.pool.request(message))).await?.found)
     }
 
-    /// Looks many keys up; the outcomes are in the keys' order.
-    ///
-    /// # Errors
-    /// See [`Client::get`]; `RESOURCE_EXHAUSTED` where the answer would pass the message limit.
-    pub async fn batch_get(&self, keys: Vec<Bytes>) -> Result<Vec<GetOutcome>, ClientError> {
-        let asked = keys.len();
-        let message = v1::BatchGetRequest { namespace: self.owned_namespace(), keys };
-        let mut cache = self.pool.cache();
-        let response = self.pool.finish("BatchGet", cache.batch_get(self.pool.request(message))).await?;
-        let outcomes: Vec<_> = response.results.into_iter().filter_map(|result| result.outcome).collect();
-        self.as_many("BatchGet", asked, outcomes)
-    }
-
-    /// Stores many entries, each with its own result, in the items' order. Not atomic.
-    ///
-    /// # Errors
-    /// See [`Client::get`]; what is wrong with one item is that item's result.
-    pub async fn batch_set(
-        &self,
-        items: Vec<(Bytes, Bytes)>,
-        options: &SetOptions,
-    ) -> Result<Vec<Result<SetOutcome, rpc::Status>>, ClientError> {
-        use v1::set_result::Result as Item;
-        let asked = items.len();
-        let message = v1::BatchSetRequest {
-            namespace: self.owned_namespace(),
-            items: items.into_iter().map(|(key, value)| options.request("", key, value)).collect(),
-            // An item may ask for what the batch asks for, and for nothing else.
-            durability: wire_durability(options.durability),
-        };
-        let mut cache = self.pool.cache();
-        let response = self.pool.finish("BatchSet", cache.batch_set(self.pool.request(message))).await?;
-        let results: Vec<_> = response
-            .results
-            .into_iter()
-            .filter_map(|result| match result.result? {
-                Item::Response(response) => response.outcome.map(Ok),
-                Item::Error(status) => Some(Err(status)),
-            })
-            .collect();
-        self.as_many("BatchSet", asked, results)
-    }
-
-    /// Removes many keys; each answer says whether there was an entry. Not atomic. `durability` is what the answer
-    /// waits for; `None`: what the node's default says.
-    ///
-    /// # Errors
-    /// See [`Client::get`].
-    pub async fn batch_delete(
-        &self,
-        keys: Vec<Bytes>,
-        durability: Option<Durability>,
-    ) -> Result<Vec<bool>, ClientError> {
-        let asked = keys.len();
-        let message = v1::BatchDeleteRequest {
-            namespace: self.owned_namespace(),
-            keys,
-            durability: wire_durability(durability),
-        };
-        let mut cache = self.pool.cache();
-        let response =
-            self.pool.finish("BatchDelete", cache.batch_delete(self.pool.request(message))).await?;
-        self.as_many("BatchDelete", asked, response.deleted)
-    }
-
-    fn as_many<T>(&self, method: &'static str, asked: usize, results: Vec<T>) -> Result<Vec<T>, ClientError> {
-        if results.len() == asked {
-            return Ok(results);
-        }
-        Err(self.pool.bad_answer(method, format!("{} results for {asked} items", results.len())))
-    }
-
     pub(super) fn owned_namespace(&self) -> String {
         self.namespace.as_ref().to_owned()
     }
@@ -348,7 +292,7 @@ pub(super) fn wire_ms(duration: Duration) -> u64 {
 }
 
 /// A durability as the wire has it.
-fn wire_durability(durability: Option<Durability>) -> i32 {
+pub(super) fn wire_durability(durability: Option<Durability>) -> i32 {
     durability.map_or(v1::Durability::Unspecified, v1::Durability::from) as i32
 }
 

@@ -3,11 +3,13 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use crate::code::code_name;
+use prost::Message;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::url::{BadNodeUrl, NodeUrl};
+use crate::api::google::rpc;
+use crate::code::code_name;
 use crate::entry::duration_text;
 
 /// A call that brought no outcome. A miss or a condition that was not met is none of these.
@@ -116,11 +118,39 @@ pub struct Refusal {
     pub reason: String,
     /// The fields that google.rpc.BadRequest names.
     pub fields: Vec<String>,
+    /// The limit that google.rpc.ErrorInfo states, where one was passed.
+    pub limit: Option<u64>,
     /// After how long google.rpc.RetryInfo says that a retry helps.
     pub retry_after: Option<Duration>,
     /// The status as it came.
     #[source]
     pub source: Status,
+}
+
+impl Refusal {
+    pub(crate) fn new(url: String, status: Status) -> Self {
+        let details = status.get_error_details();
+        let info = details.error_info();
+        Self {
+            url,
+            code: status.code(),
+            message: status.message().to_owned(),
+            reason: info.map(|info| info.reason.clone()).unwrap_or_default(),
+            fields: details
+                .bad_request()
+                .map(|bad| bad.field_violations.iter().map(|violation| violation.field.clone()).collect())
+                .unwrap_or_default(),
+            limit: info.and_then(|info| info.metadata.get("limit")?.parse().ok()),
+            retry_after: details.retry_info().and_then(|info| info.retry_delay),
+            source: status,
+        }
+    }
+
+    /// What a node answered for one item of several.
+    pub(crate) fn of_item(url: String, item: rpc::Status) -> Self {
+        let (code, message) = (Code::from_i32(item.code), item.message.clone());
+        Self::new(url, Status::with_details(code, message, item.encode_to_vec().into()))
+    }
 }
 
 impl ClientError {
@@ -140,19 +170,7 @@ impl ClientError {
             }
             return Self::BrokenOff { url, method, problem, source };
         }
-        let details = status.get_error_details();
-        Self::Status(Box::new(Refusal {
-            url,
-            code: status.code(),
-            message: status.message().to_owned(),
-            reason: details.error_info().map(|info| info.reason.clone()).unwrap_or_default(),
-            fields: details
-                .bad_request()
-                .map(|bad| bad.field_violations.iter().map(|violation| violation.field.clone()).collect())
-                .unwrap_or_default(),
-            retry_after: details.retry_info().and_then(|info| info.retry_delay),
-            source: status,
-        }))
+        Self::Status(Box::new(Refusal::new(url, status)))
     }
 
     /// The gRPC code that this error counts under, as its name is written: `UNAVAILABLE`.
@@ -204,6 +222,8 @@ fn looked_into(mut cause: &(dyn StdError + 'static)) -> (bool, String) {
 
 #[cfg(test)]
 mod tests {
+    use tonic_types::ErrorDetails;
+
     use super::*;
 
     #[test]
@@ -213,6 +233,18 @@ mod tests {
             "NOT_FOUND (NO_NAMESPACE): no such namespace"
         );
         assert_eq!(status_text(&Code::Internal, "", ""), "INTERNAL");
+    }
+
+    #[test]
+    fn a_refused_item_says_as_much_as_a_refused_call() {
+        let metadata = [("limit".to_owned(), "500".to_owned()), ("unit".to_owned(), "items".to_owned())];
+        let details = ErrorDetails::with_error_info("BATCH_TOO_LONG", "larder.dev", metadata);
+        let status = Status::with_error_details(Code::ResourceExhausted, "the limit is 500", details);
+        let item = rpc::Status::decode(status.details()).unwrap();
+        for refusal in [Refusal::new(String::new(), status), Refusal::of_item(String::new(), item)] {
+            assert_eq!((refusal.reason.as_str(), refusal.limit), ("BATCH_TOO_LONG", Some(500)));
+            assert_eq!(refusal.to_string(), "RESOURCE_EXHAUSTED (BATCH_TOO_LONG): the limit is 500");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The client: calls to a node's Cache, Admin and health services, with deadlines and readable errors.
 //!
 //! ```text
-//!  Client ── calls.rs, blobs.rs … ───┐
+//!  Client ── calls.rs, batch.rs, … ──┐
 //!  AdminClient ── admin.rs … ───────┼─ pool.rs: several lazy connections to one node ── tonic Channel
 //!  HealthClient ── health.rs ───────┘
 //! ```
@@ -17,6 +17,7 @@
 //! It is not a retry layer and not a near cache: those are parts of the ring-routing client library.
 
 mod admin;
+mod batch;
 mod blobs;
 mod builder;
 mod calls;
@@ -30,7 +31,7 @@ mod url;
 
 pub use admin::{AdminClient, StatsStream};
 pub use blobs::{BlobDownload, BlobOptions, BlobRange, ListBlobsOptions};
-pub use builder::{ClientBuilder, MESSAGE_BYTES_MAX};
+pub use builder::ClientBuilder;
 pub use calls::{
     Client, CounterOptions, DeleteOptions, Deletion, GetOutcome, SetCondition, SetExpiration, SetOptions,
     SetOutcome,

@@ -12,11 +12,12 @@ use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
-use super::builder::MESSAGE_BYTES_MAX;
+use super::batch::BatchLimits;
 use super::error::ClientError;
 use super::url::{BadNodeUrl, NodeUrl};
 use crate::api::v1::admin_client::AdminClient;
 use crate::api::v1::cache_client::CacheClient;
+use crate::entry::MESSAGE_BYTES_MAX;
 use tonic_health::pb::health_client::HealthClient;
 
 /// How long the local timer waits beyond the deadline that the node was told, so that the node's own answer
@@ -35,6 +36,8 @@ pub(crate) struct Pool {
     channels: Vec<Channel>,
     next: AtomicUsize,
     timeout: Duration,
+    max_message_bytes: usize,
+    limits: BatchLimits,
 }
 
 impl Pool {
@@ -42,6 +45,7 @@ impl Pool {
         url: NodeUrl,
         connections: NonZeroUsize,
         timeout: Duration,
+        max_message_bytes: usize,
     ) -> Result<Self, ClientError> {
         let endpoint = Endpoint::from_shared(format!("http://{}", url.authority()))
             .map_err(|_| BadNodeUrl::Malformed {
@@ -55,7 +59,17 @@ impl Pool {
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
         let channels = (0..connections.get()).map(|_| endpoint.connect_lazy()).collect();
-        Ok(Self { url, channels, next: AtomicUsize::new(0), timeout })
+        let (next, limits) = (AtomicUsize::new(0), BatchLimits::default());
+        Ok(Self { url, channels, next, timeout, max_message_bytes, limits })
+    }
+
+    /// What the node was seen to take at once.
+    pub(crate) fn limits(&self) -> &BatchLimits {
+        &self.limits
+    }
+
+    pub(crate) fn url(&self) -> &NodeUrl {
+        &self.url
     }
 
     pub(crate) fn timeout(&self) -> Duration {
@@ -70,13 +84,13 @@ impl Pool {
 
     pub(crate) fn cache(&self) -> CacheClient<Channel> {
         CacheClient::new(self.channel())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_decoding_message_size(self.max_message_bytes)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     pub(crate) fn admin(&self) -> AdminClient<Channel> {
         AdminClient::new(self.channel())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_decoding_message_size(self.max_message_bytes)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 

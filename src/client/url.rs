@@ -27,7 +27,7 @@ impl fmt::Display for Transport {
     }
 }
 
-/// A node's URL that this build can connect to: `tcp://HOST:PORT`.
+/// A node's URL that this build can connect to: `tcp://HOST:PORT`. The scheme may be left out.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NodeUrl {
     /// `HOST:PORT`, an IPv6 address in brackets.
@@ -77,9 +77,8 @@ impl FromStr for NodeUrl {
 
     fn from_str(text: &str) -> Result<Self, BadNodeUrl> {
         let malformed = |problem| BadNodeUrl::Malformed { url: text.into(), problem };
-        let Some((scheme, rest)) = text.split_once("://") else {
-            return Err(malformed("there is no scheme"));
-        };
+        // What people write first is HOST:PORT, which can mean one thing only.
+        let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
         match scheme {
             "tcp" => {}
             "unix" => {
@@ -113,6 +112,13 @@ mod tests {
         for text in ["tcp://127.0.0.1:7400", "tcp://[::1]:7400", "tcp://cache-0.larder.svc:1"] {
             assert_eq!(text.parse::<NodeUrl>().unwrap().to_string(), text);
         }
+        for text in ["127.0.0.1:7400", "[::1]:7400", "localhost:1"] {
+            assert_eq!(
+                text.parse::<NodeUrl>().unwrap().to_string(),
+                format!("tcp://{text}"),
+                "tcp is assumed"
+            );
+        }
         assert_eq!("tcp://a:7400/".parse::<NodeUrl>().unwrap().authority(), "a:7400");
         assert_eq!("tcp://fd00::1:7400".parse::<NodeUrl>().unwrap().authority(), "[fd00::1]:7400");
     }
@@ -120,7 +126,9 @@ mod tests {
     #[test]
     fn text_that_is_no_node_url_is_refused_with_what_is_wrong() {
         let cases = [
-            ("127.0.0.1:7400", "no scheme"),
+            ("localhost", "no port"),
+            ("unix:/run/larder.sock", "65535"),
+            ("", "no port"),
             ("http://a:1", "none of tcp"),
             ("tcp://a", "no port"),
             ("tcp://:7400", "no host"),

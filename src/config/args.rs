@@ -189,7 +189,7 @@ pub struct ServeArgs {
     /// Most namespaces, the default one counted, 1 to 1024. Default: 1024
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub max_namespaces: Option<String>,
-    /// Most open connections on the data listeners, 1 to 1000000. Default: 4096
+    /// Most open connections on the data listeners, 1 to 1000000, and no more than the limit on open files leaves. Default: 4096
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub max_connections: Option<String>,
     /// Most calls that may wait at a time, 1 to 1000000; more are turned away. Default: 8192

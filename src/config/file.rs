@@ -4,6 +4,8 @@
 //! type are errors with their line, also where a flag would override them.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
@@ -11,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Place};
 use super::setting::{Kind, SETTINGS, Setting};
+use crate::entry::ByteSize;
 
 /// The values of a file, by key.
 #[derive(Default)]
@@ -22,7 +25,7 @@ pub(super) struct File {
 impl File {
     /// Reads and checks a file that `place` named.
     pub(super) fn read(path: &Path, place: Place) -> Result<Self, ConfigError> {
-        match std::fs::read_to_string(path) {
+        match read(path) {
             Ok(text) => Self::parse(path, &text),
             Err(source) => {
                 let path = path.to_string_lossy().into_owned().into();
@@ -65,6 +68,21 @@ impl File {
         Some((Place::File { path: self.path.clone(), line: *line, key: setting.flag }, text))
     }
 }
+
+/// All of a file, unless it is too long to be one of settings: a device has no end.
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it is longer than {}, so it is no configuration", ByteSize(FILE_BYTES_MAX)),
+        ));
+    }
+    Ok(text)
+}
+
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The text that a flag would be, if the value's type suits the setting.
 fn text_of(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Option<String> {

@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::defaults;
 use crate::engine::PolicyName;
 use crate::entry::{
-    ByteSize, CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, NAMESPACES_MAX, TAG_BYTES_MAX, TAGS_MAX, TTL_MS_MAX,
-    duration_text,
+    ByteSize, CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_BYTES_MAX, NAMESPACES_MAX, TAG_BYTES_MAX,
+    TAGS_MAX, TTL_MS_MAX, VALUE_BYTES_MAX, duration_text,
 };
 use crate::redacted::Redacted;
 
@@ -114,6 +114,16 @@ impl Setting {
             Kind::Text(min, max) => format!("text of {min} to {max} bytes without control characters"),
             Kind::Parsed(what) | Kind::List(what) => what.to_owned(),
             Kind::NotServed(_) => "nothing: leave it out".to_owned(),
+        }
+    }
+
+    /// The words that its value may be, where it is one of a few.
+    #[must_use]
+    pub fn words(&self) -> Vec<&'static str> {
+        match self.kind {
+            Kind::Choice(words) | Kind::ServedChoice(words, _) => words.to_vec(),
+            Kind::Policy => PolicyName::ALL.map(PolicyName::as_str).to_vec(),
+            _ => Vec::new(),
         }
     }
 
@@ -270,11 +280,12 @@ pub(super) const LOG_FORMAT: Setting =
     Setting::of("log-format", "log_format", Kind::Choice(&["text", "json"]));
 pub(super) const MAX_KEY: Setting =
     Setting::live("max-key", "max_key_bytes", Kind::Size(1, KEY_BYTES_MAX as u64));
-pub(super) const MAX_VALUE: Setting = Setting::live("max-value", "max_value_bytes", Kind::Size(1, 1 << 30));
+pub(super) const MAX_VALUE: Setting =
+    Setting::live("max-value", "max_value_bytes", Kind::Size(1, VALUE_BYTES_MAX as u64));
 pub(super) const MAX_MESSAGE_IN: Setting =
-    Setting::live("max-message-in", "max_message_in_bytes", Kind::Size(1 << 10, 2 << 30));
+    Setting::live("max-message-in", "max_message_in_bytes", Kind::Size(1 << 10, MESSAGE_BYTES_MAX as u64));
 pub(super) const MAX_MESSAGE_OUT: Setting =
-    Setting::live("max-message-out", "max_message_out_bytes", Kind::Size(1 << 10, 2 << 30));
+    Setting::live("max-message-out", "max_message_out_bytes", Kind::Size(1 << 10, MESSAGE_BYTES_MAX as u64));
 pub(super) const MAX_BATCH: Setting = Setting::live("max-batch", "max_batch", Kind::Count(1, 1_000_000));
 pub(super) const MAX_CONTENT_TYPE: Setting =
     Setting::live("max-content-type", "max_content_type_bytes", Kind::Size(1, CONTENT_TYPE_BYTES_MAX as u64));

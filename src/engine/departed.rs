@@ -27,6 +27,14 @@ impl Departed {
         Self { words: Vec::new(), sets: sets.clamp(SETS_MIN, SETS_MAX) as usize }
     }
 
+    /// The shard has another limit. What is too large for a lower one is forgotten.
+    pub(crate) fn resize(&mut self, bytes_limit: u64) {
+        let resized = Self::new(bytes_limit);
+        if resized.sets < self.sets || self.words.is_empty() {
+            *self = resized;
+        }
+    }
+
     #[inline]
     pub(crate) fn insert(&mut self, hash: u64, reason: MissReason) {
         if self.words.is_empty() {

@@ -52,7 +52,10 @@ impl Fetch {
     }
 }
 
-/// A shard's keys that are being fetched.
+/// Fetches that a shard keeps room for while there are none.
+const ROOM_KEPT: usize = 64;
+
+/// A shard's keys that are being fetched, as many at most as there are calls under way.
 #[derive(Debug, Default)]
 pub(super) struct Fetches {
     by_hash: HashMap<u64, Fetched>,
@@ -82,6 +85,9 @@ impl Fetches {
         fetched.fetches -= 1;
         if fetched.fetches == 0 {
             self.by_hash.remove(&hash);
+            if self.by_hash.is_empty() && self.by_hash.capacity() > ROOM_KEPT {
+                self.by_hash = HashMap::new();
+            }
         }
         is_same
     }

@@ -2,20 +2,28 @@
 //! computation of frequent and top-k elements in data streams", ICDT 2005) over a sample of the lookups.
 //!
 //! Each shard has up to [`COUNTERS`] counters and looks at one lookup of 16, at random gaps so that no rhythm of the
-//! callers hides a key. A key that makes up more than one lookup of its shard's counters is among them; a key that
-//! comes new takes over a least counter with its count, which is how far that key's count may be too high. Counts are
-//! halved now and then, so that they speak of the present.
+//! callers hides a key. With n counters, a key that makes up more than 1/n of what its shard looks at is among them; a
+//! key that comes new takes over a least counter with its count, and that much of its count may be others'. Where the
+//! texts of long keys would take more than [`KEYS_PART`] allows, there are fewer counters. Counts are halved now and
+//! then, so that they speak of the present.
+//!
+//! What is told is an estimate with its error: what was taken over, which can only be too much, and three standard
+//! deviations of the sampling, which errs to both sides. One in about 370 is further off.
 
 use super::namespace::Namespace;
 use crate::clock::Now;
 
-/// Counters of a shard; fewer in one of less than 2 MiB, …
+/// Counters of a shard; fewer in one of less than 1 MiB, …
 const COUNTERS: usize = 128;
 const COUNTERS_MIN: usize = 16;
 /// … which has one for so many bytes.
-const BYTES_PER_COUNTER: u64 = 16 << 10;
-/// One lookup of so many is counted, on average.
+const BYTES_PER_COUNTER: u64 = 8 << 10;
+/// The texts of the counted keys take this part of the shard's limit, at most, or one key.
+const KEYS_PART: u64 = 64;
+/// One lookup of so many is counted, on average: gaps are 1 to twice that less one.
 const LOOKUPS_PER_SAMPLE: u64 = 16;
+/// Standard deviations of the sampling that an error is told with.
+const DEVIATIONS: f64 = 3.0;
 /// Counts are halved after so many samples.
 const SAMPLES_MAX: u64 = 1 << 16;
 
@@ -26,9 +34,9 @@ pub struct HotKey {
     pub namespace: String,
     /// The key.
     pub key: Vec<u8>,
-    /// How many lookups asked for it, at most.
+    /// How many lookups asked for it, about: one in 16 is looked at.
     pub count: u64,
-    /// By how much that may be too high.
+    /// By how much that may be off, to either side.
     pub count_error: u64,
     /// Its value's length; 0 also where there is no entry now.
     pub value_bytes: u64,
@@ -51,7 +59,15 @@ struct Counter {
     key: Box<[u8]>,
     hash: u64,
     count: u64,
+    /// How much of the count may be other keys'.
     error: u64,
+}
+
+impl Counter {
+    /// By how many samples the count may be off.
+    fn error(&self) -> f64 {
+        self.error as f64 + DEVIATIONS * (self.count as f64).sqrt()
+    }
 }
 
 /// A shard's count.
@@ -66,10 +82,13 @@ pub(crate) struct Hot {
     tags: Vec<u32>,
     counters: Vec<Counter>,
     counters_max: usize,
+    /// What a key that has no counter may have been counted, where there are fewer counters than there may be.
+    uncounted: u64,
     /// No counter is below this; the search for one that is not above it goes on here.
     least: u64,
     hand: usize,
     key_bytes: usize,
+    key_bytes_max: usize,
 }
 
 impl Hot {
@@ -83,9 +102,11 @@ impl Hot {
             tags: Vec::new(),
             counters: Vec::new(),
             counters_max: ((bytes_limit / BYTES_PER_COUNTER) as usize).clamp(COUNTERS_MIN, COUNTERS),
+            uncounted: 0,
             least: 0,
             hand: 0,
             key_bytes: 0,
+            key_bytes_max: (bytes_limit / KEYS_PART) as usize,
         }
     }
 
@@ -98,10 +119,10 @@ impl Hot {
     #[cold]
     pub(crate) fn sample(&mut self, namespace: &Namespace, key: &[u8], hash: u64, now: Now) -> u32 {
         self.count(namespace, key, hash, now);
-        // Knuth's multiplier; the top five bits choose a gap of 1 to 31, 16 on average.
+        // Knuth's multiplier; its top bits are the random ones.
         self.random =
             self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.random >> 59) as u32).max(1)
+        (((self.random >> 32) * (2 * LOOKUPS_PER_SAMPLE - 1)) >> 32) as u32 + 1
     }
 
     fn count(&mut self, namespace: &Namespace, key: &[u8], hash: u64, now: Now) {
@@ -117,10 +138,13 @@ impl Hot {
             let (namespace, key) = (namespace.clone(), Box::from(key));
             Counter { namespace, key, hash, count, error }
         };
+        while self.key_bytes + key.len() > self.key_bytes_max && !self.counters.is_empty() {
+            self.give_up_least();
+        }
         self.key_bytes += key.len();
         if self.counters.len() < self.counters_max {
             self.tags.push(tag(hash));
-            self.counters.push(counter(1, 0));
+            self.counters.push(counter(self.uncounted + 1, self.uncounted));
             return;
         }
         let least = self.least();
@@ -155,8 +179,19 @@ impl Hot {
         found
     }
 
+    /// Does without a least counter.
+    fn give_up_least(&mut self) {
+        let least = self.least();
+        let gone = self.counters.swap_remove(least);
+        self.tags.swap_remove(least);
+        self.key_bytes -= gone.key.len();
+        self.uncounted = self.uncounted.max(gone.count);
+        self.hand = 0;
+    }
+
     fn halve(&mut self, now: Now) {
         self.samples /= 2;
+        self.uncounted /= 2;
         self.since_ms = self.halved_ms;
         self.halved_ms = now.steady_ms;
         for counter in &mut self.counters {
@@ -183,7 +218,7 @@ impl Hot {
             namespace: counter.namespace.name().to_owned(),
             key: counter.key.to_vec(),
             count: counter.count * LOOKUPS_PER_SAMPLE,
-            count_error: counter.error * LOOKUPS_PER_SAMPLE,
+            count_error: (counter.error() * LOOKUPS_PER_SAMPLE as f64).ceil() as u64,
             value_bytes: value_bytes(&counter.namespace, &counter.key, counter.hash),
         }));
     }
@@ -191,7 +226,7 @@ impl Hot {
     /// Gives its memory back, and begins anew.
     pub(crate) fn clear(&mut self) {
         (self.tags, self.counters, self.key_bytes, self.samples) = (Vec::new(), Vec::new(), 0, 0);
-        (self.least, self.hand) = (0, 0);
+        (self.least, self.hand, self.uncounted) = (0, 0, 0);
     }
 
     #[inline]
@@ -203,4 +238,70 @@ impl Hot {
 
 fn tag(hash: u64) -> u32 {
     hash as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Engine, EngineConfig, PolicyName};
+
+    const NOW: Now = Now { steady_ms: 0, unix_us: 0 };
+
+    /// A random number below `below`, by a generator other than the one that chooses samples.
+    fn below(state: &mut u64, below: u64) -> u64 {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        ((u128::from(*state) * u128::from(below)) >> 64) as u64
+    }
+
+    #[test]
+    fn a_count_is_within_its_error_of_how_many_lookups_there_were() {
+        let config = EngineConfig {
+            bytes_limit: 8 << 20,
+            shards: Some(1),
+            policy: PolicyName::Lru,
+            ..EngineConfig::default()
+        };
+        let engine = Engine::new(&config, NOW);
+        let mut asked = vec![0u64; 2_000];
+        let mut state = 0x2545_F491_4F6C_DD1D;
+        for _ in 0..900_000 {
+            // Zipf's law, roughly: as many for 1 to 2 as for 2 to 4 and so on.
+            let octave = below(&mut state, 11);
+            let key = ((1 << octave) + below(&mut state, 1 << octave)).min(1_999);
+            asked[key as usize] += 1;
+            let _ = engine.read(engine.default_namespace(), &key.to_le_bytes(), None, NOW, |_| ());
+        }
+        let hot = engine.hot_keys(NOW);
+        assert_eq!(hot.keys.len(), 100);
+        assert!(hot.lookups.abs_diff(900_000) < 9_000, "{} lookups", hot.lookups);
+        let of = |key: &HotKey| asked[u64::from_le_bytes(key.key[..].try_into().unwrap()) as usize];
+        let off = hot.keys.iter().filter(|key| key.count.abs_diff(of(key)) > key.count_error).count();
+        assert!(off <= 2, "{off} of 100 are further off than they say: {:?}", hot.keys);
+        let often = asked.iter().filter(|asked| **asked >= 9_000).count();
+        assert!(often >= 15, "{often} keys make up 1 %");
+        assert!(hot.keys[..often].iter().all(|key| of(key) >= 8_000), "all of them come first");
+    }
+
+    #[test]
+    fn long_keys_take_no_more_than_a_sixty_fourth_and_are_counted_as_well() {
+        let engine = Engine::new(&EngineConfig::default(), NOW);
+        let mut hot = Hot::new(8 << 20, NOW);
+        for n in 0..20_000u64 {
+            let mut key = vec![7; 4_000];
+            key[..8].copy_from_slice(&n.to_le_bytes());
+            hot.count(engine.default_namespace(), &key, n, NOW);
+            if n % 10 == 0 {
+                hot.count(engine.default_namespace(), b"hot", u64::MAX, NOW);
+            }
+            let texts: usize = hot.counters.iter().map(|counter| counter.key.len()).sum();
+            assert_eq!((texts, hot.counters.len()), (hot.key_bytes, hot.tags.len()));
+            assert!(hot.key_bytes <= 128 << 10);
+        }
+        let found = hot.find(u64::MAX).map(|at| &hot.counters[at]).unwrap();
+        let (count, error) = (found.count, found.error);
+        assert!(count >= 2_000 && count - error <= 2_000, "{count}, of which {error} may be others'");
+        assert!(error < 1_000, "{error}");
+    }
 }

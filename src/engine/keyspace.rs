@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
 
-use super::hot::HotKeys;
+use super::hot::{HotKey, HotKeys};
 use super::log::Record;
 use super::namespace::{
     DEFAULT, Namespace, NamespaceChange, NamespaceConfig, NamespaceError, NamespaceReport,
 };
-use super::op::{EntryView, Hit, MissReason};
+use super::op::{EntryView, Hit, MissReason, Refusal};
 use super::shard::Scope;
 use super::{Engine, Memory};
 use crate::clock::Now;
@@ -153,10 +153,18 @@ impl Engine {
 
     /// Lets everything of a namespace die that the scope covers, without looking at it: from when this returns it is
     /// never found again. [`Self::sweep`] takes it out. Returns the namespace's count of invalidations.
-    pub fn invalidate(&self, namespace: &Namespace, scope: Scope<'_>, now: Now) -> u64 {
-        self.invalidations.fetch_add(1, Ordering::Relaxed);
+    ///
+    /// # Errors
+    /// [`Refusal::Unswept`]: so many prefixes and tags wait for the sweep that a shard can note no more. Nothing was
+    /// done. [`Scope::All`] is never refused.
+    pub fn invalidate(&self, namespace: &Namespace, scope: Scope<'_>, now: Now) -> Result<u64, Refusal> {
         let mut barriers = self.barriers.lock();
-        namespace.invalidated(|| {
+        // Whoever adds to what is noted holds the barriers, so what there is room for now stays so.
+        for shard in &self.shards {
+            shard.lock().takes_invalidation(namespace, scope)?;
+        }
+        self.invalidations.fetch_add(1, Ordering::Relaxed);
+        Ok(namespace.invalidated(|| {
             let until = self.versions.next_bound(now);
             for shard in &self.shards {
                 let mut shard = shard.lock();
@@ -165,7 +173,7 @@ impl Engine {
             }
             barriers.add(&Record::Invalidated { namespace: namespace.number(), scope, until });
             until
-        })
+        }))
     }
 
     /// How many invalidations there were, also in namespaces that are gone.
@@ -266,7 +274,8 @@ impl Engine {
         for shard in &self.shards {
             shard.lock().add_hot_keys(&mut all, now);
         }
-        all.keys.sort_by_key(|key| std::cmp::Reverse((key.count - key.count_error, key.count)));
+        let at_least = |key: &HotKey| key.count.saturating_sub(key.count_error);
+        all.keys.sort_by_key(|key| std::cmp::Reverse((at_least(key), key.count)));
         all.keys.truncate(HOT_KEYS_MAX);
         all
     }

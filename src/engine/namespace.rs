@@ -104,7 +104,7 @@ impl NamespaceReport {
             });
             let known = &mut self.estimates[known];
             known.hit_ratio += estimate.hits;
-            known.lookups += estimate.requests as u64;
+            known.lookups += estimate.lookups as u64;
             known.followers += u32::from(estimate.is_followed);
         }
     }
@@ -221,8 +221,10 @@ impl Namespace {
         self.0.number
     }
 
+    /// The most bytes that its entries may take; see [`NamespaceConfig::bytes_limit`].
     #[inline]
-    pub(crate) fn bytes_limit(&self) -> u64 {
+    #[must_use]
+    pub fn bytes_limit(&self) -> u64 {
         self.0.bytes_limit.load(Ordering::Relaxed)
     }
 

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use super::record::INLINE_VALUE_BYTES_MAX;
+use super::record::is_large;
 use crate::entry::{Ttl, Version};
 
 /// One operation on one key.
@@ -60,11 +60,21 @@ impl<'a> Op<'a> {
         }
     }
 
+    /// Whether it may store an entry where there is none.
+    #[must_use]
+    pub fn may_add_entry(&self) -> bool {
+        match self {
+            Self::Set(set) => matches!(set.condition, Condition::Always | Condition::IfAbsent),
+            Self::Increment(_) => true,
+            Self::Get { .. } | Self::Delete { .. } | Self::Touch { .. } => false,
+        }
+    }
+
     /// A copy of a value that is too large for a cell, in an allocation of its own.
     #[inline]
     pub(super) fn large_value(&self) -> Option<Bytes> {
         match self {
-            Self::Set(set) if set.value.len() > INLINE_VALUE_BYTES_MAX => {
+            Self::Set(set) if is_large(set.value, set.key, set.content_type, set.tags) => {
                 Some(Bytes::copy_from_slice(set.value))
             }
             _ => None,
@@ -196,6 +206,32 @@ pub enum Refusal {
         /// What a shard may hold, in bytes.
         limit: u64,
     },
+    /// Invalidate: so many invalidations wait to be swept that no more can be noted now.
+    Unswept {
+        /// What a shard has noted of them, in bytes.
+        bytes: u64,
+        /// What it may note, in bytes.
+        limit: u64,
+    },
+    /// Invalidate: the prefixes that wait to be swept have so many lengths that one more would cost lookups too much.
+    UnsweptLengths {
+        /// How many lengths they may have.
+        limit: usize,
+    },
+    /// What a shard keeps for namespaces beside their entries is as much as it may be, so that one more finds no room.
+    NamespacesTakeTooMuch {
+        /// What it is, in bytes.
+        bytes: u64,
+        /// What it may be, in bytes.
+        limit: u64,
+    },
+    /// To know where entries lie on disk takes as much memory as it may, so that no new key is stored.
+    PlacesFull {
+        /// What it takes, in bytes.
+        bytes: u64,
+        /// What it may take, in bytes.
+        limit: u64,
+    },
     /// The namespace was deleted meanwhile.
     NoNamespace,
     /// There is no version above those that were drawn.
@@ -204,6 +240,8 @@ pub enum Refusal {
     Poisoned,
     /// The entry lies on disk, and cannot be read.
     Unreadable,
+    /// The entry lies on disk, and cannot be read for want of descriptors or memory: it can in a moment.
+    Shortage,
     /// Whoever asked gave it up while its entry was looked for.
     Withdrawn,
     /// What may be on disk is there already.

@@ -9,7 +9,7 @@
 //!   expiry, if it has one:   wheel prev 4, wheel next 4, deadline 4 (or 8 where it is > 49 days off)
 //!   flags, if not 0:         4
 //!   namespace, if not the default one: its number, 2
-//!   tags, if any:            how many 1, their numbers 4 each
+//!   tags, if any:            as `tags.rs` shows
 //!   content type, if any:    length 1, text
 //!   value:                   its bytes, or 4 bytes that name an allocation of its own if it is large
 //! ```
@@ -23,14 +23,16 @@ use super::arena::{Arena, CELL_BYTES_MAX, LIVE_WORD, NIL};
 use super::eviction::Slots;
 use super::op::{EntryView, Tier, ValueView};
 use super::prefetch::prefetch_bytes;
-use super::tags::{TAGS_MAX, TagNumbers};
-use crate::entry::Version;
+use super::tags::{DraftTags, PACKED_BYTES_MAX, PackedTags};
+use crate::entry::{CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, Version};
 
 /// The in-memory hash: seeded at random in each process, never on disk or the wire.
 pub(crate) type KeyHasher = foldhash::quality::RandomState;
 /// Values above this get an allocation of their own and are handed out by reference.
 pub(crate) const INLINE_VALUE_BYTES_MAX: usize = 4_096;
 const HEADER: usize = 24;
+/// A header with expiry, flags and namespace.
+const HEADER_MAX: usize = HEADER + 16 + 4 + 2;
 const VERSION: usize = 0;
 const PREV: usize = 8;
 const NEXT: usize = 12;
@@ -73,7 +75,7 @@ pub(crate) struct Draft<'a> {
     pub deadline: Deadline,
     pub flags: u32,
     pub content_type: &'a str,
-    pub tags: TagNumbers,
+    pub tags: DraftTags<'a>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +95,7 @@ impl Draft<'_> {
         let content_type = if self.content_type.is_empty() { 0 } else { CONTENT_TYPE };
         let large = if matches!(self.value, DraftValue::Large(_)) { LARGE } else { 0 };
         let namespaced = if self.namespace == 0 { 0 } else { NAMESPACED };
-        let tagged = if self.tags.as_slice().is_empty() { 0 } else { TAGGED };
+        let tagged = if self.tags.is_empty() { 0 } else { TAGGED };
         expiry | flags | content_type | large | namespaced | tagged
     }
 
@@ -105,8 +107,7 @@ impl Draft<'_> {
             DraftValue::Large(_) => 4,
         };
         let attributes = self.attributes();
-        let tags = if attributes & TAGGED == 0 { 0 } else { 1 + 4 * self.tags.as_slice().len() };
-        (tags_at(attributes) + tags + content_type + self.key.len() + value).max(32)
+        (tags_at(attributes) + self.tags.packed_bytes() + content_type + self.key.len() + value).max(32)
     }
 
     /// The bytes that it takes beside its cell.
@@ -118,19 +119,26 @@ impl Draft<'_> {
     }
 }
 
+/// An entry without its value, at most.
+const REST_BYTES_MAX: usize = HEADER_MAX + 1 + CONTENT_TYPE_BYTES_MAX + KEY_BYTES_MAX;
+/// The longest value that is a counter: `i64::MIN`.
+const COUNTER_BYTES_MAX: usize = 20;
+
 const _: () = assert!(
-    CELL_BYTES_MAX
-        >= HEADER
-            + 16
-            + 4
-            + 2
-            + 1
-            + 4 * TAGS_MAX
-            + 256
-            + crate::entry::KEY_BYTES_MAX
-            + INLINE_VALUE_BYTES_MAX,
-    "the largest inline entry fits the largest cell"
+    CELL_BYTES_MAX >= REST_BYTES_MAX + INLINE_VALUE_BYTES_MAX
+        && CELL_BYTES_MAX >= REST_BYTES_MAX + PACKED_BYTES_MAX + COUNTER_BYTES_MAX,
+    "the largest cell holds the longest inline value without tags, and the longest counter with all tags"
 );
+
+/// Whether a value gets an allocation of its own: it is long, or no cell would hold it beside the rest of its entry.
+#[inline]
+pub(crate) fn is_large(value: &[u8], key: &[u8], content_type: &str, tags: &[&str]) -> bool {
+    let beside = || {
+        let tags = DraftTags::Named(tags).packed_bytes();
+        HEADER_MAX + 1 + content_type.len() + key.len() + tags
+    };
+    value.len() > INLINE_VALUE_BYTES_MAX || !tags.is_empty() && beside() + value.len() > CELL_BYTES_MAX
+}
 
 /// What an allocation of `bytes` takes, as jemalloc rounds it (to a quarter of the power of two below; from 16 KiB on
 /// there is a page more), with the handle's own bytes.
@@ -216,7 +224,7 @@ fn parts(cell: &[u8]) -> Parts {
     let tags = tags_at(attributes);
     let (mut content_type, mut key) = (tags, tags);
     if attributes & (TAGGED | CONTENT_TYPE) != 0 {
-        content_type = tags + if attributes & TAGGED == 0 { 0 } else { 1 + 4 * usize::from(cell[tags]) };
+        content_type = tags + if attributes & TAGGED == 0 { 0 } else { PackedTags::bytes_at(&cell[tags..]) };
         let text = if attributes & CONTENT_TYPE == 0 { 0 } else { 1 + usize::from(cell[content_type]) };
         key = content_type + text;
     }
@@ -277,12 +285,7 @@ impl Records {
             cell[at..at + 2].copy_from_slice(&draft.namespace.to_le_bytes());
             at += 2;
         }
-        let tags = draft.tags.as_slice();
-        if !tags.is_empty() {
-            cell[at] = tags.len() as u8;
-            tags.iter().zip(0..).for_each(|(tag, index)| put_u32(cell, at + 1 + 4 * index, *tag));
-            at += 1 + 4 * tags.len();
-        }
+        at += draft.tags.pack(&mut cell[at..]);
         if !draft.content_type.is_empty() {
             cell[at] = draft.content_type.len() as u8;
             cell[at + 1..at + 1 + draft.content_type.len()].copy_from_slice(draft.content_type.as_bytes());
@@ -335,20 +338,13 @@ impl Records {
         namespace_in(self.arena.cell(address))
     }
 
-    /// Whether the entry has something beside its cell: tags that count it, a large value.
-    #[inline]
-    pub(crate) fn is_tagged_or_large(&self, address: u32) -> bool {
-        self.arena.cell(address)[ATTRIBUTES] & (TAGGED | LARGE) != 0
-    }
-
-    pub(crate) fn tags(&self, address: u32) -> TagNumbers {
+    pub(crate) fn tags(&self, address: u32) -> PackedTags<'_> {
         let cell = self.arena.cell(address);
-        let mut tags = TagNumbers::default();
-        if cell[ATTRIBUTES] & TAGGED != 0 {
-            let at = tags_at(cell[ATTRIBUTES]);
-            (0..usize::from(cell[at])).for_each(|index| tags.push(u32_at(cell, at + 1 + 4 * index)));
+        let attributes = cell[ATTRIBUTES];
+        if attributes & TAGGED == 0 {
+            return PackedTags::default();
         }
-        tags
+        PackedTags::at(&cell[tags_at(attributes)..])
     }
 
     /// Asks for the memory of an entry.

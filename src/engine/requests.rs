@@ -1,7 +1,8 @@
 //! Increments that were done lately, by key and request id, so that a retry is answered and not done again.
 //!
-//! Kept for ten minutes, at most [`REMEMBERED_MAX`] to a shard; then the oldest is forgotten first. Keys and ids
-//! are kept as two 64-bit hashes with different seeds, and in full only where a snapshot will ask for them.
+//! Kept for ten minutes, at most [`REMEMBERED_MAX`] to a shard and in no more than a [`BYTES_PART`]th of its bytes; then
+//! the oldest is forgotten first. Keys and ids are kept as two 64-bit hashes with different seeds, and in full only where
+//! a snapshot will ask for them.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
@@ -16,6 +17,12 @@ use crate::entry::Version;
 const REMEMBERED_MS: u64 = 600_000;
 /// How many a shard remembers.
 const REMEMBERED_MAX: usize = 16_384;
+/// They take this part of the shard's limit, at most: keys and ids may be long.
+const BYTES_PART: u64 = 16;
+/// What one takes in the tables while these grow, beside its name.
+const TABLES_BYTES: usize = 2 * size_of::<Remembered>() + 20;
+/// Tables for fewer than this are not made smaller.
+const SHRUNK_MIN: usize = 64;
 
 /// An increment with a request id that was done.
 #[derive(Debug, Clone, Copy)]
@@ -45,14 +52,18 @@ struct Name {
 }
 
 impl Remembered {
+    /// What the name takes, as the allocator rounds it.
     fn name_bytes(&self) -> usize {
-        self.name.as_ref().map_or(0, |name| size_of::<Name>() + name.key.len() + name.request_id.len())
+        let texts =
+            |name: &Name| name.key.len().next_multiple_of(16) + name.request_id.len().next_multiple_of(16);
+        self.name.as_deref().map_or(0, |name| size_of::<Name>() + texts(name))
     }
 }
 
 /// A shard's memory of increments with a request id.
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
+    bytes_max: usize,
     seed: foldhash::quality::RandomState,
     /// Serial numbers of what is in `order`, by identity.
     by_identity: HashTable<u64>,
@@ -65,6 +76,18 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
+    /// For a shard of this limit in bytes.
+    pub(crate) fn new(bytes_limit: u64) -> Self {
+        Self { bytes_max: (bytes_limit / BYTES_PART) as usize, ..Self::default() }
+    }
+
+    /// The shard has another limit.
+    pub(crate) fn resize(&mut self, bytes_limit: u64) {
+        self.bytes_max = (bytes_limit / BYTES_PART) as usize;
+        self.keep_within(0);
+        self.shrink();
+    }
+
     /// Keeps names from now on.
     pub(crate) fn keep_names(&mut self) {
         self.names_are_kept = true;
@@ -72,7 +95,7 @@ impl Requests {
 
     /// One that remembers nothing, and keeps names as this one does.
     pub(crate) fn emptied(&self) -> Self {
-        Self { names_are_kept: self.names_are_kept, ..Self::default() }
+        Self { names_are_kept: self.names_are_kept, bytes_max: self.bytes_max, ..Self::default() }
     }
 
     /// The result of this request, if it was done already.
@@ -88,9 +111,6 @@ impl Requests {
 
     /// Remembers the result of a request that was done just now.
     pub(crate) fn remember(&mut self, done: &Done<'_>, now_ms: u64) {
-        if self.order.len() == REMEMBERED_MAX {
-            self.forget_first();
-        }
         let identity = (done.key.hash, self.seed.hash_one(done.request_id));
         let name = self.names_are_kept.then(|| {
             Box::new(Name {
@@ -106,6 +126,7 @@ impl Requests {
             forget_at_ms: now_ms + REMEMBERED_MS,
             name,
         };
+        self.keep_within(TABLES_BYTES + remembered.name_bytes());
         self.name_bytes += remembered.name_bytes();
         self.order.push_back(remembered);
         let (order, first) = (&self.order, self.first);
@@ -134,10 +155,42 @@ impl Requests {
         (tables + self.name_bytes) as u64
     }
 
-    fn forget(&mut self, now_ms: u64) {
+    /// Forgets those whose time has ended.
+    #[inline]
+    pub(crate) fn forget(&mut self, now_ms: u64) {
+        if self.order.front().is_none_or(|done| done.forget_at_ms > now_ms) {
+            return;
+        }
         while self.order.front().is_some_and(|done| done.forget_at_ms <= now_ms) {
             self.forget_first();
         }
+        self.shrink();
+    }
+
+    /// Forgets the oldest until there is room for one more of so many bytes.
+    fn keep_within(&mut self, bytes: usize) {
+        while !self.order.is_empty()
+            && (self.order.len() >= REMEMBERED_MAX
+                || self.order.len() * TABLES_BYTES + self.name_bytes + bytes > self.bytes_max)
+        {
+            self.forget_first();
+        }
+    }
+
+    /// Gives memory back where the tables are mostly empty.
+    fn shrink(&mut self) {
+        if self.order.capacity() > SHRUNK_MIN && self.order.len() < self.order.capacity() / 4 {
+            self.order.shrink_to(self.order.len() * 2);
+            let (order, first) = (&self.order, self.first);
+            self.by_identity.shrink_to(self.order.len() * 2, |at| order[(*at - first) as usize].identity.1);
+        }
+    }
+
+    /// Checks the counts against what is remembered.
+    #[cfg(any(test, debug_assertions))]
+    pub(crate) fn validate(&self) {
+        assert_eq!(self.order.len(), self.by_identity.len());
+        assert_eq!(self.name_bytes, self.order.iter().map(Remembered::name_bytes).sum::<usize>());
     }
 
     fn forget_first(&mut self) {
@@ -159,16 +212,19 @@ mod tests {
     use crate::engine::namespace::{NamespaceConfig, Namespaces};
     use crate::entry::Ttl;
 
-    #[test]
-    fn a_request_is_remembered_for_ten_minutes_and_within_bounds() {
-        let config = NamespaceConfig {
+    fn config() -> NamespaceConfig {
+        NamespaceConfig {
             name: String::new(),
             bytes_limit: 0,
             policy: PolicyName::Lru,
             default_ttl: Ttl::Never,
-        };
-        let namespaces = Namespaces::new(&config, 1);
-        let mut requests = Requests::default();
+        }
+    }
+
+    #[test]
+    fn a_request_is_remembered_for_ten_minutes_and_within_bounds() {
+        let namespaces = Namespaces::new(&config(), 1);
+        let mut requests = Requests::new(64 << 20);
         let half = REMEMBERED_MAX as u64 / 2;
         for n in 0..REMEMBERED_MAX as u64 + 10 {
             let key = Hashed { namespace: namespaces.default(), key: b"key", hash: n };
@@ -185,5 +241,26 @@ mod tests {
         assert_eq!(requests.done(10, "id", REMEMBERED_MS), None);
         assert_eq!((requests.order.len(), requests.name_bytes), (0, 0));
         assert!(requests.emptied().names_are_kept);
+    }
+
+    #[test]
+    fn long_names_take_no_more_than_a_sixteenth_and_give_it_back() {
+        let namespaces = Namespaces::new(&config(), 1);
+        let mut requests = Requests::new(8 << 20);
+        requests.keep_names();
+        let key = [7; crate::entry::KEY_BYTES_MAX];
+        for n in 0..REMEMBERED_MAX as u64 {
+            let key = Hashed { namespace: namespaces.default(), key: &key, hash: n };
+            requests.remember(&Done { key, request_id: "id", value: 1, version: Version(n) }, 0);
+        }
+        requests.validate();
+        let bytes = requests.bytes();
+        assert!((400 << 10..=512 << 10).contains(&bytes), "{bytes}");
+        assert!(requests.done(REMEMBERED_MAX as u64 - 1, "id", 1).is_some(), "the latest are remembered");
+        requests.resize(1 << 20);
+        assert!(requests.bytes() <= 64 << 10, "{}", requests.bytes());
+        requests.forget(REMEMBERED_MS);
+        requests.validate();
+        assert!(requests.bytes() < 8 << 10, "{}", requests.bytes());
     }
 }

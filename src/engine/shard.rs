@@ -31,7 +31,7 @@ use super::op::{ChangeKind, Condition, EntryView, Expiration, MissReason, Outcom
 use super::record::{Deadline, Draft, DraftValue, KeyHasher, Records};
 use super::requests::Requests;
 use super::stats::Stats;
-use super::tags::{TagNumbers, Tags};
+use super::tags::{DraftTags, PackedTags, TagFilter};
 use crate::clock::Now;
 use crate::entry::{Ttl, Version};
 pub use space::Scope;
@@ -75,7 +75,7 @@ pub(super) struct Shard {
     sweep: Sweep,
     spaces: Spaces,
     config: ShardConfig,
-    tags: Tags,
+    tag_filter: TagFilter,
     departed: Departed,
     requests: Requests,
     hot: Hot,
@@ -100,7 +100,7 @@ struct Kept {
     version: Version,
     flags: u32,
     content_type: String,
-    tags: TagNumbers,
+    tags: Vec<u8>,
 }
 
 impl Shard {
@@ -111,12 +111,12 @@ impl Shard {
             index: Index::new(),
             records: Records::new(config.hasher.clone()),
             wheel: Wheel::new(now.steady_ms),
-            spaces: Spaces::new(Space::new(default.clone(), config.bytes_limit)),
+            spaces: Spaces::new(Space::of_default(default.clone(), config.bytes_limit)),
             handing_over: Vec::new(),
             sweep: Sweep::default(),
-            tags: Tags::new(),
+            tag_filter: TagFilter::new(config.bytes_limit),
             departed: Departed::new(config.bytes_limit),
-            requests: Requests::default(),
+            requests: Requests::new(config.bytes_limit),
             hot: Hot::new(config.bytes_limit, now),
             giving_way: (0, 0),
             gone: Stats::default(),
@@ -180,7 +180,7 @@ impl Shard {
             deadline: self.deadline(expires_at),
             flags: set.flags,
             content_type: set.content_type,
-            tags: self.tags.take(number, set.tags),
+            tags: DraftTags::Named(set.tags),
         };
         match self.store(&draft, key.hash, existing) {
             Ok(()) => {
@@ -197,6 +197,9 @@ impl Shard {
                         tags: set.tags,
                         request_id: "",
                     }));
+                }
+                if self.filter_tags(number, set.tags) {
+                    self.shrink(usize::MAX);
                 }
                 (Outcome::Stored(version), ChangeKind::Put { version, expires_steady_ms: expires_at })
             }
@@ -274,11 +277,10 @@ impl Shard {
                 self.wheel.insert(&mut self.records, slot);
             }
             let space = self.spaces.of(key.namespace.number());
-            space.hit(&mut self.records, slot);
+            space.rewritten(&mut self.records, slot);
             return (Outcome::Touched(true), kind);
         }
         let kept = self.keep(slot);
-        self.tags.retain(&kept.tags);
         let draft = Draft {
             namespace: key.namespace.number(),
             key: &kept.key,
@@ -287,7 +289,7 @@ impl Shard {
             deadline,
             flags: kept.flags,
             content_type: &kept.content_type,
-            tags: kept.tags,
+            tags: DraftTags::Packed(PackedTags::of(&kept.tags)),
         };
         match self.store(&draft, key.hash, Some(slot)) {
             Ok(()) => (Outcome::Touched(true), kind),
@@ -311,6 +313,11 @@ impl Shard {
     /// Sets the limit; entries above it go as [`Self::advance`] is called.
     pub(super) fn resize(&mut self, bytes_limit: u64) {
         self.config.bytes_limit = bytes_limit;
+        self.requests.resize(bytes_limit);
+        self.departed.resize(bytes_limit);
+        if self.tag_filter.resize(bytes_limit) {
+            self.sweep.ask_for_round();
+        }
         if let Some(space) = self.spaces.get_mut(0) {
             space.policy.resize(bytes_limit);
         }
@@ -480,7 +487,7 @@ impl Shard {
             version: view.version,
             flags: view.flags,
             content_type: view.content_type.to_owned(),
-            tags: self.records.tags(slot),
+            tags: self.records.tags(slot).to_vec(),
         }
     }
 
@@ -520,7 +527,13 @@ impl Shard {
             assert_eq!((space.entries, space.bytes), known);
         }
         assert!(weights.is_empty(), "entries of a namespace without a space: {weights:?}");
-        self.tags.validate(self.records.arena.live().map(|slot| self.records.tags(slot)));
+        for slot in self.records.arena.live() {
+            let number = self.records.namespace(slot);
+            let is_known = |name: &str| self.tag_filter.may_have(number, name);
+            assert!(self.records.tags(slot).names().all(is_known), "the filter misses a tag");
+        }
+        self.requests.validate();
+        self.spaces.validate();
     }
 }
 

@@ -47,6 +47,7 @@ impl Simulation {
             policy.hit(cells, *slot);
             return true;
         }
+        policy.missed(key_hash);
         let slot = if index.len() < *capacity_entries {
             cells.0.push(Cell::default());
             (cells.0.len() - 1) as u32

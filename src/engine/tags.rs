@@ -1,179 +1,243 @@
-//! A shard's tags: each name is kept once, however many entries bear it, and entries bear its number.
+//! An entry's tags as its cell keeps them, and a filter that knows which tags a shard may have.
 //!
-//! Invalidating a tag writes down one version; an entry that bears the tag and is older is dead. A tag is forgotten
-//! with the last entry that bears it.
+//! Tags lie in the entry's own cell: they are charged to it and go with it, by whatever way it goes. There is no table of
+//! tags that callers could make grow. An invalidation is one record in each shard that may have the tag, until the
+//! sweep has been everywhere ([`super::shard`]); the filter is what spares the other shards that sweep.
+//!
+//! ```text
+//! ┌───────────────────────┬────────┬───────┬────────┬───────┬──
+//! │ bytes of what follows │ length │ name  │ length │ name  │ …
+//! │ 2, little-endian      │ 1      │ 1–255 │ 1      │ 1–255 │
+//! └───────────────────────┴────────┴───────┴────────┴───────┴──
+//! ```
+//!
+//! The filter is Bloom's ("Space/time trade-offs in hash coding with allowable errors", CACM 1970) with two bits a tag
+//! and a fixed size. Nothing is taken out of it: each round of the sweep makes it anew from the entries that it meets.
 
 use std::hash::{BuildHasher, Hasher};
 
-use hashbrown::HashTable;
-
+use crate::entry::TAG_BYTES_MAX;
 pub(crate) use crate::entry::TAGS_MAX;
-use crate::entry::Version;
 
-/// The numbers of an entry's tags.
+/// What stands before the names.
+const LENGTH_BYTES: usize = 2;
+/// The most bytes that an entry's tags take in its cell.
+pub(crate) const PACKED_BYTES_MAX: usize = LENGTH_BYTES + TAGS_MAX * (1 + TAG_BYTES_MAX);
+
+/// The tags of an entry as they lie in its cell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct TagNumbers {
-    numbers: [u32; TAGS_MAX],
-    len: u8,
-}
+pub(crate) struct PackedTags<'a>(&'a [u8]);
 
-impl TagNumbers {
-    pub(crate) fn as_slice(&self) -> &[u32] {
-        &self.numbers[..usize::from(self.len)]
+impl<'a> PackedTags<'a> {
+    /// The tags that begin where `cell` does.
+    pub(crate) fn at(cell: &'a [u8]) -> Self {
+        Self(&cell[LENGTH_BYTES..LENGTH_BYTES + Self::names_bytes(cell)])
     }
 
-    pub(crate) fn push(&mut self, number: u32) {
-        self.numbers[usize::from(self.len)] = number;
-        self.len += 1;
+    /// How many bytes the tags that begin where `cell` does take there.
+    #[inline]
+    pub(crate) fn bytes_at(cell: &[u8]) -> usize {
+        LENGTH_BYTES + Self::names_bytes(cell)
+    }
+
+    /// The same from [`Self::to_vec`].
+    pub(crate) fn of(names: &'a [u8]) -> Self {
+        Self(names)
+    }
+
+    pub(crate) fn to_vec(self) -> Vec<u8> {
+        self.0.to_vec()
+    }
+
+    pub(crate) fn names(self) -> impl Iterator<Item = &'a str> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let (length, after) = rest.split_first()?;
+            let (name, after) = after.split_at(usize::from(*length));
+            rest = after;
+            Some(std::str::from_utf8(name).expect("a tag was text when it was stored"))
+        })
+    }
+
+    fn names_bytes(cell: &[u8]) -> usize {
+        usize::from(u16::from_le_bytes([cell[0], cell[1]]))
     }
 }
 
-#[derive(Debug)]
-struct Tag {
-    namespace: u16,
-    name: Box<str>,
-    entries: u32,
-    /// Entries of this version and older are dead.
-    dead_until: Version,
+/// The tags of an entry that is to be stored: as the caller names them, or as they lay in the cell before.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum DraftTags<'a> {
+    /// At most [`TAGS_MAX`] names of at most [`TAG_BYTES_MAX`] bytes; a repeated one counts once.
+    Named(&'a [&'a str]),
+    Packed(PackedTags<'a>),
 }
 
-/// The tags of a shard's entries.
+impl DraftTags<'_> {
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Self::Named(names) => names.is_empty(),
+            Self::Packed(tags) => tags.0.is_empty(),
+        }
+    }
+
+    /// The bytes that they take in a cell; none, where there are none.
+    pub(crate) fn packed_bytes(&self) -> usize {
+        if self.is_empty() {
+            return 0;
+        }
+        let names = match self {
+            Self::Named(names) => distinct(names).map(|name| 1 + name.len()).sum(),
+            Self::Packed(tags) => tags.0.len(),
+        };
+        LENGTH_BYTES + names
+    }
+
+    /// Writes them where `cell` begins; how many bytes that took.
+    pub(crate) fn pack(&self, cell: &mut [u8]) -> usize {
+        let bytes = self.packed_bytes();
+        if bytes == 0 {
+            return 0;
+        }
+        let (length, mut rest) = cell[..bytes].split_at_mut(LENGTH_BYTES);
+        length.copy_from_slice(&((bytes - LENGTH_BYTES) as u16).to_le_bytes());
+        match self {
+            Self::Named(names) => {
+                for name in distinct(names) {
+                    let (packed, after) = rest.split_at_mut(1 + name.len());
+                    packed[0] = u8::try_from(name.len()).expect("a tag has at most 255 bytes");
+                    packed[1..].copy_from_slice(name.as_bytes());
+                    rest = after;
+                }
+            }
+            Self::Packed(tags) => rest.copy_from_slice(tags.0),
+        }
+        bytes
+    }
+}
+
+/// The names without those that stand before already.
+fn distinct<'a>(names: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
+    let is_first = |(index, name): &(usize, &&str)| !names[..*index].contains(name);
+    names.iter().enumerate().filter(is_first).map(|(_, name)| *name)
+}
+
+/// Which tags a shard may have.
 #[derive(Debug)]
-pub(crate) struct Tags {
-    by_name: HashTable<u32>,
-    tags: Vec<Option<Tag>>,
-    free: Vec<u32>,
-    name_bytes: usize,
+pub(crate) struct TagFilter {
+    /// Made when the first tag comes.
+    bits: Box<[u64]>,
+    /// What the round of the sweep that is under way has met, and what came since it began.
+    next: Box<[u64]>,
+    words: usize,
+    is_in_round: bool,
     hasher: foldhash::quality::RandomState,
 }
 
-impl Tags {
-    pub(crate) fn new() -> Self {
-        Self {
-            by_name: HashTable::new(),
-            tags: Vec::new(),
-            free: Vec::new(),
-            name_bytes: 0,
-            hasher: foldhash::quality::RandomState::default(),
+/// A filter takes this part of its shard's limit, the half for the next round included, …
+const FILTER_PART: u64 = 256;
+/// … within these bounds, in words of 8 bytes for each half.
+const WORDS: std::ops::RangeInclusive<usize> = 64..=8_192;
+
+impl TagFilter {
+    /// For a shard of this limit in bytes.
+    pub(crate) fn new(bytes_limit: u64) -> Self {
+        let (bits, next) = (Box::default(), Box::default());
+        let (words, hasher) = (words_for(bytes_limit), foldhash::quality::RandomState::default());
+        Self { bits, next, words, is_in_round: false, hasher }
+    }
+
+    /// The shard has another limit. Whether the sweep should go round, so that the filter gets smaller; once it is made,
+    /// it never gets larger.
+    pub(crate) fn resize(&mut self, bytes_limit: u64) -> bool {
+        let words = words_for(bytes_limit);
+        let is_made = !self.bits.is_empty();
+        self.words = if is_made { words.min(self.words) } else { words };
+        is_made && self.bits.len() != self.words
+    }
+
+    /// Takes the memory that the first tag needs; whether it did.
+    pub(crate) fn make(&mut self) -> bool {
+        let is_first = self.bits.is_empty();
+        if is_first {
+            self.bits = vec![0; self.words].into_boxed_slice();
+            self.next = self.bits.clone();
+        }
+        is_first
+    }
+
+    pub(crate) fn insert(&mut self, namespace: u16, name: &str) {
+        let hash = self.hash(namespace, name);
+        mark(&mut self.bits, hash);
+        if self.is_in_round {
+            self.meet(namespace, name);
         }
     }
 
-    /// Counts an entry more for each of these tags of a namespace; a repeated one counts once.
-    #[inline]
-    pub(crate) fn take(&mut self, namespace: u16, names: &[&str]) -> TagNumbers {
-        let mut taken = TagNumbers::default();
-        for (index, name) in names.iter().enumerate() {
-            if !names[..index].contains(name) {
-                taken.push(self.take_one(namespace, name));
+    /// An entry that bears the tag was met in the round of the sweep that is under way.
+    pub(crate) fn meet(&mut self, namespace: u16, name: &str) {
+        let hash = self.hash(namespace, name);
+        mark(&mut self.next, hash);
+    }
+
+    /// Whether an entry may bear the tag; false: none does.
+    pub(crate) fn may_have(&self, namespace: u16, name: &str) -> bool {
+        let is_marked = |(word, bit): (usize, u64)| self.bits[word] & bit != 0;
+        !self.bits.is_empty()
+            && places(self.bits.len(), self.hash(namespace, name)).into_iter().all(is_marked)
+    }
+
+    /// The sweep begins to go round.
+    pub(crate) fn begin_round(&mut self) {
+        if self.bits.is_empty() {
+            return;
+        }
+        if self.next.len() == self.words {
+            self.next.fill(0);
+        } else {
+            self.next = vec![0; self.words].into_boxed_slice();
+        }
+        self.is_in_round = true;
+    }
+
+    /// It has met every entry.
+    pub(crate) fn end_round(&mut self) {
+        if std::mem::take(&mut self.is_in_round) {
+            std::mem::swap(&mut self.bits, &mut self.next);
+            if self.next.len() != self.bits.len() {
+                self.next = self.bits.clone();
             }
         }
-        taken
-    }
-
-    /// Counts an entry more for each of these.
-    pub(crate) fn retain(&mut self, numbers: &TagNumbers) {
-        for number in numbers.as_slice() {
-            self.tag_mut(*number).entries += 1;
-        }
-    }
-
-    /// Counts an entry less for each of these.
-    pub(crate) fn release(&mut self, numbers: &TagNumbers) {
-        for number in numbers.as_slice() {
-            let tag = self.tag_mut(*number);
-            tag.entries -= 1;
-            if tag.entries > 0 {
-                continue;
-            }
-            let hash = hash(&self.hasher, self.tag(*number).namespace, &self.tag(*number).name);
-            let found = self.by_name.find_entry(hash, |other| other == number);
-            found.expect("a tag is found by its name").remove();
-            let tag = self.tags[*number as usize].take().expect("the tag was there");
-            self.name_bytes -= tag.name.len();
-            self.free.push(*number);
-        }
-    }
-
-    /// Lets all entries die that bear the tag and are not newer. False: none bears it.
-    pub(crate) fn kill(&mut self, namespace: u16, name: &str, until: Version) -> bool {
-        let found = self.find(namespace, name);
-        if let Some(number) = found {
-            self.tag_mut(number).dead_until = until;
-        }
-        found.is_some()
-    }
-
-    /// Whether one of these tags was invalidated after an entry of this version was set.
-    pub(crate) fn are_dead(&self, numbers: &TagNumbers, version: Version) -> bool {
-        numbers.as_slice().iter().any(|number| version <= self.tag(*number).dead_until)
-    }
-
-    pub(crate) fn names(&self, numbers: &TagNumbers) -> Vec<String> {
-        numbers.as_slice().iter().map(|number| self.tag(*number).name.to_string()).collect()
     }
 
     #[inline]
     pub(crate) fn bytes(&self) -> u64 {
-        let tables = self.by_name.allocation_size()
-            + self.tags.capacity() * size_of::<Option<Tag>>()
-            + self.free.capacity() * size_of::<u32>();
-        (tables + self.name_bytes) as u64
+        ((self.bits.len() + self.next.len()) * size_of::<u64>()) as u64
     }
 
-    fn take_one(&mut self, namespace: u16, name: &str) -> u32 {
-        if let Some(number) = self.find(namespace, name) {
-            self.tag_mut(number).entries += 1;
-            return number;
-        }
-        let tag = Tag { namespace, name: name.into(), entries: 1, dead_until: Version::NONE };
-        self.name_bytes += name.len();
-        let number = self.free.pop().unwrap_or_else(|| {
-            self.tags.push(None);
-            (self.tags.len() - 1) as u32
-        });
-        self.tags[number as usize] = Some(tag);
-        let (hasher, tags) = (&self.hasher, &self.tags);
-        self.by_name.insert_unique(hash(hasher, namespace, name), number, |number| {
-            let tag = tags[*number as usize].as_ref().expect("a number that is listed is in use");
-            hash(hasher, tag.namespace, &tag.name)
-        });
-        number
-    }
-
-    fn find(&self, namespace: u16, name: &str) -> Option<u32> {
-        let is = |number: &u32| {
-            let tag = self.tag(*number);
-            tag.namespace == namespace && *tag.name == *name
-        };
-        self.by_name.find(hash(&self.hasher, namespace, name), is).copied()
-    }
-
-    fn tag(&self, number: u32) -> &Tag {
-        self.tags[number as usize].as_ref().expect("an entry bears tags that exist")
-    }
-
-    fn tag_mut(&mut self, number: u32) -> &mut Tag {
-        self.tags[number as usize].as_mut().expect("an entry bears tags that exist")
-    }
-
-    /// Checks that each tag is borne by as many entries as it says.
-    #[cfg(any(test, debug_assertions))]
-    pub(crate) fn validate(&self, borne: impl Iterator<Item = TagNumbers>) {
-        let mut counts = vec![0; self.tags.len()];
-        for numbers in borne {
-            numbers.as_slice().iter().for_each(|number| counts[*number as usize] += 1);
-        }
-        let known: Vec<u32> = self.tags.iter().map(|tag| tag.as_ref().map_or(0, |tag| tag.entries)).collect();
-        assert_eq!(counts, known);
-        assert_eq!(self.by_name.len(), self.tags.iter().flatten().count());
+    fn hash(&self, namespace: u16, name: &str) -> u64 {
+        let mut state = self.hasher.build_hasher();
+        state.write_u16(namespace);
+        state.write(name.as_bytes());
+        state.finish()
     }
 }
 
-fn hash(hasher: &foldhash::quality::RandomState, namespace: u16, name: &str) -> u64 {
-    let mut state = hasher.build_hasher();
-    state.write_u16(namespace);
-    state.write(name.as_bytes());
-    state.finish()
+fn words_for(bytes_limit: u64) -> usize {
+    let words = bytes_limit / FILTER_PART / 2 / size_of::<u64>() as u64;
+    (words as usize).clamp(*WORDS.start(), *WORDS.end())
+}
+
+/// A tag's two bits in a table of so many words: the words and the bits in them.
+fn places(words: usize, hash: u64) -> [(usize, u64); 2] {
+    let bits = words as u64 * u64::from(u64::BITS);
+    [hash >> 32, hash & u64::from(u32::MAX)].map(|half| {
+        let bit = (half * bits) >> 32;
+        ((bit / u64::from(u64::BITS)) as usize, 1 << (bit % u64::from(u64::BITS)))
+    })
+}
+
+fn mark(table: &mut [u64], hash: u64) {
+    places(table.len(), hash).into_iter().for_each(|(word, bit)| table[word] |= bit);
 }
 
 #[cfg(test)]
@@ -181,24 +245,53 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_lives_as_long_as_an_entry_bears_it() {
-        let mut tags = Tags::new();
-        let one = tags.take(0, &["a", "b", "a"]);
-        let two = tags.take(0, &["b"]);
-        let elsewhere = tags.take(7, &["b"]);
-        assert_eq!((one.as_slice().len(), tags.names(&one)), (2, vec!["a".to_owned(), "b".to_owned()]));
-        assert_eq!(one.as_slice()[1], two.as_slice()[0]);
-        assert_ne!(two, elsewhere, "another namespace's tag is another one");
-        assert!(tags.kill(0, "b", Version(10)));
-        assert!(!tags.kill(0, "c", Version(10)));
-        assert!(tags.are_dead(&two, Version(10)) && !tags.are_dead(&two, Version(11)));
-        assert!(!tags.are_dead(&elsewhere, Version(1)));
-        tags.validate([one, two, elsewhere].into_iter());
-        tags.release(&one);
-        tags.release(&two);
-        assert!(!tags.kill(0, "b", Version(12)), "nobody bears it any more");
-        tags.validate([elsewhere].into_iter());
-        let fresh = tags.take(0, &["b"]);
-        assert!(!tags.are_dead(&fresh, Version(1)), "a tag that comes back is a new one");
+    fn tags_come_out_of_a_cell_as_they_went_in_and_a_repeated_one_once() {
+        let longest = "x".repeat(TAG_BYTES_MAX);
+        for names in [&["a", "bb", "a", "\u{00fc}"][..], &["one"], &[longest.as_str(); 3]] {
+            let draft = DraftTags::Named(names);
+            let mut cell = vec![0xee; draft.packed_bytes() + 5];
+            assert_eq!(draft.pack(&mut cell), draft.packed_bytes());
+            let packed = PackedTags::at(&cell);
+            assert_eq!(PackedTags::bytes_at(&cell), draft.packed_bytes());
+            assert!(packed.names().eq(distinct(names)), "{names:?}");
+            let kept = packed.to_vec();
+            let again = DraftTags::Packed(PackedTags::of(&kept));
+            let mut copy = vec![0xee; cell.len()];
+            again.pack(&mut copy);
+            assert_eq!(copy, cell);
+        }
+        assert_eq!(DraftTags::Named(&[]).packed_bytes(), 0);
+        assert_eq!(DraftTags::Packed(PackedTags::default()).pack(&mut []), 0);
+        let names: Vec<String> = (0..TAGS_MAX).map(|n| format!("{n:0255}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        assert_eq!(DraftTags::Named(&names).packed_bytes(), PACKED_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_filter_misses_no_tag_and_forgets_in_a_round_what_is_not_met() {
+        let mut filter = TagFilter::new(8 << 20);
+        assert!(!filter.may_have(0, "a") && filter.bytes() == 0);
+        assert!(filter.make() && !filter.make());
+        let names: Vec<String> = (0..4_000).map(|n| format!("tag-{n}")).collect();
+        names.iter().for_each(|name| filter.insert(7, name));
+        assert!(names.iter().all(|name| filter.may_have(7, name)));
+        let strangers = names.iter().filter(|name| filter.may_have(8, name)).count();
+        assert!(strangers < 100, "{strangers} of 4000 tags of another namespace pass");
+        filter.begin_round();
+        filter.meet(7, &names[0]);
+        filter.insert(7, "new");
+        assert!(filter.may_have(7, &names[1]), "until the round ends everything may be there");
+        filter.end_round();
+        assert!(filter.may_have(7, &names[0]) && filter.may_have(7, "new"));
+        let left = names.iter().filter(|name| filter.may_have(7, name)).count();
+        assert!(left < 10, "{left} of 4000 tags pass after they have gone");
+        assert_eq!(filter.bytes(), 2 * 8 * filter.words as u64);
+        assert!(!filter.resize(16 << 20) && filter.resize(1 << 20));
+        filter.insert(7, "newer");
+        filter.begin_round();
+        filter.meet(7, "new");
+        assert!(filter.may_have(7, "new") && filter.may_have(7, "newer"));
+        filter.end_round();
+        assert!(filter.may_have(7, "new") && filter.bytes() == 4 << 10, "{}", filter.bytes());
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use super::{disk, engine_config, node_config};
+use super::{descriptors, disk, engine_config, node_config};
 use crate::api::v1;
 use crate::config::{Loaded, ServeConfig};
 use crate::persistence::DirectoryLock;
@@ -32,6 +32,8 @@ pub fn in_force(loaded: &Loaded) -> v1::GetConfigResponse {
 pub async fn obstacles(config: &ServeConfig) -> Vec<String> {
     let mut obstacles: Vec<String> =
         node_config(config).check().await.iter().map(ToString::to_string).collect();
+    let shares = descriptors::shares(config, descriptors::limit());
+    obstacles.extend(shares.err().map(|refused| refused.to_string()));
     if let Some(options) = disk::options(config) {
         obstacles.extend(directory_obstacle(&options.directory));
     }

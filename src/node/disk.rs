@@ -1,11 +1,13 @@
 //! What a node does with its data directory: recovery before it serves, word of a failing disk, the last flush.
 
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tracing::{error, info, warn};
 
@@ -77,7 +79,12 @@ impl Facts {
                 Err(error) => return Err(error.to_string()),
             }
             facts.lifecycle.health().set(PERSISTENCE, true);
-            tokio::spawn(watch(Arc::downgrade(&facts)));
+            let (watching, lifecycle) = (watch(Arc::downgrade(&facts)), facts.lifecycle.clone());
+            tokio::spawn(async move {
+                if AssertUnwindSafe(watching).catch_unwind().await.is_err() {
+                    lifecycle.fail("the task that tells health of the disk");
+                }
+            });
             Ok(())
         })
     }
@@ -88,7 +95,7 @@ impl Facts {
     pub(super) async fn close_disk(&self, stop: Stop, has_signals: bool) -> Stop {
         let cache = Arc::clone(&self.cache);
         let closing = tokio::task::spawn_blocking(move || match stop {
-            Stop::Drained => cache.close_disk(),
+            Stop::Drained | Stop::Failed => cache.close_disk(),
             Stop::Unsaved | Stop::Forced => cache.close_disk_at_once(),
         });
         let another = async {
@@ -100,15 +107,16 @@ impl Facts {
             }
         };
         tokio::select! {
-            // Fails where the runtime ends.
             closed = closing => {
-                match (closed, stop) {
-                    (Ok(Err(why)), stop) => {
-                        error!("the last changes may not be on disk: {why}");
-                        if stop == Stop::Drained { Stop::Unsaved } else { stop }
-                    }
-                    (_, stop) => stop,
-                }
+                let why = match closed {
+                    Ok(Ok(())) => return stop,
+                    Ok(Err(why)) => why.to_string(),
+                    Err(ended) if ended.is_panic() => "what was to put them there panicked".to_owned(),
+                    // The runtime ends.
+                    Err(_) => return stop,
+                };
+                error!("the last changes may not be on disk: {why}");
+                if stop == Stop::Forced { stop } else { Stop::Unsaved }
             }
             name = another => {
                 warn!("{name} again: exiting before the last changes are on disk");
@@ -265,27 +273,34 @@ fn log(cache: &Cache, report: &Report) {
     );
 }
 
-/// Says so when the journal is poisoned, while the disk is nearly full, and while the last snapshot failed where snapshots
-/// are all that is kept.
+/// Has health say so when the journal is poisoned, while the disk is nearly full, while a snapshot that was deleted has none
+/// in its place, and while the last one failed where snapshots are all that is kept; and the node end where a thread of the
+/// disk has.
 async fn watch(facts: Weak<Facts>) {
     let Some(facts_now) = facts.upgrade() else { return };
     let Some(disk) = facts_now.cache.disk() else { return };
     let (mut poisoned, mut failing) = (disk.journal().poisoned(), disk.history().failing());
-    let mut short = disk.short_of_room();
+    let (mut short, mut lost) = (disk.short_of_room(), disk.history().lost());
+    let mut lost_thread = disk.lost_thread();
     let keeps_journal = disk.keeps_journal();
     drop(facts_now);
     loop {
         let is_poisoned = poisoned.borrow_and_update().is_some();
         let is_failing = failing.borrow_and_update().is_some() && !keeps_journal;
-        let is_short = *short.borrow_and_update();
+        let (is_short, is_lost) = (*short.borrow_and_update(), *lost.borrow_and_update());
         let Some(facts) = facts.upgrade() else { return };
-        facts.lifecycle.health().set(PERSISTENCE, !(is_poisoned || is_failing || is_short));
+        facts.lifecycle.health().set(PERSISTENCE, !(is_poisoned || is_failing || is_short || is_lost));
+        if let Some(thread) = *lost_thread.borrow_and_update() {
+            return facts.lifecycle.fail(&format!("the data directory's thread {thread:?}"));
+        }
         drop(facts);
         // Refused when the node is gone.
         let changed = tokio::select! {
             changed = poisoned.changed() => changed,
             changed = failing.changed() => changed,
             changed = short.changed() => changed,
+            changed = lost.changed() => changed,
+            changed = lost_thread.changed() => changed,
         };
         if changed.is_err() {
             return;

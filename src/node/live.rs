@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Weak};
 
-use super::{Facts, bytes, connection_config, limits, request_limits};
+use super::{Facts, bytes, connection_config, descriptors, limits, request_limits};
 use crate::api::CallError;
 use crate::config::{Loaded, MemoryPlan, ServeConfig, Source, memory};
 use crate::server::DrainTimes;
@@ -38,6 +38,9 @@ impl Facts {
         let before = loaded.config.clone();
         update.apply(&mut loaded.config)?;
         self.check_memory(update, &before, &loaded.config)?;
+        if update.changes("max_connections") {
+            self.check_connections(&loaded.config)?;
+        }
         if update.changes("log") {
             set_filter(&loaded.config.log)?;
         }
@@ -87,6 +90,19 @@ impl Facts {
             return Err(CallError::Setting { field: field.to_owned(), why });
         }
         Ok(())
+    }
+
+    /// No more connections than there are descriptors for.
+    fn check_connections(&self, config: &ServeConfig) -> Result<(), CallError> {
+        let (asked, limit) = (config.max_connections, descriptors::limit());
+        let shares = descriptors::shares(config, limit);
+        let most = shares.map_or(0, |shares| shares.connections.data);
+        let Some(limit) = limit.filter(|_| most < asked as usize) else { return Ok(()) };
+        let why = format!(
+            "max_connections is {asked}, and the process may have {limit} files open, which leaves {most} for \
+             connections: restart it with a higher limit (ulimit -n, LimitNOFILE= of systemd, --ulimit nofile of Docker)"
+        );
+        Err(CallError::Setting { field: "max_connections".to_owned(), why })
     }
 
     /// Hands what is in force now to whom it concerns.

@@ -47,7 +47,7 @@ use self::format::{all_blobs, catalogue_key, read_catalogue_value, split_catalog
 use super::failpoint::Failpoint;
 use super::room::{NoRoom, Room};
 use super::{Backend, BackendError, CatalogueChange, FileId, FileKind};
-use crate::clock::Now;
+use crate::clock::{Now, Throttle};
 use crate::entry::Ttl;
 
 pub use format::Manifest;
@@ -452,9 +452,12 @@ impl Blobs {
 
     /// Deletes files that nothing points to; those that cannot be are tried again by [`Self::sweep`].
     fn delete_files(&self, files: impl IntoIterator<Item = u64>) {
+        static LEFT_OVER: Throttle = Throttle::new();
         for file in files {
             if let Err(error) = self.0.backend.delete(file_id(file)) {
-                tracing::warn!(%error, "a blob's file is left over for now");
+                LEFT_OVER.say(|left_out| {
+                    tracing::warn!(%error, left_out, "a blob's file is left over for now");
+                });
                 self.0.state.lock().leftovers.push(file);
             }
         }

@@ -14,10 +14,12 @@
 mod late;
 mod limit;
 mod lookup;
+mod lost;
 mod opening;
 mod taking;
 mod unjournaled;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -68,6 +70,10 @@ const JOURNAL_BYTES_MIN: u64 = 256 << 20;
 const LOOKS: Duration = Duration::from_secs(1);
 /// How long after a snapshot that failed the journal's length or the limit calls for another.
 const RETRIES: Duration = Duration::from_secs(10);
+/// How long a node that stops waits for its last snapshot where there is a shortage.
+const SHORTAGE_MAX: Duration = Duration::from_secs(10);
+/// How long a shortage is waited out at a time.
+pub(super) const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 /// Snapshots that are kept: should the newest be damaged, there is another.
 const SNAPSHOTS_KEPT: usize = 2;
 
@@ -91,12 +97,16 @@ struct Inner {
     history: SnapshotHistory,
     /// Newest first. Held for moments only: whoever asks for figures waits for it.
     snapshots: Mutex<Vec<SnapshotInfo>>,
+    /// The numbers of those that somebody deleted, until there is one in their place.
+    lost: Mutex<Vec<u64>>,
     next_snapshot: AtomicU64,
     /// As of the last snapshot, where it alone can tell whether anything has changed since.
     figures: Mutex<Figures>,
     /// Files of the journal that the recovery found damaged: they are set aside, not deleted.
     damaged: Vec<FileId>,
     stopping: Mutex<bool>,
+    /// The name of a thread that panicked.
+    lost_thread: watch::Sender<Option<&'static str>>,
     tier: Option<Arc<DiskTier>>,
     /// All of the content is in memory or has a place below it: a snapshot would be whole.
     is_whole: AtomicBool,
@@ -224,10 +234,12 @@ impl Disk {
             taking: Mutex::default(),
             history: SnapshotHistory::default(),
             snapshots: Mutex::new(kept),
+            lost: Mutex::default(),
             next_snapshot: AtomicU64::new(last + 1),
             figures: Mutex::default(),
             damaged,
             stopping: Mutex::new(false),
+            lost_thread: watch::Sender::default(),
             tier,
             is_whole: AtomicBool::new(!is_lazy),
         });
@@ -284,6 +296,13 @@ impl Disk {
     #[must_use]
     pub fn short_of_room(&self) -> watch::Receiver<bool> {
         self.inner.room.short()
+    }
+
+    /// The name of a thread of this that panicked, for those who wait for news of that: no snapshot is taken any more, or
+    /// what a lazy recovery has left on disk is not found.
+    #[must_use]
+    pub fn lost_thread(&self) -> watch::Receiver<Option<&'static str>> {
+        self.inner.lost_thread.subscribe()
     }
 
     /// Bytes on disk, as they were counted some seconds ago, with what was written since.
@@ -347,7 +366,7 @@ impl Disk {
         self.end_upkeep();
         // There will be no more of a journal that would need it.
         self.inner.room.give_up_reserve();
-        let last = self.inner.last_snapshot();
+        let last = waited_out(|| self.inner.last_snapshot());
         let position = self.inner.journal.stop()?;
         last.map(|()| position)
     }
@@ -388,6 +407,19 @@ impl Drop for Disk {
     }
 }
 
+/// Tries again for a while what meets a shortage: connections that end give back what they hold.
+fn waited_out(last: impl Fn() -> Result<(), SnapshotError>) -> Result<(), SnapshotError> {
+    let begun = monotonic();
+    loop {
+        match last() {
+            Err(SnapshotError::Backend(error)) if error.is_passing() && begun.elapsed() < SHORTAGE_MAX => {
+                std::thread::sleep(SHORTAGE_PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
 fn start(
     name: &'static str,
     inner: &Arc<Inner>,
@@ -396,8 +428,12 @@ fn start(
     let inner = Arc::clone(inner);
     std::thread::Builder::new()
         .name(name.to_owned())
-        .spawn(move || run(&inner))
-        .map_err(|source| BackendError::Io { action: "start the thread of", place: name.to_owned(), source })
+        .spawn(move || {
+            if catch_unwind(AssertUnwindSafe(|| run(&inner))).is_err() {
+                inner.lost_thread.send_replace(Some(name));
+            }
+        })
+        .map_err(|source| BackendError::at("start the thread of", name.to_owned(), source))
 }
 
 impl Inner {
@@ -437,22 +473,31 @@ impl Inner {
             return Ok(false);
         }
         // What is written there is acknowledged and gone.
-        if let Err(error) = self.backend.space() {
-            self.journal.give_up(error);
-            return Ok(false);
+        match self.backend.space() {
+            Err(error) if error.is_passing() => return Err(error.into()),
+            Err(error) => {
+                self.journal.give_up(error);
+                return Ok(false);
+            }
+            Ok(_) => {}
         }
         if !self.is_whole.load(Ordering::Acquire) {
             self.look_at_limit()?;
             return Ok(false);
         }
+        let may_try = !last.has_failed || last.at.elapsed() >= RETRIES;
+        if self.look_for_lost()? && may_try {
+            return self.replace_lost().map(|()| true);
+        }
         let newest = self.snapshots.lock().first().copied();
         let is_due = self.config.snapshot_interval.is_some_and(|interval| last.at.elapsed() >= interval);
-        let may_try = !last.has_failed || last.at.elapsed() >= RETRIES;
         let is_long = self.journal_is_long(newest);
         let tightness = self.tightness()?;
         let is_tight = tightness == Tightness::Tight;
         // Without a journal nothing grows in the meantime, so that there is nothing to be shortened.
-        let is_time = is_due || self.config.is_journaled && may_try && (is_long || is_tight);
+        let bytes_limit = self.engine.default_namespace().bytes_limit();
+        let is_crowded = self.tier().is_some_and(|tier| tier.is_crowded(bytes_limit));
+        let is_time = is_due || self.config.is_journaled && may_try && (is_long || is_tight || is_crowded);
         if !is_time || !(self.has_changed(newest, now.position) || is_tight && self.has_less(newest)) {
             return Ok(false);
         }
@@ -510,6 +555,8 @@ impl Inner {
     fn take(&self) -> Result<SnapshotInfo, SnapshotError> {
         let number = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
         let tier = self.tier();
+        // Those that the snapshot before made superfluous, if it could not: they would be looked for.
+        tier.map_or(Ok(()), DiskTier::close_deleted)?;
         let taken = snapshot::take(&self.engine, &self.journal, &self.room, &*self.clock, number, tier)?;
         Failpoint::SNAPSHOT_SYNCED.reached();
         ledger::note(&*self.backend, number).inspect_err(|_| {

@@ -80,7 +80,7 @@ pub struct Header {
 impl Header {
     /// How long it is.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn header_bytes(&self) -> usize {
         if self.format == 1 { FIRST_BYTES } else { HEADER_BYTES }
     }
 
@@ -303,7 +303,7 @@ impl Frame {
     /// Where its body begins in the file.
     #[must_use]
     pub fn body_offset(&self) -> u64 {
-        self.offset + self.header.len() as u64
+        self.offset + self.header.header_bytes() as u64
     }
 
     /// Whether it stands behind the frame of this sequence, which is called so.
@@ -417,7 +417,7 @@ impl FrameReader {
             Err(bad) => return Ok(Err(bad)),
         };
         let expected = header.body_bytes as usize;
-        let found = left - header.len();
+        let found = left - header.header_bytes();
         if found < expected {
             return Ok(Err(BadFrame::Short { found, expected }));
         }

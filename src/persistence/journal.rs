@@ -15,6 +15,9 @@
 //!   for room: [`BacklogQueue`].
 //! - When an append or a sync fails, the journal is *poisoned*: no change that would be logged is accepted any more, as
 //!   nobody can tell what is on the disk. Reads go on. Only a restart mends it.
+//! - A shortage of descriptors or memory ([`crate::shortage`]) poisons nothing: a batch that could not be appended is
+//!   appended again until it can be, a segment goes on where the next cannot be made, and who asked for a new one is
+//!   refused.
 
 mod backlog;
 mod writer;
@@ -148,6 +151,8 @@ struct Shared {
     keep: AtomicBool,
     /// Somebody found that nothing can be written any more.
     given_up: Mutex<Option<BackendError>>,
+    /// Why the segment that was asked for last was not begun.
+    no_segment: Mutex<Option<BackendError>>,
     progress: watch::Sender<Progress>,
     /// [`Progress::poisoned`], for those who would be woken hundreds of times a second by all other news.
     poisoned: watch::Sender<Option<Arc<str>>>,
@@ -184,6 +189,7 @@ impl Journal {
             roll: AtomicBool::new(false),
             keep: AtomicBool::new(true),
             given_up: Mutex::default(),
+            no_segment: Mutex::default(),
             poisoned: watch::Sender::default(),
             progress: watch::Sender::new(Progress {
                 position: end.position,
@@ -208,6 +214,8 @@ impl Journal {
             shared: Arc::clone(&shared),
             log: log_config(&shared, &engine),
             is_keeping: true,
+            is_pending: false,
+            next_segment_at: None,
             engine,
             clock,
             config: config.clone(),
@@ -231,11 +239,7 @@ impl Journal {
         let thread = std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run())
-            .map_err(|source| BackendError::Io {
-                action: "start the thread of",
-                place: "the journal".to_owned(),
-                source,
-            })?;
+            .map_err(|source| BackendError::at("start the thread of", "the journal".to_owned(), source))?;
         let _ = shared.thread.set(thread.thread().clone());
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
@@ -342,23 +346,29 @@ impl Journal {
         self.shared.segments.lock().clone()
     }
 
-    /// Ends the segment that is being written, so that [`Self::forget`] can delete it; blocks.
+    /// Ends the segment that is being written, so that [`Self::forget`] can delete it; blocks. One caller at a time. The
+    /// inner error is a shortage, for which it goes on.
     ///
     /// # Errors
     /// The journal has stopped.
-    pub fn roll(&self) -> Result<(), Stopped> {
+    pub fn roll(&self) -> Result<Result<(), BackendError>, Stopped> {
         self.shared.roll.store(true, Ordering::SeqCst);
-        self.written().map(|_| ())
+        self.written().map(|_| self.segment_begun())
     }
 
     /// Keeps changes from now on, or none; blocks. Those that were not kept have one position together, so that what
-    /// comes after them is never taken for what follows on what was before.
+    /// comes after them is never taken for what follows on what was before. One caller at a time. The inner error is a
+    /// shortage, for which all stays as it was.
     ///
     /// # Errors
     /// The journal has stopped.
-    pub fn keep(&self, is_kept: bool) -> Result<(), Stopped> {
+    pub fn keep(&self, is_kept: bool) -> Result<Result<(), BackendError>, Stopped> {
         self.shared.keep.store(is_kept, Ordering::SeqCst);
-        self.written().map(|_| ())
+        self.written().map(|_| self.segment_begun())
+    }
+
+    fn segment_begun(&self) -> Result<(), BackendError> {
+        self.shared.no_segment.lock().take().map_or(Ok(()), Err)
     }
 
     /// Gives up the segments all of whose records are at or before a position; `clear` does away with their files.

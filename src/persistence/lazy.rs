@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
-use super::disk::Lookup;
+use super::disk::{Lookup, SHORTAGE_PAUSE};
 use super::frame::{BadFrame, FrameKind, FrameReader, HEADER_BYTES, check};
 use super::replay::{Damage, From, replay};
 use super::snapshot::{Below, LoadContext, SnapshotInfo, apply};
@@ -191,6 +191,7 @@ pub(super) fn warm(
             match next {
                 Ok(Some(last)) => after = last,
                 Ok(None) => break,
+                Err(error) if error.is_passing() => std::thread::sleep(SHORTAGE_PAUSE),
                 Err(_) => return brought,
             }
         }
@@ -212,9 +213,17 @@ fn bring(engine: &Engine, lookup: &Lookup<'_>, clock: &dyn Clock, keys: &[(u16, 
     let mut brought = 0;
     for (namespace, key, mut fetch) in watched {
         brought += loop {
-            let Ok(Some(found)) = lookup.fetch(&fetch, namespace.number(), key) else {
-                engine.end_fetch(fetch);
-                break 0;
+            let found = match lookup.fetch(&fetch, namespace.number(), key) {
+                Ok(Some(found)) => found,
+                // What is not brought now is not looked for again.
+                Err(error) if error.is_passing() => {
+                    std::thread::sleep(SHORTAGE_PAUSE);
+                    continue;
+                }
+                _ => {
+                    engine.end_fetch(fetch);
+                    break 0;
+                }
             };
             let mut left = Some(fetch);
             let promoted =

@@ -4,10 +4,11 @@
 //! the process, however that ends, so that nothing has to be cleared away after a crash. The number in the file `LOCK`
 //! is for people.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+use super::private;
 
 /// The right to use a data directory, until it is dropped.
 #[derive(Debug)]
@@ -55,8 +56,7 @@ impl DirectoryLock {
         };
         if !directory.is_dir() {
             let missing: Vec<&Path> = directory.ancestors().take_while(|path| !path.is_dir()).collect();
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-            made.map_err(failed("create", directory))?;
+            private::directory().create(directory).map_err(failed("create", directory))?;
             // Their names are as safe as what will be in it.
             for parent in missing.into_iter().filter_map(Path::parent) {
                 let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
@@ -65,9 +65,11 @@ impl DirectoryLock {
             }
         }
         let locked = File::open(directory).map_err(failed("open", directory))?;
+        private::tell_if_writable(&locked, directory);
         let path = directory.join("LOCK");
-        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let opened = private::file().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = opened.map_err(failed("open", &path))?;
+        private::keep(&file, &path);
         lock(&locked, directory)?;
         let written = file
             .set_len(0)

@@ -21,6 +21,7 @@ mod lazy;
 mod ledger;
 mod lock;
 pub mod mark;
+mod private;
 pub mod record;
 pub mod recover;
 mod rehearse;

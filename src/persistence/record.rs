@@ -1,8 +1,8 @@
-//! How a change is written: records of format 1, for journal and snapshots alike.
+//! How a change is written: records, the same in formats 1 and 2 of the frames around them, for journal and snapshots alike.
 //!
 //! ```text
 //! put        1 | attributes 1 | namespace 2 | key length 2 | value length 4 | version 8
-//!              | [expires, ms since 1970, 8] [flags 4] [content type: length 2, text]
+//!              | [expires, steady ms, 8] [flags 4] [content type: length 2, text]
 //!              | [tags: how many 1, each: length 2, text] [request id: length 2, text] | key | value
 //! remove     2 | 0 | namespace 2 | key length 2 | key
 //! expiry     3 | attributes | namespace 2 | key length 2 | [expires 8] | key

@@ -140,7 +140,7 @@ impl Taking<'_> {
             Some((tier, number)) => self.live_entries(engine, tier, number, begun)?,
         }
         // What comes after it has a segment of its own: a recovery reads no part of the journal that is in here.
-        journal.roll()?;
+        journal.roll()??;
         Failpoint::SNAPSHOT_ROLLED.reached();
         let position = journal.written()?;
         self.tail(backend, first_position, position)?;
@@ -209,10 +209,14 @@ impl Taking<'_> {
             if self.chunk.size() >= CHUNK_BYTES || !more {
                 self.entries += self.chunk.records();
                 let begin = self.frames.bytes() + HEADER_BYTES as u64;
-                let body = self.chunk.pieces().collect::<Vec<_>>().concat();
-                self.put(FrameKind::SnapshotEntries)?;
+                let chunk = self.put_chunk(FrameKind::SnapshotEntries)?;
                 Failpoint::SNAPSHOT_ENTRIES.reached();
-                tier.moved(&mut moves, number, begin, &body);
+                match chunk.pieces().collect::<Vec<_>>()[..] {
+                    // What was read from files has no value that lies apart.
+                    [body] => tier.moved(&mut moves, number, begin, body),
+                    ref pieces => tier.moved(&mut moves, number, begin, &pieces.concat()),
+                }
+                self.reuse(chunk);
             }
             if !more {
                 tier.has_moved(&moving);
@@ -243,13 +247,24 @@ impl Taking<'_> {
     }
 
     fn put(&mut self, kind: FrameKind) -> Result<(), BackendError> {
+        let chunk = self.put_chunk(kind)?;
+        self.reuse(chunk);
+        Ok(())
+    }
+
+    /// Writes the records as a frame, and takes them out.
+    fn put_chunk(&mut self, kind: FrameKind) -> Result<Written, BackendError> {
         let records = self.chunk.records() as u32;
         let place = Place { first_position: 0, records, time: self.clock.now() };
         let chunk = std::mem::take(&mut self.chunk);
-        let appended = self.append(kind, place, &chunk.pieces().collect::<Vec<_>>());
+        self.append(kind, place, &chunk.pieces().collect::<Vec<_>>())?;
+        Ok(chunk)
+    }
+
+    /// Takes a buffer back whose records are written.
+    fn reuse(&mut self, mut chunk: Written) {
+        chunk.clear(2 * CHUNK_BYTES);
         self.chunk = chunk;
-        self.chunk.clear(2 * CHUNK_BYTES);
-        appended
     }
 
     /// Appends a frame, if it leaves the journal its room.
@@ -404,10 +419,14 @@ pub fn load(
     let failed = std::thread::scope(|scope| {
         let shared: &Restorer<'_> = restorer;
         let (reading, counted) = (&reading, &counted);
-        let workers: Vec<_> = (0..context.threads.max(1))
-            .map(|worker| scope.spawn(move || load_entries(reading, shared, context, counted, worker)))
-            .collect();
-        workers.into_iter().find_map(|worker| worker.join().expect("a loader does not panic").err())
+        let load = move |worker| load_entries(reading, shared, context, counted, worker);
+        // As many as there are threads for; this one is always there.
+        let spawned = (1..context.threads)
+            .map_while(|worker| std::thread::Builder::new().spawn_scoped(scope, move || load(worker)).ok());
+        let workers: Vec<_> = spawned.collect();
+        let loaded = load(0);
+        let others = workers.into_iter().map(|worker| worker.join().expect("a loader does not panic"));
+        std::iter::once(loaded).chain(others.collect::<Vec<_>>()).find_map(Result::err)
     });
     if let Some(error) = failed {
         return Err(error);

@@ -24,11 +24,13 @@ mod clocks;
 mod damage;
 mod faults;
 mod joining;
+mod lost;
 mod marks;
 mod opening;
 mod rehearsing;
 mod reserve;
 mod room;
+mod shortage;
 mod stopping;
 mod tier;
 mod unfinished;
@@ -197,13 +199,13 @@ fn step(stand: &Stand, random: &mut StdRng) {
             apply(&Op::Touch { key: key.as_bytes(), ttl });
         }
         88..91 => {
-            engine.invalidate(&namespace, Scope::Prefix(&key.as_bytes()[..5]), now);
+            engine.invalidate(&namespace, Scope::Prefix(&key.as_bytes()[..5]), now).unwrap();
         }
         91..93 => {
-            engine.invalidate(&namespace, Scope::Tag("red"), now);
+            engine.invalidate(&namespace, Scope::Tag("red"), now).unwrap();
         }
         93 => {
-            engine.invalidate(&namespace, Scope::All, now);
+            engine.invalidate(&namespace, Scope::All, now).unwrap();
         }
         94 => {
             engine.clear(&namespace, now);

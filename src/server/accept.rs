@@ -3,11 +3,14 @@
 //! It owns a listening socket and a spare file descriptor. When the process runs out of descriptors, accepting
 //! fails for as long as the kernel holds a connection to accept; the loop then closes the spare one, takes
 //! what waits with it and hangs up, so that those clients learn at once instead of waiting, and pauses. Each
-//! connection runs as a task of its own; what is done with it is the caller's.
+//! connection runs as a task of its own, in which what serves it is made as well, so that a panic there ends that
+//! connection alone; what is done with it is the caller's. Should the loop itself panic, its owner is told.
 
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, ErrorKind};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -19,6 +22,8 @@ use tracing::{debug, info, warn};
 use super::connections::Connections;
 use super::listen::{Accept, Address, Peer};
 use super::phase::{Phase, PhaseSignal};
+use crate::clock::Throttle;
+use crate::shortage;
 
 /// The handle of a listener that accepts. Dropping it cuts the listener and its connections.
 #[derive(Debug)]
@@ -28,13 +33,15 @@ pub(crate) struct Listening {
 }
 
 impl Listening {
-    /// Accepts from `incoming` on `runtime` and hands each connection to `serve`.
+    /// Accepts from `incoming` on `runtime` and hands each connection to `serve`. `lost` is called if that ends before it
+    /// is to.
     pub(crate) fn start<A, F, S>(
         runtime: &Handle,
         address: Address,
         incoming: A,
         connections: Connections,
         serve: S,
+        lost: impl FnOnce() + Send + 'static,
     ) -> Self
     where
         A: Accept,
@@ -46,13 +53,19 @@ impl Listening {
             address: address.clone(),
             incoming,
             connections,
-            serve,
+            serve: Arc::new(serve),
             phase: told,
             spare: spare_descriptor(),
             pause: None,
-            full: false,
+            full: Throttle::new(),
+            failing: Throttle::new(),
+            recovered: Throttle::new(),
         };
-        runtime.spawn(accepting.run());
+        runtime.spawn(async move {
+            if AssertUnwindSafe(accepting.run()).catch_unwind().await.is_err() {
+                lost();
+            }
+        });
         Self { address, phase }
     }
 
@@ -88,12 +101,15 @@ struct AcceptLoop<A, S> {
     address: Address,
     incoming: A,
     connections: Connections,
-    serve: S,
+    serve: Arc<S>,
     phase: watch::Receiver<Phase>,
     spare: Option<File>,
     /// How long the last failure made it wait; `None` while accepting works.
     pause: Option<Duration>,
-    full: bool,
+    /// Hold what is logged of the limit, of failures and of their end.
+    full: Throttle,
+    failing: Throttle,
+    recovered: Throttle,
 }
 
 impl<A, F, S> AcceptLoop<A, S>
@@ -132,28 +148,27 @@ where
     fn take_in(&mut self, socket: A::Socket, peer: Peer) {
         let Some(permit) = self.connections.enter() else {
             self.connections.count_refused(1);
-            if !self.full {
-                self.full = true;
-                let limit = self.connections.limit();
-                warn!(address = %self.address, limit, "connection limit reached: closing new connections at once");
-            }
+            let (address, limit) = (&self.address, self.connections.limit());
+            self.full.say(|left_out| {
+                warn!(%address, limit, left_out, "connection limit reached: closing new connections at once");
+            });
             return;
         };
-        // Not at the first one that leaves, or a node at its limit would log each coming and going.
-        self.full &= self.connections.open() > self.connections.limit() / 10 * 9;
-        let connection = (self.serve)(socket, peer, PhaseSignal::new(self.phase.clone()));
+        let (serve, phase) = (Arc::clone(&self.serve), PhaseSignal::new(self.phase.clone()));
         tokio::spawn(async move {
-            connection.await;
+            serve(socket, peer, phase).await;
             drop(permit);
         });
     }
 
     fn back_off(&mut self, error: &io::Error) -> Duration {
-        let refused =
-            if matches!(error.raw_os_error(), Some(ENFILE | EMFILE)) { self.refuse_waiting() } else { 0 };
+        let refused = if shortage::lacks_descriptors(error) { self.refuse_waiting() } else { 0 };
         self.connections.count_refused(refused);
         if self.pause.is_none() {
-            warn!(address = %self.address, %error, refused, "cannot accept connections: trying again until it works");
+            let address = &self.address;
+            self.failing.say(|left_out| {
+                warn!(%address, %error, refused, left_out, "cannot accept connections: trying again until it works");
+            });
         }
         let pause = self.pause.map_or(PAUSE_MIN, |pause| (pause * 2).min(PAUSE_MAX));
         self.pause = Some(pause);
@@ -177,7 +192,8 @@ where
 
     fn recovered(&mut self) {
         if self.pause.take().is_some() {
-            info!(address = %self.address, "accepting connections again");
+            let address = &self.address;
+            self.recovered.say(|left_out| info!(%address, left_out, "accepting connections again"));
         }
         if self.spare.is_none() {
             self.spare = spare_descriptor();
@@ -206,23 +222,18 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Keeps the loop from hanging up for ever when clients come as fast as they are refused.
 const REFUSED_AT_ONCE_MAX: u64 = 64;
 
-/// Too many open files in the system, and in this process: the numbers are the same on Linux, macOS and the BSDs.
-const ENFILE: i32 = 23;
-const EMFILE: i32 = 24;
-
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
-    use std::sync::Arc;
 
     use parking_lot::Mutex;
     use tokio::io::DuplexStream;
-    use tokio::sync::mpsc;
+    use tokio::sync::{mpsc, oneshot};
     use tokio::time::Instant;
 
     use super::*;
 
-    /// Accepts what it is told to, then waits for ever.
+    /// Accepts what it is told to, then waits for ever; panics at [`PANIC`].
     struct Scripted(Arc<Mutex<VecDeque<io::Result<()>>>>);
 
     impl Accept for Scripted {
@@ -232,17 +243,23 @@ mod tests {
             let next = self.0.lock().pop_front();
             match next {
                 Some(Ok(())) => Ok((tokio::io::duplex(64).0, Peer::new("a test"))),
+                Some(Err(error)) if error.kind() == PANIC => panic!("as the script says"),
                 Some(Err(error)) => Err(error),
                 None => std::future::pending().await,
             }
         }
     }
 
+    /// The error at which a script panics.
+    const PANIC: ErrorKind = ErrorKind::Deadlock;
+
     struct Run {
         listening: Listening,
         connections: Connections,
         taken: mpsc::UnboundedReceiver<Instant>,
         began: Instant,
+        /// Answered when the loop is lost.
+        lost: oneshot::Receiver<()>,
     }
 
     fn run(limit: usize, script: impl IntoIterator<Item = io::Result<()>>) -> Run {
@@ -258,14 +275,16 @@ mod tests {
                 drop(socket);
             }
         };
+        let (lose, lost) = oneshot::channel();
         let listening = Listening::start(
             &Handle::current(),
             Address::tcp("test", 0),
             incoming,
             connections.clone(),
             serve,
+            || lose.send(()).unwrap(),
         );
-        Run { listening, connections, taken, began }
+        Run { listening, connections, taken, began, lost }
     }
 
     /// tokio's paused clock, which `clock::monotonic` does not follow.
@@ -274,7 +293,7 @@ mod tests {
     }
 
     fn out_of_descriptors() -> io::Result<()> {
-        Err(io::Error::from_raw_os_error(EMFILE))
+        Err(rustix::io::Errno::MFILE.into())
     }
 
     #[tokio::test(start_paused = true)]
@@ -323,5 +342,39 @@ mod tests {
         run.listening.finish();
         run.listening.ended().await;
         assert_eq!(run.connections.open(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_that_panics_is_told_and_one_that_is_ended_is_not() {
+        let mut run_lost = run(10, [Ok(()), Err(PANIC.into())]);
+        run_lost.taken.recv().await.unwrap();
+        run_lost.lost.await.unwrap();
+        // What it had accepted goes on.
+        assert_eq!(run_lost.connections.open(), 1);
+
+        let ended = run(10, [Ok(())]);
+        ended.listening.finish();
+        ended.listening.ended().await;
+        assert!(ended.lost.await.is_err(), "dropped, not called");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_in_what_serves_a_connection_ends_that_one_alone() {
+        let incoming = Scripted(Arc::new(Mutex::new([Ok(()), Ok(()), Ok(())].into())));
+        let connections = Connections::new(10);
+        let (sender, mut taken) = mpsc::unbounded_channel();
+        let serve = move |_: DuplexStream, _: Peer, _: PhaseSignal| -> std::future::Ready<()> {
+            sender.send(()).unwrap();
+            panic!("before there is a future");
+        };
+        let (address, lost) = (Address::tcp("test", 0), || unreachable!("the loop goes on"));
+        let listening =
+            Listening::start(&Handle::current(), address, incoming, connections.clone(), serve, lost);
+        for _ in 0..3 {
+            taken.recv().await.unwrap();
+        }
+        listening.finish();
+        listening.ended().await;
+        assert_eq!((connections.open(), connections.accepted()), (0, 3));
     }
 }

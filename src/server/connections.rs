@@ -12,7 +12,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug, Clone)]
 pub struct Connections {
     limit: Arc<AtomicU64>,
+    /// No more than this, whatever the limit.
+    bound: u64,
+    sibling_bound: u64,
     counters: Arc<Counters>,
+}
+
+/// How many connections the process has descriptors for, whatever the limit is set to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionBounds {
+    /// On the data listeners together.
+    pub data: usize,
+    /// On each other listener.
+    pub control: usize,
+}
+
+impl ConnectionBounds {
+    /// As many as the limit says.
+    pub const NONE: Self = Self { data: usize::MAX, control: usize::MAX };
 }
 
 impl Connections {
@@ -22,13 +39,25 @@ impl Connections {
     /// A count at 0 of at most `connections_max`.
     #[must_use]
     pub fn new(connections_max: usize) -> Self {
-        Self { limit: Arc::new(AtomicU64::new(connections_max as u64)), counters: Arc::default() }
+        Self {
+            limit: Arc::new(AtomicU64::new(connections_max as u64)),
+            bound: u64::MAX,
+            sibling_bound: u64::MAX,
+            counters: Arc::default(),
+        }
     }
 
-    /// A count of its own at 0, whose limit is this one's, also when that changes.
+    /// The same, but no more than these.
+    #[must_use]
+    pub fn within(self, bounds: ConnectionBounds) -> Self {
+        Self { bound: bounds.data as u64, sibling_bound: bounds.control as u64, ..self }
+    }
+
+    /// A count of its own at 0, whose limit is this one's, also when that changes; but no more than descriptors are
+    /// there for.
     #[must_use]
     pub fn sibling(&self) -> Self {
-        Self { limit: Arc::clone(&self.limit), counters: Arc::default() }
+        Self { limit: Arc::clone(&self.limit), bound: self.sibling_bound, counters: Arc::default(), ..*self }
     }
 
     /// How many are open now.
@@ -40,7 +69,7 @@ impl Connections {
     /// How many may be open at once.
     #[must_use]
     pub fn limit(&self) -> u64 {
-        self.limit.load(Ordering::Relaxed)
+        self.limit.load(Ordering::Relaxed).min(self.bound)
     }
 
     /// Sets how many may be open at once from now on; those that are open stay.
@@ -115,5 +144,18 @@ mod tests {
         assert!(admin.enter().is_none(), "the limit is reached again, not passed");
         drop(open);
         assert_eq!((data.open(), admin.open(), admin.accepted()), (0, 0, 2));
+    }
+
+    #[test]
+    fn no_limit_is_above_what_there_are_descriptors_for() {
+        let data = Connections::new(10).within(ConnectionBounds { data: 4, control: 2 });
+        let admin = data.sibling();
+        assert_eq!((data.limit(), admin.limit()), (4, 2));
+        data.set_limit(1_000);
+        assert_eq!((data.limit(), admin.limit()), (4, 2));
+        data.set_limit(3);
+        assert_eq!((data.limit(), admin.limit()), (3, 2));
+        let _open = (admin.enter().unwrap(), admin.enter().unwrap());
+        assert!(admin.enter().is_none() && data.enter().is_some());
     }
 }

@@ -1,5 +1,5 @@
 //! The course of a node's life: what its [`Lifecycle`] is asked for is done here, one thing after the other, on
-//! the health thread.
+//! a thread of its own.
 //!
 //! A drain, from its beginning (health has said NOT_SERVING before this hears of it):
 //!
@@ -8,14 +8,12 @@
 //! 3. at the deadline, what is left of them is cut;
 //! 4. the state is stopped; health streams end; admin, health and HTTP get a moment to tell so, and end.
 
-use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep, timeout};
 use tracing::{info, warn};
@@ -26,9 +24,9 @@ use super::connections::Connections;
 use super::health::Mount;
 use super::lifecycle::{Lifecycle, NodeState, Requests, SpawnError};
 use super::listen::{Address, Bound, bind};
-use super::listener::serve_grpc_on;
+use super::listener::{Role, Serving, serve_grpc_on};
 use super::node::Stop;
-use crate::clock::monotonic;
+use super::signals::{Signals, obey};
 
 /// A node's listeners and what it was told to do with them.
 pub(crate) struct Course<D> {
@@ -58,8 +56,8 @@ impl<D: ConnectionService> Course<D> {
         let signals = self.signals.take();
         let (lifecycle, stopped) = (self.lifecycle.clone(), self.stopped.clone());
         let stop = tokio::select! {
-            () = self.live() => Stop::Drained,
-            () = obey(signals, lifecycle) => Stop::Forced,
+            () = self.live() => if lifecycle.has_failed() { Stop::Failed } else { Stop::Drained },
+            () = obey(signals, lifecycle.clone()) => Stop::Forced,
         };
         stopped.send_replace(Some(stop));
     }
@@ -114,7 +112,7 @@ impl<D: ConnectionService> Course<D> {
         let addresses: Vec<Address> = bound.iter().map(|bound| bound.address.clone()).collect();
         // Calls wait in the kernel's queue until the node says that it serves.
         self.lifecycle.advance(NodeState::Serving).map_err(leaving)?;
-        data.extend(bound.into_iter().map(|bound| self.data.serve(bound)));
+        data.extend(bound.into_iter().map(|bound| self.data.serve(bound, &self.lifecycle)));
         Ok(self.data.bound.get_or_init(|| addresses).clone())
     }
 
@@ -157,8 +155,10 @@ impl<D: ConnectionService> DataPlane<D> {
         Ok(bound)
     }
 
-    fn serve(&self, bound: Bound) -> Listening {
-        serve_grpc_on(&self.runtime, bound, self.service.clone(), self.connections.clone(), &self.config)
+    fn serve(&self, bound: Bound, lifecycle: &Lifecycle) -> Listening {
+        let (runtime, connections, config) = (&self.runtime, self.connections.clone(), &self.config);
+        let serving = Serving { runtime, connections, config, lifecycle };
+        serve_grpc_on(Role::Data, bound, self.service.clone(), serving)
     }
 }
 
@@ -189,53 +189,9 @@ impl Deadline {
     }
 }
 
-/// SIGTERM and SIGINT of this process.
-pub(crate) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    /// Takes the signals over from the operating system's default, for good. They arrive on `runtime`.
-    pub(crate) fn catch(runtime: &Handle) -> io::Result<Self> {
-        let _context = runtime.enter();
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    /// The name of the next one.
-    pub(crate) async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
-}
-
-/// Drains at the first signal, is ready at the second. Without signals it waits for ever.
-///
-/// What follows the first at once is the first again: GNU timeout sends its signal to the process and then to the
-/// process's group, and a terminal's Ctrl-C may come by way of a parent as well.
-async fn obey(signals: Option<Signals>, lifecycle: Lifecycle) {
-    let Some(mut signals) = signals else { return std::future::pending().await };
-    let name = signals.next().await;
-    let first = monotonic();
-    info!("{name}: draining; a second signal exits at once");
-    lifecycle.drain(None);
-    let name = loop {
-        let name = signals.next().await;
-        if first.elapsed() >= SAME_SIGNAL_WITHIN {
-            break name;
-        }
-    };
-    warn!("{name} again: exiting at once");
-}
-
 async fn ended(listening: &[Listening]) {
     join_all(listening.iter().map(Listening::ended)).await;
 }
-
-/// Within what time a signal is the one before, sent in another way. Nobody decides anew so fast.
-pub(crate) const SAME_SIGNAL_WITHIN: Duration = Duration::from_millis(250);
 
 /// How long connections that were cut may take to notice.
 const CUT_MAX: Duration = Duration::from_millis(200);

@@ -12,13 +12,15 @@
 //! never left along any other arrow, and health changes before the state that it follows can be seen.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::info;
+use tracing::{error, info};
 
 use super::health::Health;
 use super::listen::{Address, ListenError};
@@ -106,6 +108,7 @@ impl Lifecycle {
             drain: watch::Sender::new(Duration::MAX),
             drain_times: Mutex::default(),
             recover: Mutex::default(),
+            has_failed: AtomicBool::new(false),
         }))
     }
 
@@ -167,6 +170,27 @@ impl Lifecycle {
         self.state()
     }
 
+    /// Says that a part has ended which the node cannot do without: a listener, a thread. The node drains, as half a node
+    /// serves nobody, and [`Node::stopped`](super::Node::stopped) says [`Stop::Failed`](super::Stop::Failed): whoever runs
+    /// it starts it anew. From here on health says NOT_SERVING.
+    pub fn fail(&self, part: &str) {
+        error!(part, "a part of the node has ended that it cannot do without: draining, then exit status 3");
+        self.0.has_failed.store(true, Ordering::SeqCst);
+        self.drain(None);
+    }
+
+    /// Runs such a part to its end on this thread, and says so if it panics.
+    pub fn run_part(&self, part: &str, run: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(run)).is_err() {
+            self.fail(part);
+        }
+    }
+
+    /// Whether a part has failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.0.has_failed.load(Ordering::SeqCst)
+    }
+
     /// How long the parts of a drain take where nobody says otherwise.
     #[must_use]
     pub fn drain_times(&self) -> DrainTimes {
@@ -226,6 +250,7 @@ struct Inner {
     drain: watch::Sender<Duration>,
     drain_times: Mutex<DrainTimes>,
     recover: Mutex<Option<Recover>>,
+    has_failed: AtomicBool,
 }
 
 /// A recovery under way; why it failed, for people.

@@ -1,6 +1,7 @@
 //! The listeners of a node: a bound address, a service, and the connection limits, put together.
 
 use std::fmt;
+use std::future::Future;
 
 use axum::Router;
 use tokio::runtime::Handle;
@@ -8,7 +9,9 @@ use tokio::runtime::Handle;
 use super::accept::Listening;
 use super::connection::{ConnectionService, LiveConnectionConfig, serve_grpc, serve_http};
 use super::connections::Connections;
-use super::listen::Bound;
+use super::lifecycle::Lifecycle;
+use super::listen::{Accept, Bound, Incoming, Peer};
+use super::phase::PhaseSignal;
 
 /// What a listener is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,31 +50,44 @@ impl fmt::Display for Role {
     }
 }
 
+/// What a listener is served with.
+pub(crate) struct Serving<'a> {
+    pub(crate) runtime: &'a Handle,
+    pub(crate) connections: Connections,
+    pub(crate) config: &'a LiveConnectionConfig,
+    /// Told if the listener is lost.
+    pub(crate) lifecycle: &'a Lifecycle,
+}
+
 /// Serves gRPC on a listener.
 pub(crate) fn serve_grpc_on<S: ConnectionService>(
-    runtime: &Handle,
+    role: Role,
     bound: Bound,
     service: S,
-    connections: Connections,
-    config: &LiveConnectionConfig,
+    serving: Serving<'_>,
 ) -> Listening {
-    let config = config.clone();
-    Listening::start(runtime, bound.address, bound.incoming, connections, move |socket, peer, phase| {
+    let config = serving.config.clone();
+    start(role, bound, serving, move |socket, peer, phase| {
         let (service, config) = (service.service(&peer), config.get());
         serve_grpc(socket, peer, phase, service, config)
     })
 }
 
 /// Serves plain HTTP on a listener.
-pub(crate) fn serve_http_on(
-    runtime: &Handle,
-    bound: Bound,
-    router: Router,
-    connections: Connections,
-    config: &LiveConnectionConfig,
-) -> Listening {
-    let config = config.clone();
-    Listening::start(runtime, bound.address, bound.incoming, connections, move |socket, peer, phase| {
+pub(crate) fn serve_http_on(role: Role, bound: Bound, router: Router, serving: Serving<'_>) -> Listening {
+    let config = serving.config.clone();
+    start(role, bound, serving, move |socket, peer, phase| {
         serve_http(socket, peer, phase, router.clone(), config.get())
     })
+}
+
+fn start<F, S>(role: Role, bound: Bound, serving: Serving<'_>, serve: S) -> Listening
+where
+    F: Future<Output = ()> + Send + 'static,
+    S: Fn(<Incoming as Accept>::Socket, Peer, PhaseSignal) -> F + Send + Sync + 'static,
+{
+    let Bound { address, incoming } = bound;
+    let (lifecycle, part) = (serving.lifecycle.clone(), format!("the {role} listener at {address}"));
+    let lost = move || lifecycle.fail(&part);
+    Listening::start(serving.runtime, address, incoming, serving.connections, serve, lost)
 }

@@ -10,11 +10,12 @@ use tokio::sync::watch;
 
 use super::connection::{ConnectionConfig, ConnectionService, LiveConnectionConfig};
 use super::connections::Connections;
-use super::course::{Course, DataPlane, Signals};
-use super::health_thread::HealthThread;
+use super::course::{Course, DataPlane};
 use super::lifecycle::{DRAIN_DEADLINE_DEFAULT, DrainTimes, Lifecycle, SpawnError};
 use super::listen::{Address, Bound, ListenError, bind};
-use super::listener::{Role, serve_grpc_on, serve_http_on};
+use super::listener::{Role, Serving, serve_grpc_on, serve_http_on};
+use super::own_thread::OwnThread;
+use super::signals::Signals;
 
 /// Where a node listens and how it behaves there.
 ///
@@ -43,8 +44,8 @@ pub struct NodeConfig {
     /// Let data and admin be reached from other machines although nothing is encrypted and nobody is asked who
     /// they are.
     pub insecure: bool,
-    /// Drain at the first SIGTERM or SIGINT of the process and give up at the second. One that follows the first
-    /// within 250 ms is the same one.
+    /// Drain at the first SIGTERM, SIGINT or SIGHUP of the process and give up at the second. One that follows the first
+    /// within 250 ms is the same one, and a SIGHUP that the process ignores stays ignored.
     pub signals: bool,
 }
 
@@ -145,7 +146,7 @@ pub enum StartError {
     #[error("this lifecycle belongs to another node: each node needs one of its own")]
     LifecycleTaken,
     /// The operating system gave no thread or no descriptors.
-    #[error("cannot start the health thread: {0}")]
+    #[error("cannot start a thread of the node: {0}")]
     Thread(#[source] io::Error),
 }
 
@@ -162,13 +163,15 @@ impl StartError {
 pub enum Stop {
     /// It drained.
     Drained,
+    /// It drained by itself, as a part of it had ended that it cannot do without.
+    Failed,
     /// It drained, and what it was told last may not be on its disk.
     Unsaved,
     /// A second signal cut that short: exit now.
     Forced,
 }
 
-/// A node that runs. Dropping it ends it at once: connections are cut and the health thread ends.
+/// A node that runs. Dropping it ends it at once: connections are cut and its threads end.
 #[derive(Debug)]
 pub struct Node {
     lifecycle: Lifecycle,
@@ -178,7 +181,8 @@ pub struct Node {
     http: Address,
     connection: LiveConnectionConfig,
     stopped: watch::Receiver<Option<Stop>>,
-    _thread: HealthThread,
+    /// Of probes and scrapers, and of the course of events.
+    _threads: [OwnThread; 2],
 }
 
 impl Node {
@@ -208,19 +212,26 @@ impl Node {
         config.check_exposure().await?;
         let times = DrainTimes { lame_duck: config.lame_duck, deadline: config.drain_deadline };
         let requests = lifecycle.take_requests(times).ok_or(StartError::LifecycleTaken)?;
-        let thread = HealthThread::start().map_err(StartError::Thread)?;
-        let signals = config.signals.then(|| Signals::catch(thread.runtime())).transpose();
+        let probes = OwnThread::start("larder-health").map_err(StartError::Thread)?;
+        let life = OwnThread::start("larder-life").map_err(StartError::Thread)?;
+        let signals = config.signals.then(|| Signals::catch(life.runtime())).transpose();
         let signals = signals.map_err(StartError::Thread)?;
 
         let connection = LiveConnectionConfig::new(config.connection);
-        let (here, aside, limits) = (Handle::current(), thread.runtime(), &connection);
+        let (here, aside) = (Handle::current(), probes.runtime());
+        let on = |runtime| Serving {
+            runtime,
+            connections: connections.sibling(),
+            config: &connection,
+            lifecycle: &lifecycle,
+        };
         let admin = open(Role::Admin, &config.admin, &here).await?;
         let health = open(Role::Health, &config.health, aside).await?;
         let http = open(Role::Http, &config.http, aside).await?;
         let control = vec![
-            serve_grpc_on(&here, admin, services.admin, connections.sibling(), limits),
-            serve_grpc_on(aside, health, services.health, connections.sibling(), limits),
-            serve_http_on(aside, http, services.http, connections.sibling(), limits),
+            serve_grpc_on(Role::Admin, admin, services.admin, on(&here)),
+            serve_grpc_on(Role::Health, health, services.health, on(aside)),
+            serve_http_on(Role::Http, http, services.http, on(aside)),
         ];
         let [admin, health, http] = [0, 1, 2].map(|which| Address::clone(control[which].address()));
 
@@ -236,8 +247,9 @@ impl Node {
         let (stopping, stopped) = watch::channel(None);
         let course =
             Course { lifecycle: lifecycle.clone(), requests, data, control, signals, stopped: stopping };
-        aside.spawn(course.run());
-        let node = Self { lifecycle, data: bound, admin, health, http, connection, stopped, _thread: thread };
+        life.runtime().spawn(course.run());
+        let _threads = [probes, life];
+        let node = Self { lifecycle, data: bound, admin, health, http, connection, stopped, _threads };
         if !config.standby {
             node.lifecycle.spawn().await.map_err(|error| match error {
                 SpawnError::Listen(source) => StartError::Listen { role: Role::Data, source },
@@ -314,9 +326,9 @@ impl Node {
     pub async fn stopped(&self) -> Stop {
         let mut stopped = self.stopped.clone();
         match stopped.wait_for(Option::is_some).await {
-            Ok(stop) => stop.unwrap_or(Stop::Forced),
+            Ok(stop) => stop.unwrap_or(Stop::Failed),
             // The course ended without a word: it panicked.
-            Err(_) => Stop::Forced,
+            Err(_) => Stop::Failed,
         }
     }
 }

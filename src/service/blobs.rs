@@ -35,7 +35,7 @@ use super::keyspace::{bad_token, framed, page_size};
 use super::unary::namespace;
 use crate::api::{CallError, convert, v1};
 use crate::cache::{BlobError, Blobs, Cache, Listed, Manifest};
-use crate::clock::Now;
+use crate::clock::{Now, Throttle};
 use crate::entry::Ttl;
 use crate::quote::Quote;
 use crate::telemetry::Recalled;
@@ -262,6 +262,8 @@ fn nothing_on_disk(what: &str) -> CallError {
 
 /// Why a call about a blob fails.
 pub(super) fn refused(error: BlobError, key: &[u8]) -> CallError {
+    static DAMAGED: Throttle = Throttle::new();
+    static REFUSED: Throttle = Throttle::new();
     let why = error.to_string();
     match error {
         BlobError::NotFound => CallError::BlobNotFound { key: Quote::of(key) },
@@ -273,17 +275,21 @@ pub(super) fn refused(error: BlobError, key: &[u8]) -> CallError {
         BlobError::Poisoned => CallError::JournalPoisoned,
         BlobError::NoVersion => CallError::VersionsUsedUp,
         BlobError::Full { .. } | BlobError::DiskFull(_) => CallError::DiskFull { why },
+        BlobError::Backend(error) if error.is_passing() => {
+            tracing::warn!(error = why, "a call about a blob is refused for now");
+            CallError::Shortage { why }
+        }
         BlobError::Damaged(damage) => {
-            tracing::error!(
-                place = damage.place,
-                offset = damage.offset,
-                what = damage.what,
-                "a blob is damaged"
-            );
+            let (place, offset, what) = (&damage.place, damage.offset, damage.what);
+            DAMAGED.say(|left_out| {
+                tracing::error!(place, offset, what, left_out, "a blob is damaged");
+            });
             CallError::BlobDamaged { why }
         }
         _ => {
-            tracing::error!(error = why, "the disk refused a call about a blob");
+            REFUSED.say(|left_out| {
+                tracing::error!(error = why, left_out, "the disk refused a call about a blob");
+            });
             CallError::DiskFailed { why }
         }
     }

@@ -157,7 +157,8 @@ pub(super) fn invalidate(cache: &Cache, now: Now, message: &[u8]) -> Result<(Una
     if cache.is_poisoned() {
         return Err(CallError::JournalPoisoned);
     }
-    let generation = cache.engine().invalidate(&namespace, scope, now);
+    let generation =
+        cache.invalidate(&namespace, scope, now).map_err(|refusal| CallError::refused(refusal, 0))?;
     Ok((framed(&v1::InvalidateResponse { generation }).into(), flush))
 }
 
@@ -223,6 +224,7 @@ pub(super) fn bad_token(why: &str) -> CallError {
 fn unreadable(error: LookupError) -> CallError {
     match error {
         LookupError::Stopped(_) => CallError::JournalPoisoned,
+        error if error.is_passing() => CallError::Shortage { why: error.to_string() },
         error => CallError::DiskFailed { why: error.to_string() },
     }
 }

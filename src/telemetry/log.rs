@@ -1,7 +1,21 @@
 //! Logs: on stderr, as text for people or as one JSON object a line; stdout is for the ready line alone.
 //!
+//! ```text
+//!   tracing ── level, filter ── RepeatLimit ── text or JSON ─┐
+//!   panics ──▶ tracing                                       ├─▶ LogWriter (a thread) ──▶ stderr
+//!   the error that the program ends with ────────────────────┘
+//! ```
+//!
+//! A log that cannot be written costs lines, which are counted ([`lines_lost`]), and never a call, a probe or a shutdown:
+//! nothing else of a node writes to stderr, and it writes to stdout in the same way ([`print`]).
+//!
 //! Keys are bytes that a client chose. Whoever logs one goes through [`key_text`], which leaves no control
 //! character and no line break in it, so that a key cannot forge a line.
+
+mod panics;
+mod repeats;
+mod streams;
+mod writer;
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
@@ -11,6 +25,10 @@ use std::time::Instant;
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+
+use repeats::RepeatLimit;
+pub use streams::{draw, flush, lines_lost, print, start_streams, write_error};
 
 use super::snapshot::{Snapshot, operations};
 use crate::config::LogFormat;
@@ -36,6 +54,9 @@ pub enum LogError {
     /// The program that the node runs in logs as it likes.
     #[error("this process's logs are not the node's to change: it runs inside another program")]
     NotOurs,
+    /// The operating system has no thread to give.
+    #[error("cannot start the thread that writes the log: {0}")]
+    Thread(#[from] io::Error),
 }
 
 /// Exchanges the filter of the process's logs.
@@ -44,13 +65,16 @@ type SetFilter = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
 /// A process has one log; this is how to change what is in it, once [`init`] has set it up.
 static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 
-/// Sends the process's logs to stderr from now on, coloured if it is a terminal and the format is text.
+/// Sends the process's logs, and its panics with them, to stderr from now on, coloured if it is a terminal and the format
+/// is text.
 ///
 /// # Errors
 /// [`LogError`]: the filter is none, or this is not the first call.
 pub fn init(format: LogFormat, filter: &str) -> Result<(), LogError> {
-    let (subscriber, set_filter) = subscriber(format, filter, io::stderr().is_terminal(), io::stderr)?;
+    let writer = streams::stderr()?.clone();
+    let (subscriber, set_filter) = subscriber(format, filter, io::stderr().is_terminal(), writer)?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::AlreadySet)?;
+    panics::log_them();
     SET_FILTER.set(set_filter).map_err(|_| LogError::AlreadySet)
 }
 
@@ -88,18 +112,23 @@ fn subscriber<W>(
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(parse(filter)?).with_writer(writer).with_ansi(coloured);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(parse(filter)?)
+        .with_writer(writer)
+        .with_ansi(coloured)
+        // They would be printed with eprintln!, which panics where stderr is gone.
+        .log_internal_errors(false);
+    let limit = RepeatLimit::default();
     Ok(match format {
         LogFormat::Text => {
             let builder = builder.with_filter_reloading();
             let handle = builder.reload_handle();
-            (Box::new(builder.finish()), Box::new(move |filter| handle.reload(filter).is_ok()))
+            (Box::new(builder.finish().with(limit)), Box::new(move |filter| handle.reload(filter).is_ok()))
         }
         LogFormat::Json => {
             let builder = builder.json().flatten_event(true).with_filter_reloading();
             let handle = builder.reload_handle();
-            (Box::new(builder.finish()), Box::new(move |filter| handle.reload(filter).is_ok()))
+            (Box::new(builder.finish().with(limit)), Box::new(move |filter| handle.reload(filter).is_ok()))
         }
     })
 }

@@ -92,6 +92,8 @@ const RESPONSE_BACKLOG: (&str, &str) =
     ("larder_response_backlog_bytes", "Bytes of answers that clients have yet to read");
 const REQUESTS_SHED: (&str, &str) =
     ("larder_requests_shed_total", "Calls that were turned away because of overload or quota");
+const LOG_LINES_LOST: (&str, &str) =
+    ("larder_log_lines_lost_total", "Log lines that stderr did not take, and that nobody waited for");
 const JOURNAL_POSITION: (&str, &str) =
     ("larder_journal_position", "Records that were ever journaled: the journal's newest position");
 const JOURNAL_SYNCED: (&str, &str) =
@@ -258,6 +260,7 @@ impl Page {
         self.gauge(REQUESTS_IN_FLIGHT, snapshot.requests_in_flight);
         self.gauge(RESPONSE_BACKLOG, snapshot.response_backlog_bytes);
         self.counter(REQUESTS_SHED, snapshot.requests_shed);
+        self.counter(LOG_LINES_LOST, snapshot.log_lines_lost);
         if let Some(journal) = &snapshot.journal {
             self.journal(journal);
         }
@@ -376,6 +379,7 @@ mod tests {
             state: "serving",
             resident_bytes: 77,
             requests_shed: 9,
+            log_lines_lost: 22,
             response_backlog_bytes: 11,
             journal: Some(JournalFigures {
                 position: 12,
@@ -413,6 +417,7 @@ mod tests {
             "larder_uptime_seconds 1.5",
             "larder_resident_bytes 77",
             "larder_requests_shed_total 9",
+            "larder_log_lines_lost_total 22",
             "larder_response_backlog_bytes 11",
             "larder_journal_position 12",
             "larder_journal_poisoned 0",

@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub request_bytes: u64,
     /// Calls that were turned away because of overload or quota.
     pub requests_shed: u64,
+    /// Lines that were lost because the log could not be written.
+    pub log_lines_lost: u64,
     /// The journal's figures; `None`: nothing is kept on disk.
     pub journal: Option<JournalFigures>,
     /// What is on disk; `None`: nothing.
@@ -124,6 +126,7 @@ impl Default for Snapshot {
             response_backlog_bytes: 0,
             request_bytes: 0,
             requests_shed: 0,
+            log_lines_lost: 0,
             journal: None,
             disk: None,
             disk_tier: None,

@@ -155,6 +155,10 @@ impl Backend for Held {
         Ok(Box::new(Behind { file: self.memory.open(file)?, gate: Arc::clone(&self.gate) }))
     }
 
+    fn has(&self, file: FileId) -> Result<bool, BackendError> {
+        self.memory.has(file)
+    }
+
     fn delete(&self, file: FileId) -> Result<(), BackendError> {
         self.memory.delete(file)
     }

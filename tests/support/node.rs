@@ -255,7 +255,9 @@ pub(crate) fn facts(status: &Status) -> (Code, String, Option<String>) {
 #[track_caller]
 pub(crate) fn assert_status(status: &Status, code: Code, reason: &str, field: Option<&str>) {
     assert_eq!(facts(status), (code, reason.to_owned(), field.map(str::to_owned)), "{status:?}");
-    let retry = ["BACKLOG_FULL", "JOURNAL_BACKLOG", "OVERLOADED", "NOT_READY"].contains(&reason);
+    let retry =
+        ["BACKLOG_FULL", "INVALIDATIONS_UNSWEPT", "JOURNAL_BACKLOG", "OVERLOADED", "NOT_READY", "SHORTAGE"]
+            .contains(&reason);
     assert_eq!(status.get_error_details().retry_info().is_some(), retry, "{status:?}");
 }
 
@@ -280,7 +282,7 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    fn parse(line: &str) -> Self {
+    pub(crate) fn parse(line: &str) -> Self {
         let mut words = line.split(' ');
         assert_eq!(words.next(), Some("ready"), "{line:?}");
         let mut next = |name: &str, url: &str| {
@@ -309,6 +311,14 @@ pub(crate) fn larder() -> Command {
     command
 }
 
+/// `larder serve`, as a shell starts it that has done something first.
+fn after(first: &str) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.env_clear().stdin(Stdio::null());
+    command.args(["-c", &format!("{first} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_larder"), "serve"]);
+    command
+}
+
 impl Process {
     /// Starts it on free ports with these flags, and waits for its ready line.
     pub(crate) fn start(flags: &[&str]) -> Self {
@@ -318,6 +328,11 @@ impl Process {
     /// Starts it on free ports with these flags and all defaults in a working directory.
     pub(crate) fn start_in(directory: &Path, flags: &[&str]) -> Self {
         Self::run(larder().current_dir(directory).arg("serve").args(FREE_PORTS).args(flags))
+    }
+
+    /// Starts it as a shell does that has done `first`, such as `ulimit -n 64`.
+    pub(crate) fn start_after(first: &str, flags: &[&str]) -> Self {
+        Self::run(after(first).args(FREE_PORTS).args(no_disk(flags)).args(flags))
     }
 
     /// Starts it with failpoints armed, and waits for its ready line; how it ended and all of stderr, if it did before.
@@ -332,16 +347,28 @@ impl Process {
     ) -> Result<Self, (ExitStatus, String)> {
         let mut command = larder();
         command.envs(environment.iter().copied());
-        Self::try_run(command.arg("serve").args(FREE_PORTS).args(no_disk(flags)).args(flags))
+        command.arg("serve").args(FREE_PORTS).args(no_disk(flags)).args(flags);
+        Self::try_run(&mut command, Stdio::piped())
+    }
+
+    /// Starts it as `shell` does, a command line in which `"$@"` stands for it, with a stderr of the test's.
+    pub(crate) fn start_by(shell: &str, flags: &[&str], stderr: Stdio) -> Self {
+        let mut command = Command::new("sh");
+        let program = ["-c", shell, "sh", env!("CARGO_BIN_EXE_larder"), "serve"];
+        command.env_clear().stdin(Stdio::null()).args(program);
+        command.args(FREE_PORTS).args(no_disk(flags)).args(flags);
+        Self::try_run(&mut command, stderr)
+            .unwrap_or_else(|(status, stderr)| panic!("{status}, no ready line; stderr: {stderr}"))
     }
 
     /// Starts a command that is to say when it is ready, and waits for that.
     pub(crate) fn run(command: &mut Command) -> Self {
-        Self::try_run(command).unwrap_or_else(|(_, stderr)| panic!("no ready line; stderr: {stderr}"))
+        Self::try_run(command, Stdio::piped())
+            .unwrap_or_else(|(_, stderr)| panic!("no ready line; stderr: {stderr}"))
     }
 
-    fn try_run(command: &mut Command) -> Result<Self, (ExitStatus, String)> {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    fn try_run(command: &mut Command, stderr: Stdio) -> Result<Self, (ExitStatus, String)> {
+        let mut child = command.stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let (say, said) = mpsc::channel();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let stdout = std::thread::spawn(move || {
@@ -351,10 +378,11 @@ impl Process {
             out.read_to_string(&mut text).unwrap();
             text
         });
-        let mut err = child.stderr.take().unwrap();
+        // None where it is the test's own.
+        let err = child.stderr.take();
         let stderr = std::thread::spawn(move || {
             let mut text = String::new();
-            let _ = err.read_to_string(&mut text);
+            let _ = err.map(|mut err| err.read_to_string(&mut text));
             text
         });
         let Ok(line) = said.recv_timeout(LONG) else {
@@ -368,9 +396,18 @@ impl Process {
         Ok(Self { child, ready: Ready::parse(line), stdout: Some(stdout), stderr: Some(stderr) })
     }
 
+    /// [`Self::fails`] as a shell starts it that has done `first`.
+    pub(crate) fn fails_after(first: &str, flags: &[&str]) -> (Option<i32>, String, String) {
+        Self::outcome(after(first).args(FREE_PORTS).args(no_disk(flags)).args(flags))
+    }
+
     /// Runs it with these flags to its end, which must come by itself: exit status, stdout, stderr.
     pub(crate) fn fails(flags: &[&str]) -> (Option<i32>, String, String) {
-        let output = larder().arg("serve").args(no_disk(flags)).args(flags).output().unwrap();
+        Self::outcome(larder().arg("serve").args(no_disk(flags)).args(flags))
+    }
+
+    fn outcome(command: &mut Command) -> (Option<i32>, String, String) {
+        let output = command.output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (output.status.code(), text(output.stdout), text(output.stderr))
     }
@@ -381,7 +418,13 @@ impl Process {
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        let killed = Command::new("kill").args(["-TERM", &self.id().to_string()]).status().unwrap();
+        self.signal("TERM");
+    }
+
+    /// Sends a signal of this name.
+    pub(crate) fn signal(&self, name: &str) {
+        let killed =
+            Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status().unwrap();
         assert!(killed.success());
     }
 

@@ -1,7 +1,10 @@
 //! A node whose Cache knows three keys and stores nothing: for what is before and around the cache.
 //!
 //! - `hang` is never answered, `wait` when [`Plain::release`] says so, any other key misses at once;
-//! - Watch never says anything.
+//! - Watch never says anything;
+//! - GET /stuck keeps the thread of the HTTP listener until the node is dropped.
+
+#![allow(dead_code, reason = "every test program uses its own part")]
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +15,7 @@ use larder::api::v1::cache_client::CacheClient;
 use larder::api::v1::cache_server::{Cache, CacheServer};
 use larder::api::v1::*;
 use larder::server::{Address, Connections, Lifecycle, Mount, Node, NodeConfig, Services, StartError};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::service::Routes;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
@@ -26,6 +29,10 @@ pub(crate) struct PlainNode {
     pub(crate) life: Lifecycle,
     pub(crate) connections: Connections,
     pub(crate) cache: Plain,
+    /// Told when /stuck has the thread.
+    pub(crate) stuck: mpsc::UnboundedReceiver<()>,
+    /// Lets it go when this is dropped.
+    _stick: std::sync::mpsc::Sender<()>,
 }
 
 impl PlainNode {
@@ -43,14 +50,23 @@ impl PlainNode {
         let life = Lifecycle::new();
         let health = life.health();
         let cache = Plain::default();
+        let (say_stuck, stuck) = mpsc::unbounded_channel();
+        let (stick, let_go) = std::sync::mpsc::channel();
+        let let_go = Arc::new(std::sync::Mutex::new(let_go));
+        let get_stuck = async move || {
+            let _ = say_stuck.send(());
+            let _ = let_go.lock().map(|let_go| let_go.recv());
+        };
         let services = Services {
             data: Routes::new(CacheServer::new(cache.clone())).add_service(health.service(Mount::Data)),
             admin: Routes::new(health.service(Mount::Control)),
             health: Routes::new(health.service(Mount::Control)),
-            http: axum::Router::new().route("/livez", axum::routing::get(|| async { "ok" })),
+            http: axum::Router::new()
+                .route("/livez", axum::routing::get(|| async { "ok" }))
+                .route("/stuck", axum::routing::get(get_stuck)),
         };
         let node = Node::start(config, life.clone(), connections.clone(), services).await?;
-        Ok(Self { node, life, connections, cache })
+        Ok(Self { node, life, connections, cache, stuck, _stick: stick })
     }
 
     /// The address of the only data listener.

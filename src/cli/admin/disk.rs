@@ -16,7 +16,14 @@ use crate::client::AdminClient;
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
     /// snapshot+journal, snapshot, journal or empty [default: the node's --recovery]
-    #[arg(long, value_name = "METHOD", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "METHOD",
+        default_value = "",
+        hide_default_value = true,
+        hide_possible_values = true,
+        value_parser = super::offered("recovery")
+    )]
     method: String,
 }
 

@@ -1,6 +1,8 @@
 //! `larder admin explain` and `larder admin hot-keys`: what a node knows of single keys.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal};
+use std::num::NonZeroUsize;
 
 use clap::Args;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
@@ -8,19 +10,20 @@ use comfy_table::{CellAlignment, Table};
 use serde_json::{Value, json};
 
 use crate::api::v1;
+use crate::cli::escape::{bytes_json, escaped, quoted};
 use crate::cli::exit::{CliError, Exit};
 use crate::cli::facts::{Fact, Group, json, lines, listing};
 use crate::cli::get::lower;
 use crate::cli::global::Global;
 use crate::cli::keys::KeyForm;
-use crate::cli::output::{bytes_json, colours, print_json, print_raw};
+use crate::cli::output::{colours, print_json, print_raw};
 use crate::client::AdminClient;
 
 /// Arguments of `admin explain`.
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
     /// The key, in --namespace
-    key: String,
+    key: OsString,
     #[command(flatten)]
     form: KeyForm,
 }
@@ -51,8 +54,8 @@ fn group(title: &'static str, facts: Vec<(&str, Fact)>) -> Group {
 }
 
 /// What a client put there, escaped as it may hold anything.
-fn escaped(text: &str) -> Fact {
-    Fact::Text(text.escape_debug().to_string())
+fn clients_text(text: &str) -> Fact {
+    Fact::Text(escaped(text.as_bytes()).to_string())
 }
 
 fn entry(answer: &v1::ExplainKeyResponse) -> Group {
@@ -61,7 +64,7 @@ fn entry(answer: &v1::ExplainKeyResponse) -> Group {
         let facts = vec![("there", Fact::Flag(false)), ("miss_reason", Fact::Text(reason))];
         return group("Entry", facts);
     };
-    let tags = answer.tags.iter().map(|tag| tag.escape_debug().to_string()).collect();
+    let tags = answer.tags.iter().map(|tag| escaped(tag.as_bytes()).to_string()).collect();
     let mut facts = vec![
         ("there", Fact::Flag(true)),
         ("version", Fact::Token(entry.version)),
@@ -69,7 +72,7 @@ fn entry(answer: &v1::ExplainKeyResponse) -> Group {
         ("charged_bytes", Fact::Bytes(answer.charged_bytes)),
         ("remaining_ttl_ms", Fact::Ms(entry.remaining_ttl_ms)),
         ("flags", Fact::Count(entry.flags.into())),
-        ("content_type", escaped(&entry.content_type)),
+        ("content_type", clients_text(&entry.content_type)),
         ("tags", Fact::Texts(tags)),
         ("tier", Fact::Text(lower(entry.tier().as_str_name(), "TIER_"))),
         ("entry_generation", Fact::Count(answer.entry_generation)),
@@ -100,8 +103,21 @@ fn place(answer: &v1::ExplainKeyResponse) -> Group {
     group("Place", facts)
 }
 
-pub(super) async fn hot_keys(global: &Global, admin: &AdminClient) -> Result<Exit, CliError> {
-    let answer = admin.hot_keys().await?;
+/// Arguments of `admin hot-keys`.
+#[derive(Debug, Args)]
+pub(super) struct HotKeysArgs {
+    /// Show this many keys, the hottest ones [default: all that the node tells, up to 100]
+    #[arg(long, value_name = "N")]
+    limit: Option<NonZeroUsize>,
+}
+
+pub(super) async fn hot_keys(
+    global: &Global,
+    admin: &AdminClient,
+    args: HotKeysArgs,
+) -> Result<Exit, CliError> {
+    let mut answer = admin.hot_keys().await?;
+    answer.keys.truncate(args.limit.map_or(usize::MAX, NonZeroUsize::get));
     if global.json() {
         let keys: Vec<Value> = answer
             .keys
@@ -144,12 +160,12 @@ fn table(answer: &v1::ListHotKeysResponse) -> Table {
     table
 }
 
-/// Key and namespace in quotes and escaped; the share of all lookups that were for the key, at most.
+/// Key and namespace in quotes and escaped; the share of all lookups that were for the key, about.
 fn cells(key: &v1::HotKey, lookups: u64) -> [String; 6] {
     let share = if lookups == 0 { 0.0 } else { key.count as f64 / lookups as f64 };
     [
-        format!("\"{}\"", key.key.escape_ascii()),
-        format!("{:?}", key.namespace),
+        quoted(&key.key).to_string(),
+        quoted(key.namespace.as_bytes()).to_string(),
         format!("{share:.6}"),
         key.count.to_string(),
         key.count_error.to_string(),

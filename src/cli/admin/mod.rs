@@ -7,6 +7,7 @@ mod memory;
 mod namespaces;
 mod slow;
 mod stats;
+mod watch;
 
 pub(super) use config::lines as config_lines;
 
@@ -19,9 +20,10 @@ use super::exit::{CliError, Exit};
 use super::get::lower;
 use super::global::Global;
 use super::output::{note, print};
-use super::parse;
+use super::parse::{self, Offered};
 use crate::api::v1;
 use crate::client::AdminClient;
+use crate::config::Setting;
 use crate::entry::ByteSize;
 
 /// Arguments of `admin`.
@@ -50,7 +52,7 @@ enum AdminCommand {
     /// List the namespaces with their figures, or create, change or delete one
     Namespaces(namespaces::NamespacesArgs),
     /// Show the keys that are asked for most
-    HotKeys,
+    HotKeys(keys::HotKeysArgs),
     /// Show where the bytes are, and what could be done about them
     Memory,
     /// Show what the node knows of one key; exit 1 where there is no entry
@@ -81,6 +83,7 @@ struct DrainArgs {
 #[derive(Debug, Args)]
 struct PolicyArgs {
     /// The new policy: lru, lfu, fifo, sieve, s3-fifo, w-tinylfu, arc or adaptive
+    #[arg(hide_possible_values = true, value_parser = offered("policy"))]
     name: Option<String>,
 }
 
@@ -89,6 +92,11 @@ struct ResizeArgs {
     /// The new limit, such as 2GiB. Each shard needs room for two of the longest values: a quarter of --memory is
     /// enough unless --shards or --max-value was raised. With --namespace, 0 is no limit of its own
     size: ByteSize,
+}
+
+/// Any text, of which a shell's completion offers what a node's setting may be.
+fn offered(flag: &str) -> Offered {
+    Offered(Setting::of_flag(flag).map(|setting| setting.words()).unwrap_or_default())
 }
 
 pub(super) fn run(global: &Global, args: AdminArgs) -> Result<Exit, CliError> {
@@ -112,7 +120,7 @@ pub(super) fn run(global: &Global, args: AdminArgs) -> Result<Exit, CliError> {
                 Ok(Exit::Done)
             }
             AdminCommand::Namespaces(args) => namespaces::run(global, &admin, args).await,
-            AdminCommand::HotKeys => keys::hot_keys(global, &admin).await,
+            AdminCommand::HotKeys(args) => keys::hot_keys(global, &admin, args).await,
             AdminCommand::Memory => memory::run(global, &admin).await,
             AdminCommand::Explain(args) => keys::explain(global, &admin, args).await,
             AdminCommand::Config(args) => config::run(global, &admin, args).await,

@@ -64,7 +64,7 @@ struct SettingsArgs {
     #[arg(long, value_name = "SIZE")]
     bytes_limit: Option<ByteSize>,
     /// Its eviction policy; "" is the node's
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", hide_possible_values = true, value_parser = super::offered("policy"))]
     policy: Option<String>,
     /// The time to live of what is stored without one; 0 never ends
     #[arg(long, value_name = "DUR", value_parser = parse::ttl)]

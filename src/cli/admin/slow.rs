@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::api::v1;
+use crate::cli::escape::{bytes_json, escaped, quoted};
 use crate::cli::exit::{CliError, Exit};
 use crate::cli::global::Global;
-use crate::cli::output::{bytes_json, note, print_json, print_raw};
+use crate::cli::output::{note, print_json, print_raw};
 use crate::client::AdminClient;
 use crate::code::code_name;
-use crate::telemetry::log::key_text;
 
 pub(super) async fn run(global: &Global, admin: &AdminClient) -> Result<Exit, CliError> {
     let slow = admin.slow_ops().await?;
@@ -53,18 +53,18 @@ fn lines(ops: &[v1::SlowOp]) -> String {
     ops.iter()
         .map(|op| {
             format!(
-                "method={} elapsed_ms={} queued_ms={} code={} items={} started_unix_ms={} namespace={:?} \
-                 key=\"{}\" peer={:?} traceparent={:?}\n",
+                "method={} elapsed_ms={} queued_ms={} code={} items={} started_unix_ms={} namespace={} \
+                 key={} peer={} traceparent={}\n",
                 op.method,
                 op.elapsed_ms,
                 op.queued_ms,
                 code(op),
                 op.items,
                 op.started_unix_ms,
-                op.namespace,
-                key_text(&op.key),
-                op.peer,
-                op.traceparent,
+                quoted(op.namespace.as_bytes()),
+                quoted(&op.key),
+                quoted(op.peer.as_bytes()),
+                quoted(op.traceparent.as_bytes()),
             )
         })
         .collect()
@@ -82,11 +82,11 @@ fn table(ops: &[v1::SlowOp]) -> Table {
             op.queued_ms.to_string(),
             op.method.clone(),
             op.items.to_string(),
-            format!("{:?}", op.namespace),
-            key_text(&op.key).to_string(),
+            quoted(op.namespace.as_bytes()).to_string(),
+            escaped(&op.key).to_string(),
             code(op).to_owned(),
-            op.peer.escape_debug().to_string(),
-            op.traceparent.escape_debug().to_string(),
+            escaped(op.peer.as_bytes()).to_string(),
+            escaped(op.traceparent.as_bytes()).to_string(),
         ]);
     }
     table
@@ -111,7 +111,7 @@ mod tests {
         };
         let text = lines(std::slice::from_ref(&op));
         assert_eq!(text.lines().count(), 1, "{text}");
-        assert!(text.contains(r#"key="a\"\nmethod=Set \u{1b}[0m\xff""#), "{text}");
+        assert!(text.contains(r#"key="a\x22\x0amethod=Set \x1b[0m\xff""#), "{text}");
         assert!(text.contains("code=DEADLINE_EXCEEDED"), "{text}");
         assert!(!table(&[op]).to_string().contains('\x1b'));
     }

@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::namespaces::{namespace_facts, namespace_lines, namespace_table};
+use super::watch::{Rates, screen};
 use crate::api::v1;
 use crate::cli::exit::{CliError, Exit};
 use crate::cli::facts::{Fact, Group, hit_ratio, json, lines, listing};
@@ -19,23 +20,30 @@ use crate::client::AdminClient;
 /// Arguments of `admin stats`.
 #[derive(Debug, Args)]
 pub(super) struct StatsArgs {
-    /// Show them again at every interval, 100ms to 1h, until interrupted
+    /// Show them again at every interval, 100ms to 1h, with what was done each second, until interrupted
     #[arg(long, value_name = "DUR", value_parser = interval)]
     watch: Option<Duration>,
 }
 
 pub(super) async fn run(global: &Global, admin: &AdminClient, args: StatsArgs) -> Result<Exit, CliError> {
     let Some(interval) = args.watch else {
-        show(global, &admin.stats().await?)?;
+        show(global, &admin.stats().await?, None)?;
         return Ok(Exit::Done);
     };
     let mut stream = admin.watch_stats(interval).await?;
+    let mut before = None;
     while let Some(stats) = stream.next().await? {
-        if !global.json() {
-            // A new page on a terminal, a blank line between blocks elsewhere.
-            print_raw(if io::stdout().is_terminal() { b"\x1b[2J\x1b[H" } else { b"\n" })?;
+        if !global.json() && io::stdout().is_terminal() {
+            // Written over the screen before in one go: it does not flicker.
+            let screen = screen(before.as_ref(), &stats).replace('\n', "\x1b[K\n");
+            print_raw(format!("\x1b[H{screen}\x1b[J").as_bytes())?;
+        } else {
+            if !global.json() {
+                print_raw(b"\n")?;
+            }
+            show(global, &stats, before.as_ref().and_then(|before| Rates::between(before, &stats)))?;
         }
-        show(global, &stats)?;
+        before = Some(stats);
     }
     Ok(Exit::Done)
 }
@@ -48,8 +56,9 @@ fn interval(text: &str) -> Result<Duration, String> {
     Err("an interval is 100ms to 1h".to_owned())
 }
 
-fn show(global: &Global, stats: &v1::GetStatsResponse) -> Result<(), CliError> {
-    let groups = groups(stats);
+fn show(global: &Global, stats: &v1::GetStatsResponse, rates: Option<Rates>) -> Result<(), CliError> {
+    let mut groups = groups(stats);
+    groups.extend(rates.as_ref().map(Rates::group));
     if global.json() {
         return print_json(&document(stats, &groups));
     }

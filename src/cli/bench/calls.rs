@@ -4,13 +4,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use super::connection::Connection;
 use super::load::{Load, Operation};
 use super::plan::Mode;
 use super::run::Worker;
-use super::wire::{self, Answer};
+use super::wire;
 use crate::clock::monotonic;
 
 const GET: PathAndQuery = PathAndQuery::from_static("/larder.v1.Cache/Get");
@@ -35,7 +35,7 @@ pub(super) async fn caller(worker: Rc<Worker>, connection: Rc<Connection>, mut l
         let call = connection.call(method, &message);
         let answer = tokio::time::timeout(timeout, call).await;
         let end = monotonic();
-        let code = match answer {
+        let status = match answer {
             Ok(Ok(response)) => {
                 let each = |answer| worker.answered(start, end, answer, 1);
                 match wire::answers(&response, operation, is_batch, each) {
@@ -43,13 +43,13 @@ pub(super) async fn caller(worker: Rc<Worker>, connection: Rc<Connection>, mut l
                         worker.call_done(start);
                         continue;
                     }
-                    Err(wire::Malformed) => Code::Internal,
+                    Err(wire::Malformed) => Status::internal("the answer cannot be read"),
                 }
             }
-            Ok(Err(code)) => code,
-            Err(_elapsed) => Code::DeadlineExceeded,
+            Ok(Err(status)) => status,
+            Err(_elapsed) => Status::deadline_exceeded("no answer came in time"),
         };
-        worker.answered(start, end, Answer::Refused(code), items as u64);
+        let code = worker.refused(start, end, &status, items as u64);
         if code == Code::Unavailable {
             tokio::time::sleep(BACK_OFF).await;
         }

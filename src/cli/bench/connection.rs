@@ -18,9 +18,9 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
-use tonic::Code;
+use tonic::{Code, Status};
 
-use crate::client::MESSAGE_BYTES_MAX;
+use crate::entry::MESSAGE_BYTES_MAX;
 
 const HEAD_BYTES: usize = 5;
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
@@ -54,19 +54,21 @@ impl Connection {
     }
 
     /// Calls a method and hands its answer out undecoded.
-    pub(super) async fn call(&self, method: Uri, message: &[u8]) -> Result<Bytes, Code> {
+    pub(super) async fn call(&self, method: Uri, message: &[u8]) -> Result<Bytes, Status> {
         let mut framed = BytesMut::with_capacity(HEAD_BYTES + message.len());
         framed.put_u8(0);
-        framed.put_u32(u32::try_from(message.len()).map_err(|_| Code::ResourceExhausted)?);
+        framed.put_u32(
+            u32::try_from(message.len()).map_err(|_| Status::resource_exhausted("no frame holds it"))?,
+        );
         framed.put_slice(message);
         let mut request = Request::new(Full::new(framed.freeze()));
         *request.method_mut() = Method::POST;
         *request.version_mut() = Version::HTTP_2;
         *request.uri_mut() = method;
         *request.headers_mut() = self.headers.clone();
-        let mut sender = self.sender().await.map_err(|_| Code::Unavailable)?;
-        sender.ready().await.map_err(|_| Code::Unavailable)?;
-        let response = sender.send_request(request).await.map_err(|error| code(&error))?;
+        let mut sender = self.sender().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        sender.ready().await.map_err(|error| broken(&error))?;
+        let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
         read(response).await
     }
 
@@ -98,22 +100,24 @@ impl Connection {
 }
 
 /// The message of an answer, once its status has come and is OK.
-async fn read(response: http::Response<Incoming>) -> Result<Bytes, Code> {
-    let mut end = status(response.headers());
+async fn read(response: http::Response<Incoming>) -> Result<Bytes, Status> {
+    let mut end = Status::from_header_map(response.headers());
     let mut body = response.into_body();
     let (mut first, mut more) = (Bytes::new(), BytesMut::new());
     while let Some(frame) = body.frame().await {
-        match frame.map_err(|error| code(&error))?.into_data() {
+        match frame.map_err(|error| broken(&error))?.into_data() {
             Ok(data) if first.is_empty() => first = data,
-            Ok(data) if more.len() + data.len() > MESSAGE_BYTES_MAX => return Err(Code::ResourceExhausted),
+            Ok(data) if more.len() + data.len() > MESSAGE_BYTES_MAX => {
+                return Err(Status::resource_exhausted("the answer is longer than any node's"));
+            }
             Ok(data) => more.put(data),
-            Err(frame) => end = frame.trailers_ref().and_then(status).or(end),
+            Err(frame) => end = frame.trailers_ref().and_then(Status::from_header_map).or(end),
         }
     }
     match end {
-        Some(Code::Ok) => {}
-        Some(code) => return Err(code),
-        None => return Err(Code::Internal),
+        Some(status) if status.code() == Code::Ok => {}
+        Some(status) => return Err(status),
+        None => return Err(Status::internal("the answer has no status")),
     }
     let mut message = if more.is_empty() {
         first
@@ -124,15 +128,15 @@ async fn read(response: http::Response<Incoming>) -> Result<Bytes, Code> {
         whole.freeze()
     };
     if message.len() < HEAD_BYTES || message.get_u8() != 0 || message.get_u32() as usize != message.len() {
-        return Err(Code::Internal);
+        return Err(Status::internal("the answer is no gRPC frame"));
     }
     Ok(message)
 }
 
-fn status(headers: &HeaderMap) -> Option<Code> {
-    headers.get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()))
-}
-
-fn code(error: &hyper::Error) -> Code {
-    if error.is_timeout() { Code::DeadlineExceeded } else { Code::Unavailable }
+fn broken(error: &hyper::Error) -> Status {
+    if error.is_timeout() {
+        Status::deadline_exceeded(error.to_string())
+    } else {
+        Status::unavailable(error.to_string())
+    }
 }

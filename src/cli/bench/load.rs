@@ -11,6 +11,7 @@ use rand_distr::Zipf;
 
 use super::plan::Plan;
 use super::wire;
+use crate::api::v1;
 use crate::cli::exit::CliError;
 use crate::cli::parse::Distribution;
 
@@ -25,11 +26,48 @@ pub(super) enum Operation {
 #[derive(Debug, Default)]
 pub(super) struct Sequence(AtomicU64);
 
+/// Which keys were set, by their numbers: what is to be deleted at the end.
+#[derive(Debug)]
+pub(super) struct Written(Vec<AtomicU64>);
+
+impl Written {
+    /// Room for the numbers below `keys`; an eighth of a byte each.
+    pub(super) fn new(keys: u64) -> Self {
+        let words = usize::try_from(keys.div_ceil(64)).unwrap_or(usize::MAX);
+        Self((0..words).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    fn add(&self, number: u64) {
+        let bit = 1 << (number % 64);
+        let Some(word) = usize::try_from(number / 64).ok().and_then(|word| self.0.get(word)) else { return };
+        // Most keys are set again and again, and reading keeps the line with every thread.
+        if word.load(Ordering::Relaxed) & bit == 0 {
+            word.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    /// The numbers that were added, in order.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u64> {
+        let words = (0_u64..).zip(&self.0);
+        words.flat_map(|(index, word)| {
+            let word = word.load(Ordering::Relaxed);
+            (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| index * 64 + bit)
+        })
+    }
+
+    /// How many they are.
+    pub(super) fn count(&self) -> u64 {
+        self.0.iter().map(|word| u64::from(word.load(Ordering::Relaxed).count_ones())).sum()
+    }
+}
+
 /// One caller's operations.
 #[derive(Debug)]
 pub(super) struct Load {
     plan: Arc<Plan>,
     sequence: Arc<Sequence>,
+    /// `None`: nothing is to be deleted.
+    written: Option<Arc<Written>>,
     random: SmallRng,
     draw: Draw,
     buffer: BytesMut,
@@ -44,7 +82,12 @@ enum Draw {
 }
 
 impl Load {
-    pub(super) fn new(plan: Arc<Plan>, sequence: Arc<Sequence>, seed: u64) -> Result<Self, CliError> {
+    pub(super) fn new(
+        plan: Arc<Plan>,
+        sequence: Arc<Sequence>,
+        written: Option<Arc<Written>>,
+        seed: u64,
+    ) -> Result<Self, CliError> {
         let wrong = |error: &dyn std::fmt::Display| CliError::Usage(format!("--distribution: {error}"));
         let draw = match plan.distribution {
             Distribution::Uniform => Draw::Uniform(Uniform::new(0, plan.keys).map_err(|e| wrong(&e))?),
@@ -54,7 +97,7 @@ impl Load {
             Distribution::Sequential => Draw::Sequential,
         };
         let random = SmallRng::seed_from_u64(seed);
-        Ok(Self { plan, sequence, random, draw, buffer: BytesMut::new(), item: BytesMut::new() })
+        Ok(Self { plan, sequence, written, random, draw, buffer: BytesMut::new(), item: BytesMut::new() })
     }
 
     /// What the next call does.
@@ -119,6 +162,9 @@ impl Load {
         wire::put_length(buffer, wire::KEY, self.plan.key_bytes());
         self.plan.put_key(buffer, number);
         if operation == Operation::Set {
+            if let Some(written) = &self.written {
+                written.add(number);
+            }
             let range = self.plan.value_bytes;
             let bytes = match range.max - range.min {
                 0 => range.max,
@@ -133,7 +179,7 @@ impl Load {
 
     fn put_durability(&self, buffer: &mut BytesMut, field: u8, operation: Operation) {
         if let (Operation::Set, Some(durability)) = (operation, self.plan.durability) {
-            wire::put_number(buffer, field, durability as u64);
+            wire::put_number(buffer, field, v1::Durability::from(durability) as u64);
         }
     }
 
@@ -170,5 +216,20 @@ impl Load {
         }
         self.buffer = buffer;
         message
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_known_by_number() {
+        let written = Written::new(130);
+        for number in [0, 63, 64, 129, 64, 1_000] {
+            written.add(number);
+        }
+        assert_eq!(written.numbers().collect::<Vec<_>>(), [0, 63, 64, 129]);
+        assert_eq!(written.count(), 4);
     }
 }

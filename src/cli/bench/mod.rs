@@ -5,6 +5,7 @@
 //!                              │   ├─ calls.rs   callers of Get/Set and BatchGet/BatchSet
 //!                              │   │    └─ connection.rs  unary calls straight on hyper
 //!                              │   └─ stream.rs  callers of Pipeline, several messages in flight
+//!                              ├─ fill.rs     every key set before, and deleted after
 //!                              ├─ load.rs     which key, which operation, how large a value
 //!                              ├─ wire.rs     requests written and answers read by hand, without allocation per key
 //!                              ├─ pace.rs     open loop: when each call should start
@@ -24,6 +25,7 @@
 
 mod calls;
 mod connection;
+mod fill;
 mod load;
 mod pace;
 mod plan;
@@ -34,14 +36,19 @@ mod wire;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::builder::TypedValueParser;
+use clap::{Args, ValueEnum, ValueHint};
 
 use super::durability::WaitsFor;
 use super::exit::{CliError, Exit};
 use super::global::Global;
-use super::parse::{self, Distribution, Ratio, SizeRange};
+use super::output::note;
+use super::parse::{self, Distribution, Offered, Ratio, SizeRange};
+use crate::node::descriptors;
+use load::Written;
 use plan::Plan;
 
 /// Arguments of `bench`.
@@ -70,11 +77,12 @@ pub(super) struct BenchArgs {
     /// Bytes of a key: the prefix and a number with leading zeros
     #[arg(long, value_name = "N", default_value_t = 16)]
     key_size: usize,
-    /// What keys begin with
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    /// What keys begin with: no others are written or deleted
+    #[arg(long, value_name = "TEXT", default_value = "bench:")]
     key_prefix: String,
     /// How keys are drawn: uniform, zipf:EXPONENT or sequential
-    #[arg(long, short = 'd', value_name = "HOW", default_value = "uniform")]
+    #[arg(long, short = 'd', value_name = "HOW", default_value = "uniform", hide_possible_values = true,
+          value_parser = distribution())]
     distribution: Distribution,
     /// Bytes of a value, or a range such as 10-1KiB
     #[arg(long, short = 's', value_name = "SIZE", default_value = "100")]
@@ -90,16 +98,19 @@ pub(super) struct BenchArgs {
     /// Set every key once before anything is measured
     #[arg(long)]
     prefill: bool,
-    /// Stop after so many keys
+    /// Leave the keys there; without it they are deleted at the end, where the run has set any
+    #[arg(long)]
+    keep: bool,
+    /// Stop after this many keys
     #[arg(long, short = 'n', value_name = "N", conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
     requests: Option<u64>,
-    /// Stop after so long [default: 10s]
+    /// Stop after this long [default: 10s]
     #[arg(long, value_name = "DUR", value_parser = parse::positive_duration)]
     duration: Option<Duration>,
-    /// Run so long before anything is measured
+    /// Run this long before anything is measured
     #[arg(long, value_name = "DUR", default_value = "0", value_parser = parse::duration)]
     warmup: Duration,
-    /// Open loop: so many keys are due a second, however the node keeps up
+    /// Open loop: this many keys are due a second, however the node keeps up
     #[arg(long, value_name = "KEYS/S", value_parser = clap::value_parser!(u64).range(1..))]
     rate: Option<u64>,
     /// With --rate: how calls are spread over time
@@ -109,7 +120,7 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "N", default_value = "1")]
     threads: NonZeroUsize,
     /// Write the latencies' whole distribution to a file, as HdrHistogram's tools read it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     histogram: Option<PathBuf>,
 }
 
@@ -123,31 +134,59 @@ enum Arrivals {
 }
 
 pub(super) fn run(global: &Global, args: BenchArgs) -> Result<Exit, CliError> {
-    let histogram = args.histogram.clone();
+    let (histogram, prefill, keep) = (args.histogram.clone(), args.prefill, args.keep);
+    // Each connection is a file.
+    descriptors::raise_limit();
     let plan = Plan::new(global, args)?;
     super::block_on(async {
         // One call first, so that a node that is not there is told at once and not counted a million times.
         global.client()?.get(plan.key(0)).await?;
         Ok(())
     })?;
-    if let Some(prefill) = plan.prefill() {
-        let results = run::run(&prefill, "prefill")?;
-        if let Some((code, count)) = results.errors.iter().next() {
-            return Err(CliError::Refused(format!("prefill: {count} keys were refused with {code}")));
-        }
+    // With a prefill every key is there to be deleted.
+    let written = (!keep && !prefill && plan.ratio.sets > 0).then(|| Arc::new(Written::new(plan.keys)));
+    if prefill {
+        fill::set(&plan)?;
     }
-    let results = run::run(&plan, "bench")?;
+    let results = run::run(&plan, "bench", written.clone())?;
     report::show(global, &plan, &results)?;
     if let Some(path) = histogram {
         report::write_histogram(&path, &results)?;
     }
+    if let Some(why) = &results.first_refusal {
+        note(&format!("the first call that was refused: {why}"));
+    }
+    if results.misses > results.hits {
+        let lookups = results.hits + results.misses;
+        note(&format!(
+            "{} of {lookups} gets missed, and a miss costs less than a hit: --prefill sets every key before",
+            results.misses
+        ));
+    }
+    if !keep {
+        match written {
+            Some(written) => fill::delete(&plan, written.count(), written.numbers())?,
+            None if prefill => fill::delete(&plan, plan.keys, 0..plan.keys)?,
+            None => {}
+        }
+    }
     Ok(if results.errors.is_empty() { Exit::Done } else { Exit::Refused })
 }
 
-/// Keys to a message: up to the protocol's 10,000.
+/// How keys may be drawn, of which a shell's completion offers these.
+fn distribution() -> impl TypedValueParser<Value = Distribution> {
+    Offered(vec!["uniform", "sequential", "zipf:0.99"]).try_map(|text| text.parse::<Distribution>())
+}
+
+/// Keys to a message: as many as any node takes.
 fn items(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(items @ 1..=10_000) => Ok(items),
-        _ => Err("a message carries 1 to 10000 keys".to_owned()),
+        Ok(items @ 1..=ITEMS_MAX) => Ok(items),
+        _ => Err(format!(
+            "a message carries 1 to {ITEMS_MAX} keys, and 10000 unless the node is set to take more"
+        )),
     }
 }
+
+/// The most that a node's --max-batch can be.
+const ITEMS_MAX: usize = 1_000_000;

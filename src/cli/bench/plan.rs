@@ -8,12 +8,11 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::{Arrivals, BenchArgs};
-use crate::api::v1;
 use crate::cli::exit::CliError;
 use crate::cli::global::Global;
 use crate::cli::parse::{Distribution, Ratio, SizeRange};
-use crate::client::{ClientBuilder, MESSAGE_BYTES_MAX};
-use crate::entry::KEY_BYTES_MAX;
+use crate::client::ClientBuilder;
+use crate::entry::{Durability, KEY_BYTES_MAX, MESSAGE_BYTES_MAX};
 
 /// How calls are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,11 +64,10 @@ pub(super) struct Plan {
     /// Random bytes, of which a value is the beginning.
     pub(super) value: Bytes,
     pub(super) ttl_ms: Option<u64>,
-    pub(super) durability: Option<v1::Durability>,
+    pub(super) durability: Option<Durability>,
     pub(super) until: Until,
     pub(super) warmup: Duration,
     pub(super) pace: Pace,
-    prefill: bool,
     /// A key whose number is 0: the others differ in their last digits.
     key_zero: Bytes,
 }
@@ -98,7 +96,7 @@ impl Plan {
             value_bytes: args.value_size,
             value: random_bytes(args.value_size.max),
             ttl_ms: args.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
-            durability: args.waits_for.durability.map(v1::Durability::from),
+            durability: args.waits_for.durability,
             until: match (args.requests, args.duration) {
                 (Some(keys), _) => Until::Keys(keys),
                 (None, Some(duration)) => Until::Elapsed(duration),
@@ -109,30 +107,10 @@ impl Plan {
                 None => Pace::Closed,
                 Some(keys_per_s) => Pace::Open { keys_per_s, arrivals: args.arrivals },
             },
-            prefill: args.prefill,
             key_zero,
         };
         plan.check_message()?;
         Ok(plan)
-    }
-
-    /// The run that sets every key once. None where it is not wanted.
-    pub(super) fn prefill(&self) -> Option<Self> {
-        /// Messages of about this size, which keep connection and node busy without holding either up.
-        const MESSAGE_BYTES: usize = 256 << 10;
-        let items = (MESSAGE_BYTES / self.item_bytes_max()).clamp(1, 1_000);
-        self.prefill.then(|| Self {
-            mode: Mode::Batch,
-            items,
-            callers: 2,
-            distribution: Distribution::Sequential,
-            ratio: Ratio { gets: 0, sets: 1 },
-            until: Until::Keys(self.keys),
-            warmup: Duration::ZERO,
-            pace: Pace::Closed,
-            prefill: false,
-            ..self.clone()
-        })
     }
 
     /// Appends the key of a number below `keys`, formatted to its fixed width.
@@ -160,12 +138,13 @@ impl Plan {
     }
 
     /// What an item takes in a message, at most: key, value and the fields around them.
-    fn item_bytes_max(&self) -> usize {
+    pub(super) fn item_bytes_max(&self) -> usize {
         const FIELDS: usize = 64;
         self.key_bytes() + self.value_bytes.max + FIELDS
     }
 
-    /// Both a message of sets and an answer to gets must fit into the protocol's limit.
+    /// Both a message of sets and an answer to gets must fit into the longest message that a node can be set to take. Its
+    /// own limit may be lower, and it will say so.
     fn check_message(&self) -> Result<(), CliError> {
         let bytes = self.item_bytes_max().saturating_mul(self.items).saturating_add(self.namespace.len());
         if bytes <= MESSAGE_BYTES_MAX {

@@ -106,7 +106,7 @@ fn table(latencies: &Latencies) -> Table {
 }
 
 fn command_line() -> String {
-    std::env::args().collect::<Vec<_>>().join(" ")
+    std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 
 fn machine() -> Group {

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use tokio::task::LocalSet;
+use tonic::{Code, Status};
 
 use super::connection::Connection;
-use super::load::{Load, Sequence};
+use super::load::{Load, Sequence, Written};
 use super::pace::{self, Queue, Schedule};
 use super::plan::{Mode, Pace, Plan, Until};
 use super::wire::Answer;
@@ -39,6 +40,8 @@ pub(super) struct Results {
     pub(super) not_stored: u64,
     /// Keys that were refused, by code.
     pub(super) errors: BTreeMap<&'static str, u64>,
+    /// What the node said of the first call or stream that it refused as a whole.
+    pub(super) first_refusal: Option<String>,
     /// Open loop: calls that were due and not sent when the time was up.
     pub(super) unsent: u64,
     pub(super) elapsed: Duration,
@@ -52,6 +55,7 @@ pub(super) struct Control {
     remaining: AtomicU64,
     done: AtomicU64,
     sequence: Arc<Sequence>,
+    written: Option<Arc<Written>>,
 }
 
 /// What all callers of a thread share.
@@ -79,6 +83,7 @@ impl Results {
             stored: 0,
             not_stored: 0,
             errors: BTreeMap::new(),
+            first_refusal: None,
             unsent: 0,
             elapsed: Duration::ZERO,
         })
@@ -95,6 +100,9 @@ impl Results {
         self.not_stored += other.not_stored;
         self.unsent += other.unsent;
         self.elapsed = self.elapsed.max(other.elapsed);
+        if self.first_refusal.is_none() {
+            self.first_refusal.clone_from(&other.first_refusal);
+        }
         for (code, count) in &other.errors {
             *self.errors.entry(code).or_default() += count;
         }
@@ -174,6 +182,19 @@ impl Worker {
         histogram.saturating_record_n(ns.clamp(HISTOGRAM_NS_MIN, HISTOGRAM_NS_MAX), keys);
     }
 
+    /// Records keys whose call or stream was refused as a whole, and answers with which code.
+    pub(super) fn refused(&self, start: Instant, end: Instant, status: &Status, keys: u64) -> Code {
+        let code = status.code();
+        if keys > 0 {
+            self.results
+                .borrow_mut()
+                .first_refusal
+                .get_or_insert_with(|| format!("{}: {}", code_name(code), status.message()));
+        }
+        self.answered(start, end, Answer::Refused(code), keys);
+        code
+    }
+
     /// Records a call, or a message of a Pipeline, that was answered in full.
     pub(super) fn call_done(&self, start: Instant) {
         if start >= self.control.record_from {
@@ -182,12 +203,17 @@ impl Worker {
     }
 
     pub(super) fn load(&self, seed: u64) -> Result<Load, CliError> {
-        Load::new(self.plan.clone(), self.control.sequence.clone(), seed)
+        let Control { sequence, written, .. } = &*self.control;
+        Load::new(self.plan.clone(), sequence.clone(), written.clone(), seed)
     }
 }
 
-/// Runs a plan to its end.
-pub(super) fn run(plan: &Plan, what: &'static str) -> Result<Results, CliError> {
+/// Runs a plan to its end, and notes in `written` which keys it sets.
+pub(super) fn run(
+    plan: &Plan,
+    what: &'static str,
+    written: Option<Arc<Written>>,
+) -> Result<Results, CliError> {
     let plan = Arc::new(plan.clone());
     let start = monotonic();
     let record_from = start + plan.warmup;
@@ -202,6 +228,7 @@ pub(super) fn run(plan: &Plan, what: &'static str) -> Result<Results, CliError> 
         remaining: AtomicU64::new(keys),
         done: AtomicU64::new(0),
         sequence,
+        written,
     });
     let queues: Vec<Arc<Queue>> = (0..plan.threads).map(|_| Arc::new(Queue::new())).collect();
     std::thread::scope(|scope| {

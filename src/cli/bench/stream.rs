@@ -13,13 +13,13 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::client::Grpc;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Request, Status, Streaming};
 
 use super::load::Load;
 use super::run::Worker;
-use super::wire::{self, Answer, RawCodec};
-use crate::client::MESSAGE_BYTES_MAX;
+use super::wire::{self, RawCodec};
 use crate::clock::monotonic;
+use crate::entry::MESSAGE_BYTES_MAX;
 
 const PIPELINE: PathAndQuery = PathAndQuery::from_static("/larder.v1.Cache/Pipeline");
 /// How long a caller waits before it opens another stream in place of one that broke.
@@ -44,18 +44,18 @@ pub(super) async fn caller(worker: Rc<Worker>, channel: Channel, mut load: Load,
             slots: RefCell::new(vec![Slot { start: monotonic(), outstanding: 0 }; depth]),
             items: worker.plan.items,
         };
-        let Err(code) = stream(&worker, channel.clone(), &mut load, &flight).await else { return };
+        let Err(status) = stream(&worker, channel.clone(), &mut load, &flight).await else { return };
         // What was on its way is lost with the stream.
         let end = monotonic();
         for slot in flight.slots.into_inner().iter().filter(|slot| slot.outstanding > 0) {
-            worker.answered(slot.start, end, Answer::Refused(code), slot.outstanding as u64);
+            worker.refused(slot.start, end, &status, slot.outstanding as u64);
         }
         tokio::time::sleep(BACK_OFF).await;
     }
 }
 
 /// Runs one stream. Ok: the run is over, and everything was answered.
-async fn stream(worker: &Worker, channel: Channel, load: &mut Load, flight: &Flight) -> Result<(), Code> {
+async fn stream(worker: &Worker, channel: Channel, load: &mut Load, flight: &Flight) -> Result<(), Status> {
     let (messages, outgoing) = mpsc::unbounded_channel();
     let (free, mut free_slots) = mpsc::unbounded_channel();
     for slot in 0..flight.slots.borrow().len() {
@@ -89,23 +89,24 @@ async fn receive(
     outgoing: UnboundedReceiverStream<Bytes>,
     flight: &Flight,
     free: mpsc::UnboundedSender<usize>,
-) -> Result<(), Code> {
+) -> Result<(), Status> {
     let timeout = worker.plan.timeout;
     let mut grpc = Grpc::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    grpc.ready().await.map_err(|_| Code::Unavailable)?;
+    grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let call = grpc.streaming(Request::new(outgoing), PIPELINE, RawCodec);
-    let mut incoming: Streaming<Bytes> = call.await.map_err(|status| status.code())?.into_inner();
+    let mut incoming: Streaming<Bytes> = call.await?.into_inner();
     loop {
         let message = match tokio::time::timeout(timeout, incoming.message()).await {
-            Ok(message) => message.map_err(|status: Status| status.code())?,
+            Ok(message) => message?,
             // Nothing need come while nothing is outstanding: the open loop may pause that long.
             Err(_elapsed) if flight.is_empty() => continue,
-            Err(_elapsed) => return Err(Code::DeadlineExceeded),
+            Err(_elapsed) => return Err(Status::deadline_exceeded("no reply came in time")),
         };
         let Some(message) = message else {
-            return if flight.is_empty() { Ok(()) } else { Err(Code::Internal) };
+            let early = || Status::internal("the stream ended before its last reply");
+            return if flight.is_empty() { Ok(()) } else { Err(early()) };
         };
         let end = monotonic();
         let mut known = true;
@@ -119,9 +120,10 @@ async fn receive(
                 }
             }
         };
-        wire::replies(&message, each).map_err(|wire::Malformed| Code::Internal)?;
+        wire::replies(&message, each)
+            .map_err(|wire::Malformed| Status::internal("the replies cannot be read"))?;
         if !known {
-            return Err(Code::Internal);
+            return Err(Status::internal("a reply is to no command that is outstanding"));
         }
     }
 }

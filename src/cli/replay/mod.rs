@@ -20,7 +20,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -28,9 +28,10 @@ use super::durability::WaitsFor;
 use super::exit::{CliError, Exit};
 use super::facts::{Fact, Group, hit_ratio, json as facts_json, lines};
 use super::global::Global;
-use super::output::{print_json, print_raw};
+use super::output::{note, print_json, print_raw};
 use super::{parse, progress};
 use crate::clock::monotonic;
+use crate::entry::VALUE_BYTES_MAX;
 use stream::Replayed;
 use trace::{Request, Trace};
 
@@ -39,11 +40,12 @@ use trace::{Request, Trace};
 #[command(next_help_heading = "Replay")]
 pub(super) struct ReplayArgs {
     /// The trace: NAME.u64.zst (little-endian u64 keys) or NAME.u64s.zst (pairs of u64 key and u64 size)
+    #[arg(value_hint = ValueHint::FilePath)]
     trace: PathBuf,
     /// Bytes of a value [default: the trace's sizes where it has some, else 100]
     #[arg(long, value_name = "SIZE", value_parser = value_bytes)]
     value_size: Option<usize>,
-    /// Stop after so many requests
+    /// Stop after this many requests
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Requests that are sent before their answers are awaited; 1 is strictly one after the other
@@ -89,29 +91,46 @@ pub(super) fn run(global: &Global, args: ReplayArgs) -> Result<Exit, CliError> {
         let limit = args.limit.unwrap_or(u64::MAX);
         let reading = tokio::task::spawn_blocking(move || deal(&mut trace, limit, &lots));
         let mut total = Replayed::default();
-        let mut failed = None;
+        let mut broken_off = None;
         for worker in workers {
-            match worker.await.map_err(|_| CliError::Refused("a stream panicked".to_owned()))? {
-                Ok(replayed) => total.merge(replayed),
-                Err(error) => failed = failed.or(Some(error)),
-            }
+            let (replayed, end) =
+                worker.await.map_err(|_| CliError::Refused("a stream panicked".to_owned()))?;
+            total.merge(replayed);
+            broken_off = broken_off.or(end.err());
         }
-        reading.await.map_err(|_| CliError::Refused("reading the trace panicked".to_owned()))??;
-        failed.map_or(Ok(total), Err)
+        let read = reading.await.map_err(|_| CliError::Refused("reading the trace panicked".to_owned()))?;
+        Ok((total, broken_off.or(read.err())))
     });
     bar.finish_and_clear();
-    let replayed = replayed?;
-    show(global, &replayed, start.elapsed())?;
+    let (replayed, broken_off) = replayed?;
+    // Of nothing there are no figures.
+    if let Some(error) = broken_off {
+        if replayed == Replayed::default() {
+            return Err(error);
+        }
+        show(global, &replayed, start.elapsed(), Some(&error))?;
+        note(&format!("broken off: {error}; the figures are of what was replayed before"));
+        return Ok(Exit::Refused);
+    }
+    show(global, &replayed, start.elapsed(), None)?;
     Ok(if replayed.refused.is_empty() { Exit::Done } else { Exit::Refused })
 }
 
-/// Reads the trace and deals requests to the streams by key. Ends early where a stream has ended.
+/// Reads the trace and deals requests to the streams by key. Ends early where a stream has ended; what comes before
+/// damage in the trace is dealt.
 fn deal(trace: &mut Trace, limit: u64, lots: &[mpsc::Sender<Vec<Request>>]) -> Result<(), CliError> {
     let mut hands: Vec<Vec<Request>> = vec![Vec::with_capacity(LOT); lots.len()];
     let mut dealt = 0;
-    while dealt < limit
-        && let Some(request) = trace.next()?
-    {
+    let mut read = Ok(());
+    while dealt < limit {
+        let request = match trace.next() {
+            Ok(Some(request)) => request,
+            Ok(None) => break,
+            Err(error) => {
+                read = Err(error);
+                break;
+            }
+        };
         dealt += 1;
         // A multiplicative hash: keys of a trace often differ in a few bits only.
         let place = request.key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
@@ -128,10 +147,15 @@ fn deal(trace: &mut Trace, limit: u64, lots: &[mpsc::Sender<Vec<Request>>]) -> R
         // A stream that has ended tells why itself.
         let _ = lot.blocking_send(hand);
     }
-    Ok(())
+    read
 }
 
-fn show(global: &Global, replayed: &Replayed, elapsed: Duration) -> Result<(), CliError> {
+fn show(
+    global: &Global,
+    replayed: &Replayed,
+    elapsed: Duration,
+    broken_off: Option<&CliError>,
+) -> Result<(), CliError> {
     let requests = replayed.hits + replayed.misses;
     let elapsed_s = elapsed.as_secs_f64();
     let facts = [
@@ -150,6 +174,7 @@ fn show(global: &Global, replayed: &Replayed, elapsed: Duration) -> Result<(), C
     if global.json() {
         let mut document = facts_json(&groups);
         document.insert("refused_by_code".to_owned(), refused_json(&replayed.refused));
+        document.insert("broken_off".to_owned(), broken_off.map(CliError::to_string).into());
         return print_json(&Value::Object(document));
     }
     let by_code = replayed.refused.iter();
@@ -165,7 +190,7 @@ fn refused_json(refused: &BTreeMap<&'static str, u64>) -> Value {
 
 fn value_bytes(text: &str) -> Result<usize, String> {
     match parse::bytes(text)? {
-        bytes if bytes <= parse::VALUE_BYTES_MAX => Ok(bytes),
-        bytes => Err(format!("{bytes} B is over what one message can carry, {} B", parse::VALUE_BYTES_MAX)),
+        bytes if bytes <= VALUE_BYTES_MAX => Ok(bytes),
+        bytes => Err(format!("{bytes} B is over the longest value that any node takes, {VALUE_BYTES_MAX} B")),
     }
 }

@@ -1,4 +1,7 @@
 //! One stream of a replay: windows of requests over a Pipeline.
+//!
+//! A node that takes shorter messages than these ends the stream and states its limit. What it has not answered then goes
+//! out once more on another stream, in messages of that length: a message that is refused for its length was not done.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -6,19 +9,25 @@ use std::time::Duration;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use indicatif::ProgressBar;
+use prost::Message;
 use tokio::sync::mpsc;
 
 use super::trace::Request;
 use crate::api::v1::{self, get_response, pipeline_command::Op, pipeline_reply, set_response};
 use crate::cli::exit::CliError;
-use crate::cli::parse::VALUE_BYTES_MAX;
-use crate::client::{Client, PipelineReceiver, PipelineSender, SetExpiration, SetOptions};
+use crate::client::{
+    Client, ClientError, PipelineReceiver, PipelineSender, Refusal, SetExpiration, SetOptions,
+};
 use crate::code::code_name;
-use crate::entry::Durability;
+use crate::entry::{Durability, VALUE_BYTES_MAX};
 
-/// A message is closed at so many commands, or so many bytes of values asked for or sent.
+/// A message is closed at this many commands, or bytes of values asked for or sent, unless the node takes less.
 const MESSAGE_COMMANDS: usize = 512;
 const MESSAGE_BYTES: u64 = 1 << 20;
+/// What key, fields and options take of a message for each command, at most, beside the namespace.
+const COMMAND_BYTES: u64 = 128;
+/// What a message takes for a command beside the command itself, at most.
+const FIELD_BYTES: u64 = 8;
 const MESSAGES_IN_FLIGHT: usize = 4;
 
 /// What all streams share.
@@ -59,19 +68,20 @@ impl Replayed {
     }
 }
 
-/// Replays the requests that come, to their end.
+/// Replays the requests that come, to their end; what became of them, and whether that is all.
 pub(super) async fn replay(
     client: Client,
     plan: Plan,
     lots: mpsc::Receiver<Vec<Request>>,
-) -> Result<Replayed, CliError> {
-    let (sender, receiver) = client.pipeline(MESSAGES_IN_FLIGHT);
-    let mut stream = Stream::new(plan, sender, receiver);
+) -> (Replayed, Result<(), CliError>) {
+    let mut stream = Stream::new(client, plan);
     let mut requests = Requests { lots, lot: Vec::new().into_iter() };
     while stream.fill_window(&mut requests).await {
-        stream.exchange().await?;
+        if let Err(error) = stream.exchange().await {
+            return (stream.replayed, Err(error));
+        }
     }
-    Ok(stream.replayed)
+    (stream.replayed, Ok(()))
 }
 
 /// Requests one by one, of which the next can be looked at.
@@ -96,11 +106,16 @@ impl Requests {
 }
 
 struct Stream {
+    client: Client,
     plan: Plan,
     options: SetOptions,
+    /// What values are cut from; as long as the longest one so far.
     value: Bytes,
-    sender: PipelineSender,
-    receiver: PipelineReceiver,
+    pipeline: (PipelineSender, PipelineReceiver),
+    commands_max: usize,
+    bytes_max: u64,
+    /// The longest message that the node takes, as far as it has told.
+    message_max: u64,
     /// The sets that the last window's misses call for.
     sets: Vec<Request>,
     /// The window's gets.
@@ -112,15 +127,18 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(plan: Plan, sender: PipelineSender, receiver: PipelineReceiver) -> Self {
+    fn new(client: Client, plan: Plan) -> Self {
         let expiration = plan.ttl.map_or(SetExpiration::NamespaceDefault, SetExpiration::After);
         let options = SetOptions { expiration, durability: plan.durability, ..SetOptions::default() };
         Self {
             plan,
             options,
-            value: Bytes::from(vec![b'.'; VALUE_BYTES_MAX]),
-            sender,
-            receiver,
+            value: Bytes::new(),
+            pipeline: client.pipeline(MESSAGES_IN_FLIGHT),
+            client,
+            commands_max: MESSAGE_COMMANDS,
+            bytes_max: MESSAGE_BYTES,
+            message_max: u64::MAX,
             sets: Vec::new(),
             gets: Vec::new(),
             asked: HashSet::default(),
@@ -148,10 +166,38 @@ impl Stream {
     /// Sends a window and takes its answers in.
     async fn exchange(&mut self) -> Result<(), CliError> {
         let sets = std::mem::take(&mut self.sets);
-        let first_get = sets.len();
-        let messages = self.messages(&sets);
-        let mut missed = vec![false; self.gets.len()];
-        let Self { sender, receiver, replayed, gets, .. } = self;
+        let mut window = Window::new(sets.len(), self.gets.len());
+        let longest_value = sets.iter().map(|request| length(request.value_bytes)).max().unwrap_or_default();
+        if self.value.len() < longest_value {
+            self.value = vec![b'.'; longest_value].into();
+        }
+        while window.outstanding > 0 {
+            let messages = self.messages(&sets, &window);
+            match self.send(messages, &mut window).await {
+                Ok(()) => {}
+                Err(CliError::Client(ClientError::Status(refusal))) => {
+                    if !self.takes_less(&refusal, &self.messages(&sets, &window)) {
+                        return Err(CliError::Client(ClientError::Status(refusal)));
+                    }
+                    self.refuse_longer(&sets, &mut window);
+                    self.pipeline = self.client.pipeline(MESSAGES_IN_FLIGHT);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.plan.progress.inc(self.gets.len() as u64);
+        self.settle(&window.missed);
+        Ok(())
+    }
+
+    /// Sends what is left of a window and takes answers in until nothing is outstanding.
+    async fn send(
+        &mut self,
+        messages: Vec<Vec<v1::PipelineCommand>>,
+        window: &mut Window,
+    ) -> Result<(), CliError> {
+        let (sender, receiver) = (&self.pipeline.0, &mut self.pipeline.1);
+        let replayed = &mut self.replayed;
         let sending = async {
             for message in messages {
                 if !sender.send(message).await {
@@ -160,25 +206,58 @@ impl Stream {
             }
         };
         let receiving = async {
-            let mut outstanding = first_get + gets.len();
-            while outstanding > 0 {
+            while window.outstanding > 0 {
                 let Some(replies) = receiver.replies().await? else {
                     return Err(CliError::Refused(
                         "the node ended the stream before its last answer".to_owned(),
                     ));
                 };
-                outstanding = outstanding.saturating_sub(replies.len());
                 for reply in replies {
-                    take(replayed, reply, first_get as u64, &mut missed);
+                    window.take(replayed, reply);
                 }
             }
             Ok(())
         };
         let ((), received) = tokio::join!(sending, receiving);
-        received?;
-        self.plan.progress.inc(self.gets.len() as u64);
-        self.settle(&missed);
-        Ok(())
+        received
+    }
+
+    /// Takes in that the node refused one of these messages for its length. False: that is not why.
+    fn takes_less(&mut self, refusal: &Refusal, messages: &[Vec<v1::PipelineCommand>]) -> bool {
+        let below = |sent: u64| refusal.limit.filter(|limit| *limit < sent);
+        match refusal.reason.as_str() {
+            "BATCH_TOO_LONG" => {
+                let sent = messages.iter().map(Vec::len).max().unwrap_or_default();
+                let limit = below(sent as u64).map_or(sent / 2, length);
+                self.commands_max = limit.max(1);
+                sent > 1
+            }
+            "MESSAGE_TOO_LARGE" => {
+                let bytes = |message: &Vec<v1::PipelineCommand>| {
+                    message.iter().map(|command| command.encoded_len() as u64 + FIELD_BYTES).sum::<u64>()
+                };
+                let Some(longest) = messages.iter().max_by_key(|message| bytes(message)) else {
+                    return false;
+                };
+                let (sent, is_single) = (bytes(longest), longest.len() == 1);
+                let limit = below(sent).unwrap_or(if is_single { sent - 1 } else { sent / 2 });
+                self.bytes_max = self.bytes_max.min(limit);
+                if is_single || refusal.limit.is_some() {
+                    self.message_max = limit;
+                }
+                sent > 1
+            }
+            _ => false,
+        }
+    }
+
+    /// Counts sets as refused that are longer than any message that the node takes.
+    fn refuse_longer(&mut self, sets: &[Request], window: &mut Window) {
+        for (id, request) in sets.iter().enumerate() {
+            if self.command_bytes(request) > self.message_max && window.answer(id) {
+                self.replayed.refuse(code_name(tonic::Code::ResourceExhausted));
+            }
+        }
     }
 
     /// What the window's outcomes call for: a set for each key that missed, once.
@@ -199,32 +278,40 @@ impl Stream {
         }
     }
 
-    /// The commands of a window, whose ids count up from 0, in messages of bounded size.
-    fn messages(&self, sets: &[Request]) -> Vec<Vec<v1::PipelineCommand>> {
+    /// What a request's set takes of a message, at most.
+    fn command_bytes(&self, request: &Request) -> u64 {
+        request.value_bytes.saturating_add(COMMAND_BYTES + self.plan.namespace.len() as u64)
+    }
+
+    /// The commands of a window that are not answered, whose ids count up from 0, in messages of bounded size.
+    fn messages(&self, sets: &[Request], window: &Window) -> Vec<Vec<v1::PipelineCommand>> {
         let mut messages = vec![Vec::new()];
         let mut bytes = 0;
         let sets = sets.iter().map(|request| (request, true));
         let gets = self.gets.iter().map(|request| (request, false));
-        for (id, (request, is_set)) in sets.chain(gets).enumerate() {
+        let commands = sets.chain(gets).enumerate().filter(|(id, _)| !window.answered[*id]);
+        for (id, (request, is_set)) in commands {
             let key = Bytes::from(format!("{:016x}", request.key));
             let op = if is_set {
-                let value_bytes =
-                    usize::try_from(request.value_bytes).unwrap_or(usize::MAX).min(VALUE_BYTES_MAX);
-                Op::Set(self.options.request(&self.plan.namespace, key, self.value.slice(..value_bytes)))
+                let value = self.value.slice(..length(request.value_bytes));
+                Op::Set(self.options.request(&self.plan.namespace, key, value))
             } else {
                 Op::Get(v1::GetRequest { namespace: self.plan.namespace.clone(), key, ..Default::default() })
             };
             let command = v1::PipelineCommand { id: id as u64, op: Some(op), ..Default::default() };
+            // A get's value counts too, as its answer has to be read.
+            let more = self.command_bytes(request);
             match messages.last_mut() {
                 Some(message)
-                    if message.len() < MESSAGE_COMMANDS && bytes + request.value_bytes <= MESSAGE_BYTES =>
+                    if message.is_empty()
+                        || (message.len() < self.commands_max && bytes + more <= self.bytes_max) =>
                 {
                     message.push(command);
-                    bytes += request.value_bytes;
+                    bytes += more;
                 }
                 _ => {
                     messages.push(vec![command]);
-                    bytes = request.value_bytes;
+                    bytes = more;
                 }
             }
         }
@@ -232,24 +319,65 @@ impl Stream {
     }
 }
 
-/// Counts one reply. Ids below `first_get` are the sets'.
-fn take(replayed: &mut Replayed, reply: v1::PipelineReply, first_get: u64, missed: &mut [bool]) {
-    use pipeline_reply::Result as Reply;
-    let place = reply.id.checked_sub(first_get).and_then(|place| usize::try_from(place).ok());
-    match reply.result {
-        Some(Reply::Get(v1::GetResponse { outcome: Some(get_response::Outcome::Miss(_)) })) => {
-            replayed.misses += 1;
-            if let Some(missed) = place.and_then(|place| missed.get_mut(place)) {
-                *missed = true;
+/// A number of bytes or commands that is known to be no more than a value has, as this machine counts.
+fn length(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX).min(VALUE_BYTES_MAX)
+}
+
+/// What is known of a window's commands.
+#[derive(Debug)]
+struct Window {
+    /// Ids below this one are the sets'.
+    first_get: usize,
+    answered: Vec<bool>,
+    outstanding: usize,
+    /// Of each get.
+    missed: Vec<bool>,
+}
+
+impl Window {
+    fn new(sets: usize, gets: usize) -> Self {
+        let commands = sets + gets;
+        Self {
+            first_get: sets,
+            answered: vec![false; commands],
+            outstanding: commands,
+            missed: vec![false; gets],
+        }
+    }
+
+    /// Notes that a command needs no more answer. False: it had one, or nobody asked.
+    fn answer(&mut self, id: usize) -> bool {
+        match self.answered.get_mut(id) {
+            Some(answered) if !*answered => {
+                *answered = true;
+                self.outstanding -= 1;
+                true
             }
+            _ => false,
         }
-        Some(Reply::Get(_)) => replayed.hits += 1,
-        Some(Reply::Set(v1::SetResponse { outcome: Some(set_response::Outcome::Stored(_)) })) => {
-            replayed.stored += 1;
+    }
+
+    /// Counts one reply.
+    fn take(&mut self, replayed: &mut Replayed, reply: v1::PipelineReply) {
+        use pipeline_reply::Result as Reply;
+        let Some(id) = usize::try_from(reply.id).ok().filter(|id| self.answer(*id)) else { return };
+        match reply.result {
+            Some(Reply::Get(v1::GetResponse { outcome: Some(get_response::Outcome::Miss(_)) })) => {
+                replayed.misses += 1;
+                if let Some(missed) = id.checked_sub(self.first_get).and_then(|get| self.missed.get_mut(get))
+                {
+                    *missed = true;
+                }
+            }
+            Some(Reply::Get(_)) => replayed.hits += 1,
+            Some(Reply::Set(v1::SetResponse { outcome: Some(set_response::Outcome::Stored(_)) })) => {
+                replayed.stored += 1;
+            }
+            Some(Reply::Error(status)) => replayed.refuse(code_name(tonic::Code::from_i32(status.code))),
+            // A set that found the owner out of service, or an answer that the protocol does not allow.
+            _ => replayed.refuse("NOT_STORED"),
         }
-        Some(Reply::Error(status)) => replayed.refuse(code_name(tonic::Code::from_i32(status.code))),
-        // A set that found the owner out of service, or an answer that nobody asked for.
-        _ => replayed.refuse("NOT_STORED"),
     }
 }
 

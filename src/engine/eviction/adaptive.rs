@@ -15,12 +15,17 @@
 //! in 16 times and goes to the main queue's front. Both queues are CLOCKs. The sixth setting is S3-FIFO's rule
 //! (`s3_fifo.rs`); to be taken into main at once a key must be among as many departed ones as there are entries.
 //!
+//! What is told of the candidates is about lookups alone: an entry that is stored, or stored again, is asked for too
+//! as far as the choice of the setting goes, but says nothing of how many lookups hit.
+//!
 //! What a shadow hits the cache that follows it may be unable to: in a loop, S3-FIFO's rule goes on with what it has
 //! or hits nothing, by what it had before. A shadow that hits far more than the cache is started anew, empty.
 //!
 //! Costs the two links and the mark in the entry's cell, and beside them 3 B an entry or what it was given (128 KiB,
 //! less in a small shard), whichever is more, from the first eviction on, less than 9 KiB before. Shadows take up to a
 //! third of it; the rest is for departed keys, 1.6 B each and eight at most for each entry. One hit in (entries / 400) costs six small look-ups more.
+//! Where it was given nothing, because memory is short and namespaces are many, it tries nothing, remembers nothing and
+//! follows the first setting.
 
 mod judge;
 mod queues;
@@ -37,7 +42,7 @@ use super::{Policy, SIDE_BYTES_MAX, Slots};
 /// All that is beside the entries: bytes for each, if that is more than it was given.
 const SIDE_BYTES_PER_ENTRY: usize = 3;
 /// It cannot do with less.
-const SIDE_BYTES_MIN: usize = 8 << 10;
+pub(super) const SIDE_BYTES_MIN: usize = 8 << 10;
 /// Keys remembered for each entry, at most.
 const KEYS_PER_ENTRY_MAX: usize = 8;
 
@@ -63,10 +68,10 @@ const FIRST: usize = 1;
 pub struct Estimate {
     /// The candidate's name: `window-1`, `window-10`, `window-30`, `window-60`, `lru` or `s3-fifo`.
     pub candidate: &'static str,
-    /// Hits among the sampled requests, older ones counting less.
+    /// Hits among the sampled lookups, older ones counting less.
     pub hits: f64,
-    /// Those requests, counted alike: the estimated hit ratio is `hits / requests`.
-    pub requests: f64,
+    /// Those lookups, counted alike: the estimated hit ratio is `hits / lookups`.
+    pub lookups: f64,
     /// The cache works as this candidate does at present.
     pub is_followed: bool,
 }
@@ -78,54 +83,69 @@ pub(crate) struct Adaptive {
     judge: Judge,
     /// Hits that the followed candidate's shadow had lately and the cache had not.
     lag: f32,
-    /// What there may be beside the entries however few they are.
+    /// What there may be beside the entries however few they are; 0: nothing, however many.
     side_bytes: usize,
 }
 
 impl Adaptive {
     pub(super) fn new(side_bytes: usize) -> Self {
         let settings = TRIED.map(|(_, setting)| setting);
-        let side_bytes = side_bytes.clamp(SIDE_BYTES_MIN, SIDE_BYTES_MAX);
-        Self {
-            queues: Queues::new(settings[FIRST]),
-            shadows: Box::new(Shadows::new(settings, side_bytes)),
-            judge: Judge::new(FIRST),
-            lag: 0.0,
-            side_bytes,
+        let has_shadows = side_bytes > 0;
+        let side_bytes = if has_shadows { side_bytes.clamp(SIDE_BYTES_MIN, SIDE_BYTES_MAX) } else { 0 };
+        let mut shadows = Box::new(Shadows::new(settings, side_bytes.max(SIDE_BYTES_MIN)));
+        if !has_shadows {
+            shadows.stop();
         }
+        Self { queues: Queues::new(settings[FIRST]), shadows, judge: Judge::new(FIRST), lag: 0.0, side_bytes }
     }
 
     /// What each candidate would have hit, and which one is followed.
     pub(crate) fn estimates(&self) -> Vec<Estimate> {
-        let (hits, requests) = self.judge.seen();
+        let (hits, lookups) = self.judge.seen();
         let estimate = |(at, (candidate, _)): (usize, &(&'static str, Setting))| Estimate {
             candidate,
             hits: f64::from(hits[at]),
-            requests: f64::from(requests),
+            lookups: f64::from(lookups),
             is_followed: at == self.judge.followed(),
         };
         TRIED.iter().enumerate().map(estimate).collect()
     }
 
-    /// A hit of an entry whose key was in the sample when it came.
+    /// A use of an entry whose key was in the sample when it came.
     #[cold]
     #[inline(never)]
-    fn hit_sampled(&mut self, slots: &mut impl Slots, slot: u32, was: u8) {
+    fn use_sampled(&mut self, slots: &mut impl Slots, slot: u32, was: u8, is_lookup: bool) {
         let tag = tag(slots.hash(slot));
         if !self.shadows.samples(tag) {
             slots.set_mark(slot, slots.mark(slot) & !SAMPLED);
-        } else if self.shadows.are_filling() && Queues::counts_no_more(was) {
+            return;
+        }
+        let hits = if self.shadows.are_filling() && Queues::counts_no_more(was) {
             // The shadow has the key with the same mark: it hits, and nothing becomes of that.
-            self.weigh((1 << CANDIDATES) - 1, true);
+            let hits = (1 << CANDIDATES) - 1;
+            self.weigh(hits, true);
+            hits
         } else {
-            self.observe(tag, true);
+            self.observe(tag, true)
+        };
+        if is_lookup {
+            self.judge.count_lookup(hits, self.shadows.entries());
         }
     }
 
-    /// A request for a key of the sample, which the cache itself hit or not.
-    fn observe(&mut self, tag: u32, is_hit: bool) {
+    /// A lookup of a key of the sample that the cache has no entry for. It changes nothing: if the key is stored, the
+    /// shadows hear of it then.
+    #[cold]
+    #[inline(never)]
+    fn miss_sampled(&mut self, tag: u32) {
+        self.judge.count_lookup(self.shadows.have(tag), self.shadows.entries());
+    }
+
+    /// A request for a key of the sample, which the cache itself hit or not; the candidates that hit, as bits.
+    fn observe(&mut self, tag: u32, is_hit: bool) -> u8 {
         let hits = self.shadows.request(tag);
         self.weigh(hits, is_hit);
+        hits
     }
 
     /// A request that these candidates hit, as bits, and the cache itself or not.
@@ -180,7 +200,22 @@ impl Policy for Adaptive {
     fn hit(&mut self, slots: &mut impl Slots, slot: u32) {
         let was = Queues::hit(slots, slot);
         if was & SAMPLED != 0 {
-            self.hit_sampled(slots, slot, was);
+            self.use_sampled(slots, slot, was, true);
+        }
+    }
+
+    fn rewritten(&mut self, slots: &mut impl Slots, slot: u32) {
+        let was = Queues::hit(slots, slot);
+        if was & SAMPLED != 0 {
+            self.use_sampled(slots, slot, was, false);
+        }
+    }
+
+    #[inline]
+    fn missed(&mut self, hash: u64) {
+        let tag = tag(hash);
+        if self.shadows.samples(tag) {
+            self.miss_sampled(tag);
         }
     }
 
@@ -193,7 +228,8 @@ impl Policy for Adaptive {
 
     fn evict(&mut self, slots: &mut impl Slots) -> Option<u32> {
         let entries = self.queues.len();
-        if self.shadows.misfit(entries) || self.queues.remembered.misfits(entries) {
+        let misfits = self.shadows.misfit(entries) || self.queues.remembered.misfits(entries);
+        if misfits && self.side_bytes > 0 {
             self.fit(entries);
         }
         self.queues.evict(slots)
@@ -223,7 +259,7 @@ impl Policy for Adaptive {
 
     fn side_bytes(&self) -> u64 {
         let bytes = self.queues.remembered.bytes() + self.shadows.bytes();
-        if self.shadows.are_filling() {
+        if self.shadows.are_filling() && self.side_bytes > 0 {
             return bytes.max(self.shadows.bytes_filling(self.queues.len() + 2) as u64);
         }
         bytes
@@ -312,7 +348,7 @@ mod tests {
             let believed = followed(&simulation);
             // A sample has more or fewer of the few keys that most requests are for.
             let within = if entries < 500 { 0.01 } else { 0.12 };
-            let ratio = believed.hits / believed.requests;
+            let ratio = believed.hits / believed.lookups;
             assert!((ratio - measured).abs() < within, "believes {ratio}, is {measured}");
         }
     }
@@ -322,12 +358,40 @@ mod tests {
         let mut policy = Adaptive::new(SIDE_BYTES_MAX);
         policy.fit(100);
         for n in 0..350 {
-            policy.observe(tag(hash(n % 50)), false);
+            let hits = policy.observe(tag(hash(n % 50)), false);
+            policy.judge.count_lookup(hits, 100);
         }
         let estimates = policy.estimates();
         let hits = |at: usize| estimates[at].hits;
         assert!((0..CANDIDATES).filter(|at| *at != FIRST).all(|at| hits(at) > hits(FIRST) + 40.0));
         policy.shadows.validate();
+    }
+
+    #[test]
+    fn the_estimate_is_of_lookups_and_of_nothing_else() {
+        use crate::engine::{Engine, EngineConfig, Op, Set};
+        let now = crate::clock::Now { steady_ms: 0, unix_us: 0 };
+        let engine = Engine::new(&EngineConfig { shards: Some(1), ..EngineConfig::default() }, now);
+        let namespace = engine.default_namespace();
+        let believed = || {
+            let estimates = engine.report(namespace).estimates;
+            let followed = estimates.into_iter().find(|estimate| estimate.leader).expect("one is followed");
+            (followed.hit_ratio, followed.lookups)
+        };
+        let keys: Vec<[u8; 8]> = (0..400u64).map(u64::to_le_bytes).collect();
+        let set = |key: &[u8]| drop(engine.apply(namespace, &Op::Set(Set::new(key, b"value")), now));
+        let get = |key: &[u8]| drop(engine.apply(namespace, &Op::Get { key, touch: None }, now));
+        for _ in 0..3 {
+            keys.iter().for_each(|key| set(key));
+        }
+        assert_eq!(believed(), (0.0, 0), "nothing was looked up");
+        keys.iter().for_each(|key| get(key));
+        assert_eq!(believed().0, 1.0, "every lookup hit");
+        for key in 0..400u64 {
+            get(&(1_000 + key).to_le_bytes());
+        }
+        assert!((believed().0 - 0.5).abs() < 0.02, "every other lookup hit: {}", believed().0);
+        assert!((780..=800).contains(&believed().1), "{}", believed().1);
     }
 
     #[test]

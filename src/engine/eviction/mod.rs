@@ -61,8 +61,15 @@ pub(crate) trait Slots {
 pub(crate) trait Policy {
     /// A new entry and its key's hash. Its links are unset and its mark is 0.
     fn insert(&mut self, slots: &mut impl Slots, slot: u32, hash: u64);
-    /// An entry was read or written again.
+    /// An entry was looked up.
     fn hit(&mut self, slots: &mut impl Slots, slot: u32);
+    /// An entry was written again, or was given another time to live: that is a use of it, and no lookup.
+    fn rewritten(&mut self, slots: &mut impl Slots, slot: u32) {
+        self.hit(slots, slot);
+    }
+    /// A key was looked up that has no entry; its hash.
+    #[inline]
+    fn missed(&mut self, _hash: u64) {}
     /// An entry leaves by another way than eviction.
     fn remove(&mut self, slots: &mut impl Slots, slot: u32);
     /// Chooses the entry that goes, takes it out and remembers what it wants to of it. `None`: there is none.
@@ -169,6 +176,8 @@ impl fmt::Display for PolicyName {
     }
 }
 
+/// With less than this a policy does without what it would like to take beside its entries.
+pub(crate) const SIDE_BYTES_MIN: usize = adaptive::SIDE_BYTES_MIN;
 /// What a policy may take beside its entries for few of them to be judged as well as many, at most.
 pub(crate) const SIDE_BYTES_MAX: usize = 128 << 10;
 
@@ -202,7 +211,7 @@ macro_rules! each {
 
 impl AnyPolicy {
     /// One for entries of so many bytes in all, which is about to take so many over. However few they are, it may take
-    /// `side_bytes` beside them.
+    /// `side_bytes` beside them; 0: as little as it can do with.
     pub(crate) fn new(name: PolicyName, bytes_limit: u64, entries: usize, side_bytes: usize) -> Self {
         match name {
             PolicyName::Lru => Self::Lru(Lru::new()),
@@ -247,6 +256,15 @@ impl Policy for AnyPolicy {
     #[inline]
     fn hit(&mut self, slots: &mut impl Slots, slot: u32) {
         each!(self, policy => policy.hit(slots, slot));
+    }
+
+    fn rewritten(&mut self, slots: &mut impl Slots, slot: u32) {
+        each!(self, policy => policy.rewritten(slots, slot));
+    }
+
+    #[inline]
+    fn missed(&mut self, hash: u64) {
+        each!(self, policy => policy.missed(hash));
     }
 
     fn remove(&mut self, slots: &mut impl Slots, slot: u32) {

@@ -7,7 +7,7 @@ use crate::engine::log::{Put, Record};
 use crate::engine::op::{ChangeKind, Increment, Outcome, Refusal, ValueView};
 use crate::engine::record::{Draft, DraftValue};
 use crate::engine::requests::Done;
-use crate::engine::tags::TagNumbers;
+use crate::engine::tags::{DraftTags, PackedTags};
 
 impl Shard {
     /// Adds to a counter; a missing one counts as `initial`, one that exists keeps its time to live.
@@ -52,8 +52,8 @@ impl Shard {
         };
         let Some(version) = versions.next(now) else { return refused(Refusal::NoVersion) };
         let text = value.to_string();
-        let tags = existing.map_or_else(TagNumbers::default, |slot| self.records.tags(slot));
-        self.tags.retain(&tags);
+        let tags = existing.map_or_else(Vec::new, |slot| self.records.tags(slot).to_vec());
+        let tags = PackedTags::of(&tags);
         let draft = Draft {
             namespace: key.namespace.number(),
             key: increment.key,
@@ -62,13 +62,13 @@ impl Shard {
             deadline: self.deadline(expires_at),
             flags,
             content_type: &content_type,
-            tags,
+            tags: DraftTags::Packed(tags),
         };
         if let Err(refusal) = self.store(&draft, hash, existing) {
             return refused(refusal);
         }
         self.counts(key.namespace).increments += 1;
-        self.log_counted(&draft, increment.request_id, expires_at);
+        self.log_counted(&draft, tags, increment.request_id, expires_at);
         if !increment.request_id.is_empty() {
             let done = Done { key, request_id: increment.request_id, value, version };
             self.requests.remember(&done, now.steady_ms);
@@ -78,9 +78,14 @@ impl Shard {
 }
 
 impl Shard {
-    fn log_counted(&mut self, draft: &Draft<'_>, request_id: &str, expires_steady_ms: Option<u64>) {
+    fn log_counted(
+        &mut self,
+        draft: &Draft<'_>,
+        tags: PackedTags<'_>,
+        request_id: &str,
+        expires_steady_ms: Option<u64>,
+    ) {
         let (Some(log), DraftValue::Inline(value)) = (&mut self.log, draft.value) else { return };
-        let tags = self.tags.names(&draft.tags);
         log.add(&Record::Put(Put {
             namespace: draft.namespace,
             key: draft.key,
@@ -89,7 +94,7 @@ impl Shard {
             expires_steady_ms,
             flags: draft.flags,
             content_type: draft.content_type,
-            tags: &tags.iter().map(String::as_str).collect::<Vec<_>>(),
+            tags: &tags.names().collect::<Vec<_>>(),
             request_id,
         }));
     }

@@ -52,7 +52,7 @@ impl Shard {
             },
             value_bytes: view.value.as_slice().len() as u64,
             charged_bytes: self.records.weight(slot),
-            tags: self.tags.names(&self.records.tags(slot)),
+            tags: self.records.tags(slot).names().map(str::to_owned).collect(),
             policy_view: policy_view.unwrap_or_default(),
         })
     }
@@ -79,7 +79,7 @@ impl Shard {
         memory.policy_bytes += self.spaces.iter().map(|space| space.side_bytes()).sum::<u64>();
         memory.departed_bytes += self.departed.bytes();
         memory.request_bytes += self.requests.bytes();
-        memory.tag_bytes += self.tags.bytes();
+        memory.tag_bytes += self.tag_filter.bytes();
         memory.hot_key_bytes += self.hot.bytes();
         memory.invalidation_bytes += self.spaces.iter().map(|space| space.dead.bytes()).sum::<u64>();
         memory.below_bytes += self.below_bytes;

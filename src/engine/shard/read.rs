@@ -2,6 +2,7 @@
 
 use super::{Hashed, Shard};
 use crate::clock::Now;
+use crate::engine::eviction::Policy;
 use crate::engine::op::{ChangeKind, EntryView, MissReason};
 use crate::entry::Ttl;
 
@@ -30,7 +31,7 @@ impl Shard {
         let found_at = likely.and_then(|likely| self.confirm(likely, key)).or_else(|| self.find(key));
         let Some(slot) = found_at.and_then(|slot| self.if_live(slot, now)) else {
             let reason = self.departed.reason(key.hash);
-            self.counts(key.namespace).count_miss(reason);
+            self.count_miss(key, reason);
             return Err(reason);
         };
         let read = found(self.view(slot, now));
@@ -42,6 +43,14 @@ impl Shard {
         }
         space.hit(&mut self.records, slot);
         Ok(read)
+    }
+
+    /// A lookup came to nothing.
+    fn count_miss(&mut self, key: Hashed<'_>, reason: MissReason) {
+        self.counts(key.namespace).count_miss(reason);
+        if let Some(space) = self.spaces.get_mut(key.namespace.number()) {
+            space.policy.missed(key.hash);
+        }
     }
 
     /// Reads an entry, which gets a new time to live before that if `touch` says so.

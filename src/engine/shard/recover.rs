@@ -11,9 +11,10 @@ use crate::engine::expiry::Wheel;
 use crate::engine::index::{Index, order};
 use crate::engine::log::{LogConfig, Logged, Put, Record, ShardLog};
 use crate::engine::op::{MissReason, Outcome};
-use crate::engine::record::{Draft, DraftValue, INLINE_VALUE_BYTES_MAX};
+use crate::engine::record::{Draft, DraftValue, is_large};
 use crate::engine::recover::Restored;
 use crate::engine::requests::Done;
+use crate::engine::tags::DraftTags;
 
 impl Shard {
     pub(in crate::engine) fn start_log(&mut self, config: LogConfig, drains: Arc<AtomicU64>) {
@@ -67,7 +68,7 @@ impl Shard {
                 continue;
             }
             let view = self.records.view(slot, self.wheel.base_ms(), now.steady_ms);
-            let tags = self.tags.names(&self.records.tags(slot));
+            let tags: Vec<&str> = self.records.tags(slot).names().collect();
             visit(&Record::Put(Put {
                 namespace: self.records.namespace(slot),
                 key: self.records.key(slot),
@@ -76,7 +77,7 @@ impl Shard {
                 expires_steady_ms: deadline,
                 flags: view.flags,
                 content_type: view.content_type,
-                tags: &tags.iter().map(String::as_str).collect::<Vec<_>>(),
+                tags: &tags,
                 request_id: "",
             }));
         }
@@ -148,7 +149,8 @@ impl Shard {
             return Restored::Refused(refusal);
         }
         let value = put.value.as_slice();
-        let large = (value.len() > INLINE_VALUE_BYTES_MAX).then(|| Bytes::copy_from_slice(value));
+        let is_large = is_large(value, put.key, put.content_type, put.tags);
+        let large = is_large.then(|| Bytes::copy_from_slice(value));
         let existing = self.find_live(key, now);
         let draft = Draft {
             namespace: put.namespace,
@@ -158,10 +160,13 @@ impl Shard {
             deadline: self.deadline(expires_at),
             flags: put.flags,
             content_type: put.content_type,
-            tags: self.tags.take(put.namespace, put.tags),
+            tags: DraftTags::Named(put.tags),
         };
         match self.store(&draft, key.hash, existing) {
-            Ok(()) => Restored::Applied,
+            Ok(()) => {
+                self.filter_tags(put.namespace, put.tags);
+                Restored::Applied
+            }
             Err(refusal) => {
                 // What was there is older than what does not fit.
                 self.restore_removed(key, MissReason::Evicted, now);

@@ -21,7 +21,7 @@ impl Shard {
         self.records.held_bytes()
             + self.index.bytes()
             + self.spaces.bytes()
-            + self.tags.bytes()
+            + self.tag_filter.bytes()
             + self.departed.bytes()
             + self.requests.bytes()
             + self.hot.bytes()

@@ -1,12 +1,15 @@
 //! What a shard keeps for each namespace: its policy, its counters, its weight, and which of its entries are dead.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use crate::engine::eviction::{AnyPolicy, Policy, PolicyName, SIDE_BYTES_MAX};
-use crate::engine::namespace::Namespace;
-use crate::engine::op::MissReason;
+use foldhash::quality::RandomState;
+
+use crate::engine::eviction::{AnyPolicy, Policy, PolicyName, SIDE_BYTES_MAX, SIDE_BYTES_MIN};
+use crate::engine::namespace::{DEFAULT, Namespace};
+use crate::engine::op::{MissReason, Refusal};
 use crate::engine::record::Records;
 use crate::engine::stats::Stats;
+use crate::engine::tags::PackedTags;
 use crate::entry::Version;
 
 /// A policy is told its size again when that has changed by one part in so many.
@@ -14,6 +17,12 @@ const SIZE_PART_TOLD: u64 = 16;
 
 /// A policy may take one part in so many beside the entries where it would like to take more.
 const SIDE_PART: u64 = 32;
+/// What the policies of all named namespaces may take so is one part in so many of the shard's limit, …
+const NAMED_SIDE_PART: u64 = 8;
+/// … of which a new one gets one part in so many of what is left: the first are given more than the last.
+const LEFT_PART: u64 = 16;
+/// All that named namespaces take beside their entries may be one part in so many when one more is added.
+const NAMED_PART: u64 = 4;
 
 fn side_bytes(bytes_limit: u64) -> usize {
     (bytes_limit / SIDE_PART).min(SIDE_BYTES_MAX as u64) as usize
@@ -34,12 +43,20 @@ pub(super) struct Space {
     pub bytes: u64,
     pub dead: Dead,
     told_bytes: u64,
+    /// What the policy may take beside the entries however few they are.
+    side_bytes_max: usize,
 }
 
 impl Space {
-    pub(super) fn new(namespace: Namespace, bytes_limit: u64) -> Self {
+    /// For the namespace that is always there.
+    pub(super) fn of_default(namespace: Namespace, bytes_limit: u64) -> Self {
+        Self::new(namespace, bytes_limit, side_bytes(bytes_limit))
+    }
+
+    fn new(namespace: Namespace, bytes_limit: u64, side_bytes_max: usize) -> Self {
         Self {
-            policy: AnyPolicy::new(namespace.policy(), bytes_limit, 0, side_bytes(bytes_limit)),
+            policy: AnyPolicy::new(namespace.policy(), bytes_limit, 0, side_bytes_max),
+            side_bytes_max,
             namespace,
             retiring: None,
             present: false,
@@ -66,6 +83,11 @@ impl Space {
         self.policy_for(records, slot).hit(records, slot);
     }
 
+    /// An entry was given another time to live.
+    pub(super) fn rewritten(&mut self, records: &mut Records, slot: u32) {
+        self.policy_for(records, slot).rewritten(records, slot);
+    }
+
     /// Starts to hand entries over to another policy; which one it was before.
     pub(super) fn set_policy(&mut self, name: PolicyName, records: &mut Records) -> PolicyName {
         let previous = self.policy.name();
@@ -75,7 +97,10 @@ impl Space {
         while self.retiring.is_some() {
             self.hand_over_one(records);
         }
-        let next = AnyPolicy::new(name, self.told_bytes, self.entries as usize, side_bytes(self.told_bytes));
+        if self.namespace.number() == DEFAULT {
+            self.side_bytes_max = side_bytes(self.told_bytes);
+        }
+        let next = AnyPolicy::new(name, self.told_bytes, self.entries as usize, self.side_bytes_max);
         self.retiring = Some(std::mem::replace(&mut self.policy, next));
         self.present = !self.present;
         previous
@@ -106,9 +131,17 @@ impl Space {
         retired.or_else(|| self.policy.evict(records))
     }
 
+    /// What there is beside its entries: the policies' tables and, where it is not the one that a shard always has,
+    /// itself.
     #[inline]
     pub(super) fn side_bytes(&self) -> u64 {
-        self.policy.side_bytes() + self.retiring.as_ref().map_or(0, Policy::side_bytes)
+        let own = if self.namespace.number() == DEFAULT { 0 } else { size_of::<Self>() as u64 };
+        own + self.policy.side_bytes() + self.retiring.as_ref().map_or(0, Policy::side_bytes)
+    }
+
+    #[inline]
+    fn beside_bytes(&self) -> u64 {
+        self.side_bytes() + self.dead.bytes()
     }
 
     pub(super) fn charge(&mut self, bytes: u64) {
@@ -132,11 +165,12 @@ impl Space {
 pub(super) struct Dead {
     all: Option<Killed>,
     all_reason: Option<MissReason>,
-    prefixes: HashMap<Box<[u8]>, Killed>,
-    /// The distinct lengths of the prefixes.
+    prefixes: HashMap<Box<[u8]>, Killed, RandomState>,
+    /// The distinct lengths of the prefixes, the shortest first: each costs every look at an entry a look-up.
     lengths: Vec<usize>,
-    /// A tag was invalidated, and the sweep has to go round until then.
-    tags_until_round: Option<u64>,
+    tags: HashMap<Box<str>, Killed, RandomState>,
+    /// What prefixes and tags take.
+    bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -157,47 +191,61 @@ pub enum Scope<'a> {
     All,
 }
 
+/// Prefixes that the sweep has not been everywhere for have so many lengths at most.
+const LENGTHS_MAX: usize = 64;
+/// What a prefix or a tag takes beside its text: its place in a map that is half full, and what the allocator rounds.
+const KILLED_BYTES: u64 = 96;
+
 impl Dead {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.all.is_none() && self.prefixes.is_empty() && self.tags_until_round.is_none()
+        self.all.is_none() && self.prefixes.is_empty() && self.tags.is_empty()
     }
 
     pub(super) fn kill_all(&mut self, until: Version, round: u64, reason: MissReason) {
-        self.all = Some(Killed { until, round });
-        self.all_reason = Some(reason);
         // Whatever else was killed before is covered.
-        self.prefixes.clear();
-        self.lengths.clear();
+        *self = Self { all: Some(Killed { until, round }), all_reason: Some(reason), ..Self::default() };
     }
 
     pub(super) fn kill_prefix(&mut self, prefix: &[u8], until: Version, round: u64) {
-        self.prefixes.insert(prefix.into(), Killed { until, round });
-        if !self.lengths.contains(&prefix.len()) {
-            self.lengths.push(prefix.len());
+        if self.prefixes.insert(prefix.into(), Killed { until, round }).is_none() {
+            self.bytes += prefix.len() as u64 + KILLED_BYTES;
+        }
+        if let Err(place) = self.lengths.binary_search(&prefix.len()) {
+            self.lengths.insert(place, prefix.len());
         }
     }
 
-    pub(super) fn kill_tag(&mut self, round: u64) {
-        self.tags_until_round = Some(round);
+    pub(super) fn kill_tag(&mut self, tag: &str, until: Version, round: u64) {
+        if self.tags.insert(tag.into(), Killed { until, round }).is_none() {
+            self.bytes += tag.len() as u64 + KILLED_BYTES;
+        }
+    }
+
+    /// Whether it is not of a length too many.
+    pub(super) fn takes_length(&self, scope: Scope<'_>) -> Result<(), Refusal> {
+        let Scope::Prefix(prefix) = scope else { return Ok(()) };
+        if self.lengths.len() < LENGTHS_MAX || self.lengths.binary_search(&prefix.len()).is_ok() {
+            return Ok(());
+        }
+        Err(Refusal::UnsweptLengths { limit: LENGTHS_MAX })
     }
 
     /// Why an entry is dead, if it is.
-    pub(super) fn reason(
+    pub(super) fn reason<'a>(
         &self,
         key: &[u8],
         version: Version,
-        tags_are_dead: impl FnOnce() -> bool,
+        tags: impl FnOnce() -> PackedTags<'a>,
     ) -> Option<MissReason> {
-        if self.all.is_some_and(|killed| version <= killed.until) {
+        let covers = |killed: Option<&Killed>| killed.is_some_and(|killed| version <= killed.until);
+        if covers(self.all.as_ref()) {
             return self.all_reason;
         }
-        let by_prefix = self.lengths.iter().any(|length| {
-            let prefix = key.get(..*length).and_then(|prefix| self.prefixes.get(prefix));
-            prefix.is_some_and(|killed| version <= killed.until)
-        });
-        let dead = by_prefix || self.tags_until_round.is_some() && tags_are_dead();
-        dead.then_some(MissReason::Invalidated)
+        let mut prefixes = self.lengths.iter().map_while(|length| key.get(..*length));
+        let is_dead = prefixes.any(|prefix| covers(self.prefixes.get(prefix)))
+            || !self.tags.is_empty() && tags().names().any(|tag| covers(self.tags.get(tag)));
+        is_dead.then_some(MissReason::Invalidated)
     }
 
     /// The sweep has been everywhere in this round.
@@ -206,17 +254,19 @@ impl Dead {
             self.all = None;
         }
         self.prefixes.retain(|_, killed| killed.round > round);
-        self.lengths.retain(|length| self.prefixes.keys().any(|prefix| prefix.len() == *length));
-        if self.tags_until_round.is_some_and(|until| until <= round) {
-            self.tags_until_round = None;
-        }
+        self.tags.retain(|_, killed| killed.round > round);
+        self.prefixes.shrink_to_fit();
+        self.tags.shrink_to_fit();
+        let lengths: BTreeSet<usize> = self.prefixes.keys().map(|prefix| prefix.len()).collect();
+        self.lengths = lengths.into_iter().collect();
+        let texts = self.prefixes.keys().map(|prefix| prefix.len());
+        self.bytes =
+            texts.chain(self.tags.keys().map(|tag| tag.len())).map(|text| text as u64 + KILLED_BYTES).sum();
     }
 
+    #[inline]
     pub(super) fn bytes(&self) -> u64 {
-        if self.prefixes.is_empty() {
-            return 0;
-        }
-        self.prefixes.keys().map(|prefix| prefix.len() as u64 + 64).sum()
+        self.bytes
     }
 }
 
@@ -226,11 +276,15 @@ pub(super) struct Spaces {
     default: Space,
     /// Those of the other namespaces that have been stored to here; number 1 comes first.
     named: Vec<Option<Box<Space>>>,
+    /// The named one that was asked for to be changed last; 0: none.
+    changing: u16,
+    /// What all other named ones take beside their entries: only one that was asked for changes.
+    settled_bytes: u64,
 }
 
 impl Spaces {
     pub(super) fn new(default: Space) -> Self {
-        Self { default, named: Vec::new() }
+        Self { default, named: Vec::new(), changing: DEFAULT, settled_bytes: 0 }
     }
 
     #[inline]
@@ -243,10 +297,11 @@ impl Spaces {
 
     #[inline]
     pub(super) fn get_mut(&mut self, number: u16) -> Option<&mut Space> {
-        match number.checked_sub(1) {
-            None => Some(&mut self.default),
-            Some(index) => self.named.get_mut(usize::from(index))?.as_deref_mut(),
+        let Some(index) = number.checked_sub(1) else { return Some(&mut self.default) };
+        if self.changing != number {
+            self.settle_for(number);
         }
+        self.named.get_mut(usize::from(index))?.as_deref_mut()
     }
 
     /// The space of an entry that is there.
@@ -255,24 +310,47 @@ impl Spaces {
         self.get_mut(number).expect("an entry's namespace has a space")
     }
 
-    pub(super) fn add(&mut self, space: Space) {
-        let index = usize::from(space.namespace.number() - 1);
+    /// Adds the space of a namespace whose entries may take so many bytes, to a shard of this limit.
+    ///
+    /// # Errors
+    /// What the named ones take beside their entries is as much as it may be.
+    pub(super) fn add(&mut self, namespace: &Namespace, cap: u64, bytes_limit: u64) -> Result<(), Refusal> {
+        let (bytes, limit) = (self.named_bytes(), bytes_limit / NAMED_PART);
+        if bytes >= limit {
+            return Err(Refusal::NamespacesTakeTooMuch { bytes, limit });
+        }
+        let given: u64 = self.named.iter().flatten().map(|space| space.side_bytes_max as u64).sum();
+        let left = (bytes_limit / NAMED_SIDE_PART).saturating_sub(given);
+        let wanted = (left / LEFT_PART).max(SIDE_BYTES_MIN as u64).min(side_bytes(cap) as u64);
+        let side_bytes_max = if wanted <= left { wanted as usize } else { 0 };
+        let index = usize::from(namespace.number() - 1);
         if self.named.len() <= index {
             self.named.resize_with(index + 1, || None);
         }
-        self.named[index] = Some(Box::new(space));
+        self.settle_for(namespace.number());
+        self.named[index] = Some(Box::new(Space::new(namespace.clone(), cap, side_bytes_max)));
+        Ok(())
     }
 
     pub(super) fn remove(&mut self, number: u16) -> Option<Box<Space>> {
         let index = usize::from(number.checked_sub(1)?);
-        self.named.get_mut(index)?.take()
+        self.settle_for(DEFAULT);
+        let removed = self.named.get_mut(index)?.take()?;
+        self.settled_bytes -= removed.beside_bytes();
+        while self.named.pop_if(|last| last.is_none()).is_some() {}
+        Some(removed)
     }
 
     /// What there is beside the entries.
     #[inline]
     pub(super) fn bytes(&self) -> u64 {
-        let each = |space: &Space| space.side_bytes() + space.dead.bytes();
-        each(&self.default) + self.named.iter().flatten().map(|space| each(space)).sum::<u64>()
+        self.default.beside_bytes() + self.named_bytes()
+    }
+
+    #[inline]
+    fn named_bytes(&self) -> u64 {
+        let changing = if self.changing == DEFAULT { None } else { self.get(self.changing) };
+        self.settled_bytes + changing.map_or(0, Space::beside_bytes)
     }
 
     pub(super) fn is_only_default(&self) -> bool {
@@ -283,7 +361,26 @@ impl Spaces {
         std::iter::once(&self.default).chain(self.named.iter().flatten().map(|space| &**space))
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Space> {
-        std::iter::once(&mut self.default).chain(self.named.iter_mut().flatten().map(|space| &mut **space))
+    /// The sweep has been everywhere in this round.
+    pub(super) fn swept(&mut self, round: u64) {
+        let named = self.named.iter_mut().flatten().map(|space| &mut **space);
+        std::iter::once(&mut self.default).chain(named).for_each(|space| space.dead.swept(round));
+        self.changing = DEFAULT;
+        self.settled_bytes = self.named.iter().flatten().map(|space| space.beside_bytes()).sum();
+    }
+
+    /// What the space takes that was changed last is added to the others, as the next is about to be changed.
+    fn settle_for(&mut self, next: u16) {
+        self.settled_bytes = self.named_bytes();
+        self.changing = next;
+        if next != DEFAULT {
+            self.settled_bytes -= self.get(next).map_or(0, Space::beside_bytes);
+        }
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn validate(&self) {
+        let named: u64 = self.named.iter().flatten().map(|space| space.beside_bytes()).sum();
+        assert_eq!(self.named_bytes(), named);
     }
 }

@@ -1,7 +1,6 @@
 //! How an entry comes in, is written over, and goes.
 
 use super::Shard;
-use super::space::Space;
 use crate::engine::arena::{class_of, largest_cell_for};
 use crate::engine::eviction::{Policy, Slots};
 use crate::engine::namespace::Namespace;
@@ -16,12 +15,12 @@ impl Shard {
         }
         if self.spaces.get(namespace.number()).is_none() {
             let cap = self.cap_of(namespace).min(self.config.bytes_limit);
-            self.spaces.add(Space::new(namespace.clone(), cap));
+            self.spaces.add(namespace, cap, self.config.bytes_limit)?;
         }
         Ok(())
     }
 
-    /// Puts a draft, whose tags are counted, in the place of `existing`, or beside the others.
+    /// Puts a draft in the place of `existing`, or beside the others.
     pub(super) fn store(
         &mut self,
         draft: &Draft<'_>,
@@ -35,7 +34,6 @@ impl Shard {
         }
         let class = class_of(cell);
         if let Err(refusal) = self.make_room(draft, hash, class) {
-            self.tags.release(&draft.tags);
             self.spaces.of(draft.namespace).counts.refusals += 1;
             return Err(refusal);
         }
@@ -55,6 +53,15 @@ impl Shard {
         Ok(())
     }
 
+    /// Notes the tags of an entry that was stored. Whether the filter was made for them: it takes memory, which entries
+    /// have to make room for, but not while one is held on to that was fetched for an operation.
+    #[inline]
+    pub(super) fn filter_tags(&mut self, namespace: u16, tags: &[&str]) -> bool {
+        let is_made = !tags.is_empty() && self.tag_filter.make();
+        tags.iter().for_each(|tag| self.tag_filter.insert(namespace, tag));
+        is_made
+    }
+
     fn fits_in_place(&self, slot: u32, draft: &Draft<'_>, cell: usize) -> bool {
         let has = self.records.arena.cell_size(slot);
         let large_before = self.records.weight(slot) - has as u64;
@@ -62,13 +69,12 @@ impl Shard {
     }
 
     fn overwrite(&mut self, slot: u32, draft: &Draft<'_>) {
-        let (was, tags) = (self.records.weight(slot), self.records.tags(slot));
+        let was = self.records.weight(slot);
         if self.records.expires(slot) {
             self.wheel.remove(&mut self.records, slot);
         }
         self.records.release_large(slot);
         self.records.overwrite(slot, draft);
-        self.tags.release(&tags);
         if draft.deadline != Deadline::None {
             self.wheel.insert(&mut self.records, slot);
         }
@@ -77,7 +83,7 @@ impl Shard {
         space.charge(self.records.weight(slot));
         let policy = space.policy_for(&self.records, slot);
         policy.reweighed(&self.records, slot, was);
-        policy.hit(&mut self.records, slot);
+        policy.rewritten(&mut self.records, slot);
     }
 
     /// A new entry, written but not known yet, joins index and policy.
@@ -96,7 +102,7 @@ impl Shard {
         if self.records.expires(old) {
             self.wheel.remove(&mut self.records, old);
         }
-        let (was, tags) = (self.records.weight(old), self.records.tags(old));
+        let was = self.records.weight(old);
         self.records.copy_standing(old, new);
         let space = self.spaces.of(self.records.namespace(new));
         space.refund(was);
@@ -104,9 +110,8 @@ impl Shard {
         let policy = space.policy_for(&self.records, new);
         policy.moved(&mut self.records, old, new);
         policy.reweighed(&self.records, new, was);
-        policy.hit(&mut self.records, new);
+        policy.rewritten(&mut self.records, new);
         self.index.replace(hash, old, new);
-        self.tags.release(&tags);
         self.records.release_large(old);
         self.records.arena.free(old);
     }
@@ -127,10 +132,7 @@ impl Shard {
         space.entries -= 1;
         space.refund(self.records.weight(slot));
         self.index.remove(hash, slot);
-        if self.records.is_tagged_or_large(slot) {
-            self.tags.release(&self.records.tags(slot));
-            self.records.release_large(slot);
-        }
+        self.records.release_large(slot);
         self.records.arena.free(slot);
     }
 

@@ -9,8 +9,11 @@ use super::space::Scope;
 use super::{Shard, Space};
 use crate::clock::Now;
 use crate::engine::namespace::Namespace;
-use crate::engine::op::MissReason;
+use crate::engine::op::{MissReason, Refusal};
 use crate::entry::Version;
+
+/// Invalidations that the sweep has not been everywhere for may take this part of the shard's limit.
+const INVALIDATIONS_PART: u64 = 64;
 
 /// Where the sweep is.
 #[derive(Debug, Default)]
@@ -32,7 +35,7 @@ impl Sweep {
     }
 
     /// The first round that begins from now on; the sweep will make it.
-    fn ask_for_round(&mut self) -> u64 {
+    pub(super) fn ask_for_round(&mut self) -> u64 {
         let round = if self.segments_done == 0 { self.round } else { self.round + 1 };
         self.until = self.until.max(round + 1);
         round
@@ -45,6 +48,7 @@ impl Shard {
     /// budget: all is done.
     pub(in crate::engine) fn advance(&mut self, now: Now, budget: usize) -> usize {
         let mut left = budget;
+        self.requests.forget(now.steady_ms);
         while let Some(slot) = self.wheel.next_expired(&mut self.records, now.steady_ms, &mut left) {
             self.reclaim_expired(slot);
         }
@@ -61,6 +65,9 @@ impl Shard {
         if !self.sweep.is_due() {
             return None;
         }
+        if self.sweep.segments_done == 0 {
+            self.tag_filter.begin_round();
+        }
         let mut slots = std::mem::take(&mut self.sweep.slots);
         slots.clear();
         slots.extend(self.index.segment(self.sweep.segments_done));
@@ -68,8 +75,9 @@ impl Shard {
             self.records.prefetch(*slot);
         }
         for slot in &slots {
-            if let Some(reason) = self.dead_reason(*slot) {
-                self.reclaim_dead(*slot, reason);
+            match self.dead_reason(*slot) {
+                Some(reason) => self.reclaim_dead(*slot, reason),
+                None => self.meet_tags(*slot),
             }
         }
         let seen = slots.len();
@@ -90,9 +98,8 @@ impl Shard {
 
     fn end_round(&mut self) {
         let round = self.sweep.round;
-        for space in self.spaces.iter_mut() {
-            space.dead.swept(round);
-        }
+        self.tag_filter.end_round();
+        self.spaces.swept(round);
         let emptied = |space: &&Space| space.namespace.is_deleted() && space.entries == 0;
         let deleted: Vec<u16> =
             self.spaces.iter().filter(emptied).map(|space| space.namespace.number()).collect();
@@ -126,12 +133,37 @@ impl Shard {
         match scope {
             Scope::All => space.dead.kill_all(until, self.sweep.ask_for_round(), reason),
             Scope::Prefix(prefix) => space.dead.kill_prefix(prefix, until, self.sweep.ask_for_round()),
-            Scope::Tag(tag) => {
-                if self.tags.kill(number, tag, until) {
-                    space.dead.kill_tag(self.sweep.ask_for_round());
-                }
+            Scope::Tag(tag) if self.tag_filter.may_have(number, tag) => {
+                space.dead.kill_tag(tag, until, self.sweep.ask_for_round());
             }
+            Scope::Tag(_) => {}
         }
+    }
+
+    /// Whether the shard can note one more invalidation: what it notes is bounded, and given back as it sweeps.
+    pub(in crate::engine) fn takes_invalidation(
+        &self,
+        namespace: &Namespace,
+        scope: Scope<'_>,
+    ) -> Result<(), Refusal> {
+        let Some(space) = self.spaces.get(namespace.number()) else { return Ok(()) };
+        let bytes_max = self.config.bytes_limit / INVALIDATIONS_PART;
+        let noted: u64 = self.spaces.iter().map(|space| space.dead.bytes()).sum();
+        let is_one = match scope {
+            Scope::All => false,
+            Scope::Tag(tag) => self.tag_filter.may_have(namespace.number(), tag),
+            Scope::Prefix(_) => space.entries > 0,
+        };
+        if is_one && noted >= bytes_max {
+            return Err(Refusal::Unswept { bytes: noted, limit: bytes_max });
+        }
+        if is_one { space.dead.takes_length(scope) } else { Ok(()) }
+    }
+
+    /// An entry was met that stays.
+    fn meet_tags(&mut self, slot: u32) {
+        let number = self.records.namespace(slot);
+        self.records.tags(slot).names().for_each(|name| self.tag_filter.meet(number, name));
     }
 
     /// Why an entry that is still there is dead, if it is.
@@ -140,9 +172,8 @@ impl Shard {
         if space.dead.is_empty() {
             return None;
         }
-        let version = self.records.version(slot);
-        let tags_are_dead = || self.tags.are_dead(&self.records.tags(slot), version);
-        space.dead.reason(self.records.key(slot), version, tags_are_dead)
+        let tags = || self.records.tags(slot);
+        space.dead.reason(self.records.key(slot), self.records.version(slot), tags)
     }
 
     /// Gives one entry of a retiring policy to the present one. False when there is none.

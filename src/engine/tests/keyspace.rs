@@ -4,6 +4,8 @@ use super::model::config;
 use super::*;
 use std::ops::ControlFlow;
 
+use crate::entry::TAGS_MAX;
+
 fn set(engine: &Engine, namespace: &Namespace, key: &[u8], value: &[u8]) {
     let (outcome, _) = engine.apply(namespace, &Op::Set(Set::new(key, value)), at(1));
     assert!(matches!(outcome, Outcome::Stored(_)), "{outcome:?}");
@@ -87,7 +89,7 @@ fn an_invalidation_covers_a_million_entries_without_touching_one() {
         engine.apply(namespace, &Op::Set(Set { tags, ..Set::new(key.as_bytes(), b"v") }), at(1));
     }
     engine.validate();
-    assert_eq!(engine.invalidate(namespace, Scope::Tag("even"), at(2)), 1);
+    assert_eq!(engine.invalidate(namespace, Scope::Tag("even"), at(2)), Ok(1));
     assert_eq!(engine.stats().entries, 100_000, "none was touched yet");
     assert!(!is_there(&engine, namespace, b"user:4") && is_there(&engine, namespace, b"user:5"));
     let explained = engine.explain(namespace, b"user:6", at(2));
@@ -96,16 +98,156 @@ fn an_invalidation_covers_a_million_entries_without_touching_one() {
     set(&engine, namespace, b"user:4", b"new");
     assert!(is_there(&engine, namespace, b"user:4"), "what is set afterwards is alive");
     assert_eq!(engine.explain(namespace, b"user:4", at(2)).generation, 1);
-    engine.invalidate(namespace, Scope::Prefix(b"user:9"), at(3));
+    engine.invalidate(namespace, Scope::Prefix(b"user:9"), at(3)).unwrap();
     while engine.sweep(1_000) {}
     engine.validate();
     let odd_without_9 = (0..100_000u32).filter(|n| n % 2 == 1 && !n.to_string().starts_with('9')).count();
     assert_eq!(engine.stats().entries, odd_without_9 as u64 + 1);
     assert_eq!(engine.stats().invalidated, 100_000 - odd_without_9 as u64);
-    engine.invalidate(namespace, Scope::All, at(4));
+    engine.invalidate(namespace, Scope::All, at(4)).unwrap();
     assert!(!is_there(&engine, namespace, b"user:5"));
     while engine.sweep(usize::MAX) {}
-    assert_eq!((engine.stats().entries, engine.memory().tag_bytes > 0), (0, true));
+    assert_eq!(engine.stats().entries, 0);
+    engine.validate();
+}
+
+#[test]
+fn tags_are_paid_for_by_their_entries_and_go_with_them() {
+    let engine = engine(16 << 20, 4, PolicyName::Lru);
+    let namespace = engine.default_namespace();
+    let set = |n: u32| {
+        let names: Vec<String> = (0..TAGS_MAX).map(|tag| format!("t{n}-{tag}")).collect();
+        let tags: Vec<&str> = names.iter().map(String::as_str).collect();
+        let (key, value) = (format!("key-{n}"), [0; 20]);
+        engine.apply(namespace, &Op::Set(Set { tags: &tags, ..Set::new(key.as_bytes(), &value) }), at(1)).0
+    };
+    // A quarter of a million names, each of them once.
+    for n in 0..17_500 {
+        assert!(matches!(set(n), Outcome::Stored(_)));
+    }
+    let (memory, stats) = (engine.memory(), engine.stats());
+    assert_eq!((stats.entries, stats.evictions), (17_500, 0), "{memory:?}");
+    assert!(memory.tag_bytes <= 16 << 10 << 2, "beside the entries there is the filter alone: {memory:?}");
+    for n in 17_500..150_000 {
+        assert!(matches!(set(n), Outcome::Stored(_)), "what is full of tags takes more: the oldest go");
+    }
+    let stats = engine.stats();
+    assert!(stats.entries > 40_000 && stats.evictions > 0 && stats.bytes_used <= 16 << 20, "{stats:?}");
+    engine.validate();
+    assert!(is_there(&engine, namespace, b"key-149999"));
+    engine.invalidate(namespace, Scope::Tag("t149999-15"), at(2)).unwrap();
+    assert!(!is_there(&engine, namespace, b"key-149999") && is_there(&engine, namespace, b"key-149998"));
+    engine.invalidate(namespace, Scope::All, at(3)).unwrap();
+    while engine.sweep(usize::MAX) {}
+    let memory = engine.memory();
+    assert!(memory.bytes_used() < 1 << 20, "{memory:?}");
+    engine.validate();
+}
+
+#[test]
+fn invalidations_that_wait_for_the_sweep_take_a_sixty_fourth_at_most() {
+    let engine = engine(8 << 20, 1, PolicyName::Lru);
+    let namespace = engine.default_namespace();
+    for n in 0..1_000u32 {
+        set(&engine, namespace, format!("user:{n}").as_bytes(), b"v");
+    }
+    for n in 0..10_000u32 {
+        engine.invalidate(namespace, Scope::Tag(&format!("unknown-{n}")), at(2)).unwrap();
+    }
+    assert_eq!(engine.memory().invalidation_bytes, 0, "no entry bears one of them, so nothing waits");
+    let prefix = |n: u32| format!("none:{n:08}").into_bytes();
+    let noted = (0..).take_while(|n| engine.invalidate(namespace, Scope::Prefix(&prefix(*n)), at(2)).is_ok());
+    let noted = noted.count() as u32;
+    let refused = engine.invalidate(namespace, Scope::Prefix(&prefix(noted)), at(2)).unwrap_err();
+    let Refusal::Unswept { bytes, limit } = refused else { panic!("{refused:?}") };
+    assert!(
+        noted > 1_000 && (limit..limit + 200).contains(&bytes) && limit == 128 << 10,
+        "{noted} {refused:?}"
+    );
+    assert_eq!(engine.memory().invalidation_bytes, bytes);
+    assert_eq!(engine.report(namespace).generation, 10_000 + u64::from(noted), "what is refused is not done");
+    assert_eq!((engine.stats().entries, engine.stats().evictions), (1_000, 0));
+    while engine.sweep(1_000) {}
+    assert_eq!(engine.memory().invalidation_bytes, 0);
+
+    let long = [b'x'; 100];
+    let lengths = (1..=100)
+        .filter(|length| engine.invalidate(namespace, Scope::Prefix(&long[..*length]), at(3)).is_ok());
+    assert_eq!(lengths.count(), 64, "each length costs a look-up wherever an entry is looked at");
+    engine.invalidate(namespace, Scope::All, at(4)).expect("all is never refused");
+    assert!(!is_there(&engine, namespace, b"user:1"));
+    engine.invalidate(namespace, Scope::Prefix(&long), at(5)).expect("all has taken their place");
+}
+
+#[test]
+fn request_ids_are_given_back_unasked_when_their_time_has_ended() {
+    let engine = engine(8 << 20, 1, PolicyName::Lru);
+    for n in 0..10_000 {
+        let request_id = &n.to_string();
+        let expiration = Expiration::Default;
+        let increment = Increment { key: b"n", delta: 1, initial: 0, expiration, request_id };
+        engine.apply(engine.default_namespace(), &Op::Increment(increment), at(1));
+    }
+    let before = engine.memory().request_bytes;
+    assert!((128 << 10..=512 << 10).contains(&before), "{before}");
+    engine.advance(at(1 + 600_000));
+    let after = engine.memory().request_bytes;
+    assert!(after < 8 << 10, "{after}");
+    engine.validate();
+}
+
+#[test]
+fn what_many_namespaces_take_beside_their_entries_is_charged_bounded_and_given_back() {
+    const NAMESPACES: u32 = 500;
+    let engine = engine(16 << 20, 2, PolicyName::Adaptive);
+    let before = engine.stats().bytes_used;
+    for n in 0..NAMESPACES {
+        let config = NamespaceConfig { policy: PolicyName::Adaptive, ..config(&n.to_string(), 0) };
+        engine.create_namespace(&config).unwrap();
+    }
+    let namespaces = engine.namespaces();
+    for key in 0..60u32 {
+        for namespace in &namespaces[1..] {
+            set(&engine, namespace, &key.to_le_bytes(), &[0; 700]);
+        }
+    }
+    let (memory, stats) = (engine.memory(), engine.stats());
+    assert_eq!(memory.bytes_used(), stats.bytes_used);
+    assert!(stats.evictions > 10_000, "each has evicted something, so that each would like to have tables");
+    assert!(memory.policy_bytes < 4 << 20 && stats.entries > 14_000, "{memory:?}");
+    engine.validate();
+    for n in 0..NAMESPACES {
+        engine.delete_namespace(&n.to_string()).unwrap();
+    }
+    while engine.sweep(usize::MAX) {}
+    let after = engine.stats().bytes_used;
+    assert!(after < before + (200 << 10), "{before} before, {after} after");
+    engine.validate();
+}
+
+#[test]
+fn a_namespace_too_many_for_the_memory_is_refused_before_others_entries_go_for_it() {
+    let engine = engine(8 << 20, 1, PolicyName::Lru);
+    let mut namespaces = Vec::new();
+    let refused = loop {
+        let name = namespaces.len().to_string();
+        let config = NamespaceConfig { policy: PolicyName::Lfu, ..config(&name, 0) };
+        let namespace = engine.create_namespace(&config).unwrap();
+        let outcome = engine.apply(&namespace, &Op::Set(Set::new(b"k", b"v")), at(1)).0;
+        namespaces.push(namespace);
+        if let Outcome::Refused(refusal) = outcome {
+            break refusal;
+        }
+    };
+    let Refusal::NamespacesTakeTooMuch { bytes, limit } = refused else { panic!("{refused:?}") };
+    assert!((limit..limit + (10 << 10)).contains(&bytes) && limit == 2 << 20, "{refused:?}");
+    assert_eq!((engine.stats().entries, engine.stats().evictions), (namespaces.len() as u64 - 1, 0));
+    let last = namespaces.pop().unwrap();
+    assert!(!is_there(&engine, &last, b"k"));
+    set(&engine, engine.default_namespace(), b"k", b"v");
+    engine.delete_namespace("0").unwrap();
+    while engine.sweep(usize::MAX) {}
+    set(&engine, &last, b"k", b"v");
     engine.validate();
 }
 
@@ -116,7 +258,7 @@ fn room_is_found_among_the_dead_before_the_living_go() {
     for n in 0..10_000u32 {
         set(&engine, namespace, format!("old-{n}").as_bytes(), &[0; 100]);
     }
-    engine.invalidate(namespace, Scope::Prefix(b"old-"), at(2));
+    engine.invalidate(namespace, Scope::Prefix(b"old-"), at(2)).unwrap();
     for n in 0..20_000u32 {
         set(&engine, namespace, format!("new-{n}").as_bytes(), &[0; 100]);
     }

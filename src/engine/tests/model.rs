@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
@@ -11,6 +12,11 @@ use rand::{RngExt, SeedableRng};
 use super::*;
 
 const TAGS: [&str; 3] = ["red", "green", "blue"];
+
+/// As many more as an entry can have, as long as they can be.
+static LONG_TAGS: LazyLock<[&'static str; 13]> = LazyLock::new(|| {
+    std::array::from_fn(|n| &*String::leak(format!("{n:0width$}", width = crate::entry::TAG_BYTES_MAX)))
+});
 
 pub(super) fn config(name: &str, bytes_limit: u64) -> NamespaceConfig {
     let (name, policy, default_ttl) = (name.to_owned(), PolicyName::S3Fifo, Ttl::Never);
@@ -156,7 +162,10 @@ impl Model {
         };
         let flags = if self.rng.random_bool(0.2) { self.rng.random() } else { 0 };
         let content_type = if self.rng.random_bool(0.2) { "text/plain" } else { "" };
-        let tags: Vec<&'static str> = TAGS.into_iter().filter(|_| self.rng.random_bool(0.1)).collect();
+        let mut tags: Vec<&'static str> = TAGS.into_iter().filter(|_| self.rng.random_bool(0.1)).collect();
+        if self.rng.random_bool(0.05) {
+            tags.extend(&LONG_TAGS[self.rng.random_range(0..LONG_TAGS.len())..]);
+        }
         let set = Set { key: &key, value: &value, expiration, condition, flags, content_type, tags: &tags };
         let (outcome, change) = self.engine.apply(&self.namespace, &Op::Set(set), self.now);
         self.sequenced(change);
@@ -203,6 +212,8 @@ impl Model {
                 assert_eq!(hit.value, known.value);
                 assert_eq!((hit.version, hit.flags), (known.version, known.flags));
                 assert_eq!(hit.content_type, known.content_type);
+                let explained = self.engine.explain(&self.namespace, &key, self.now);
+                assert_eq!(explained.tags, known.tags);
                 let remaining = known.expires_at.map_or(0, |at| at - self.now.steady_ms);
                 assert_eq!(hit.remaining_ttl_ms, remaining);
                 self.known.insert(self.place(&key), known);
@@ -345,7 +356,7 @@ impl Model {
             1..5 => Scope::Prefix(prefix.as_bytes()),
             _ => Scope::Tag(tag),
         };
-        assert_eq!(self.engine.invalidate(&self.namespace, scope, self.now), generation + 1);
+        assert_eq!(self.engine.invalidate(&self.namespace, scope, self.now), Ok(generation + 1));
         self.known.retain(|(namespace, key), known| {
             let covered = match scope {
                 Scope::All => true,

@@ -12,20 +12,23 @@
 //! was synced last, so that it can be torn, or lost by a sync that fails, and that one is there still. The slots lie
 //! in different blocks, as a disk may tear all of a block.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
 use super::payload::read_at;
+use super::presence::Identity;
 use super::{BackendError, MARK_BYTES};
+use crate::persistence::private;
 
 /// A mark in a file of its own.
 #[derive(Debug)]
 pub(super) struct MarkFile {
     path: PathBuf,
     file: File,
+    identity: Identity,
     state: Mutex<State>,
 }
 
@@ -40,10 +43,12 @@ struct State {
 impl MarkFile {
     /// Opens or makes it. The caller syncs its directory.
     pub(super) fn open(path: &Path) -> Result<Self, BackendError> {
-        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let opened = private::file().read(true).write(true).create(true).truncate(false).open(path);
         let file = opened.map_err(|error| BackendError::io("open", path, error))?;
+        private::keep(&file, path);
+        let identity = Identity::of(&file).map_err(|error| BackendError::io("look at", path, error))?;
         let state = Mutex::new(State { generation: 0, safe: 0 });
-        let mark = Self { path: path.to_owned(), file, state };
+        let mark = Self { path: path.to_owned(), file, identity, state };
         if let Some((slot, generation, _)) = mark.newest()? {
             // Nobody knows whether it was synced, or only read back from memory after a sync that failed. So it is
             // written once more, as it is, before the other slot may be written over.
@@ -112,7 +117,8 @@ impl MarkFile {
     }
 
     fn sync(&self) -> Result<(), BackendError> {
-        self.file.sync_data().map_err(|error| BackendError::io("sync", &self.path, error))
+        self.file.sync_data().map_err(|error| BackendError::lasting("sync", &self.path, error))?;
+        self.identity.check(&self.path)
     }
 }
 

@@ -6,7 +6,7 @@
 //!
 //! As disks do, and not kinder:
 //!
-//! - A failed append has written some part of what it was given.
+//! - A failed append has written some part of what it was given; one that met a shortage has not.
 //! - A failed sync has lost what it was for: the bytes are still read back, as they are from a page cache, but neither
 //!   a crash nor a later sync that succeeds brings them to the disk.
 //! - A failed commit may be there after a crash, or not.
@@ -16,17 +16,23 @@
 //!
 //! [`crash`]: MemoryBackend::crash
 
+mod bytes;
+mod draws;
 mod faults;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::ops::{Bound, Range};
+use std::ops::Bound;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use draws::Draws;
 pub use faults::{Call, Fault, Refusal, Strikes};
 use parking_lot::Mutex;
 
-use super::{Appender, Backend, BackendError, CatalogueChange, DiskSpace, FileId, MARK_BYTES, ReadAt, Visit};
+use super::{
+    Appender, Backend, BackendError, CatalogueChange, DiskSpace, FileId, FileKind, MARK_BYTES, ReadAt, Visit,
+};
 
 /// What a crash takes along.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +60,8 @@ struct State {
     /// Deleted files whose names are still on the disk.
     deleted: BTreeMap<FileId, Content>,
     quarantined: Vec<(FileId, Content)>,
+    /// Files that somebody else took away, and nobody has been told.
+    taken: BTreeSet<FileId>,
     /// Those that a crash may leave, the newest last: the one that was synced last, and all after it.
     marks: Vec<[u8; MARK_BYTES]>,
     /// Whether the first of `marks` was synced.
@@ -74,19 +82,6 @@ struct Named {
 
 /// A file's bytes, shared with those that read or write it.
 type Content = Arc<Mutex<Bytes>>;
-
-#[derive(Debug, Clone, Default)]
-struct Bytes {
-    bytes: Vec<u8>,
-    /// Up to here the operating system takes them for written.
-    synced: usize,
-    /// Stretches of those that it is wrong about, since a sync failed; in order.
-    lost: Vec<Range<usize>>,
-    /// Behind the bytes are zeroes up to here, if that is further: reserved by who writes the file.
-    extent: usize,
-    /// The same, as it was synced last.
-    synced_extent: usize,
-}
 
 impl MemoryBackend {
     /// An empty one.
@@ -187,6 +182,16 @@ impl MemoryBackend {
         self.with_bytes(file, |bytes| bytes.cut(usize::try_from(length).unwrap_or(usize::MAX))).is_some()
     }
 
+    /// Takes a file away behind the node's back; who has it open keeps it. Says whether there was one.
+    pub fn take_away(&self, file: FileId) -> bool {
+        let mut state = self.state.lock();
+        let is_taken = state.files.remove(&file).is_some();
+        if is_taken {
+            state.taken.insert(file);
+        }
+        is_taken
+    }
+
     /// A file's bytes, as they are read now.
     #[must_use]
     pub fn content(&self, file: FileId) -> Option<Vec<u8>> {
@@ -242,8 +247,13 @@ impl Backend for MemoryBackend {
         Ok(Box::new(Opened { file, content, state: Arc::clone(&self.state) }))
     }
 
+    fn has(&self, file: FileId) -> Result<bool, BackendError> {
+        Ok(self.state.lock().files.contains_key(&file))
+    }
+
     fn delete(&self, file: FileId) -> Result<(), BackendError> {
         let mut state = self.state.lock();
+        state.taken.remove(&file);
         state.call(Call::Delete, "delete", file)?;
         if let Some(named) = state.files.remove(&file)
             && named.synced
@@ -255,6 +265,7 @@ impl Backend for MemoryBackend {
 
     fn quarantine(&self, file: FileId) -> Result<String, BackendError> {
         let mut state = self.state.lock();
+        state.taken.remove(&file);
         state.call(Call::Quarantine, "set aside", file)?;
         let named = state.files.remove(&file);
         let named = named.ok_or_else(|| refused("set aside", file, io::ErrorKind::NotFound.into()))?;
@@ -271,6 +282,9 @@ impl Backend for MemoryBackend {
     fn write_mark(&self, mark: &[u8; MARK_BYTES], synced: bool) -> Result<(), BackendError> {
         let mut state = self.state.lock();
         if let Err(error) = state.call(Call::WriteMark, "write", "the mark") {
+            if error.is_passing() {
+                return Err(error);
+            }
             // Any of these is what the disk has after that, this one too.
             if state.draw().coin() {
                 state.marks.push(*mark);
@@ -335,6 +349,9 @@ impl Backend for MemoryBackend {
 
     fn space(&self) -> Result<DiskSpace, BackendError> {
         let state = self.state.lock();
+        if let Some(file) = state.taken.iter().find(|file| file.kind == FileKind::Journal) {
+            return Err(refused("use", file, io::ErrorKind::NotFound.into()));
+        }
         Ok(DiskSpace { total_bytes: state.room.unwrap_or(u64::MAX), free_bytes: state.room_left() })
     }
 }
@@ -387,67 +404,6 @@ impl Named {
     }
 }
 
-impl Bytes {
-    /// The length of the file, with what is reserved.
-    fn len(&self) -> usize {
-        self.bytes.len().max(self.extent)
-    }
-
-    /// All that is read.
-    fn whole(&self) -> Vec<u8> {
-        let mut whole = self.bytes.clone();
-        whole.resize(self.len(), 0);
-        whole
-    }
-
-    /// As it is when nobody writes it any more: zeroes are bytes like others.
-    fn ended(&self) -> Self {
-        Self { bytes: self.whole(), extent: 0, synced_extent: 0, ..self.clone() }
-    }
-
-    fn cut(&mut self, length: usize) {
-        self.bytes.truncate(length);
-        self.extent = self.extent.min(length);
-        self.synced = self.synced.min(length);
-        self.lost.retain_mut(|lost| {
-            lost.end = lost.end.min(length);
-            lost.start < lost.end
-        });
-    }
-
-    /// What the disk has of it after a crash.
-    fn survive(&self, mut draws: Option<&mut Draws>, holes: bool) -> Self {
-        let mut left = self.clone();
-        // What a failed sync lost at the very end is as good as never synced.
-        let mut safe = self.synced;
-        while let Some(lost) = left.lost.pop_if(|lost| lost.end == safe) {
-            safe = lost.start;
-        }
-        for lost in std::mem::take(&mut left.lost) {
-            left.bytes[lost].fill(0);
-        }
-        let tail = self.bytes.len() - safe;
-        let kept = draws.as_mut().map_or(0, |draws| draws.below(tail + 1));
-        left.bytes.truncate(safe + kept);
-        if let Some(draws) = draws.as_mut().filter(|_| holes) {
-            for sector in left.bytes[safe..].chunks_mut(SECTOR_BYTES).filter(|_| draws.coin()) {
-                sector.fill(0);
-            }
-        }
-        let zeroes = match draws {
-            None => self.synced_extent,
-            Some(draws) => {
-                let most = self.extent.max(self.synced_extent);
-                left.bytes.len() + draws.below(most.saturating_sub(left.bytes.len()) + 1)
-            }
-        };
-        left.bytes.resize(zeroes.max(left.bytes.len()), 0);
-        (left.extent, left.synced_extent) = (0, 0);
-        left.synced = left.bytes.len();
-        left
-    }
-}
-
 /// A file that is being written.
 #[derive(Debug)]
 struct Growing {
@@ -461,8 +417,9 @@ impl Appender for Growing {
         let mut state = self.state.lock();
         let mut called = state.call(Call::Append, "append to", self.file);
         let mut bytes = parts.concat();
-        if called.is_err() {
-            bytes.truncate(state.draw().below(bytes.len() + 1));
+        if let Err(error) = &called {
+            let written = if error.is_passing() { 0 } else { state.draw().below(bytes.len() + 1) };
+            bytes.truncate(written);
         }
         let room = state.room_left().saturating_add(self.reserved());
         if bytes.len() as u64 > room {
@@ -489,6 +446,10 @@ impl Appender for Growing {
             return called;
         }
         drop(content);
+        let is_journal = self.file.kind == FileKind::Journal;
+        if state.taken.iter().any(|file| *file == self.file || is_journal && file.kind == FileKind::Journal) {
+            return Err(refused("use", self.file, io::ErrorKind::NotFound.into()));
+        }
         // It may have been deleted, or be another by now.
         if let Some(named) = state.files.get_mut(&self.file)
             && Arc::ptr_eq(&named.content, &self.content)
@@ -558,35 +519,10 @@ impl ReadAt for Opened {
     }
 }
 
-/// Numbers that follow from a seed: splitmix64.
-struct Draws(u64);
-
-impl Draws {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn coin(&mut self) -> bool {
-        self.next() & 1 == 0
-    }
-
-    /// Less than `bound`; 0 if that is 0.
-    fn below(&mut self, bound: usize) -> usize {
-        let drawn = self.next().checked_rem(bound as u64).unwrap_or(0);
-        usize::try_from(drawn).unwrap_or(0)
-    }
-}
-
 fn copy(content: &Content) -> Content {
     Arc::new(Mutex::new(content.lock().ended()))
 }
 
 fn refused(action: &'static str, place: impl std::fmt::Display, source: io::Error) -> BackendError {
-    BackendError::Io { action, place: format!("memory/{place}"), source }
+    BackendError::at(action, format!("memory/{place}"), source)
 }
-
-/// What a disk writes whole or not at all.
-const SECTOR_BYTES: usize = 512;

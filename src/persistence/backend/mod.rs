@@ -11,13 +11,15 @@
 //! What holds for every implementation, and what the suite in `tests.rs` asks of each: a file's bytes are safe once
 //! [`Appender::sync`] has returned, its name included; a commit is all or nothing and safe once
 //! [`Backend::commit`] has returned; what was not synced may be gone after a crash, any part of it. A failed write or
-//! sync is reported by the call that it happened in. Nothing is written twice, cached or retried in silence.
+//! sync is reported by the call that it happened in. Nothing that was written is written twice, cached or retried in
+//! silence; a shortage of descriptors or memory is told apart ([`BackendError::is_passing`]) and leaves all as it was.
 
 mod files;
 mod mark;
 pub mod memory;
 mod on_files;
 mod payload;
+mod presence;
 mod sled;
 mod takeover;
 #[cfg(test)]
@@ -29,6 +31,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
+
+use crate::shortage;
 
 pub use self::sled::SledBackend;
 pub use files::FilesBackend;
@@ -101,6 +105,12 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// There is none of that name, or it cannot be opened.
     fn open(&self, file: FileId) -> Result<Box<dyn ReadAt>, BackendError>;
 
+    /// Whether there is a file of that name. Cheap.
+    ///
+    /// # Errors
+    /// It cannot be told.
+    fn has(&self, file: FileId) -> Result<bool, BackendError>;
+
     /// Deletes a file; its room is free when the last reader is gone. After a crash the file may be there again.
     /// Deleting what is not there is done already.
     ///
@@ -155,23 +165,26 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// What the disk has room for, whoever uses it. Cheap.
     ///
     /// # Errors
-    /// It cannot be told; the directory is gone.
+    /// It cannot be told; the directory or a file of the journal is gone, deleted or moved behind our back.
     fn space(&self) -> Result<DiskSpace, BackendError>;
 }
 
 /// A file that is being written. It ends where it is dropped; what was not synced then may be lost.
 pub trait Appender: fmt::Debug + Send {
-    /// Appends the parts, one behind the other. After an error any part of them may be there.
+    /// Appends the parts, one behind the other. After an error any part of them may be there; but after one that
+    /// [passes](BackendError::is_passing), the file is as it was before, and the same may be appended once more.
     ///
     /// # Errors
     /// The disk is full or refuses.
     fn append(&mut self, parts: &[&[u8]]) -> Result<(), BackendError>;
 
-    /// Returns when all that was appended is safe: bytes, length and name.
+    /// Returns when all that was appended is safe: bytes, length and name. For that the file must still be under its
+    /// name: one that was deleted or moved away behind our back, itself or its directory, is an error from the first sync
+    /// after that; for a file of the journal, also one of those before it.
     ///
     /// # Errors
-    /// The disk refuses. What was appended since the sync before may or may not be there, and a sync that succeeds
-    /// later says nothing about it.
+    /// The disk refuses, or the file is gone. What was appended since the sync before may or may not be there, and a sync
+    /// that succeeds later says nothing about it. It never [passes](BackendError::is_passing).
     fn sync(&mut self) -> Result<(), BackendError>;
 
     /// Writes zeroes where the next `bytes` are to be appended: while they last, a sync has only bytes to write and not the file's length and blocks, which costs a file system a
@@ -284,6 +297,17 @@ pub enum BackendError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The operating system has run out of descriptors, memory or the like: nothing was written, and the same call may
+    /// work in a moment.
+    #[error("cannot {action} {place} for now: {source}; try again")]
+    Shortage {
+        /// What was tried, as a verb: "open".
+        action: &'static str,
+        /// The path.
+        place: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// What is left on the disk is kept for the journal.
     #[error(
         "{needs} bytes more do not fit on the disk: {free} are free, and the journal keeps {reserve} of them for itself; \
@@ -311,7 +335,27 @@ pub enum BackendError {
 
 impl BackendError {
     fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::at(action, path.display().to_string(), source)
+    }
+
+    /// Told apart by what the operating system said: a shortage that passes, or something that lasts.
+    pub(in crate::persistence) fn at(action: &'static str, place: String, source: io::Error) -> Self {
+        if shortage::is_passing(&source) {
+            Self::Shortage { action, place, source }
+        } else {
+            Self::Io { action, place, source }
+        }
+    }
+
+    /// Of a sync, or where something was changed before: whatever the operating system said, it lasts.
+    fn lasting(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { action, place: path.display().to_string(), source }
+    }
+
+    /// A file or directory in use is not under its name any more.
+    fn gone(path: &Path) -> Self {
+        let why = "it was deleted, moved or replaced while in use";
+        Self::lasting("use", path, io::Error::new(io::ErrorKind::NotFound, why))
     }
 
     fn catalogue(action: &'static str, path: &Path, reason: impl fmt::Display) -> Self {
@@ -327,8 +371,14 @@ impl BackendError {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
             ),
             Self::NoRoom { .. } => true,
-            Self::Catalogue { .. } => false,
+            Self::Shortage { .. } | Self::Catalogue { .. } => false,
         }
+    }
+
+    /// Whether nothing is wrong with the disk, and the same call may work in a moment: see [`crate::shortage`].
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Shortage { .. })
     }
 
     /// Whether what was asked for is not there.

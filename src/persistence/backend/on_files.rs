@@ -97,6 +97,10 @@ impl<C: Catalogue> Backend for OnFiles<C> {
         self.payload.open_file(file)
     }
 
+    fn has(&self, file: FileId) -> Result<bool, BackendError> {
+        self.payload.has(file)
+    }
+
     fn delete(&self, file: FileId) -> Result<(), BackendError> {
         self.payload.delete(file)
     }

@@ -10,33 +10,67 @@
 //! are cut off when it is closed. It is synced with fdatasync, and its directory with
 //! fsync at the first sync of the file, which makes the name safe and with it all earlier deletions in the directory.
 //! Files of other names are none of ours: they are left alone and not listed.
+//!
+//! Whatever the process's umask, nobody else has rights to the directories and the files, also where they were made by
+//! a build that left them some.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::fs::{self, File};
+use std::io::{self, IoSlice, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::presence::{Identity, Kept};
 use super::{Appender, BackendError, DiskSpace, FileId, FileKind, ReadAt};
 use crate::persistence::failpoint::Failpoint;
+use crate::persistence::private;
+use crate::shortage;
 
 /// The files below a directory.
 #[derive(Debug)]
 pub struct Payload {
     directory: PathBuf,
-    /// Open for fsync alone.
-    journal: Arc<File>,
-    snapshot: Arc<File>,
-    blob: Arc<File>,
+    journal: Arc<Directory>,
+    snapshot: Arc<Directory>,
+    blob: Arc<Directory>,
     quarantine: Quarantine,
+}
+
+/// The directory of one kind of files.
+#[derive(Debug)]
+struct Directory {
+    path: PathBuf,
+    /// Open for fsync alone.
+    file: File,
+    identity: Identity,
+    /// The files of the journal, each of which a recovery needs.
+    kept: Option<Kept>,
+}
+
+impl Directory {
+    /// That of a kind below `root`, which is made if it is not there.
+    fn open(root: &Path, kind: FileKind) -> Result<Self, BackendError> {
+        let path = root.join(kind.to_string());
+        let file = make_directory(&path)?;
+        let identity = Identity::of(&file).map_err(|error| BackendError::io("look at", &path, error))?;
+        let kept = (kind == FileKind::Journal).then(|| Kept::below(root));
+        Ok(Self { path, file, identity, kept })
+    }
+
+    /// Fails where it is not under its name any more, or one of the files is not.
+    fn check(&self) -> Result<(), BackendError> {
+        self.identity.check(&self.path)?;
+        self.kept.as_ref().map_or(Ok(()), |kept| kept.check(&self.file))
+    }
 }
 
 impl Payload {
     /// Those below `directory`, which is made if it is not there.
     pub(super) fn open(directory: &Path) -> Result<Self, BackendError> {
-        let opened = |kind: FileKind| make_directory(&directory.join(kind.to_string())).map(Arc::new);
+        let opened = |kind: FileKind| Directory::open(directory, kind).map(Arc::new);
         let payload = Self {
             journal: opened(FileKind::Journal)?,
             snapshot: opened(FileKind::Snapshot)?,
@@ -45,7 +79,26 @@ impl Payload {
             directory: directory.to_owned(),
         };
         sync_directory(directory)?;
+        if let Some(kept) = &payload.journal.kept {
+            let files = payload.files()?.into_iter().map(|(file, _)| file);
+            files.filter(|file| file.kind == FileKind::Journal).for_each(|file| kept.add(file));
+        }
         Ok(payload)
+    }
+
+    fn directory_of(&self, file: FileId) -> &Arc<Directory> {
+        match file.kind {
+            FileKind::Journal => &self.journal,
+            FileKind::Snapshot => &self.snapshot,
+            FileKind::Blob => &self.blob,
+        }
+    }
+
+    /// From now on nobody is to miss it.
+    fn let_go(&self, file: FileId) {
+        if let Some(kept) = &self.directory_of(file).kept {
+            kept.remove(file);
+        }
     }
 
     pub(super) fn quarantine_room(&self) -> &Quarantine {
@@ -76,20 +129,32 @@ impl Payload {
 
     pub(super) fn create(&self, file: FileId) -> Result<Box<dyn Appender>, BackendError> {
         let path = self.path(file);
-        let made = OpenOptions::new().write(true).create_new(true).open(&path);
+        let made = private::file().write(true).create_new(true).open(&path);
         let open = made.map_err(|error| BackendError::io("create", &path, error))?;
-        let directory = match file.kind {
-            FileKind::Journal => &self.journal,
-            FileKind::Snapshot => &self.snapshot,
-            FileKind::Blob => &self.blob,
-        };
+        let identity = Identity::of(&open).map_err(|error| BackendError::lasting("look at", &path, error))?;
+        let directory = self.directory_of(file);
+        if let Some(kept) = &directory.kept {
+            kept.add(file);
+        }
         Ok(Box::new(Growing {
             path,
             file: open,
+            identity,
             length: 0,
             extent: 0,
-            unsynced_name: Some(Arc::clone(directory)),
+            directory: Arc::clone(directory),
+            is_name_synced: false,
         }))
+    }
+
+    /// Whether there is a file of that name.
+    pub(super) fn has(&self, file: FileId) -> Result<bool, BackendError> {
+        let path = self.path(file);
+        match path.symlink_metadata() {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(BackendError::io("look at", &path, error)),
+        }
     }
 
     pub(super) fn open_file(&self, file: FileId) -> Result<Box<dyn ReadAt>, BackendError> {
@@ -100,6 +165,7 @@ impl Payload {
 
     pub(super) fn delete(&self, file: FileId) -> Result<(), BackendError> {
         let path = self.path(file);
+        self.let_go(file);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(BackendError::io("delete", &path, error))
@@ -109,6 +175,7 @@ impl Payload {
     }
 
     pub(super) fn quarantine(&self, file: FileId) -> Result<String, BackendError> {
+        self.let_go(file);
         self.quarantine.take(&self.path(file), &file_name(file))
     }
 
@@ -117,15 +184,11 @@ impl Payload {
         Ok(self.files()?.iter().map(|(_, length)| in_blocks(*length)).sum())
     }
 
-    /// Of the file system that the directory is on; without bounds where that tells none.
+    /// Of the file system that the directory is on; without bounds where that tells none. Fails where the directory or a
+    /// file of the journal is gone.
     pub(super) fn space(&self) -> Result<DiskSpace, BackendError> {
         for directory in [&self.journal, &self.snapshot, &self.blob] {
-            let metadata = directory.metadata();
-            let is_gone = metadata.map_or(true, |metadata| metadata.nlink() == 0);
-            if is_gone {
-                let why = io::Error::new(io::ErrorKind::NotFound, "it was deleted while in use");
-                return Err(BackendError::io("use", &self.directory, why));
-            }
+            directory.check()?;
         }
         let told = rustix::fs::statvfs(&self.directory);
         let told = told.map_err(|error| BackendError::io("look at", &self.directory, error.into()))?;
@@ -166,7 +229,7 @@ impl Quarantine {
             to = self.path.join(format!("{name}.{number}"));
         }
         fs::rename(from, &to).map_err(refused)?;
-        directory.sync_all().map_err(refused)?;
+        directory.sync_all().map_err(|error| BackendError::lasting("set aside", from, error))?;
         if let Some(parent) = from.parent() {
             sync_directory(parent)?;
         }
@@ -180,19 +243,16 @@ struct Growing {
     path: PathBuf,
     /// Its cursor stands at `length`, also after an append that failed half way.
     file: File,
+    identity: Identity,
     length: u64,
     /// The file's own length, where more is reserved.
     extent: u64,
-    /// The directory, until the name is safe.
-    unsynced_name: Option<Arc<File>>,
+    directory: Arc<Directory>,
+    is_name_synced: bool,
 }
 
-impl Appender for Growing {
-    fn append(&mut self, parts: &[&[u8]]) -> Result<(), BackendError> {
-        Failpoint::FILE_TORN.half_way(|| {
-            let whole = parts.concat();
-            let _ = self.file.write_all(&whole[..whole.len() / 2]);
-        });
+impl Growing {
+    fn append_all(&mut self, parts: &[&[u8]]) -> Result<(), BackendError> {
         let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
         let mut left = slices.as_mut_slice();
         // Takes away those that are empty at the front, as each further step does.
@@ -212,16 +272,34 @@ impl Appender for Growing {
         }
         Ok(())
     }
+}
+
+impl Appender for Growing {
+    fn append(&mut self, parts: &[&[u8]]) -> Result<(), BackendError> {
+        Failpoint::FILE_TORN.half_way(|| {
+            let whole = parts.concat();
+            let _ = self.file.write_all(&whole[..whole.len() / 2]);
+        });
+        let begin = self.length;
+        let appended = self.append_all(parts);
+        if appended.as_ref().is_err_and(BackendError::is_passing) {
+            // What is there of it is written over by whoever tries again, and is a torn end for whoever does not.
+            let back = self.file.seek(SeekFrom::Start(begin));
+            back.map_err(|error| BackendError::lasting("append to", &self.path, error))?;
+            self.length = begin;
+        }
+        appended
+    }
 
     fn sync(&mut self) -> Result<(), BackendError> {
-        self.file.sync_data().map_err(|error| BackendError::io("sync", &self.path, error))?;
-        if let Some(directory) = &self.unsynced_name {
-            directory
-                .sync_all()
-                .map_err(|error| BackendError::io("sync the directory of", &self.path, error))?;
-            self.unsynced_name = None;
+        self.file.sync_data().map_err(|error| BackendError::lasting("sync", &self.path, error))?;
+        if !self.is_name_synced {
+            let synced = self.directory.file.sync_all();
+            synced.map_err(|error| BackendError::lasting("sync the directory of", &self.path, error))?;
+            self.is_name_synced = true;
         }
-        Ok(())
+        self.identity.check(&self.path)?;
+        self.directory.kept.as_ref().map_or(Ok(()), |kept| kept.check(&self.directory.file))
     }
 
     fn reserve(&mut self, bytes: u64) -> Result<(), BackendError> {
@@ -285,14 +363,18 @@ impl ReadAt for Opened {
     }
 }
 
-/// Fills the buffer; fewer bytes only where the file ends.
+/// Fills the buffer; fewer bytes only where the file ends. A shortage is waited out for a moment.
 pub(super) fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
+    let (mut filled, mut shortages) = (0, 0);
     while filled < buffer.len() {
         match file.read_at(&mut buffer[filled..], offset.saturating_add(filled as u64)) {
             Ok(0) => break,
             Ok(read) => filled += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if shortage::is_passing(&error) && shortages < READ_SHORTAGES_MAX => {
+                shortages += 1;
+                std::thread::sleep(READ_PAUSE * shortages);
+            }
             Err(error) => return Err(error),
         }
     }
@@ -301,16 +383,17 @@ pub(super) fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result
 
 /// Makes a directory that only we may read, if it is not there, and opens it.
 pub(super) fn make_directory(path: &Path) -> Result<File, BackendError> {
-    use std::os::unix::fs::DirBuilderExt;
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    let made = private::directory().create(path);
     made.map_err(|error| BackendError::io("create", path, error))?;
-    File::open(path).map_err(|error| BackendError::io("open", path, error))
+    let directory = File::open(path).map_err(|error| BackendError::io("open", path, error))?;
+    private::keep(&directory, path);
+    Ok(directory)
 }
 
 /// Makes the names in a directory safe.
 pub(super) fn sync_directory(path: &Path) -> Result<(), BackendError> {
-    let synced = File::open(path).and_then(|directory| directory.sync_all());
-    synced.map_err(|error| BackendError::io("sync", path, error))
+    let directory = File::open(path).map_err(|error| BackendError::io("open", path, error))?;
+    directory.sync_all().map_err(|error| BackendError::lasting("sync", path, error))
 }
 
 /// The bytes that a file of this length takes.
@@ -330,4 +413,7 @@ fn named(kind: FileKind, name: &str) -> Option<FileId> {
 }
 
 const BLOCK_BYTES: u64 = 4_096;
+/// How often a read is tried again for want of memory, and how much longer is waited each time: 150 ms in all.
+const READ_SHORTAGES_MAX: u32 = 5;
+const READ_PAUSE: Duration = Duration::from_millis(10);
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];

@@ -29,23 +29,27 @@
 
 use std::any::Any;
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::ops::Bound;
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustix::fs::Dir;
 use sled::{Batch, Config, Db, Mode};
 
 use super::files::LogCatalogue;
 use super::mark::{MARK_FILE_BYTES, MarkFile, mark_of, number_in};
 use super::on_files::{Catalogue, OnFiles};
-use super::payload::{Payload, in_blocks};
+use super::payload::{Payload, in_blocks, make_directory};
+use super::presence::Identity;
 use super::{BackendError, BackendKind, CatalogueChange, Visit};
 use crate::persistence::failpoint::Failpoint;
+use crate::persistence::private;
 
 /// Files in a directory, with sled for the catalogue.
 pub type SledBackend = OnFiles<SledCatalogue>;
@@ -167,7 +171,8 @@ impl Catalogue for SledCatalogue {
         }
         Failpoint::CATALOGUE_WRITTEN.reached();
         if let Err(error) = writer.files.sync() {
-            writer.broken = true;
+            // What a shortage kept from being synced, the next commit's sync has to make safe as well.
+            writer.broken = !error.is_passing();
             return Err(error);
         }
         Failpoint::CATALOGUE_SYNCED.reached();
@@ -249,6 +254,8 @@ enum Unopened {
 
 /// Opens it and reads all of it. Says the number of its last commit.
 fn open_whole(directory: &Path, expected: u64) -> Result<(Db, u64), Unopened> {
+    // sled itself would let others look into it, where the umask does.
+    make_directory(directory).map_err(Unopened::Refused)?;
     let opened = catch_unwind(|| {
         let db = open_patiently(directory)?;
         let number = db.get(NUMBER_KEY)?;
@@ -325,58 +332,79 @@ fn said(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a word").to_owned()
 }
 
-/// sled's files, as they are synced.
+/// sled's files, as they are synced. All that is needed for that is open already, so that a sync meets no shortage of
+/// descriptors but for a file that is new.
 #[derive(Debug)]
 struct OwnFiles {
     directory: PathBuf,
     /// Open all the time, so that no error of writing back in between is missed.
     db: File,
-    opened: File,
-    blobs: File,
+    db_identity: Identity,
+    /// The directory, and `blobs` in it.
+    directories: [(PathBuf, Dir); 2],
     /// Files beside `db` that are written once, and were synced.
     synced: BTreeSet<OsString>,
 }
 
 impl OwnFiles {
     fn open(directory: &Path) -> Result<Self, BackendError> {
-        let open = |path: PathBuf| File::open(&path).map_err(|error| BackendError::io("open", &path, error));
+        let open = |path: &Path| File::open(path).map_err(|error| BackendError::io("open", path, error));
+        let listed = |path: PathBuf| {
+            let dir =
+                Dir::new(open(&path)?).map_err(|error| BackendError::io("list", &path, error.into()))?;
+            Ok::<_, BackendError>((path, dir))
+        };
+        let path = directory.join("db");
+        let db = open(&path)?;
+        private::keep(&db, &path);
         Ok(Self {
-            db: open(directory.join("db"))?,
-            opened: open(directory.to_owned())?,
-            blobs: open(directory.join("blobs"))?,
+            db_identity: Identity::of(&db).map_err(|error| BackendError::io("look at", &path, error))?,
+            db,
+            directories: [listed(directory.to_owned())?, listed(directory.join("blobs"))?],
             directory: directory.to_owned(),
             synced: BTreeSet::new(),
         })
     }
 
-    /// Returns when all that sled has written is safe.
+    /// Returns when all that sled has written is safe, and `db` is still under its name.
     fn sync(&mut self) -> Result<(), BackendError> {
-        let refused = |error| BackendError::io("sync", &self.directory, error);
-        self.db.sync_data().map_err(refused)?;
+        self.db.sync_data().map_err(|error| BackendError::lasting("sync", &self.directory, error))?;
         let mut there = BTreeSet::new();
-        for directory in [self.directory.clone(), self.directory.join("blobs")] {
-            for entry in fs::read_dir(&directory).map_err(refused)? {
-                let entry = entry.map_err(refused)?;
-                let name = entry.file_name();
-                if name == "db" || name == "blobs" {
+        for (path, directory) in &mut self.directories {
+            directory.rewind();
+            while let Some(entry) = directory.read() {
+                let entry = entry.map_err(|error| BackendError::io("list", path, error.into()))?;
+                let name = OsStr::from_bytes(entry.file_name().to_bytes());
+                if [".", "..", "db", "blobs"].iter().any(|other| name == *other) {
                     continue;
                 }
-                if !self.synced.contains(&name) {
-                    match File::open(entry.path()).and_then(|file| file.sync_data()) {
-                        // Removed meanwhile.
-                        Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                        other => other.map_err(refused)?,
-                    }
+                if self.synced.contains(name) || sync_new(&path.join(name))? {
+                    there.insert(name.to_owned());
                 }
-                there.insert(name);
             }
         }
         if there != self.synced {
-            self.blobs.sync_all().and_then(|()| self.opened.sync_all()).map_err(refused)?;
+            // What is in it first, then itself.
+            for (path, directory) in self.directories.iter().rev() {
+                let synced = directory.fd().and_then(rustix::fs::fsync);
+                synced.map_err(|error| BackendError::lasting("sync", path, error.into()))?;
+            }
             self.synced = there;
         }
-        Ok(())
+        self.db_identity.check(&self.directory.join("db"))
     }
+}
+
+/// Syncs a file that is not written any more; whether it is there still.
+fn sync_new(path: &Path) -> Result<bool, BackendError> {
+    let file = match File::open(path) {
+        // Removed meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened.map_err(|error| BackendError::io("open", path, error))?,
+    };
+    private::keep(&file, path);
+    file.sync_data().map_err(|error| BackendError::lasting("sync", path, error))?;
+    Ok(true)
 }
 
 fn stored_key(key: &[u8]) -> Vec<u8> {

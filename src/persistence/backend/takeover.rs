@@ -18,7 +18,7 @@
 //! Believing the older of the two would cost what only the newer knows of; whoever opens the directory finds it
 //! without a catalogue then, and makes one of the files, as where it is damaged.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,7 @@ use super::on_files::Catalogue;
 use super::payload::{Payload, sync_directory};
 use super::{BackendError, BackendKind, CatalogueChange};
 use crate::persistence::failpoint::Failpoint;
+use crate::persistence::private;
 
 /// Opens the one catalogue of a directory, or makes it; notes say what was set aside.
 pub(super) fn open<C: Catalogue>(
@@ -145,7 +146,8 @@ fn clear_away(root: &Path, parts: &[&str]) {
 }
 
 fn make_sign(root: &Path, sign: &Path) -> Result<(), BackendError> {
-    File::create(sign).map_err(|error| BackendError::io("create", sign, error))?;
+    let made = private::file().write(true).create(true).truncate(true).open(sign);
+    made.map_err(|error| BackendError::io("create", sign, error))?;
     sync_directory(root)
 }
 

@@ -12,6 +12,7 @@ mod damage;
 mod damage_of_sled;
 mod full;
 mod memory;
+mod presence;
 mod random;
 mod takeover;
 

@@ -353,6 +353,38 @@ fn a_deletion_that_fails_anywhere_leaves_all_or_nothing() {
 }
 
 #[test]
+fn a_shortage_anywhere_refuses_the_call_and_the_next_one_works() {
+    for refusal in [Refusal::NoDescriptor, Refusal::NoMemory] {
+        for passing in 0.. {
+            let backend = MemoryBackend::new();
+            let (blobs, _) = open(&backend);
+            let (old, new) = (content(1, CHUNK + 5), content(2, CHUNK + 100));
+            put(&blobs, "k", 1, &old).unwrap();
+            let calls = backend.calls();
+            backend.plan(Fault { call: None, passing, refusal, strikes: Strikes::Once });
+            let short = |error: &BlobError| matches!(error, BlobError::Backend(error) if error.is_passing());
+            let stored = put(&blobs, "k", 2, &new).map(drop).and_then(|()| get(&blobs, "k").map(drop));
+            assert!(
+                stored.as_ref().map_or_else(short, |()| true),
+                "{refusal:?} at call {passing}: {stored:?}"
+            );
+            let is_over = backend.calls() - calls < passing;
+            backend.heal();
+            put(&blobs, "k", 3, &new).unwrap();
+            blobs.sweep(START, 10).unwrap();
+            assert_eq!(
+                (get(&blobs, "k").unwrap(), files(&backend)),
+                (new, 1),
+                "{refusal:?} at call {passing}"
+            );
+            if is_over {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
 fn a_second_put_after_one_whose_commit_failed_is_whole_too() {
     let backend = MemoryBackend::new();
     let (blobs, _) = open(&backend);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
-use super::{Inner, Lookup, start};
+use super::{Inner, Lookup, SHORTAGE_PAUSE, start};
 use crate::clock::monotonic;
 use crate::persistence::backend::{BackendError, FileId, FileKind};
 use crate::persistence::lazy;
@@ -40,7 +40,7 @@ impl Inner {
             && self.index(tier, &snapshot).is_err()
         {
             tier.set_damaged(FileId { kind: FileKind::Snapshot, number: snapshot.number });
-            if let Err(error) = self.index_before(tier, &snapshot) {
+            if let Err(error) = self.index_before_in_time(tier, &snapshot) {
                 tracing::error!(%error, "the entries of the damaged part of the snapshot are lost");
             }
         }
@@ -57,12 +57,21 @@ impl Inner {
     fn index(&self, tier: &DiskTier, snapshot: &SnapshotInfo) -> Result<(), ()> {
         let is_stopped = || *self.stopping.lock();
         let file = FileId { kind: FileKind::Snapshot, number: snapshot.number };
-        let indexed = tier.open(file).and_then(|file| {
-            let below = Below { tier, engine: &self.engine, file };
-            lazy::index(&*self.backend, snapshot.number, below, &is_stopped)
-        });
+        let index = || {
+            tier.open(file).and_then(|file| {
+                let below = Below { tier, engine: &self.engine, file };
+                lazy::index(&*self.backend, snapshot.number, below, &is_stopped)
+            })
+        };
+        let mut indexed = index();
+        // A shortage says nothing of the file. What was found of it before is found again.
+        while indexed.as_ref().is_err_and(BackendError::is_passing) && !is_stopped() {
+            std::thread::sleep(SHORTAGE_PAUSE);
+            indexed = index();
+        }
         match indexed {
             Ok(Ok(())) => return Ok(()),
+            Err(error) if error.is_passing() => return Ok(()),
             Ok(Err(damage)) => tracing::error!(
                 place = %damage.place, offset = damage.offset,
                 "damage on disk: {}; its entries are looked for in what is older", damage.description
@@ -72,6 +81,18 @@ impl Inner {
             ),
         }
         Err(())
+    }
+
+    /// [`Self::index_before`], when a shortage that it meets has passed.
+    fn index_before_in_time(&self, tier: &DiskTier, damaged: &SnapshotInfo) -> Result<(), SnapshotError> {
+        loop {
+            match self.index_before(tier, damaged) {
+                Err(SnapshotError::Backend(error)) if error.is_passing() && !*self.stopping.lock() => {
+                    std::thread::sleep(SHORTAGE_PAUSE);
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Finds what a damaged snapshot should have had, by the one before it and the journal between them.

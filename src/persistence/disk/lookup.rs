@@ -24,6 +24,14 @@ pub enum LookupError {
     Stopped(#[from] Stopped),
 }
 
+impl LookupError {
+    /// Whether nothing is wrong with the disk, and the entry can be read in a moment.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Fetch(FetchError::Backend(error)) if error.is_passing())
+    }
+}
+
 impl Lookup<'_> {
     /// What lies below memory of a key that is being fetched; `None`: nothing. Blocks.
     ///

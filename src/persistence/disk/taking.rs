@@ -17,6 +17,7 @@ pub struct SnapshotHistory {
     taken: AtomicU64,
     failed: AtomicU64,
     failing: watch::Sender<Option<Arc<str>>>,
+    lost: watch::Sender<bool>,
 }
 
 impl SnapshotHistory {
@@ -36,6 +37,16 @@ impl SnapshotHistory {
     #[must_use]
     pub fn failing(&self) -> watch::Receiver<Option<Arc<str>>> {
         self.failing.subscribe()
+    }
+
+    /// Whether one was deleted behind our back and there is none in its place yet, for those who wait for it.
+    #[must_use]
+    pub fn lost(&self) -> watch::Receiver<bool> {
+        self.lost.subscribe()
+    }
+
+    pub(super) fn set_lost(&self, is_lost: bool) {
+        self.lost.send_if_modified(|before| std::mem::replace(before, is_lost) != is_lost);
     }
 
     fn note(&self, taken: &Result<SnapshotInfo, SnapshotError>) {
@@ -118,7 +129,7 @@ impl Inner {
     fn begun(&self, standing: Standing) -> Result<SnapshotInfo, SnapshotError> {
         self.begin_snapshot()?;
         if standing == Standing::Alone {
-            self.journal.roll()?;
+            self.journal.roll()??;
             Failpoint::COMPACTION_ROLLED.reached();
         }
         if self.config.is_journaled { self.take() } else { self.take_alone() }

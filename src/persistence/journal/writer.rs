@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{CEILING_AHEAD_US, JournalConfig, Progress, Shared, Waiting};
 use crate::clock::{Clock, monotonic};
@@ -25,6 +25,14 @@ const MARK_EVERY_MAX: Duration = Duration::from_millis(SYNCED_MARK_OLD_MS / 2);
 /// Room is reserved when so many syncs were waited for since that was done last, or while that lasted: then it is cheaper
 /// than what it saves.
 const RESERVE_AFTER: u32 = 8;
+
+/// A shortage is waited out so long at first, and longer each time.
+const SHORTAGE_PAUSE_MIN: Duration = Duration::from_millis(5);
+const SHORTAGE_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// And no longer than this by a node that stops.
+const SHORTAGE_AT_STOP_MAX: Duration = Duration::from_secs(10);
+/// A segment that is long enough goes on for so long until the next is tried again.
+const NEXT_SEGMENT_RETRIES: Duration = Duration::from_millis(500);
 
 /// The empty file of a segment whose first frame has this sequence.
 pub(super) fn segment_file(
@@ -49,6 +57,10 @@ pub(super) struct Writer {
     /// The last record that was written.
     pub(super) position: u64,
     pub(super) drained: Drained,
+    /// What was drained could not be written yet.
+    pub(super) is_pending: bool,
+    /// The next segment could not be begun, and is not tried before this.
+    pub(super) next_segment_at: Option<Instant>,
     pub(super) mark: Mark,
     /// Something was appended and not synced.
     pub(super) is_dirty: bool,
@@ -72,6 +84,7 @@ impl Writer {
         let mut synced_at = monotonic();
         // Apart from it: who waits for the disk all the time must not put the mark off for ever.
         let mut marked_at = synced_at;
+        let mut shortage = Shortage::default();
         let mark_every = self.config.flush_interval.min(MARK_EVERY_MAX);
         loop {
             let is_last = self.shared.stop.load(Ordering::SeqCst);
@@ -84,9 +97,13 @@ impl Writer {
             let is_interval = is_last || marked_at.elapsed() >= mark_every;
             self.flushes = self.flushes.saturating_add(u32::from(is_wanted));
             match self.cycle(sync, is_interval) {
-                Err(error) => return self.poison(&error),
+                Err(error) if error.is_passing() && shortage.may_pass(is_last) => {
+                    shortage.wait(&error);
+                    continue;
+                }
+                Err(error) => return self.poison(&error.to_string()),
                 Ok(()) if is_last => return,
-                Ok(()) => {}
+                Ok(()) => shortage.end(),
             }
             if is_interval {
                 marked_at = monotonic();
@@ -115,20 +132,22 @@ impl Writer {
             return Err(why);
         }
         let drain = self.shared.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.is_pending {
+            self.write_drained()?;
+        }
         if self.shared.keep.load(Ordering::SeqCst) != self.is_keeping {
-            self.turn()?;
+            let turned = self.turn();
+            let is_keeping = self.is_keeping;
+            self.unless_short(turned, || self.shared.keep.store(is_keeping, Ordering::SeqCst))?;
         }
         // Asked before anything is drained: whoever asked has applied all that the segment is to end with.
-        let is_to_roll = self.shared.roll.swap(false, Ordering::SeqCst);
-        let mut drained = std::mem::take(&mut self.drained);
-        self.engine.drain_log(&mut drained);
-        let written = self.write(&drained);
-        drained.clear(&self.log);
-        self.drained = drained;
-        written?;
-        self.shared.backlog.grant();
-        if is_to_roll && self.has_batches() {
-            self.next_segment(false)?;
+        let is_to_roll = self.shared.roll.load(Ordering::SeqCst);
+        self.engine.drain_log(&mut self.drained);
+        self.write_drained()?;
+        if is_to_roll {
+            self.shared.roll.store(false, Ordering::SeqCst);
+            let begun = if self.has_batches() { self.next_segment(false) } else { Ok(()) };
+            self.unless_short(begun, || {})?;
         }
         if sync {
             self.sync()?;
@@ -175,21 +194,70 @@ impl Writer {
         self.shared.waiting.lock().gathered = 0;
     }
 
+    /// Who asked for a segment is told of a shortage, for which the one that there is goes on.
+    fn unless_short(&self, begun: Result<(), BackendError>, undo: impl FnOnce()) -> Result<(), BackendError> {
+        match begun {
+            Err(error) if error.is_passing() => {
+                undo();
+                *self.shared.no_segment.lock() = Some(error);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Writes what was drained, which stays to be written where that meets a shortage.
+    fn write_drained(&mut self) -> Result<(), BackendError> {
+        let drained = std::mem::take(&mut self.drained);
+        let written = self.write(&drained);
+        self.drained = drained;
+        self.is_pending = written.as_ref().is_err_and(BackendError::is_passing);
+        if !self.is_pending {
+            self.drained.clear(&self.log);
+        }
+        written?;
+        self.shared.backlog.grant();
+        Ok(())
+    }
+
+    /// Begins the next segment if this one is long enough. Where no file can be opened, this one goes on for a while.
+    fn next_segment_in_time(&mut self) -> Result<(), BackendError> {
+        let may_try = self.next_segment_at.is_none_or(|at| at <= monotonic());
+        if self.frames.bytes() < self.config.segment_bytes || !may_try {
+            return Ok(());
+        }
+        match self.next_segment(false) {
+            Err(error) if error.is_passing() => {
+                if self.next_segment_at.is_none() {
+                    tracing::warn!(%error, "the journal goes on in a segment that is long enough, until it can begin the next");
+                }
+                self.next_segment_at = Some(monotonic() + NEXT_SEGMENT_RETRIES);
+                Ok(())
+            }
+            begun => {
+                if begun.is_ok() && self.next_segment_at.take().is_some() {
+                    tracing::info!("the journal has begun its next segment");
+                }
+                begun
+            }
+        }
+    }
+
     fn write(&mut self, drained: &Drained) -> Result<(), BackendError> {
         let records = drained.records();
         if records == 0 {
             return Ok(());
         }
-        if self.frames.bytes() >= self.config.segment_bytes {
-            self.next_segment(false)?;
-        }
+        self.next_segment_in_time()?;
         let body: Vec<&[u8]> = drained.pieces().collect();
         let time = self.clock.now();
         let place = Place { first_position: self.position + 1, records: records as u32, time };
         let begin = self.frames.bytes() + HEADER_BYTES as u64;
         Failpoint::JOURNAL_DRAINED.reached();
         // Before it is written, so that what is logged meanwhile is refused already where this reaches the limit.
-        self.shared.room.grew((HEADER_BYTES + drained.bytes()) as u64);
+        if !self.is_pending {
+            self.shared.room.grew((HEADER_BYTES + drained.bytes()) as u64);
+        }
         self.append(FrameKind::Batch, place, &body)?;
         Failpoint::JOURNAL_APPENDED.reached();
         self.position += records;
@@ -242,18 +310,20 @@ impl Writer {
         Ok(())
     }
 
-    /// Lets the engine log if it did not, and log no more if it did; in a segment of its own.
+    /// Lets the engine log if it did not, and log no more if it did; in a segment of its own. A shortage leaves all as it
+    /// was.
     fn turn(&mut self) -> Result<(), BackendError> {
         if self.is_keeping {
+            self.next_segment(false)?;
             self.engine.stop_log();
             self.is_keeping = false;
             self.shared.backlog.grant();
-            return self.next_segment(false);
+            return Ok(());
         }
         // The place of all that was not kept. Whoever reads this, not knowing that, finds that it does not follow on what
         // was before.
         self.position += 1;
-        self.next_segment(true)?;
+        self.next_segment(true).inspect_err(|_| self.position -= 1)?;
         self.engine.start_log(&self.log);
         self.is_keeping = true;
         self.shared.room.refuse_again();
@@ -265,16 +335,32 @@ impl Writer {
         self.shared.segments.lock().last().is_none_or(|last| self.frames.sequence > last.number + 1)
     }
 
-    /// Ends this segment and begins another, before which none counts any more if it `begins`.
+    /// Ends this segment and begins another, before which none counts any more if it `begins`. A shortage leaves all as it
+    /// was.
     fn next_segment(&mut self, begins: bool) -> Result<(), BackendError> {
         self.sync()?;
         Failpoint::SEGMENT_ENDED.reached();
-        self.frames =
-            segment_file(&**self.shared.room.backend(), self.frames.sequence, self.frames.previous)?;
+        let number = self.frames.sequence;
+        let next = segment_file(&**self.shared.room.backend(), number, self.frames.previous)?;
+        let before = std::mem::replace(&mut self.frames, next);
         Failpoint::SEGMENT_CREATED.reached();
-        self.begin_segment(begins)?;
+        if let Err(error) = self.begin_segment(begins) {
+            if error.is_passing() {
+                self.go_on_in(before, number)?;
+            }
+            return Err(error);
+        }
         Failpoint::SEGMENT_BEGUN.reached();
         Ok(())
+    }
+
+    /// Goes on in the segment before one that was not begun, as there was a shortage; of that nothing stays.
+    fn go_on_in(&mut self, before: FrameWriter, not_begun: u64) -> Result<(), BackendError> {
+        self.frames = before;
+        // The one before was synced.
+        self.is_dirty = false;
+        self.shared.segments.lock().retain(|segment| segment.number != not_begun);
+        self.shared.room.backend().delete(FileId { kind: FileKind::Journal, number: not_begun })
     }
 
     /// Writes what a segment says of itself to its file, which is empty.
@@ -306,9 +392,10 @@ impl Writer {
         counters.sync_us.fetch_add(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
         self.mark.synced_sequence = self.frames.sequence - 1;
         self.mark.synced_position = self.position;
-        self.shared.room.backend().write_mark(&self.mark.write(), false)?;
-        Failpoint::JOURNAL_MARKED.reached();
+        // Also where it is not written yet for a shortage: it is with the next interval.
         self.is_mark_dirty = true;
+        unless_passing(self.shared.room.backend().write_mark(&self.mark.write(), false))?;
+        Failpoint::JOURNAL_MARKED.reached();
         Ok(())
     }
 
@@ -317,11 +404,11 @@ impl Writer {
         let near = self.engine.version_ahead(now, CEILING_AHEAD_US / 2);
         let is_old = now.steady_ms >= self.mark_synced_ms + SYNCED_MARK_OLD_MS;
         if self.is_mark_dirty || is_old || near > self.mark.version_ceiling {
-            self.renew_mark()?;
+            unless_passing(self.renew_mark())?;
         } else if now.steady_ms >= self.mark.time.steady_ms + MARK_OLD_MS {
             // Synced with the next: a kill leaves it.
             self.mark.time = now;
-            self.shared.room.backend().write_mark(&self.mark.write(), false)?;
+            unless_passing(self.shared.room.backend().write_mark(&self.mark.write(), false))?;
         }
         Ok(())
     }
@@ -341,9 +428,9 @@ impl Writer {
         Ok(())
     }
 
-    fn poison(&mut self, error: &BackendError) {
+    fn poison(&mut self, why: &str) {
         self.close_log();
-        let why: Arc<str> = error.to_string().into();
+        let why: Arc<str> = why.into();
         tracing::error!(error = %why, "the journal is poisoned: no write is accepted any more, reads go on");
         self.shared.progress.send_modify(|progress| progress.poisoned = Some(Arc::clone(&why)));
         self.shared.poisoned.send_replace(Some(why));
@@ -377,9 +464,53 @@ fn whole_records(drained: &Drained, mut visit: impl FnMut(&[u8])) {
     }
 }
 
+/// The mark is written again soon: a shortage that it meets matters to nobody.
+fn unless_passing(written: Result<(), BackendError>) -> Result<(), BackendError> {
+    match written {
+        Err(error) if error.is_passing() => {
+            tracing::debug!(%error, "the journal's mark is written later");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// A shortage that keeps the journal from writing what it has.
+#[derive(Debug, Default)]
+struct Shortage {
+    since: Option<Instant>,
+    pause: Duration,
+}
+
+impl Shortage {
+    /// Whether it is waited out; a node that stops cannot do so for ever.
+    fn may_pass(&self, is_last: bool) -> bool {
+        !is_last || self.since.is_none_or(|since| since.elapsed() < SHORTAGE_AT_STOP_MAX)
+    }
+
+    fn wait(&mut self, error: &BackendError) {
+        if self.since.is_none() {
+            tracing::warn!(%error, "the journal waits until it can write");
+            *self = Self { since: Some(monotonic()), pause: SHORTAGE_PAUSE_MIN };
+        }
+        std::thread::sleep(self.pause);
+        self.pause = (self.pause * 2).min(SHORTAGE_PAUSE_MAX);
+    }
+
+    fn end(&mut self) {
+        if let Some(since) = self.since.take() {
+            let waited_ms = since.elapsed().as_millis() as u64;
+            tracing::info!(waited_ms, "the journal writes again");
+        }
+    }
+}
+
 impl Drop for Writer {
     /// However it ended, also by a panic: nobody may wait for it any more, and nothing is accepted that it would write.
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.poison("the thread that writes it panicked");
+        }
         self.close_log();
         self.shared.progress.send_modify(|progress| progress.ended = true);
         *self.shared.waiting.lock() = Waiting::default();

@@ -362,6 +362,22 @@ fn versions_never_repeat_and_never_end_where_the_clock_was_beyond_what_they_can_
 }
 
 #[test]
+fn no_version_is_drawn_again_that_a_crash_has_lost_where_the_clock_was_ahead() {
+    let (backend, clock) = (MemoryBackend::new(), HandSet::at(BEGUN_US));
+    let config = super::config();
+    let node = Running::start(&backend, &clock, &config);
+    clock.jumps(DAY_S);
+    // Before the mark says that versions may go as far as the clock.
+    let drawn: Vec<Version> = (0..100).map(|n| node.set_for(&format!("key:{n}"), HOUR_S)).collect();
+    let left = backend.crash(Lose::Unsynced);
+    drop(node);
+    let again = Running::start(&left, &HandSet::at(BEGUN_US), &config);
+    assert!(!again.has("key:99"), "it was not synced");
+    let version = again.set_for("key", HOUR_S);
+    assert!(drawn.iter().all(|lost| *lost < version), "{version:?} after {:?}", drawn.last());
+}
+
+#[test]
 fn versions_that_are_used_up_are_told_and_never_drawn_again() {
     let (backend, clock) = (MemoryBackend::new(), HandSet::at(BEGUN_US));
     let config = super::config();
@@ -386,7 +402,7 @@ fn versions_that_are_used_up_are_told_and_never_drawn_again() {
     let node = Running::start(&backend, &clock, &config);
     refused(&node);
     assert!(last > early);
-    node.engine.invalidate(node.engine.default_namespace(), Scope::All, node.clock.now());
+    node.engine.invalidate(node.engine.default_namespace(), Scope::All, node.clock.now()).unwrap();
     assert!(!node.has("early") && !node.has("last"), "what needs no version of its own is done");
 }
 

@@ -54,6 +54,10 @@ impl Backend for Moving {
         self.backend.open(file)
     }
 
+    fn has(&self, file: FileId) -> Result<bool, BackendError> {
+        self.backend.has(file)
+    }
+
     fn delete(&self, file: FileId) -> Result<(), BackendError> {
         self.backend.delete(file)
     }

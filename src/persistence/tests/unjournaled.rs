@@ -44,7 +44,7 @@ fn what_a_crash_leaves_of_a_snapshots_journal_is_never_applied() {
     stand.set("a", "kept");
     stand.disk.snapshot().unwrap();
     stand.set("a", "first");
-    stand.disk.journal().keep(true).unwrap();
+    stand.disk.journal().keep(true).unwrap().unwrap();
     stand.set("b", "second");
     stand.disk.journal().flush().unwrap();
     for config in [config(), unjournaled()] {
@@ -84,7 +84,7 @@ fn where_the_catalogue_is_lost_nothing_is_deleted_and_nothing_applied_by_halves(
     stand.set("a", "kept");
     let snapshot = stand.disk.snapshot().unwrap();
     stand.set("a", "first");
-    stand.disk.journal().keep(true).unwrap();
+    stand.disk.journal().keep(true).unwrap().unwrap();
     stand.set("b", "second");
     stand.disk.journal().flush().unwrap();
     let begun = stand.disk.journal().segments().last().unwrap().number;
@@ -127,7 +127,7 @@ fn a_node_that_is_told_to_stop_takes_a_last_snapshot_if_anything_has_changed() {
     assert_eq!(stand.disk.snapshots().len(), 1, "a get changes nothing");
 
     let stand = stand.crashed(&unjournaled());
-    stand.engine.invalidate(stand.engine.default_namespace(), Scope::All, stand.now());
+    stand.engine.invalidate(stand.engine.default_namespace(), Scope::All, stand.now()).unwrap();
     stand.disk.stop().unwrap();
     assert_eq!(stand.crashed(&unjournaled()).content().len(), 0, "an invalidation is a change");
 }

@@ -28,7 +28,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::backend::{Backend, BackendError, FileId, ReadAt};
 use super::record::{self, Malformed};
-use crate::engine::{Engine, Put, Record, Scope};
+use crate::engine::{Engine, Put, Record, Refusal, Scope};
 pub use moving::{Moves, Moving};
 use places::{Place, Places};
 use standing::Standing;
@@ -51,7 +51,15 @@ pub struct DiskTier {
     counters: TierCounters,
     /// Files that were found to be damaged.
     damaged: Mutex<Vec<FileId>>,
+    /// The places take as much memory as they may.
+    is_full: AtomicBool,
 }
+
+/// Invalidations that stand may take this part of the cache's limit.
+const STANDING_PART: u64 = 16;
+/// All that is kept in memory of what lies on disk may take this part of the cache's limit before a key is stored that
+/// has no place yet.
+const PLACES_PART: u64 = 2;
 
 /// What is counted for metrics.
 #[derive(Debug, Default)]
@@ -132,6 +140,7 @@ impl DiskTier {
             has_ended: AtomicBool::new(false),
             counters: TierCounters::default(),
             damaged: Mutex::default(),
+            is_full: AtomicBool::new(false),
         }
     }
 
@@ -165,7 +174,47 @@ impl DiskTier {
 
     /// Bytes of memory that this takes for each shard, about.
     pub fn bytes(&self) -> impl Iterator<Item = u64> {
-        self.shards.iter().map(|places| places.lock().bytes())
+        let standing = self.standing.read().bytes() / self.shards.len() as u64;
+        self.shards.iter().map(move |places| places.lock().bytes() + standing)
+    }
+
+    /// Whether the places took as much memory as they may when something arrived last.
+    #[must_use]
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed)
+    }
+
+    /// Whether a key can be stored beside a cache of this limit in bytes where [`Self::is_full`]: one that has no place
+    /// yet cannot.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn takes_key(&self, (shard, hash): (usize, u64), bytes_limit: u64) -> Result<(), Refusal> {
+        if self.shards[shard].lock().get(hash).is_some() {
+            return Ok(());
+        }
+        Err(Refusal::PlacesFull { bytes: self.bytes().sum(), limit: bytes_limit / PLACES_PART })
+    }
+
+    /// Whether one more invalidation can be noted beside a cache of this limit in bytes: what stands is bounded, and
+    /// given back with the next snapshot.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn takes_invalidation(
+        &self,
+        namespace: u16,
+        scope: Scope<'_>,
+        bytes_limit: u64,
+    ) -> Result<(), Refusal> {
+        self.standing.read().takes(namespace, scope, bytes_limit / STANDING_PART)
+    }
+
+    /// Whether so many invalidations stand that it is time for a snapshot.
+    #[must_use]
+    pub fn is_crowded(&self, bytes_limit: u64) -> bool {
+        self.standing.read().is_crowded(bytes_limit / STANDING_PART)
     }
 
     /// Forgets everything that has arrived; files that were opened count no more.
@@ -270,6 +319,8 @@ impl DiskTier {
             // It ended meanwhile, and some of this came after all was forgotten.
             self.clear();
         }
+        let bytes_max = engine.default_namespace().bytes_limit() / PLACES_PART;
+        self.is_full.store(self.bytes().sum::<u64>() >= bytes_max, Ordering::Relaxed);
         Ok(())
     }
 

@@ -72,6 +72,8 @@ pub(super) struct Places {
 const PLACE_BYTES: u64 = (size_of::<(u64, Place)>() * 3 / 2) as u64;
 /// What an expiry takes.
 const EXPIRY_BYTES: u64 = 48;
+/// Expiries that there is always room for.
+const ROOM_KEPT: usize = 64;
 
 impl Places {
     pub(super) fn len(&self) -> usize {
@@ -90,7 +92,7 @@ impl Places {
 
     pub(super) fn put(&mut self, hash: u64, place: Place) {
         self.by_hash.insert(hash, place);
-        self.expiries.remove(&hash);
+        self.forget_expiry(hash);
     }
 
     pub(super) fn put_if_vacant(&mut self, hash: u64, place: Place) {
@@ -118,7 +120,7 @@ impl Places {
         } else {
             self.by_hash.remove(&hash);
         }
-        self.expiries.remove(&hash);
+        self.forget_expiry(hash);
     }
 
     pub(super) fn expire(&mut self, hash: u64, expires_steady_ms: Option<u64>) {
@@ -141,6 +143,7 @@ impl Places {
             }
             stays
         });
+        self.shrink();
     }
 
     /// Whether keys that are removed are remembered from now on; if not, those that were are forgotten.
@@ -150,6 +153,7 @@ impl Places {
             self.by_hash.retain(|_, place| !place.is_removed());
             let by_hash = &self.by_hash;
             self.expiries.retain(|hash, _| by_hash.contains_key(hash));
+            self.shrink();
         }
     }
 
@@ -166,7 +170,7 @@ impl Places {
         {
             *place = to;
             if written.is_some() && self.expiries.get(&hash).copied() == written {
-                self.expiries.remove(&hash);
+                self.forget_expiry(hash);
             }
         }
     }
@@ -175,7 +179,44 @@ impl Places {
     pub(super) fn drop_at(&mut self, hash: u64, from: Place) {
         if self.by_hash.get(&hash) == Some(&from) {
             self.by_hash.remove(&hash);
-            self.expiries.remove(&hash);
+            self.forget_expiry(hash);
         }
+    }
+
+    /// Forgets an expiry, and gives memory back where few are left of many.
+    fn forget_expiry(&mut self, hash: u64) {
+        if self.expiries.remove(&hash).is_some() {
+            self.shrink();
+        }
+    }
+
+    fn shrink(&mut self) {
+        if self.expiries.capacity() > ROOM_KEPT && self.expiries.len() < self.expiries.capacity() / 4 {
+            self.expiries.shrink_to(self.expiries.len() * 2);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_places_and_expiries_take_is_given_back_with_them() {
+        let mut places = Places::default();
+        for hash in 0..10_000 {
+            places.put(hash, Place::new(1, hash * 10, b"record"));
+            places.expire(hash, Some(hash));
+        }
+        assert!(places.bytes() > 10_000 * (PLACE_BYTES + EXPIRY_BYTES), "{}", places.bytes());
+        for hash in 0..5_000 {
+            places.put(hash, Place::new(2, hash * 10, b"record"));
+        }
+        (5_000..10_000).for_each(|hash| places.remove(hash));
+        assert!(
+            places.bytes() < 5_000 * PLACE_BYTES + 8 * ROOM_KEPT as u64 * EXPIRY_BYTES,
+            "{}",
+            places.bytes()
+        );
     }
 }

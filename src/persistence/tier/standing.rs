@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::engine::{Put, Scope};
+use crate::engine::{Put, Refusal, Scope};
 use crate::entry::Version;
 
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +23,14 @@ pub(super) struct Standing {
     lengths: BTreeSet<(u16, usize)>,
     tags: HashMap<(u16, Box<str>), Until>,
     added: u64,
+    /// What prefixes and tags take.
+    bytes: u64,
 }
+
+/// The prefixes of a namespace have so many lengths at most: each costs every lookup one of its own.
+const LENGTHS_MAX: usize = 256;
+/// What a prefix or a tag takes beside its text: its place in a map that is half full, and what the allocator rounds.
+const INVALIDATION_BYTES: u64 = 112;
 
 impl Standing {
     pub(super) fn add(&mut self, namespace: u16, scope: Scope<'_>, version: Version) {
@@ -32,13 +39,49 @@ impl Standing {
         match scope {
             Scope::Prefix(prefix) => {
                 self.lengths.insert((namespace, prefix.len()));
-                self.prefixes.insert((namespace, prefix.into()), until);
+                if self.prefixes.insert((namespace, prefix.into()), until).is_none() {
+                    self.bytes += prefix.len() as u64 + INVALIDATION_BYTES;
+                }
             }
             Scope::Tag(tag) => {
-                self.tags.insert((namespace, tag.into()), until);
+                if self.tags.insert((namespace, tag.into()), until).is_none() {
+                    self.bytes += tag.len() as u64 + INVALIDATION_BYTES;
+                }
             }
             Scope::All => {}
         }
+    }
+
+    /// Whether one more may be added where they may take so many bytes.
+    pub(super) fn takes(&self, namespace: u16, scope: Scope<'_>, bytes_max: u64) -> Result<(), Refusal> {
+        if scope != Scope::All && self.bytes >= bytes_max {
+            return Err(Refusal::Unswept { bytes: self.bytes, limit: bytes_max });
+        }
+        match scope {
+            Scope::Prefix(prefix)
+                if !self.lengths.contains(&(namespace, prefix.len()))
+                    && self.lengths_of(namespace) >= LENGTHS_MAX =>
+            {
+                Err(Refusal::UnsweptLengths { limit: LENGTHS_MAX })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What they take.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether a snapshot should be taken for their sake, where they may take so many bytes.
+    pub(super) fn is_crowded(&self, bytes_max: u64) -> bool {
+        let namespaces: BTreeSet<u16> = self.lengths.iter().map(|(number, _)| *number).collect();
+        self.bytes > bytes_max / 2
+            || namespaces.into_iter().any(|number| self.lengths_of(number) > LENGTHS_MAX / 2)
+    }
+
+    fn lengths_of(&self, namespace: u16) -> usize {
+        self.lengths.range((namespace, 0)..=(namespace, usize::MAX)).count()
     }
 
     /// Adds another's, where none that is later stands.
@@ -75,6 +118,7 @@ impl Standing {
         self.prefixes.retain(|_, until| until.nth > added);
         self.tags.retain(|_, until| until.nth > added);
         self.lengths = self.prefixes.keys().map(|(number, prefix)| (*number, prefix.len())).collect();
+        self.shrink();
     }
 
     /// Forgets those of a namespace.
@@ -82,6 +126,16 @@ impl Standing {
         self.prefixes.retain(|(number, _), _| *number != namespace);
         self.tags.retain(|(number, _), _| *number != namespace);
         self.lengths.retain(|(number, _)| *number != namespace);
+        self.shrink();
+    }
+
+    /// Gives back what is not used, after some were forgotten.
+    fn shrink(&mut self) {
+        self.prefixes.shrink_to_fit();
+        self.tags.shrink_to_fit();
+        let texts = self.prefixes.keys().map(|(_, prefix)| prefix.len());
+        let texts = texts.chain(self.tags.keys().map(|(_, tag)| tag.len()));
+        self.bytes = texts.map(|text| text as u64 + INVALIDATION_BYTES).sum();
     }
 
     pub(super) fn len(&self) -> usize {
@@ -131,5 +185,45 @@ mod tests {
         assert_eq!((standing.len(), standing.added()), (2, 3));
         standing.forget_namespace(1);
         assert!(!standing.covers(&put(b"x", 20, &["red"])));
+        standing.forget(u64::MAX);
+        assert_eq!((standing.len(), standing.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn it_takes_no_more_than_it_may_and_says_before_that_it_is_crowded() {
+        let mut standing = Standing::default();
+        let mut crowded_at = None;
+        for n in 0..10_000u32 {
+            let tag = format!("tag-{n}");
+            if standing.takes(1, Scope::Tag(&tag), 100_000).is_err() {
+                break;
+            }
+            standing.add(1, Scope::Tag(&tag), Version(u64::from(n)));
+            standing.add(1, Scope::Tag(&tag), Version(u64::from(n)));
+            if standing.is_crowded(100_000) {
+                crowded_at.get_or_insert(n);
+            }
+        }
+        assert!((100_000..100_300).contains(&standing.bytes()), "{}", standing.bytes());
+        assert!((350..500).contains(&crowded_at.unwrap()), "{crowded_at:?}");
+        assert_eq!(standing.takes(1, Scope::All, 100_000), Ok(()));
+
+        let mut standing = Standing::default();
+        let prefix = [7; 300];
+        let mut refused = Vec::new();
+        for length in 1..=300 {
+            if standing.takes(1, Scope::Prefix(&prefix[..length]), 1_000_000).is_ok() {
+                standing.add(1, Scope::Prefix(&prefix[..length]), Version(9));
+            } else {
+                refused.push(length);
+            }
+        }
+        assert_eq!(refused, (257..=300).collect::<Vec<_>>());
+        assert!(
+            standing.takes(1, Scope::Prefix(&[8; 256]), 1_000_000).is_ok(),
+            "a length that it has already"
+        );
+        assert!(standing.takes(2, Scope::Prefix(&[8; 257]), 1_000_000).is_ok(), "another namespace");
+        assert!(standing.is_crowded(1_000_000), "there are many lengths");
     }
 }

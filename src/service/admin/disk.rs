@@ -178,7 +178,11 @@ fn stopped(why: &Stopped) -> CallError {
 
 fn disk_failed(error: BackendError) -> CallError {
     let why = error.to_string();
-    if error.is_full() { CallError::DiskFull { why } } else { CallError::DiskFailed { why } }
+    match error {
+        error if error.is_full() => CallError::DiskFull { why },
+        error if error.is_passing() => CallError::Shortage { why },
+        _ => CallError::DiskFailed { why },
+    }
 }
 
 fn snapshot(info: &SnapshotInfo) -> v1::Snapshot {

@@ -34,10 +34,13 @@ pub(super) struct Judge {
     wins: [[f32; CANDIDATES]; CANDIDATES],
     /// Misses above those of the best, at most a change's cost.
     work: [f32; CANDIDATES],
-    /// Hits, decayed; and of how many requests.
-    hits: [f32; CANDIDATES],
+    /// Requests that were weighed, decayed.
     requests: f32,
     batch: u32,
+    /// Lookups that were hits, decayed; of how many; and how many of these have come since the last decay.
+    hits: [f32; CANDIDATES],
+    lookups: f32,
+    lookups_batch: u32,
 }
 
 impl Judge {
@@ -46,9 +49,11 @@ impl Judge {
             followed,
             wins: [[0.0; CANDIDATES]; CANDIDATES],
             work: [0.0; CANDIDATES],
-            hits: [0.0; CANDIDATES],
             requests: 0.0,
             batch: 0,
+            hits: [0.0; CANDIDATES],
+            lookups: 0.0,
+            lookups_batch: 0,
         }
     }
 
@@ -56,9 +61,23 @@ impl Judge {
         self.followed
     }
 
-    /// Hits by candidate, and of how many requests; older ones count less.
+    /// Hits by candidate, and of how many lookups; older ones count less.
     pub(super) fn seen(&self) -> ([f32; CANDIDATES], f32) {
-        (self.hits, self.requests)
+        (self.hits, self.lookups)
+    }
+
+    /// A lookup and the candidates that hit, as bits; it is for what is told, and decides nothing.
+    pub(super) fn count_lookup(&mut self, hits: u8, shadow_entries: usize) {
+        self.lookups += 1.0;
+        let hit = |candidate: &usize| hits >> candidate & 1 == 1;
+        (0..CANDIDATES).filter(hit).for_each(|candidate| self.hits[candidate] += 1.0);
+        self.lookups_batch += 1;
+        if self.lookups_batch == BATCH {
+            self.lookups_batch = 0;
+            let keep = kept_of_batch(shadow_entries as f32);
+            self.hits.iter_mut().for_each(|hits| *hits *= keep);
+            self.lookups *= keep;
+        }
     }
 
     /// A request and the candidates that hit, as bits. Says whom to follow from now on, where that changes.
@@ -66,11 +85,6 @@ impl Judge {
         self.requests += 1.0;
         let hit = |candidate: usize| hits >> candidate & 1 == 1;
         let all = (1 << CANDIDATES) - 1;
-        for candidate in 0..CANDIDATES {
-            if hit(candidate) {
-                self.hits[candidate] += 1.0;
-            }
-        }
         if hits != 0 && hits != all {
             for winner in (0..CANDIDATES).filter(|candidate| hit(*candidate)) {
                 for loser in (0..CANDIDATES).filter(|candidate| !hit(*candidate)) {
@@ -90,11 +104,9 @@ impl Judge {
     }
 
     fn decide(&mut self, shadow_entries: f32) -> Option<usize> {
-        let half_life = HALF_LIFE * shadow_entries.max(SHADOW_ENTRIES_MIN);
         let change_cost = (CHANGE_COST * shadow_entries).max(CHANGE_COST_MIN);
-        let keep = (-(BATCH as f32) / half_life).exp2();
+        let keep = kept_of_batch(shadow_entries);
         self.wins.as_flattened_mut().iter_mut().for_each(|wins| *wins *= keep);
-        self.hits.iter_mut().for_each(|hits| *hits *= keep);
         self.requests *= keep;
         let least = self.work.iter().copied().fold(f32::INFINITY, f32::min);
         self.work.iter_mut().for_each(|work| *work = (*work - least).min(change_cost));
@@ -124,6 +136,12 @@ impl Judge {
     }
 }
 
+/// What part counts still of all that was weighed before a batch.
+fn kept_of_batch(shadow_entries: f32) -> f32 {
+    let half_life = HALF_LIFE * shadow_entries.max(SHADOW_ENTRIES_MIN);
+    (-(BATCH as f32) / half_life).exp2()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,8 +168,10 @@ mod tests {
         let mut judge = Judge::new(1);
         let hits = |n: usize| if n.is_multiple_of(50) { 0b00_1000 } else { 0b11_1111 };
         assert_eq!(requests(&mut judge, 3_000, hits), [3]);
-        let ([_, one, _, three, ..], requests) = judge.seen();
-        assert!(three / requests > 0.99 && (0.975..0.985).contains(&(one / requests)));
+        assert_eq!(judge.seen().1, 0.0, "none of them was a lookup");
+        (0..3_000).for_each(|n| judge.count_lookup(hits(n), ENTRIES));
+        let ([_, one, _, three, ..], lookups) = judge.seen();
+        assert!(three / lookups > 0.99 && (0.975..0.985).contains(&(one / lookups)));
     }
 
     #[test]

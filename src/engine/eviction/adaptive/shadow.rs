@@ -53,7 +53,13 @@ impl Shadows {
 
     #[inline]
     pub(super) fn samples(&self, tag: u32) -> bool {
-        tag <= self.threshold
+        // With a threshold of 0 none is, not even the tag that is 0.
+        tag <= self.threshold && self.threshold > 0
+    }
+
+    /// Samples no key from now on.
+    pub(super) fn stop(&mut self) {
+        self.threshold = 0;
     }
 
     /// Entries in each.
@@ -71,6 +77,16 @@ impl Shadows {
             hits |= u8::from(shadow.request(tag)) << candidate;
         }
         hits
+    }
+
+    /// The candidates whose shadows have a key of the sample, as bits. Counts as no request.
+    pub(super) fn have(&self, tag: u32) -> u8 {
+        let has = |shadow: &Shadow| !shadow.heads.is_empty() && shadow.find(tag).is_some();
+        if self.are_filling() {
+            return if has(&self.each[0]) { (1 << CANDIDATES) - 1 } else { 0 };
+        }
+        let each = self.each.iter().enumerate();
+        each.fold(0, |bits, (candidate, shadow)| bits | u8::from(has(shadow)) << candidate)
     }
 
     fn request_of_filling(&mut self, tag: u32) -> u8 {

@@ -31,10 +31,12 @@ use parking_lot::{Mutex, RwLock};
 use super::super::mark::{MARK_FILE_BYTES, MarkFile, mark_of, number_in};
 use super::super::on_files::Catalogue;
 use super::super::payload::{Payload, Quarantine, in_blocks, make_directory, read_at, sync_directory};
+use super::super::presence::Identity;
 use super::super::sled::SledCatalogue;
 use super::super::{BackendError, BackendKind, CatalogueChange, Visit};
 use super::frame::{self, CHANGE_HEAD_BYTES, COMMIT_HEAD_BYTES, Change, CommitHead, Draft, Tip};
 use crate::persistence::failpoint::Failpoint;
+use crate::persistence::private;
 
 /// The catalogue of `files`.
 #[derive(Debug)]
@@ -173,10 +175,12 @@ impl Catalogue for LogCatalogue {
         let mut writer = self.writer.lock();
         if writer.doubtful || writer.tip.offset > writer.live_bytes.saturating_mul(2) + SLACK_BYTES {
             match self.begin_anew(&mut writer) {
-                // The old log goes on, until there is room or what cannot be read is removed.
+                // The old log goes on, until there is room, or a descriptor, or what cannot be read is removed.
                 Err(error)
                     if !writer.doubtful
-                        && (error.is_full() || matches!(error, BackendError::Catalogue { .. })) => {}
+                        && (error.is_full()
+                            || error.is_passing()
+                            || matches!(error, BackendError::Catalogue { .. })) => {}
                 other => other?,
             }
         }
@@ -196,9 +200,9 @@ impl Catalogue for LogCatalogue {
             return Err(BackendError::io("append to", &log.path, error));
         }
         Failpoint::CATALOGUE_WRITTEN.reached();
-        if let Err(error) = log.file.sync_data() {
+        if let Err(error) = log.sync() {
             writer.doubtful = true;
-            return Err(BackendError::io("sync", &log.path, error));
+            return Err(error);
         }
         Failpoint::CATALOGUE_SYNCED.reached();
         writer.tip = behind;
@@ -259,6 +263,14 @@ impl Writer {
 }
 
 impl Log {
+    /// Returns when all that was written is safe, under the log's name.
+    fn sync(&self) -> Result<(), BackendError> {
+        self.file.sync_data().map_err(|error| BackendError::lasting("sync", &self.path, error))?;
+        let identity = Identity::of(&self.file);
+        let identity = identity.map_err(|error| BackendError::lasting("look at", &self.path, error))?;
+        identity.check(&self.path)
+    }
+
     fn value(&self, place: Place) -> Result<Vec<u8>, BackendError> {
         let mut value = vec![0; place.bytes as usize];
         let read = read_at(&self.file, place.offset, &mut value);
@@ -309,7 +321,7 @@ impl Read {
         let mut last = vec![0; usize::try_from(good - self.last).unwrap_or(0)];
         read_at(&log.file, self.last, &mut last).map_err(failed.clone()("read"))?;
         log.file.write_all_at(&last, self.last).map_err(failed.clone()("write"))?;
-        log.file.sync_data().map_err(failed("sync"))?;
+        log.sync()?;
         self.writer.doubtful = false;
         Ok(Some((self.index, self.writer)))
     }
@@ -416,7 +428,7 @@ fn write_log(
     fill: impl FnOnce(&mut Fresh<'_>) -> Result<(), BackendError>,
 ) -> Result<(Index, Writer), BackendError> {
     let draft_path = directory.join(format!("{number:016x}.new"));
-    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&draft_path);
+    let opened = private::file().read(true).write(true).create(true).truncate(true).open(&draft_path);
     let file = opened.map_err(|error| BackendError::io("create", &draft_path, error))?;
     let (head, tip) = frame::log_head(number, commit);
     let written = (|| {
@@ -432,7 +444,7 @@ fn write_log(
         fill(&mut fresh)?;
         // Also when nothing is left to write: the first commit keeps the numbers going.
         fresh.flush()?;
-        file.sync_data().map_err(failed)?;
+        file.sync_data().map_err(|error| BackendError::lasting("sync", &draft_path, error))?;
         Ok((fresh.places, fresh.writer))
     })();
     let path = log_path(directory, number);

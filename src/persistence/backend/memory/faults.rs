@@ -48,6 +48,10 @@ pub enum Refusal {
     Full,
     /// EROFS. Only calls that write meet it; others go on.
     ReadOnly,
+    /// EMFILE. Only calls that open something meet it; others go on.
+    NoDescriptor,
+    /// ENOMEM. Any call can meet it but a sync.
+    NoMemory,
 }
 
 /// How often a fault strikes.
@@ -85,7 +89,17 @@ impl Fault {
                 | Call::Reserve
                 | Call::Sync
         );
-        self.call.is_none_or(|only| only == call) && (writes || self.refusal == Refusal::Io)
+        let opens = matches!(
+            call,
+            Call::Files | Call::Create | Call::Open | Call::Quarantine | Call::Commit | Call::DiskBytes
+        );
+        let can_meet = match self.refusal {
+            Refusal::Io => true,
+            Refusal::Full | Refusal::ReadOnly => writes,
+            Refusal::NoDescriptor => opens,
+            Refusal::NoMemory => call != Call::Sync,
+        };
+        self.call.is_none_or(|only| only == call) && can_meet
     }
 }
 
@@ -95,6 +109,8 @@ impl Refusal {
             Self::Io => Errno::IO,
             Self::Full => Errno::NOSPC,
             Self::ReadOnly => Errno::ROFS,
+            Self::NoDescriptor => Errno::MFILE,
+            Self::NoMemory => Errno::NOMEM,
         })
     }
 }

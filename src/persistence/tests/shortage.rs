@@ -1,0 +1,174 @@
+//! The operating system runs out of descriptors or memory for a while: that refuses what it hits and breaks nothing.
+
+use super::*;
+use crate::clock::monotonic;
+use crate::persistence::backend::memory::{Call, Fault, Refusal as Said, Strikes};
+use crate::persistence::disk::Rehearsal;
+use crate::persistence::snapshot::SnapshotError;
+
+const SHORTAGES: [Said; 2] = [Said::NoDescriptor, Said::NoMemory];
+const STEPS: u64 = 40;
+
+/// Segments end soon.
+fn short_segments(config: DiskConfig) -> DiskConfig {
+    let journal = JournalConfig { segment_bytes: 500, ..config.journal };
+    DiskConfig { journal, ..config }
+}
+
+fn fault(refusal: Said, passing: u64, strikes: Strikes) -> Fault {
+    Fault { call: None, passing, refusal, strikes }
+}
+
+fn is_passing(error: &SnapshotError) -> bool {
+    matches!(error, SnapshotError::Backend(error) if error.is_passing())
+}
+
+/// Writes, some of which a snapshot has too; the value of each key that was acknowledged last.
+fn run(stand: &Stand, what: &str) -> BTreeMap<String, String> {
+    let mut acknowledged = BTreeMap::new();
+    for n in 0..STEPS {
+        let (key, value) = (format!("key:{}", n % 30), format!("value:{n}"));
+        assert!(matches!(stand.set(&key, &value), Outcome::Stored(_)), "{what}: step {n}");
+        if stand.disk.keeps_journal() {
+            stand.disk.journal().flush().unwrap_or_else(|why| panic!("{what}: step {n}: {why}"));
+            acknowledged.insert(key, value);
+        }
+        if n % 7 == 3
+            && let Err(error) = stand.disk.snapshot()
+        {
+            assert!(is_passing(&error), "{what}: step {n}: {error}");
+        }
+    }
+    assert_eq!(stand.disk.journal().progress().borrow().poisoned, None, "{what}");
+    acknowledged
+}
+
+/// Opens it; where that meets the shortage, once more.
+fn open(backend: &MemoryBackend, config: &DiskConfig, what: &str) -> Stand {
+    match Stand::over(backend.clone(), config) {
+        Ok(stand) => stand,
+        Err(error) => {
+            assert!(is_passing(&error), "{what}: {error}");
+            Stand::over(backend.clone(), config).unwrap_or_else(|error| panic!("{what}: {error}"))
+        }
+    }
+}
+
+/// What a key has, once it is in memory.
+fn got(stand: &Stand, key: &str) -> Option<String> {
+    let begun = monotonic();
+    loop {
+        let got = stand.get(key);
+        if got.is_some() || stand.disk.lookup().is_none() || begun.elapsed() > Duration::from_secs(30) {
+            return got.or_else(|| stand.get(key));
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// A whole life with one shortage at each call in turn.
+fn at_every_call(config: &DiskConfig) {
+    let whole = Stand::over(MemoryBackend::new(), config).unwrap();
+    run(&whole, "no shortage");
+    let calls = whole.backend.calls();
+    drop(whole);
+    assert!(calls > 100, "{calls}");
+    for (refusal, nth) in SHORTAGES.into_iter().flat_map(|refusal| (0..calls).map(move |nth| (refusal, nth)))
+    {
+        let what = format!("{refusal:?} at call {nth}");
+        let backend = MemoryBackend::new();
+        backend.plan(fault(refusal, nth, Strikes::Once));
+        let stand = open(&backend, config, &what);
+        let acknowledged = run(&stand, &what);
+        let last: BTreeMap<String, String> =
+            (0..STEPS).map(|n| (format!("key:{}", n % 30), format!("value:{n}"))).collect();
+        let stopped = stand.disk.stop();
+        assert!(stopped.is_ok(), "{what}: {stopped:?}");
+        let left = stand.backend.crash(Lose::Unsynced);
+        drop(stand);
+        let Rehearsal { report, .. } = rehearsed(&left, config);
+        assert!(report.damages.is_empty(), "{what}: {:?}", report.damages);
+
+        // And one at the next start.
+        left.plan(fault(refusal, nth, Strikes::Once));
+        let stand = open(&left, config, &what);
+        assert!(stand.report.damages.is_empty(), "{what}: {:?}", stand.report.damages);
+        for (key, value) in if config.is_journaled { &acknowledged } else { &last } {
+            assert_eq!(got(&stand, key).as_ref(), Some(value), "{what}: {key}");
+        }
+        assert_eq!(left.quarantined(), [], "{what}");
+    }
+}
+
+fn rehearsed(left: &MemoryBackend, config: &DiskConfig) -> Rehearsal {
+    let copy = left.crash(Lose::Nothing);
+    Stand::over(copy, config).unwrap().disk.rehearse(config.recovery).unwrap()
+}
+
+#[test]
+fn no_call_that_meets_a_shortage_costs_a_journal_anything() {
+    at_every_call(&short_segments(config()));
+}
+
+#[test]
+fn no_call_that_meets_a_shortage_costs_a_store_anything() {
+    at_every_call(&short_segments(DiskConfig { is_store: true, ..config() }));
+}
+
+#[test]
+fn no_call_that_meets_a_shortage_costs_a_lazy_recovery_anything() {
+    at_every_call(&short_segments(DiskConfig { recovery: Method::Lazy, ..config() }));
+}
+
+#[test]
+fn no_call_that_meets_a_shortage_costs_snapshots_anything() {
+    at_every_call(&short_segments(DiskConfig { is_journaled: false, ..config() }));
+}
+
+#[test]
+fn a_journal_that_can_open_nothing_goes_on_in_its_segment_until_it_can() {
+    let config = short_segments(config());
+    let stand = Stand::over(MemoryBackend::new(), &config).unwrap();
+    stand.backend.plan(fault(Said::NoDescriptor, 0, Strikes::FromThenOn));
+    for n in 0..50 {
+        stand.set(&format!("key:{n}"), "value");
+        stand.disk.journal().flush().unwrap();
+    }
+    let [segment] = stand.disk.journal().segments()[..] else { panic!("a file was opened") };
+    assert!(segment.bytes > 2 * config.journal.segment_bytes, "{segment:?}");
+    assert!(is_passing(&stand.disk.snapshot().unwrap_err()));
+    assert!(is_passing(&stand.disk.compact().unwrap_err()));
+
+    stand.backend.heal();
+    let begun = monotonic();
+    while stand.disk.journal().segments().len() == 1 {
+        stand.set("more", "value");
+        stand.disk.journal().flush().unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(30), "it goes on in that segment");
+    }
+    stand.disk.compact().unwrap();
+    let stand = stand.crashed(&config);
+    assert_eq!((stand.report.damages.len(), stand.content().len()), (0, 51));
+}
+
+#[test]
+fn what_cannot_be_appended_is_waited_for_and_not_acknowledged() {
+    let stand = Stand::new();
+    let appends = stand.backend.calls_of(Call::Append);
+    let call = Some(Call::Append);
+    stand.backend.plan(Fault { call, ..fault(Said::NoMemory, 0, Strikes::FromThenOn) });
+    stand.set("k", "v");
+    std::thread::scope(|scope| {
+        let flush = scope.spawn(|| stand.disk.journal().flush());
+        while stand.backend.calls_of(Call::Append) < appends + 3 {
+            assert!(!flush.is_finished(), "nothing is on the disk");
+            std::thread::yield_now();
+        }
+        assert!(matches!(stand.set("l", "w"), Outcome::Stored(_)));
+        stand.backend.heal();
+        flush.join().unwrap().unwrap();
+    });
+    stand.disk.journal().flush().unwrap();
+    let stand = stand.crashed(&config());
+    assert_eq!((stand.get("k"), stand.get("l")), (Some("v".to_owned()), Some("w".to_owned())));
+}
