@@ -259,8 +259,8 @@ async fn the_command_line_scans_and_invalidates() {
         lines.sort();
         (output.status.code(), lines, String::from_utf8(output.stderr).unwrap())
     };
-    assert_eq!(larder(&["scan"]).1, ["a", "b\\n", "c"]);
-    assert_eq!(larder(&["scan", "b", "--values"]).1, ["b\\n\tv\\t1"]);
+    assert_eq!(larder(&["scan"]).1, ["a", r"b\x0a", "c"]);
+    assert_eq!(larder(&["scan", "b", "--values"]).1, ["b\\x0a\tv\\x091"]);
     assert_eq!(larder(&["scan", "--limit", "2", "--page-size", "1"]).1.len(), 2);
     let json = larder(&["scan", "c", "--output", "json"]).1;
     let document: serde_json::Value = serde_json::from_str(&json[0]).unwrap();
