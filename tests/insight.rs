@@ -130,7 +130,7 @@ async fn a_hot_key_is_found_with_its_namespace_and_its_share() {
 
     let (code, text, _) = larder(&node, &["admin", "hot-keys"]);
     assert!(code == Some(0) && text.lines().all(|line| !line.contains('\u{1b}')), "{text}");
-    assert!(text.contains("key \"hot\\n\" namespace \"n\" share 0."), "{text}");
+    assert!(text.contains("key \"hot\\x0a\" namespace \"n\" share 0."), "{text}");
     let document = json(&node, &["admin", "hot-keys"]);
     assert_eq!(
         (&document["keys"][0]["key"], &document["keys"][0]["value_bytes"]),
@@ -189,7 +189,7 @@ async fn the_command_line_explains_a_key_and_ends_with_1_where_there_is_none() {
     calls.set(request).await.unwrap();
     let (code, text, _) = larder(&node, &["admin", "explain", "k\n"]);
     assert_eq!(code, Some(0));
-    for line in ["there true", "value_bytes 5", "tags a\\u{1b}[0m", "policy adaptive", "tier memory"] {
+    for line in ["there true", "value_bytes 5", "tags a\\x1b[0m", "policy adaptive", "tier memory"] {
         assert!(text.lines().any(|found| found == line), "{line:?} is not in\n{text}");
     }
     let document = json(&node, &["admin", "explain", "--key-hex", "6b0a"]);

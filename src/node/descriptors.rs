@@ -95,7 +95,8 @@ pub(super) fn shares(config: &ServeConfig, limit: Option<u64>) -> Result<Shares,
     if config.persistence == Persistence::Store {
         left -= left / STORE_PART;
     }
-    let blob_streams = some(BLOBS_MIN + more_blobs);
+    // Without a disk they take no files.
+    let blob_streams = some(if is_on_disk { BLOBS_MIN + more_blobs } else { BLOBS });
     let wanted = u64::from(config.max_connections);
     if wanted.saturating_mul(1 + CONTROL_LISTENERS) <= left {
         return Ok(Shares { blob_streams, ..all });

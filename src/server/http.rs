@@ -17,7 +17,7 @@ use http::{HeaderMap, StatusCode};
 
 use crate::quote::Quote;
 use crate::telemetry::Format;
-use scrapes::{Encoding, FRESH, Scrapes};
+use scrapes::{Encoding, Scrapes};
 
 /// Whether a node is ready to serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub fn router(
     ready: impl Fn() -> Readiness + Clone + Send + Sync + 'static,
     metrics: impl Fn(Format) -> String + Send + Sync + 'static,
 ) -> Router {
-    let scrapes = Scrapes::new(metrics, FRESH);
+    let scrapes = Scrapes::new(metrics);
     Router::new()
         .route("/", get(async || PATHS))
         .route("/livez", get(async || uncached(StatusCode::OK, "ok\n".to_owned())))

@@ -1,7 +1,8 @@
 //! Scrapes: pages of metrics, which may take long to make, kept away from the thread that answers probes.
 //!
-//! A page is made on a thread that may block, one at a time however many ask, and given to all who ask within
-//! [`FRESH`]. No more than [`WAITING_MAX`] wait for one: whoever comes then is told to come again. What is held of pages
+//! A page is made on a thread that may block, one at a time however many ask, and given to all who asked before it was
+//! begun: it tells of everything that was done before it was asked for. Where pages are asked for all the time, making
+//! them rests for [`RESTS`] times as long as the last one took. No more than [`WAITING_MAX`] wait for one: whoever comes then is told to come again. What is held of pages
 //! is bounded too: those who read slowly share what they read, and are cut in the end.
 
 use std::io::Write;
@@ -18,8 +19,10 @@ use tokio::task::spawn_blocking;
 use crate::clock::monotonic;
 use crate::telemetry::Format;
 
-/// How old a page may be that is given out. Scrapers ask every few seconds.
-pub(super) const FRESH: Duration = Duration::from_millis(250);
+/// Making pages takes a quarter of a processor at the most, …
+const RESTS: u32 = 3;
+/// … and keeps nobody waiting for longer than this beside.
+const REST_MAX: Duration = Duration::from_millis(250);
 /// Scrapes that may wait for a page at once.
 pub(super) const WAITING_MAX: usize = 16;
 
@@ -39,9 +42,8 @@ pub(super) struct Scrapes {
 
 struct Shared {
     render: Box<dyn Fn(Format) -> String + Send + Sync>,
-    fresh: Duration,
-    /// Held while a page is made.
-    making: Mutex<()>,
+    /// Held while a page is made; before when the next is not begun.
+    making: Mutex<Option<Instant>>,
     latest: Mutex<Vec<Page>>,
 }
 
@@ -49,28 +51,25 @@ struct Shared {
 struct Page {
     format: Format,
     encoding: Encoding,
-    made: Instant,
+    begun: Instant,
     bytes: Bytes,
 }
 
 impl Scrapes {
-    /// Makes pages by `render`, which may take long, and gives them out while they are `fresh`.
-    pub(super) fn new(render: impl Fn(Format) -> String + Send + Sync + 'static, fresh: Duration) -> Self {
-        let shared =
-            Shared { render: Box::new(render), fresh, making: Mutex::default(), latest: Mutex::default() };
+    /// Makes pages by `render`, which may take long.
+    pub(super) fn new(render: impl Fn(Format) -> String + Send + Sync + 'static) -> Self {
+        let shared = Shared { render: Box::new(render), making: Mutex::default(), latest: Mutex::default() };
         Self { shared: Arc::new(shared), waiting: Arc::new(Semaphore::new(WAITING_MAX)) }
     }
 
     /// A page; `None`: too many wait for one already.
     pub(super) async fn page(&self, format: Format, encoding: Encoding) -> Option<Bytes> {
-        if let Some(bytes) = self.shared.latest(format, encoding) {
-            return Some(bytes);
-        }
+        let asked = monotonic();
         // It counts until the page is made, also where whoever asked has gone meanwhile.
         let waits = Arc::clone(&self.waiting).try_acquire_owned().ok()?;
         let shared = Arc::clone(&self.shared);
         let made = spawn_blocking(move || {
-            let page = shared.make(format, encoding);
+            let page = shared.make(asked, format, encoding);
             drop(waits);
             page
         });
@@ -80,30 +79,37 @@ impl Scrapes {
 }
 
 impl Shared {
-    fn latest(&self, format: Format, encoding: Encoding) -> Option<Bytes> {
+    /// The latest page, if it was begun after it was asked for.
+    fn latest(&self, asked: Instant, format: Format, encoding: Encoding) -> Option<Bytes> {
         let latest = self.latest.lock();
         let page = latest.iter().find(|page| page.format == format && page.encoding == encoding)?;
-        (page.made.elapsed() < self.fresh).then(|| page.bytes.clone())
+        (page.begun >= asked).then(|| page.bytes.clone())
     }
 
     /// Makes a page, unless another has while this one waited for its turn.
-    fn make(&self, format: Format, encoding: Encoding) -> Bytes {
-        let _one_at_a_time = self.making.lock();
-        if let Some(bytes) = self.latest(format, encoding) {
+    fn make(&self, asked: Instant, format: Format, encoding: Encoding) -> Bytes {
+        let mut rests_until = self.making.lock();
+        if let Some(bytes) = self.latest(asked, format, encoding) {
             return bytes;
         }
-        let plain = self.latest(format, Encoding::Identity).unwrap_or_else(|| {
-            let made = monotonic();
+        if let Some(until) = *rests_until {
+            std::thread::sleep(until.saturating_duration_since(monotonic()));
+        }
+        let begun = monotonic();
+        let plain = self.latest(asked, format, Encoding::Identity).unwrap_or_else(|| {
             let bytes = Bytes::from((self.render)(format));
-            self.keep(Page { format, encoding: Encoding::Identity, made, bytes: bytes.clone() });
+            self.keep(Page { format, encoding: Encoding::Identity, begun, bytes: bytes.clone() });
             bytes
         });
-        if encoding == Encoding::Identity {
-            return plain;
-        }
-        let made = monotonic();
-        let bytes = gzip(&plain);
-        self.keep(Page { format, encoding, made, bytes: bytes.clone() });
+        let bytes = match encoding {
+            Encoding::Identity => plain,
+            Encoding::Gzip => {
+                let bytes = gzip(&plain);
+                self.keep(Page { format, encoding, begun, bytes: bytes.clone() });
+                bytes
+            }
+        };
+        *rests_until = Some(monotonic() + (begun.elapsed() * RESTS).min(REST_MAX));
         bytes
     }
 
@@ -130,33 +136,53 @@ mod tests {
 
     use super::*;
 
-    /// Pages that say how many there were before.
-    fn counted(fresh: Duration) -> Scrapes {
+    #[tokio::test]
+    async fn those_who_ask_before_a_page_is_begun_are_given_that_one() {
+        let (go, gone) = mpsc::channel::<()>();
+        let (made, gone) = (Arc::new(AtomicUsize::new(0)), Mutex::new(gone));
+        let begun = Arc::clone(&made);
+        let scrapes = Scrapes::new(move |format| {
+            let number = begun.fetch_add(1, Ordering::Relaxed);
+            let _ = gone.lock().recv();
+            format!("{format:?} {number}")
+        });
+        let ask = |format, encoding| {
+            let scrapes = scrapes.clone();
+            tokio::spawn(async move { scrapes.page(format, encoding).await.unwrap() })
+        };
+        let all_wait_but = async |left: usize| {
+            while scrapes.waiting.available_permits() > left {
+                tokio::task::yield_now().await;
+            }
+        };
+        let first = ask(Format::OpenMetrics, Encoding::Identity);
+        while made.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let later: Vec<_> = (0..5).map(|_| ask(Format::OpenMetrics, Encoding::Identity)).collect();
+        let zipped = ask(Format::OpenMetrics, Encoding::Gzip);
+        let other = ask(Format::Prometheus, Encoding::Identity);
+        all_wait_but(WAITING_MAX - 8).await;
+        drop(go);
+        assert_eq!(first.await.unwrap(), "OpenMetrics 0");
+        let mut told: Vec<Bytes> = join_all(later).await.into_iter().map(|page| page.unwrap()).collect();
+        let mut plain = Vec::new();
+        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&*zipped.await.unwrap()), &mut plain)
+            .unwrap();
+        told.push(plain.into());
+        told.dedup();
+        let [one] = &told[..] else { panic!("{told:?}") };
+        assert!(one.starts_with(b"OpenMetrics ") && one != "OpenMetrics 0", "{one:?}");
+        assert!(other.await.unwrap().starts_with(b"Prometheus "));
+    }
+
+    #[tokio::test]
+    async fn a_page_tells_of_what_was_done_before_it_was_asked_for() {
         let made = AtomicUsize::new(0);
-        let render = move |format| format!("{format:?} {}", made.fetch_add(1, Ordering::Relaxed));
-        Scrapes::new(render, fresh)
-    }
-
-    #[tokio::test]
-    async fn those_who_ask_together_are_given_one_page() {
-        let scrapes = counted(Duration::MAX);
-        let asks = (0..WAITING_MAX).map(|_| scrapes.page(Format::OpenMetrics, Encoding::Identity));
-        let pages = join_all(asks).await;
-        assert!(pages.iter().all(|page| page.as_deref() == Some(b"OpenMetrics 0")), "{pages:?}");
-        let zipped = scrapes.page(Format::OpenMetrics, Encoding::Gzip).await.unwrap();
-        let mut plain = String::new();
-        std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&*zipped), &mut plain).unwrap();
-        assert_eq!(plain, "OpenMetrics 0", "it is the same page");
-        let other = scrapes.page(Format::Prometheus, Encoding::Identity).await.unwrap();
-        assert_eq!(other, "Prometheus 1");
-    }
-
-    #[tokio::test]
-    async fn a_page_that_is_not_fresh_is_made_anew() {
-        let scrapes = counted(Duration::ZERO);
+        let scrapes = Scrapes::new(move |_| made.fetch_add(1, Ordering::Relaxed).to_string());
         for number in 0..3 {
             let page = scrapes.page(Format::Prometheus, Encoding::Identity).await.unwrap();
-            assert_eq!(page, format!("Prometheus {number}"));
+            assert_eq!(page, number.to_string());
         }
     }
 
@@ -168,7 +194,7 @@ mod tests {
             let _ = gone.lock().recv();
             "page".to_owned()
         };
-        let scrapes = Scrapes::new(render, Duration::MAX);
+        let scrapes = Scrapes::new(render);
         let ask = || {
             let scrapes = scrapes.clone();
             tokio::spawn(async move { scrapes.page(Format::Prometheus, Encoding::Identity).await })
