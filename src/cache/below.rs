@@ -221,7 +221,10 @@ impl Cache {
                 let read = engine.read_fetched(namespace, key, touch, fetch, put, now, see_it)?;
                 // What memory has no room for is answered from where it lies.
                 Ok(read.or_else(|reason| match put.and_then(|put| view(put, now)) {
-                    Some(entry) if !namespace.is_deleted() => Ok(see_on_disk(entry)),
+                    Some(entry) if !namespace.is_deleted() => {
+                        engine.count_hit_below((namespace, key), reason);
+                        Ok(see_on_disk(entry))
+                    }
                     _ => Err(reason),
                 }))
             });
@@ -243,7 +246,7 @@ impl Cache {
         let mut at = 0;
         while let Some(key) = keys.get(at) {
             let near = keys[at..].iter().take_while(|key| self.engine.has(namespace, key)).count();
-            let (mut is_over, mut read) = (false, 0);
+            let (mut is_over, mut read, mut missed) = (false, 0, None);
             self.engine.read_batch(namespace, &keys[at..at + near], now, |index, entry| match entry {
                 Ok(entry) => {
                     let next = found(at + index, Ok(entry));
@@ -251,8 +254,14 @@ impl Cache {
                     next
                 }
                 // Let go of a moment ago: it is looked for below.
-                Err(_) => ControlFlow::Break(()),
+                Err(reason) => {
+                    missed = Some((index, reason));
+                    ControlFlow::Break(())
+                }
             });
+            if let Some((index, reason)) = missed {
+                self.engine.uncount_miss((namespace, keys[at + index]), reason);
+            }
             if is_over {
                 return;
             }

@@ -266,6 +266,22 @@ impl Engine {
         self.shards[number].lock().recount_miss(key.namespace, reason, counted);
     }
 
+    /// Counts a lookup that was answered from below, as memory has no room for the entry, in place of the miss that it was
+    /// counted as.
+    pub fn count_hit_below(&self, (namespace, key): (&Namespace, &[u8]), counted: MissReason) {
+        let (number, key) = self.place(namespace, key);
+        let mut shard = self.shards[number].lock();
+        shard.uncount_miss(key.namespace, counted);
+        shard.count_hit(key.namespace);
+        shard.count_hit_on_disk(key.namespace);
+    }
+
+    /// Takes back a miss that was counted of a lookup which goes on below.
+    pub fn uncount_miss(&self, (namespace, key): (&Namespace, &[u8]), counted: MissReason) {
+        let (number, key) = self.place(namespace, key);
+        self.shards[number].lock().uncount_miss(key.namespace, counted);
+    }
+
     /// Gives a fetch back that came to nothing.
     pub fn end_fetch(&self, fetch: Fetch) {
         self.shards[fetch.shard].lock().end_fetch(fetch.hash, fetch.changes);
@@ -318,5 +334,27 @@ impl Engine {
         let (outcome, kind) = self.apply_in(shard, key, op, large, now);
         let sequence = shard.sequence(kind);
         (outcome, kind, sequence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::at;
+    use super::super::{EngineConfig, NamespaceConfig, PolicyName};
+    use super::*;
+
+    #[test]
+    fn a_lookup_that_is_answered_from_below_counts_once() {
+        let engine = Engine::new(&EngineConfig::default(), at(0));
+        let (name, policy) = ("other".to_owned(), PolicyName::Lru);
+        let config = NamespaceConfig { name, bytes_limit: 0, policy, default_ttl: Ttl::Never };
+        let other = engine.create_namespace(&config).unwrap();
+        for namespace in [engine.default_namespace(), &other] {
+            let missed = || engine.read(namespace, b"key", None, at(0), |_| ()).0.unwrap_err();
+            engine.count_hit_below((namespace, b"key"), missed());
+            engine.uncount_miss((namespace, b"key"), missed());
+            let stats = engine.report(namespace).stats;
+            assert_eq!((stats.hits, stats.hits_on_disk, stats.misses()), (1, 1, 0), "{stats:?}");
+        }
     }
 }

@@ -65,12 +65,16 @@ impl Shard {
         reason: MissReason,
         counted: Option<MissReason>,
     ) {
-        let counts = self.counts(namespace);
         if let Some(counted) = counted {
-            let of_it = &mut counts.misses_by_reason[counted as usize - 1];
-            *of_it = of_it.saturating_sub(1);
+            self.uncount_miss(namespace, counted);
         }
-        counts.count_miss(reason);
+        self.counts(namespace).count_miss(reason);
+    }
+
+    /// Takes back a miss that was counted.
+    pub(in crate::engine) fn uncount_miss(&mut self, namespace: &Namespace, counted: MissReason) {
+        let of_it = &mut self.counts(namespace).misses_by_reason[counted as usize - 1];
+        *of_it = of_it.saturating_sub(1);
     }
 
     /// What the places of entries on disk take counts as memory of the shard.

@@ -3,6 +3,7 @@
 use super::{Hashed, Shard};
 use crate::clock::Now;
 use crate::engine::eviction::Policy;
+use crate::engine::namespace::Namespace;
 use crate::engine::op::{ChangeKind, EntryView, MissReason};
 use crate::entry::Ttl;
 
@@ -35,14 +36,19 @@ impl Shard {
             return Err(reason);
         };
         let read = found(self.view(slot, now));
-        let space = self.spaces.of(key.namespace.number());
-        if key.namespace.number() == 0 {
+        self.count_hit(key.namespace);
+        self.spaces.of(key.namespace.number()).hit(&mut self.records, slot);
+        Ok(read)
+    }
+
+    /// A lookup came to something.
+    #[inline]
+    pub(in crate::engine) fn count_hit(&mut self, namespace: &Namespace) {
+        if namespace.number() == 0 {
             self.hits += 1;
         } else {
-            space.counts.hits += 1;
+            self.spaces.of(namespace.number()).counts.hits += 1;
         }
-        space.hit(&mut self.records, slot);
-        Ok(read)
     }
 
     /// A lookup came to nothing.
