@@ -102,6 +102,17 @@ impl Stand {
         self.engine.apply(self.engine.default_namespace(), &Op::Set(set), self.now()).0
     }
 
+    /// Stores a value, when the journal's backlog has room for it.
+    fn store(&self, key: &str, value: &str) {
+        loop {
+            match self.set(key, value) {
+                Outcome::Stored(_) => return,
+                Outcome::Refused(Refusal::Backlogged { .. }) => std::thread::yield_now(),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     /// Counts one up, for a request of this id.
     fn count(&self, request_id: &str) -> i64 {
         let expiration = Expiration::Default;

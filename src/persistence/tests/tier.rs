@@ -129,7 +129,7 @@ fn bring(stand: &Stand, lookup: &Lookup<'_>, (name, key): &(String, Vec<u8>)) {
 fn what_memory_has_no_room_for_is_told_where_there_is_no_store() {
     let stand = Stand::over(MemoryBackend::new(), &DiskConfig { is_store: true, ..config() }).unwrap();
     let value = "v".repeat(100 << 10);
-    (0..800).for_each(|n| drop(stand.set(&format!("key:{n}"), &value)));
+    (0..800).for_each(|n| stand.store(&format!("key:{n}"), &value));
     stand.disk.stop().unwrap();
     let again = Stand::over(stand.backend.crash(Lose::Nothing), &config()).unwrap();
     let served = again.content().len() as u64;
