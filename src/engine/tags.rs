@@ -186,6 +186,11 @@ impl TagFilter {
             && places(self.bits.len(), self.hash(namespace, name)).into_iter().all(is_marked)
     }
 
+    /// Whether there is one: from the first tag on.
+    pub(crate) fn is_made(&self) -> bool {
+        !self.bits.is_empty()
+    }
+
     /// The sweep begins to go round.
     pub(crate) fn begin_round(&mut self) {
         if self.bits.is_empty() {

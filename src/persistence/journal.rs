@@ -338,6 +338,8 @@ impl Journal {
         backlog.budget().set_bytes_max(room.backlog(backlog_bytes));
         backlog.set_held_bytes_max(waiting_bytes);
         backlog.grant();
+        // It may be longer than it may be from now on.
+        self.shared.wake();
     }
 
     /// Its files, oldest first; the last is being written.

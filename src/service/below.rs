@@ -75,6 +75,7 @@ impl Does for Claimed<'_> {
     fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> Outcome {
         let mut outcome = self.cache.apply_claimed(namespace, op, now, self.claim).0;
         let mut turn: Option<Turn> = None;
+        let mut end = self.deadline;
         while let Outcome::Refused(Refusal::Backlogged { .. }) = outcome {
             match &turn {
                 Some(turn) => turn.again(),
@@ -84,7 +85,7 @@ impl Does for Claimed<'_> {
                     turn = queue.and_then(|queue| queue.enter(op.key().len(), 0));
                 }
             }
-            let end = self.deadline.unwrap_or_else(|| monotonic() + BLOCKS_MAX);
+            let end = *end.get_or_insert_with(|| monotonic() + BLOCKS_MAX);
             if !turn.as_ref().is_some_and(|turn| turn.block_until(end)) {
                 break;
             }

@@ -77,7 +77,7 @@ impl LaterCall {
 impl Later {
     async fn done(mut self) -> Answered {
         let mut turn = None;
-        if !self.is_backlogged {
+        if !self.is_backlogged || self.is_below || self.is_long {
             yield_now().await;
         }
         loop {

@@ -294,6 +294,10 @@ where
         }
         self.partial.advance(PREFIX);
         let message = self.partial.split_to(len).freeze();
+        if len > SHORT_BYTES_MAX {
+            // Or what is read next keeps the long buffer when the message is done, and counts nowhere.
+            self.partial = BytesMut::from(&self.partial[..]);
+        }
         check_length(&message, self.plane.cache.limits().batch_items_max)?;
         Ok(Some(message))
     }
@@ -334,6 +338,16 @@ where
         // Others run now, or the peer takes the frame and asks for the next at once.
         if answered.is_pending() {
             self.commands_left = COMMANDS_PER_TURN;
+        }
+        // Nobody knows when a stream whose client has a frame to read is asked for the next. Others have the room until
+        // then, and so they have while it waits for anything but its turn.
+        if answered.is_ready() || !self.queued.as_ref().is_some_and(|queued| queued.is_waiting()) {
+            self.queued = None;
+            if let Some(message) =
+                self.message.as_mut().filter(|message| message.turn == BacklogTurn::Granted)
+            {
+                message.turn = BacklogTurn::None;
+            }
         }
         answered
     }

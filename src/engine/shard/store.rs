@@ -6,6 +6,7 @@ use crate::engine::eviction::{Policy, Slots};
 use crate::engine::namespace::Namespace;
 use crate::engine::op::{MissReason, Refusal};
 use crate::engine::record::{Deadline, Draft};
+use crate::engine::tags::DraftTags;
 
 impl Shard {
     /// Sees to it that the namespace has a space here.
@@ -49,6 +50,12 @@ impl Shard {
         }
         if draft.deadline != Deadline::None {
             self.wheel.insert(&mut self.records, slot);
+        }
+        if let DraftTags::Packed(tags) = draft.tags
+            && self.tag_filter.is_made()
+        {
+            // Making room may have ended a round that never met the cell which they lay in.
+            tags.names().for_each(|tag| self.tag_filter.insert(draft.namespace, tag));
         }
         Ok(())
     }

@@ -270,8 +270,12 @@ impl DiskTier {
     /// # Errors
     /// The directory cannot be read.
     pub fn close_deleted(&self) -> Result<(), BackendError> {
+        // What is opened after the directory was read may not be in what was read.
+        let open: Vec<u32> = self.files.read().by_number.keys().copied().collect();
         let there = self.backend.files()?;
-        self.files.write().by_number.retain(|_, (file, _)| there.iter().any(|(other, _)| other == file));
+        let is_there = |file: FileId| there.iter().any(|(other, _)| *other == file);
+        let mut files = self.files.write();
+        files.by_number.retain(|number, (file, _)| !open.contains(number) || is_there(*file));
         Ok(())
     }
 

@@ -19,6 +19,13 @@ pub(super) struct Queued {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
+impl Queued {
+    /// Whether its turn has not come.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.is_waiting
+    }
+}
+
 /// Waits until the message's next command may be tried again, or is to be refused: [`Message::turn`] says which.
 pub(super) fn poll_turn(
     queued: &mut Option<Box<Queued>>,
