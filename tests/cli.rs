@@ -224,6 +224,8 @@ fn latency_prints_what_round_trips_took() {
     let (_, document) = json(&node, &["latency", "--count", "2", "--interval", "0", "--key", "k"]);
     assert_eq!((&document["calls"], node.counters().misses), (&Value::from(2), 3));
     assert!(document["max_us"].as_f64() >= document["min_us"].as_f64());
+    let output = on(&node, &["latency", "--duration", "1ms", "--interval", "1h"]);
+    assert_eq!(output.status.code(), Some(0), "it waits no longer than it is to take: {}", stderr(&output));
 }
 
 /// A node that works, and what its client needs to find it.
@@ -414,6 +416,13 @@ fn the_environment_names_nodes_and_flags_override_it() {
     assert_eq!(get(&[], &node.url()), MISS);
     assert_eq!(get(&["--nodes", &node.url()], "tcp://127.0.0.1:1"), MISS);
     assert_eq!(get(&[], "nonsense"), USAGE);
+    // One that is empty counts as unset: the default node is asked, whether it is there or not.
+    for (variable, args) in [("LARDER_NODES", &["get", "k"][..]), ("LARDER_ADMIN", &["admin", "stats"])] {
+        let output = command(args).env(variable, "").output().unwrap();
+        assert_ne!(output.status.code(), Some(2), "{}", stderr(&output));
+    }
+    let output = larder(&["get", "k", "--nodes", ""]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
 }
 
 #[test]

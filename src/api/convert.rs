@@ -109,7 +109,10 @@ pub(crate) fn set<'a>(view: &'a SetView<'a>, limits: &Limits, now_unix_ms: u64) 
         None => Expiration::Default,
         Some(ExpirationView::TtlMs(ms)) => Expiration::In(ttl("ttl_ms", ms, limits)?),
         Some(ExpirationView::ExpireAtUnixMs(at)) => {
-            ttl("expire_at_unix_ms", at.saturating_sub(now_unix_ms), limits)?;
+            let (ttl_ms, max) = (at.saturating_sub(now_unix_ms), limits.ttl_ms_max);
+            if ttl_ms > max {
+                return Err(CallError::ExpiryTooFar { at_unix_ms: at, ttl_ms, max });
+            }
             Expiration::AtUnixMs(at)
         }
         Some(ExpirationView::KeepTtl(true)) => Expiration::Keep,

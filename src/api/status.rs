@@ -49,6 +49,10 @@ pub enum CallError {
     BadTag { field: String, bytes: usize, max: usize },
     #[error("request_id has {bytes} bytes, the limit is {max}")]
     RequestIdTooLong { bytes: usize, max: usize },
+    #[error(
+        "expire_at_unix_ms is {at_unix_ms}, {ttl_ms} ms from now, the longest time to live is {max} ms (100 years by default)"
+    )]
+    ExpiryTooFar { at_unix_ms: u64, ttl_ms: u64, max: u64 },
     #[error("{field} is {ttl_ms} ms, the longest time to live is {max} ms (100 years by default)")]
     TtlTooLong { field: &'static str, ttl_ms: u64, max: u64 },
     #[error("{field} is false: only true is a value here; leave the field out instead")]
@@ -157,7 +161,7 @@ pub enum CallError {
     VersionsUsedUp,
     #[error("the value is not a decimal integer of 64 bits")]
     NotAnInteger,
-    #[error("{current} {delta:+} does not fit 64 bits; the counter stays at {current}")]
+    #[error("{current} {delta:+} does not fit 64 bits; nothing was changed")]
     CounterOverflow { current: i64, delta: i128 },
     #[error(transparent)]
     Policy(#[from] UnknownPolicy),
@@ -223,6 +227,7 @@ impl CallError {
             Self::BadTag { field, .. } => bad_field("BAD_TAG", field),
             Self::RequestIdTooLong { .. } => bad_field("REQUEST_ID_TOO_LONG", "request_id"),
             Self::TtlTooLong { field, .. } => bad_field("TTL_TOO_LONG", field),
+            Self::ExpiryTooFar { .. } => bad_field("TTL_TOO_LONG", "expire_at_unix_ms"),
             Self::FalseInOneof { field } => bad_field("FALSE_IN_ONEOF", field),
             Self::VersionZero => bad_field("VERSION_ZERO", "if_version"),
             Self::UnknownEnum { field, .. } => bad_field("UNKNOWN_ENUM_VALUE", field),
@@ -301,7 +306,7 @@ impl CallError {
             | Self::ReportTooLarge { max, .. }
             | Self::BacklogFull { max } => (*max as u64, "bytes"),
             Self::EntryTooLarge { limit, .. } => (*limit, "bytes"),
-            Self::TtlTooLong { max, .. } => (*max, "ms"),
+            Self::TtlTooLong { max, .. } | Self::ExpiryTooFar { max, .. } => (*max, "ms"),
             Self::TooManyTags { max, .. } => (*max as u64, "tags"),
             Self::BatchTooLong { max, .. } => (*max as u64, "items"),
             Self::Overloaded { limit } => (*limit as u64, "calls"),

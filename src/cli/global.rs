@@ -74,6 +74,15 @@ impl ClientArgs {
         }
     }
 
+    /// These without what comes of variables that are empty: such a one counts as unset.
+    pub(super) fn without_empty_variables(mut self, matches: &ArgMatches) -> Self {
+        let is_variable = |flag| matches.value_source(flag) == Some(ValueSource::EnvVariable);
+        for (flag, value) in [("nodes", &mut self.nodes), ("admin", &mut self.admin)] {
+            value.take_if(|value| value.is_empty() && is_variable(flag));
+        }
+        self
+    }
+
     pub(super) fn output(&self) -> Output {
         self.output.unwrap_or_default()
     }

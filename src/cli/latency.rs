@@ -105,7 +105,11 @@ async fn measure(
             measured.line(global)?;
             line_at = next_line(line_at, now);
         }
-        tokio::time::sleep(args.interval).await;
+        let left = args.duration.map(|duration| (start + duration).saturating_duration_since(monotonic()));
+        tokio::time::sleep(left.map_or(args.interval, |left| left.min(args.interval))).await;
+        if left.is_some_and(|left| left <= args.interval) {
+            return Ok(());
+        }
     }
 }
 

@@ -152,11 +152,12 @@ impl Cli {
         let mut command = command();
         let matches = command.try_get_matches_from_mut(args)?;
         let mut cli = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        cli.client = cli.client.without_empty_variables(&matches);
         match matches.subcommand() {
             Some((name, inner)) if !WITHOUT_CLIENT.contains(&name) => {
-                let inner =
+                let given =
                     ClientArgs::from_arg_matches(inner).map_err(|error| error.format(&mut command))?;
-                cli.client = inner.or(cli.client);
+                cli.client = given.without_empty_variables(inner).or(cli.client);
             }
             Some((name, _)) => {
                 if let Some(flag) = global::given_before(&matches) {

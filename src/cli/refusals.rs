@@ -5,9 +5,12 @@ use serde_json::{Value, json};
 
 use super::escape::{bytes_json, escaped};
 use super::output::note;
+use crate::quote::Quote;
 
 /// How many are named on stderr.
 const NAMED: usize = 20;
+/// The longest name that is told whole.
+const NAME_BYTES: usize = 256;
 /// How many are listed in the JSON document.
 const LISTED: usize = 1_000;
 
@@ -46,12 +49,20 @@ impl Refusals {
     /// Names the first ones on stderr, each after `what` was not done with it: "not stored".
     pub(super) fn tell(&self, what: &str) {
         for (name, why) in self.listed.iter().take(NAMED) {
-            note(&format!("{what}: {}: {why}", escaped(name)));
+            note(&format!("{what}: {}: {why}", shown(name)));
         }
         match self.count.saturating_sub(NAMED as u64) {
             0 => {}
             more => note(&format!("{what}: {more} more")),
         }
+    }
+}
+
+/// A name as it is told: whole where it is short, else quoted and cut.
+fn shown(name: &[u8]) -> String {
+    match name.len() {
+        1..=NAME_BYTES => escaped(name).to_string(),
+        _ => Quote::of(name).to_string(),
     }
 }
 
