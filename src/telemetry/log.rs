@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A log that cannot be written costs lines, which are counted ([`lines_lost`]), and never a call, a probe or a shutdown:
-//! nothing else of a node writes to stderr, and it writes to stdout in the same way ([`print`]).
+//! nothing else of a node writes to stderr, and it writes to stdout in the same way ([`print()`]).
 //!
 //! Keys are bytes that a client chose. Whoever logs one goes through [`key_text`], which leaves no control
 //! character and no line break in it, so that a key cannot forge a line.
