@@ -117,6 +117,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("config", ALL),
             ("entry", ALL),
             ("node", ALL),
+            ("quote", ALL),
             ("redacted", ALL),
             ("server", Some(&["StartError", "Stop"])),
             ("telemetry", Some(&["log"])),
