@@ -258,8 +258,10 @@ async fn a_shortage_of_descriptors_refuses_what_needs_one_and_leaves_nothing_bro
         let directory = tempfile::tempdir().unwrap();
         let data = directory.path().join("data");
         let path = data.to_str().unwrap();
+        // One shard: nothing is evicted, wherever the keys fall.
+        let room = ["--memory", "256MiB", "--shards", "1"];
         let flags =
-            ["--data-dir", path, "--persistence", "journal", "--backend", backend, "--memory", "256MiB"];
+            [&["--data-dir", path, "--persistence", "journal", "--backend", backend][..], &room].concat();
         let process = Process::start(&flags);
         let (mut cache, mut admin) = (cache_of(&process).await, admin_of(&process).await);
         let mut health = HealthClient::new(connect(&process.ready.health).await);
