@@ -96,7 +96,7 @@ impl<'a> Reader<'a> {
         Self { rest: message, fields_left: FIELDS_MAX }
     }
 
-    /// One of a message that may also have so many items.
+    /// A reader of a message that may also have `items_max` items.
     pub(crate) fn with_items(message: &'a [u8], items_max: usize) -> Self {
         Self { rest: message, fields_left: FIELDS_MAX.saturating_add(items_max) }
     }
