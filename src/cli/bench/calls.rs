@@ -1,10 +1,9 @@
 //! A caller of Get and Set, or of BatchGet and BatchSet: one call in flight.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::connection::Connection;
 use super::load::{Load, Operation};
@@ -17,8 +16,6 @@ const GET: PathAndQuery = PathAndQuery::from_static("/larder.v1.Cache/Get");
 const SET: PathAndQuery = PathAndQuery::from_static("/larder.v1.Cache/Set");
 const BATCH_GET: PathAndQuery = PathAndQuery::from_static("/larder.v1.Cache/BatchGet");
 const BATCH_SET: PathAndQuery = PathAndQuery::from_static("/larder.v1.Cache/BatchSet");
-/// How long a caller waits after a call that reached nobody.
-const BACK_OFF: Duration = Duration::from_millis(20);
 
 pub(super) async fn caller(worker: Rc<Worker>, connection: Rc<Connection>, mut load: Load) {
     let is_batch = worker.plan.mode == Mode::Batch;
@@ -35,23 +32,25 @@ pub(super) async fn caller(worker: Rc<Worker>, connection: Rc<Connection>, mut l
         let call = connection.call(method, &message);
         let answer = tokio::time::timeout(timeout, call).await;
         let end = monotonic();
-        let status = match answer {
+        let mut pause = None;
+        let done = match answer {
             Ok(Ok(response)) => {
-                let each = |answer| worker.answered(start, end, answer, 1);
-                match wire::answers(&response, operation, is_batch, each) {
-                    Ok(()) => {
-                        worker.call_done(start);
-                        continue;
-                    }
-                    Err(wire::Malformed) => Status::internal("the answer cannot be read"),
-                }
+                let each = |answer: wire::Answer| {
+                    pause = pause.max(answer.retry_after());
+                    worker.answered(start, end, answer, 1);
+                };
+                wire::answers(&response, operation, is_batch, each)
+                    .map_err(|wire::Malformed| Status::internal("the answer cannot be read"))
             }
-            Ok(Err(status)) => status,
-            Err(_elapsed) => Status::deadline_exceeded("no answer came in time"),
+            Ok(Err(status)) => Err(status),
+            Err(_elapsed) => Err(Status::deadline_exceeded("no answer came in time")),
         };
-        let code = worker.refused(start, end, &status, items as u64);
-        if code == Code::Unavailable {
-            tokio::time::sleep(BACK_OFF).await;
+        match done {
+            Ok(()) => worker.call_done(start),
+            Err(status) => pause = worker.refused(start, end, &status, items as u64),
+        }
+        if let Some(pause) = pause {
+            worker.hold_back(load.spread(pause)).await;
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use rand::distr::{Distribution as _, Uniform};
@@ -110,6 +111,11 @@ impl Load {
         } else {
             Operation::Set
         }
+    }
+
+    /// A pause and up to half of it more, so that callers that were refused together do not come again together.
+    pub(super) fn spread(&mut self, pause: Duration) -> Duration {
+        pause + pause.mul_f64(self.random.random_range(0.0..0.5))
     }
 
     /// A GetRequest or SetRequest of one key.

@@ -16,7 +16,7 @@ use super::connection::Connection;
 use super::load::{Load, Sequence, Written};
 use super::pace::{self, Queue, Schedule};
 use super::plan::{Mode, Pace, Plan, Until};
-use super::wire::Answer;
+use super::wire::{self, Answer};
 use super::{calls, stream};
 use crate::cli::exit::{CliError, local};
 use crate::cli::progress;
@@ -26,6 +26,8 @@ use crate::code::code_name;
 const HISTOGRAM_NS_MIN: u64 = 1_000;
 const HISTOGRAM_NS_MAX: u64 = 3_600_000_000_000;
 const HISTOGRAM_DIGITS: u8 = 3;
+/// How long a caller holds back that reached nobody.
+pub(super) const BACK_OFF: Duration = Duration::from_millis(20);
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(125);
 
 /// What was measured.
@@ -173,7 +175,7 @@ impl Worker {
                 results.not_stored += keys;
                 &mut results.sets
             }
-            Answer::Refused(code) => {
+            Answer::Refused { code, .. } => {
                 *results.errors.entry(code_name(code)).or_default() += keys;
                 return;
             }
@@ -182,17 +184,30 @@ impl Worker {
         histogram.saturating_record_n(ns.clamp(HISTOGRAM_NS_MIN, HISTOGRAM_NS_MAX), keys);
     }
 
-    /// Records keys whose call or stream was refused as a whole, and answers with which code.
-    pub(super) fn refused(&self, start: Instant, end: Instant, status: &Status, keys: u64) -> Code {
-        let code = status.code();
+    /// Records keys whose call or stream was refused as a whole; how long to hold back then.
+    pub(super) fn refused(
+        &self,
+        start: Instant,
+        end: Instant,
+        status: &Status,
+        keys: u64,
+    ) -> Option<Duration> {
+        let (code, retry_after) = (status.code(), wire::retry_after(status));
         if keys > 0 {
             self.results
                 .borrow_mut()
                 .first_refusal
                 .get_or_insert_with(|| format!("{}: {}", code_name(code), status.message()));
         }
-        self.answered(start, end, Answer::Refused(code), keys);
-        code
+        self.answered(start, end, Answer::Refused { code, retry_after }, keys);
+        retry_after.or((code == Code::Unavailable).then_some(BACK_OFF))
+    }
+
+    /// Waits before the next call, as a client does that was refused; not beyond the run's end.
+    pub(super) async fn hold_back(&self, pause: Duration) {
+        let end = monotonic() + pause;
+        let end = self.control.end.map_or(end, |last| end.min(last));
+        tokio::time::sleep_until(end.into()).await;
     }
 
     /// Records a call, or a message of a Pipeline, that was answered in full.

@@ -16,21 +16,23 @@ use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
 use super::load::Load;
-use super::run::Worker;
-use super::wire::{self, RawCodec};
+use super::run::{BACK_OFF, Worker};
+use super::wire::{self, Answer, RawCodec};
 use crate::clock::monotonic;
 use crate::entry::MESSAGE_BYTES_MAX;
 
 const PIPELINE: PathAndQuery = PathAndQuery::from_static("/larder.v1.Cache/Pipeline");
-/// How long a caller waits before it opens another stream in place of one that broke.
-const BACK_OFF: Duration = Duration::from_millis(20);
-
 /// A message in flight.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     start: Instant,
     outstanding: usize,
+    /// When the node asks to be tried again, where it refused one of its commands.
+    retry_after: Option<Duration>,
 }
+
+/// A slot that is free, and how long to hold back before it is used.
+type Free = (usize, Option<Duration>);
 
 /// The messages in flight on one stream.
 struct Flight {
@@ -40,17 +42,16 @@ struct Flight {
 
 pub(super) async fn caller(worker: Rc<Worker>, channel: Channel, mut load: Load, depth: usize) {
     loop {
-        let flight = Flight {
-            slots: RefCell::new(vec![Slot { start: monotonic(), outstanding: 0 }; depth]),
-            items: worker.plan.items,
-        };
+        let flight =
+            Flight { slots: RefCell::new(vec![Slot::free(monotonic()); depth]), items: worker.plan.items };
         let Err(status) = stream(&worker, channel.clone(), &mut load, &flight).await else { return };
         // What was on its way is lost with the stream.
         let end = monotonic();
+        let mut pause = None;
         for slot in flight.slots.into_inner().iter().filter(|slot| slot.outstanding > 0) {
-            worker.refused(slot.start, end, &status, slot.outstanding as u64);
+            pause = pause.max(worker.refused(slot.start, end, &status, slot.outstanding as u64));
         }
-        tokio::time::sleep(BACK_OFF).await;
+        worker.hold_back(load.spread(pause.unwrap_or(BACK_OFF))).await;
     }
 }
 
@@ -59,13 +60,16 @@ async fn stream(worker: &Worker, channel: Channel, load: &mut Load, flight: &Fli
     let (messages, outgoing) = mpsc::unbounded_channel();
     let (free, mut free_slots) = mpsc::unbounded_channel();
     for slot in 0..flight.slots.borrow().len() {
-        let _ = free.send(slot);
+        let _ = free.send((slot, None));
     }
     let sending = async {
-        while let Some(slot) = free_slots.recv().await {
+        while let Some((slot, pause)) = free_slots.recv().await {
+            if let Some(pause) = pause {
+                worker.hold_back(load.spread(pause)).await;
+            }
             let Some((start, items)) = worker.next_call().await else { break };
             let message = load.pipeline((slot * flight.items) as u64, items);
-            flight.slots.borrow_mut()[slot] = Slot { start, outstanding: items };
+            flight.slots.borrow_mut()[slot] = Slot { outstanding: items, ..Slot::free(start) };
             if messages.send(message).is_err() {
                 break;
             }
@@ -88,7 +92,7 @@ async fn receive(
     channel: Channel,
     outgoing: UnboundedReceiverStream<Bytes>,
     flight: &Flight,
-    free: mpsc::UnboundedSender<usize>,
+    free: mpsc::UnboundedSender<Free>,
 ) -> Result<(), Status> {
     let timeout = worker.plan.timeout;
     let mut grpc = Grpc::new(channel)
@@ -110,13 +114,13 @@ async fn receive(
         };
         let end = monotonic();
         let mut known = true;
-        let each = |id: u64, answer| match flight.reply(id) {
+        let each = |id: u64, answer: Answer| match flight.reply(id, answer.retry_after()) {
             None => known = false,
-            Some((slot, start, is_last)) => {
-                worker.answered(start, end, answer, 1);
-                if is_last {
-                    worker.call_done(start);
-                    let _ = free.send(slot);
+            Some((number, slot)) => {
+                worker.answered(slot.start, end, answer, 1);
+                if slot.outstanding == 0 {
+                    worker.call_done(slot.start);
+                    let _ = free.send((number, slot.retry_after));
                 }
             }
         };
@@ -128,18 +132,25 @@ async fn receive(
     }
 }
 
+impl Slot {
+    fn free(start: Instant) -> Self {
+        Self { start, outstanding: 0, retry_after: None }
+    }
+}
+
 impl Flight {
     fn is_empty(&self) -> bool {
         self.slots.borrow().iter().all(|slot| slot.outstanding == 0)
     }
 
-    /// The slot that an id belongs to, when its message started, and whether this was its last reply. None: no
-    /// such command is outstanding.
-    fn reply(&self, id: u64) -> Option<(usize, Instant, bool)> {
+    /// The slot that an id belongs to, and how it is after this reply, which asks to be tried again then. None: no such
+    /// command is outstanding.
+    fn reply(&self, id: u64, retry_after: Option<Duration>) -> Option<(usize, Slot)> {
         let number = usize::try_from(id).ok()? / self.items;
         let mut slots = self.slots.borrow_mut();
         let slot = slots.get_mut(number).filter(|slot| slot.outstanding > 0)?;
         slot.outstanding -= 1;
-        Some((number, slot.start, slot.outstanding == 0))
+        slot.retry_after = slot.retry_after.max(retry_after);
+        Some((number, *slot))
     }
 }

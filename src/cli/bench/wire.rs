@@ -8,14 +8,17 @@
 //!  BatchSet      1 namespace  2 SetRequest…                answer        1 SetResult…   1 response  2 error
 //!                3 durability
 //!  Pipeline      2 command…   1 id  4 get  5 set           answer        1 reply…   1 id  3 get  4 set  9 error
-//!  google.rpc.Status          1 code
+//!  google.rpc.Status          1 code  3 details, a RetryInfo among them
 //! ```
 //!
 //! Tested against the generated types, which are the authority.
 
+use std::time::Duration;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 use super::load::Operation;
 
@@ -81,7 +84,18 @@ pub(super) enum Answer {
     Miss,
     Stored,
     NotStored,
-    Refused(Code),
+    Refused {
+        code: Code,
+        /// When the node asks to be tried again.
+        retry_after: Option<Duration>,
+    },
+}
+
+impl Answer {
+    /// When the node asks to be tried again.
+    pub(super) fn retry_after(self) -> Option<Duration> {
+        if let Self::Refused { retry_after, .. } = self { retry_after } else { None }
+    }
 }
 
 /// The answer is not what the protocol allows.
@@ -105,7 +119,7 @@ pub(super) fn answers(
             Operation::Get => outcome(item, operation)?,
             Operation::Set => match first(item)? {
                 (1, Content::Bytes(response)) => outcome(response, operation)?,
-                (2, Content::Bytes(status)) => Answer::Refused(code(status)?),
+                (2, Content::Bytes(status)) => refused(status)?,
                 _ => return Err(Malformed),
             },
         });
@@ -123,7 +137,7 @@ pub(super) fn replies(message: &[u8], mut each: impl FnMut(u64, Answer)) -> Resu
                 (1, Content::Number(number)) => id = number,
                 (3, Content::Bytes(response)) => answer = Some(outcome(response, Operation::Get)?),
                 (4, Content::Bytes(response)) => answer = Some(outcome(response, Operation::Set)?),
-                (9, Content::Bytes(status)) => answer = Some(Answer::Refused(code(status)?)),
+                (9, Content::Bytes(status)) => answer = Some(refused(status)?),
                 _ => {}
             }
         }
@@ -140,6 +154,17 @@ fn outcome(response: &[u8], operation: Operation) -> Result<Answer, Malformed> {
         (Operation::Set, 2) => Answer::NotStored,
         _ => return Err(Malformed),
     })
+}
+
+fn refused(status: &[u8]) -> Result<Answer, Malformed> {
+    let code = code(status)?;
+    let whole = Status::with_details(code, "", Bytes::copy_from_slice(status));
+    Ok(Answer::Refused { code, retry_after: retry_after(&whole) })
+}
+
+/// When a node that answers with this status asks to be tried again.
+pub(super) fn retry_after(status: &Status) -> Option<Duration> {
+    status.get_details_retry_info().and_then(|info| info.retry_delay)
 }
 
 fn code(status: &[u8]) -> Result<Code, Malformed> {
@@ -268,6 +293,7 @@ mod tests {
     use prost::Message;
 
     use super::*;
+    use crate::api::CallError;
     use crate::api::google::rpc;
     use crate::api::v1::{
         self, get_response, pipeline_command::Op, pipeline_reply, set_response, set_result,
@@ -342,7 +368,7 @@ mod tests {
             .to_vec();
         let batch = v1::BatchSetResponse { results };
         answers(&batch.encode_to_vec(), Operation::Set, true, |a| seen.push(a)).unwrap();
-        let exhausted = Answer::Refused(Code::ResourceExhausted);
+        let exhausted = Answer::Refused { code: Code::ResourceExhausted, retry_after: None };
         let expected = [Answer::Hit, Answer::NotStored, Answer::Miss, Answer::Hit, Answer::Stored, exhausted];
         assert_eq!(seen, expected);
 
@@ -357,6 +383,19 @@ mod tests {
         let mut seen = Vec::new();
         replies(&message.encode_to_vec(), |id, answer| seen.push((id, answer))).unwrap();
         assert_eq!(seen, [(0, Answer::Hit), (300, Answer::Stored), (1, exhausted)]);
+    }
+
+    #[test]
+    fn when_a_node_asks_to_be_tried_again_is_read_of_an_item_as_of_a_call() {
+        let error = CallError::JournalBacklog { bytes: 9 };
+        let (code, item) = (Code::ResourceExhausted, error.to_rpc_status());
+        let results = vec![v1::SetResult { result: Some(set_result::Result::Error(item)) }];
+        let batch = v1::BatchSetResponse { results }.encode_to_vec();
+        let mut seen = Vec::new();
+        answers(&batch, Operation::Set, true, |answer| seen.push(answer)).unwrap();
+        let asked = retry_after(&Status::from(error));
+        assert_eq!(asked, Some(Duration::from_millis(100)));
+        assert_eq!(seen, [Answer::Refused { code, retry_after: asked }]);
     }
 
     #[test]
