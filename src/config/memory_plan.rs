@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | answers that clients have yet to read | a third | 32 MiB |
 //! | long requests under way | an eighth | 256 MiB |
-//! | what came of long requests that wait to be read | a sixth | 64 MiB |
+//! | what came of long requests that wait to be read | what the others leave of eleven twelfths | 64 MiB |
 //! | short requests that wait for the disk | a twelfth | 64 MiB |
 //! | changes that wait for the disk | a thirty-second of the limit, at least 4 MiB | 64 MiB |
 
@@ -38,12 +38,17 @@ impl MemoryPlan {
     #[must_use]
     pub fn of(memory_bytes: u64) -> Self {
         let spare = 32 * MIB + memory_bytes / 10;
+        let answer_bytes = (spare / 3).min(MAX_RESPONSE_BACKLOG_BYTES);
+        let request_bytes = (spare / 8).min(256 * MIB);
+        let journal_bytes = (memory_bytes / 32).clamp(4 * MIB, 64 * MIB);
+        let waiting_bytes = (spare / 12).min(64 * MIB);
+        let others = answer_bytes + request_bytes + journal_bytes + waiting_bytes;
         Self {
-            answer_bytes: (spare / 3).min(MAX_RESPONSE_BACKLOG_BYTES),
-            request_bytes: (spare / 8).min(256 * MIB),
-            journal_bytes: (memory_bytes / 32).clamp(4 * MIB, 64 * MIB),
-            waiting_bytes: (spare / 12).min(64 * MIB),
-            unread_bytes: (spare / 6).min(64 * MIB),
+            answer_bytes,
+            request_bytes,
+            journal_bytes,
+            waiting_bytes,
+            unread_bytes: (spare / 12 * 11).saturating_sub(others).min(64 * MIB),
             window_bytes: (memory_bytes / 4_096).clamp(MIB / 16, MIB),
         }
     }
