@@ -11,20 +11,26 @@ mod held;
 mod node;
 #[path = "support/opened.rs"]
 mod opened;
+#[path = "support/raw.rs"]
+mod raw;
 #[path = "support/stream.rs"]
 mod stream;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use held::Held;
 use larder::api::v1::pipeline_command::Op;
 use larder::api::v1::pipeline_reply::Result as Reply;
 use larder::api::v1::*;
+use larder::engine::LogBudget;
 use larder::persistence::DirectoryLock;
 use larder::persistence::backend::memory::{Call, Fault, Refusal, Strikes};
 use larder::persistence::recover::RecoveryProgress;
 use node::*;
+use prost::Message;
+use raw::{Raw, answer, framed, post};
 use stream::*;
 use tokio::task::JoinHandle;
 use tonic::{Code, Response, Status};
@@ -54,12 +60,17 @@ impl Stuck {
 
     /// Sets entries until one has no room; what waits longer than `timeout` is refused.
     async fn start_with(timeout: &str) -> Self {
-        let node = Node::with(&["--memory", "64MiB", "--timeout", timeout]).await;
+        Self::start_as(&["--timeout", timeout], WAITING_BYTES).await
+    }
+
+    /// With these flags, and so much that may be held by those that wait.
+    async fn start_as(flags: &[&str], waiting_bytes: usize) -> Self {
+        let node = Node::with(&[&["--memory", "64MiB"], flags].concat()).await;
         let (disk, directory) = (Held::default(), tempfile::tempdir().unwrap());
         let lock = DirectoryLock::take(directory.path()).unwrap();
         let mut options = opened::options(directory.path(), false);
         options.disk.journal.backlog_bytes = BACKLOG_BYTES;
-        options.disk.journal.waiting_bytes = WAITING_BYTES;
+        options.disk.journal.waiting_bytes = waiting_bytes;
         let (cache, opened) = (Arc::clone(node.running.cache()), Arc::new(disk.clone()));
         let open = move || cache.open_disk_on(opened, lock, &options, &RecoveryProgress::default()).unwrap();
         tokio::task::spawn_blocking(open).await.unwrap();
@@ -67,18 +78,31 @@ impl Stuck {
         calls.set(set("before", "v")).await.unwrap();
         disk.hold_appends();
         let mut stuck = Self { node, calls, disk, filled: 0, _directory: directory };
-        while !stuck.is_full() {
-            let key = format!("filled:{}", stuck.filled);
-            stuck.calls.set(set(key, vec![b'f'; VALUE_BYTES])).await.unwrap();
-            stuck.filled += 1;
-        }
+        stuck.fill().await;
         assert!(stuck.filled * VALUE_BYTES <= 2 * BACKLOG_BYTES, "{} entries", stuck.filled);
         stuck
     }
 
+    /// Sets entries until the backlog is full.
+    async fn fill(&mut self) {
+        while !self.is_full() {
+            let key = format!("filled:{}", self.filled);
+            self.calls.set(set(key, vec![b'f'; VALUE_BYTES])).await.unwrap();
+            self.filled += 1;
+        }
+    }
+
     fn is_full(&self) -> bool {
-        let backlog = self.node.running.cache().journal_backlog().unwrap();
-        backlog.budget().is_used_up()
+        self.budget().is_used_up()
+    }
+
+    fn budget(&self) -> &LogBudget {
+        self.node.running.cache().journal_backlog().unwrap().budget()
+    }
+
+    /// Makes room for a write, and for those that follow it until a shard counts them.
+    fn make_some_room(&self) {
+        self.budget().set_bytes_max(self.budget().bytes() + 1);
     }
 
     /// A Set that is under way.
@@ -341,4 +365,73 @@ async fn a_listener_that_is_to_close_ends_the_waiting() {
     assert_status(&error(refused.result.as_ref().unwrap()), Code::ResourceExhausted, "JOURNAL_BACKLOG", None);
     assert_eq!(value(read.result.as_ref().unwrap()).unwrap(), "v");
     assert_eq!(end.code(), Code::Unavailable);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_has_begun_is_not_turned_away_for_those_that_wait() {
+    const ITEMS: usize = 5;
+    let flags = ["--timeout", "30s", "--max-in-flight", "1", "--shards", "16"];
+    let stuck = Stuck::start_as(&flags, WAITING_BYTES).await;
+    let raw = Raw::connect(&stuck.node.data()).await;
+    let (first, mut body) = raw.open(post("/larder.v1.Cache/Get")).await;
+    stuck.waiting(1).await;
+    let items: Vec<SetRequest> = (0..ITEMS).map(|n| set(format!("begun:{n}"), vec![b'b'; 2_500])).collect();
+    let batch = framed(&BatchSetRequest { items, ..BatchSetRequest::default() });
+    let entries = |stuck: &Stuck| stuck.node.running.cache().stats().entries;
+    let before = entries(&stuck);
+    let begun = soon(async {
+        loop {
+            stuck.make_some_room();
+            let (response, mut send) = raw.open(post("/larder.v1.Cache/BatchSet")).await;
+            // Where it is turned away before, nothing can be sent any more.
+            let _ = send.send_data(batch.clone(), true);
+            let answered = tokio::spawn(answer(response));
+            while !answered.is_finished() && !stuck.node.running.cache().has_waiting_writes() {
+                tokio::task::yield_now().await;
+            }
+            if !answered.is_finished() {
+                return answered;
+            }
+            // It came in two parts, and was turned away between them.
+            let status = answered.await.unwrap().status.unwrap();
+            assert_status(&status, Code::ResourceExhausted, "OVERLOADED", None);
+            assert_eq!(entries(&stuck), before, "it had begun");
+        }
+    })
+    .await;
+    assert!((1..ITEMS as u64).contains(&(entries(&stuck) - before)));
+    stuck.waiting(2).await;
+    stuck.budget().set_bytes_max(BACKLOG_BYTES);
+    stuck.disk.let_appends_go();
+    let answered = soon(begun).await.unwrap();
+    assert_eq!(answered.status.unwrap().code(), Code::Ok);
+    let response = BatchSetResponse::decode(&answered.body[5..]).unwrap();
+    assert_eq!(response.results.len(), ITEMS);
+    assert!(response.results.iter().all(is_stored));
+    body.send_data(framed(&get("before")), true).unwrap();
+    assert_eq!(answer(first).await.status.unwrap().code(), Code::Ok);
+}
+
+#[tokio::test]
+async fn deletes_that_are_broken_off_say_how_many_were_done() {
+    const KEYS: usize = 100;
+    let mut stuck = Stuck::start_as(&["--timeout", "30s", "--shards", "1"], WAITING_BYTES).await;
+    stuck.disk.let_appends_go();
+    // So long that a shard counts some of them at a time.
+    let keys: Vec<Bytes> = (0..KEYS).map(|n| format!("{n}:{}", "k".repeat(4_000)).into()).collect();
+    for key in &keys {
+        stuck.calls.set(set(key, "v")).await.unwrap();
+    }
+    stuck.disk.hold_appends();
+    stuck.fill().await;
+    stuck.make_some_room();
+    let mut client = stuck.calls.0.clone();
+    let request = BatchDeleteRequest { keys, ..BatchDeleteRequest::default() };
+    let deletes = tokio::spawn(async move { client.batch_delete(request).await });
+    stuck.waiting_for_room().await;
+    stuck.node.admin().await.drain(DrainRequest::default()).await.unwrap();
+    let status = ended(deletes).await.unwrap_err();
+    assert_status(&status, Code::ResourceExhausted, "JOURNAL_BACKLOG", None);
+    let done: usize = status.message().split(' ').next().unwrap().parse().unwrap();
+    assert!((1..KEYS).contains(&done) && status.message().contains("of 100 keys"), "{status:?}");
 }

@@ -26,7 +26,8 @@ use larder::persistence::blob::Blobs;
 use larder::persistence::{Backend, MemoryBackend};
 use node::*;
 use opened::{blob_files, blob_files_become};
-use raw::{Raw, framed, post};
+use prost::Message;
+use raw::{Raw, answer, framed, post};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status};
@@ -411,6 +412,28 @@ async fn a_node_that_keeps_nothing_on_disk_says_so() {
     none(cache.get_blob(wanted("k")).await.unwrap_err());
     none(cache.delete_blob(DeleteBlobRequest { key: "k".into(), ..Default::default() }).await.unwrap_err());
     none(cache.list_blobs(ListBlobsRequest::default()).await.unwrap_err());
+}
+
+#[tokio::test]
+async fn a_delete_that_is_turned_away_has_deleted_nothing() {
+    let mut stored = Stored::with(&["--max-in-flight", "1", "--timeout", "0"]).await;
+    stored.put(vec![header(of("kept")), chunk("content")]).await.unwrap();
+    let raw = Raw::connect(&stored.node.data()).await;
+    let (response, mut waiting) = raw.open(post("/larder.v1.Cache/Get")).await;
+    soon(async {
+        while metric(&stored.node.metrics().await, "larder_requests_in_flight") < 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let request = framed(&DeleteBlobRequest { key: "kept".into(), ..DeleteBlobRequest::default() });
+    let status = raw.cache("DeleteBlob", request.clone()).await.status.unwrap();
+    assert_status(&status, Code::ResourceExhausted, "OVERLOADED", None);
+    waiting.send_data(framed(&get("k")), true).unwrap();
+    assert_eq!(answer(response).await.status.unwrap().code(), Code::Ok);
+    let again = raw.cache("DeleteBlob", request).await;
+    assert_eq!(again.status.unwrap().code(), Code::Ok);
+    assert!(DeleteBlobResponse::decode(&again.body[5..]).unwrap().deleted);
 }
 
 #[tokio::test]

@@ -113,6 +113,14 @@ pub enum CallError {
         "the request did not come whole within {seconds} s, while others wait for the memory that it takes: try again"
     )]
     RequestSlow { seconds: u64 },
+    #[error(
+        "{max} commands of the stream wait for the disk already, or as many as have 256 KiB, and more come in frames that are too short to be left unread: try again"
+    )]
+    CommandsFull { max: usize },
+    #[error(
+        "replies of the stream were left unread for {seconds} s, while others wait for the memory that its long message takes; what was not answered was not done: try again, and read faster or send shorter messages"
+    )]
+    RepliesUnread { seconds: u64 },
     #[error("the node has {limit} requests waiting already (--max-in-flight)")]
     Overloaded { limit: usize },
     #[error("namespace {name} does not exist; \"\" is the default one")]
@@ -129,6 +137,10 @@ pub enum CallError {
     RecoveryDamaged { damages: u64, first: String },
     #[error("{bytes} bytes of changes wait for the disk, which is slower than they come: try again")]
     JournalBacklog { bytes: u64 },
+    #[error(
+        "{done} of {keys} keys are done, and {bytes} bytes of changes wait for the disk, which is slower than they come: try again; a key that is deleted already is answered with false then"
+    )]
+    DeletesBrokenOff { done: usize, keys: usize, bytes: u64 },
     #[error(
         "{what} needs what the node does not keep: with --persistence none nothing is on disk, with --persistence snapshot no change between two snapshots"
     )]
@@ -181,6 +193,10 @@ pub enum CallError {
     CompressedFrame,
     #[error("the deadline passed; what was not answered was not done")]
     DeadlineExceeded,
+    #[error(
+        "the deadline passed before the call was answered: what it had begun by then is done or will be, of a batch the items that had their turn"
+    )]
+    DeadlineUnanswered,
     #[error("the caller gave it up before it was done")]
     Cancelled,
     #[error("the node stays in standby: {why}")]
@@ -250,9 +266,11 @@ impl CallError {
             Self::NamespacesTakeTooMuch { .. } => kind(ResourceExhausted, "NAMESPACES_TAKE_TOO_MUCH"),
             Self::PlacesFull { .. } => kind(ResourceExhausted, "PLACES_ON_DISK_FULL"),
             Self::BacklogFull { .. } => Kind { retry: true, ..kind(ResourceExhausted, "BACKLOG_FULL") },
-            Self::Overloaded { .. } | Self::RequestsFull { .. } | Self::RequestSlow { .. } => {
-                Kind { retry: true, ..kind(ResourceExhausted, "OVERLOADED") }
-            }
+            Self::Overloaded { .. }
+            | Self::CommandsFull { .. }
+            | Self::RepliesUnread { .. }
+            | Self::RequestsFull { .. }
+            | Self::RequestSlow { .. } => Kind { retry: true, ..kind(ResourceExhausted, "OVERLOADED") },
             Self::NamespaceNotFound { .. } => kind(NotFound, "NAMESPACE_NOT_FOUND"),
             Self::NamespaceGone => kind(NotFound, "NAMESPACE_NOT_FOUND"),
             Self::Namespace(NamespaceError::NotFound { .. }) => kind(NotFound, "NAMESPACE_NOT_FOUND"),
@@ -262,7 +280,9 @@ impl CallError {
             Self::JournalPoisoned => kind(FailedPrecondition, "JOURNAL_POISONED"),
             Self::RecoveryDamaged { .. } => kind(Code::DataLoss, "RECOVERY_DAMAGED"),
             Self::DiskLimit => kind(ResourceExhausted, "DISK_LIMIT"),
-            Self::JournalBacklog { .. } => Kind { retry: true, ..kind(ResourceExhausted, "JOURNAL_BACKLOG") },
+            Self::JournalBacklog { .. } | Self::DeletesBrokenOff { .. } => {
+                Kind { retry: true, ..kind(ResourceExhausted, "JOURNAL_BACKLOG") }
+            }
             Self::NoPersistence { .. } => kind(FailedPrecondition, "NO_PERSISTENCE"),
             Self::BlobNotFound { .. } => kind(NotFound, "BLOB_NOT_FOUND"),
             Self::OffsetBeyondEnd { .. } => kind(OutOfRange, "OFFSET_BEYOND_END"),
@@ -282,7 +302,7 @@ impl CallError {
             Self::Compressed { .. } => kind(Unimplemented, "COMPRESSED"),
             // So says gRPC's document on compression.
             Self::CompressedFrame => kind(Internal, "COMPRESSED"),
-            Self::DeadlineExceeded => kind(DeadlineExceeded, "DEADLINE_EXCEEDED"),
+            Self::DeadlineExceeded | Self::DeadlineUnanswered => kind(DeadlineExceeded, "DEADLINE_EXCEEDED"),
             Self::Cancelled => kind(Cancelled, "CANCELLED"),
             Self::CannotListen { .. } => kind(FailedPrecondition, "CANNOT_LISTEN"),
             Self::CannotRecover { .. } => kind(FailedPrecondition, "CANNOT_RECOVER"),
@@ -310,6 +330,7 @@ impl CallError {
             Self::TooManyTags { max, .. } => (*max as u64, "tags"),
             Self::BatchTooLong { max, .. } => (*max as u64, "items"),
             Self::Overloaded { limit } => (*limit as u64, "calls"),
+            Self::CommandsFull { max } => (*max as u64, "commands"),
             Self::BlobsOverloaded { limit } => (*limit as u64, "blobs"),
             Self::Namespace(NamespaceError::TooMany { max }) => (*max as u64, "namespaces"),
             Self::Malformed(Malformed::Fields { max }) => (*max as u64, "fields"),

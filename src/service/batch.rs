@@ -71,6 +71,11 @@ impl Progress {
         self.gives_up
     }
 
+    /// Whether items of a batch are done.
+    pub(super) fn has_begun(&self) -> bool {
+        self.batch.is_some()
+    }
+
     /// Whether a batch is to be broken off at an item that was refused so, and gone on with later.
     fn breaks_off(&self, refusal: &CallError) -> bool {
         !self.gives_up && matches!(refusal, CallError::JournalBacklog { .. })
@@ -247,7 +252,12 @@ async fn delete(plane: &Plane, message: &[u8], progress: &mut Progress, turns: &
                 if progress.breaks_off(&refused) {
                     return Err(progress.keep(batch, namespace, refused));
                 }
-                return Err(refused);
+                return Err(match refused {
+                    CallError::JournalBacklog { bytes } if batch.done > 0 => {
+                        CallError::DeletesBrokenOff { done: batch.done, keys: view.items, bytes }
+                    }
+                    refused => refused,
+                });
             }
         }
         batch.done += 1;

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use http::Response;
 use http_body::Body;
 use prost::Message;
-use tokio::task::spawn_blocking;
+use tokio::task::{spawn_blocking, yield_now};
 
 use super::below::joined;
 use super::body::ResponseBody;
@@ -133,6 +133,8 @@ async fn get(cache: &Arc<Cache>, message: Bytes) -> Result<Response<ResponseBody
 }
 
 async fn delete(cache: &Arc<Cache>, message: Bytes) -> Result<Response<ResponseBody>, CallError> {
+    // What is turned away, because too many wait, has deleted nothing.
+    yield_now().await;
     let request: v1::DeleteBlobRequest = convert::decode(&message)?;
     convert::key(&request.key, &cache.limits(), || "key".to_owned())?;
     namespace(cache, &request.namespace)?;

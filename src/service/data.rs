@@ -18,6 +18,7 @@ use tower_service::Service;
 
 use super::backlog::Backlog;
 use super::batch::Progress;
+use super::begun::Begun;
 use super::below;
 use super::blobs::{self, BlobCall, BlobMethod};
 use super::body::{ResponseBody, Unary};
@@ -310,8 +311,17 @@ where
                 let (method, plane) = (*method, Arc::clone(plane));
                 let recalled = recall_of(method, message, headers, &plane);
                 let (message, admission) = message.take();
-                let later =
-                    Later { method, plane, message, admission, progress, is_backlogged, is_below, is_long };
+                let later = Later {
+                    method,
+                    plane,
+                    message,
+                    admission,
+                    turn: None,
+                    progress,
+                    is_backlogged,
+                    is_below,
+                    is_long,
+                };
                 self.set(Self::Later { call: LaterCall::new(later, recalled) });
                 self.poll(cx)
             }
@@ -362,6 +372,18 @@ impl<B> Recall for DataFuture<B> {
             Self::Later { call } => call.recalled().clone(),
             Self::Flushing { flushing } => flushing.recalled.clone(),
             Self::Other { future } => future.recall(),
+        }
+    }
+}
+
+impl<B> Begun for DataFuture<B> {
+    fn has_begun(&self) -> bool {
+        match self {
+            Self::Later { call } => call.has_begun(),
+            Self::Flushing { .. } => true,
+            // A blob's call begins when it is polled again.
+            Self::Ready { .. } | Self::Unary { .. } | Self::PutBlob { .. } | Self::Blob { .. } => false,
+            Self::Other { future } => future.has_begun(),
         }
     }
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::task::{spawn_blocking, yield_now};
 
 use super::batch::Progress;
-use super::below::joined;
+use super::below::{self, joined};
 use super::data::{Ending, Plane};
 use super::requests::Admission;
 use super::turns::Turns;
@@ -30,6 +30,8 @@ pub(super) struct Later {
     pub(super) message: Bytes,
     /// Its place in the budget of long requests.
     pub(super) admission: Option<Admission>,
+    /// Its place among those that wait for the journal.
+    pub(super) turn: Option<Turn>,
     /// How far it is, if it has begun.
     pub(super) progress: Progress,
     /// It waits for its turn before it is done or goes on.
@@ -42,8 +44,10 @@ pub(super) struct Later {
 
 /// A unary call that is done later. What it changes, on a thread that may block or in turns with others, it goes on with
 /// when nobody waits for it any more, so that it is changed whole. None begins when its future is first polled: what is
-/// turned away then, because too many wait, has changed nothing.
+/// turned away then, because too many wait, has changed nothing. A batch that met the full backlog where it was done at
+/// once has begun before.
 pub struct LaterCall {
+    has_begun: bool,
     call: Pin<Box<dyn Future<Output = Answered> + Send>>,
     plane: Arc<Plane>,
     recalled: Recalled,
@@ -57,8 +61,13 @@ impl std::fmt::Debug for LaterCall {
 
 impl LaterCall {
     pub(super) fn new(later: Later, recalled: Recalled) -> Self {
-        let plane = Arc::clone(&later.plane);
-        Self { call: Box::pin(later.done()), plane, recalled }
+        let (has_begun, plane) = (later.progress.has_begun(), Arc::clone(&later.plane));
+        Self { has_begun, call: Box::pin(later.done()), plane, recalled }
+    }
+
+    /// Whether some of it was done before it had to wait.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
     }
 
     pub(super) fn cache(&self) -> &Arc<Cache> {
@@ -76,32 +85,44 @@ impl LaterCall {
 
 impl Later {
     async fn done(mut self) -> Answered {
-        let mut turn = None;
-        if !self.is_backlogged || self.is_below || self.is_long {
+        self.queue();
+        if !self.progress.has_begun() {
             yield_now().await;
         }
         loop {
-            if self.is_backlogged && !self.has_turn(&mut turn).await {
-                self.progress.give_up();
+            if self.is_backlogged {
+                if !self.has_turn().await {
+                    self.progress.give_up();
+                }
+                // Entries may have gone to the disk meanwhile.
+                self.is_below = below::waits(self.method, &self.plane.cache, &self.message);
             }
-            let done = self.try_once().await;
+            let done;
+            (self, done) = self.tried().await;
             self.is_backlogged = matches!(done, Err(CallError::JournalBacklog { .. }));
             if !self.is_backlogged || self.progress.gives_up() {
                 return done;
             }
+            self.queue();
         }
     }
 
-    /// Waits for the turn, again if it came before; false: it may not wait.
-    async fn has_turn(&mut self, turn: &mut Option<Turn>) -> bool {
-        let Some(queue) = self.plane.cache.journal_backlog() else { return false };
-        if let Some(turn) = turn {
-            turn.again();
-        } else {
-            let bytes = self.message.len();
-            *turn = queue.enter(bytes, if self.admission.is_some() { 0 } else { bytes });
+    /// Takes its place among those that wait for the journal, if it is to, or goes back there if it had its turn.
+    fn queue(&mut self) {
+        if !self.is_backlogged {
+            return;
         }
-        let Some(turn) = turn else { return false };
+        if let Some(turn) = &self.turn {
+            turn.again();
+        } else if let Some(queue) = self.plane.cache.journal_backlog() {
+            let bytes = self.message.len();
+            self.turn = queue.enter(bytes, if self.admission.is_some() { 0 } else { bytes });
+        }
+    }
+
+    /// Waits for the turn; false: it may not wait.
+    async fn has_turn(&mut self) -> bool {
+        let Some(turn) = &self.turn else { return false };
         let mut ending: Ending = (self.plane.ending)();
         poll_fn(|cx| match turn.poll(cx) {
             Poll::Ready(()) => Poll::Ready(true),
@@ -110,28 +131,73 @@ impl Later {
         .await
     }
 
-    async fn try_once(&mut self) -> Answered {
-        let (method, mut progress) = (self.method, std::mem::take(&mut self.progress));
-        if !self.is_below && !self.is_long {
-            let done = call(method, &self.plane, &self.message, &mut progress);
-            self.progress = progress;
-            return done;
+    /// Does what can be done now. Where it goes on without the call, it takes with it what the call holds, so that this
+    /// counts until it is done.
+    async fn tried(mut self) -> (Self, Answered) {
+        if self.is_below {
+            return joined(spawn_blocking(move || {
+                let done = call(self.method, &self.plane, &self.message, &mut self.progress);
+                (self, done)
+            }))
+            .await;
         }
-        let (plane, message) = (Arc::clone(&self.plane), self.message.clone());
-        let (done, progress) = if self.is_below {
-            let task = spawn_blocking(move || {
-                let done = call(method, &plane, &message, &mut progress);
-                (done, progress)
-            });
-            joined(task).await
-        } else {
-            let work = async move {
-                let done = in_turns(method, &plane, &message, &mut progress, Turns::many()).await;
-                (done, progress)
-            };
-            if method.writes() { joined(tokio::spawn(work)).await } else { work.await }
+        if !self.is_long {
+            let done = call(self.method, &self.plane, &self.message, &mut self.progress);
+            return (self, done);
+        }
+        let (method, turns) = (self.method, Turns::many());
+        let work = async move {
+            let done = in_turns(method, &self.plane, &self.message, &mut self.progress, turns).await;
+            (self, done)
         };
-        self.progress = progress;
-        done
+        if method.writes() { joined(tokio::spawn(work)).await } else { work.await }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use prost::Message;
+
+    use super::*;
+    use crate::api::v1;
+    use crate::engine::EngineConfig;
+    use crate::entry::Limits;
+
+    #[tokio::test]
+    async fn what_a_call_holds_counts_until_its_work_is_done_also_when_nobody_waits_for_it() {
+        const ITEMS: usize = 1_000;
+        let plane = Arc::new(Plane::alone(Cache::new(&EngineConfig::default(), Limits::default())));
+        let item = |key: usize| v1::SetRequest { key: key.to_string().into(), ..v1::SetRequest::default() };
+        let items = (0..ITEMS).map(item).collect();
+        let message = v1::BatchSetRequest { items, ..v1::BatchSetRequest::default() }.encode_to_vec();
+        let admission = plane.requests.admit(1 << 20, &plane.stopped).ok();
+        let later = Later {
+            method: Method::BatchSet,
+            plane: Arc::clone(&plane),
+            message: message.into(),
+            admission,
+            turn: None,
+            progress: Progress::default(),
+            is_backlogged: false,
+            is_below: false,
+            is_long: true,
+        };
+        let mut call = LaterCall::new(later, Recalled::default());
+        let mut cx = Context::from_waker(Waker::noop());
+        // The first time it has not begun, the second time its work is on its way.
+        for _ in 0..2 {
+            assert!(call.poll(&mut cx).is_pending());
+        }
+        drop(call);
+        assert_eq!((plane.cache.stats().entries, plane.requests.bytes()), (0, 1 << 20));
+        while plane.cache.stats().entries < ITEMS as u64 {
+            assert_eq!(plane.requests.bytes(), 1 << 20);
+            yield_now().await;
+        }
+        while plane.requests.bytes() > 0 {
+            yield_now().await;
+        }
     }
 }

@@ -11,6 +11,7 @@ use http_body::Body;
 use tonic::service::Routes;
 use tower_service::Service;
 
+use super::begun::Begun;
 use super::body::ResponseBody;
 use super::slow::{Recall, traceparent};
 use crate::telemetry::Recalled;
@@ -71,5 +72,11 @@ impl Future for OtherFuture {
 impl Recall for OtherFuture {
     fn recall(&self) -> Recalled {
         Recalled::default().traced(&self.traceparent)
+    }
+}
+
+impl Begun for OtherFuture {
+    fn has_begun(&self) -> bool {
+        false
     }
 }

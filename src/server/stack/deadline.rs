@@ -166,7 +166,7 @@ where
                 }
                 let sleep = this.sleep.get_or_insert_with(|| Box::pin(sleep(timeout)));
                 ready!(sleep.as_mut().poll(cx));
-                Poll::Ready(Ok(ResponseBody::error(CallError::DeadlineExceeded)))
+                Poll::Ready(Ok(ResponseBody::error(CallError::DeadlineUnanswered)))
             }
             CallProjection::Refused { error } => {
                 let error = error.take().expect("a future is not polled after it is ready");

@@ -1,7 +1,8 @@
 //! Concurrency and load shed: only so many calls may wait, and the next one is told at once to come again.
 //!
 //! A call that is done where it was accepted never waits and takes no permit: the limit is on what holds memory,
-//! not on what passes through, and the hot path touches no counter that others touch.
+//! not on what passes through, and the hot path touches no counter that others touch. One that has begun to change
+//! something is counted and never turned away.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -16,7 +17,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::api::CallError;
-use crate::service::{Recall, Recalled, ResponseBody};
+use crate::service::{Begun, Recall, Recalled, ResponseBody};
 
 /// The calls of a node that wait, on all its listeners. Clones are the same.
 #[derive(Debug, Clone)]
@@ -54,10 +55,10 @@ impl InFlight {
         self.0.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Lets one more call wait, or says how many do already.
-    fn enter(&self) -> Result<Waiting, usize> {
+    /// Lets one more call wait, or says how many do already. One that has begun waits whatever the limit is.
+    fn enter(&self, has_begun: bool) -> Result<Waiting, usize> {
         let limit = self.0.limit.load(Ordering::Relaxed);
-        let one_more = |waiting| (waiting < limit).then_some(waiting + 1);
+        let one_more = |waiting| (has_begun || waiting < limit).then_some(waiting + 1);
         match self.0.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
             Ok(_) => Ok(Waiting(self.clone())),
             Err(_) => {
@@ -95,7 +96,7 @@ pub struct InFlightService<S> {
 
 impl<S, B> Service<Request<B>> for InFlightService<S>
 where
-    S: Service<Request<B>, Response = Response<ResponseBody>, Error = Infallible>,
+    S: Service<Request<B>, Response = Response<ResponseBody>, Error = Infallible, Future: Begun>,
 {
     type Response = Response<ResponseBody>;
     type Error = Infallible;
@@ -123,17 +124,17 @@ pin_project! {
 
 impl<F> Future for InFlightFuture<F>
 where
-    F: Future<Output = Result<Response<ResponseBody>, Infallible>>,
+    F: Future<Output = Result<Response<ResponseBody>, Infallible>> + Begun,
 {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        if let Poll::Ready(done) = this.inner.poll(cx) {
+        let mut this = self.project();
+        if let Poll::Ready(done) = this.inner.as_mut().poll(cx) {
             return Poll::Ready(done);
         }
         if this.waiting.is_none() {
-            match this.in_flight.enter() {
+            match this.in_flight.enter(this.inner.has_begun()) {
                 Ok(waiting) => *this.waiting = Some(waiting),
                 Err(limit) => {
                     return Poll::Ready(Ok(ResponseBody::error(CallError::Overloaded { limit })));
@@ -152,21 +153,59 @@ impl<F: Recall> Recall for InFlightFuture<F> {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use super::*;
 
     #[test]
     fn a_lowered_limit_holds_for_those_that_come() {
         let calls = InFlight::new(2);
-        let waiting = (calls.enter().unwrap(), calls.enter().unwrap());
-        assert_eq!(calls.enter().unwrap_err(), 2);
+        let waiting = (calls.enter(false).unwrap(), calls.enter(false).unwrap());
+        assert_eq!(calls.enter(false).unwrap_err(), 2);
         calls.set_limit(1);
         assert_eq!((calls.waiting(), calls.shed()), (2, 1));
         drop(waiting.0);
-        assert_eq!(calls.enter().unwrap_err(), 1);
+        assert_eq!(calls.enter(false).unwrap_err(), 1);
         drop(waiting.1);
-        let _one = calls.enter().unwrap();
+        let _one = calls.enter(false).unwrap();
         calls.set_limit(2);
-        let _two = calls.enter().unwrap();
+        let _two = calls.enter(false).unwrap();
         assert_eq!((calls.waiting(), calls.shed()), (2, 2));
+    }
+
+    /// A call that waits for ever, and may have begun.
+    struct Waits {
+        has_begun: bool,
+    }
+
+    impl Future for Waits {
+        type Output = Result<Response<ResponseBody>, Infallible>;
+
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+            Poll::Pending
+        }
+    }
+
+    impl Begun for Waits {
+        fn has_begun(&self) -> bool {
+            self.has_begun
+        }
+    }
+
+    #[test]
+    fn a_call_that_has_begun_is_counted_and_never_turned_away() {
+        let calls = InFlight::new(1);
+        let _one = calls.enter(false).unwrap();
+        let call = |has_begun| InFlightFuture {
+            inner: Waits { has_begun },
+            in_flight: calls.clone(),
+            waiting: None,
+        };
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut begun = std::pin::pin!(call(true));
+        assert!(begun.as_mut().poll(&mut cx).is_pending());
+        assert_eq!((calls.waiting(), calls.shed()), (2, 0));
+        assert!(std::pin::pin!(call(false)).poll(&mut cx).is_ready());
+        assert_eq!((calls.waiting(), calls.shed()), (2, 1));
     }
 }
