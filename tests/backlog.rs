@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::client::ResponseFuture;
 use held::Held;
 use larder::api::v1::pipeline_command::Op;
 use larder::api::v1::pipeline_reply::Result as Reply;
@@ -30,8 +31,9 @@ use larder::persistence::backend::memory::{Call, Fault, Refusal, Strikes};
 use larder::persistence::recover::RecoveryProgress;
 use node::*;
 use prost::Message;
-use raw::{Raw, answer, framed, post};
+use raw::{Raw, answer, frame, framed, post};
 use stream::*;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tonic::{Code, Response, Status};
 
@@ -367,6 +369,124 @@ async fn a_listener_that_is_to_close_ends_the_waiting() {
     assert_eq!(end.code(), Code::Unavailable);
 }
 
+/// The replies in a body.
+fn replies_in(body: &[u8]) -> Vec<PipelineReply> {
+    let (mut rest, mut replies) = (body, Vec::new());
+    while let Some((head, more)) = rest.split_at_checked(5) {
+        let (message, more) = more.split_at(u32::from_be_bytes(head[1..].try_into().unwrap()) as usize);
+        replies.extend(PipelineResponse::decode(message).unwrap().replies);
+        rest = more;
+    }
+    replies
+}
+
+/// Reads a stream to its end, and says meanwhile when it has so many bytes of replies.
+async fn read_whole(response: ResponseFuture, bytes: usize, has_come: Arc<Semaphore>) -> (Vec<u8>, Status) {
+    let (_, mut stream) = soon(response).await.unwrap().into_parts();
+    let (mut body, mut is_told) = (Vec::new(), false);
+    while let Some(chunk) = soon(stream.data()).await {
+        let chunk = chunk.unwrap();
+        stream.flow_control().release_capacity(chunk.len()).unwrap();
+        body.extend_from_slice(&chunk);
+        if body.len() >= bytes && !std::mem::replace(&mut is_told, true) {
+            has_come.add_permits(1);
+        }
+    }
+    let trailers = soon(stream.trailers()).await.unwrap().unwrap();
+    (body, Status::from_header_map(&trailers).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_frames_behind_a_write_that_waits_do_not_end_their_connection() {
+    const STREAMS: usize = 4;
+    const COMMANDS: u64 = 2_900;
+    /// More than 1,000 replies that tell of an error.
+    const REFUSED_BYTES: usize = 200 << 10;
+    let mut stuck = Stuck::start().await;
+    let raw = Raw::connect(&stuck.node.data()).await;
+    let (mut streams, refused) = (Vec::new(), Arc::new(Semaphore::new(0)));
+    for _ in 0..STREAMS {
+        let (response, send) = raw.open(post("/larder.v1.Cache/Pipeline")).await;
+        let whole = read_whole(response, REFUSED_BYTES, Arc::clone(&refused));
+        streams.push((tokio::spawn(whole), send));
+    }
+    for id in 0..COMMANDS {
+        for (_, send) in &mut streams {
+            // Each is a frame of its own.
+            send.send_data(framed(&message([command(id, Op::Set(set("small", "v")))])), false).unwrap();
+        }
+        if id % 50 == 0 {
+            // The node has received what was sent before.
+            assert_eq!(raw.cache("Get", framed(&get("before"))).await.status.unwrap().code(), Code::Ok);
+        }
+    }
+    soon(refused.acquire_many(STREAMS as u32)).await.unwrap().forget();
+    stuck.disk.let_appends_go();
+    for (answer, mut send) in streams {
+        send.send_data(framed(&message([command(COMMANDS, Op::Get(get("before")))])), true).unwrap();
+        let (body, status) = soon(answer).await.unwrap();
+        assert_eq!(status.code(), Code::Ok);
+        let replies = replies_in(&body);
+        let ids: Vec<u64> = replies.iter().map(|reply| reply.id).collect();
+        assert_eq!(ids, (0..=COMMANDS).collect::<Vec<_>>());
+        for reply in replies {
+            let result = reply.result.unwrap();
+            if let Reply::Error(_) = result {
+                assert_status(&error(&result), Code::ResourceExhausted, "JOURNAL_BACKLOG", None);
+            }
+        }
+    }
+    assert_eq!(stuck.calls.value("small").await, "v");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_wait_leave_a_part_of_their_connections_window_to_others() {
+    const STREAMS: u64 = 40;
+    /// Three quarters of the connection's window hold what comes of so many.
+    const WAITING: u64 = 24;
+    let mut stuck = Stuck::start_as(&["--timeout", "30s"], 16 << 20).await;
+    let mut streams = Vec::new();
+    for n in 0..STREAMS {
+        let mut stream = Stream::open(&mut stuck.calls).await;
+        streams.push(tokio::spawn(async move {
+            let send = stream.send.clone().unwrap();
+            // Those behind the first fill the stream's window.
+            let sending = async move {
+                for id in 0..8 {
+                    let value = vec![b'w'; if id == 0 { 1 } else { 30 << 10 }];
+                    let command = command(id, Op::Set(set(format!("window:{n}:{id}"), &value)));
+                    send.send(message([command])).await.unwrap();
+                }
+            };
+            tokio::join!(sending, stream.replies(8)).1
+        }));
+    }
+    // Those that may not wait are refused, one command at a time.
+    let refused = STREAMS - WAITING;
+    soon(async {
+        while streams.iter().filter(|stream| stream.is_finished()).count() < refused as usize {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // What needs no room is read and answered.
+    let long = BatchGetRequest { keys: vec![vec![b'k'; 4_000].into(); 30], ..BatchGetRequest::default() };
+    soon(stuck.calls.0.batch_get(long)).await.unwrap();
+    assert_eq!(streams.iter().filter(|stream| stream.is_finished()).count() as u64, refused);
+    stuck.disk.let_appends_go();
+    let mut stored = 0;
+    for stream in streams {
+        let replies = soon(stream).await.unwrap();
+        let is_set = |reply: &PipelineReply| matches!(reply.result, Some(Reply::Set(_)));
+        stored += u64::from(replies.iter().all(is_set));
+        for reply in replies.iter().filter(|reply| !is_set(reply)) {
+            let status = error(reply.result.as_ref().unwrap());
+            assert_status(&status, Code::ResourceExhausted, "JOURNAL_BACKLOG", None);
+        }
+    }
+    assert_eq!(stored, WAITING);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_has_begun_is_not_turned_away_for_those_that_wait() {
     const ITEMS: usize = 5;
@@ -434,4 +554,28 @@ async fn deletes_that_are_broken_off_say_how_many_were_done() {
     assert_status(&status, Code::ResourceExhausted, "JOURNAL_BACKLOG", None);
     let done: usize = status.message().split(' ').next().unwrap().parse().unwrap();
     assert!((1..KEYS).contains(&done) && status.message().contains("of 100 keys"), "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_whose_client_does_not_read_does_not_keep_its_turn() {
+    let mut stuck = Stuck::start().await;
+    // Behind its write are more answers than the client's window takes, in a message that is longer than the backlog.
+    let raw = Raw::connect(&stuck.node.data()).await;
+    let mut commands = vec![command(0, Op::Set(set("unread", "v")))];
+    commands.extend((1..9_000).map(|id| command(id, Op::Get(get("filled:0000000000000000000000000")))));
+    commands.extend((1..40).map(|id| command(id, Op::Get(get("filled:0")))));
+    commands.push(command(0, Op::Set(set("unread", "w"))));
+    let whole = message(commands).encode_to_vec();
+    assert!(whole.len() > BACKLOG_BYTES, "{} bytes", whole.len());
+    let (response, mut send) = raw.open(post("/larder.v1.Cache/Pipeline")).await;
+    send.send_data(frame(0, whole.len(), &whole), true).unwrap();
+    let unread = soon(response).await.unwrap();
+    stuck.waiting_for_room().await;
+    let single = stuck.begin_set(set("single", "v"));
+    stuck.waiting(1).await;
+    stuck.disk.let_appends_go();
+    let stored = tokio::time::timeout(Duration::from_secs(5), single).await;
+    assert!(stored.expect("its turn comes").unwrap().is_ok());
+    assert_eq!(stuck.calls.value("single").await, "v");
+    drop(unread);
 }

@@ -382,3 +382,68 @@ async fn flushed_writes_that_waited_are_on_the_disk_when_they_are_answered() {
     assert!(matches!(&replies[0].result, Some(Reply::Delete(response)) if response.deleted));
     assert!(store.disk.syncs() > syncs);
 }
+
+#[test]
+fn writes_that_wait_for_the_journal_take_no_threads() {
+    let runtime = Builder::new_multi_thread().worker_threads(2).max_blocking_threads(2).enable_all().build();
+    runtime.unwrap().block_on(async {
+        let mut store = Store::start().await;
+        store.disk.let_go();
+        let backlog = Arc::clone(store.node.running.cache().journal_backlog().unwrap());
+        backlog.budget().set_bytes_max(0);
+        let (mut stream, mut other) = (store.stream().await, store.stream().await);
+        let cold = store.cold.clone();
+        let late = PipelineCommand { timeout_ms: 300, ..command(9, keeping(&cold[9], "late")) };
+        let sets = (0..4).map(|id| command(id, keeping(&cold[id as usize], "new")));
+        stream.send(message(sets.chain([late]))).await;
+        soon(async {
+            while !backlog.is_waited_for() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        // What needs no room finds a thread, on another stream and on this one.
+        for stream in [&mut other, &mut stream] {
+            stream.send(message([command(7, Op::Get(get(&cold[7])))])).await;
+            let replies = tokio::time::timeout(Duration::from_secs(4), stream.replies(1)).await.unwrap();
+            assert_eq!(replies[0].id, 7);
+        }
+        let replies = stream.replies(1).await;
+        assert_eq!(replies[0].id, 9);
+        let status = error(replies[0].result.as_ref().unwrap());
+        assert_status(&status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED", None);
+        backlog.budget().set_bytes_max(64 << 20);
+        // The next write tells the journal that there is room.
+        store.calls.set(set("nudge", "n")).await.unwrap();
+        let replies = sorted(stream.replies(4).await);
+        assert_eq!(ids(&replies), [0, 1, 2, 3]);
+        for (reply, key) in replies.iter().zip(&cold) {
+            assert!(matches!(reply.result, Some(Reply::Set(_))), "{reply:?}");
+            assert_eq!(store.calls.value(key).await, "new");
+        }
+        assert_eq!(store.calls.value(&cold[9]).await.len(), VALUE_BYTES);
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_refuses_writes_that_wait_for_the_journal() {
+    let mut store = Store::start().await;
+    store.disk.let_go();
+    let backlog = Arc::clone(store.node.running.cache().journal_backlog().unwrap());
+    backlog.budget().set_bytes_max(0);
+    let mut stream = store.stream().await;
+    let cold = store.cold.clone();
+    stream.send(numbered((0..WAITING_MAX + 1).map(|at| keeping(&cold[at], "new")))).await;
+    soon(async {
+        while !backlog.is_waited_for() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    store.node.admin().await.drain(DrainRequest::default()).await.unwrap();
+    for reply in stream.replies(WAITING_MAX + 1).await {
+        let status = error(&reply.result.unwrap());
+        assert_status(&status, Code::ResourceExhausted, "JOURNAL_BACKLOG", None);
+    }
+    assert_status(&stream.next().await.unwrap_err(), Code::Unavailable, "NOT_READY", None);
+}

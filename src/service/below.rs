@@ -1,21 +1,16 @@
 //! What a call needs to know of entries below memory: whether it is likely to look there, which may block, and how a
 //! command is done that may be given up meanwhile.
 
-use std::time::{Duration, Instant};
-
 use tokio::task::JoinError;
 
 use super::unary::{Method, is_long};
 use crate::api::Malformed;
 use crate::api::convert;
 use crate::api::wire::{BatchView, DeleteView, GetView, IncrementView, SetView, TouchView};
-use crate::cache::{Cache, Claim, Turn};
-use crate::clock::{Now, monotonic};
-use crate::engine::{EntryView, MissReason, Namespace, Op, Outcome, Refusal};
+use crate::cache::{Cache, Claim};
+use crate::clock::Now;
+use crate::engine::{EntryView, MissReason, Namespace, Op, Outcome};
 use crate::entry::Ttl;
-
-/// A command without a deadline blocks its thread for no longer than this while the journal's backlog has no room.
-const BLOCKS_MAX: Duration = Duration::from_secs(5);
 
 /// What does a single command's operation.
 pub(super) trait Does {
@@ -63,8 +58,6 @@ impl Does for Cache {
 pub(super) struct Claimed<'a> {
     pub(super) cache: &'a Cache,
     pub(super) claim: &'a Claim,
-    /// Until then it waits for room in the journal's backlog.
-    pub(super) deadline: Option<Instant>,
 }
 
 impl Does for Claimed<'_> {
@@ -73,26 +66,7 @@ impl Does for Claimed<'_> {
     }
 
     fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> Outcome {
-        let mut outcome = self.cache.apply_claimed(namespace, op, now, self.claim).0;
-        let mut turn: Option<Turn> = None;
-        let mut end = self.deadline;
-        while let Outcome::Refused(Refusal::Backlogged { .. }) = outcome {
-            match &turn {
-                Some(turn) => turn.again(),
-                None => {
-                    let queue = self.cache.journal_backlog();
-                    // The stream counts what its commands hold.
-                    turn = queue.and_then(|queue| queue.enter(op.key().len(), 0));
-                }
-            }
-            let end = *end.get_or_insert_with(|| monotonic() + BLOCKS_MAX);
-            if !turn.as_ref().is_some_and(|turn| turn.block_until(end)) {
-                break;
-            }
-            // The claim is taken.
-            outcome = self.cache.apply(namespace, op, self.cache.now()).0;
-        }
-        outcome
+        self.cache.apply_claimed(namespace, op, now, self.claim).0
     }
 
     fn read<R>(

@@ -9,13 +9,14 @@
 //! command answered already; it has no reply of its own. Those that have to look on disk, and those behind them on the
 //! same key, are set apart ([`waiting`]) and answered later; the others go on, until so many wait that one more has
 //! no room: then no more are done until one of them is. A write that the journal's backlog has no room for holds up all
-//! that is behind it, until its turn has come ([`turn`]): flow control stops the client meanwhile. Replies of FLUSHED writes are sent when the disk has what they
-//! tell of, and hold up none of the others. A stream whose listener ends reads no more, and one that ends answers what
-//! waits first.
+//! that is behind it, until its turn has come ([`turn`]): flow control stops the client meanwhile. Replies of FLUSHED
+//! writes are sent when the disk has what they tell of, and hold up none of the others. A stream whose listener ends
+//! reads no more, and one that ends answers what waits first.
 
 mod commands;
 mod crew;
 mod turn;
+mod unread;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -37,7 +38,8 @@ use crate::api::CallError;
 use crate::clock::monotonic;
 use crate::telemetry::SlowCalls;
 use commands::{BacklogTurn, Message, NothingWaits, Replies, check_length, run};
-use turn::{Queued, poll_turn};
+use turn::{AHEAD_BYTES, Queued, ReadAhead, poll_turn, refuse};
+use unread::{Held, Unread};
 use waiting::Waiting;
 
 /// A Pipeline stream: the request's body in, replies out.
@@ -52,6 +54,8 @@ pub(super) struct PipelineBody<B> {
     message: Option<Message>,
     /// Its place in the journal's queue, if it had to wait for the backlog.
     queued: Option<Box<Queued>>,
+    /// What it has read while it waited there.
+    ahead: ReadAhead,
     /// The client has sent its last.
     half_closed: bool,
     ended: Option<Ended>,
@@ -68,6 +72,8 @@ pub(super) struct PipelineBody<B> {
     flushing: VecDeque<(Vec<u8>, Flushed)>,
     /// Commands that look for entries below memory, and those that wait for them; none were yet without it.
     waiting: Option<Box<Waiting>>,
+    /// What it holds of long messages, while its client has a frame to read.
+    unread: Option<Unread>,
 }
 
 /// What reading a message counts as: a command for so many bytes.
@@ -97,6 +103,7 @@ where
             admission: None,
             message: None,
             queued: None,
+            ahead: ReadAhead::default(),
             half_closed: false,
             ended: None,
             done: false,
@@ -106,6 +113,7 @@ where
             slow,
             flushing: VecDeque::new(),
             waiting: None,
+            unread: None,
         }
     }
 
@@ -119,15 +127,25 @@ where
                     return Err(self.plane.backlog.full().into());
                 }
                 if message.turn == BacklogTurn::Wanted && self.poll_turn(&mut message, cx).is_pending() {
-                    self.message = Some(message);
-                    return Ok(Poll::Pending);
+                    if self.read_ahead(cx)?.is_pending() {
+                        self.message = Some(message);
+                        return Ok(Poll::Pending);
+                    }
+                    refuse(&mut self.queued, &mut message);
                 }
                 self.work_on(&mut message, out)?;
                 if message.is_held {
+                    let waits = self.read_ahead(cx)?.is_pending();
+                    if !waits {
+                        refuse(&mut self.queued, &mut message);
+                    }
                     self.message = Some(message);
-                    return Ok(Poll::Pending);
+                    if waits {
+                        return Ok(Poll::Pending);
+                    }
+                } else {
+                    clock = self.put_back(message);
                 }
-                clock = self.put_back(message);
             } else if self.is_admitted(cx)?.is_pending() {
                 return Ok(Poll::Pending);
             } else if let Some(bytes) = self.split_message()? {
@@ -170,6 +188,13 @@ where
     /// Whether commands wait that are not answered.
     fn waits(&self) -> bool {
         self.waiting.as_ref().is_some_and(|waiting| !waiting.is_empty())
+    }
+
+    /// Puts the replies of commands that waited; whether something has changed.
+    fn collect(&mut self, cx: &mut Context<'_>, out: &mut Replies) -> bool {
+        let is_backlogged = self.waiting.as_ref().is_some_and(|waiting| waiting.is_backlogged());
+        let is_ending = is_backlogged && self.poll_ending(cx);
+        self.waiting.as_mut().is_some_and(|waiting| waiting.collect(cx, is_ending, &self.slow, out))
     }
 
     /// Keeps replies until what was done by now is on the disk.
@@ -238,7 +263,9 @@ where
     /// Waits until the message that comes next may be read, if it is long.
     fn is_admitted(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Ended> {
         let max = self.plane.cache.limits().message_in_bytes_max;
-        let Some(len) = message_len(&self.partial, max)?.filter(|len| *len > SHORT_BYTES_MAX) else {
+        let is_next = |len: &usize| *len > SHORT_BYTES_MAX && self.partial.len() < PREFIX + *len;
+        // One that is whole is done, also when the listener ends.
+        let Some(len) = message_len(&self.partial, max)?.filter(is_next) else {
             return Ok(Poll::Ready(()));
         };
         if self.poll_ending(cx) {
@@ -266,23 +293,47 @@ where
         if self.poll_ending(cx) {
             return Err(Self::draining());
         }
-        match self.incoming.as_mut().poll_frame(cx) {
-            Poll::Pending => {
-                let slow = self.admission.as_mut().map_or(Poll::Pending, |admission| admission.poll_slow(cx));
-                return match slow {
-                    Poll::Ready(error) => Err(error.into()),
-                    Poll::Pending => Ok(Poll::Pending),
-                };
-            }
-            Poll::Ready(None) => self.half_closed = true,
-            Poll::Ready(Some(Err(error))) => return Err(Ended::Broken(error.into())),
-            Poll::Ready(Some(Ok(frame))) => {
+        self.ahead = ReadAhead::default();
+        if self.read_frame(cx)?.is_pending() {
+            let slow = self.admission.as_mut().map_or(Poll::Pending, |admission| admission.poll_slow(cx));
+            return match slow {
+                Poll::Ready(error) => Err(error.into()),
+                Poll::Pending => Ok(Poll::Pending),
+            };
+        }
+        Ok(Poll::Ready(()))
+    }
+
+    /// Reads the client's next frame.
+    fn read_frame(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Ended> {
+        let Poll::Ready(frame) = self.incoming.as_mut().poll_frame(cx) else { return Ok(Poll::Pending) };
+        match frame {
+            None => self.half_closed = true,
+            Some(Err(error)) => return Err(Ended::Broken(error.into())),
+            Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
                     self.partial.extend_from_slice(&data);
                 }
             }
         }
         Ok(Poll::Ready(()))
+    }
+
+    /// Reads what the client sends while a message waits for its turn, as far as there is room; ready: the client is not
+    /// to be stopped, so the message's next command is to be refused.
+    fn read_ahead(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Ended> {
+        while !self.half_closed {
+            let before = self.partial.len();
+            if before >= AHEAD_BYTES {
+                let has_short_frames = self.ahead.has_short_frames();
+                return Ok(if has_short_frames { Poll::Ready(()) } else { Poll::Pending });
+            }
+            if self.read_frame(cx)?.is_pending() {
+                break;
+            }
+            self.ahead.note(self.partial.len() - before);
+        }
+        Ok(Poll::Pending)
     }
 
     /// Takes the next whole message off what was read.
@@ -334,7 +385,15 @@ where
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Answered {
+        if let Some(unread) = self.unread.take() {
+            self.take_back(unread);
+        }
         let answered = self.poll_answers(cx);
+        if answered.is_ready()
+            && let Some(waiting) = &mut self.waiting
+        {
+            waiting.leave_queue();
+        }
         // Others run now, or the peer takes the frame and asks for the next at once.
         if answered.is_pending() {
             self.commands_left = COMMANDS_PER_TURN;
@@ -349,6 +408,9 @@ where
                 message.turn = BacklogTurn::None;
             }
         }
+        if answered.is_ready() {
+            self.put_aside();
+        }
         answered
     }
 }
@@ -358,6 +420,30 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    /// Lays what it holds of long messages where others may take it.
+    fn put_aside(&mut self) {
+        let is_long = self.message.as_ref().is_some_and(|message| message.admission.is_some());
+        if is_long || self.admission.is_some() {
+            let (message, admission) = (self.message.take(), self.admission.take());
+            let held = Held { message, admission, partial: std::mem::take(&mut self.partial) };
+            self.unread = Some(Unread::new(held, &self.plane.requests));
+        }
+    }
+
+    /// Takes what it holds of long messages back; if others have taken it, the stream ends.
+    fn take_back(&mut self, unread: Unread) {
+        match unread.take_back() {
+            Ok(held) => {
+                (self.message, self.admission, self.partial) = (held.message, held.admission, held.partial);
+                if let Some(admission) = &mut self.admission {
+                    // The node did not read meanwhile.
+                    admission.pause();
+                }
+            }
+            Err(error) => self.ended = self.ended.take().or(Some(Ended::Failed(error))),
+        }
+    }
+
     /// The next frame; pending also when the turn is over, and then it is asked again soon.
     fn poll_answers(&mut self, cx: &mut Context<'_>) -> Answered {
         if self.done {
@@ -380,8 +466,7 @@ where
             }
             self.commands_left = out.commands_left;
             // Behind the work, so that this task is woken for what was set apart just now.
-            let collected =
-                self.waiting.as_mut().is_some_and(|waiting| waiting.collect(cx, &self.slow, &mut out));
+            let collected = self.collect(cx, &mut out);
             let flushes = !out.later.is_empty();
             if flushes {
                 self.flush_then_send(&out.later);

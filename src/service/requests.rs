@@ -6,10 +6,11 @@
 //!
 //! What came of a request before its peer was stopped lies in the connection's window until it is read. A window that is
 //! full of such would stop also the requests that were admitted. So only some calls of a connection may wait, which leave
-//! a part of the window to the others ([`WINDOWS_PER_CONNECTION`]), and only some of the node; one more is refused.
+//! a part of the window to the others ([`WINDOWS_PER_CONNECTION`]), and only some of the node; one more is refused. The
+//! Pipeline streams of the connection count there that wait for room in the journal's backlog.
 //!
 //! A request that was admitted and does not come whole in time ([`ARRIVES_WITHIN`]) is refused if others wait for what it
-//! takes.
+//! takes. So is a Pipeline message whose client leaves replies unread for as long.
 //!
 //! Short requests are not counted: they are done as they come, and what holds them up bounds them there.
 
@@ -21,7 +22,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Sleep, sleep};
+use tokio::time::sleep;
 
 use crate::api::CallError;
 
@@ -35,7 +36,7 @@ pub const WINDOWS_PER_CONNECTION: u32 = 32;
 const WAITING_PER_CONNECTION: usize = WINDOWS_PER_CONNECTION as usize / 4 * 3;
 
 /// How long an admitted request may take to come whole while others wait; a request of 4 MiB needs a link of 11 Mbit/s.
-const ARRIVES_WITHIN: Duration = Duration::from_secs(3);
+pub(super) const ARRIVES_WITHIN: Duration = Duration::from_secs(3);
 /// How often it is looked whether others wait, after that.
 const LOOKS: Duration = Duration::from_millis(250);
 
@@ -63,22 +64,26 @@ struct Budget {
     waiting_max: AtomicUsize,
 }
 
-/// How many calls of one connection wait.
+/// How many calls of one connection wait while flow control stops their peer.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stopped(Arc<AtomicUsize>);
 
-/// A call that waits, counted until it is dropped.
+/// A call that does, counted until it is dropped.
+#[derive(Debug)]
+pub(super) struct StoppedCall(Stopped);
+
+/// A request that waits, counted until it is dropped.
 struct Waiting {
     requests: Requests,
-    stopped: Stopped,
+    _stopped: StoppedCall,
 }
 
 /// A long request's place in the budget: waited for, then held until it is dropped.
 pub(super) struct Admission {
     place: Place,
     requests: Requests,
-    /// Goes off when it should have come whole.
-    timer: Option<Pin<Box<Sleep>>>,
+    /// Ends when it should have come whole and others wait.
+    wanted: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 enum Place {
@@ -141,17 +146,24 @@ impl Requests {
     }
 
     fn admission(&self, place: Place) -> Admission {
-        Admission { place, requests: self.clone(), timer: None }
+        Admission { place, requests: self.clone(), wanted: None }
+    }
+
+    /// Waits until a request that was admitted when this began has had its time, and others wait for what it takes.
+    pub(super) async fn wanted(self) {
+        sleep(ARRIVES_WITHIN).await;
+        while self.0.waiting.load(Ordering::Relaxed) == 0 {
+            sleep(LOOKS).await;
+        }
     }
 
     /// Counts one more call that waits, if it may.
     fn wait(&self, stopped: &Stopped) -> Option<Waiting> {
         let budget = &self.0;
-        let waiting = Waiting { requests: self.clone(), stopped: stopped.clone() };
+        let stopped = stopped.enter()?;
         let of_node = budget.waiting.fetch_add(1, Ordering::Relaxed) + 1;
-        let of_connection = stopped.0.fetch_add(1, Ordering::Relaxed) + 1;
-        let may_wait = of_node <= budget.waiting_max.load(Ordering::Relaxed);
-        (may_wait && of_connection <= WAITING_PER_CONNECTION).then_some(waiting)
+        let waiting = Waiting { requests: self.clone(), _stopped: stopped };
+        (of_node <= budget.waiting_max.load(Ordering::Relaxed)).then_some(waiting)
     }
 }
 
@@ -171,7 +183,20 @@ impl Default for RequestLimits {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.requests.0.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.stopped.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Stopped {
+    /// Counts one more call, if the connection's window has room for what comes of one more.
+    pub(super) fn enter(&self) -> Option<StoppedCall> {
+        let call = StoppedCall(self.clone());
+        (self.0.fetch_add(1, Ordering::Relaxed) < WAITING_PER_CONNECTION).then_some(call)
+    }
+}
+
+impl Drop for StoppedCall {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -184,16 +209,16 @@ impl Admission {
         Poll::Ready(())
     }
 
+    /// Begins its time anew, as the node reads nothing for a while.
+    pub(super) fn pause(&mut self) {
+        self.wanted = None;
+    }
+
     /// Waits until it should have come whole and others wait; asked when it was admitted and there is nothing to read.
     pub(super) fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<CallError> {
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(ARRIVES_WITHIN)));
-        loop {
-            ready!(timer.as_mut().poll(cx));
-            if self.requests.0.waiting.load(Ordering::Relaxed) > 0 {
-                return Poll::Ready(CallError::RequestSlow { seconds: ARRIVES_WITHIN.as_secs() });
-            }
-            *timer = Box::pin(sleep(LOOKS));
-        }
+        let wanted = self.wanted.get_or_insert_with(|| Box::pin(self.requests.clone().wanted()));
+        ready!(wanted.as_mut().poll(cx));
+        Poll::Ready(CallError::RequestSlow { seconds: ARRIVES_WITHIN.as_secs() })
     }
 }
 
@@ -273,6 +298,23 @@ mod tests {
         assert!(is_admitted(&mut waits));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn the_time_begins_anew_when_the_node_itself_did_not_read() {
+        let (requests, stopped) = (requests(MIB, 0, 9), Stopped::default());
+        let mut slow = requests.admit(MIB, &stopped).unwrap();
+        let mut waits = requests.admit(MIB, &stopped).unwrap();
+        assert!(!is_admitted(&mut waits));
+        let begun = tokio::time::Instant::now();
+        for _ in 0..2 {
+            let within = ARRIVES_WITHIN - Duration::from_millis(1);
+            let early = tokio::time::timeout(within, std::future::poll_fn(|cx| slow.poll_slow(cx))).await;
+            assert!(early.is_err());
+            slow.pause();
+        }
+        std::future::poll_fn(|cx| slow.poll_slow(cx)).await;
+        assert!(begun.elapsed() > 2 * ARRIVES_WITHIN);
+    }
+
     #[test]
     fn only_some_calls_of_a_connection_and_of_the_node_wait() {
         let (requests, stopped) = (requests(MIB, 0, WAITING_PER_CONNECTION + 2), Stopped::default());
@@ -282,6 +324,7 @@ mod tests {
             (0..WAITING_PER_CONNECTION).map(|_| requests.admit(MIB, &stopped).unwrap()).collect();
         let refused = requests.admit(MIB, &stopped).unwrap_err();
         assert_eq!(refused, CallError::RequestsFull { max: MIB });
+        assert!(stopped.enter().is_none(), "streams that wait for the journal count there too");
         let others = [(); 2].map(|()| requests.admit(MIB, &Stopped::default()).unwrap());
         assert!(requests.admit(MIB, &Stopped::default()).is_err());
         drop((admitted, others));

@@ -12,13 +12,10 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
-use std::time::Instant;
+use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-use crate::clock::monotonic;
 use crate::engine::LogBudget;
 
 /// Turns that may be waited for at once.
@@ -165,20 +162,6 @@ impl Turn {
         }
         self.queue.grant_in(&mut queue);
     }
-
-    /// Waits until it is granted, on a thread that may block; false: the time came first.
-    #[must_use]
-    pub fn block_until(&self, end: Instant) -> bool {
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-        while self.poll(&mut Context::from_waker(&waker)).is_pending() {
-            let left = end.saturating_duration_since(monotonic());
-            if left.is_zero() {
-                return false;
-            }
-            std::thread::park_timeout(left);
-        }
-        true
-    }
 }
 
 impl Drop for Turn {
@@ -195,18 +178,9 @@ impl Drop for Turn {
     }
 }
 
-/// Wakes a thread that blocks.
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::task::Wake;
 
     use super::*;
 
@@ -263,6 +237,44 @@ mod tests {
     }
 
     #[test]
+    fn who_goes_back_lets_go_on_who_is_behind_if_that_is_all_that_there_is_room_for() {
+        let queue = queue(100, 1_000);
+        queue.budget().take(50);
+        let [first, second] = [40, 40].map(|bytes| queue.enter(bytes, 0).unwrap());
+        assert_eq!(are_granted([&first, &second]), [true, false]);
+        queue.budget().give_back(50);
+        first.again();
+        assert_eq!(are_granted([&first, &second]), [true, true]);
+    }
+
+    #[test]
+    fn who_waits_is_woken_when_its_turn_comes_and_not_before() {
+        struct Woken(AtomicUsize);
+        impl Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let queue = queue(100, 1_000);
+        queue.budget().take(100);
+        let turns = [60, 60].map(|bytes| queue.enter(bytes, 0).unwrap());
+        let woken = [(); 2].map(|()| Arc::new(Woken(AtomicUsize::new(0))));
+        for (turn, woken) in turns.iter().zip(&woken) {
+            let waker = Waker::from(Arc::clone(woken));
+            assert!(turn.poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        let counts = || woken.each_ref().map(|woken| woken.0.load(Ordering::Relaxed));
+        queue.grant();
+        assert_eq!(counts(), [0, 0]);
+        queue.budget().give_back(100);
+        queue.grant();
+        assert_eq!(counts(), [1, 0]);
+        let [first, _second] = turns;
+        drop(first);
+        assert_eq!(counts(), [1, 1]);
+    }
+
+    #[test]
     fn how_many_wait_and_what_they_hold_is_bounded() {
         let queue = queue(10, 100);
         queue.budget().take(10);
@@ -285,19 +297,5 @@ mod tests {
         queue.close();
         let late = queue.enter(5, 0).unwrap();
         assert_eq!(are_granted([&waiting[0], &waiting[1], &late]), [true; 3]);
-    }
-
-    #[test]
-    fn a_thread_waits_until_its_turn_is_granted_or_its_time_has_come() {
-        let queue = queue(10, 100);
-        queue.budget().take(10);
-        let turn = queue.enter(5, 0).unwrap();
-        assert!(!turn.block_until(monotonic()));
-        std::thread::scope(|scope| {
-            let waits = scope.spawn(|| turn.block_until(monotonic() + Duration::from_secs(60)));
-            queue.budget().give_back(10);
-            queue.grant();
-            assert!(waits.join().unwrap());
-        });
     }
 }

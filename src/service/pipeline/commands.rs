@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tonic::Code;
 
+use super::waiting::COMMANDS_MAX;
 use crate::api::convert::{self, Direction};
 use crate::api::encode::{self, HitMessage};
 use crate::api::wire::{CommandView, DeleteView, Field, GetView, Reader, SetView, TouchView, op};
@@ -279,10 +280,16 @@ pub(super) fn run(
                 return Ok(());
             }
             let whole = &bytes[begin..bytes.len() - reader.remaining()];
-            if !aside.take(taken, &command, whole, message.arrived, out) {
+            if aside.take(taken, &command, whole, message.arrived, out) {
+                continue;
+            }
+            if message.turn != BacklogTurn::Refused {
                 (message.begin, message.is_held) = (begin, true);
+                message.done -= 1;
                 return Ok(());
             }
+            message.turn = BacklogTurn::None;
+            out.put_error(command.id, &CallError::CommandsFull { max: COMMANDS_MAX });
             continue;
         }
         let taken = !message.by_ring && gets.take(cache, limits, &command, begin);
@@ -305,16 +312,12 @@ pub(super) fn run(
     if left.is_some() { Ok(()) } else { end }
 }
 
-/// Does the one command of a message.
-pub(super) fn run_one(on: &impl Does, message: &mut Message, out: &mut Replies) -> Result<(), CallError> {
+/// Does the one command of a message; false: it is to wait for its turn.
+pub(super) fn run_one(on: &impl Does, message: &mut Message, out: &mut Replies) -> Result<bool, CallError> {
     let bytes = message.bytes.clone();
-    if let Some(command) = next_command(&mut Reader::new(&bytes), message)? {
-        message.done += 1;
-        // Who does it has waited.
-        message.turn = BacklogTurn::Refused;
-        answer(on, on.cache().now(), &command, message, out);
-    }
-    Ok(())
+    let Some(command) = next_command(&mut Reader::new(&bytes), message)? else { return Ok(true) };
+    message.done += 1;
+    Ok(answer(on, on.cache().now(), &command, message, out))
 }
 
 fn next_command<'a>(
@@ -450,13 +453,19 @@ fn answer(
         Some(_) if message.queues(on.cache()) => return false,
         Some((number, message)) => put_other(on, now, command.id, number, message, out),
     };
+    let may_wait = message.turn != BacklogTurn::Refused;
+    if !may_wait {
+        // It was said of this command alone.
+        message.turn = BacklogTurn::None;
+    }
     if let Err(mut error) = done {
         if let CallError::JournalBacklog { .. } = error {
-            match std::mem::replace(&mut message.turn, BacklogTurn::None) {
-                // Who did it has waited until then.
-                BacklogTurn::Refused if message.is_late(command) => error = CallError::DeadlineExceeded,
-                BacklogTurn::Refused => {}
-                _ => return false,
+            if may_wait {
+                return false;
+            }
+            // Who did it has waited until then.
+            if message.is_late(command) {
+                error = CallError::DeadlineExceeded;
             }
         }
         if message.done == 1 {

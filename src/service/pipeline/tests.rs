@@ -14,6 +14,7 @@ use crate::api::v1::{self, get_response::Outcome};
 use crate::cache::Cache;
 use crate::engine::{EngineConfig, Op as EngineOp, Set};
 use crate::entry::Limits;
+use crate::service::requests::{RequestLimits, Requests};
 
 /// Counts how often it is woken.
 #[derive(Default)]
@@ -118,4 +119,90 @@ fn messages_of_replies_keep_to_the_limit_and_a_reply_that_cannot_is_an_error() {
         let expected = [Code::Ok, Code::InvalidArgument, Code::ResourceExhausted, Code::NotFound];
         assert_eq!(code, expected[id as usize % 4], "reply {id}");
     }
+}
+
+fn set_command(id: u64, key: &str) -> v1::PipelineCommand {
+    let set = v1::SetRequest { key: key.to_owned().into(), value: "v".into(), ..v1::SetRequest::default() };
+    v1::PipelineCommand { id, op: Some(Op::Set(set)), ..v1::PipelineCommand::default() }
+}
+
+#[test]
+fn a_command_that_may_not_wait_says_nothing_of_the_next() {
+    let plane = plane(1 << 20);
+    let commands = vec![set_command(0, "a"), set_command(1, "b")];
+    let whole = v1::PipelineRequest { commands, ..v1::PipelineRequest::default() }.encode_to_vec();
+    let mut message = Message::new(whole.into(), monotonic());
+    message.turn = BacklogTurn::Refused;
+    let mut out = Replies::new(&plane, 0, 1);
+    out.begin();
+    run(&plane.cache, &mut message, &mut NothingWaits, &mut out).unwrap();
+    assert!(!message.is_done() && message.turn == BacklogTurn::None);
+}
+
+#[test]
+fn a_message_that_is_whole_when_the_listener_ends_is_done() {
+    let (cache, limits) = (EngineConfig::default(), Limits::default());
+    // It is asked before each frame and before what comes then, and ends when the last frame is here.
+    let polls = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&polls);
+    let ending: Arc<dyn Fn() -> Ending + Send + Sync> = Arc::new(move || {
+        let seen = Arc::clone(&seen);
+        Box::pin(std::future::poll_fn(move |_| {
+            if seen.fetch_add(1, Ordering::Relaxed) < 3 { Poll::Pending } else { Poll::Ready(()) }
+        }))
+    });
+    let plane = Arc::new(Plane { ending, ..Plane::alone(Cache::new(&cache, limits)) });
+    let key = "k".repeat(4_000);
+    let commands = (0..20).map(|id| get(id, &key)).collect();
+    let message = v1::PipelineRequest { commands, ..v1::PipelineRequest::default() }.encode_to_vec();
+    assert!(message.len() > SHORT_BYTES_MAX);
+    let mut framed = vec![0; PREFIX];
+    framed.extend_from_slice(&message);
+    finish(&mut framed, 0);
+    let rest = framed.split_off(10_000);
+    let frames = [framed, rest].map(|frame| Ok::<_, Status>(Frame::data(Bytes::from(frame))));
+    let incoming = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
+    let mut body = Box::pin(PipelineBody::new(incoming, plane, SlowCalls::default()));
+    let mut cx = Context::from_waker(Waker::noop());
+    let Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(&mut cx) else { panic!("replies") };
+    let data = frame.into_data().expect("replies come before the end");
+    assert_eq!(replies(&[data[PREFIX..].to_vec()]).len(), 20);
+    let Poll::Ready(Some(Ok(end))) = body.as_mut().poll_frame(&mut cx) else { panic!("an end") };
+    let status = Status::from_header_map(end.trailers_ref().unwrap()).unwrap();
+    assert_eq!((status.code(), polls.load(Ordering::Relaxed)), (Code::Unavailable, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_message_whose_replies_are_left_unread_gives_way_to_others() {
+    const VALUE_BYTES: usize = 64 << 10;
+    let limits = RequestLimits { bytes_max: 100 << 10, message_bytes_max: 0, waiting_max: 9 };
+    let cache = Cache::new(&EngineConfig::default(), Limits::default());
+    let plane = Arc::new(Plane { requests: Requests::new(limits), ..Plane::alone(cache) });
+    let key = "k".repeat(4_000);
+    set(&plane, &key, &[b'v'; VALUE_BYTES]);
+    let commands = (0..20).map(|id| get(id, &key)).collect();
+    let message = v1::PipelineRequest { commands, ..v1::PipelineRequest::default() }.encode_to_vec();
+    let mut framed = vec![0; PREFIX];
+    framed.extend_from_slice(&message);
+    finish(&mut framed, 0);
+    let rest = framed.split_off(10_000);
+    let frames = [framed, rest].map(|frame| Ok::<_, Status>(Frame::data(Bytes::from(frame))));
+    let incoming = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
+    let mut body = Box::pin(PipelineBody::new(incoming, Arc::clone(&plane), SlowCalls::default()));
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut next = || match body.as_mut().poll_frame(&mut cx) {
+        Poll::Ready(Some(Ok(frame))) => frame,
+        other => panic!("{other:?}"),
+    };
+    assert!(next().is_data());
+    assert!(plane.requests.bytes() > SHORT_BYTES_MAX as u64);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(next().is_data(), "it is in nobody's way");
+    let mut other = plane.requests.admit(90 << 10, &plane.stopped).unwrap();
+    let admitted = std::future::poll_fn(|cx| other.poll(cx));
+    tokio::time::timeout(Duration::from_secs(10), admitted).await.unwrap();
+    let end = next();
+    let status = Status::from_header_map(end.trailers_ref().unwrap()).unwrap();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(status.message().contains("unread for 3 s"), "{status:?}");
 }

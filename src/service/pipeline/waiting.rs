@@ -6,6 +6,10 @@
 //! is given up with its command; one that looks for the entry finds it out when the disk has answered, and counts until
 //! then.
 //!
+//! A write that the journal's backlog has no room for comes back with its job undone and waits without one, until its turn
+//! has come. No place in the journal's queue is kept while the client has a frame to read, as nobody knows when the stream
+//! is asked for the next.
+//!
 //! What waits is bounded by [`COMMANDS_MAX`] and [`BYTES_MAX`]; the answers that jobs come back with count in the node's
 //! backlog from when they are there.
 
@@ -18,22 +22,23 @@ use bytes::Bytes;
 use tokio::time::{Sleep, sleep_until};
 use tonic::Code;
 
-use super::commands::{Aside, Message, Replies, Taken, run_one};
+use super::commands::{Aside, BacklogTurn, Message, Replies, Taken, run_one};
 use super::crew::Crew;
 use crate::api::CallError;
 use crate::api::wire::{
     CommandView, DeleteView, Field, GetView, IncrementView, Reader, SetView, TouchView, op,
 };
-use crate::cache::{Cache, Claim};
+use crate::cache::{Cache, Claim, Turn};
 use crate::clock::monotonic;
 use crate::service::below::{self, Claimed};
 use crate::service::data::Plane;
+use crate::service::requests::StoppedCall;
 use crate::service::slow::recall_first;
 use crate::service::unary::Method;
 use crate::telemetry::SlowCalls;
 
 /// So many commands of a stream may wait.
-const COMMANDS_MAX: usize = 16;
+pub(super) const COMMANDS_MAX: usize = 16;
 /// When those that wait have so many bytes, no more do: what they have is bounded by this and one command.
 const BYTES_MAX: usize = 256 << 10;
 
@@ -50,6 +55,8 @@ pub(super) struct Waiting {
     taken: u64,
     /// Goes off at the nearest deadline.
     timer: Option<Pin<Box<Sleep>>>,
+    /// While some wait for the journal: one of those of the connection that flow control may stop.
+    stopped: Option<StoppedCall>,
 }
 
 /// A command that waits.
@@ -61,15 +68,28 @@ struct Waiter {
     bytes: Bytes,
     arrived: Instant,
     deadline: Option<Instant>,
+    /// Its deadline has passed while its job was at it.
+    is_late: bool,
     claim: Arc<Claim>,
-    /// It has a job; until then it waits for another command.
-    is_begun: bool,
+    state: State,
+}
+
+/// What a command waits for.
+enum State {
+    /// Another command of its key.
+    Behind,
+    /// Its job.
+    Begun,
+    /// Room in the journal's backlog, in its queue if it has a turn there.
+    Backlogged(Option<Turn>),
 }
 
 /// What a job came to.
 struct Done {
     number: u64,
     command_bytes: usize,
+    /// Nothing was done, as the journal's backlog has no room, and it may wait for that.
+    is_backlogged: bool,
     /// A reply, counted in the backlog.
     reply: Bytes,
     /// It waits until what it tells of is on the disk.
@@ -84,10 +104,18 @@ impl Waiting {
     }
 
     /// Puts the replies of those that need not wait any more; whether anything has changed. If nothing has, the task is
-    /// woken when something does.
-    pub(super) fn collect(&mut self, cx: &mut Context<'_>, slow: &SlowCalls, out: &mut Replies) -> bool {
+    /// woken when something does. Where the listener ends, nothing waits for the journal any more.
+    pub(super) fn collect(
+        &mut self,
+        cx: &mut Context<'_>,
+        is_ending: bool,
+        slow: &SlowCalls,
+        out: &mut Replies,
+    ) -> bool {
         out.begin();
         let mut changed = false;
+        // Before the jobs, so that this task is woken for those that are begun here.
+        self.poll_turns(cx, is_ending, &out.plane);
         while !out.are_enough()
             && let Some(done) = self.jobs.poll(cx)
         {
@@ -102,6 +130,49 @@ impl Waiting {
         self.jobs.call();
         out.end();
         changed
+    }
+
+    /// Whether commands wait for the journal.
+    pub(super) fn is_backlogged(&self) -> bool {
+        self.commands.iter().any(|command| matches!(command.state, State::Backlogged(_)))
+    }
+
+    /// Leaves the journal's queue.
+    pub(super) fn leave_queue(&mut self) {
+        for command in &mut self.commands {
+            if let State::Backlogged(turn) = &mut command.state {
+                *turn = None;
+            }
+        }
+    }
+
+    /// Begins those again whose turn has come, or who may not wait for it.
+    fn poll_turns(&mut self, cx: &mut Context<'_>, is_ending: bool, plane: &Arc<Plane>) {
+        let mut is_backlogged = false;
+        for command in &mut self.commands {
+            let State::Backlogged(place) = &mut command.state else { continue };
+            if self.stopped.is_none() {
+                self.stopped = plane.stopped.enter();
+            }
+            let may_wait = !is_ending && !command.is_late && self.stopped.is_some();
+            let queue = plane.cache.journal_backlog().filter(|_| may_wait);
+            // The stream counts what its commands hold.
+            let turn = place.take().or_else(|| queue?.enter(command.bytes.len(), 0)).filter(|_| may_wait);
+            match turn {
+                Some(turn) if turn.poll(cx).is_pending() => {
+                    *place = Some(turn);
+                    is_backlogged = true;
+                }
+                turn => {
+                    let standing = if turn.is_some() { BacklogTurn::Granted } else { BacklogTurn::Refused };
+                    command.state = State::Begun;
+                    self.jobs.push(command.number, command.job(plane, standing, turn));
+                }
+            }
+        }
+        if !is_backlogged {
+            self.stopped = None;
+        }
     }
 
     /// A command that waits and whose deadline has passed.
@@ -120,9 +191,18 @@ impl Waiting {
     }
 
     fn finish(&mut self, done: &Done, slow: &SlowCalls, out: &mut Replies) {
+        let at = self.commands.iter().position(|command| command.number == done.number);
+        if let Some(at) = at
+            && done.is_backlogged
+        {
+            // Nothing is done of it, so that it may be given up again.
+            let command = &mut self.commands[at];
+            (command.claim, command.state) = (Arc::default(), State::Backlogged(None));
+            return;
+        }
         self.bytes -= done.command_bytes;
         // One that was given up was answered then.
-        let Some(at) = self.commands.iter().position(|command| command.number == done.number) else { return };
+        let Some(at) = at else { return };
         let command = self.commands.remove(at);
         let replies = if done.flush {
             &mut out.later
@@ -143,15 +223,16 @@ impl Waiting {
     /// Answers a command without doing it, unless it is being done.
     fn give_up(&mut self, at: usize, why: &CallError, out: &mut Replies) {
         if !self.commands[at].claim.take() {
+            self.commands[at].is_late |= *why == CallError::DeadlineExceeded;
             self.commands[at].deadline = None;
             return;
         }
         let command = self.commands.remove(at);
         out.put_error(command.id, why);
-        if !command.is_begun || self.jobs.withdraw(command.number) {
+        if !matches!(command.state, State::Begun) || self.jobs.withdraw(command.number) {
             self.bytes -= command.bytes.len();
         }
-        if command.is_begun {
+        if !matches!(command.state, State::Behind) {
             self.begin_next(command.place, &out.plane);
         }
     }
@@ -160,9 +241,10 @@ impl Waiting {
     fn begin_next(&mut self, place: u64, plane: &Arc<Plane>) {
         // The first of them has its turn.
         if let Some(command) = self.commands.iter_mut().find(|command| command.place == place) {
-            debug_assert!(!command.is_begun, "a key has one job whose command was not given up");
-            command.is_begun = true;
-            self.jobs.push(command.number, command.job(plane));
+            let is_behind = matches!(command.state, State::Behind);
+            debug_assert!(is_behind, "a key has one command that was begun and not given up");
+            command.state = State::Begun;
+            self.jobs.push(command.number, command.job(plane, BacklogTurn::None, None));
         }
     }
 
@@ -171,26 +253,39 @@ impl Waiting {
     }
 
     fn has_room(&self) -> bool {
-        let queued = self.commands.iter().filter(|command| !command.is_begun).count();
+        let queued = self.commands.iter().filter(|command| !matches!(command.state, State::Begun)).count();
         self.jobs.len() + queued < COMMANDS_MAX && self.bytes < BYTES_MAX
     }
 }
 
 impl Waiter {
-    /// What does the command.
-    fn job(&self, plane: &Arc<Plane>) -> impl FnOnce() -> Done + Send + 'static {
+    /// What does the command, and holds its turn meanwhile.
+    fn job(
+        &self,
+        plane: &Arc<Plane>,
+        standing: BacklogTurn,
+        turn: Option<Turn>,
+    ) -> impl FnOnce() -> Done + Send + 'static {
         let (plane, claim, number) = (Arc::clone(plane), Arc::clone(&self.claim), self.number);
-        let deadline = self.deadline;
         let mut message = Message::new(self.bytes.clone(), self.arrived);
+        message.turn = standing;
         move || {
             let mut out = Replies::new(&plane, 0, usize::MAX);
-            let on = Claimed { cache: &plane.cache, claim: &claim, deadline };
-            let done = run_one(&on, &mut message, &mut out);
+            let done = run_one(&Claimed { cache: &plane.cache, claim: &claim }, &mut message, &mut out);
             debug_assert!(done.is_ok(), "it was read before");
+            let is_backlogged = done == Ok(false);
+            // Nobody knows when the stream takes what was done.
+            drop(turn);
             let flush = !out.later.is_empty();
-            let reply = if flush { out.later } else { out.bytes };
-            let command_bytes = message.bytes.len();
-            Done { number, command_bytes, reply: plane.backlog.hold(reply), flush, code: message.code }
+            let reply = plane.backlog.hold(if flush { out.later } else { out.bytes });
+            Done {
+                number,
+                command_bytes: message.bytes.len(),
+                is_backlogged,
+                reply,
+                flush,
+                code: message.code,
+            }
         }
     }
 }
@@ -239,8 +334,9 @@ impl Aside for Waiting {
                     deadline: Some(timeout)
                         .filter(|timeout| !timeout.is_zero())
                         .map(|timeout| arrived + timeout),
+                    is_late: false,
                     claim: Arc::default(),
-                    is_begun: false,
+                    state: State::Behind,
                 });
                 if is_first {
                     self.begin_next(place, &out.plane);
