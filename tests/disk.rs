@@ -499,7 +499,7 @@ fn written_ahead(directory: &Path, by_ms: i64, hours: &[u64]) -> u64 {
         let expiration = Expiration::In(Ttl::Ms(hours * HOUR_MS));
         let key = hours.to_string();
         let op = Op::Set(Set { expiration, ..Set::new(key.as_bytes(), b"v") });
-        let Outcome::Stored(version) = engine.apply(engine.default_namespace(), &op, clock.now()).0 else {
+        let Outcome::Stored(version) = engine.apply(engine.default_namespace(), &op, clock.now()) else {
             panic!("it is stored");
         };
         last = version.0;

@@ -60,7 +60,7 @@ impl Store {
             for key in 0..KEYS {
                 let name = format!("key:{key}");
                 let set = engine::Op::Set(Set::new(name.as_bytes(), &value));
-                let done = cache.apply(cache.engine().default_namespace(), &set, cache.now()).0;
+                let done = cache.apply(cache.engine().default_namespace(), &set, cache.now());
                 assert!(matches!(done, Outcome::Stored(_)));
             }
             // So that a lookup waits for nothing but its read.

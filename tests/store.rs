@@ -92,7 +92,7 @@ impl Writer<'_> {
     }
 
     fn apply(&self, op: &Op<'_>) -> Outcome {
-        self.cache.apply(&self.namespace, op, self.cache.now()).0
+        self.cache.apply(&self.namespace, op, self.cache.now())
     }
 
     fn step(&mut self) {
@@ -350,7 +350,7 @@ fn a_cleared_namespace_stays_empty_below_memory_too() {
     let directory = tempfile::tempdir().unwrap();
     let get = |cache: &Cache, key: &[u8]| {
         let namespace = cache.engine().default_namespace();
-        cache.apply(namespace, &Op::Get { key, touch: None }, cache.now()).0
+        cache.apply(namespace, &Op::Get { key, touch: None }, cache.now())
     };
     let cache = open(directory.path(), 1 << 20, true, Method::SnapshotAndJournal);
     let fill = |cache: &Cache| {
@@ -358,7 +358,7 @@ fn a_cleared_namespace_stays_empty_below_memory_too() {
             let (key, value) = (format!("key:{n}"), vec![b'v'; 500]);
             let set = Op::Set(Set::new(key.as_bytes(), &value));
             assert!(matches!(
-                cache.apply(cache.engine().default_namespace(), &set, cache.now()).0,
+                cache.apply(cache.engine().default_namespace(), &set, cache.now()),
                 Outcome::Stored(_)
             ));
         }
@@ -458,7 +458,7 @@ fn a_store_takes_no_new_key_when_the_places_of_the_others_fill_half_of_memory() 
     let directory = tempfile::tempdir().unwrap();
     let cache = open(directory.path(), 1 << 20, true, Method::SnapshotAndJournal);
     let namespace = cache.engine().default_namespace();
-    let apply = |op: &Op<'_>| cache.apply(namespace, op, cache.now()).0;
+    let apply = |op: &Op<'_>| cache.apply(namespace, op, cache.now());
     let set = |n: u32| apply(&Op::Set(Set::new(format!("key-{n}").as_bytes(), b"value")));
     let mut keys = 0;
     let refusal = until("a refusal", || match set(keys) {
@@ -507,7 +507,7 @@ fn invalidations_of_a_store_are_bounded_and_given_back_unasked() {
     let cache = open(directory.path(), 1 << 20, true, Method::SnapshotAndJournal);
     let namespace = cache.engine().default_namespace();
     let set = Set { tags: &["tag-7"], ..Set::new(b"key", b"value") };
-    assert!(matches!(cache.apply(namespace, &Op::Set(set), cache.now()).0, Outcome::Stored(_)));
+    assert!(matches!(cache.apply(namespace, &Op::Set(set), cache.now()), Outcome::Stored(_)));
     let taken = cache.disk().unwrap().history().taken();
     let mut tags = 0;
     let refusal = until("a refusal", || {
@@ -525,11 +525,11 @@ fn invalidations_of_a_store_are_bounded_and_given_back_unasked() {
         assert!(limit == 64 << 10 && (limit..limit + (24 << 10)).contains(&bytes), "{refusal:?}");
     }
     let get = Op::Get { key: b"key", touch: None };
-    assert!(matches!(cache.apply(namespace, &get, cache.now()).0, Outcome::Miss(_)));
+    assert!(matches!(cache.apply(namespace, &get, cache.now()), Outcome::Miss(_)));
     until("a snapshot, and room with it", || {
         cache.invalidate(namespace, Scope::Tag("another"), cache.now()).ok()
     });
     until("its count", || (cache.disk().unwrap().history().taken() > taken).then_some(()));
-    assert!(matches!(cache.apply(namespace, &get, cache.now()).0, Outcome::Miss(_)), "it stays gone");
+    assert!(matches!(cache.apply(namespace, &get, cache.now()), Outcome::Miss(_)), "it stays gone");
     cache.close_disk().unwrap();
 }
