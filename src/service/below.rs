@@ -37,7 +37,7 @@ impl Does for Cache {
 
     #[inline]
     fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> Outcome {
-        Cache::apply(self, namespace, op, now).0
+        Cache::apply(self, namespace, op, now)
     }
 
     #[inline]
@@ -66,7 +66,7 @@ impl Does for Claimed<'_> {
     }
 
     fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> Outcome {
-        self.cache.apply_claimed(namespace, op, now, self.claim).0
+        self.cache.apply_claimed(namespace, op, now, self.claim)
     }
 
     fn read<R>(
