@@ -60,7 +60,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("api", Some(&["CallError"])),
             ("clock", ALL),
             ("quote", ALL),
-            ("service", Some(&["Recall", "Recalled", "ResponseBody", "grpc_timeout"])),
+            ("service", Some(&["Begun", "Recall", "Recalled", "ResponseBody", "grpc_timeout"])),
             ("telemetry", Some(&["CallMetrics", "Method", "SlowCalls"])),
         ],
     ),

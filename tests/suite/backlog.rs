@@ -500,7 +500,7 @@ async fn a_batch_that_has_begun_is_not_turned_away_for_those_that_wait() {
             }
             if !answered.is_finished() {
                 begun = Some(answered);
-                return;
+                continue;
             }
             // It came in two parts, and was turned away between them.
             let status = answered.await.unwrap().status.unwrap();
