@@ -381,7 +381,7 @@ fn wrong_usage_has_status_2_and_says_what_is_allowed() {
         (&["get", "--escaped", "a\\n"], "\\xNN"),
         (&["set", "k", "--file", "/dev/zero"], "put-blob"),
         (&["serve", "--config", "/dev/zero"], "longer than 1MiB"),
-        (&["get", "k", "--nodes", "unix:///x"], "not served by this build yet"),
+        (&["get", "k", "--nodes", "udp://a:1"], "not served by this build yet"),
         (&["get", "k", "--nodes", "tcp://a:1,tcp://b:1"], "exactly one"),
         (&["get", "k", "--timeout", "5"], "250ms"),
         (&["set", "k", "v", "--ttl", "200years"], "100 years"),

@@ -295,7 +295,7 @@ fn thread(
         let mut callers = Vec::new();
         for connection in mine {
             let client = plan.builder.clone().connections(NonZeroUsize::MIN).build()?;
-            let unary = Rc::new(Connection::new(&plan.authority));
+            let unary = Rc::new(Connection::new(&plan.endpoint));
             for caller in 0..plan.callers {
                 let seed = (connection * plan.callers + caller) as u64;
                 let (worker, load) = (worker.clone(), worker.load(seed)?);
