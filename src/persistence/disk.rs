@@ -99,6 +99,8 @@ struct Inner {
     snapshots: Mutex<Vec<SnapshotInfo>>,
     /// The numbers of those that somebody deleted, until there is one in their place.
     lost: Mutex<Vec<u64>>,
+    /// The numbers of those that are whole and could not be noted: whether they are is not known.
+    doubtful: Mutex<Vec<u64>>,
     next_snapshot: AtomicU64,
     /// As of the last snapshot, where it alone can tell whether anything has changed since.
     figures: Mutex<Figures>,
@@ -235,6 +237,7 @@ impl Disk {
             history: SnapshotHistory::default(),
             snapshots: Mutex::new(kept),
             lost: Mutex::default(),
+            doubtful: Mutex::default(),
             next_snapshot: AtomicU64::new(last + 1),
             figures: Mutex::default(),
             damaged,

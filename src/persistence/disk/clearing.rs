@@ -15,11 +15,13 @@ impl Inner {
             return self.journal.forget(position, &|file| self.clear(file));
         };
         self.journal.forget(position.min(newest.first_position), &|file| self.clear(file))?;
-        // One that was broken off was kept for what had been copied to it.
+        // One that was broken off was kept for what had been copied to it; the catalogue may have it nevertheless, where that
+        // was broken off too.
         let kept = self.snapshots.lock().clone();
         for (file, _) in self.backend.files()? {
             let is_kept = kept.iter().any(|snapshot| snapshot.number == file.number);
             if file.kind == FileKind::Snapshot && file.number < newest.number && !is_kept {
+                ledger::forget(&*self.backend, file.number)?;
                 self.clear(file)?;
             }
         }
