@@ -216,6 +216,7 @@ impl Journal {
             is_keeping: true,
             is_pending: false,
             next_segment_at: None,
+            not_begun: None,
             engine,
             clock,
             config: config.clone(),

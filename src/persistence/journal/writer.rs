@@ -61,6 +61,8 @@ pub(super) struct Writer {
     pub(super) is_pending: bool,
     /// The next segment could not be begun, and is not tried before this.
     pub(super) next_segment_at: Option<Instant>,
+    /// The number of one whose file is still to be deleted.
+    pub(super) not_begun: Option<u64>,
     pub(super) mark: Mark,
     /// Something was appended and not synced.
     pub(super) is_dirty: bool,
@@ -132,6 +134,7 @@ impl Writer {
             return Err(why);
         }
         let drain = self.shared.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        self.clear_not_begun()?;
         if self.is_pending {
             self.write_drained()?;
         }
@@ -301,7 +304,9 @@ impl Writer {
         self.tier.take_if(|(tier, _)| tier.has_ended());
     }
 
+    /// Appends to the segment that is listed last.
     fn append(&mut self, kind: FrameKind, place: Place, body: &[&[u8]]) -> Result<(), BackendError> {
+        self.clear_not_begun()?;
         self.frames.append(kind, place, body)?;
         self.is_dirty = true;
         if let Some(written) = self.shared.segments.lock().last_mut() {
@@ -338,6 +343,7 @@ impl Writer {
     /// Ends this segment and begins another, before which none counts any more if it `begins`. A shortage leaves all as it
     /// was.
     fn next_segment(&mut self, begins: bool) -> Result<(), BackendError> {
+        self.clear_not_begun()?;
         self.sync()?;
         Failpoint::SEGMENT_ENDED.reached();
         let number = self.frames.sequence;
@@ -359,22 +365,34 @@ impl Writer {
         self.frames = before;
         // The one before was synced.
         self.is_dirty = false;
-        self.shared.segments.lock().retain(|segment| segment.number != not_begun);
-        self.shared.room.backend().delete(FileId { kind: FileKind::Journal, number: not_begun })
+        self.not_begun = Some(not_begun);
+        self.clear_not_begun()
     }
 
-    /// Writes what a segment says of itself to its file, which is empty.
-    pub(super) fn begin_segment(&mut self, begins: bool) -> Result<(), BackendError> {
-        let segment = Segment { number: self.frames.sequence, first_position: self.position + 1, bytes: 0 };
-        self.shared.segments.lock().push(segment);
-        let place = Place { first_position: segment.first_position, records: 0, time: self.clock.now() };
-        let body = SegmentBody { history: self.mark.history, begins }.write();
-        self.append(FrameKind::Segment, place, &[&body])?;
-        self.let_tier_go();
-        if let Some((tier, file)) = &mut self.tier {
-            let written = FileId { kind: FileKind::Journal, number: segment.number };
-            *file = tier.open_written(written, self.frames.bytes())?;
+    /// Deletes the file of a segment that was not begun, if that is still to be done. Before anything is appended to the one
+    /// before: both would have a frame of the same sequence.
+    fn clear_not_begun(&mut self) -> Result<(), BackendError> {
+        if let Some(number) = self.not_begun {
+            self.shared.room.backend().delete(FileId { kind: FileKind::Journal, number })?;
+            self.not_begun = None;
         }
+        Ok(())
+    }
+
+    /// Writes what a segment says of itself to its file, which is empty. It is listed when nothing can fail any more: from
+    /// then on the one before may be deleted ([`Journal::forget`](super::Journal::forget)).
+    pub(super) fn begin_segment(&mut self, begins: bool) -> Result<(), BackendError> {
+        let (number, first_position) = (self.frames.sequence, self.position + 1);
+        let place = Place { first_position, records: 0, time: self.clock.now() };
+        let body = SegmentBody { history: self.mark.history, begins }.write();
+        self.frames.append(FrameKind::Segment, place, &[&body])?;
+        self.is_dirty = true;
+        self.let_tier_go();
+        let bytes = self.frames.bytes();
+        if let Some((tier, file)) = &mut self.tier {
+            *file = tier.open_written(FileId { kind: FileKind::Journal, number }, bytes)?;
+        }
+        self.shared.segments.lock().push(Segment { number, first_position, bytes });
         Ok(())
     }
 
