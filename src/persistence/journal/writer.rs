@@ -29,8 +29,6 @@ const RESERVE_AFTER: u32 = 8;
 /// A shortage is waited out so long at first, and longer each time.
 const SHORTAGE_PAUSE_MIN: Duration = Duration::from_millis(5);
 const SHORTAGE_PAUSE_MAX: Duration = Duration::from_millis(500);
-/// And no longer than this by a node that stops.
-const SHORTAGE_AT_STOP_MAX: Duration = Duration::from_secs(10);
 /// A segment that is long enough goes on for so long until the next is tried again.
 const NEXT_SEGMENT_RETRIES: Duration = Duration::from_millis(500);
 
@@ -99,8 +97,10 @@ impl Writer {
             let is_interval = is_last || marked_at.elapsed() >= mark_every;
             self.flushes = self.flushes.saturating_add(u32::from(is_wanted));
             match self.cycle(sync, is_interval) {
-                Err(error) if error.is_passing() && shortage.may_pass(is_last) => {
-                    shortage.wait(&error);
+                Err(error) if error.is_passing() => {
+                    if !shortage.wait(&error, self.shared.shortage_until.get().copied()) {
+                        return self.poison(&self.not_written(&error));
+                    }
                     continue;
                 }
                 Err(error) => return self.poison(&error.to_string()),
@@ -446,6 +446,14 @@ impl Writer {
         Ok(())
     }
 
+    /// What is lost where a shortage lasts longer than a node that stops can wait.
+    fn not_written(&self, error: &BackendError) -> String {
+        let position = self.mark.synced_position;
+        format!(
+            "the node stopped during a shortage; changes after position {position} are not on the disk: {error}"
+        )
+    }
+
     fn poison(&mut self, why: &str) {
         self.close_log();
         let why: Arc<str> = why.into();
@@ -501,18 +509,19 @@ struct Shortage {
 }
 
 impl Shortage {
-    /// Whether it is waited out; a node that stops cannot do so for ever.
-    fn may_pass(&self, is_last: bool) -> bool {
-        !is_last || self.since.is_none_or(|since| since.elapsed() < SHORTAGE_AT_STOP_MAX)
-    }
-
-    fn wait(&mut self, error: &BackendError) {
+    /// Waits for a while; whether there is time for another attempt before `until`, when a node that stops gives up.
+    fn wait(&mut self, error: &BackendError, until: Option<Instant>) -> bool {
+        let left = until.map_or(Duration::MAX, |until| until.saturating_duration_since(monotonic()));
+        if left.is_zero() {
+            return false;
+        }
         if self.since.is_none() {
             tracing::warn!(%error, "the journal waits until it can write");
             *self = Self { since: Some(monotonic()), pause: SHORTAGE_PAUSE_MIN };
         }
-        std::thread::sleep(self.pause);
+        std::thread::sleep(self.pause.min(left));
         self.pause = (self.pause * 2).min(SHORTAGE_PAUSE_MAX);
+        true
     }
 
     fn end(&mut self) {
