@@ -31,7 +31,7 @@ use crate::cache::Cache;
 use crate::clock::{Clock, Pace, SystemClock, Throttle, monotonic};
 use crate::config::{ListenUrl, Loaded, MemoryPlan, ServeConfig, memory};
 use crate::engine::EngineConfig;
-use crate::entry::{Limits, Ttl, Version, WallClockAhead};
+use crate::entry::{Limits, Ttl, Version, WallClockError};
 use crate::server::stack::{CallTimeout, DeadlineLayer, InFlight, MetricsLayer, RepairLayer};
 use crate::server::{
     Address, ConnectionConfig, ConnectionService, Connections, Lifecycle, Mount, Node, NodeConfig, NodeState,
@@ -77,7 +77,7 @@ pub enum NodeError {
     Descriptors(#[from] TooFewDescriptors),
     /// The wall clock shows a time that versions cannot follow it to.
     #[error(transparent)]
-    Clock(#[from] WallClockAhead),
+    Clock(#[from] WallClockError),
 }
 
 /// A node that runs. Dropping it ends it at once, as a [`Node`].

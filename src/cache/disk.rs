@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use super::{Blobs, Cache};
 use crate::clock::Clock;
 use crate::engine::{NamespaceConfig, Restorer};
-use crate::entry::{Durability, Ttl, Version, WallClockAhead};
+use crate::entry::{Durability, Ttl, Version, WallClockError};
 use crate::persistence::backend::{self, BackendKind};
 use crate::persistence::blob::{BlobError, Opened};
 use crate::persistence::disk::{Disk, DiskConfig};
@@ -39,7 +39,7 @@ pub enum DiskError {
     Lock(#[from] LockError),
     /// The wall clock cannot be followed.
     #[error(transparent)]
-    Clock(#[from] WallClockAhead),
+    Clock(#[from] WallClockError),
     /// The disk refuses.
     #[error(transparent)]
     Backend(#[from] BackendError),
