@@ -205,6 +205,7 @@ impl RunningNode {
         node.set_connection(connection_config(&facts.loaded.load().config));
         sweep(&cache, &facts.lifecycle).map_err(StartError::Thread)?;
         let stats_log = log_stats(&facts);
+        tokio::spawn(descriptors::follow(Arc::downgrade(&facts), open_files));
         Ok(Self { node, facts, stats_log, tracing, has_signals })
     }
 

@@ -253,6 +253,41 @@ fn a_limit_on_open_files_that_no_node_can_do_with_is_refused() {
 }
 
 #[tokio::test]
+async fn connections_are_held_to_a_limit_on_open_files_that_is_lowered_meanwhile() {
+    const HELD: u64 = 33;
+    let process = Process::start(&["--persistence", "none"]);
+    let open = async || metric(&metrics_of(&process).await, "larder_connections");
+    let connection = async || TcpStream::connect(&process.ready.data[0]).await.unwrap();
+    let mut held = Vec::new();
+    for _ in 0..HELD {
+        held.push(connection().await);
+    }
+    soon(async { while open().await < HELD {} }).await;
+    // Whether one more is taken in, and not closed at once.
+    let is_taken = async || {
+        let one_more = connection().await;
+        let is_taken = loop {
+            match one_more.try_read(&mut [0]) {
+                _ if open().await > HELD => break true,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                _ => break false,
+            }
+        };
+        drop(one_more);
+        while open().await > HELD {}
+        is_taken
+    };
+    assert!(soon(is_taken()).await);
+    let id = rustix::process::Pid::from_raw(process.id() as i32);
+    let before = rustix::process::getrlimit(Resource::Nofile);
+    // There is a descriptor for one more, which the node is to have for itself.
+    prlimit(id, Resource::Nofile, Rlimit { current: Some(64), ..before }).unwrap();
+    soon(async { while is_taken().await {} }).await;
+    prlimit(id, Resource::Nofile, Rlimit { current: before.maximum, ..before }).unwrap();
+    soon(async { while !is_taken().await {} }).await;
+}
+
+#[tokio::test]
 async fn a_shortage_of_descriptors_refuses_what_needs_one_and_leaves_nothing_broken() {
     for backend in ["files", "sled"] {
         let directory = tempfile::tempdir().unwrap();
