@@ -503,6 +503,7 @@ fn sweep(cache: &Arc<Cache>, lifecycle: &Lifecycle) -> std::io::Result<()> {
 /// Whether there is more to reclaim at once.
 fn sweep_once(cache: &Cache) -> bool {
     static UNDELETED: Throttle = Throttle::new();
+    cache.charge_blobs();
     cache.advance();
     let (begun, mut pace) = (monotonic(), Pace::new());
     let mut is_more = cache.sweep(ENTRIES_PER_SWEEP);

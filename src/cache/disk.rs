@@ -329,4 +329,28 @@ mod tests {
         }
         assert!(failures > 10, "{failures}");
     }
+
+    #[test]
+    fn blobs_count_as_memory_in_use_and_are_bounded_by_its_limit() {
+        use crate::persistence::blob::{BlobError, Digest, Draft, Finish};
+        let (directory, cache) = (tempfile::tempdir().unwrap(), cache());
+        cache.open_disk(&options(directory.path().to_owned()), &RecoveryProgress::default()).unwrap();
+        let blobs = cache.blobs().unwrap();
+        let put = |key: &str| {
+            let writer = blobs.begin(Draft { key: key.into(), ..Draft::default() })?;
+            let version = cache.engine.draw_version(cache.now()).unwrap();
+            writer.finish(Digest::default(), Finish { version, ttl: Ttl::Never, now: cache.now() }, || Ok(()))
+        };
+        cache.charge_blobs();
+        let before = cache.engine.memory();
+        put("k").unwrap();
+        cache.charge_blobs();
+        let memory = cache.engine.memory();
+        let more = memory.blob_bytes - before.blob_bytes;
+        assert!(more > 0 && memory.bytes_used() == before.bytes_used() + more, "{memory:?}");
+        blobs.set_key_bytes_max(0);
+        assert!(matches!(put("other"), Err(BlobError::KeysFull { .. })));
+        cache.charge_blobs();
+        put("other").unwrap();
+    }
 }
