@@ -11,6 +11,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use kept::{cache_of, flushed};
 use larder::api::v1::admin_client::AdminClient;
@@ -250,6 +251,21 @@ fn a_limit_on_open_files_that_no_node_can_do_with_is_refused() {
         stderr.contains("the process may have 24 files open") && stderr.contains("ulimit -n"),
         "{stderr}"
     );
+}
+
+#[tokio::test]
+async fn a_shortage_that_does_not_end_keeps_no_node_from_stopping_in_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let flags = ["--data-dir", directory.path().to_str().unwrap(), "--persistence", "snapshot"];
+    let process = Process::start(&flags);
+    cache_of(&process).await.set(set("k", "v")).await.unwrap();
+    let id = rustix::process::Pid::from_raw(process.id() as i32);
+    let before = rustix::process::getrlimit(Resource::Nofile);
+    prlimit(id, Resource::Nofile, Rlimit { current: Some(8), ..before }).unwrap();
+    let stopped = tokio::time::timeout(Duration::from_secs(10), process.stops()).await;
+    let (status, _, stderr) = stopped.expect("within 10 s of SIGTERM");
+    assert_eq!(status.code(), Some(4), "{stderr}");
+    assert!(stderr.contains("no last snapshot could be taken"), "{stderr}");
 }
 
 #[tokio::test]
