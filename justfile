@@ -22,10 +22,10 @@ bench *ARGS:
 soak OPS="200000" SECONDS="300":
     LARDER_MODEL_OPS={{OPS}} cargo test --release --locked --lib model -- --nocapture
     LARDER_SOAK_SECONDS={{SECONDS}} cargo test --release --locked --test memory -- --nocapture
-    LARDER_KILLS={{SECONDS}} cargo test --release --locked --test durability -- --nocapture
-    LARDER_KILLS={{SECONDS}} cargo test --release --locked --test blob_kills -- --nocapture
-    LARDER_INCREMENTS=100000 cargo test --release --locked --test increments -- --nocapture
-    LARDER_STORE_STEPS={{OPS}} cargo test --release --locked --test store -- --nocapture
+    LARDER_KILLS={{SECONDS}} cargo test --release --locked --test suite durability -- --nocapture
+    LARDER_KILLS={{SECONDS}} cargo test --release --locked --test suite blob_kills -- --nocapture
+    LARDER_INCREMENTS=100000 cargo test --release --locked --test suite increments -- --nocapture
+    LARDER_STORE_STEPS={{OPS}} cargo test --release --locked --test suite store -- --nocapture
 
 # Fuzz targets, the named or all. Needs nightly and cargo-fuzz.
 fuzz SECONDS="60" *TARGETS:

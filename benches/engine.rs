@@ -53,7 +53,7 @@ impl Contestant for Larder {
             std::hint::black_box(value);
         };
         let namespace = self.engine.default_namespace();
-        self.engine.read(namespace, &key.to_le_bytes(), None, self.clock.now(), copy).0.is_ok()
+        self.engine.read(namespace, &key.to_le_bytes(), None, self.clock.now(), copy).is_ok()
     }
 
     fn set(&self, key: u64) {

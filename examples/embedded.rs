@@ -47,8 +47,7 @@ fn read_through(engine: &Engine, clock: &SystemClock, seed: u64) {
     let (namespace, mut state) = (engine.default_namespace(), seed + 1);
     for _ in 0..LOOKUPS {
         let key = format!("page:{}", skewed(&mut state));
-        let (outcome, _) =
-            engine.apply(namespace, &Op::Get { key: key.as_bytes(), touch: None }, clock.now());
+        let outcome = engine.apply(namespace, &Op::Get { key: key.as_bytes(), touch: None }, clock.now());
         if matches!(outcome, Outcome::Miss(_)) {
             let page = render(&key);
             let set = Set {

@@ -15,8 +15,8 @@ use std::time::Instant;
 
 use crate::clock::{Clock, Now, SystemClock};
 use crate::engine::{
-    Change, Engine, EngineConfig, EntryView, MissReason, Namespace, NamespaceChange, NamespaceReport, Op,
-    Outcome, PolicyName, Refusal, Scope, Stats,
+    Engine, EngineConfig, EntryView, MissReason, Namespace, NamespaceChange, NamespaceReport, Op, Outcome,
+    PolicyName, Refusal, Scope, Stats,
 };
 use crate::entry::{Limits, Ttl};
 
@@ -103,10 +103,10 @@ impl Cache {
     }
 
     /// Does one operation in a namespace. May block where [`Self::has_below`].
-    pub fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> (Outcome, Change) {
+    pub fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> Outcome {
         let Some(lookup) = self.below() else { return self.engine.apply(namespace, op, now) };
         match self.takes_key(&lookup, namespace, op) {
-            Err(refusal) => (Outcome::Refused(refusal), below::NO_CHANGE),
+            Err(refusal) => Outcome::Refused(refusal),
             Ok(()) if op.needs_entry() => self.apply_below(&lookup, namespace, op, now, None),
             Ok(()) => self.engine.apply(namespace, op, now),
         }
@@ -127,7 +127,7 @@ impl Cache {
     ) -> Result<R, MissReason> {
         match self.below() {
             Some(lookup) => self.read_below(&lookup, (namespace, key), touch, now, None, found),
-            None => self.engine.read(namespace, key, touch, now, found).0,
+            None => self.engine.read(namespace, key, touch, now, found),
         }
     }
 

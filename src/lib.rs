@@ -37,13 +37,13 @@
 //!   let engine = Engine::new(&EngineConfig { bytes_limit: 16 << 20, ..EngineConfig::default() }, clock.now());
 //!
 //!   let set = Set { expiration: Expiration::In(Ttl::Ms(60_000)), ..Set::new(b"colour", b"green") };
-//!   let (Outcome::Stored(version), _) = engine.apply(engine.default_namespace(), &Op::Set(set), clock.now()) else { panic!("full") };
+//!   let Outcome::Stored(version) = engine.apply(engine.default_namespace(), &Op::Set(set), clock.now()) else { panic!("full") };
 //!
 //!   // Compare-and-set: only while the entry is the one that was read.
 //!   let set = Set { condition: Condition::IfVersion(version), ..Set::new(b"colour", b"red") };
-//!   let (stored, _) = engine.apply(engine.default_namespace(), &Op::Set(set), clock.now());
+//!   let stored = engine.apply(engine.default_namespace(), &Op::Set(set), clock.now());
 //!   assert!(matches!(stored, Outcome::Stored(newer) if newer > version));
-//!   let (again, _) = engine.apply(engine.default_namespace(), &Op::Set(set), clock.now());
+//!   let again = engine.apply(engine.default_namespace(), &Op::Set(set), clock.now());
 //!   assert!(matches!(again, Outcome::NotStored(_)), "that version is gone");
 //!   ```
 //!

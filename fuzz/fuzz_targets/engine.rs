@@ -4,12 +4,13 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use arbitrary::Arbitrary;
 use larder::clock::Now;
 use larder::engine::{
-    Change, ChangeKind, Condition, Engine, EngineConfig, Expiration, Increment, Op, Outcome, PolicyName,
-    Refusal, ScanRange, Scope, Set,
+    Condition, Drained, Engine, EngineConfig, Expiration, Increment, LogBudget, LogConfig, Op, Outcome,
+    PolicyName, Refusal, ScanRange, Scope, Set,
 };
 use larder::entry::{TTL_MS_MAX, Ttl, Version};
 use libfuzzer_sys::fuzz_target;
@@ -121,7 +122,8 @@ struct Model {
     known: HashMap<Vec<u8>, Known>,
     default_ttl: Ttl,
     last_version: Version,
-    sequences: HashMap<u32, u64>,
+    log: LogConfig,
+    drained: Drained,
 }
 
 const VALUE_BYTES_MAX: u64 = 1 << 16;
@@ -135,6 +137,18 @@ fn policy(seed: u8) -> PolicyName {
 /// Those whose bits are set.
 fn tags(bits: u8) -> Vec<&'static str> {
     (0..TAGS.len()).filter(|bit| bits >> bit & 1 == 1).map(|bit| TAGS[bit]).collect()
+}
+
+/// A log without bounds, as only its records are counted.
+fn log() -> LogConfig {
+    LogConfig {
+        encode: |record, into| into.push(u8::from(record.version() == Version::NONE)),
+        nudge: Arc::new(|| ()),
+        nudge_bytes: usize::MAX,
+        kept_bytes: 0,
+        budget: Arc::new(LogBudget::new(usize::MAX)),
+        step_bytes: usize::MAX,
+    }
 }
 
 fn bytes_limit(seed: u32) -> u64 {
@@ -153,26 +167,41 @@ impl Model {
             node_hash: 7,
             ..EngineConfig::default()
         };
+        let (engine, log) = (Engine::new(&config, now), log());
+        engine.start_log(&log);
         Self {
-            engine: Engine::new(&config, now),
+            engine,
+            log,
+            drained: Drained::default(),
             now,
             known: HashMap::new(),
             default_ttl: config.default_ttl,
             last_version: Version::NONE,
-            sequences: HashMap::new(),
         }
     }
 
-    fn apply(&mut self, op: &Op<'_>) -> (Outcome, Change) {
-        let (outcome, change) = self.engine.apply(self.engine.default_namespace(), op, self.now);
-        if change.kind == ChangeKind::None {
-            assert_eq!(change.sequence, 0, "what changes nothing has no sequence number");
-        } else {
-            let last = self.sequences.entry(change.shard).or_default();
-            *last += 1;
-            assert_eq!(change.sequence, *last, "sequence numbers are dense");
+    /// Does an operation; also how many records the stream of changes has of it.
+    fn apply(&mut self, op: &Op<'_>) -> (Outcome, u64) {
+        self.logged();
+        let outcome = self.engine.apply(self.engine.default_namespace(), op, self.now);
+        let changes = self.logged();
+        match outcome {
+            Outcome::Stored(_) | Outcome::Deleted(_) | Outcome::Touched(true) => assert_eq!(changes, 1),
+            Outcome::NotStored(_) | Outcome::NotDeleted(_) | Outcome::Touched(false) => {
+                assert_eq!(changes, 0)
+            }
+            Outcome::Refused(_) | Outcome::Miss(_) => assert_eq!(changes, 0, "{outcome:?}"),
+            Outcome::Hit(_) | Outcome::Counted { .. } | Outcome::Expired => assert!(changes <= 1),
         }
-        (outcome, change)
+        (outcome, changes)
+    }
+
+    /// How many changes there were since this was called last.
+    fn logged(&mut self) -> u64 {
+        self.engine.drain_log(&mut self.drained);
+        let records = self.drained.records();
+        self.drained.clear(&self.log);
+        records
     }
 
     fn ends(&self, ttl: Ttl) -> Option<u64> {
@@ -187,7 +216,7 @@ impl Model {
         let live = |known: &Known| known.expires_at.is_none_or(|at| at > self.now.steady_ms);
         let believed = self.known.get(key).filter(|known| live(known)).cloned();
         let namespace = self.engine.default_namespace();
-        let (found, _) = self.engine.read(namespace, key, None, self.now, |entry| entry.to_hit());
+        let found = self.engine.read(namespace, key, None, self.now, |entry| entry.to_hit());
         match (found, believed) {
             (Ok(hit), Some(known)) => {
                 assert_eq!(hit.value, known.value);
@@ -263,7 +292,7 @@ impl Model {
         };
         match self.apply(&Op::Increment(*increment)) {
             // Done before under this request id: nothing changes.
-            (Outcome::Counted { .. }, Change { kind: ChangeKind::None, .. }) => {
+            (Outcome::Counted { .. }, 0) => {
                 assert!(!increment.request_id.is_empty());
             }
             (Outcome::Counted { value, version }, _) => {

@@ -10,8 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::Cache;
 use crate::clock::{Now, Throttle};
 use crate::engine::{
-    Change, ChangeKind, EntryView, Fetch, MissReason, Namespace, Op, Outcome, Put, Refusal, ScanPlace,
-    ScanRange, Tier,
+    EntryView, Fetch, MissReason, Namespace, Op, Outcome, Put, Refusal, ScanPlace, ScanRange, Tier,
 };
 use crate::entry::Ttl;
 use crate::persistence::disk::{Lookup, LookupError};
@@ -32,9 +31,8 @@ impl Claim {
     }
 }
 
-pub(super) const NO_CHANGE: Change = Change { shard: 0, sequence: 0, kind: ChangeKind::None };
 /// What an operation comes to that was given up.
-const WITHDRAWN: (Outcome, Change) = (Outcome::Refused(Refusal::Withdrawn), NO_CHANGE);
+const WITHDRAWN: Outcome = Outcome::Refused(Refusal::Withdrawn);
 
 /// What a lookup came to.
 enum Looked {
@@ -71,18 +69,12 @@ impl Cache {
     }
 
     /// Does an operation as [`Self::apply`] does, if the claim to it is to be had when its entry is found.
-    pub fn apply_claimed(
-        &self,
-        namespace: &Namespace,
-        op: &Op<'_>,
-        now: Now,
-        claim: &Claim,
-    ) -> (Outcome, Change) {
+    pub fn apply_claimed(&self, namespace: &Namespace, op: &Op<'_>, now: Now, claim: &Claim) -> Outcome {
         let below = self.below();
         if let Some(lookup) = below
             && let Err(refusal) = self.takes_key(&lookup, namespace, op)
         {
-            return (Outcome::Refused(refusal), NO_CHANGE);
+            return Outcome::Refused(refusal);
         }
         match below {
             Some(lookup) if op.needs_entry() => self.apply_below(&lookup, namespace, op, now, Some(claim)),
@@ -106,7 +98,7 @@ impl Cache {
     ) -> Result<R, MissReason> {
         match self.below() {
             Some(lookup) => self.read_below(&lookup, (namespace, key), touch, now, Some(claim), found),
-            None if claim.take() => self.engine.read(namespace, key, touch, now, found).0,
+            None if claim.take() => self.engine.read(namespace, key, touch, now, found),
             None => Err(MissReason::Unknown),
         }
     }
@@ -148,7 +140,7 @@ impl Cache {
         op: &Op<'_>,
         now: Now,
         mut claim: Option<&Claim>,
-    ) -> (Outcome, Change) {
+    ) -> Outcome {
         let mut applied = match self.fetch_first((namespace, op.key()), now, &mut claim) {
             Ok(None) => self.engine.apply_or_fetch(namespace, op, now),
             Ok(Some(fetch)) => Err(fetch),
@@ -164,7 +156,7 @@ impl Cache {
                 Ok(Looked::Damaged) => None,
                 Err(refusal) => {
                     self.engine.end_fetch(fetch);
-                    return (Outcome::Refused(refusal), NO_CHANGE);
+                    return Outcome::Refused(refusal);
                 }
             };
             if !takes(&mut claim) {

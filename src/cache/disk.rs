@@ -283,7 +283,7 @@ mod tests {
 
     fn set(cache: &Cache, key: &str) -> Outcome {
         let set = Op::Set(Set::new(key.as_bytes(), b"v"));
-        cache.engine.apply(cache.engine.default_namespace(), &set, cache.now()).0
+        cache.engine.apply(cache.engine.default_namespace(), &set, cache.now())
     }
 
     #[test]

@@ -11,13 +11,13 @@
 
 use std::collections::HashMap;
 
+use super::Engine;
 use super::index::order;
 use super::log::Put;
 use super::namespace::Namespace;
-use super::op::{Change, EntryView, MissReason, Op, Outcome};
+use super::op::{EntryView, MissReason, Op, Outcome};
 use super::record::hash_key;
 use super::shard::{Hashed, Shard};
-use super::{ChangeKind, Engine};
 use crate::clock::Now;
 use crate::entry::Ttl;
 
@@ -165,17 +165,11 @@ impl Engine {
     ///
     /// # Errors
     /// It has to be fetched; nothing was done.
-    pub fn apply_or_fetch(
-        &self,
-        namespace: &Namespace,
-        op: &Op<'_>,
-        now: Now,
-    ) -> Result<(Outcome, Change), Fetch> {
+    pub fn apply_or_fetch(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> Result<Outcome, Fetch> {
         let large = op.large_value();
         self.unless_away(namespace, op.key(), now, |shard, key| {
-            self.on_shard(shard, key, op, large.as_ref(), now)
+            self.apply_in(shard, key, op, large.as_ref(), now)
         })
-        .map(|(shard, (outcome, kind, sequence))| (outcome, Change { shard, sequence, kind }))
     }
 
     /// Does an operation with what was found of its key.
@@ -189,13 +183,11 @@ impl Engine {
         fetch: Fetch,
         found: Option<&Put<'_>>,
         now: Now,
-    ) -> Result<(Outcome, Change), Fetch> {
+    ) -> Result<Outcome, Fetch> {
         let large = op.large_value();
-        let number = fetch.shard as u32;
         self.with_fetched(namespace, op.key(), fetch, found, now, |shard, key| {
-            self.on_shard(shard, key, op, large.as_ref(), now)
+            self.apply_in(shard, key, op, large.as_ref(), now)
         })
-        .map(|(outcome, kind, sequence)| (outcome, Change { shard: number, sequence, kind }))
     }
 
     /// Reads an entry as [`Self::read`] does, unless it would have to be fetched first. `found` is called at most once.
@@ -210,12 +202,7 @@ impl Engine {
         now: Now,
         mut found: impl FnMut(EntryView<'_>) -> R,
     ) -> Result<Result<R, MissReason>, Fetch> {
-        self.unless_away(namespace, key, now, |shard, key| {
-            let (read, kind) = shard.read(key, touch, now, &mut found);
-            shard.sequence(kind);
-            read
-        })
-        .map(|(_, read)| read)
+        self.unless_away(namespace, key, now, |shard, key| shard.read(key, touch, now, &mut found))
     }
 
     /// Reads an entry with what was found of its key; see [`Self::read_or_fetch`].
@@ -234,8 +221,7 @@ impl Engine {
         mut seen: impl FnMut(EntryView<'_>) -> R,
     ) -> Result<Result<R, MissReason>, Fetch> {
         self.with_fetched(namespace, key, fetch, found, now, |shard, key| {
-            let (read, kind) = shard.read(key, touch, now, &mut seen);
-            shard.sequence(kind);
+            let read = shard.read(key, touch, now, &mut seen);
             if found.is_some() && read.is_ok() {
                 shard.count_hit_on_disk(key.namespace);
             }
@@ -300,12 +286,12 @@ impl Engine {
         key: &[u8],
         now: Now,
         apply: impl FnOnce(&mut Shard, Hashed<'_>) -> R,
-    ) -> Result<(u32, R), Fetch> {
+    ) -> Result<R, Fetch> {
         let (number, key) = self.place(namespace, key);
         let mut shard = self.shards[number].lock();
         match shard.begin_fetch(key, now) {
             Some((changes, logged)) => Err(Fetch { shard: number, hash: key.hash, changes, logged }),
-            None => Ok((number as u32, apply(&mut shard, key))),
+            None => Ok(apply(&mut shard, key)),
         }
     }
 
@@ -329,19 +315,6 @@ impl Engine {
         }
         Ok(apply(&mut shard, key))
     }
-
-    fn on_shard(
-        &self,
-        shard: &mut Shard,
-        key: Hashed<'_>,
-        op: &Op<'_>,
-        large: Option<&bytes::Bytes>,
-        now: Now,
-    ) -> (Outcome, ChangeKind, u64) {
-        let (outcome, kind) = self.apply_in(shard, key, op, large, now);
-        let sequence = shard.sequence(kind);
-        (outcome, kind, sequence)
-    }
 }
 
 #[cfg(test)]
@@ -357,7 +330,7 @@ mod tests {
         let config = NamespaceConfig { name, bytes_limit: 0, policy, default_ttl: Ttl::Never };
         let other = engine.create_namespace(&config).unwrap();
         for namespace in [engine.default_namespace(), &other] {
-            let missed = || engine.read(namespace, b"key", None, at(0), |_| ()).0.unwrap_err();
+            let missed = || engine.read(namespace, b"key", None, at(0), |_| ()).unwrap_err();
             engine.count_hit_below((namespace, b"key"), missed());
             engine.uncount_miss((namespace, b"key"), missed());
             let stats = engine.report(namespace).stats;

@@ -1,7 +1,8 @@
-//! What a journal is told: the result of every change, in order.
+//! The stream of changes: the result of every change, in order. It is the only one; who wants to know what changed, as the
+//! journal does, drains it.
 //!
-//! Each shard writes its changes to a buffer of its own under its lock, so that the buffer's order is the order in
-//! which they were made. What concerns all shards at once (an invalidation, a namespace's change) is a *barrier*: its
+//! Each shard writes its changes to a buffer of its own under its lock and counts them ([`Drained::events`]), so that the
+//! buffer's order is the order in which they were made. What concerns all shards at once (an invalidation, a namespace's change) is a *barrier*: its
 //! record stands once, and every shard's buffer remembers where it came. [`Drained::pieces`] puts all of it in one
 //! order in which each shard's changes keep theirs and whatever came before a barrier in any shard stands before it.
 //!

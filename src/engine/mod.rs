@@ -13,7 +13,7 @@
 //! let engine = Engine::new(&EngineConfig::default(), clock.now());
 //! let namespace = engine.default_namespace();
 //! engine.apply(namespace, &Op::Set(Set::new(b"colour", b"green")), clock.now());
-//! let (outcome, _) = engine.apply(namespace, &Op::Get { key: b"colour", touch: None }, clock.now());
+//! let outcome = engine.apply(namespace, &Op::Get { key: b"colour", touch: None }, clock.now());
 //! let Outcome::Hit(hit) = outcome else { panic!("{outcome:?}") };
 //! assert_eq!(hit.value, "green");
 //! ```
@@ -56,8 +56,7 @@ pub use namespace::{
     Namespace, NamespaceChange, NamespaceConfig, NamespaceError, NamespaceReport, PolicyEstimate,
 };
 pub use op::{
-    Change, ChangeKind, Condition, EntryView, Expiration, Hit, Increment, MissReason, Op, Outcome, Refusal,
-    Set, Tier, ValueView,
+    Condition, EntryView, Expiration, Hit, Increment, MissReason, Op, Outcome, Refusal, Set, Tier, ValueView,
 };
 pub use recover::{Placed, Restored, Restorer, WalkPlace};
 pub use shard::Scope;
@@ -197,10 +196,11 @@ impl Engine {
     }
 
     /// Does one operation in a namespace of this engine.
-    pub fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> (Outcome, Change) {
+    pub fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> Outcome {
         // A large value is copied to its own allocation before the lock is taken.
         let large = op.large_value();
-        self.with(namespace, op.key(), |shard, key| self.apply_in(shard, key, op, large.as_ref(), now))
+        let (number, key) = self.place(namespace, op.key());
+        self.apply_in(&mut self.shards[number].lock(), key, op, large.as_ref(), now)
     }
 
     /// Does one operation in its shard, whose lock is held.
@@ -212,11 +212,11 @@ impl Engine {
         op: &Op<'_>,
         large: Option<&Bytes>,
         now: Now,
-    ) -> (Outcome, ChangeKind) {
+    ) -> Outcome {
         match op {
             Op::Get { touch, .. } => {
-                let (read, kind) = shard.read(key, *touch, now, |entry| entry.to_hit());
-                (read.map_or_else(Outcome::Miss, Outcome::Hit), kind)
+                let read = shard.read(key, *touch, now, |entry| entry.to_hit());
+                read.map_or_else(Outcome::Miss, Outcome::Hit)
             }
             Op::Set(set) => shard.set(set, key, large, &self.versions, now),
             Op::Delete { if_version, .. } => shard.delete(key, *if_version, now),
@@ -238,12 +238,9 @@ impl Engine {
         touch: Option<Ttl>,
         now: Now,
         found: impl FnOnce(EntryView<'_>) -> R,
-    ) -> (Result<R, MissReason>, Change) {
+    ) -> Result<R, MissReason> {
         let (number, key) = self.place(namespace, key);
-        let mut shard = self.shards[number].lock();
-        let (read, kind) = shard.read(key, touch, now, found);
-        let sequence = shard.sequence(kind);
-        (read, Change { shard: number as u32, sequence, kind })
+        self.shards[number].lock().read(key, touch, now, found)
     }
 
     /// Reclaims expired entries, hands entries over to a new policy and comes down to a lowered limit: all that
@@ -374,19 +371,6 @@ impl Engine {
     fn shard_of(&self, hash: u64) -> usize {
         // With one shard the shift is 64, which is none.
         hash.checked_shr(self.shard_shift).unwrap_or(0) as usize
-    }
-
-    fn with(
-        &self,
-        namespace: &Namespace,
-        key: &[u8],
-        apply: impl FnOnce(&mut Shard, Hashed<'_>) -> (Outcome, ChangeKind),
-    ) -> (Outcome, Change) {
-        let (number, key) = self.place(namespace, key);
-        let mut shard = self.shards[number].lock();
-        let (outcome, kind) = apply(&mut shard, key);
-        let sequence = shard.sequence(kind);
-        (outcome, Change { shard: number as u32, sequence, kind })
     }
 }
 

@@ -389,36 +389,3 @@ impl MissReason {
         }
     }
 }
-
-/// What a journal has to write about an operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Change {
-    /// The shard that it happened in.
-    pub shard: u32,
-    /// Its place among the shard's changes: dense from 1, drawn under the shard's lock. 0 if nothing changed.
-    pub sequence: u64,
-    /// What changed.
-    pub kind: ChangeKind,
-}
-
-/// The result of a change. Key, value, flags and content type are those of the operation; a counter's value
-/// is in its outcome.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChangeKind {
-    /// Nothing changed.
-    None,
-    /// An entry was written.
-    Put {
-        /// Its version.
-        version: Version,
-        /// When it expires, in ms of steady time; `None`: never.
-        expires_steady_ms: Option<u64>,
-    },
-    /// An entry was removed.
-    Remove,
-    /// An entry got a new expiry.
-    Expiry {
-        /// When it expires, in ms of steady time; `None`: never.
-        expires_steady_ms: Option<u64>,
-    },
-}

@@ -441,7 +441,7 @@ mod tests {
                     let hit = engine.read(engine.default_namespace(), key.as_bytes(), None, NOW, |entry| {
                         entry.value.as_slice() == key.as_bytes()
                     });
-                    assert_eq!(hit.0, Ok(true));
+                    assert_eq!(hit, Ok(true));
                 }
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! Invariants, checked by `validate`: every live cell is in the index once, in one policy's lists once, and in
 //! the wheel if and only if it expires; each namespace's entries and weight add up; what the shard holds never grows
-//! past its limit; a change draws the next sequence number before the lock is let go.
+//! past its limit; a change is logged, if there is a log, before the lock is let go.
 
 mod counter;
 mod explain;
@@ -27,7 +27,7 @@ use super::hot::Hot;
 use super::index::Index;
 use super::log::{Put, Record, ShardLog};
 use super::namespace::Namespace;
-use super::op::{ChangeKind, Condition, EntryView, Expiration, MissReason, Outcome, Refusal, Set, ValueView};
+use super::op::{Condition, EntryView, Expiration, MissReason, Outcome, Refusal, Set, ValueView};
 use super::record::{Deadline, Draft, DraftValue, KeyHasher, Records};
 use super::requests::Requests;
 use super::stats::Stats;
@@ -83,7 +83,6 @@ pub(super) struct Shard {
     giving_way: (u16, u32),
     /// What namespaces counted that are gone.
     gone: Stats,
-    sequence: u64,
     /// Where changes are written for a journal, if there is one.
     log: Option<Box<ShardLog>>,
     /// Keys that are being fetched from below, where there is something below.
@@ -121,23 +120,12 @@ impl Shard {
             hot: Hot::new(config.bytes_limit, now),
             giving_way: (0, 0),
             gone: Stats::default(),
-            sequence: 0,
             log: None,
             fetches: None,
             below_bytes: 0,
             blob_bytes: 0,
             config,
         }
-    }
-
-    /// Draws the place of a change; 0 for none.
-    #[inline]
-    pub(super) fn sequence(&mut self, kind: ChangeKind) -> u64 {
-        if kind == ChangeKind::None {
-            return 0;
-        }
-        self.sequence += 1;
-        self.sequence
     }
 
     /// Stores an entry; `large` is the value's own copy if it is too large for a cell.
@@ -148,10 +136,10 @@ impl Shard {
         large: Option<&Bytes>,
         versions: &VersionClock,
         now: Now,
-    ) -> (Outcome, ChangeKind) {
+    ) -> Outcome {
         self.tidy(now);
         if let Err(refusal) = self.takes_writes().and_then(|()| self.open_space(key.namespace)) {
-            return (Outcome::Refused(refusal), ChangeKind::None);
+            return Outcome::Refused(refusal);
         }
         self.changes(key);
         let existing = self.find_live(key, now);
@@ -164,14 +152,15 @@ impl Shard {
         };
         if !holds {
             self.counts(key.namespace).not_stored += 1;
-            return (Outcome::NotStored(current), ChangeKind::None);
+            return Outcome::NotStored(current);
         }
         let default_ttl = key.namespace.default_ttl();
         let Some(expires_at) = self.expires_at(set.expiration, default_ttl, existing, now) else {
-            return (Outcome::Expired, self.set_expired(key, existing));
+            self.set_expired(key, existing);
+            return Outcome::Expired;
         };
         let Some(version) = versions.next(now) else {
-            return (Outcome::Refused(Refusal::NoVersion), ChangeKind::None);
+            return Outcome::Refused(Refusal::NoVersion);
         };
         let number = key.namespace.number();
         let draft = Draft {
@@ -203,75 +192,70 @@ impl Shard {
                 if self.filter_tags(number, set.tags) {
                     self.shrink(usize::MAX);
                 }
-                (Outcome::Stored(version), ChangeKind::Put { version, expires_steady_ms: expires_at })
+                Outcome::Stored(version)
             }
-            Err(refusal) => (Outcome::Refused(refusal), ChangeKind::None),
+            Err(refusal) => Outcome::Refused(refusal),
         }
     }
 
     /// The time is past that an entry is set to expire at: nothing is stored, and what was there goes.
-    fn set_expired(&mut self, key: Hashed<'_>, existing: Option<u32>) -> ChangeKind {
+    fn set_expired(&mut self, key: Hashed<'_>, existing: Option<u32>) {
         self.counts(key.namespace).not_stored += 1;
         // It may have been evicted, and a journal would bring it back.
         self.log_removed(key);
-        let Some(slot) = existing else { return ChangeKind::None };
+        let Some(slot) = existing else { return };
         self.remove_entry(slot, key.hash);
         self.departed.insert(key.hash, MissReason::Expired);
-        ChangeKind::Remove
     }
 
     /// Removes an entry.
-    pub(super) fn delete(
-        &mut self,
-        key: Hashed<'_>,
-        if_version: Option<Version>,
-        now: Now,
-    ) -> (Outcome, ChangeKind) {
+    pub(super) fn delete(&mut self, key: Hashed<'_>, if_version: Option<Version>, now: Now) -> Outcome {
         self.tidy(now);
         if let Err(refusal) = self.takes_writes() {
-            return (Outcome::Refused(refusal), ChangeKind::None);
+            return Outcome::Refused(refusal);
         }
         self.changes(key);
         let Some(slot) = self.find_live(key, now) else {
             // It may have been evicted, and a journal would bring it back.
             self.log_removed(key);
-            return (Outcome::Deleted(false), ChangeKind::None);
+            return Outcome::Deleted(false);
         };
         let current = self.records.version(slot);
         if if_version.is_some_and(|version| version != current) {
-            return (Outcome::NotDeleted(current), ChangeKind::None);
+            return Outcome::NotDeleted(current);
         }
         self.log_removed(key);
         self.remove_entry(slot, key.hash);
         self.departed.insert(key.hash, MissReason::Deleted);
         self.counts(key.namespace).deletes += 1;
-        (Outcome::Deleted(true), ChangeKind::Remove)
+        Outcome::Deleted(true)
     }
 
     /// Gives an entry a new time to live.
-    pub(super) fn touch(&mut self, key: Hashed<'_>, ttl: Ttl, now: Now) -> (Outcome, ChangeKind) {
+    pub(super) fn touch(&mut self, key: Hashed<'_>, ttl: Ttl, now: Now) -> Outcome {
         self.tidy(now);
         if let Err(refusal) = self.takes_writes() {
-            return (Outcome::Refused(refusal), ChangeKind::None);
+            return Outcome::Refused(refusal);
         }
         self.changes(key);
         let Some(slot) = self.find_live(key, now) else {
-            return (Outcome::Touched(false), ChangeKind::None);
+            return Outcome::Touched(false);
         };
         let expires_at = ttl_end(ttl, now);
         self.counts(key.namespace).touches += 1;
-        let (outcome, kind) = self.touch_until(key, slot, expires_at);
-        if let (ChangeKind::Expiry { expires_steady_ms }, Some(log)) = (kind, &mut self.log) {
-            let namespace = key.namespace.number();
-            log.add(&Record::Expiry { namespace, key: key.key, expires_steady_ms });
+        if let Err(refusal) = self.touch_until(key, slot, expires_at) {
+            return Outcome::Refused(refusal);
         }
-        (outcome, kind)
+        if let Some(log) = &mut self.log {
+            let namespace = key.namespace.number();
+            log.add(&Record::Expiry { namespace, key: key.key, expires_steady_ms: expires_at });
+        }
+        Outcome::Touched(true)
     }
 
     /// Gives an entry that is there a new expiry.
-    fn touch_until(&mut self, key: Hashed<'_>, slot: u32, expires_at: Option<u64>) -> (Outcome, ChangeKind) {
+    fn touch_until(&mut self, key: Hashed<'_>, slot: u32, expires_at: Option<u64>) -> Result<(), Refusal> {
         let deadline = self.deadline(expires_at);
-        let kind = ChangeKind::Expiry { expires_steady_ms: expires_at };
         if self.records.takes(slot, deadline) {
             if self.records.expires(slot) {
                 self.wheel.remove(&mut self.records, slot);
@@ -280,7 +264,7 @@ impl Shard {
             }
             let space = self.spaces.of(key.namespace.number());
             space.rewritten(&mut self.records, slot);
-            return (Outcome::Touched(true), kind);
+            return Ok(());
         }
         let kept = self.keep(slot);
         let draft = Draft {
@@ -293,10 +277,7 @@ impl Shard {
             content_type: &kept.content_type,
             tags: DraftTags::Packed(PackedTags::of(&kept.tags)),
         };
-        match self.store(&draft, key.hash, Some(slot)) {
-            Ok(()) => (Outcome::Touched(true), kind),
-            Err(refusal) => (Outcome::Refused(refusal), ChangeKind::None),
-        }
+        self.store(&draft, key.hash, Some(slot))
     }
 
     /// Starts to hand a namespace's entries over to another policy; which one it was before.
@@ -325,7 +306,7 @@ impl Shard {
         }
     }
 
-    /// An empty shard to put in this one's place, which has the default namespace only: same counters, sequence and
+    /// An empty shard to put in this one's place, which has the default namespace only: same counters, log and
     /// limits.
     pub(super) fn emptied(&mut self, default: &Namespace, now: Now) -> Self {
         let mut empty = Self::new(self.config.clone(), default, now);
@@ -340,7 +321,6 @@ impl Shard {
         empty
             .counts(default)
             .add(&self.spaces.iter().next().map_or_else(Stats::default, |space| space.counts));
-        empty.sequence = self.sequence;
         empty
     }
 

@@ -1,5 +1,6 @@
 //! The engine, operation by operation; [`model`] runs it against a plain map.
 
+mod changes;
 mod drain;
 mod keyspace;
 mod model;
@@ -8,6 +9,7 @@ mod stress;
 use std::ops::ControlFlow;
 
 use super::*;
+use changes::Changes;
 
 pub(super) fn at(ms: u64) -> Now {
     Now { steady_ms: ms, unix_us: 1_800_000_000_000_000 + ms * 1_000 }
@@ -19,7 +21,7 @@ fn engine(bytes_limit: u64, shards: u32, policy: PolicyName) -> Engine {
 }
 
 fn get(engine: &Engine, key: &[u8], now: Now) -> Outcome {
-    engine.apply(engine.default_namespace(), &Op::Get { key, touch: None }, now).0
+    engine.apply(engine.default_namespace(), &Op::Get { key, touch: None }, now)
 }
 
 fn value_of(outcome: Outcome) -> Option<Vec<u8>> {
@@ -190,12 +192,13 @@ fn an_increment_with_a_request_id_is_applied_once() {
         let op = Increment { key: b"n", delta: 2, initial: 40, expiration: Expiration::Default, request_id };
         engine.apply(engine.default_namespace(), &Op::Increment(op), at(0))
     };
-    let (first, change) = increment("a");
+    let mut changes = Changes::of(&engine);
+    let first = increment("a");
     assert!(matches!(first, Outcome::Counted { value: 42, .. }));
-    assert_eq!(change.sequence, 1);
-    let (again, change) = increment("a");
-    assert_eq!((again, change.kind), (first, ChangeKind::None));
-    assert!(matches!(increment("b").0, Outcome::Counted { value: 44, .. }));
+    assert_eq!(changes.read(&engine).len(), 1);
+    assert_eq!(increment("a"), first);
+    assert_eq!(changes.read(&engine), [""; 0]);
+    assert!(matches!(increment("b"), Outcome::Counted { value: 44, .. }));
 }
 
 #[test]
@@ -209,7 +212,7 @@ fn a_counter_stays_where_it_is_at_its_bounds() {
             expiration: Expiration::Default,
             request_id: "",
         };
-        engine.apply(engine.default_namespace(), &Op::Increment(op), at(0)).0
+        engine.apply(engine.default_namespace(), &Op::Increment(op), at(0))
     };
     assert_eq!(add(1), Outcome::Refused(Refusal::CounterOverflow { current: i64::MAX }));
     assert!(matches!(add(0), Outcome::Counted { value: i64::MAX, .. }));
@@ -222,10 +225,11 @@ fn a_counter_stays_where_it_is_at_its_bounds() {
 fn an_entry_larger_than_a_shard_is_refused_and_changes_nothing() {
     let engine = engine(BYTES_LIMIT_MIN, 1, PolicyName::Lru);
     engine.apply(engine.default_namespace(), &Op::Set(Set::new(b"k", b"small")), at(0));
-    let (outcome, change) =
+    let mut changes = Changes::of(&engine);
+    let outcome =
         engine.apply(engine.default_namespace(), &Op::Set(Set::new(b"k", &vec![0; 1 << 20])), at(0));
     assert!(matches!(outcome, Outcome::Refused(Refusal::TooLarge { .. })));
-    assert_eq!(change.kind, ChangeKind::None);
+    assert_eq!(changes.read(&engine), [""; 0]);
     assert_eq!(value_of(get(&engine, b"k", at(0))), Some(b"small".to_vec()));
 }
 

@@ -12,7 +12,7 @@
 //! destructor runs, and no core is dumped. With `return(5)` the other threads have 5 ms before that, so that whoever is
 //! answered too soon has the answer.
 //!
-//! `tests/failpoints.rs` goes through all of them, and fails where one is never reached.
+//! `tests/suite/failpoints.rs` goes through all of them, and fails where one is never reached.
 
 use std::time::Duration;
 

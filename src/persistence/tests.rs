@@ -99,7 +99,7 @@ impl Stand {
 
     fn set(&self, key: &str, value: &str) -> Outcome {
         let set = Set::new(key.as_bytes(), value.as_bytes());
-        self.engine.apply(self.engine.default_namespace(), &Op::Set(set), self.now()).0
+        self.engine.apply(self.engine.default_namespace(), &Op::Set(set), self.now())
     }
 
     /// Stores a value, when the journal's backlog has room for it.
@@ -117,7 +117,7 @@ impl Stand {
     fn count(&self, request_id: &str) -> i64 {
         let expiration = Expiration::Default;
         let op = Increment { key: b"n", delta: 1, initial: 0, expiration, request_id };
-        match self.engine.apply(self.engine.default_namespace(), &Op::Increment(op), self.now()).0 {
+        match self.engine.apply(self.engine.default_namespace(), &Op::Increment(op), self.now()) {
             Outcome::Counted { value, .. } => value,
             other => panic!("{other:?}"),
         }
@@ -125,7 +125,7 @@ impl Stand {
 
     fn get(&self, key: &str) -> Option<String> {
         let op = Op::Get { key: key.as_bytes(), touch: None };
-        match self.engine.apply(self.engine.default_namespace(), &op, self.now()).0 {
+        match self.engine.apply(self.engine.default_namespace(), &op, self.now()) {
             Outcome::Hit(hit) => Some(String::from_utf8(hit.value.to_vec()).unwrap()),
             _ => None,
         }
@@ -182,7 +182,7 @@ fn step(stand: &Stand, random: &mut StdRng) {
     };
     let (now, key) = (stand.now(), format!("key:{}", random.random_range(0..60)));
     let value = vec![random.random_range(b'a'..=b'z'); value_bytes(random)];
-    let apply = |op: &Op<'_>| engine.apply(&namespace, op, now).0;
+    let apply = |op: &Op<'_>| engine.apply(&namespace, op, now);
     match random.random_range(0..100) {
         0..50 => {
             let expiration = match random.random_range(0..4) {

@@ -240,7 +240,7 @@ async fn delete(plane: &Plane, message: &[u8], progress: &mut Progress, turns: &
     let flush = flushes(cache, view.durability)?;
     let mut now = cache.now();
     for key in view.iter().skip(batch.done) {
-        match cache.apply(&namespace, &Op::Delete { key, if_version: None }, now).0 {
+        match cache.apply(&namespace, &Op::Delete { key, if_version: None }, now) {
             Outcome::Deleted(deleted) => batch.deleted.push(deleted),
             other => {
                 let refused = unexpected(&other, 0);

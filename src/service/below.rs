@@ -42,7 +42,7 @@ impl Does for Cache {
 
     #[inline]
     fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> Outcome {
-        Cache::apply(self, namespace, op, now).0
+        Cache::apply(self, namespace, op, now)
     }
 
     #[inline]
@@ -73,7 +73,7 @@ impl Does for Claimed<'_> {
     }
 
     fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> Outcome {
-        let mut outcome = self.cache.apply_claimed(namespace, op, now, self.claim).0;
+        let mut outcome = self.cache.apply_claimed(namespace, op, now, self.claim);
         let mut turn: Option<Turn> = None;
         let mut end = self.deadline;
         while let Outcome::Refused(Refusal::Backlogged { .. }) = outcome {
@@ -90,7 +90,7 @@ impl Does for Claimed<'_> {
                 break;
             }
             // The claim is taken.
-            outcome = self.cache.apply(namespace, op, self.cache.now()).0;
+            outcome = self.cache.apply(namespace, op, self.cache.now());
         }
         outcome
     }

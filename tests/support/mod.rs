@@ -2,3 +2,16 @@
 
 pub(crate) mod fake;
 mod fake_admin;
+pub(crate) mod faketime;
+pub(crate) mod fixture;
+pub(crate) mod held;
+pub(crate) mod history;
+pub(crate) mod kept;
+pub(crate) mod node;
+pub(crate) mod opened;
+pub(crate) mod outside;
+pub(crate) mod plain_node;
+pub(crate) mod raw;
+pub(crate) mod stored;
+pub(crate) mod strace;
+pub(crate) mod stream;

@@ -13,7 +13,7 @@ use larder::persistence::journal::{JournalConfig, RESERVE_BYTES, SEGMENT_BYTES};
 use larder::persistence::recover::Method;
 use larder::persistence::{Backend, FileKind, MemoryBackend};
 
-use crate::node::soon;
+use super::node::soon;
 
 /// A journal that syncs when it is asked to, and not in between.
 pub(crate) fn options(directory: &Path, is_store: bool) -> DiskOptions {

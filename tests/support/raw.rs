@@ -9,7 +9,7 @@ use http::{HeaderMap, Request, StatusCode};
 use tokio::net::TcpStream;
 use tonic::Status;
 
-use crate::node::soon;
+use super::node::soon;
 
 /// A connection.
 pub(crate) struct Raw(SendRequest<Bytes>);

@@ -4,7 +4,7 @@ use super::{Hashed, Shard};
 use crate::clock::Now;
 use crate::engine::VersionClock;
 use crate::engine::log::{Put, Record};
-use crate::engine::op::{ChangeKind, Increment, Outcome, Refusal, ValueView};
+use crate::engine::op::{Increment, Outcome, Refusal, ValueView};
 use crate::engine::record::{Draft, DraftValue};
 use crate::engine::requests::Done;
 use crate::engine::tags::{DraftTags, PackedTags};
@@ -17,17 +17,17 @@ impl Shard {
         key: Hashed<'_>,
         versions: &VersionClock,
         now: Now,
-    ) -> (Outcome, ChangeKind) {
+    ) -> Outcome {
         self.tidy(now);
         if let Err(refusal) = self.takes_writes().and_then(|()| self.open_space(key.namespace)) {
-            return refused(refusal);
+            return Outcome::Refused(refusal);
         }
         self.changes(key);
         let hash = key.hash;
         if !increment.request_id.is_empty()
             && let Some((value, version)) = self.requests.done(hash, increment.request_id, now.steady_ms)
         {
-            return (Outcome::Counted { value, version }, ChangeKind::None);
+            return Outcome::Counted { value, version };
         }
         let existing = self.find_live(key, now);
         let (current, expires_at, flags, content_type) = match existing {
@@ -42,15 +42,15 @@ impl Shard {
                 (value, Some(self.deadline_ms(slot)), view.flags, view.content_type.to_owned())
             }
         };
-        let Some(current) = current else { return refused(Refusal::NotAnInteger) };
+        let Some(current) = current else { return Outcome::Refused(Refusal::NotAnInteger) };
         let Ok(value) = i64::try_from(i128::from(current) + increment.delta) else {
-            return refused(Refusal::CounterOverflow { current });
+            return Outcome::Refused(Refusal::CounterOverflow { current });
         };
         let Some(expires_at) = expires_at else {
             // The time is past that it was to expire at: nothing is there before and after.
-            return (Outcome::Expired, ChangeKind::None);
+            return Outcome::Expired;
         };
-        let Some(version) = versions.next(now) else { return refused(Refusal::NoVersion) };
+        let Some(version) = versions.next(now) else { return Outcome::Refused(Refusal::NoVersion) };
         let text = value.to_string();
         let tags = existing.map_or_else(Vec::new, |slot| self.records.tags(slot).to_vec());
         let tags = PackedTags::of(&tags);
@@ -65,7 +65,7 @@ impl Shard {
             tags: DraftTags::Packed(tags),
         };
         if let Err(refusal) = self.store(&draft, hash, existing) {
-            return refused(refusal);
+            return Outcome::Refused(refusal);
         }
         self.counts(key.namespace).increments += 1;
         self.log_counted(&draft, tags, increment.request_id, expires_at);
@@ -73,7 +73,7 @@ impl Shard {
             let done = Done { key, request_id: increment.request_id, value, version };
             self.requests.remember(&done, now.steady_ms);
         }
-        (Outcome::Counted { value, version }, ChangeKind::Put { version, expires_steady_ms: expires_at })
+        Outcome::Counted { value, version }
     }
 }
 
@@ -98,10 +98,6 @@ impl Shard {
             request_id,
         }));
     }
-}
-
-fn refused(refusal: Refusal) -> (Outcome, ChangeKind) {
-    (Outcome::Refused(refusal), ChangeKind::None)
 }
 
 /// A 64-bit integer exactly as it would be printed: no plus, blanks or leading zeros.

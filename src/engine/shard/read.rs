@@ -4,7 +4,7 @@ use super::{Hashed, Shard};
 use crate::clock::Now;
 use crate::engine::eviction::Policy;
 use crate::engine::namespace::Namespace;
-use crate::engine::op::{ChangeKind, EntryView, MissReason};
+use crate::engine::op::{EntryView, MissReason};
 use crate::entry::Ttl;
 
 /// A slot that was a live entry's when the shard had freed so many.
@@ -67,13 +67,12 @@ impl Shard {
         touch: Option<Ttl>,
         now: Now,
         found: impl FnOnce(EntryView<'_>) -> R,
-    ) -> (Result<R, MissReason>, ChangeKind) {
-        let mut kind = ChangeKind::None;
+    ) -> Result<R, MissReason> {
         if let Some(ttl) = touch {
-            kind = self.touch(key, ttl, now).1;
+            let _ = self.touch(key, ttl, now);
             self.set_tidied();
         }
-        (self.get(key, None, now, found), kind)
+        self.get(key, None, now, found)
     }
 
     /// Asks for the index's line of a key, without waiting for it to come.

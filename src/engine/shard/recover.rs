@@ -10,7 +10,7 @@ use crate::clock::Now;
 use crate::engine::expiry::Wheel;
 use crate::engine::index::{Index, order};
 use crate::engine::log::{LogConfig, Logged, Put, Record, ShardLog};
-use crate::engine::op::{MissReason, Outcome};
+use crate::engine::op::MissReason;
 use crate::engine::record::{Draft, DraftValue, is_large};
 use crate::engine::recover::Restored;
 use crate::engine::requests::Done;
@@ -119,10 +119,7 @@ impl Shard {
                     return Restored::Expired;
                 };
                 let Some(slot) = self.find_live(key, now) else { return Restored::Applied };
-                match self.touch_until(key, slot, expires_at).0 {
-                    Outcome::Refused(refusal) => Restored::Refused(refusal),
-                    _ => Restored::Applied,
-                }
+                self.touch_until(key, slot, expires_at).map_or_else(Restored::Refused, |()| Restored::Applied)
             }
             Record::Counted { request_id, value, version, .. } => {
                 let done = Done { key, request_id, value: *value, version: *version };

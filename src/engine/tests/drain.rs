@@ -79,7 +79,7 @@ fn invalidations_count_as_logged_until_they_are_written() {
         assert!((100..400).contains(&taken), "each is remembered by 64 shards: {taken}");
         let refused = engine.invalidate(namespace, scope, at(1)).unwrap_err();
         assert_eq!(refused, Refusal::Backlogged { bytes: budget.bytes() as u64 });
-        let set = engine.apply(namespace, &Op::Set(Set::new(b"k", b"v")), at(1)).0;
+        let set = engine.apply(namespace, &Op::Set(Set::new(b"k", b"v")), at(1));
         assert_eq!(set, Outcome::Refused(refused), "as a write is");
         let mut drained = Drained::default();
         engine.drain_log(&mut drained);

@@ -7,12 +7,12 @@ use std::ops::ControlFlow;
 use crate::entry::TAGS_MAX;
 
 fn set(engine: &Engine, namespace: &Namespace, key: &[u8], value: &[u8]) {
-    let (outcome, _) = engine.apply(namespace, &Op::Set(Set::new(key, value)), at(1));
+    let outcome = engine.apply(namespace, &Op::Set(Set::new(key, value)), at(1));
     assert!(matches!(outcome, Outcome::Stored(_)), "{outcome:?}");
 }
 
 fn is_there(engine: &Engine, namespace: &Namespace, key: &[u8]) -> bool {
-    matches!(engine.apply(namespace, &Op::Get { key, touch: None }, at(1)).0, Outcome::Hit(_))
+    matches!(engine.apply(namespace, &Op::Get { key, touch: None }, at(1)), Outcome::Hit(_))
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn a_full_engine_takes_from_the_namespace_that_uses_the_most_of_its_share() {
 fn a_value_above_the_cap_of_its_namespace_is_refused() {
     let engine = engine(16 << 20, 1, PolicyName::Lru);
     let capped = engine.create_namespace(&config("capped", 100_000)).unwrap();
-    let (outcome, _) = engine.apply(&capped, &Op::Set(Set::new(b"k", &[0; 200_000])), at(1));
+    let outcome = engine.apply(&capped, &Op::Set(Set::new(b"k", &[0; 200_000])), at(1));
     assert!(matches!(outcome, Outcome::Refused(Refusal::TooLarge { limit: 100_000, .. })), "{outcome:?}");
     assert_eq!(engine.report(&capped).stats.refusals, 1);
 }
@@ -119,7 +119,7 @@ fn tags_are_paid_for_by_their_entries_and_go_with_them() {
         let names: Vec<String> = (0..TAGS_MAX).map(|tag| format!("t{n}-{tag}")).collect();
         let tags: Vec<&str> = names.iter().map(String::as_str).collect();
         let (key, value) = (format!("key-{n}"), [0; 20]);
-        engine.apply(namespace, &Op::Set(Set { tags: &tags, ..Set::new(key.as_bytes(), &value) }), at(1)).0
+        engine.apply(namespace, &Op::Set(Set { tags: &tags, ..Set::new(key.as_bytes(), &value) }), at(1))
     };
     // A quarter of a million names, each of them once.
     for n in 0..17_500 {
@@ -166,7 +166,7 @@ fn the_tags_of_a_counter_that_has_to_go_for_its_own_growth_are_known_afterwards(
     engine.update_namespace(&capped, &change);
     let delta = 10i128.pow(18);
     let op = Increment { key: b"n", delta, initial: 0, expiration: Expiration::Default, request_id: "" };
-    let (counted, _) = engine.apply(&capped, &Op::Increment(op), at(1));
+    let counted = engine.apply(&capped, &Op::Increment(op), at(1));
     assert!(matches!(counted, Outcome::Counted { value: 1_000_000_000_000_000_001, .. }), "{counted:?}");
     assert_eq!(engine.report(&capped).stats.evictions, 1, "the test is about a counter that went");
     assert_eq!(engine.memory().invalidation_bytes, 0, "and a round that ended meanwhile");
@@ -264,7 +264,7 @@ fn a_namespace_too_many_for_the_memory_is_refused_before_others_entries_go_for_i
         let name = namespaces.len().to_string();
         let config = NamespaceConfig { policy: PolicyName::Lfu, ..config(&name, 0) };
         let namespace = engine.create_namespace(&config).unwrap();
-        let outcome = engine.apply(&namespace, &Op::Set(Set::new(b"k", b"v")), at(1)).0;
+        let outcome = engine.apply(&namespace, &Op::Set(Set::new(b"k", b"v")), at(1));
         namespaces.push(namespace);
         if let Outcome::Refused(refusal) = outcome {
             break refusal;

@@ -43,7 +43,7 @@ struct Model {
     rng: SmallRng,
     /// Entries that the model lost because the engine had let them go.
     evicted: u64,
-    sequences: HashMap<u32, u64>,
+    changes: Changes,
     last_version: Version,
     bytes_limit: u64,
 }
@@ -56,12 +56,12 @@ impl Model {
         }
         Self {
             namespace: engine.default_namespace().clone(),
+            changes: Changes::of(&engine),
             engine,
             known: HashMap::new(),
             now: at(1_000),
             rng: SmallRng::seed_from_u64(seed),
             evicted: 0,
-            sequences: HashMap::new(),
             last_version: Version::NONE,
             bytes_limit,
         }
@@ -125,23 +125,20 @@ impl Model {
     }
 
     fn read(&self, key: &[u8]) -> Outcome {
-        self.engine.apply(&self.namespace, &Op::Get { key, touch: None }, self.now).0
+        self.engine.apply(&self.namespace, &Op::Get { key, touch: None }, self.now)
     }
 
-    fn stored(&mut self, change: Change, version: Version, expires_at: Option<u64>) {
+    /// Does an operation; also what the stream of changes has of it.
+    fn apply(&mut self, op: &Op<'_>) -> (Outcome, Vec<String>) {
+        self.changes.read(&self.engine);
+        let outcome = self.engine.apply(&self.namespace, op, self.now);
+        (outcome, self.changes.read(&self.engine))
+    }
+
+    fn stored(&mut self, changes: &[String], key: &[u8], version: Version, expires_at: Option<u64>) {
         assert!(version > self.last_version, "versions only grow");
         self.last_version = version;
-        assert_eq!(change.kind, ChangeKind::Put { version, expires_steady_ms: expires_at });
-    }
-
-    fn sequenced(&mut self, change: Change) {
-        if change.kind == ChangeKind::None {
-            assert_eq!(change.sequence, 0);
-        } else {
-            let last = self.sequences.entry(change.shard).or_default();
-            *last += 1;
-            assert_eq!(change.sequence, *last, "sequence numbers are dense");
-        }
+        assert_eq!(changes, [Changes::put(key, version, expires_at)]);
     }
 
     fn set(&mut self) {
@@ -167,8 +164,7 @@ impl Model {
             tags.extend(&LONG_TAGS[self.rng.random_range(0..LONG_TAGS.len())..]);
         }
         let set = Set { key: &key, value: &value, expiration, condition, flags, content_type, tags: &tags };
-        let (outcome, change) = self.engine.apply(&self.namespace, &Op::Set(set), self.now);
-        self.sequenced(change);
+        let (outcome, changes) = self.apply(&Op::Set(set));
         let holds = match condition {
             Condition::Always => true,
             Condition::IfAbsent => current.is_none(),
@@ -177,7 +173,7 @@ impl Model {
         };
         let there = current.as_ref().map_or(Version::NONE, |known| known.version);
         if !holds {
-            assert_eq!(outcome, Outcome::NotStored(there));
+            assert_eq!((outcome, changes), (Outcome::NotStored(there), vec![]));
             return;
         }
         let expires_at = match expiration {
@@ -185,14 +181,14 @@ impl Model {
             Expiration::In(ttl) => self.end(ttl),
             Expiration::Keep => current.and_then(|known| known.expires_at),
             Expiration::AtUnixMs(at) if at <= self.now.unix_ms() => {
-                assert_eq!(outcome, Outcome::Expired);
+                assert_eq!((outcome, changes), (Outcome::Expired, vec![Changes::remove(&key)]));
                 self.known.remove(&self.place(&key));
                 return;
             }
             Expiration::AtUnixMs(at) => Some(self.now.steady_ms + at - self.now.unix_ms()),
         };
         let Outcome::Stored(version) = outcome else { panic!("{outcome:?}") };
-        self.stored(change, version, expires_at);
+        self.stored(&changes, &key, version, expires_at);
         let content_type = content_type.to_owned();
         self.known.insert(self.place(&key), Known { value, version, expires_at, flags, content_type, tags });
     }
@@ -201,14 +197,15 @@ impl Model {
         let key = self.key();
         let current = self.current(&key);
         let touch = self.rng.random_bool(0.2).then(|| self.ttl());
-        let (outcome, change) = self.engine.apply(&self.namespace, &Op::Get { key: &key, touch }, self.now);
-        self.sequenced(change);
+        let (outcome, changes) = self.apply(&Op::Get { key: &key, touch });
         match (outcome, current) {
-            (Outcome::Miss(_), None) => {}
+            (Outcome::Miss(_), None) => assert_eq!(changes, [""; 0]),
             (Outcome::Hit(hit), Some(mut known)) => {
                 if let Some(ttl) = touch {
                     known.expires_at = self.end(ttl);
                 }
+                let expected = touch.map(|_| Changes::expiry(&key, known.expires_at));
+                assert_eq!(changes, Vec::from_iter(expected));
                 assert_eq!(hit.value, known.value);
                 assert_eq!((hit.version, hit.flags), (known.version, known.flags));
                 assert_eq!(hit.content_type, known.content_type);
@@ -232,20 +229,19 @@ impl Model {
         let expiration =
             if self.rng.random_bool(0.1) { self.at_about_now() } else { Expiration::In(self.ttl()) };
         let increment = Increment { key: &key, delta, initial: 5, expiration, request_id: "" };
-        let (outcome, change) = self.engine.apply(&self.namespace, &Op::Increment(increment), self.now);
-        self.sequenced(change);
+        let (outcome, changes) = self.apply(&Op::Increment(increment));
         let before = match &current {
             None => Some(5),
             Some(known) => std::str::from_utf8(&known.value).ok().and_then(|text| text.parse::<i64>().ok()),
         };
         let Some(before) = before else {
-            assert_eq!(outcome, Outcome::Refused(Refusal::NotAnInteger));
+            assert_eq!((outcome, changes), (Outcome::Refused(Refusal::NotAnInteger), vec![]));
             return;
         };
         let fresh = match expiration {
             Expiration::In(ttl) => self.end(ttl),
             Expiration::AtUnixMs(at) if at <= self.now.unix_ms() && current.is_none() => {
-                assert_eq!(outcome, Outcome::Expired);
+                assert_eq!((outcome, changes), (Outcome::Expired, vec![]));
                 return;
             }
             Expiration::AtUnixMs(at) => Some((self.now.steady_ms + at).saturating_sub(self.now.unix_ms())),
@@ -254,7 +250,7 @@ impl Model {
         let Outcome::Counted { value, version } = outcome else { panic!("{outcome:?}") };
         assert_eq!(i128::from(value), i128::from(before) + delta);
         let expires_at = current.as_ref().map_or(fresh, |known| known.expires_at);
-        self.stored(change, version, expires_at);
+        self.stored(&changes, &key, version, expires_at);
         let (flags, content_type, tags) = current
             .map_or((0, String::new(), Vec::new()), |known| (known.flags, known.content_type, known.tags));
         let value = value.to_string().into_bytes();
@@ -266,24 +262,25 @@ impl Model {
         let current = self.current(&key);
         if self.rng.random_bool(0.5) {
             let ttl = self.ttl();
-            let (outcome, change) =
-                self.engine.apply(&self.namespace, &Op::Touch { key: &key, ttl }, self.now);
-            self.sequenced(change);
+            let (outcome, changes) = self.apply(&Op::Touch { key: &key, ttl });
             assert_eq!(outcome, Outcome::Touched(current.is_some()));
             let (expires_at, place) = (self.end(ttl), self.place(&key));
+            assert_eq!(changes, Vec::from_iter(current.map(|_| Changes::expiry(&key, expires_at))));
             if let Some(known) = self.known.get_mut(&place) {
                 known.expires_at = expires_at;
             }
             return;
         }
         let if_version = self.rng.random_bool(0.3).then_some(Version(3));
-        let (outcome, change) =
-            self.engine.apply(&self.namespace, &Op::Delete { key: &key, if_version }, self.now);
-        self.sequenced(change);
+        let (outcome, changes) = self.apply(&Op::Delete { key: &key, if_version });
         match current {
-            Some(known) if if_version.is_some() => assert_eq!(outcome, Outcome::NotDeleted(known.version)),
+            Some(known) if if_version.is_some() => {
+                assert_eq!((outcome, changes), (Outcome::NotDeleted(known.version), vec![]));
+            }
             current => {
-                assert_eq!(outcome, Outcome::Deleted(current.is_some()));
+                // What was evicted may be in the journal still: that it is gone is said also where nothing is there.
+                let expected = (Outcome::Deleted(current.is_some()), vec![Changes::remove(&key)]);
+                assert_eq!((outcome, changes), expected);
                 self.known.remove(&self.place(&key));
             }
         }
@@ -324,16 +321,13 @@ impl Model {
         let config = config("free", 0);
         self.engine.delete_namespace("free").unwrap();
         self.known.retain(|(namespace, _), _| namespace != "free");
-        let gone = self.engine.apply(&self.namespace, &Op::Set(Set::new(b"x", b"y")), self.now).0;
+        let gone = self.engine.apply(&self.namespace, &Op::Set(Set::new(b"x", b"y")), self.now);
         if self.namespace.name() == "free" {
             assert_eq!(gone, Outcome::Refused(Refusal::NoNamespace));
         } else {
-            let (outcome, change) =
+            let outcome =
                 self.engine.apply(&self.namespace, &Op::Delete { key: b"x", if_version: None }, self.now);
             assert_eq!(outcome, Outcome::Deleted(true));
-            // The Set and the Delete.
-            *self.sequences.entry(change.shard).or_default() += 2;
-            assert_eq!(change.sequence, self.sequences[&change.shard]);
             self.known.remove(&self.place(b"x"));
             let Outcome::Stored(version) = gone else { panic!("{gone:?}") };
             self.last_version = version;

@@ -74,7 +74,7 @@ impl Running {
 
     fn set(&self, key: &str, expiration: Expiration, condition: Condition) -> Outcome {
         let set = Set { expiration, condition, ..Set::new(key.as_bytes(), b"value") };
-        self.engine.apply(self.engine.default_namespace(), &Op::Set(set), self.clock.now()).0
+        self.engine.apply(self.engine.default_namespace(), &Op::Set(set), self.clock.now())
     }
 
     fn set_for(&self, key: &str, seconds: u64) -> Version {
@@ -88,7 +88,7 @@ impl Running {
     fn left_ms(&self, key: &str) -> Option<u64> {
         let (key, now) = (key.as_bytes(), self.clock.now());
         let get = Op::Get { key, touch: None };
-        let in_memory = match self.engine.apply(self.engine.default_namespace(), &get, now).0 {
+        let in_memory = match self.engine.apply(self.engine.default_namespace(), &get, now) {
             Outcome::Hit(hit) => Some(hit.remaining_ttl_ms),
             _ => None,
         };
@@ -396,7 +396,7 @@ fn versions_that_are_used_up_are_told_and_never_drawn_again() {
         let increment =
             Increment { key: b"n", delta: 1, initial: 0, expiration: Expiration::Default, request_id: "" };
         let op = Op::Increment(increment);
-        let counted = node.engine.apply(node.engine.default_namespace(), &op, node.clock.now()).0;
+        let counted = node.engine.apply(node.engine.default_namespace(), &op, node.clock.now());
         assert_eq!(counted, Outcome::Refused(Refusal::NoVersion));
         assert_eq!(node.engine.draw_version(node.clock.now()), None);
         assert!(node.has("early") && node.has("last"), "reads go on");

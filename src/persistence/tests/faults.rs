@@ -68,7 +68,7 @@ fn after_a_failed_sync_writes_are_refused_and_reads_go_on() {
     assert!(stand.disk.journal().flush().is_err());
     assert_eq!(stand.set("k", "x"), Outcome::Refused(Refusal::Poisoned));
     let delete = Op::Delete { key: b"k", if_version: None };
-    let outcome = stand.engine.apply(stand.engine.default_namespace(), &delete, stand.now()).0;
+    let outcome = stand.engine.apply(stand.engine.default_namespace(), &delete, stand.now());
     assert_eq!(outcome, Outcome::Refused(Refusal::Poisoned));
     assert_eq!(stand.get("k").as_deref(), Some("w"), "reads go on, also of what may be lost");
     assert!(stand.disk.journal().flush().is_err(), "a later sync says nothing of what failed");

@@ -73,7 +73,7 @@ fn a_touch_that_is_under_way_while_its_entry_expires_is_not_lost_to_a_snapshot()
     clock.by_ms.store(5_000, Ordering::Relaxed);
     disk.compact().unwrap();
     let touch = Op::Touch { key: b"key", ttl: Ttl::Ms(3_600_000) };
-    assert_eq!(engine.apply(namespace, &touch, begun).0, Outcome::Touched(true));
+    assert_eq!(engine.apply(namespace, &touch, begun), Outcome::Touched(true));
     let lookup = disk.lookup().unwrap();
     lookup.arrived().unwrap();
     let found = lookup.tier.fetch(engine.place_of(0, b"key"), 0, b"key").unwrap();
