@@ -64,8 +64,9 @@ pub enum ClientError {
 
     /// The node closed the connection that the call was made on, without a word. Whether the call was done is not known.
     #[error(
-        "{url} closed the connection before {method} was answered ({problem}): it ends, or has as many connections as its \
-         --max-connections allows and closes new ones at once; try again, let other clients end, or raise that limit"
+        "{url} closed the connection before {method} was answered ({problem}): the node is stopping, or has as many \
+         connections as its --max-connections allows and closes new ones at once; try again, let other clients end, or raise \
+         that limit"
     )]
     Closed {
         /// The node.
