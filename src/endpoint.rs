@@ -223,6 +223,18 @@ pub fn is_unspecified(ip: IpAddr) -> bool {
     ip.to_canonical().is_unspecified()
 }
 
+/// The port in the authority of a URL, `collector:4317` or `user@[::1]`, where it may be left out; `None`: it is.
+///
+/// # Errors
+/// There is no host, or what stands where a port does is none. Port 0 is one.
+pub fn port_of(authority: &str) -> Result<Option<u16>, BadHostPort> {
+    let at = authority.rsplit_once('@').map_or(authority, |(_, at)| at);
+    match at.parse::<HostPort>() {
+        Err(BadHostPort::NoPort) if !at.is_empty() && !at.ends_with(':') => Ok(None),
+        read => read.map(|at| Some(at.port)),
+    }
+}
+
 impl HostPort {
     /// Its IP address; `None` where the host is a name.
     #[must_use]
@@ -356,6 +368,29 @@ mod tests {
             ("a b:1", BadHostPort::BadHost),
         ] {
             assert_eq!(text.parse::<HostPort>(), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_port_may_be_left_out_of_a_url_and_not_be_anything_else() {
+        for (text, port) in [
+            ("collector", None),
+            ("collector:4317", Some(4317)),
+            ("user:token@collector", None),
+            ("user:token@[::1]:4317", Some(4317)),
+            ("[::1]", None),
+            ("collector:0", Some(0)),
+        ] {
+            assert_eq!(port_of(text), Ok(port), "{text}");
+        }
+        for (text, error) in [
+            ("collector:99999", BadHostPort::BadPort),
+            ("[::1]:70000", BadHostPort::BadPort),
+            ("collector:", BadHostPort::NoPort),
+            (":4317", BadHostPort::NoHost),
+            ("user@", BadHostPort::NoPort),
+        ] {
+            assert_eq!(port_of(text), Err(error), "{text}");
         }
     }
 

@@ -32,7 +32,7 @@ use crate::clock::{Clock, Pace, SystemClock, Throttle, monotonic};
 use crate::config::{Loaded, MemoryPlan, ServeConfig, memory};
 use crate::endpoint::{Endpoint, PeerInfo};
 use crate::engine::EngineConfig;
-use crate::entry::{Limits, Ttl, Version, WallClockAhead};
+use crate::entry::{Limits, Ttl, Version, WallClockError};
 use crate::server::stack::{CallTimeout, DeadlineLayer, InFlight, MetricsLayer, RepairLayer};
 use crate::server::{
     ConnectionConfig, ConnectionService, Connections, Lifecycle, Mount, Node, NodeConfig, NodeState, PerPeer,
@@ -78,7 +78,7 @@ pub enum NodeError {
     Descriptors(#[from] TooFewDescriptors),
     /// The wall clock shows a time that versions cannot follow it to.
     #[error(transparent)]
-    Clock(#[from] WallClockAhead),
+    Clock(#[from] WallClockError),
 }
 
 /// A node that runs. Dropping it ends it at once, as a [`Node`].
@@ -206,6 +206,7 @@ impl RunningNode {
         node.set_connection(connection_config(&facts.loaded.load().config));
         sweep(&cache, &facts.lifecycle).map_err(StartError::Thread)?;
         let stats_log = log_stats(&facts);
+        tokio::spawn(descriptors::follow(Arc::downgrade(&facts), open_files));
         Ok(Self { node, facts, stats_log, tracing, has_signals })
     }
 
@@ -495,6 +496,7 @@ fn sweep(cache: &Arc<Cache>, lifecycle: &Lifecycle) -> std::io::Result<()> {
 /// Whether there is more to reclaim at once.
 fn sweep_once(cache: &Cache) -> bool {
     static UNDELETED: Throttle = Throttle::new();
+    cache.charge_blobs();
     cache.advance();
     let (begun, mut pace) = (monotonic(), Pace::new());
     let mut is_more = cache.sweep(ENTRIES_PER_SWEEP);

@@ -7,6 +7,7 @@ use super::variables::Variables;
 use super::{
     Durability, Endpoint, Loaded, LogFormat, MemoryPlan, Method, Persistence, ServeArgs, ServeConfig,
 };
+use crate::endpoint::port_of;
 use crate::engine::UnknownPolicy;
 use crate::quote::Quote;
 use crate::redacted::{Redacted, shown};
@@ -244,12 +245,12 @@ impl ServeConfig {
     }
 }
 
+const PORT_0: &str = "has port 0, at which nobody can be reached";
+
 /// A URL that others can connect to.
 fn reachable(text: &str) -> Result<Option<Endpoint>, String> {
     match text.parse::<Endpoint>().map_err(|error| error.to_string())? {
-        Endpoint::Tcp(address) if address.port == 0 => {
-            Err("has port 0, at which nobody can be reached".to_owned())
-        }
+        Endpoint::Tcp(address) if address.port == 0 => Err(PORT_0.to_owned()),
         Endpoint::Tcp(address) if address.is_unspecified() => {
             Err("stands for every address of a machine, at which nobody can be reached from another"
                 .to_owned())
@@ -261,12 +262,17 @@ fn reachable(text: &str) -> Result<Option<Endpoint>, String> {
 }
 
 /// A collector's URL. There is no TLS in this build, so https would go out in the clear or not at all.
-fn collector(text: &str) -> Result<Option<Redacted>, &'static str> {
-    match text.parse::<http::Uri>() {
-        Ok(uri) if uri.scheme_str() == Some("https") => {
-            Err("asks for TLS, which this build does not serve yet")
-        }
-        Ok(uri) if uri.scheme_str() == Some("http") && uri.host().is_some() => Ok(Some(text.into())),
-        _ => Err("is no http:// URL"),
+fn collector(text: &str) -> Result<Option<Redacted>, String> {
+    let uri = text.parse::<http::Uri>().ok();
+    let scheme = uri.as_ref().and_then(http::Uri::scheme_str);
+    let authority = uri.as_ref().and_then(http::Uri::authority);
+    match (scheme, authority) {
+        (Some("https"), _) => Err("asks for TLS, which this build does not serve yet".to_owned()),
+        (Some("http"), Some(authority)) => match port_of(authority.as_str()) {
+            Ok(Some(0)) => Err(PORT_0.to_owned()),
+            Ok(_) => Ok(Some(text.into())),
+            Err(error) => Err(error.to_string()),
+        },
+        _ => Err("is no http:// URL".to_owned()),
     }
 }

@@ -366,6 +366,16 @@ fn values_out_of_bounds_say_what_is_allowed() {
             "--otlp: \"collector:4317\" is no http:// URL; give the URL of a collector such as http://127.0.0.1:4317",
         ),
         (
+            &["--otlp", "http://collector:99999"],
+            "--otlp: \"http://collector:99999\" has a port that is no number from 0 to 65535; give the URL of a collector such as \
+             http://127.0.0.1:4317",
+        ),
+        (
+            &["--otlp", "http://[::1]:0"],
+            "--otlp: \"http://[::1]:0\" has port 0, at which nobody can be reached; give the URL of a collector such as \
+             http://127.0.0.1:4317",
+        ),
+        (
             &["--listen", "127.0.0.1:7400"],
             "--listen: \"127.0.0.1:7400\" has no scheme; give a URL such as tcp://127.0.0.1:7400 or tcp://[::1]:0",
         ),

@@ -19,6 +19,7 @@ use super::plan::{Mode, Pace, Plan, Until};
 use super::wire::Answer;
 use super::{calls, stream};
 use crate::cli::exit::{CliError, local};
+use crate::cli::interrupt::Interrupt;
 use crate::cli::progress;
 use crate::clock::monotonic;
 use crate::code::code_name;
@@ -56,6 +57,7 @@ pub(super) struct Control {
     done: AtomicU64,
     sequence: Arc<Sequence>,
     written: Option<Arc<Written>>,
+    interrupt: Interrupt,
 }
 
 /// What all callers of a thread share.
@@ -118,7 +120,7 @@ impl Results {
 impl Control {
     /// Claims up to `items` keys for a call. None: the run is over.
     fn claim(&self, now: Instant, items: usize) -> Option<usize> {
-        if self.end.is_some_and(|end| now >= end) {
+        if self.end.is_some_and(|end| now >= end) || self.interrupt.has_come() {
             return None;
         }
         if now < self.record_from || self.end.is_some() {
@@ -208,11 +210,12 @@ impl Worker {
     }
 }
 
-/// Runs a plan to its end, and notes in `written` which keys it sets.
+/// Runs a plan to its end, or until it is interrupted, and notes in `written` which keys it sets.
 pub(super) fn run(
     plan: &Plan,
     what: &'static str,
     written: Option<Arc<Written>>,
+    interrupt: &Interrupt,
 ) -> Result<Results, CliError> {
     let plan = Arc::new(plan.clone());
     let start = monotonic();
@@ -229,6 +232,7 @@ pub(super) fn run(
         done: AtomicU64::new(0),
         sequence,
         written,
+        interrupt: interrupt.clone(),
     });
     let queues: Vec<Arc<Queue>> = (0..plan.threads).map(|_| Arc::new(Queue::new())).collect();
     std::thread::scope(|scope| {
@@ -247,7 +251,11 @@ pub(super) fn run(
             let warmup = (plan.warmup.as_secs_f64() * calls_per_s * 2.0).ceil() as u64;
             let calls_max = if end.is_some() { u64::MAX } else { keys.div_ceil(items) + warmup };
             let queues = &queues;
-            scope.spawn(move || pace::keep(schedule, queues, end, calls_max));
+            scope.spawn(move || {
+                pace::keep(schedule, queues, calls_max, |next| {
+                    end.is_some_and(|end| next >= end) || interrupt.has_come()
+                });
+            });
         }
         watch(what, &control, keys, &threads);
         let mut results = Results::new()?;
