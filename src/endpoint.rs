@@ -1,7 +1,9 @@
-//! A host and a port, as listeners, clients and members write them: the one parser, and the one rule for what counts
-//! as loopback.
+//! Where a listener is, or a node: the one parser of what listeners, clients and members write, and the one rule for what
+//! counts as loopback; and who is at the other end of a connection.
 //!
 //! ```text
+//!   tcp://HOST:PORT   unix:///PATH   udp://HOST:PORT
+//!
 //!   127.0.0.1:7400    [::1]:7400    cache-0.larder:7400    fd00::1:7400
 //!                                                          an IPv6 address without brackets: templates such
 //!                                                          as tcp://$(POD_IP):7400 make it. What follows the
@@ -10,7 +12,50 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
+
+/// Where a listener is, or a node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// `tcp://HOST:PORT`.
+    Tcp(HostPort),
+    /// `unix:///PATH`: the file of a Unix socket.
+    Unix(PathBuf),
+    /// `udp://HOST:PORT`. Not served by this build yet.
+    Udp(HostPort),
+}
+
+/// What is wrong with an endpoint's URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadEndpoint {
+    /// There is no `://`.
+    #[error("has no scheme")]
+    NoScheme,
+    /// Nothing is known of the scheme.
+    #[error("has a scheme that is none of tcp, unix and udp")]
+    UnknownScheme,
+    /// Its host and port are none.
+    #[error(transparent)]
+    HostPort(#[from] BadHostPort),
+    /// Something stands behind the port.
+    #[error("has a path behind its host and port")]
+    Path,
+    /// A Unix socket's path does not begin at the root.
+    #[error("has no absolute path, as in unix:///run/larder.sock")]
+    NoPath,
+    /// A Unix socket's path is longer than an address of one.
+    #[error("has a path of {bytes} bytes, and that of a Unix socket has {UNIX_PATH_BYTES_MAX} at most")]
+    LongPath {
+        /// Its length.
+        bytes: usize,
+    },
+}
+
+/// The longest path of a Unix socket on every system that Larder is built for, in bytes: macOS has room for 104 with the
+/// zero at the end, Linux for 108.
+pub const UNIX_PATH_BYTES_MAX: usize = 103;
 
 /// A host and a port, written `127.0.0.1:7400`, `[::1]:7400` or `localhost:7400`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -39,6 +84,133 @@ pub enum BadHostPort {
     BadHost,
 }
 
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerInfo {
+    /// Where.
+    pub address: PeerAddress,
+    /// Who the system says that it is, where it says so.
+    pub identity: Option<PeerIdentity>,
+}
+
+/// Where a peer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerAddress {
+    /// At the other end of a TCP connection.
+    Tcp(SocketAddr),
+    /// On this machine, at the other end of a Unix socket, which has no name there.
+    Unix,
+}
+
+/// Who a peer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerIdentity {
+    /// A process of this machine, as it was when it connected.
+    Process {
+        /// The number of its user.
+        user: u32,
+        /// Its own, where the system tells it.
+        process: Option<i32>,
+    },
+}
+
+impl From<SocketAddr> for PeerInfo {
+    fn from(address: SocketAddr) -> Self {
+        Self { address: PeerAddress::Tcp(address), identity: None }
+    }
+}
+
+impl fmt::Display for PeerInfo {
+    /// `10.0.0.7:51034`; `unix:user=1000,process=4711`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            PeerAddress::Tcp(address) => write!(f, "{address}")?,
+            PeerAddress::Unix => f.write_str("unix")?,
+        }
+        match self.identity {
+            None => Ok(()),
+            Some(PeerIdentity::Process { user, process: None }) => write!(f, ":user={user}"),
+            Some(PeerIdentity::Process { user, process: Some(process) }) => {
+                write!(f, ":user={user},process={process}")
+            }
+        }
+    }
+}
+
+impl Endpoint {
+    /// A TCP endpoint: a name or an IP address, IPv6 without brackets, and a port.
+    #[must_use]
+    pub fn tcp(host: impl Into<String>, port: u16) -> Self {
+        Self::Tcp(HostPort { host: host.into(), port })
+    }
+
+    /// Its host and port; `None` for a Unix socket.
+    #[must_use]
+    pub fn host_port(&self) -> Option<&HostPort> {
+        match self {
+            Self::Tcp(address) | Self::Udp(address) => Some(address),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// `HOST:PORT`, without the scheme; a Unix socket's path.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        match self {
+            Self::Tcp(address) | Self::Udp(address) => address.to_string(),
+            Self::Unix(path) => path.display().to_string(),
+        }
+    }
+
+    /// Whether only this machine can reach it.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.host_port().is_none_or(HostPort::is_loopback)
+    }
+
+    /// Whether listeners at both would want the same address.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp(one), Self::Tcp(other)) | (Self::Udp(one), Self::Udp(other)) => one.overlaps(other),
+            (Self::Unix(one), Self::Unix(other)) => one == other,
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = BadEndpoint;
+
+    fn from_str(text: &str) -> Result<Self, BadEndpoint> {
+        let (scheme, rest) = text.split_once("://").ok_or(BadEndpoint::NoScheme)?;
+        match scheme {
+            "tcp" | "udp" => {
+                let rest = rest.strip_suffix('/').unwrap_or(rest);
+                if rest.contains('/') {
+                    return Err(BadEndpoint::Path);
+                }
+                let address = rest.parse()?;
+                Ok(if scheme == "tcp" { Self::Tcp(address) } else { Self::Udp(address) })
+            }
+            "unix" if !rest.starts_with('/') || rest.ends_with('/') => Err(BadEndpoint::NoPath),
+            "unix" if rest.len() > UNIX_PATH_BYTES_MAX => Err(BadEndpoint::LongPath { bytes: rest.len() }),
+            "unix" => Ok(Self::Unix(rest.into())),
+            _ => Err(BadEndpoint::UnknownScheme),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "tcp://{address}"),
+            Self::Udp(address) => write!(f, "udp://{address}"),
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+        }
+    }
+}
+
 /// Whether only this machine can reach an IP address: 127.0.0.0/8, ::1, and the former as IPv6 (::ffff:127.0.0.1).
 #[must_use]
 pub fn is_loopback(ip: IpAddr) -> bool {
@@ -49,6 +221,18 @@ pub fn is_loopback(ip: IpAddr) -> bool {
 #[must_use]
 pub fn is_unspecified(ip: IpAddr) -> bool {
     ip.to_canonical().is_unspecified()
+}
+
+/// The port in the authority of a URL, `collector:4317` or `user@[::1]`, where it may be left out; `None`: it is.
+///
+/// # Errors
+/// There is no host, or what stands where a port does is none. Port 0 is one.
+pub fn port_of(authority: &str) -> Result<Option<u16>, BadHostPort> {
+    let at = authority.rsplit_once('@').map_or(authority, |(_, at)| at);
+    match at.parse::<HostPort>() {
+        Err(BadHostPort::NoPort) if !at.is_empty() && !at.ends_with(':') => Ok(None),
+        read => read.map(|at| Some(at.port)),
+    }
 }
 
 impl HostPort {
@@ -188,6 +372,29 @@ mod tests {
     }
 
     #[test]
+    fn a_port_may_be_left_out_of_a_url_and_not_be_anything_else() {
+        for (text, port) in [
+            ("collector", None),
+            ("collector:4317", Some(4317)),
+            ("user:token@collector", None),
+            ("user:token@[::1]:4317", Some(4317)),
+            ("[::1]", None),
+            ("collector:0", Some(0)),
+        ] {
+            assert_eq!(port_of(text), Ok(port), "{text}");
+        }
+        for (text, error) in [
+            ("collector:99999", BadHostPort::BadPort),
+            ("[::1]:70000", BadHostPort::BadPort),
+            ("collector:", BadHostPort::NoPort),
+            (":4317", BadHostPort::NoHost),
+            ("user@", BadHostPort::NoPort),
+        ] {
+            assert_eq!(port_of(text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
     fn loopback_and_all_addresses_are_told_however_they_are_written() {
         for text in
             ["127.9.9.9:1", "[::1]:1", "::1:1", "[::ffff:127.0.0.1]:1", "[::ffff:7f00:1]:1", "LocalHost:1"]
@@ -226,5 +433,70 @@ mod tests {
         ] {
             assert!(!at(one).overlaps(&at(other)) && !at(other).overlaps(&at(one)), "{one} {other}");
         }
+    }
+
+    #[test]
+    fn urls_print_as_they_were_written() {
+        for text in [
+            "tcp://127.0.0.1:0",
+            "tcp://[::1]:7400",
+            "tcp://cache-0.cache:65535",
+            "unix:///run/l.sock",
+            "udp://a:1",
+        ] {
+            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
+        }
+        let url: Endpoint = "tcp://fd00::1:7400/".parse().unwrap();
+        assert_eq!(url.to_string(), "tcp://[fd00::1]:7400");
+    }
+
+    #[test]
+    fn each_mistake_in_a_url_is_told_by_its_own_name() {
+        let long = format!("unix:///{}", "x".repeat(UNIX_PATH_BYTES_MAX));
+        let cases = [
+            ("127.0.0.1:7400", BadEndpoint::NoScheme),
+            ("http://127.0.0.1:7400", BadEndpoint::UnknownScheme),
+            ("tcp://:7400", BadEndpoint::HostPort(BadHostPort::NoHost)),
+            ("tcp://user@host:1", BadEndpoint::HostPort(BadHostPort::BadHost)),
+            ("tcp://127.0.0.1:7400/cache", BadEndpoint::Path),
+            ("unix://larder.sock", BadEndpoint::NoPath),
+            ("unix:///run/", BadEndpoint::NoPath),
+            ("unix:///", BadEndpoint::NoPath),
+            (&long, BadEndpoint::LongPath { bytes: UNIX_PATH_BYTES_MAX + 1 }),
+        ];
+        for (text, error) in cases {
+            assert_eq!(text.parse::<Endpoint>(), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_loopback_and_unix_sockets_count_as_local() {
+        for text in ["tcp://127.9.9.9:1", "tcp://[::1]:1", "tcp://LocalHost:1", "unix:///run/l.sock"] {
+            assert!(text.parse::<Endpoint>().unwrap().is_local(), "{text}");
+        }
+        for text in ["tcp://0.0.0.0:1", "tcp://[::]:1", "tcp://10.0.0.1:1", "tcp://localhost.example.com:1"] {
+            assert!(!text.parse::<Endpoint>().unwrap().is_local(), "{text}");
+        }
+    }
+
+    #[test]
+    fn endpoints_of_different_kinds_never_overlap() {
+        let at = |text: &str| text.parse::<Endpoint>().unwrap();
+        assert!(at("unix:///run/l.sock").overlaps(&at("unix:///run/l.sock")));
+        for other in ["unix:///run/m.sock", "tcp://run:1"] {
+            assert!(!at("unix:///run/l.sock").overlaps(&at(other)));
+        }
+        assert!(!at("tcp://a:1").overlaps(&at("udp://a:1")));
+    }
+
+    #[test]
+    fn a_peer_is_shown_by_all_that_is_known_of_it() {
+        let tcp = PeerInfo::from(SocketAddr::from(([10, 0, 0, 7], 51_034)));
+        assert_eq!(tcp.to_string(), "10.0.0.7:51034");
+        let unix = |identity| PeerInfo { address: PeerAddress::Unix, identity }.to_string();
+        assert_eq!(unix(None), "unix");
+        let process = |process| Some(PeerIdentity::Process { user: 1_000, process });
+        assert_eq!(unix(process(None)), "unix:user=1000");
+        assert_eq!(unix(process(Some(4_711))), "unix:user=1000,process=4711");
     }
 }

@@ -61,22 +61,37 @@ impl Version {
     /// The clock part at a wall time in µs since 1970.
     ///
     /// # Errors
-    /// No version can follow a wall clock there.
-    pub fn clock_at(unix_us: u64) -> Result<u64, WallClockAhead> {
+    /// No version can follow a wall clock there, or it shows a time before 1970, which is 0 here.
+    pub fn clock_at(unix_us: u64) -> Result<u64, WallClockError> {
         let clock = unix_us.saturating_sub(Self::EPOCH_UNIX_US);
-        if clock <= Self::WALL_CLOCK_MAX { Ok(clock) } else { Err(WallClockAhead { unix_us }) }
+        match unix_us {
+            0 => Err(WallClockError::Before1970),
+            _ if clock > Self::WALL_CLOCK_MAX => Err(WallClockError::Ahead { unix_us }),
+            _ => Ok(clock),
+        }
     }
 }
 
-/// A wall clock that shows a time that no version can follow it to.
+/// A wall clock that shows a time that nobody can mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the wall clock shows {}, and versions can follow it no further than to {}: set the clock right and start again",
-    date(*unix_us), date(Version::EPOCH_UNIX_US + Version::WALL_CLOCK_MAX)
-)]
-pub struct WallClockAhead {
-    /// What it shows, in µs since 1970.
-    pub unix_us: u64,
+#[non_exhaustive]
+pub enum WallClockError {
+    /// No version can follow it there.
+    #[error(
+        "the wall clock shows {}, and versions can follow it no further than to {}: set the clock right and start again",
+        date(*unix_us), date(Version::EPOCH_UNIX_US + Version::WALL_CLOCK_MAX)
+    )]
+    Ahead {
+        /// What it shows, in µs since 1970.
+        unix_us: u64,
+    },
+    /// It was never set, or set wrong: times are counted from 1970 on.
+    #[error(
+        "the wall clock shows {} or a time before that, and times on disk are counted from then on: set the clock right \
+         and start again",
+        date(0)
+    )]
+    Before1970,
 }
 
 fn date(unix_us: u64) -> String {
@@ -352,8 +367,10 @@ mod tests {
     }
 
     #[test]
-    fn a_wall_clock_that_no_version_can_follow_is_told_with_its_date() {
-        assert_eq!(Version::clock_at(0), Ok(0), "before 2020 it is counted on");
+    fn a_wall_clock_that_nobody_can_mean_is_told_with_its_date() {
+        assert_eq!(Version::clock_at(1), Ok(0), "before 2020 it is counted on");
+        let refused = Version::clock_at(0).unwrap_err().to_string();
+        assert!(refused.contains("shows 1970-01-01T00:00:00Z or a time before that"), "{refused}");
         assert_eq!(Version::clock_at(Version::EPOCH_UNIX_US + 7), Ok(7));
         let year_2126 = 4_922_899_200_000_000;
         let refused = Version::clock_at(year_2126).unwrap_err().to_string();

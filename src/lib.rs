@@ -92,6 +92,7 @@ pub mod server;
 pub mod service;
 pub mod shortage;
 pub mod telemetry;
+pub mod verb;
 
 pub use client::Client;
 pub use config::ServeConfig;

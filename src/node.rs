@@ -29,13 +29,14 @@ use crate::api::v1::admin_server::AdminServer;
 use crate::api::{CallError, FILE_DESCRIPTOR_SET};
 use crate::cache::Cache;
 use crate::clock::{Clock, Pace, SystemClock, Throttle, monotonic};
-use crate::config::{ListenUrl, Loaded, MemoryPlan, ServeConfig, memory};
+use crate::config::{Loaded, MemoryPlan, ServeConfig, memory};
+use crate::endpoint::{Endpoint, PeerInfo};
 use crate::engine::EngineConfig;
-use crate::entry::{Limits, Ttl, Version, WallClockAhead};
+use crate::entry::{Limits, Ttl, Version, WallClockError};
 use crate::server::stack::{CallTimeout, DeadlineLayer, InFlight, MetricsLayer, RepairLayer};
 use crate::server::{
-    Address, ConnectionConfig, ConnectionService, Connections, Lifecycle, Mount, Node, NodeConfig, NodeState,
-    Peer, PerPeer, Services, SpawnError, StartError, Stop, http,
+    ConnectionConfig, ConnectionService, Connections, Lifecycle, Mount, Node, NodeConfig, NodeState, PerPeer,
+    Services, SpawnError, StartError, Stop, http,
 };
 use crate::service::{
     AdminConfig, AdminService, Backlog, DataService, LiveConfig, NodeIdentity, OtherService, RequestLimits,
@@ -77,7 +78,7 @@ pub enum NodeError {
     Descriptors(#[from] TooFewDescriptors),
     /// The wall clock shows a time that versions cannot follow it to.
     #[error(transparent)]
-    Clock(#[from] WallClockAhead),
+    Clock(#[from] WallClockError),
 }
 
 /// A node that runs. Dropping it ends it at once, as a [`Node`].
@@ -205,6 +206,7 @@ impl RunningNode {
         node.set_connection(connection_config(&facts.loaded.load().config));
         sweep(&cache, &facts.lifecycle).map_err(StartError::Thread)?;
         let stats_log = log_stats(&facts);
+        tokio::spawn(descriptors::follow(Arc::downgrade(&facts), open_files));
         Ok(Self { node, facts, stats_log, tracing, has_signals })
     }
 
@@ -251,7 +253,7 @@ impl Facts {
         let others = OtherService::new(with_reflection(Routes::new(health.service(Mount::Data))));
         let (facts, ending, metered, traced) =
             (Arc::clone(self), health.clone(), Arc::clone(&calls), tracer.clone());
-        let data = PerPeer(move |peer: &Peer| {
+        let data = PerPeer(move |peer: &PeerInfo| {
             let slow = SlowCalls::new(Arc::clone(&facts.slow_ops), &peer.to_string());
             let ending = ending.clone();
             let ending = move || -> Ending { Box::pin(ending.ending(Mount::Data)) };
@@ -271,7 +273,7 @@ impl Facts {
         let admin = OtherService::new(with_reflection(admin));
         let (slow_ops, metered, traced) = (Arc::clone(&self.slow_ops), Arc::clone(&calls), tracer.clone());
         let in_flight = InFlight::new(ADMIN_IN_FLIGHT_MAX);
-        let admin = PerPeer(move |peer: &Peer| {
+        let admin = PerPeer(move |peer: &PeerInfo| {
             let slow = SlowCalls::new(Arc::clone(&slow_ops), &peer.to_string());
             ServiceBuilder::new()
                 .layer(TraceLayer::new(traced.clone()))
@@ -307,7 +309,7 @@ impl Facts {
                 let life = life.clone();
                 Box::pin(async move {
                     let addresses = life.spawn().await.map_err(spawn_failed)?;
-                    Ok(addresses.iter().map(Address::to_string).collect())
+                    Ok(addresses.iter().map(Endpoint::to_string).collect())
                 })
             }),
             drain: Box::new(move |deadline| {
@@ -359,13 +361,9 @@ impl Facts {
         let config = &loaded.config;
         let bound = self.node.get().and_then(Weak::upgrade);
         let bound = bound.as_deref();
-        let listen: Vec<ListenUrl> = bound
-            .map_or(&[][..], |node| node.data_addresses())
-            .iter()
-            .filter_map(|address| address.to_string().parse().ok())
-            .collect();
-        let listen = if listen.is_empty() { config.listen.clone() } else { listen };
-        let identity = config.identity(&listen);
+        let listen = bound.map_or(&[][..], |node| node.data_addresses());
+        let identity = config.identity(listen);
+        let listen = if listen.is_empty() { &config.listen[..] } else { listen };
         let control = match bound {
             Some(node) => [
                 node.admin_address().to_string(),
@@ -443,15 +441,11 @@ fn limits(config: &ServeConfig) -> Limits {
 }
 
 fn node_config(config: &ServeConfig) -> NodeConfig {
-    let address = |url: &ListenUrl| match url {
-        ListenUrl::Tcp(at) | ListenUrl::Udp(at) => Address::tcp(at.host.clone(), at.port),
-        ListenUrl::Unix(_) => unreachable!("the configuration refuses what is not served yet"),
-    };
     NodeConfig {
-        data: config.listen.iter().map(address).collect(),
-        admin: address(&config.admin),
-        health: address(&config.health),
-        http: Address::tcp(config.http.host.clone(), config.http.port),
+        data: config.listen.clone(),
+        admin: config.admin.clone(),
+        health: config.health.clone(),
+        http: Endpoint::Tcp(config.http.clone()),
         connection: connection_config(config),
         lame_duck: config.lame_duck(),
         drain_deadline: config.drain_deadline(),
@@ -502,6 +496,7 @@ fn sweep(cache: &Arc<Cache>, lifecycle: &Lifecycle) -> std::io::Result<()> {
 /// Whether there is more to reclaim at once.
 fn sweep_once(cache: &Cache) -> bool {
     static UNDELETED: Throttle = Throttle::new();
+    cache.charge_blobs();
     cache.advance();
     let (begun, mut pace) = (monotonic(), Pace::new());
     let mut is_more = cache.sweep(ENTRIES_PER_SWEEP);

@@ -19,6 +19,8 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     // What an error quotes of a caller, wherever it arises.
     ("quote", &[]),
     ("shortage", &[]),
+    // The table of verbs; its tests compare it with the contract.
+    ("verb", &[]),
     ("engine", &[("clock", ALL), ("entry", ALL), ("quote", ALL)]),
     ("persistence", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("quote", ALL), ("shortage", ALL)]),
     ("cache", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("persistence", ALL)]),
@@ -39,7 +41,8 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             // What is on disk, which Admin answers of.
             ("persistence", ALL),
             ("quote", ALL),
-            ("telemetry", Some(&["Method", "Recalled", "SlowCalls", "SlowOps", "Snapshot", "stripe_number"])),
+            ("telemetry", Some(&["Recalled", "SlowCalls", "SlowOps", "Snapshot", "stripe_number"])),
+            ("verb", ALL),
         ],
     ),
     (
@@ -50,7 +53,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("quote", ALL),
             ("redacted", ALL),
             ("shortage", ALL),
-            ("telemetry", Some(&["CallMetrics", "Format", "Method"])),
+            ("telemetry", Some(&["CallMetrics", "Format"])),
         ],
     ),
     // Layers answer calls themselves, so they know how a call is answered.
@@ -61,7 +64,8 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("clock", ALL),
             ("quote", ALL),
             ("service", Some(&["Begun", "Recall", "Recalled", "ResponseBody", "grpc_timeout"])),
-            ("telemetry", Some(&["CallMetrics", "Method", "SlowCalls"])),
+            ("telemetry", Some(&["CallMetrics", "SlowCalls"])),
+            ("verb", ALL),
         ],
     ),
     (
@@ -89,6 +93,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("config", Some(&["LogFormat"])),
             ("redacted", ALL),
             ("engine", Some(&["MissReason", "NamespaceReport", "PolicyEstimate", "PolicyName", "Stats"])),
+            ("verb", ALL),
         ],
     ),
     // Puts everything together, and knows nothing of the command line or the client.
@@ -100,6 +105,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("clock", ALL),
             ("config", ALL),
             ("engine", Some(&["EngineConfig"])),
+            ("endpoint", ALL),
             ("entry", ALL),
             ("persistence", ALL),
             ("server", ALL),
@@ -115,6 +121,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("clock", ALL),
             ("code", ALL),
             ("config", ALL),
+            ("endpoint", ALL),
             ("entry", ALL),
             ("node", ALL),
             ("quote", ALL),

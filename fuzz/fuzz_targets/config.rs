@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use clap::Parser;
-use larder::config::{ListenUrl, SETTINGS, ServeArgs, ServeConfig, Variables};
+use larder::config::{Endpoint, SETTINGS, ServeArgs, ServeConfig, Variables};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(Parser)]
@@ -35,8 +35,8 @@ fn check(config: &ServeConfig) {
     assert!((0.0..=1.0).contains(&config.trace_sample), "{config:?}");
     assert!(config.weight >= 1 && !config.listen.is_empty(), "{config:?}");
     for url in config.listen.iter().chain([&config.admin]) {
-        let ListenUrl::Tcp(address) = url else { panic!("{config:?}") };
-        assert!(config.insecure || address.is_loopback(), "{config:?}");
+        assert!(!matches!(url, Endpoint::Udp(_)), "{config:?}");
+        assert!(config.insecure || url.is_local(), "{config:?}");
     }
     // What is asked of a configuration on the way to a node.
     let _ = (config.timeout(), config.stats_interval(), config.lame_duck(), config.drain_deadline());

@@ -103,6 +103,8 @@ pub enum CallError {
         "to know where entries lie on disk takes {bytes} bytes of memory and may take {limit}, half of --memory, so no new key is stored: delete some, let some expire until the next snapshot, or raise --memory"
     )]
     PlacesFull { bytes: u64, limit: u64 },
+    #[error("{why}")]
+    BlobKeysFull { why: String },
     #[error("clients leave too much of what they asked for unread (--max-response-backlog, {max} bytes)")]
     BacklogFull { max: usize },
     #[error(
@@ -264,7 +266,9 @@ impl CallError {
                 Kind { retry: true, ..kind(ResourceExhausted, "INVALIDATIONS_UNSWEPT") }
             }
             Self::NamespacesTakeTooMuch { .. } => kind(ResourceExhausted, "NAMESPACES_TAKE_TOO_MUCH"),
-            Self::PlacesFull { .. } => kind(ResourceExhausted, "PLACES_ON_DISK_FULL"),
+            Self::PlacesFull { .. } | Self::BlobKeysFull { .. } => {
+                kind(ResourceExhausted, "PLACES_ON_DISK_FULL")
+            }
             Self::BacklogFull { .. } => Kind { retry: true, ..kind(ResourceExhausted, "BACKLOG_FULL") },
             Self::Overloaded { .. }
             | Self::CommandsFull { .. }

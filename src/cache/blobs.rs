@@ -1,6 +1,6 @@
 //! The blobs of a cache: none, until a store is handed in.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::{Blobs, Cache};
@@ -8,17 +8,23 @@ use super::{Blobs, Cache};
 /// Streams of blobs at once, in and out: each holds a few chunks in memory, and a file.
 const BLOB_STREAMS_MAX: usize = 64;
 
+/// To know which blobs there are may take this part of the limit on memory.
+const BLOB_KEYS_PART: u64 = 8;
+
 #[derive(Debug)]
 pub(super) struct BlobShelf {
     blobs: OnceLock<Blobs>,
     streams: Arc<AtomicUsize>,
     streams_max: AtomicUsize,
+    /// What the engine was last told that they take of memory.
+    charged: AtomicU64,
 }
 
 impl Default for BlobShelf {
     fn default() -> Self {
         let (blobs, streams) = (OnceLock::new(), Arc::default());
-        Self { blobs, streams, streams_max: AtomicUsize::new(BLOB_STREAMS_MAX) }
+        let streams_max = AtomicUsize::new(BLOB_STREAMS_MAX);
+        Self { blobs, streams, streams_max, charged: AtomicU64::new(0) }
     }
 }
 
@@ -42,6 +48,17 @@ impl Cache {
     #[must_use]
     pub fn blobs(&self) -> Option<&Blobs> {
         self.blobs.blobs.get()
+    }
+
+    /// Has what it takes to know the blobs count as memory in use, and bounds it by the limit on that. To be called
+    /// every so often.
+    pub fn charge_blobs(&self) {
+        let Some(blobs) = self.blobs() else { return };
+        blobs.set_key_bytes_max(self.bytes_limit() / BLOB_KEYS_PART);
+        let bytes = blobs.memory_bytes();
+        if self.blobs.charged.swap(bytes, Ordering::Relaxed) != bytes {
+            self.engine.set_blob_bytes(bytes);
+        }
     }
 
     /// Lets no more blobs be streamed at once from now on, and never more than 64.

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use super::{Blobs, Cache};
 use crate::clock::Clock;
 use crate::engine::{NamespaceConfig, Restorer};
-use crate::entry::{Durability, Ttl, Version, WallClockAhead};
+use crate::entry::{Durability, Ttl, Version, WallClockError};
 use crate::persistence::backend::{self, BackendKind};
 use crate::persistence::blob::{BlobError, Opened};
 use crate::persistence::disk::{Disk, DiskConfig};
@@ -39,7 +39,7 @@ pub enum DiskError {
     Lock(#[from] LockError),
     /// The wall clock cannot be followed.
     #[error(transparent)]
-    Clock(#[from] WallClockAhead),
+    Clock(#[from] WallClockError),
     /// The disk refuses.
     #[error(transparent)]
     Backend(#[from] BackendError),
@@ -328,5 +328,29 @@ mod tests {
             assert!(matches!(set(&cache, "c"), Outcome::Stored(_)), "call {passing}");
         }
         assert!(failures > 10, "{failures}");
+    }
+
+    #[test]
+    fn blobs_count_as_memory_in_use_and_are_bounded_by_its_limit() {
+        use crate::persistence::blob::{BlobError, Digest, Draft, Finish};
+        let (directory, cache) = (tempfile::tempdir().unwrap(), cache());
+        cache.open_disk(&options(directory.path().to_owned()), &RecoveryProgress::default()).unwrap();
+        let blobs = cache.blobs().unwrap();
+        let put = |key: &str| {
+            let writer = blobs.begin(Draft { key: key.into(), ..Draft::default() })?;
+            let version = cache.engine.draw_version(cache.now()).unwrap();
+            writer.finish(Digest::default(), Finish { version, ttl: Ttl::Never, now: cache.now() }, || Ok(()))
+        };
+        cache.charge_blobs();
+        let before = cache.engine.memory();
+        put("k").unwrap();
+        cache.charge_blobs();
+        let memory = cache.engine.memory();
+        let more = memory.blob_bytes - before.blob_bytes;
+        assert!(more > 0 && memory.bytes_used() == before.bytes_used() + more, "{memory:?}");
+        blobs.set_key_bytes_max(0);
+        assert!(matches!(put("other"), Err(BlobError::KeysFull { .. })));
+        cache.charge_blobs();
+        put("other").unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! How a command ends: five exit statuses, and the errors behind three of them.
+//! How a command ends: six exit statuses, and the errors behind three of them.
 
 use std::io;
 use std::process::ExitCode;
@@ -18,17 +18,28 @@ pub enum Exit {
     Refused,
     /// 4: the node stopped, and what it was told last may not be on its disk.
     NotSaved,
+    /// 130: Ctrl-C ended a measurement early, as a shell calls what SIGINT has ended.
+    Interrupted,
+}
+
+impl Exit {
+    /// The status.
+    #[must_use]
+    pub fn status(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::NotMet => 1,
+            Self::Usage => 2,
+            Self::Refused => 3,
+            Self::NotSaved => 4,
+            Self::Interrupted => 130,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::NotMet => 1,
-            Exit::Usage => 2,
-            Exit::Refused => 3,
-            Exit::NotSaved => 4,
-        })
+        Self::from(exit.status())
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) enum Output {
 #[derive(Clone, Default, Args)]
 #[command(next_help_heading = "Calling a node")]
 pub(super) struct ClientArgs {
-    /// The nodes, tcp://HOST:PORT or HOST:PORT [env: LARDER_NODES] [default: tcp://127.0.0.1:7400]
+    /// The nodes, tcp://HOST:PORT, HOST:PORT or unix:///PATH [env: LARDER_NODES] [default: tcp://127.0.0.1:7400]
     #[arg(long, value_name = "URL,…", env = NODES_VARIABLE, hide_env = true)]
     nodes: Option<String>,
     /// The admin listener, for `admin` [env: LARDER_ADMIN] [default: tcp://127.0.0.1:7401]

@@ -10,6 +10,7 @@
 //!  exit.rs    the exit statuses                          parse.rs     durations, ranges, ratios
 //!  escape.rs  bytes as text and back                     keys.rs      keys as they are written
 //!  read.rs    values, never more than a node takes       refusals.rs  what was refused while the rest went on
+//!  interrupt.rs  Ctrl-C that ends a measurement early
 //! ```
 //!
 //! Rules that every subcommand keeps: facts go to stdout, words about them to stderr; text is one fact per line
@@ -17,8 +18,8 @@
 //! where the call failed; colours, tables and progress bars appear on a terminal only.
 //!
 //! Exit status: 0; 1 for a miss or a condition not met; 2 for wrong usage or configuration; 3 when the server, the
-//! network or stdout refused; 4, of `serve` alone, when what the node was told last may not be on its disk. A reader of
-//! stdout that has gone away (`| head`) is no failure.
+//! network or stdout refused; 4, of `serve` alone, when what the node was told last may not be on its disk; 130, of `bench` and
+//! `replay`, when Ctrl-C ended them early. A reader of stdout that has gone away (`| head`) is no failure.
 
 mod admin;
 mod bench;
@@ -35,6 +36,7 @@ mod facts;
 mod get;
 mod global;
 mod import;
+mod interrupt;
 mod invalidate;
 mod keys;
 mod latency;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::OFlags;
@@ -14,6 +14,8 @@ use crate::entry::{ByteSize, VALUE_BYTES_MAX};
 /// What is read of a pipe or a device, which tells no length: all of it has to be held before a node can say that it is
 /// too long. A file may be as long as any node takes.
 const STREAM_BYTES_MAX: usize = 64 << 20;
+
+const STDIN: &str = "cannot read stdin";
 
 /// Why a source gave no value.
 #[derive(Debug, thiserror::Error)]
@@ -46,11 +48,28 @@ pub(super) fn value(path: &Path) -> Result<Vec<u8>, CliError> {
 
 /// All of stdin.
 pub(super) fn stdin() -> Result<Vec<u8>, CliError> {
-    let read = match io::stdin().as_fd().try_clone_to_owned() {
-        Ok(stdin) => all_of(&File::from(stdin)),
-        Err(error) => Err(error.into()),
-    };
-    read.map_err(|error| cannot("cannot read stdin".to_owned(), error))
+    all_of(&open_stdin()?).map_err(|error| cannot(STDIN.to_owned(), error))
+}
+
+/// All of stdin, which nobody has named. cron, `ssh -n` and containers have /dev/null in its place, and where it is closed
+/// Rust opens that: neither was meant as an empty value.
+pub(super) fn stdin_unnamed() -> Result<Vec<u8>, CliError> {
+    if is_null(&open_stdin()?).map_err(local(STDIN))? {
+        let what = "there is no value, and stdin is closed or /dev/null; give VALUE ('' is an empty one), --file FILE or a pipe";
+        return Err(CliError::Usage(what.to_owned()));
+    }
+    stdin()
+}
+
+fn open_stdin() -> Result<File, CliError> {
+    let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(local(STDIN))?;
+    Ok(File::from(stdin))
+}
+
+fn is_null(file: &File) -> io::Result<bool> {
+    let about = file.metadata()?;
+    let null = Path::new("/dev/null").metadata();
+    Ok(about.file_type().is_char_device() && null.is_ok_and(|null| null.rdev() == about.rdev()))
 }
 
 /// All of a regular file. What else has come to stand at its place is an error, and is not waited for.

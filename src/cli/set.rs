@@ -26,7 +26,7 @@ use crate::entry::{CONTENT_TYPE_BYTES_MAX, Version};
 pub(super) struct SetArgs {
     /// The key
     key: OsString,
-    /// The value; where it is missing it is read from stdin, to the end and byte for byte
+    /// The value; where it is missing it is read from stdin, to the end and byte for byte; '' is an empty one
     #[arg(conflicts_with = "file", allow_hyphen_values = true)]
     value: Option<OsString>,
     /// Read the value from a file; - is stdin
@@ -89,7 +89,7 @@ pub(super) fn run(global: &Global, args: SetArgs) -> Result<Exit, CliError> {
             let what = "there is no value, and stdin is a terminal; give VALUE, --file FILE or a pipe";
             return Err(CliError::Usage(what.to_owned()));
         }
-        (None, None) => read::stdin()?.into(),
+        (None, None) => read::stdin_unnamed()?.into(),
     };
     let options = SetOptions {
         expiration: match args.expiration {

@@ -62,6 +62,24 @@ pub enum ClientError {
         source: Box<Status>,
     },
 
+    /// The node closed the connection that the call was made on, without a word. Whether the call was done is not known.
+    #[error(
+        "{url} closed the connection before {method} was answered ({problem}): the node is stopping, or has as many \
+         connections as its --max-connections allows and closes new ones at once; try again, let other clients end, or raise \
+         that limit"
+    )]
+    Closed {
+        /// The node.
+        url: String,
+        /// The method that was called.
+        method: &'static str,
+        /// What the transport saw.
+        problem: String,
+        /// The transport's own error.
+        #[source]
+        source: Box<Status>,
+    },
+
     /// The deadline passed at the caller's end.
     #[error("{method} at {url} gave no answer within {}; --timeout sets how long to wait", duration_text(*.after))]
     Timeout {
@@ -163,12 +181,13 @@ impl ClientError {
         }
         // A status that came from a node has no cause here.
         if let Some(cause) = status.source() {
-            let (connecting, problem) = looked_into(cause);
+            let (what, problem) = looked_into(cause);
             let source = Box::new(status);
-            if connecting {
-                return Self::Unreachable { url, problem, source };
-            }
-            return Self::BrokenOff { url, method, problem, source };
+            return match what {
+                Failed::Connecting => Self::Unreachable { url, problem, source },
+                Failed::Connection => Self::Closed { url, method, problem, source },
+                Failed::Call => Self::BrokenOff { url, method, problem, source },
+            };
         }
         Self::Status(Box::new(Refusal::new(url, status)))
     }
@@ -179,7 +198,9 @@ impl ClientError {
         match self {
             Self::BadUrl(_) | Self::NoNode | Self::SeveralNodes { .. } => code_name(Code::InvalidArgument),
             Self::Source { .. } | Self::Sink { .. } => code_name(Code::Cancelled),
-            Self::Unreachable { .. } | Self::BrokenOff { .. } => code_name(Code::Unavailable),
+            Self::Unreachable { .. } | Self::Closed { .. } | Self::BrokenOff { .. } => {
+                code_name(Code::Unavailable)
+            }
             Self::Timeout { .. } => code_name(Code::DeadlineExceeded),
             Self::Status(refusal) => code_name(refusal.code),
             Self::BadAnswer { .. } => code_name(Code::Internal),
@@ -210,14 +231,47 @@ fn status_text(code: &Code, message: &str, reason: &str) -> String {
     }
 }
 
-/// Whether a transport's error is about a connection that never came to be, and its innermost cause.
-fn looked_into(mut cause: &(dyn StdError + 'static)) -> (bool, String) {
-    let mut connecting = cause.is::<tonic::ConnectError>();
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-        connecting |= cause.is::<tonic::ConnectError>();
+/// What a transport's error is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failed {
+    /// A connection that never came to be.
+    Connecting,
+    /// One that was there, and that the other end has closed.
+    Connection,
+    /// A call on one that is there.
+    Call,
+}
+
+/// What a transport's error is about, and its innermost cause.
+fn looked_into(mut cause: &(dyn StdError + 'static)) -> (Failed, String) {
+    let (mut is_connecting, mut is_closed) = (false, false);
+    loop {
+        is_connecting |= cause.is::<tonic::ConnectError>();
+        is_closed |= says_closed(cause);
+        match cause.source() {
+            Some(deeper) => cause = deeper,
+            None => break,
+        }
     }
-    (connecting, cause.to_string())
+    let what = match (is_closed, is_connecting) {
+        (true, _) => Failed::Connection,
+        (false, true) => Failed::Connecting,
+        (false, false) => Failed::Call,
+    };
+    (what, cause.to_string())
+}
+
+/// Whether an error is one of those by which a socket, HTTP/2 or hyper says that the other end has closed the connection:
+/// which of them it is depends on how far the call had come.
+fn says_closed(error: &(dyn StdError + 'static)) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    let is_end = |kind| {
+        matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof)
+    };
+    let socket = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    let http2 = error.downcast_ref::<h2::Error>().and_then(h2::Error::get_io).map(std::io::Error::kind);
+    let is_over = |error: &hyper::Error| error.is_closed() || error.is_canceled();
+    socket.or(http2).is_some_and(is_end) || error.downcast_ref::<hyper::Error>().is_some_and(is_over)
 }
 
 #[cfg(test)]

@@ -41,4 +41,4 @@ pub use health::{HealthClient, Serving};
 pub use keyspace::{InvalidateScope, ScanOptions};
 pub use namespaces::NamespaceUpdate;
 pub use pipeline::{PipelineReceiver, PipelineSender};
-pub use url::{BadNodeUrl, NodeUrl, Transport};
+pub use url::{BadNodeUrl, NodeUrl};

@@ -47,7 +47,7 @@ impl Pool {
         timeout: Duration,
         max_message_bytes: usize,
     ) -> Result<Self, ClientError> {
-        let endpoint = Endpoint::from_shared(format!("http://{}", url.authority()))
+        let endpoint = Endpoint::from_shared(url.channel_uri())
             .map_err(|_| BadNodeUrl::Malformed {
                 url: url.to_string().into(),
                 problem: "its host is no host name",

@@ -3,48 +3,32 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::endpoint::{BadHostPort, HostPort};
+use crate::endpoint::{BadEndpoint, BadHostPort, Endpoint, UNIX_PATH_BYTES_MAX};
 use crate::redacted::Redacted;
 
-/// How a URL is reached. The scheme is its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Transport {
-    /// `tcp://HOST:PORT`.
-    Tcp,
-    /// `unix://PATH`.
-    Unix,
-    /// `udp://HOST:PORT`.
-    Udp,
-}
-
-impl fmt::Display for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "tcp",
-            Self::Unix => "unix",
-            Self::Udp => "udp",
-        })
-    }
-}
-
-/// A node's URL that this build can connect to: `tcp://HOST:PORT`. The scheme may be left out.
+/// A node's URL that this build can connect to: `tcp://HOST:PORT`, whose scheme may be left out, or `unix:///PATH`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct NodeUrl {
-    /// `HOST:PORT`, an IPv6 address in brackets.
-    authority: String,
-}
+pub struct NodeUrl(Endpoint);
 
 impl NodeUrl {
-    /// `HOST:PORT`, an IPv6 address in brackets.
+    /// Where it is.
     #[must_use]
-    pub fn authority(&self) -> &str {
-        &self.authority
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.0
+    }
+
+    /// The same as a gRPC channel wants it.
+    pub(crate) fn channel_uri(&self) -> String {
+        match &self.0 {
+            Endpoint::Unix(_) => self.0.to_string(),
+            other => format!("http://{}", other.authority()),
+        }
     }
 }
 
 impl fmt::Display for NodeUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "tcp://{}", self.authority)
+        self.0.fmt(f)
     }
 }
 
@@ -54,7 +38,7 @@ impl fmt::Display for NodeUrl {
 pub enum BadNodeUrl {
     /// It is not written as a URL should be.
     #[error(
-        "{url:?} is no URL of a node: {problem}; write it as tcp://HOST:PORT, such as tcp://127.0.0.1:7400"
+        "{url:?} is no URL of a node: {problem}; write it as tcp://HOST:PORT, such as tcp://127.0.0.1:7400, or as unix:///PATH"
     )]
     Malformed {
         /// What was given.
@@ -62,15 +46,15 @@ pub enum BadNodeUrl {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// A transport of Larder's that this build has no client for.
-    #[error("{url:?}: {transport}:// is not served by this build yet; use tcp://HOST:PORT")]
+    /// This build has no client for UDP.
+    #[error("{url:?}: udp:// is not served by this build yet; use tcp://HOST:PORT or unix:///PATH")]
     NotServed {
         /// What was given.
         url: Redacted,
-        /// Its transport.
-        transport: Transport,
     },
 }
+
+const UNIX_PATH: &str = "a Unix socket's path begins with /, as in unix:///run/larder.sock";
 
 impl FromStr for NodeUrl {
     type Err = BadNodeUrl;
@@ -78,28 +62,33 @@ impl FromStr for NodeUrl {
     fn from_str(text: &str) -> Result<Self, BadNodeUrl> {
         let malformed = |problem| BadNodeUrl::Malformed { url: text.into(), problem };
         // What people write first is HOST:PORT, which can mean one thing only.
-        let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
-        match scheme {
-            "tcp" => {}
-            "unix" => {
-                return Err(BadNodeUrl::NotServed { url: text.into(), transport: Transport::Unix });
-            }
-            "udp" => return Err(BadNodeUrl::NotServed { url: text.into(), transport: Transport::Udp }),
-            _ => return Err(malformed("its scheme is none of tcp, unix and udp")),
+        if text.starts_with("unix:") && !text.starts_with("unix://") {
+            return Err(malformed(UNIX_PATH));
         }
-        let authority = rest.strip_suffix('/').unwrap_or(rest);
-        let at: HostPort = authority.parse().map_err(|error| {
+        let with_scheme = if text.contains("://") { text.to_owned() } else { format!("tcp://{text}") };
+        let endpoint = with_scheme.parse::<Endpoint>().map_err(|error| {
             malformed(match error {
-                BadHostPort::NoHost => "there is no host",
-                BadHostPort::NoPort => "there is no port",
-                BadHostPort::BadPort => "its port is no number from 1 to 65535",
-                BadHostPort::BadHost => "it may hold a host and a port only, an IPv6 address in brackets",
+                BadEndpoint::NoScheme | BadEndpoint::UnknownScheme => {
+                    "its scheme is none of tcp, unix and udp"
+                }
+                BadEndpoint::HostPort(BadHostPort::NoHost) => "there is no host",
+                BadEndpoint::HostPort(BadHostPort::NoPort) => "there is no port",
+                BadEndpoint::HostPort(BadHostPort::BadPort) => "its port is no number from 1 to 65535",
+                BadEndpoint::HostPort(BadHostPort::BadHost) | BadEndpoint::Path => {
+                    "it may hold a host and a port only, an IPv6 address in brackets"
+                }
+                BadEndpoint::NoPath => UNIX_PATH,
+                BadEndpoint::LongPath { .. } => {
+                    const { assert!(UNIX_PATH_BYTES_MAX == 103, "as the words say") };
+                    "its path is longer than the 103 bytes that a Unix socket's may have"
+                }
             })
         })?;
-        if at.port == 0 {
-            return Err(malformed("port 0 is no port to connect to"));
+        match &endpoint {
+            Endpoint::Udp(_) => Err(BadNodeUrl::NotServed { url: text.into() }),
+            Endpoint::Tcp(at) if at.port == 0 => Err(malformed("port 0 is no port to connect to")),
+            _ => Ok(Self(endpoint)),
         }
-        Ok(Self { authority: at.to_string() })
     }
 }
 
@@ -119,15 +108,21 @@ mod tests {
                 "tcp is assumed"
             );
         }
-        assert_eq!("tcp://a:7400/".parse::<NodeUrl>().unwrap().authority(), "a:7400");
-        assert_eq!("tcp://fd00::1:7400".parse::<NodeUrl>().unwrap().authority(), "[fd00::1]:7400");
+        for (text, shown, channel) in [
+            ("tcp://a:7400/", "tcp://a:7400", "http://a:7400"),
+            ("tcp://fd00::1:7400", "tcp://[fd00::1]:7400", "http://[fd00::1]:7400"),
+            ("unix:///run/larder.sock", "unix:///run/larder.sock", "unix:///run/larder.sock"),
+        ] {
+            let url: NodeUrl = text.parse().unwrap();
+            assert_eq!((&*url.to_string(), &*url.channel_uri()), (shown, channel));
+        }
     }
 
     #[test]
     fn text_that_is_no_node_url_is_refused_with_what_is_wrong() {
         let cases = [
             ("localhost", "no port"),
-            ("unix:/run/larder.sock", "65535"),
+            ("unix:/run/larder.sock", "begins with /"),
             ("", "no port"),
             ("http://a:1", "none of tcp"),
             ("tcp://a", "no port"),
@@ -137,6 +132,7 @@ mod tests {
             ("tcp://a:+80", "65535"),
             ("tcp://fd00::1", "brackets"),
             ("tcp://a/b:7400", "host and a port only"),
+            ("unix://larder.sock", "begins with /"),
         ];
         for (text, problem) in cases {
             let error = text.parse::<NodeUrl>().unwrap_err().to_string();
@@ -150,10 +146,8 @@ mod tests {
     }
 
     #[test]
-    fn transports_that_come_later_say_so() {
-        for text in ["unix:///run/larder.sock", "udp://127.0.0.1:7400"] {
-            let error = text.parse::<NodeUrl>().unwrap_err().to_string();
-            assert!(error.contains("not served by this build yet"), "{error}");
-        }
+    fn udp_which_comes_later_says_so() {
+        let error = "udp://127.0.0.1:7400".parse::<NodeUrl>().unwrap_err().to_string();
+        assert!(error.contains("not served by this build yet"), "{error}");
     }
 }

@@ -33,7 +33,7 @@ pub struct ServeArgs {
     )]
     pub check: Option<String>,
 
-    /// Data listener, tcp://HOST:PORT; may be repeated. Default: tcp://127.0.0.1:7400
+    /// Data listener, tcp://HOST:PORT or unix:///PATH; may be repeated. Default: tcp://127.0.0.1:7400
     #[arg(long, value_name = "URL", value_delimiter = ',', help_heading = "Listeners")]
     pub listen: Vec<String>,
     /// Admin listener. Default: tcp://127.0.0.1:7401

@@ -5,9 +5,9 @@ use super::layers::Layers;
 use super::setting::{self as of, Setting};
 use super::variables::Variables;
 use super::{
-    Durability, HostPort, ListenUrl, Loaded, LogFormat, MemoryPlan, Method, Persistence, ServeArgs,
-    ServeConfig,
+    Durability, Endpoint, Loaded, LogFormat, MemoryPlan, Method, Persistence, ServeArgs, ServeConfig,
 };
+use crate::endpoint::port_of;
 use crate::engine::UnknownPolicy;
 use crate::quote::Quote;
 use crate::redacted::{Redacted, shown};
@@ -43,7 +43,7 @@ impl ServeConfig {
     fn load_listeners(&mut self, args: &ServeArgs, layers: &mut Layers<'_>) -> Result<(), ConfigError> {
         let flags = (!args.listen.is_empty()).then(|| args.listen.join(","));
         let parse = |text: &str| text.split(',').map(|url| url.trim().parse()).collect();
-        layers.set::<Vec<ListenUrl>, super::BadListenUrl>(
+        layers.set::<Vec<Endpoint>, super::BadEndpoint>(
             &of::LISTEN,
             flags.as_deref(),
             &mut self.listen,
@@ -203,24 +203,26 @@ impl ServeConfig {
         };
         let data = self.listen.iter().map(|url| (of::LISTEN, url));
         let others = [(of::ADMIN, &self.admin), (of::HEALTH, &self.health)];
-        let mut taken: Vec<(&HostPort, Said)> = Vec::new();
+        let http = Endpoint::Tcp(self.http.clone());
+        let mut taken: Vec<(&Endpoint, Said)> = Vec::new();
         for (setting, url) in data.chain(others) {
             let said = said(&setting, url);
-            let ListenUrl::Tcp(address) = url else {
-                let why = "it listens on TCP alone";
-                return Err(ConfigError::NotServed { said, why, instead: "give a tcp:// URL".to_owned() });
-            };
-            if !self.insecure && setting != of::HEALTH && !address.is_loopback() {
+            if let Endpoint::Udp(_) = url {
+                let why = "it listens on TCP and on Unix sockets";
+                let instead = "give a tcp:// or a unix:// URL".to_owned();
+                return Err(ConfigError::NotServed { said, why, instead });
+            }
+            if !self.insecure && setting != of::HEALTH && !url.is_local() {
                 return Err(ConfigError::Exposed { said });
             }
-            taken.push((address, said));
+            taken.push((url, said));
         }
-        taken.push((&self.http, said(&of::HTTP, &self.http)));
-        for (number, (address, one)) in taken.iter().enumerate() {
-            let before = taken[..number].iter().find(|(other, _)| other.overlaps(address));
+        taken.push((&http, said(&of::HTTP, &self.http)));
+        for (number, (url, one)) in taken.iter().enumerate() {
+            let before = taken[..number].iter().find(|(other, _)| other.overlaps(url));
             if let Some((_, other)) = before {
                 let why = "no two listeners can have one address, and 0.0.0.0 has all of IPv4, [::] all that there \
-                           are; give each its own port, or leave one out"
+                           are; give each its own port or path, or leave one out"
                     .to_owned();
                 return Err(ConfigError::Contradiction {
                     one: Box::new(one.clone()),
@@ -243,28 +245,34 @@ impl ServeConfig {
     }
 }
 
+const PORT_0: &str = "has port 0, at which nobody can be reached";
+
 /// A URL that others can connect to.
-fn reachable(text: &str) -> Result<Option<ListenUrl>, String> {
-    match text.parse::<ListenUrl>().map_err(|error| error.to_string())? {
-        ListenUrl::Tcp(address) if address.port == 0 => {
-            Err("has port 0, at which nobody can be reached".to_owned())
-        }
-        ListenUrl::Tcp(address) if address.is_unspecified() => {
+fn reachable(text: &str) -> Result<Option<Endpoint>, String> {
+    match text.parse::<Endpoint>().map_err(|error| error.to_string())? {
+        Endpoint::Tcp(address) if address.port == 0 => Err(PORT_0.to_owned()),
+        Endpoint::Tcp(address) if address.is_unspecified() => {
             Err("stands for every address of a machine, at which nobody can be reached from another"
                 .to_owned())
         }
-        ListenUrl::Tcp(address) => Ok(Some(ListenUrl::Tcp(address))),
-        _ => Err("is no tcp:// URL, and this build serves no other yet".to_owned()),
+        Endpoint::Tcp(address) => Ok(Some(Endpoint::Tcp(address))),
+        Endpoint::Unix(_) => Err("is a Unix socket, which nobody can reach from another machine".to_owned()),
+        Endpoint::Udp(_) => Err("is no tcp:// URL, and this build serves no UDP yet".to_owned()),
     }
 }
 
 /// A collector's URL. There is no TLS in this build, so https would go out in the clear or not at all.
-fn collector(text: &str) -> Result<Option<Redacted>, &'static str> {
-    match text.parse::<http::Uri>() {
-        Ok(uri) if uri.scheme_str() == Some("https") => {
-            Err("asks for TLS, which this build does not serve yet")
-        }
-        Ok(uri) if uri.scheme_str() == Some("http") && uri.host().is_some() => Ok(Some(text.into())),
-        _ => Err("is no http:// URL"),
+fn collector(text: &str) -> Result<Option<Redacted>, String> {
+    let uri = text.parse::<http::Uri>().ok();
+    let scheme = uri.as_ref().and_then(http::Uri::scheme_str);
+    let authority = uri.as_ref().and_then(http::Uri::authority);
+    match (scheme, authority) {
+        (Some("https"), _) => Err("asks for TLS, which this build does not serve yet".to_owned()),
+        (Some("http"), Some(authority)) => match port_of(authority.as_str()) {
+            Ok(Some(0)) => Err(PORT_0.to_owned()),
+            Ok(_) => Ok(Some(text.into())),
+            Err(error) => Err(error.to_string()),
+        },
+        _ => Err("is no http:// URL".to_owned()),
     }
 }

@@ -14,7 +14,6 @@ pub mod defaults;
 mod error;
 mod file;
 mod layers;
-mod listen;
 mod live;
 mod load;
 pub mod memory;
@@ -30,13 +29,12 @@ use std::time::Duration;
 pub use args::ServeArgs;
 pub use error::{ConfigError, Place, Said};
 pub use layers::{SettingSource, Source};
-pub use listen::{BadListenUrl, ListenUrl};
 pub use live::{BadSetting, Clash, SettingValue};
 pub use memory_plan::MemoryPlan;
 pub use setting::{SETTINGS, Setting};
 pub use variables::{ADMIN_VARIABLE, NODES_VARIABLE, Variables};
 
-pub use crate::endpoint::HostPort;
+pub use crate::endpoint::{BadEndpoint, Endpoint, HostPort};
 use crate::engine::PolicyName;
 pub use crate::entry::Durability;
 pub use crate::persistence::{BackendKind, Method};
@@ -49,11 +47,11 @@ use crate::redacted::Redacted;
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServeConfig {
     /// The data listeners, one or more, TCP all of them.
-    pub listen: Vec<ListenUrl>,
+    pub listen: Vec<Endpoint>,
     /// The admin listener, TCP.
-    pub admin: ListenUrl,
+    pub admin: Endpoint,
     /// The health listener, TCP.
-    pub health: ListenUrl,
+    pub health: Endpoint,
     /// The HTTP listener.
     pub http: HostPort,
     /// The directory for everything on disk.
@@ -81,7 +79,7 @@ pub struct ServeConfig {
     /// The node's id, 1 to 255 bytes; `None`: the advertised URL.
     pub node_id: Option<String>,
     /// The URL under which others reach the node; `None`: the first data listener's.
-    pub advertise: Option<ListenUrl>,
+    pub advertise: Option<Endpoint>,
     /// The node's share of the ring, 1 or more.
     pub weight: u32,
     /// Where the node stands; empty: not said.
@@ -234,10 +232,12 @@ impl ServeConfig {
     }
 
     /// Who the node is, with the URLs that its data listeners were bound to. Before that, in standby, the
-    /// configured ones stand in for them.
+    /// configured ones stand in for them. What others are told is the first that they can reach: no Unix socket, if there
+    /// is any other.
     #[must_use]
-    pub fn identity(&self, bound: &[ListenUrl]) -> Identity {
-        let first = bound.first().or(self.listen.first());
+    pub fn identity(&self, bound: &[Endpoint]) -> Identity {
+        let listen = if bound.is_empty() { &self.listen[..] } else { bound };
+        let first = listen.iter().find(|url| url.host_port().is_some()).or(listen.first());
         let advertise = self.advertise.as_ref().or(first).map(ToString::to_string).unwrap_or_default();
         Identity { node_id: self.node_id.clone().unwrap_or_else(|| advertise.clone()), advertise }
     }
@@ -277,7 +277,7 @@ impl LogFormat {
 
 impl Default for ServeConfig {
     fn default() -> Self {
-        let tcp = |port| ListenUrl::Tcp(HostPort { host: "127.0.0.1".to_owned(), port });
+        let tcp = |port| Endpoint::tcp("127.0.0.1", port);
         let memory_bytes = memory::default_bytes();
         Self {
             listen: vec![tcp(defaults::LISTEN_PORT)],

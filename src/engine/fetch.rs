@@ -139,6 +139,13 @@ impl Engine {
         }
     }
 
+    /// Says what it takes, in bytes, to know which blobs there are: that counts as memory in use.
+    pub fn set_blob_bytes(&self, bytes: u64) {
+        for shard in &self.shards {
+            shard.lock().set_blob_bytes(bytes / self.shards.len() as u64);
+        }
+    }
+
     /// A key's shard and its place in that shard's walk ([`Self::scan`]), which stays what it is for as long as the
     /// engine does and stands for the key's 64-bit hash.
     #[must_use]

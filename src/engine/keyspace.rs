@@ -155,10 +155,13 @@ impl Engine {
     /// never found again. [`Self::sweep`] takes it out. Returns the namespace's count of invalidations.
     ///
     /// # Errors
-    /// [`Refusal::Unswept`]: so many prefixes and tags wait for the sweep that a shard can note no more. Nothing was
-    /// done. [`Scope::All`] is never refused.
+    /// [`Refusal::Unswept`]: so many prefixes and tags wait for the sweep that a shard can note no more, for which
+    /// [`Scope::All`] is never refused. [`Refusal::Backlogged`]: too much is logged and not written. Nothing was done.
     pub fn invalidate(&self, namespace: &Namespace, scope: Scope<'_>, now: Now) -> Result<u64, Refusal> {
         let mut barriers = self.barriers.lock();
+        if let Some(refusal) = barriers.refusal() {
+            return Err(refusal);
+        }
         // Whoever adds to what is noted holds the barriers, so what there is room for now stays so.
         for shard in &self.shards {
             shard.lock().takes_invalidation(namespace, scope)?;

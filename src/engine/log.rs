@@ -10,8 +10,8 @@
 //! begins: a change that somebody made after having seen another is never in an earlier drain than that one. So whoever
 //! has the drains up to some one has all that was known to those who made the changes in them.
 //!
-//! What all shards together have logged and is not written yet counts against one [`LogBudget`]. While it is used up,
-//! writes are refused.
+//! What all shards together have logged and is not written yet counts against one [`LogBudget`], barriers too. While it is
+//! used up, writes and invalidations are refused.
 //!
 //! The engine does not know how a record is written: it is given a function.
 
@@ -135,7 +135,7 @@ pub type Encode = fn(&Record<'_>, &mut Vec<u8>);
 pub struct LogConfig {
     /// Writes a record.
     pub encode: Encode,
-    /// Called, under a shard's lock, when the shard has logged [`Self::nudge_bytes`] since it was drained, and while
+    /// Called, under a shard's lock or the barriers', when the shard has logged [`Self::nudge_bytes`] since it was drained, and while
     /// half of the budget is used up: it must be quick and must not call the engine.
     pub nudge: Arc<dyn Fn() + Send + Sync>,
     /// Bytes that a shard logs before it nudges.
@@ -245,8 +245,7 @@ impl ShardLog {
         if self.closed.is_some() {
             return self.closed;
         }
-        let budget = &*self.config.budget;
-        budget.is_used_up().then(|| Refusal::Backlogged { bytes: budget.bytes() as u64 })
+        self.config.budget.refusal()
     }
 
     pub(super) fn close(&mut self) {
@@ -323,6 +322,12 @@ impl LogBudget {
     #[inline]
     pub fn is_used_up(&self) -> bool {
         self.room() == 0
+    }
+
+    /// Why writes are refused, if they are.
+    #[inline]
+    fn refusal(&self) -> Option<Refusal> {
+        self.is_used_up().then(|| Refusal::Backlogged { bytes: self.bytes() as u64 })
     }
 
     /// Counts bytes; whether half of what may be logged is there then.
@@ -470,26 +475,68 @@ impl Drained {
     /// Forgets what was drained, as it is written, and gives its bytes back to the budget.
     pub fn clear(&mut self, config: &LogConfig) {
         let logged: usize = self.shards.iter().map(|logged| logged.written.size()).sum();
+        let barriers = barrier_bytes(&std::mem::take(&mut self.barriers), self.shards.len());
         self.shards.iter_mut().for_each(|logged| logged.clear(config.kept_bytes));
-        self.barriers = Vec::new();
-        config.budget.give_back(logged);
+        config.budget.give_back(logged + barriers);
     }
 }
 
 /// The barriers since the last drain. Its lock is taken before any shard's, and by one barrier or drain at a time.
 #[derive(Debug, Default)]
 pub(super) struct Barriers {
-    pub encode: Option<Encode>,
-    pub encoded: Vec<Vec<u8>>,
+    /// `None`: they are not logged.
+    log: Option<LogConfig>,
+    encoded: Vec<Vec<u8>>,
+    /// How many shards remember each.
+    shards: usize,
 }
 
 impl Barriers {
+    /// Logs them from now on.
+    pub(super) fn start(&mut self, config: &LogConfig, shards: usize) {
+        self.stop();
+        (self.log, self.shards) = (Some(config.clone()), shards);
+    }
+
+    /// Logs no more, and forgets what was not drained.
+    pub(super) fn stop(&mut self) {
+        if let Some(config) = self.log.take() {
+            config.budget.give_back(barrier_bytes(&self.encoded, self.shards));
+        }
+        self.encoded.clear();
+    }
+
+    /// Why none is to be added now that callers may add any number of, if none is.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.log.as_ref().and_then(|config| config.budget.refusal())
+    }
+
     /// Writes down what happens in all shards; the shards remember where.
     pub(super) fn add(&mut self, record: &Record<'_>) {
-        if let Some(encode) = self.encode {
-            let mut bytes = Vec::new();
-            encode(record, &mut bytes);
-            self.encoded.push(bytes);
+        let Some(config) = &self.log else { return };
+        let mut bytes = Vec::new();
+        (config.encode)(record, &mut bytes);
+        self.encoded.push(bytes);
+        let last = self.encoded.len() - 1;
+        if config.budget.take(barrier_bytes(&self.encoded[last..], self.shards)) {
+            (config.nudge)();
         }
     }
+
+    /// Takes them out.
+    pub(super) fn drain(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.encoded)
+    }
+}
+
+impl Drop for Barriers {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// What barriers take of the budget: their records, and where each shard remembers that they came.
+fn barrier_bytes(encoded: &[Vec<u8>], shards: usize) -> usize {
+    let beside = size_of::<Vec<u8>>() + shards * size_of::<usize>();
+    encoded.iter().map(|record| record.len() + beside).sum()
 }

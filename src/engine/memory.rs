@@ -29,6 +29,8 @@ pub struct Memory {
     pub invalidation_bytes: u64,
     /// What it takes to know where entries lie on disk.
     pub below_bytes: u64,
+    /// What it takes to know which blobs there are.
+    pub blob_bytes: u64,
     /// What all of it together may be.
     pub bytes_limit: u64,
 }
@@ -36,7 +38,7 @@ pub struct Memory {
 impl Memory {
     /// The parts by name.
     #[must_use]
-    pub fn parts(&self) -> [(&'static str, u64); 12] {
+    pub fn parts(&self) -> [(&'static str, u64); 13] {
         [
             ("entries", self.entry_bytes),
             ("large-values", self.large_value_bytes),
@@ -50,6 +52,7 @@ impl Memory {
             ("hot-keys", self.hot_key_bytes),
             ("invalidations", self.invalidation_bytes),
             ("places-on-disk", self.below_bytes),
+            ("blobs", self.blob_bytes),
         ]
     }
 

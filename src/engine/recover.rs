@@ -26,8 +26,7 @@ impl Engine {
     /// while there is no log: a snapshot may ask for them.
     pub fn start_log(&self, config: &LogConfig) {
         let mut barriers = self.barriers.lock();
-        barriers.encode = Some(config.encode);
-        barriers.encoded.clear();
+        barriers.start(config, self.shards.len());
         for shard in &self.shards {
             shard.lock().start_log(config.clone(), Arc::clone(&self.drains));
         }
@@ -36,8 +35,7 @@ impl Engine {
     /// Logs no more, and forgets what was not drained.
     pub fn stop_log(&self) {
         let mut barriers = self.barriers.lock();
-        barriers.encode = None;
-        barriers.encoded.clear();
+        barriers.stop();
         for shard in &self.shards {
             shard.lock().stop_log();
         }
@@ -66,7 +64,7 @@ impl Engine {
         for (shard, into) in self.shards.iter().zip(&mut into.shards) {
             shard.lock().drain_log(into);
         }
-        into.barriers = std::mem::take(&mut barriers.encoded);
+        into.barriers = barriers.drain();
     }
 
     /// Steady time has gone on to here before anything was put in, so that nothing counts as long ago.

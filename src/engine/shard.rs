@@ -89,6 +89,7 @@ pub(super) struct Shard {
     fetches: Option<Box<Fetches>>,
     /// What it takes to know where entries lie below.
     below_bytes: u64,
+    blob_bytes: u64,
 }
 
 /// An entry's own copy of what its cell holds, to write it again in another form.
@@ -122,6 +123,7 @@ impl Shard {
             log: None,
             fetches: None,
             below_bytes: 0,
+            blob_bytes: 0,
             config,
         }
     }
@@ -312,7 +314,7 @@ impl Shard {
         empty.log = self.log.take();
         empty.requests = self.requests.emptied();
         empty.fetches = self.fetches.take();
-        empty.below_bytes = self.below_bytes;
+        (empty.below_bytes, empty.blob_bytes) = (self.below_bytes, self.blob_bytes);
         empty.changes_all();
         empty.gone = self.gone;
         empty.hits = self.hits;

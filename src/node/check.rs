@@ -6,7 +6,9 @@ use rustix::fs::{Access, access};
 
 use super::{descriptors, disk, engine_config, node_config};
 use crate::api::v1;
+use crate::clock::{Clock, SystemClock};
 use crate::config::{Loaded, ServeConfig};
+use crate::entry::Version;
 use crate::persistence::DirectoryLock;
 use crate::service::{LiveConfig, config_response};
 
@@ -28,12 +30,15 @@ pub fn in_force(loaded: &Loaded) -> v1::GetConfigResponse {
 }
 
 /// Everything that would keep a node from starting: a data directory that cannot be made, written or had, addresses
-/// that cannot be listened on. Each listener is opened for a moment; nothing is written.
+/// that cannot be listened on, a wall clock that nobody can mean. Each listener is opened for a moment, and where the data directory lies an empty directory
+/// is made and removed again; nothing else is written.
 pub async fn obstacles(config: &ServeConfig) -> Vec<String> {
     let mut obstacles: Vec<String> =
         node_config(config).check().await.iter().map(ToString::to_string).collect();
     let shares = descriptors::shares(config, descriptors::limit());
     obstacles.extend(shares.err().map(|refused| refused.to_string()));
+    let clock = Version::clock_at(SystemClock::new().now().unix_us);
+    obstacles.extend(clock.err().map(|refused| refused.to_string()));
     if let Some(options) = disk::options(config) {
         obstacles.extend(directory_obstacle(&options.directory));
     }
@@ -58,10 +63,17 @@ fn directory_obstacle(directory: &Path) -> Option<String> {
     if let Err(error) = access(&place, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK) {
         return refused(&place, &std::io::Error::from(error));
     }
-    if place != directory {
-        return None;
+    if place == directory
+        && let Err(error) = DirectoryLock::check(directory)
+    {
+        return Some(error.to_string());
     }
-    DirectoryLock::check(directory).err().map(|error| error.to_string())
+    // What may be written by its mode may take nothing nevertheless: /proc, a full disk, one that is mounted read-only.
+    let made = place.join(format!(".larder-check-{}", std::process::id()));
+    match std::fs::create_dir(&made).and_then(|()| std::fs::remove_dir(&made)) {
+        Ok(()) => None,
+        Err(error) => refused(&place, &error),
+    }
 }
 
 /// The directory, or the nearest above it that exists.
@@ -90,11 +102,17 @@ mod tests {
             let why = directory_obstacle(&path).unwrap();
             assert!(why.contains("no directory") && why.contains(path.to_str().unwrap()), "{why}");
         }
+        for path in ["/proc/larder", "/proc/self/larder/data", "/proc"] {
+            let why = directory_obstacle(Path::new(path)).unwrap();
+            assert!(why.contains(&format!("the data directory {path} cannot be used: /proc")), "{why}");
+        }
         let held = DirectoryLock::take(root.path()).unwrap();
         let why = directory_obstacle(root.path()).unwrap();
         assert!(why.contains("in use by process"), "{why}");
         drop(held);
         assert_eq!(directory_obstacle(root.path()), None);
+        let left = std::fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(left.filter(|name| name != "LOCK" && name != "file").count(), 0, "a check leaves nothing");
         assert_eq!(directory_obstacle(Path::new("larder-data-that-is-not-there")), None);
     }
 }

@@ -9,8 +9,12 @@
 //! blob that find no descriptor are worse than a client that is told to come back. The bounds of connections are below
 //! `--max-connections` only where the limit is.
 
+use std::sync::Weak;
+use std::time::Duration;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::Facts;
 use crate::config::{Persistence, ServeConfig};
 use crate::server::ConnectionBounds;
 
@@ -120,6 +124,34 @@ pub(super) fn tell(config: &ServeConfig, limit: Option<u64>, shares: Shares) {
              its own; raise the limit (ulimit -n, LimitNOFILE= of systemd, --ulimit nofile of Docker) or lower \
              --max-connections"
         );
+    }
+}
+
+/// How often it is looked whether the limit has changed.
+const LOOKS: Duration = Duration::from_secs(1);
+
+/// Holds connections to the limit as it is changed while the node runs (prlimit), until the node is gone.
+pub(super) async fn follow(facts: Weak<Facts>, mut before: Option<u64>) {
+    loop {
+        tokio::time::sleep(LOOKS).await;
+        let Some(facts) = facts.upgrade() else { return };
+        let limit = limit();
+        if limit == std::mem::replace(&mut before, limit) {
+            continue;
+        }
+        tracing::info!(open_files_limit = limit, "the limit on open files has changed");
+        let config = &facts.loaded.load().config;
+        match shares(config, limit) {
+            Ok(shares) => {
+                facts.connections.set_bounds(shares.connections);
+                tell(config, limit, shares);
+            }
+            Err(refused) => {
+                tracing::warn!("{refused}");
+                let (data, control) = (DATA_MIN as usize, CONTROL_MIN as usize);
+                facts.connections.set_bounds(ConnectionBounds { data, control });
+            }
+        }
     }
 }
 

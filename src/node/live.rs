@@ -100,7 +100,8 @@ impl Facts {
         let Some(limit) = limit.filter(|_| most < asked as usize) else { return Ok(()) };
         let why = format!(
             "max_connections is {asked}, and the process may have {limit} files open, which leaves {most} for \
-             connections: restart it with a higher limit (ulimit -n, LimitNOFILE= of systemd, --ulimit nofile of Docker)"
+             connections: give it a higher limit (prlimit --nofile=N --pid PID; ulimit -n, LimitNOFILE= of systemd, --ulimit \
+             nofile of Docker for the next start)"
         );
         Err(CallError::Setting { field: "max_connections".to_owned(), why })
     }

@@ -38,7 +38,7 @@ mod writer;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -71,6 +71,8 @@ struct Inner {
     room: Arc<Room>,
     next_file: AtomicU64,
     state: Mutex<State>,
+    /// What the keys may take in memory before one more is not stored.
+    key_bytes_max: AtomicU64,
     /// Held while the catalogue is read and changed, so that what was read is what is replaced.
     committing: Mutex<()>,
 }
@@ -188,6 +190,17 @@ pub enum BlobError {
         /// What of it is the journal's.
         reserve: u64,
     },
+    /// What it takes in memory to know the blobs.
+    #[error(
+        "to know the blobs takes {bytes} bytes of memory and may take {limit}, an eighth of --memory, so no new key is stored: \
+         delete some or raise --memory"
+    )]
+    KeysFull {
+        /// What it takes.
+        bytes: u64,
+        /// What it may take.
+        limit: u64,
+    },
     /// The disk itself is full.
     #[error(transparent)]
     DiskFull(BackendError),
@@ -230,6 +243,26 @@ impl Blobs {
     /// From now on all files together may have so many bytes; `None`: any number. Blobs that are there stay.
     pub fn set_limit(&self, limit_bytes: Option<u64>) {
         self.0.room.set_limit(limit_bytes);
+    }
+
+    /// Bytes of memory that it takes to know them: with `files` each key, and of those that expire each once more.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.0.state.lock().deadlines.bytes() + self.0.backend.memory_bytes()
+    }
+
+    /// From now on [`Self::memory_bytes`] may be so many before a key is refused that has no blob yet.
+    pub fn set_key_bytes_max(&self, bytes: u64) {
+        self.0.key_bytes_max.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether a key of the catalogue finds room in memory, or is there already.
+    fn takes_key(&self, catalogue_key: &[u8]) -> Result<()> {
+        let (bytes, limit) = (self.memory_bytes(), self.0.key_bytes_max.load(Ordering::Relaxed));
+        if bytes < limit || self.0.backend.get(catalogue_key)?.is_some() {
+            return Ok(());
+        }
+        Err(BlobError::KeysFull { bytes, limit })
     }
 
     /// Opens a blob for reading.

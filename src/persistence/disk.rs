@@ -11,11 +11,13 @@
 //! what it has, and is forgotten then. The catalogue says so (`ledger`), as what a crash leaves of such a journal
 //! rests on changes that nobody kept: no recovery may read it.
 
+mod clearing;
 mod late;
 mod limit;
 mod lookup;
 mod lost;
 mod opening;
+mod stopping;
 mod taking;
 mod unjournaled;
 
@@ -28,13 +30,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::backend::{Backend, BackendError, FileId, FileKind};
+use super::backend::{Backend, BackendError, FileId};
 use super::failpoint::Failpoint;
 use super::journal::{Journal, JournalConfig};
 use super::ledger;
 use super::recover::{Method, Recovered, Recovery, RecoveryProgress, Report};
 use super::room::Room;
-use super::snapshot::{self, SnapshotError, SnapshotInfo};
+use super::snapshot::{SnapshotError, SnapshotInfo};
 use super::tier::DiskTier;
 use super::time;
 use crate::clock::{Clock, monotonic};
@@ -70,8 +72,6 @@ const JOURNAL_BYTES_MIN: u64 = 256 << 20;
 const LOOKS: Duration = Duration::from_secs(1);
 /// How long after a snapshot that failed the journal's length or the limit calls for another.
 const RETRIES: Duration = Duration::from_secs(10);
-/// How long a node that stops waits for its last snapshot where there is a shortage.
-const SHORTAGE_MAX: Duration = Duration::from_secs(10);
 /// How long a shortage is waited out at a time.
 pub(super) const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 /// Snapshots that are kept: should the newest be damaged, there is another.
@@ -99,6 +99,8 @@ struct Inner {
     snapshots: Mutex<Vec<SnapshotInfo>>,
     /// The numbers of those that somebody deleted, until there is one in their place.
     lost: Mutex<Vec<u64>>,
+    /// The numbers of those that are whole and could not be noted: whether they are is not known.
+    doubtful: Mutex<Vec<u64>>,
     next_snapshot: AtomicU64,
     /// As of the last snapshot, where it alone can tell whether anything has changed since.
     figures: Mutex<Figures>,
@@ -235,6 +237,7 @@ impl Disk {
             history: SnapshotHistory::default(),
             snapshots: Mutex::new(kept),
             lost: Mutex::default(),
+            doubtful: Mutex::default(),
             next_snapshot: AtomicU64::new(last + 1),
             figures: Mutex::default(),
             damaged,
@@ -358,36 +361,6 @@ impl Disk {
         self.inner.config.is_journaled
     }
 
-    /// Writes and syncs what is left, by a last snapshot where there is no journal, and accepts no change any more.
-    ///
-    /// # Errors
-    /// The disk refuses.
-    pub fn stop(&self) -> Result<u64, SnapshotError> {
-        self.end_upkeep();
-        // There will be no more of a journal that would need it.
-        self.inner.room.give_up_reserve();
-        let last = waited_out(|| self.inner.last_snapshot());
-        let position = self.inner.journal.stop()?;
-        last.map(|()| position)
-    }
-
-    /// As [`Self::stop`], but where there is no journal, what is not in a snapshot is given up.
-    ///
-    /// # Errors
-    /// The disk refuses.
-    pub fn stop_at_once(&self) -> Result<u64, SnapshotError> {
-        self.end_upkeep();
-        Ok(self.inner.journal.stop()?)
-    }
-
-    fn end_upkeep(&self) {
-        *self.inner.stopping.lock() = true;
-        self.inner.room.wake();
-        for thread in self.threads.lock().drain(..) {
-            let _ = thread.join();
-        }
-    }
-
     fn set_damaged_aside(&self) -> Result<(), BackendError> {
         let there = self.inner.backend.files()?;
         for file in &self.inner.damaged {
@@ -398,25 +371,6 @@ impl Disk {
             }
         }
         Ok(())
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = self.stop_at_once();
-    }
-}
-
-/// Tries again for a while what meets a shortage: connections that end give back what they hold.
-fn waited_out(last: impl Fn() -> Result<(), SnapshotError>) -> Result<(), SnapshotError> {
-    let begun = monotonic();
-    loop {
-        match last() {
-            Err(SnapshotError::Backend(error)) if error.is_passing() && begun.elapsed() < SHORTAGE_MAX => {
-                std::thread::sleep(SHORTAGE_PAUSE);
-            }
-            other => return other,
-        }
     }
 }
 
@@ -524,63 +478,5 @@ impl Inner {
         let covered = segments.partition_point(|segment| segment.first_position <= behind);
         let bytes: u64 = segments[covered.saturating_sub(1)..].iter().map(|segment| segment.bytes).sum();
         bytes > JOURNAL_BYTES_MIN.max(2 * newest.map_or(0, |newest| newest.bytes))
-    }
-
-    /// Deletes the journal up to a position; with a store, up to where the newest snapshot was begun, as places lead to
-    /// what came after that.
-    fn forget(&self, position: u64, newest: &SnapshotInfo) -> Result<(), BackendError> {
-        let Some(tier) = self.tier() else {
-            return self.journal.forget(position, &|file| self.clear(file));
-        };
-        self.journal.forget(position.min(newest.first_position), &|file| self.clear(file))?;
-        // One that was broken off was kept for what had been copied to it.
-        let kept = self.snapshots.lock().clone();
-        for (file, _) in self.backend.files()? {
-            let is_kept = kept.iter().any(|snapshot| snapshot.number == file.number);
-            if file.kind == FileKind::Snapshot && file.number < newest.number && !is_kept {
-                self.clear(file)?;
-            }
-        }
-        tier.close_deleted()
-    }
-
-    /// Deletes a file that is of no use any more; one that was found to be damaged is set aside.
-    fn clear(&self, file: FileId) -> Result<(), BackendError> {
-        if self.damaged.contains(&file) || self.tier.as_ref().is_some_and(|tier| tier.is_damaged(file)) {
-            return set_aside(&*self.backend, file);
-        }
-        self.backend.delete(file)
-    }
-
-    fn take(&self) -> Result<SnapshotInfo, SnapshotError> {
-        let number = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
-        let tier = self.tier();
-        // Those that the snapshot before made superfluous, if it could not: they would be looked for.
-        tier.map_or(Ok(()), DiskTier::close_deleted)?;
-        let taken = snapshot::take(&self.engine, &self.journal, &self.room, &*self.clock, number, tier)?;
-        Failpoint::SNAPSHOT_SYNCED.reached();
-        ledger::note(&*self.backend, number).inspect_err(|_| {
-            if tier.is_none() {
-                // Nobody counts on it. What the error was about matters more than that it stays.
-                let _ = self.backend.delete(FileId { kind: FileKind::Snapshot, number });
-            }
-        })?;
-        Failpoint::SNAPSHOT_NOTED.reached();
-        Ok(taken)
-    }
-
-    /// Deletes all snapshots but the newest so many.
-    fn keep_snapshots(&self, count: usize) -> Result<(), BackendError> {
-        let mut snapshots = self.snapshots.lock();
-        while snapshots.len() > count
-            && let Some(last) = snapshots.last()
-        {
-            ledger::forget(&*self.backend, last.number)?;
-            Failpoint::SNAPSHOT_UNNOTED.reached();
-            self.clear(FileId { kind: FileKind::Snapshot, number: last.number })?;
-            Failpoint::SNAPSHOT_DELETED.reached();
-            snapshots.pop();
-        }
-        Ok(())
     }
 }

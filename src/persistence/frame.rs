@@ -22,6 +22,8 @@
 //! ([`super::time`]). The first 52 bytes are the same in every format, so that a build tells a header of a later one
 //! from damage. Frames of several formats may follow each other, in a file too.
 
+use std::sync::Arc;
+
 use super::backend::{Appender, BackendError, ReadAt};
 use crate::clock::Now;
 
@@ -283,7 +285,7 @@ pub struct Place {
 /// Reads frames from a file, one behind the other.
 #[derive(Debug)]
 pub struct FrameReader {
-    file: Box<dyn ReadAt>,
+    file: Arc<dyn ReadAt>,
     offset: u64,
     end: u64,
 }
@@ -328,7 +330,8 @@ impl FrameReader {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn new(file: Box<dyn ReadAt>) -> Result<Self, BackendError> {
+    pub fn new(file: impl Into<Arc<dyn ReadAt>>) -> Result<Self, BackendError> {
+        let file = file.into();
         let end = file.len()?;
         Ok(Self { file, offset: 0, end })
     }

@@ -25,7 +25,7 @@ mod writer;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{JoinHandle, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
@@ -38,7 +38,7 @@ use super::replay::JournalEnd;
 use super::room::Room;
 use super::segment::Segment;
 use super::tier::DiskTier;
-use crate::clock::Clock;
+use crate::clock::{Clock, monotonic};
 use crate::engine::{Drained, Engine, LogBudget, LogConfig};
 pub use backlog::{BacklogQueue, Turn};
 use writer::{Writer, segment_file};
@@ -54,6 +54,9 @@ const NUDGE_BYTES: usize = 128 << 10;
 const STEP_BYTES: usize = 64 << 10;
 /// The capacity that a shard's buffer keeps, or less where the backlog may not be long.
 const KEPT_BYTES: usize = 512 << 10;
+/// How long a node that stops waits for what meets a shortage: with the drain before that, which is 8 s unless it is set
+/// otherwise, the process is gone within 10 s.
+pub(super) const SHORTAGE_AT_STOP_MAX: Duration = Duration::from_millis(1_500);
 /// Versions are safe for so long ahead.
 const CEILING_AHEAD_US: u64 = 60_000_000;
 
@@ -145,6 +148,8 @@ struct Shared {
     /// Somebody waits for this drain to be synced.
     sync_wanted: AtomicU64,
     stop: AtomicBool,
+    /// A shortage is waited out no longer than this: the node stops.
+    shortage_until: OnceLock<Instant>,
     /// The segment is to be ended, however short it is.
     roll: AtomicBool,
     /// Changes are to be kept.
@@ -186,6 +191,7 @@ impl Journal {
             write_wanted: AtomicU64::new(0),
             sync_wanted: AtomicU64::new(0),
             stop: AtomicBool::new(false),
+            shortage_until: OnceLock::new(),
             roll: AtomicBool::new(false),
             keep: AtomicBool::new(true),
             given_up: Mutex::default(),
@@ -216,6 +222,7 @@ impl Journal {
             is_keeping: true,
             is_pending: false,
             next_segment_at: None,
+            not_begun: None,
             engine,
             clock,
             config: config.clone(),
@@ -405,11 +412,19 @@ impl Journal {
         self.shared.segments.lock().retain(|segment| segment.number != number);
     }
 
-    /// Writes and syncs what is left, and ends. Later changes are refused.
+    /// Waits a shortage out no longer than until then, for whoever is to stop it and has others wait for it: they are let go
+    /// of then.
+    pub(super) fn bound_shortages(&self, until: Instant) {
+        self.shared.shortage_until.get_or_init(|| until);
+    }
+
+    /// Writes and syncs what is left, and ends. Later changes are refused. A shortage is waited out for a moment only: what
+    /// is not written then counts as lost, and the error says so.
     ///
     /// # Errors
     /// The journal is poisoned.
     pub fn stop(&self) -> Result<u64, Stopped> {
+        self.bound_shortages(monotonic() + SHORTAGE_AT_STOP_MAX);
         self.shared.stop.store(true, Ordering::SeqCst);
         self.shared.wake();
         if let Some(thread) = self.thread.lock().take() {

@@ -187,7 +187,7 @@ pub(super) fn warm(
                 keys.push((put.namespace, put.key.to_vec()));
                 ControlFlow::Continue(())
             });
-            brought += bring(engine, lookup, clock, &keys);
+            brought += bring(engine, lookup, clock, &keys, is_stopped);
             match next {
                 Ok(Some(last)) => after = last,
                 Ok(None) => break,
@@ -199,7 +199,13 @@ pub(super) fn warm(
     brought
 }
 
-fn bring(engine: &Engine, lookup: &Lookup<'_>, clock: &dyn Clock, keys: &[(u16, Vec<u8>)]) -> u64 {
+fn bring(
+    engine: &Engine,
+    lookup: &Lookup<'_>,
+    clock: &dyn Clock,
+    keys: &[(u16, Vec<u8>)],
+    is_stopped: &dyn Fn() -> bool,
+) -> u64 {
     let now = clock.now();
     let namespaces: HashMap<_, _> =
         engine.namespaces().into_iter().map(|namespace| (namespace.number(), namespace)).collect();
@@ -216,7 +222,7 @@ fn bring(engine: &Engine, lookup: &Lookup<'_>, clock: &dyn Clock, keys: &[(u16, 
             let found = match lookup.fetch(&fetch, namespace.number(), key) {
                 Ok(Some(found)) => found,
                 // What is not brought now is not looked for again.
-                Err(error) if error.is_passing() => {
+                Err(error) if error.is_passing() && !is_stopped() => {
                     std::thread::sleep(SHORTAGE_PAUSE);
                     continue;
                 }

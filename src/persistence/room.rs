@@ -17,7 +17,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
 use super::backend::{Backend, BackendError, DiskSpace};
-use crate::clock::monotonic;
+use crate::clock::{Throttle, monotonic};
 use crate::engine::Engine;
 
 /// How much a writer of blobs is promised at once, where there is room.
@@ -59,6 +59,9 @@ pub struct Room {
     is_free_for_all: AtomicBool,
     /// The limit is reached.
     is_full: Mutex<bool>,
+    /// Lines of that in the log, and of the end of that: it may change with every write.
+    full: Throttle,
+    ample: Throttle,
     /// What refuses writes then. Weak, as the engine's log leads here.
     refuses: OnceLock<Weak<Engine>>,
     /// Somebody is to look after it once so much was ever written.
@@ -113,6 +116,8 @@ impl Room {
             is_unjournaled: AtomicBool::new(false),
             is_free_for_all: AtomicBool::new(false),
             is_full: Mutex::new(false),
+            full: Throttle::new(),
+            ample: Throttle::new(),
             refuses: OnceLock::new(),
             look_at: AtomicU64::new(UNLIMITED),
             is_woken: Mutex::new(false),
@@ -252,17 +257,20 @@ impl Room {
             engine.set_log_full(refuses);
         }
         let free = self.free.load(Ordering::Relaxed);
-        match (is_over, is_short) {
+        let throttle = if is_full_now { &self.full } else { &self.ample };
+        throttle.say(|left_out| match (is_over, is_short) {
             (true, _) if is_unjournaled => {
-                tracing::error!(used, limit, "the disk limit is passed by snapshots and blobs")
+                tracing::error!(used, limit, left_out, "the disk limit is passed by snapshots and blobs")
             }
-            (true, _) => tracing::error!(used, limit, "the disk limit is reached: writes are refused"),
+            (true, _) => {
+                tracing::error!(used, limit, left_out, "the disk limit is reached: writes are refused")
+            }
             (_, true) if is_unjournaled => {
-                tracing::error!(free, "the disk is nearly full: no snapshot can be taken")
+                tracing::error!(free, left_out, "the disk is nearly full: no snapshot can be taken")
             }
-            (_, true) => tracing::error!(free, "the disk is nearly full: writes are refused"),
-            _ => tracing::info!(used, limit, free, "there is room on the disk again"),
-        }
+            (_, true) => tracing::error!(free, left_out, "the disk is nearly full: writes are refused"),
+            _ => tracing::info!(used, limit, free, left_out, "there is room on the disk again"),
+        });
         self.wake();
     }
 

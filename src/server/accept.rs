@@ -20,15 +20,16 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::connections::Connections;
-use super::listen::{Accept, Address, Peer};
+use super::listen::Accept;
 use super::phase::{Phase, PhaseSignal};
 use crate::clock::Throttle;
+use crate::endpoint::{Endpoint, PeerInfo};
 use crate::shortage;
 
 /// The handle of a listener that accepts. Dropping it cuts the listener and its connections.
 #[derive(Debug)]
 pub(crate) struct Listening {
-    address: Address,
+    address: Endpoint,
     phase: watch::Sender<Phase>,
 }
 
@@ -37,7 +38,7 @@ impl Listening {
     /// is to.
     pub(crate) fn start<A, F, S>(
         runtime: &Handle,
-        address: Address,
+        address: Endpoint,
         incoming: A,
         connections: Connections,
         serve: S,
@@ -46,7 +47,7 @@ impl Listening {
     where
         A: Accept,
         F: Future<Output = ()> + Send + 'static,
-        S: Fn(A::Socket, Peer, PhaseSignal) -> F + Send + Sync + 'static,
+        S: Fn(A::Socket, PeerInfo, PhaseSignal) -> F + Send + Sync + 'static,
     {
         let (phase, told) = watch::channel(Phase::Open);
         let accepting = AcceptLoop {
@@ -69,7 +70,7 @@ impl Listening {
         Self { address, phase }
     }
 
-    pub(crate) fn address(&self) -> &Address {
+    pub(crate) fn address(&self) -> &Endpoint {
         &self.address
     }
 
@@ -98,7 +99,7 @@ impl Listening {
 }
 
 struct AcceptLoop<A, S> {
-    address: Address,
+    address: Endpoint,
     incoming: A,
     connections: Connections,
     serve: Arc<S>,
@@ -116,7 +117,7 @@ impl<A, F, S> AcceptLoop<A, S>
 where
     A: Accept,
     F: Future<Output = ()> + Send + 'static,
-    S: Fn(A::Socket, Peer, PhaseSignal) -> F + Send + Sync + 'static,
+    S: Fn(A::Socket, PeerInfo, PhaseSignal) -> F + Send + Sync + 'static,
 {
     async fn run(mut self) {
         let mut stop = PhaseSignal::new(self.phase.clone());
@@ -145,7 +146,7 @@ where
         }
     }
 
-    fn take_in(&mut self, socket: A::Socket, peer: Peer) {
+    fn take_in(&mut self, socket: A::Socket, peer: PeerInfo) {
         let Some(permit) = self.connections.enter() else {
             self.connections.count_refused(1);
             let (address, limit) = (&self.address, self.connections.limit());
@@ -232,6 +233,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::endpoint::PeerAddress;
 
     /// Accepts what it is told to, then waits for ever; panics at [`PANIC`].
     struct Scripted(Arc<Mutex<VecDeque<io::Result<()>>>>);
@@ -239,10 +241,12 @@ mod tests {
     impl Accept for Scripted {
         type Socket = DuplexStream;
 
-        async fn accept(&mut self) -> io::Result<(DuplexStream, Peer)> {
+        async fn accept(&mut self) -> io::Result<(DuplexStream, PeerInfo)> {
             let next = self.0.lock().pop_front();
             match next {
-                Some(Ok(())) => Ok((tokio::io::duplex(64).0, Peer::new("a test"))),
+                Some(Ok(())) => {
+                    Ok((tokio::io::duplex(64).0, PeerInfo { address: PeerAddress::Unix, identity: None }))
+                }
                 Some(Err(error)) if error.kind() == PANIC => panic!("as the script says"),
                 Some(Err(error)) => Err(error),
                 None => std::future::pending().await,
@@ -278,7 +282,7 @@ mod tests {
         let (lose, lost) = oneshot::channel();
         let listening = Listening::start(
             &Handle::current(),
-            Address::tcp("test", 0),
+            Endpoint::tcp("test", 0),
             incoming,
             connections.clone(),
             serve,
@@ -363,11 +367,11 @@ mod tests {
         let incoming = Scripted(Arc::new(Mutex::new([Ok(()), Ok(()), Ok(())].into())));
         let connections = Connections::new(10);
         let (sender, mut taken) = mpsc::unbounded_channel();
-        let serve = move |_: DuplexStream, _: Peer, _: PhaseSignal| -> std::future::Ready<()> {
+        let serve = move |_: DuplexStream, _: PeerInfo, _: PhaseSignal| -> std::future::Ready<()> {
             sender.send(()).unwrap();
             panic!("before there is a future");
         };
-        let (address, lost) = (Address::tcp("test", 0), || unreachable!("the loop goes on"));
+        let (address, lost) = (Endpoint::tcp("test", 0), || unreachable!("the loop goes on"));
         let listening =
             Listening::start(&Handle::current(), address, incoming, connections.clone(), serve, lost);
         for _ in 0..3 {

@@ -34,11 +34,11 @@ use tracing::debug;
 
 use super::executor::{Stirred, StreamExecutor};
 use super::gather::gather;
-use super::listen::Peer;
 use super::opening::{Opening, decline_http1, read_opening};
 use super::phase::{Phase, PhaseSignal};
 use super::stall::Told;
 use super::write_timeout::WriteTimeout;
+use crate::endpoint::PeerInfo;
 
 /// What every connection is held to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,13 +132,13 @@ pub trait ConnectionService: Clone + Send + Sync + 'static {
     type Service: GrpcService;
 
     /// What serves the connection from `peer`.
-    fn service(&self, peer: &Peer) -> Self::Service;
+    fn service(&self, peer: &PeerInfo) -> Self::Service;
 }
 
 impl<S: GrpcService> ConnectionService for S {
     type Service = S;
 
-    fn service(&self, _: &Peer) -> S {
+    fn service(&self, _: &PeerInfo) -> S {
         self.clone()
     }
 }
@@ -149,12 +149,12 @@ pub struct PerPeer<F>(pub F);
 
 impl<F, S> ConnectionService for PerPeer<F>
 where
-    F: Fn(&Peer) -> S + Clone + Send + Sync + 'static,
+    F: Fn(&PeerInfo) -> S + Clone + Send + Sync + 'static,
     S: GrpcService,
 {
     type Service = S;
 
-    fn service(&self, peer: &Peer) -> S {
+    fn service(&self, peer: &PeerInfo) -> S {
         (self.0)(peer)
     }
 }
@@ -190,7 +190,7 @@ where
 /// Serves gRPC on a connection until it ends.
 pub(crate) async fn serve_grpc<I, S>(
     io: I,
-    peer: Peer,
+    peer: PeerInfo,
     mut phase: PhaseSignal,
     service: S,
     config: ConnectionConfig,
@@ -231,7 +231,7 @@ pub(crate) async fn serve_grpc<I, S>(
 /// Serves plain HTTP on a connection until it ends.
 pub(crate) async fn serve_http<I>(
     io: I,
-    peer: Peer,
+    peer: PeerInfo,
     phase: PhaseSignal,
     router: Router,
     config: ConnectionConfig,

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Connections {
     limit: Arc<AtomicU64>,
     /// No more than this, whatever the limit.
-    bound: u64,
-    sibling_bound: u64,
+    bound: Arc<AtomicU64>,
+    sibling_bound: Arc<AtomicU64>,
     counters: Arc<Counters>,
 }
 
@@ -41,8 +41,8 @@ impl Connections {
     pub fn new(connections_max: usize) -> Self {
         Self {
             limit: Arc::new(AtomicU64::new(connections_max as u64)),
-            bound: u64::MAX,
-            sibling_bound: u64::MAX,
+            bound: Arc::new(AtomicU64::new(u64::MAX)),
+            sibling_bound: Arc::new(AtomicU64::new(u64::MAX)),
             counters: Arc::default(),
         }
     }
@@ -50,14 +50,22 @@ impl Connections {
     /// The same, but no more than these.
     #[must_use]
     pub fn within(self, bounds: ConnectionBounds) -> Self {
-        Self { bound: bounds.data as u64, sibling_bound: bounds.control as u64, ..self }
+        self.set_bounds(bounds);
+        self
+    }
+
+    /// Sets how many there are descriptors for from now on, here and in the siblings; those that are open stay.
+    pub fn set_bounds(&self, bounds: ConnectionBounds) {
+        self.bound.store(bounds.data as u64, Ordering::Relaxed);
+        self.sibling_bound.store(bounds.control as u64, Ordering::Relaxed);
     }
 
     /// A count of its own at 0, whose limit is this one's, also when that changes; but no more than descriptors are
     /// there for.
     #[must_use]
     pub fn sibling(&self) -> Self {
-        Self { limit: Arc::clone(&self.limit), bound: self.sibling_bound, counters: Arc::default(), ..*self }
+        let bound = Arc::clone(&self.sibling_bound);
+        Self { bound, counters: Arc::default(), ..self.clone() }
     }
 
     /// How many are open now.
@@ -69,7 +77,7 @@ impl Connections {
     /// How many may be open at once.
     #[must_use]
     pub fn limit(&self) -> u64 {
-        self.limit.load(Ordering::Relaxed).min(self.bound)
+        self.limit.load(Ordering::Relaxed).min(self.bound.load(Ordering::Relaxed))
     }
 
     /// Sets how many may be open at once from now on; those that are open stay.
@@ -157,5 +165,11 @@ mod tests {
         assert_eq!((data.limit(), admin.limit()), (3, 2));
         let _open = (admin.enter().unwrap(), admin.enter().unwrap());
         assert!(admin.enter().is_none() && data.enter().is_some());
+        data.set_limit(1_000);
+        data.set_bounds(ConnectionBounds { data: 5, control: 1 });
+        assert_eq!((data.limit(), admin.limit(), data.sibling().limit()), (5, 1, 1));
+        assert_eq!(admin.open(), 2, "those that are open stay");
+        data.set_bounds(ConnectionBounds::NONE);
+        assert_eq!((data.limit(), admin.limit()), (1_000, 1_000));
     }
 }

@@ -23,10 +23,11 @@ use super::connection::{ConnectionService, LiveConnectionConfig};
 use super::connections::Connections;
 use super::health::Mount;
 use super::lifecycle::{Lifecycle, NodeState, Requests, SpawnError};
-use super::listen::{Address, Bound, bind};
+use super::listen::{Bound, bind};
 use super::listener::{Role, Serving, serve_grpc_on};
 use super::node::Stop;
 use super::signals::{Signals, obey};
+use crate::endpoint::Endpoint;
 
 /// A node's listeners and what it was told to do with them.
 pub(crate) struct Course<D> {
@@ -42,12 +43,12 @@ pub(crate) struct Course<D> {
 /// What opens the data listeners.
 pub(crate) struct DataPlane<D> {
     pub(crate) runtime: Handle,
-    pub(crate) addresses: Vec<Address>,
+    pub(crate) addresses: Vec<Endpoint>,
     pub(crate) service: D,
     pub(crate) connections: Connections,
     pub(crate) config: LiveConnectionConfig,
     /// The addresses that were bound, once they are.
-    pub(crate) bound: Arc<OnceLock<Vec<Address>>>,
+    pub(crate) bound: Arc<OnceLock<Vec<Endpoint>>>,
 }
 
 impl<D: ConnectionService> Course<D> {
@@ -90,7 +91,7 @@ impl<D: ConnectionService> Course<D> {
         }
     }
 
-    async fn spawn(&self, data: &mut Vec<Listening>) -> Result<Vec<Address>, SpawnError> {
+    async fn spawn(&self, data: &mut Vec<Listening>) -> Result<Vec<Endpoint>, SpawnError> {
         if let Some(addresses) = self.data.bound.get() {
             return Ok(addresses.clone());
         }
@@ -109,7 +110,7 @@ impl<D: ConnectionService> Course<D> {
                 return Err(error);
             }
         };
-        let addresses: Vec<Address> = bound.iter().map(|bound| bound.address.clone()).collect();
+        let addresses: Vec<Endpoint> = bound.iter().map(|bound| bound.address.clone()).collect();
         // Calls wait in the kernel's queue until the node says that it serves.
         self.lifecycle.advance(NodeState::Serving).map_err(leaving)?;
         data.extend(bound.into_iter().map(|bound| self.data.serve(bound, &self.lifecycle)));

@@ -23,7 +23,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info};
 
 use super::health::Health;
-use super::listen::{Address, ListenError};
+use super::listen::ListenError;
+use crate::endpoint::Endpoint;
 
 /// Where a node stands in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -153,7 +154,7 @@ impl Lifecycle {
     /// # Errors
     ///
     /// [`SpawnError::Listen`]: the node stands by as before. [`SpawnError::Leaving`]: it drains or has stopped.
-    pub async fn spawn(&self) -> Result<Vec<Address>, SpawnError> {
+    pub async fn spawn(&self) -> Result<Vec<Endpoint>, SpawnError> {
         let (answer, answered) = oneshot::channel();
         let leaving = || SpawnError::Leaving { state: self.state().max(NodeState::Draining) };
         self.0.spawns.send(answer).await.map_err(|_| leaving())?;
@@ -281,7 +282,7 @@ impl Default for DrainTimes {
 }
 
 /// Where the answer to one call of spawn goes.
-pub(crate) type SpawnAnswer = oneshot::Sender<Result<Vec<Address>, SpawnError>>;
+pub(crate) type SpawnAnswer = oneshot::Sender<Result<Vec<Endpoint>, SpawnError>>;
 
 /// A node's end of its [`Lifecycle`].
 pub(crate) struct Requests {

@@ -10,8 +10,9 @@ use super::accept::Listening;
 use super::connection::{ConnectionService, LiveConnectionConfig, serve_grpc, serve_http};
 use super::connections::Connections;
 use super::lifecycle::Lifecycle;
-use super::listen::{Accept, Bound, Incoming, Peer};
+use super::listen::{Accept, Bound, Incoming};
 use super::phase::PhaseSignal;
+use crate::endpoint::PeerInfo;
 
 /// What a listener is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +85,7 @@ pub(crate) fn serve_http_on(role: Role, bound: Bound, router: Router, serving: S
 fn start<F, S>(role: Role, bound: Bound, serving: Serving<'_>, serve: S) -> Listening
 where
     F: Future<Output = ()> + Send + 'static,
-    S: Fn(<Incoming as Accept>::Socket, Peer, PhaseSignal) -> F + Send + Sync + 'static,
+    S: Fn(<Incoming as Accept>::Socket, PeerInfo, PhaseSignal) -> F + Send + Sync + 'static,
 {
     let Bound { address, incoming } = bound;
     let (lifecycle, part) = (serving.lifecycle.clone(), format!("the {role} listener at {address}"));

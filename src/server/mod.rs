@@ -53,7 +53,7 @@ pub use connections::{ConnectionBounds, Connections};
 pub use executor::StreamExecutor;
 pub use health::{Health, Mount, PERSISTENCE};
 pub use lifecycle::{DrainTimes, Lifecycle, NodeState, Recovering, SpawnError};
-pub use listen::{Address, ListenError, Peer};
+pub use listen::ListenError;
 pub use listener::Role;
 pub use node::{Node, NodeConfig, Services, StartError, Stop};
 pub(crate) use signals::{SAME_SIGNAL_WITHIN, Signals};

@@ -12,10 +12,11 @@ use super::connection::{ConnectionConfig, ConnectionService, LiveConnectionConfi
 use super::connections::Connections;
 use super::course::{Course, DataPlane};
 use super::lifecycle::{DRAIN_DEADLINE_DEFAULT, DrainTimes, Lifecycle, SpawnError};
-use super::listen::{Address, Bound, ListenError, bind};
+use super::listen::{Bound, ListenError, bind, is_private};
 use super::listener::{Role, Serving, serve_grpc_on, serve_http_on};
 use super::own_thread::OwnThread;
 use super::signals::Signals;
+use crate::endpoint::Endpoint;
 
 /// Where a node listens and how it behaves there.
 ///
@@ -26,13 +27,13 @@ use super::signals::Signals;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeConfig {
     /// The data listeners, opened by spawn.
-    pub data: Vec<Address>,
+    pub data: Vec<Endpoint>,
     /// The admin listener.
-    pub admin: Address,
+    pub admin: Endpoint,
     /// The health listener.
-    pub health: Address,
+    pub health: Endpoint,
     /// The HTTP listener.
-    pub http: Address,
+    pub http: Endpoint,
     /// What each connection is held to.
     pub connection: ConnectionConfig,
     /// How long a draining node goes on as before, so that clients and load balancers notice that it leaves.
@@ -51,7 +52,7 @@ pub struct NodeConfig {
 
 impl Default for NodeConfig {
     fn default() -> Self {
-        let at = |port| Address::tcp("127.0.0.1", port);
+        let at = |port| Endpoint::tcp("127.0.0.1", port);
         Self {
             data: vec![at(7400)],
             admin: at(7401),
@@ -91,7 +92,7 @@ impl NodeConfig {
         }
         let data = self.data.iter().map(|address| (Role::Data, address));
         for (role, address) in data.chain([(Role::Admin, &self.admin)]) {
-            if !address.is_private().await.map_err(|source| StartError::Listen { role, source })? {
+            if !is_private(address).await.map_err(|source| StartError::Listen { role, source })? {
                 return Err(StartError::Exposed { role, address: address.clone() });
             }
         }
@@ -125,7 +126,7 @@ pub enum StartError {
         /// Which listener.
         role: Role,
         /// Where.
-        address: Address,
+        address: Endpoint,
     },
     /// A listener cannot be opened.
     #[error("the {role} listener ({}): {source}", role.flag())]
@@ -175,10 +176,10 @@ pub enum Stop {
 #[derive(Debug)]
 pub struct Node {
     lifecycle: Lifecycle,
-    data: Arc<OnceLock<Vec<Address>>>,
-    admin: Address,
-    health: Address,
-    http: Address,
+    data: Arc<OnceLock<Vec<Endpoint>>>,
+    admin: Endpoint,
+    health: Endpoint,
+    http: Endpoint,
     connection: LiveConnectionConfig,
     stopped: watch::Receiver<Option<Stop>>,
     /// Of probes and scrapers, and of the course of events.
@@ -233,7 +234,7 @@ impl Node {
             serve_grpc_on(Role::Health, health, services.health, on(aside)),
             serve_http_on(Role::Http, http, services.http, on(aside)),
         ];
-        let [admin, health, http] = [0, 1, 2].map(|which| Address::clone(control[which].address()));
+        let [admin, health, http] = [0, 1, 2].map(|which| Endpoint::clone(control[which].address()));
 
         let bound = Arc::new(OnceLock::new());
         let data = DataPlane {
@@ -268,7 +269,7 @@ impl Node {
     /// Several data listeners are joined by commas; in standby there is no data=.
     #[must_use]
     pub fn ready_line(&self) -> String {
-        let data: Vec<String> = self.data_addresses().iter().map(Address::to_string).collect();
+        let data: Vec<String> = self.data_addresses().iter().map(Endpoint::to_string).collect();
         let data = if data.is_empty() { String::new() } else { format!(" data={}", data.join(",")) };
         format!(
             "ready state={}{data} admin={} health={} http={}",
@@ -287,25 +288,25 @@ impl Node {
 
     /// The data listeners, with the ports that were picked; none in standby.
     #[must_use]
-    pub fn data_addresses(&self) -> &[Address] {
+    pub fn data_addresses(&self) -> &[Endpoint] {
         self.data.get().map_or(&[], Vec::as_slice)
     }
 
     /// The admin listener.
     #[must_use]
-    pub fn admin_address(&self) -> &Address {
+    pub fn admin_address(&self) -> &Endpoint {
         &self.admin
     }
 
     /// The health listener.
     #[must_use]
-    pub fn health_address(&self) -> &Address {
+    pub fn health_address(&self) -> &Endpoint {
         &self.health
     }
 
     /// The HTTP listener.
     #[must_use]
-    pub fn http_address(&self) -> &Address {
+    pub fn http_address(&self) -> &Endpoint {
         &self.http
     }
 
@@ -333,6 +334,6 @@ impl Node {
     }
 }
 
-async fn open(role: Role, address: &Address, runtime: &Handle) -> Result<Bound, StartError> {
+async fn open(role: Role, address: &Endpoint, runtime: &Handle) -> Result<Bound, StartError> {
     bind(address, runtime).await.map_err(|source| StartError::Listen { role, source })
 }

@@ -277,6 +277,7 @@ pub(super) fn refused(error: BlobError, key: &[u8]) -> CallError {
         BlobError::Poisoned => CallError::JournalPoisoned,
         BlobError::NoVersion => CallError::VersionsUsedUp,
         BlobError::Full { .. } | BlobError::DiskFull(_) => CallError::DiskFull { why },
+        BlobError::KeysFull { .. } => CallError::BlobKeysFull { why },
         BlobError::Backend(error) if error.is_passing() => {
             tracing::warn!(error = why, "a call about a blob is refused for now");
             CallError::Shortage { why }

@@ -7,7 +7,8 @@ use crate::api::wire::{
     BatchView, CommandView, DeleteView, Field, GetView, IncrementView, Reader, SetView, TouchView, op,
 };
 use crate::api::{convert, v1};
-use crate::telemetry::{Method as Named, Recalled, SlowOps};
+use crate::telemetry::{Recalled, SlowOps};
+use crate::verb::Verb;
 
 /// A call's future that still knows what it was asked for when it is done.
 pub trait Recall {
@@ -70,7 +71,7 @@ pub(super) fn traceparent(headers: &HeaderMap) -> &str {
 }
 
 /// The method and the content of a Pipeline message's first command.
-pub(super) fn recall_first(message: &[u8]) -> Option<(Named, Recalled)> {
+pub(super) fn recall_first(message: &[u8]) -> Option<(Verb, Recalled)> {
     let mut reader = Reader::with_items(message, usize::MAX);
     let (mut first, mut commands) = (None, 0);
     while let Ok(Some((number, field))) = reader.next() {
@@ -82,12 +83,12 @@ pub(super) fn recall_first(message: &[u8]) -> Option<(Named, Recalled)> {
     let first = CommandView::read(first?).ok()?;
     let (number, message) = first.op?;
     let (named, method) = match number {
-        op::GET => (Named::Get, Method::Get),
-        op::SET => (Named::Set, Method::Set),
-        op::DELETE => (Named::Delete, Method::Delete),
-        op::INCREMENT => (Named::Increment, Method::Increment),
-        op::DECREMENT => (Named::Decrement, Method::Decrement),
-        op::TOUCH => (Named::Touch, Method::Touch),
+        op::GET => (Verb::Get, Method::Get),
+        op::SET => (Verb::Set, Method::Set),
+        op::DELETE => (Verb::Delete, Method::Delete),
+        op::INCREMENT => (Verb::Increment, Method::Increment),
+        op::DECREMENT => (Verb::Decrement, Method::Decrement),
+        op::TOUCH => (Verb::Touch, Method::Touch),
         _ => return None,
     };
     let about = about(method, message, 0).unwrap_or_default();
@@ -101,7 +102,7 @@ pub(super) fn slow_ops_response(slow: &SlowOps) -> v1::ListSlowOpsResponse {
     let ops = latest
         .into_iter()
         .map(|op| v1::SlowOp {
-            method: op.method.name().to_owned(),
+            method: op.verb.name().to_owned(),
             namespace: op.about.namespace,
             key: op.about.key.into(),
             items: op.about.items,

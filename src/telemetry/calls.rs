@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use tonic::Code;
 
-use super::Method;
+use crate::verb::Verb;
 
 /// Buckets with an upper bound; one more takes what is longer.
 pub(super) const BOUNDED_BUCKETS: usize = 48;
 const BUCKETS: usize = BOUNDED_BUCKETS + 1;
-const METHODS: usize = Method::ALL.len();
+const METHODS: usize = Verb::ALL.len();
 /// Status codes, OK counted.
 pub(super) const CODES: usize = 17;
 
@@ -47,7 +47,7 @@ struct Cells {
 /// What the calls of one method came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Calls {
-    pub(super) method: Method,
+    pub(super) verb: Verb,
     /// Calls by status code.
     pub(super) codes: [u64; CODES],
     /// Calls by duration, not cumulative.
@@ -66,8 +66,8 @@ impl CallMetrics {
 
     /// Counts a call that ended. Never allocates, never waits.
     #[inline]
-    pub fn record(&self, method: Method, code: Code, elapsed: Duration) {
-        let cells = &self.stripes[stripe_number() & (self.stripes.len() - 1)].methods[method as usize];
+    pub fn record(&self, verb: Verb, code: Code, elapsed: Duration) {
+        let cells = &self.stripes[stripe_number() & (self.stripes.len() - 1)].methods[verb as usize];
         let ns = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
         if code == Code::Ok {
             cells.ok[bucket(ns)].fetch_add(1, Relaxed);
@@ -80,15 +80,15 @@ impl CallMetrics {
 
     /// How often a method ended with a status.
     #[must_use]
-    pub fn count(&self, method: Method, code: Code) -> u64 {
-        self.calls(method).codes[code as usize]
+    pub fn count(&self, verb: Verb, code: Code) -> u64 {
+        self.calls(verb).codes[code as usize]
     }
 
     /// What a method's calls came to, summed over the stripes.
-    pub(super) fn calls(&self, method: Method) -> Calls {
-        let mut sum = Calls { method, codes: [0; CODES], buckets: [0; BUCKETS], sum_ns: 0 };
+    pub(super) fn calls(&self, verb: Verb) -> Calls {
+        let mut sum = Calls { verb, codes: [0; CODES], buckets: [0; BUCKETS], sum_ns: 0 };
         for stripe in &self.stripes {
-            let cells = &stripe.methods[method as usize];
+            let cells = &stripe.methods[verb as usize];
             for (number, bucket) in sum.buckets.iter_mut().enumerate() {
                 let ok = cells.ok[number].load(Relaxed);
                 sum.codes[0] += ok;
@@ -209,21 +209,21 @@ mod tests {
                 std::thread::spawn(move || {
                     for number in 0..1_000 {
                         let code = if number % 10 == 0 { Code::Unavailable } else { Code::Ok };
-                        calls.record(Method::Get, code, Duration::from_micros(number));
+                        calls.record(Verb::Get, code, Duration::from_micros(number));
                     }
-                    calls.record(Method::Set, Code::Unauthenticated, Duration::from_secs(60));
+                    calls.record(Verb::Set, Code::Unauthenticated, Duration::from_secs(60));
                 })
             })
             .collect();
         for thread in threads {
             thread.join().unwrap();
         }
-        let get = calls.calls(Method::Get);
+        let get = calls.calls(Verb::Get);
         assert_eq!((get.codes[0], get.codes[Code::Unavailable as usize]), (7_200, 800));
         assert_eq!((get.total(), get.sum_ns), (8_000, 8 * 499_500_000));
         assert_eq!(get.buckets[0], 8 * 2, "0 µs and 1 µs");
-        let set = calls.calls(Method::Set);
+        let set = calls.calls(Verb::Set);
         assert_eq!((set.codes[Code::Unauthenticated as usize], set.buckets[BOUNDED_BUCKETS]), (8, 8));
-        assert_eq!(calls.count(Method::Delete, Code::Ok), 0);
+        assert_eq!(calls.count(Verb::Delete, Code::Ok), 0);
     }
 }

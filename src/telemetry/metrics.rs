@@ -21,10 +21,11 @@ use tonic::Code;
 
 use super::calls::{CODES, CallMetrics, Calls, bucket_bound_seconds};
 use super::exposition::{Exposition, Format, Kind, Label, Value};
+use super::process;
 use super::snapshot::{DiskFigures, JournalFigures, NODE_STATES, Snapshot};
-use super::{Method, process};
 use crate::code::code_name;
 use crate::engine::{MissReason, NamespaceReport, PolicyEstimate};
+use crate::verb::Verb;
 
 /// The buckets that are shown of those that are counted: to 512 µs an octave each, then two octaves, to 4.2 s.
 const BUCKETS_SHOWN: [usize; 14] = [4, 8, 10, 12, 14, 16, 18, 20, 24, 28, 32, 36, 40, 44];
@@ -159,9 +160,9 @@ impl Metrics {
         page.namespaces(&snapshot.namespaces);
         page.node(&snapshot);
         page.process();
-        let calls: Vec<Calls> = Method::ALL
+        let calls: Vec<Calls> = Verb::ALL
             .into_iter()
-            .map(|method| self.calls.calls(method))
+            .map(|verb| self.calls.calls(verb))
             .filter(|calls| calls.total() > 0)
             .collect();
         page.calls(&calls);
@@ -305,7 +306,7 @@ impl Page {
             let coded = (0..CODES).filter(|code| calls.codes[*code] > 0);
             coded.map(|code| {
                 let labels = [
-                    ("method", calls.method.as_str()),
+                    ("method", calls.verb.as_str()),
                     ("code", code_name(Code::from_i32(i32::try_from(code).unwrap_or(i32::MAX)))),
                 ];
                 (labels, calls.codes[code])
@@ -317,7 +318,7 @@ impl Page {
             let below = |bucket: usize| calls.buckets[..=bucket].iter().sum();
             let buckets = BUCKETS_SHOWN.map(|bucket| (bucket_bound_seconds(bucket), below(bucket)));
             let all = (calls.total(), calls.sum_ns as f64 / 1e9);
-            durations.histogram(&[("method", calls.method.as_str())], buckets, all);
+            durations.histogram(&[("method", calls.verb.as_str())], buckets, all);
         }
     }
 
@@ -492,9 +493,9 @@ mod tests {
     #[test]
     fn calls_appear_by_method_and_code_with_cumulative_buckets() {
         let calls = CallMetrics::new();
-        calls.record(Method::Get, Code::Ok, Duration::from_nanos(1_500));
-        calls.record(Method::Get, Code::Ok, Duration::from_micros(3));
-        calls.record(Method::Get, Code::DeadlineExceeded, Duration::from_secs(20));
+        calls.record(Verb::Get, Code::Ok, Duration::from_nanos(1_500));
+        calls.record(Verb::Get, Code::Ok, Duration::from_micros(3));
+        calls.record(Verb::Get, Code::DeadlineExceeded, Duration::from_secs(20));
         let text = text_of(calls, Snapshot::default());
         for line in [
             "larder_rpc_calls_total{method=\"larder.v1.Cache/Get\",code=\"OK\"} 2",
@@ -513,9 +514,9 @@ mod tests {
     #[test]
     fn a_whole_page_is_right_in_either_format_and_says_the_same() {
         let calls = CallMetrics::new();
-        for method in Method::ALL {
-            calls.record(method, Code::Ok, Duration::from_micros(70));
-            calls.record(method, Code::Internal, Duration::from_secs(70));
+        for verb in Verb::ALL {
+            calls.record(verb, Code::Ok, Duration::from_micros(70));
+            calls.record(verb, Code::Internal, Duration::from_secs(70));
         }
         let estimates = ["arc", "lru"].map(|candidate| PolicyEstimate {
             candidate,

@@ -13,7 +13,6 @@
 pub mod calls;
 pub mod exposition;
 pub mod log;
-pub mod method;
 pub mod metrics;
 pub mod process;
 pub mod slow;
@@ -23,7 +22,7 @@ pub mod trace;
 pub use calls::CallMetrics;
 pub(crate) use calls::stripe_number;
 pub use exposition::Format;
-pub use method::Method;
+
 pub use metrics::Metrics;
 pub use slow::{Recalled, SlowCalls, SlowOps};
 pub use snapshot::{DiskFigures, DiskTierFigures, JournalFigures, Snapshot};

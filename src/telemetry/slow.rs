@@ -10,8 +10,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tonic::Code;
 
-use super::Method;
 use crate::clock::{Clock, SystemClock};
+use crate::verb::Verb;
 
 /// How many calls are kept.
 pub const OPS_KEPT: usize = 128;
@@ -22,7 +22,7 @@ pub const KEY_BYTES_KEPT: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlowOp {
     /// The method; of a Pipeline's command that of its op.
-    pub method: Method,
+    pub verb: Verb,
     /// What it was about.
     pub about: Recalled,
     /// When it came in, in milliseconds since 1970-01-01 UTC.
@@ -158,11 +158,11 @@ impl SlowCalls {
 
     /// Keeps a call that has just ended.
     #[cold]
-    pub fn keep(&self, method: Method, about: Recalled, elapsed: Duration, queued: Duration, code: Code) {
+    pub fn keep(&self, verb: Verb, about: Recalled, elapsed: Duration, queued: Duration, code: Code) {
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         let started_unix_ms = SystemClock::new().now().unix_ms().saturating_sub(elapsed_ms);
         let peer = Arc::clone(&self.peer);
-        self.ops.keep(SlowOp { method, about, started_unix_ms, elapsed, queued, code, peer });
+        self.ops.keep(SlowOp { verb, about, started_unix_ms, elapsed, queued, code, peer });
     }
 }
 
@@ -180,7 +180,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn keep(calls: &SlowCalls, items: usize) {
-        calls.keep(Method::BatchGet, Recalled::new("ns", &[b'k'; 300], items), 3 * MS, MS, Code::Ok);
+        calls.keep(Verb::BatchGet, Recalled::new("ns", &[b'k'; 300], items), 3 * MS, MS, Code::Ok);
     }
 
     #[test]
@@ -193,7 +193,7 @@ mod tests {
         let items: Vec<u32> = latest.iter().map(|op| op.about.items).collect();
         assert!(items.iter().rev().copied().eq(7..7 + OPS_KEPT as u32), "{items:?}");
         let op = &latest[0];
-        assert_eq!((op.method.name(), &*op.about.namespace, &*op.peer), ("BatchGet", "ns", "10.0.0.1:5"));
+        assert_eq!((op.verb.name(), &*op.about.namespace, &*op.peer), ("BatchGet", "ns", "10.0.0.1:5"));
         assert_eq!((op.about.key.len(), op.elapsed, op.queued), (KEY_BYTES_KEPT, 3 * MS, MS));
         assert!(op.started_unix_ms > 1_600_000_000_000);
     }

@@ -347,11 +347,43 @@ fn server_that_ends(how: Ends) -> String {
 
 #[test]
 fn a_call_that_is_broken_off_is_told_from_a_node_that_is_not_there() {
-    for how in [Ends::Reset, Ends::AnswerBrokenOff, Ends::HangUp] {
+    for (how, said) in [
+        (Ends::Reset, "closed Get before it was answered ("),
+        (Ends::AnswerBrokenOff, "closed Get before it was answered ("),
+        (Ends::HangUp, "closed the connection before Get was answered ("),
+    ] {
         let url = server_that_ends(how);
         let output = larder(&["--nodes", &url, "get", "k"]);
-        assert_ends(&output, REFUSED, "", &format!("{url} closed Get before it was answered ("));
+        assert_ends(&output, REFUSED, "", &format!("{url} {said}"));
         assert!(!stderr(&output).contains("is a node listening"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_connection_that_is_closed_at_once_is_told_with_what_may_be_the_reason() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    // Which of its layers notices it first, and in which words, is chance.
+    for _ in 0..10 {
+        let output = larder(&["--nodes", &url, "set", "k", "v"]);
+        assert_ends(&output, REFUSED, "", &format!("{url} closed the connection before Set was answered ("));
+        assert!(stderr(&output).contains("--max-connections"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_value_is_not_taken_from_a_stdin_that_is_not_there() {
+    let node = FakeNode::start();
+    let said = "there is no value, and stdin is closed or /dev/null";
+    assert_ends(&on(&node, &["set", "k"]), USAGE, "", said);
+    let closed = format!("exec {} --nodes {} set k <&-", env!("CARGO_BIN_EXE_larder"), node.url());
+    let output = Command::new("sh").args(["-c", &closed]).env_clear().output().unwrap();
+    assert_ends(&output, USAGE, "", said);
+    assert_eq!(node.entries(), 0);
+    for named in ["-", "/dev/null"] {
+        assert_eq!(on(&node, &["set", named, "--file", named]).status.code(), Some(0));
+        assert_ends(&on(&node, &["get", named]), Some(0), "", "");
     }
 }
 
@@ -381,7 +413,7 @@ fn wrong_usage_has_status_2_and_says_what_is_allowed() {
         (&["get", "--escaped", "a\\n"], "\\xNN"),
         (&["set", "k", "--file", "/dev/zero"], "put-blob"),
         (&["serve", "--config", "/dev/zero"], "longer than 1MiB"),
-        (&["get", "k", "--nodes", "unix:///x"], "not served by this build yet"),
+        (&["get", "k", "--nodes", "udp://a:1"], "not served by this build yet"),
         (&["get", "k", "--nodes", "tcp://a:1,tcp://b:1"], "exactly one"),
         (&["get", "k", "--timeout", "5"], "250ms"),
         (&["set", "k", "v", "--ttl", "200years"], "100 years"),

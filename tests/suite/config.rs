@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser};
 use larder::config::{
-    BackendKind, ConfigError, Durability, ListenUrl, Loaded, LogFormat, Method, Persistence, SETTINGS,
+    BackendKind, ConfigError, Durability, Endpoint, Loaded, LogFormat, Method, Persistence, SETTINGS,
     ServeArgs, ServeConfig, Source, Variables,
 };
 use larder::engine::PolicyName;
@@ -127,7 +127,7 @@ fn every_served_setting_of_a_file_arrives() {
         otlp = "http://127.0.0.1:4317"
         trace-sample = 0.25
     "#;
-    let url = |text: &str| text.parse::<ListenUrl>().unwrap();
+    let url = |text: &str| text.parse::<Endpoint>().unwrap();
     let expected = ServeConfig {
         listen: vec![url("tcp://127.0.0.1:1"), url("tcp://0.0.0.0:2")],
         admin: url("tcp://[::1]:3"),
@@ -366,6 +366,16 @@ fn values_out_of_bounds_say_what_is_allowed() {
             "--otlp: \"collector:4317\" is no http:// URL; give the URL of a collector such as http://127.0.0.1:4317",
         ),
         (
+            &["--otlp", "http://collector:99999"],
+            "--otlp: \"http://collector:99999\" has a port that is no number from 0 to 65535; give the URL of a collector such as \
+             http://127.0.0.1:4317",
+        ),
+        (
+            &["--otlp", "http://[::1]:0"],
+            "--otlp: \"http://[::1]:0\" has port 0, at which nobody can be reached; give the URL of a collector such as \
+             http://127.0.0.1:4317",
+        ),
+        (
             &["--listen", "127.0.0.1:7400"],
             "--listen: \"127.0.0.1:7400\" has no scheme; give a URL such as tcp://127.0.0.1:7400 or tcp://[::1]:0",
         ),
@@ -422,11 +432,7 @@ fn what_is_not_served_yet_is_refused_and_never_ignored() {
         ),
         (
             &["--listen", "udp://127.0.0.1:1"],
-            "--listen udp://127.0.0.1:1 is not served by this build yet: it listens on TCP alone; give a tcp:// URL",
-        ),
-        (
-            &["--admin", "unix:///run/l.sock"],
-            "--admin unix:///run/l.sock is not served by this build yet: it listens on TCP alone; give a tcp:// URL",
+            "--listen udp://127.0.0.1:1 is not served by this build yet: it listens on TCP and on Unix sockets; give a tcp:// or a unix:// URL",
         ),
     ];
     for (flags, expected) in cases {
@@ -507,7 +513,7 @@ fn settings_that_contradict_each_other_are_both_named() {
         (
             &["--listen", "tcp://127.0.0.1:7401"],
             &[],
-            "--admin tcp://127.0.0.1:7401 (the default) contradicts --listen tcp://127.0.0.1:7401: no two listeners can have one address, and 0.0.0.0 has all of IPv4, [::] all that there are; give each its own port, or leave one out",
+            "--admin tcp://127.0.0.1:7401 (the default) contradicts --listen tcp://127.0.0.1:7401: no two listeners can have one address, and 0.0.0.0 has all of IPv4, [::] all that there are; give each its own port or path, or leave one out",
         ),
         (
             &["--trace-sample", "0.5"],
@@ -558,7 +564,7 @@ fn only_insecure_opens_data_and_admin_listeners_beyond_loopback() {
 
 #[test]
 fn identity_follows_the_port_that_was_picked() {
-    let picked: ListenUrl = "tcp://127.0.0.1:41007".parse().unwrap();
+    let picked: Endpoint = "tcp://127.0.0.1:41007".parse().unwrap();
     let config = load(&["--listen", "tcp://127.0.0.1:0"], &[], "").unwrap().config;
     assert_eq!(config.identity(std::slice::from_ref(&picked)).node_id, "tcp://127.0.0.1:41007");
     let config = load(&["--advertise", "tcp://a:1", "--node-id", "n"], &[], "").unwrap().config;

@@ -572,4 +572,9 @@ async fn a_wall_clock_that_is_ahead_for_a_moment_leaves_versions_ahead_and_nothi
     wall.set("+100y");
     let (status, stderr) = wall.start(&flags).err().expect("no version can follow such a clock");
     assert!(status.code() == Some(2) && stderr.contains("the wall clock shows 21"), "{stderr}");
+
+    wall.set("-60y");
+    let (status, stderr) = wall.start(&flags).err().expect("nothing can be dated by such a clock");
+    let said = "larder: error: the wall clock shows 1970-01-01T00:00:00Z or a time before that";
+    assert!(status.code() == Some(2) && stderr.contains(said) && !stderr.contains("panicked"), "{stderr}");
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::support::kept::{cache_of, flushed};
 use crate::support::node::*;
@@ -243,6 +244,56 @@ fn a_limit_on_open_files_that_no_node_can_do_with_is_refused() {
         stderr.contains("the process may have 24 files open") && stderr.contains("ulimit -n"),
         "{stderr}"
     );
+}
+
+#[tokio::test]
+async fn a_shortage_that_does_not_end_keeps_no_node_from_stopping_in_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let flags = ["--data-dir", directory.path().to_str().unwrap(), "--persistence", "snapshot"];
+    let process = Process::start(&flags);
+    cache_of(&process).await.set(set("k", "v")).await.unwrap();
+    let id = rustix::process::Pid::from_raw(process.id() as i32);
+    let before = rustix::process::getrlimit(Resource::Nofile);
+    prlimit(id, Resource::Nofile, Rlimit { current: Some(8), ..before }).unwrap();
+    let stopped = tokio::time::timeout(Duration::from_secs(10), process.stops()).await;
+    let (status, _, stderr) = stopped.expect("within 10 s of SIGTERM");
+    assert_eq!(status.code(), Some(4), "{stderr}");
+    assert!(stderr.contains("no last snapshot could be taken"), "{stderr}");
+}
+
+#[tokio::test]
+async fn connections_are_held_to_a_limit_on_open_files_that_is_lowered_meanwhile() {
+    const HELD: u64 = 33;
+    let process = Process::start(&["--persistence", "none"]);
+    let open = async || metric(&metrics_of(&process).await, "larder_connections");
+    let connection = async || TcpStream::connect(&process.ready.data[0]).await.unwrap();
+    let mut held = Vec::new();
+    for _ in 0..HELD {
+        held.push(connection().await);
+    }
+    soon(async { while open().await < HELD {} }).await;
+    // Whether one more is taken in, and not closed at once.
+    let is_taken = async || {
+        let one_more = connection().await;
+        let is_taken = loop {
+            match one_more.try_read(&mut [0]) {
+                _ if open().await > HELD => break true,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                _ => break false,
+            }
+        };
+        drop(one_more);
+        while open().await > HELD {}
+        is_taken
+    };
+    assert!(soon(is_taken()).await);
+    let id = rustix::process::Pid::from_raw(process.id() as i32);
+    let before = rustix::process::getrlimit(Resource::Nofile);
+    // There is a descriptor for one more, which the node is to have for itself.
+    prlimit(id, Resource::Nofile, Rlimit { current: Some(64), ..before }).unwrap();
+    soon(async { while is_taken().await {} }).await;
+    prlimit(id, Resource::Nofile, Rlimit { current: before.maximum, ..before }).unwrap();
+    soon(async { while !is_taken().await {} }).await;
 }
 
 #[tokio::test]

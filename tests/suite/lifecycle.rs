@@ -8,8 +8,9 @@ use std::time::Duration;
 use crate::support::plain_node::{PlainNode, check, connect, get, soon};
 use larder::api::v1::WatchRequest;
 use larder::clock::monotonic;
+use larder::endpoint::Endpoint;
 use larder::server::health::{ADMIN, ALIVE, PERSISTENCE, READY};
-use larder::server::{Address, NodeState, SpawnError, Stop};
+use larder::server::{NodeState, SpawnError, Stop};
 use tokio::io::AsyncWriteExt;
 use tonic::{Code, Streaming};
 use tonic_health::pb::health_check_response::ServingStatus::{self, NotServing, ServiceUnknown, Serving};
@@ -41,7 +42,7 @@ async fn standby_opens_no_data_listener_until_it_is_told_to_spawn() {
 
 #[tokio::test]
 async fn several_data_listeners_are_all_named_and_all_serve() {
-    let node = PlainNode::start(|config| config.data.push(Address::tcp("localhost", 0))).await;
+    let node = PlainNode::start(|config| config.data.push(Endpoint::tcp("localhost", 0))).await;
     let [first, second] = node.node.data_addresses() else { panic!("two") };
     assert!(node.node.ready_line().contains(&format!(" data={first},{second} ")));
     for address in [first, second] {
@@ -55,7 +56,7 @@ async fn a_spawn_that_cannot_listen_leaves_the_node_in_standby() {
     let port = taken.local_addr().unwrap().port();
     let node = PlainNode::start(|config| {
         config.standby = true;
-        config.data.push(Address::tcp("127.0.0.1", port));
+        config.data.push(Endpoint::tcp("127.0.0.1", port));
     })
     .await;
     let error = soon(node.life.spawn()).await.unwrap_err();
@@ -156,7 +157,7 @@ async fn a_lame_duck_answers_and_says_that_it_goes() {
     assert_eq!(soon(node.node.stopped()).await, Stop::Drained);
 }
 
-async fn watch(address: &Address, service: &str) -> Streaming<HealthCheckResponse> {
+async fn watch(address: &Endpoint, service: &str) -> Streaming<HealthCheckResponse> {
     let request = HealthCheckRequest { service: service.to_owned() };
     HealthClient::new(connect(address).await).watch(request).await.unwrap().into_inner()
 }
@@ -168,7 +169,7 @@ async fn next(watch: &mut Streaming<HealthCheckResponse>) -> Option<ServingStatu
 #[tokio::test]
 async fn health_watches_tell_of_the_drain_and_do_not_hold_it() {
     let node = PlainNode::start(|_| {}).await;
-    let addresses = [node.data(), node.node.admin_address(), node.node.health_address()].map(Address::clone);
+    let addresses = [node.data(), node.node.admin_address(), node.node.health_address()].map(Endpoint::clone);
     let mut watches = Vec::new();
     for address in &addresses {
         let mut ready = watch(address, READY).await;

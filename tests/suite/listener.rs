@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use crate::support::plain_node::{PlainNode, check, get, soon};
 use larder::clock::monotonic;
+use larder::endpoint::Endpoint;
 use larder::server::health::READY;
-use larder::server::{Address, Connections, NodeConfig, Stop};
+use larder::server::{Connections, NodeConfig, Stop};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic_health::pb::health_check_response::ServingStatus::Serving;
@@ -15,7 +16,7 @@ use tonic_health::pb::health_check_response::ServingStatus::Serving;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
-async fn dial(address: &Address) -> TcpStream {
+async fn dial(address: &Endpoint) -> TcpStream {
     TcpStream::connect(address.authority()).await.unwrap()
 }
 
@@ -189,7 +190,7 @@ async fn a_flood_of_resets_is_answered_with_goaway_and_others_go_on() {
     drop(soon(sending).await);
 }
 
-type Place = fn(&mut NodeConfig) -> &mut Address;
+type Place = fn(&mut NodeConfig) -> &mut Endpoint;
 
 #[tokio::test]
 async fn a_port_in_use_is_named_with_its_flag_and_what_to_do() {
@@ -203,7 +204,7 @@ async fn a_port_in_use_is_named_with_its_flag_and_what_to_do() {
     ];
     for (place, flag) in places {
         let start = PlainNode::try_start(Connections::default(), |config| {
-            *place(config) = Address::tcp("127.0.0.1", port);
+            *place(config) = Endpoint::tcp("127.0.0.1", port);
         });
         let Err(error) = soon(start).await else { panic!("{flag} is not in use") };
         let text = error.to_string();
@@ -217,7 +218,7 @@ async fn a_port_in_use_is_named_with_its_flag_and_what_to_do() {
 async fn other_addresses_that_cannot_be_had_are_named() {
     for (host, part) in [("192.0.2.1", "no such IP address"), ("no-such-host.invalid", "does not resolve")] {
         let start = PlainNode::try_start(Connections::default(), |config| {
-            config.health = Address::tcp(host, 0);
+            config.health = Endpoint::tcp(host, 0);
         });
         let Err(error) = soon(start).await else { panic!("{host} was listened on") };
         let text = error.to_string();
@@ -237,7 +238,7 @@ async fn data_and_admin_stay_private_unless_told_otherwise() {
         for host in ["0.0.0.0", "::"] {
             for (standby, insecure) in [(false, false), (true, false), (false, true)] {
                 let start = PlainNode::try_start(Connections::default(), |config| {
-                    *place(config) = Address::tcp(host, 0);
+                    *place(config) = Endpoint::tcp(host, 0);
                     config.standby = standby;
                     config.insecure = insecure;
                 });
@@ -281,7 +282,7 @@ async fn without_descriptors_a_node_hangs_up_and_recovers_and_does_not_spin() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let line =
         lines.by_ref().map_while(Result::ok).find(|line| line.starts_with("node ")).expect("the node starts");
-    let mut words = line.split(' ').skip(1).map(|word| Address::from_authority(word).unwrap());
+    let mut words = line.split(' ').skip(1).map(|word| Endpoint::Tcp(word.parse().unwrap()));
     let (data, health) = (words.next().unwrap(), words.next().unwrap());
 
     let mut held = Vec::new();
@@ -316,7 +317,7 @@ async fn without_descriptors_a_node_hangs_up_and_recovers_and_does_not_spin() {
 }
 
 /// `None` where the node hung up.
-async fn check_or_refused(address: &Address) -> Option<()> {
+async fn check_or_refused(address: &Endpoint) -> Option<()> {
     let url = format!("http://{}", address.authority());
     let channel = tonic::transport::Endpoint::from_shared(url).unwrap().connect().await.ok()?;
     let request = tonic_health::pb::HealthCheckRequest { service: READY.to_owned() };

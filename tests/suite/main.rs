@@ -40,3 +40,4 @@ mod status;
 mod store;
 #[path = "../support/mod.rs"]
 mod support;
+mod transports;

@@ -47,6 +47,12 @@ pub(crate) const FREE_PORTS: [&str; 8] = [
 /// and a directory of its own.
 const NO_DISK: [&str; 2] = ["--persistence", "none"];
 
+/// These flags, with free ports for the listeners that they do not name.
+fn with_free_ports<'a>(flags: &[&'a str]) -> Vec<&'a str> {
+    let free = FREE_PORTS.chunks(2).filter(|pair| !flags.contains(&pair[0]));
+    free.flatten().chain(no_disk(flags)).chain(flags).copied().collect()
+}
+
 /// What stands before a test's own flags.
 fn no_disk(flags: &[&str]) -> &'static [&'static str] {
     if flags.contains(&NO_DISK[0]) { &[] } else { &NO_DISK }
@@ -288,12 +294,15 @@ impl Ready {
         let mut next = |name: &str, url: &str| {
             let value = words.next().and_then(|word| word.strip_prefix(name)?.strip_prefix('='));
             let value = value.unwrap_or_else(|| panic!("no {name}= in its place in {line:?}"));
-            value.strip_prefix(url).unwrap_or_else(|| panic!("{name} is no {url} in {line:?}")).to_owned()
+            // HOST:PORT of a TCP listener, the URL of any other.
+            let is_other = value.starts_with("unix://") && url == "tcp://";
+            let value = if is_other { Some(value) } else { value.strip_prefix(url) };
+            value.unwrap_or_else(|| panic!("{name} is no {url} in {line:?}")).to_owned()
         };
         let state = next("state", "");
         let data = if line.contains(" data=") {
             let all = next("data", "");
-            all.split(',').map(|url| url.strip_prefix("tcp://").unwrap().to_owned()).collect()
+            all.split(',').map(|url| url.strip_prefix("tcp://").unwrap_or(url).to_owned()).collect()
         } else {
             Vec::new()
         };
@@ -323,6 +332,16 @@ impl Process {
     /// Starts it on free ports with these flags, and waits for its ready line.
     pub(crate) fn start(flags: &[&str]) -> Self {
         Self::run(larder().arg("serve").args(FREE_PORTS).args(no_disk(flags)).args(flags))
+    }
+
+    /// Starts it with these flags, on free ports where they name no listener.
+    pub(crate) fn start_on(flags: &[&str]) -> Self {
+        Self::run(larder().arg("serve").args(with_free_ports(flags)))
+    }
+
+    /// Runs it as [`Self::start_on`] does to its end, which must come by itself: exit status, stdout, stderr.
+    pub(crate) fn fails_on(flags: &[&str]) -> (Option<i32>, String, String) {
+        Self::outcome(larder().arg("serve").args(with_free_ports(flags)))
     }
 
     /// Starts it on free ports with these flags and all defaults in a working directory.

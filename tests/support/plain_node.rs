@@ -14,10 +14,11 @@ use futures_util::{Stream, stream};
 use larder::api::v1::cache_client::CacheClient;
 use larder::api::v1::cache_server::{Cache, CacheServer};
 use larder::api::v1::*;
-use larder::server::{Address, Connections, Lifecycle, Mount, Node, NodeConfig, Services, StartError};
+use larder::endpoint::Endpoint;
+use larder::server::{Connections, Lifecycle, Mount, Node, NodeConfig, Services, StartError};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::service::Routes;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -70,7 +71,7 @@ impl PlainNode {
     }
 
     /// The address of the only data listener.
-    pub(crate) fn data(&self) -> &Address {
+    pub(crate) fn data(&self) -> &Endpoint {
         &self.node.data_addresses()[0]
     }
 
@@ -82,15 +83,19 @@ impl PlainNode {
 
 /// Everything on free ports of loopback.
 pub(crate) fn config() -> NodeConfig {
-    let free = || Address::tcp("127.0.0.1", 0);
+    let free = || Endpoint::tcp("127.0.0.1", 0);
     NodeConfig { data: vec![free()], admin: free(), health: free(), http: free(), ..NodeConfig::default() }
 }
 
-pub(crate) async fn connect(address: &Address) -> Channel {
-    Endpoint::from_shared(format!("http://{}", address.authority())).unwrap().connect().await.unwrap()
+pub(crate) async fn connect(address: &Endpoint) -> Channel {
+    let uri = match address {
+        Endpoint::Unix(_) => address.to_string(),
+        _ => format!("http://{}", address.authority()),
+    };
+    tonic::transport::Endpoint::from_shared(uri).unwrap().connect().await.unwrap()
 }
 
-pub(crate) async fn check(address: &Address, service: &str) -> Result<ServingStatus, Status> {
+pub(crate) async fn check(address: &Endpoint, service: &str) -> Result<ServingStatus, Status> {
     let request = HealthCheckRequest { service: service.to_owned() };
     let answer = HealthClient::new(connect(address).await).check(request).await?;
     Ok(answer.into_inner().status())

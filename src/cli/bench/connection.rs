@@ -16,10 +16,12 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Mutex;
 use tonic::{Code, Status};
 
+use crate::endpoint::Endpoint;
 use crate::entry::MESSAGE_BYTES_MAX;
 
 const HEAD_BYTES: usize = 5;
@@ -29,28 +31,24 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// A connection that is made on first use, and again after it breaks. Many callers of one thread share it.
 #[derive(Debug)]
 pub(super) struct Connection {
-    authority: String,
+    endpoint: Endpoint,
     headers: HeaderMap,
     sender: RefCell<Option<SendRequest<Full<Bytes>>>>,
     connecting: Mutex<()>,
 }
 
 impl Connection {
-    pub(super) fn new(authority: &str) -> Self {
+    pub(super) fn new(endpoint: &Endpoint) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        Self {
-            authority: authority.to_owned(),
-            headers,
-            sender: RefCell::default(),
-            connecting: Mutex::default(),
-        }
+        Self { endpoint: endpoint.clone(), headers, sender: RefCell::default(), connecting: Mutex::default() }
     }
 
     /// Where a method is called.
     pub(super) fn method(&self, path: PathAndQuery) -> Result<Uri, http::Error> {
-        Uri::builder().scheme("http").authority(self.authority.as_str()).path_and_query(path).build()
+        let authority = self.endpoint.host_port().map_or_else(|| "localhost".to_owned(), ToString::to_string);
+        Uri::builder().scheme("http").authority(authority).path_and_query(path).build()
     }
 
     /// Calls a method and hands its answer out undecoded.
@@ -85,18 +83,31 @@ impl Connection {
         if let Some(sender) = self.open() {
             return Ok(sender);
         }
-        let stream = TcpStream::connect(&self.authority).await?;
-        stream.set_nodelay(true)?;
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .handshake(TokioIo::new(stream))
-            .await?;
-        // How it ended shows in the calls on it.
-        tokio::task::spawn_local(async move { drop(connection.await) });
+        let sender = match &self.endpoint {
+            Endpoint::Unix(path) => begin(UnixStream::connect(path).await?).await?,
+            other => {
+                let stream = TcpStream::connect(other.authority()).await?;
+                stream.set_nodelay(true)?;
+                begin(stream).await?
+            }
+        };
         *self.sender.borrow_mut() = Some(sender.clone());
         Ok(sender)
     }
+}
+
+/// HTTP/2 on a stream that is connected.
+async fn begin(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<SendRequest<Full<Bytes>>, hyper::Error> {
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await?;
+    // How it ended shows in the calls on it.
+    tokio::task::spawn_local(async move { drop(connection.await) });
+    Ok(sender)
 }
 
 /// The message of an answer, once its status has come and is OK.

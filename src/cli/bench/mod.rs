@@ -45,6 +45,7 @@ use clap::{Args, ValueEnum, ValueHint};
 use super::durability::WaitsFor;
 use super::exit::{CliError, Exit};
 use super::global::Global;
+use super::interrupt::Interrupt;
 use super::output::note;
 use super::parse::{self, Distribution, Offered, Ratio, SizeRange};
 use crate::node::descriptors;
@@ -148,7 +149,9 @@ pub(super) fn run(global: &Global, args: BenchArgs) -> Result<Exit, CliError> {
     if prefill {
         fill::set(&plan)?;
     }
-    let results = run::run(&plan, "bench", written.clone())?;
+    // Before that nothing was measured, and Ctrl-C ends the process.
+    let interrupt = Interrupt::catch()?;
+    let results = run::run(&plan, "bench", written.clone(), &interrupt)?;
     report::show(global, &plan, &results)?;
     if let Some(path) = histogram {
         report::write_histogram(&path, &results)?;
@@ -170,7 +173,11 @@ pub(super) fn run(global: &Global, args: BenchArgs) -> Result<Exit, CliError> {
             None => {}
         }
     }
-    Ok(if results.errors.is_empty() { Exit::Done } else { Exit::Refused })
+    Ok(match results.errors.is_empty() {
+        _ if interrupt.has_come() => Exit::Interrupted,
+        true => Exit::Done,
+        false => Exit::Refused,
+    })
 }
 
 /// How keys may be drawn, of which a shell's completion offers these.

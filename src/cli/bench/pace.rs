@@ -23,6 +23,8 @@ const JITTER: Duration = Duration::from_micros(250);
 /// It sleeps no less than this, and lays out together what has become due meanwhile: at tens of thousands of calls a
 /// second, waking for each would take the load's processor away from it.
 const SLEEP_MIN: Duration = Duration::from_micros(150);
+/// And no longer, so that a run with few calls can be interrupted.
+const SLEEP_MAX: Duration = Duration::from_millis(100);
 
 /// More callers than any run has.
 const CALLERS_MAX: usize = 1 << 24;
@@ -88,13 +90,18 @@ impl Schedule {
     }
 }
 
-/// Lays calls out until `end`, at most `calls_max` of them, then closes the queues.
-pub(super) fn keep(mut schedule: Schedule, queues: &[Arc<Queue>], end: Option<Instant>, calls_max: u64) {
+/// Lays calls out, at most `calls_max` of them, until the run `is_over` when the next is due; then closes the queues.
+pub(super) fn keep(
+    mut schedule: Schedule,
+    queues: &[Arc<Queue>],
+    calls_max: u64,
+    is_over: impl Fn(Instant) -> bool,
+) {
     let mut calls = 0_u64;
-    while calls < calls_max && end.is_none_or(|end| schedule.next < end) {
+    while calls < calls_max && !is_over(schedule.next) {
         let now = monotonic();
         if schedule.next > now {
-            std::thread::sleep((schedule.next - now).max(SLEEP_MIN));
+            std::thread::sleep((schedule.next - now).clamp(SLEEP_MIN, SLEEP_MAX));
             continue;
         }
         let due = if now - schedule.next <= JITTER { now } else { schedule.next };
@@ -129,7 +136,7 @@ mod tests {
         let queue = Arc::new(Queue::new());
         let start = monotonic();
         let schedule = Schedule::new(start, 1_000_000.0, Arrivals::Constant);
-        keep(schedule, std::slice::from_ref(&queue), None, 3);
+        keep(schedule, std::slice::from_ref(&queue), 3, |_| false);
         assert_eq!(queue.waiting(), 3);
         let mut last = start;
         for _ in 0..3 {

@@ -12,6 +12,7 @@ use crate::cli::exit::CliError;
 use crate::cli::global::Global;
 use crate::cli::parse::{Distribution, Ratio, SizeRange};
 use crate::client::ClientBuilder;
+use crate::endpoint::Endpoint;
 use crate::entry::{Durability, KEY_BYTES_MAX, MESSAGE_BYTES_MAX};
 
 /// How calls are made.
@@ -47,8 +48,8 @@ pub(super) enum Pace {
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) builder: ClientBuilder,
-    /// `HOST:PORT` of the node.
-    pub(super) authority: String,
+    /// Where the node is.
+    pub(super) endpoint: Endpoint,
     pub(super) namespace: String,
     pub(super) timeout: Duration,
     pub(super) threads: usize,
@@ -82,7 +83,7 @@ impl Plan {
         };
         let plan = Self {
             builder: global.builder(),
-            authority: global.nodes.first().map(|url| url.authority().to_owned()).unwrap_or_default(),
+            endpoint: global.nodes.first().expect("a list has one at least").endpoint().clone(),
             namespace: global.namespace.clone(),
             timeout: global.timeout,
             threads: args.threads.get().min(args.connections.get()),

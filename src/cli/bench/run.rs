@@ -19,6 +19,7 @@ use super::plan::{Mode, Pace, Plan, Until};
 use super::wire::{self, Answer};
 use super::{calls, stream};
 use crate::cli::exit::{CliError, local};
+use crate::cli::interrupt::Interrupt;
 use crate::cli::progress;
 use crate::clock::monotonic;
 use crate::code::code_name;
@@ -58,6 +59,7 @@ pub(super) struct Control {
     done: AtomicU64,
     sequence: Arc<Sequence>,
     written: Option<Arc<Written>>,
+    interrupt: Interrupt,
 }
 
 /// What all callers of a thread share.
@@ -120,7 +122,7 @@ impl Results {
 impl Control {
     /// Claims up to `items` keys for a call. None: the run is over.
     fn claim(&self, now: Instant, items: usize) -> Option<usize> {
-        if self.end.is_some_and(|end| now >= end) {
+        if self.end.is_some_and(|end| now >= end) || self.interrupt.has_come() {
             return None;
         }
         if now < self.record_from || self.end.is_some() {
@@ -223,11 +225,12 @@ impl Worker {
     }
 }
 
-/// Runs a plan to its end, and notes in `written` which keys it sets.
+/// Runs a plan to its end, or until it is interrupted, and notes in `written` which keys it sets.
 pub(super) fn run(
     plan: &Plan,
     what: &'static str,
     written: Option<Arc<Written>>,
+    interrupt: &Interrupt,
 ) -> Result<Results, CliError> {
     let plan = Arc::new(plan.clone());
     let start = monotonic();
@@ -244,6 +247,7 @@ pub(super) fn run(
         done: AtomicU64::new(0),
         sequence,
         written,
+        interrupt: interrupt.clone(),
     });
     let queues: Vec<Arc<Queue>> = (0..plan.threads).map(|_| Arc::new(Queue::new())).collect();
     std::thread::scope(|scope| {
@@ -262,7 +266,11 @@ pub(super) fn run(
             let warmup = (plan.warmup.as_secs_f64() * calls_per_s * 2.0).ceil() as u64;
             let calls_max = if end.is_some() { u64::MAX } else { keys.div_ceil(items) + warmup };
             let queues = &queues;
-            scope.spawn(move || pace::keep(schedule, queues, end, calls_max));
+            scope.spawn(move || {
+                pace::keep(schedule, queues, calls_max, |next| {
+                    end.is_some_and(|end| next >= end) || interrupt.has_come()
+                });
+            });
         }
         watch(what, &control, keys, &threads);
         let mut results = Results::new()?;
@@ -310,7 +318,7 @@ fn thread(
         let mut callers = Vec::new();
         for connection in mine {
             let client = plan.builder.clone().connections(NonZeroUsize::MIN).build()?;
-            let unary = Rc::new(Connection::new(&plan.authority));
+            let unary = Rc::new(Connection::new(&plan.endpoint));
             for caller in 0..plan.callers {
                 let seed = (connection * plan.callers + caller) as u64;
                 let (worker, load) = (worker.clone(), worker.load(seed)?);

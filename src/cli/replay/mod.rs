@@ -28,6 +28,7 @@ use super::durability::WaitsFor;
 use super::exit::{CliError, Exit};
 use super::facts::{Fact, Group, hit_ratio, json as facts_json, lines};
 use super::global::Global;
+use super::interrupt::Interrupt;
 use super::output::{note, print_json, print_raw};
 use super::{parse, progress};
 use crate::clock::monotonic;
@@ -79,6 +80,8 @@ pub(super) fn run(global: &Global, args: ReplayArgs) -> Result<Exit, CliError> {
         window: args.window.get(),
         progress: bar.clone(),
     };
+    let interrupt = Interrupt::catch()?;
+    let until = interrupt.clone();
     let start = monotonic();
     let replayed = super::block_on(async {
         let client = global.builder().connections(args.streams).build()?;
@@ -89,7 +92,7 @@ pub(super) fn run(global: &Global, args: ReplayArgs) -> Result<Exit, CliError> {
             workers.push(tokio::spawn(stream::replay(client.clone(), plan.clone(), requests)));
         }
         let limit = args.limit.unwrap_or(u64::MAX);
-        let reading = tokio::task::spawn_blocking(move || deal(&mut trace, limit, &lots));
+        let reading = tokio::task::spawn_blocking(move || deal(&mut trace, limit, &lots, &until));
         let mut total = Replayed::default();
         let mut broken_off = None;
         for worker in workers {
@@ -113,16 +116,25 @@ pub(super) fn run(global: &Global, args: ReplayArgs) -> Result<Exit, CliError> {
         return Ok(Exit::Refused);
     }
     show(global, &replayed, start.elapsed(), None)?;
-    Ok(if replayed.refused.is_empty() { Exit::Done } else { Exit::Refused })
+    Ok(match replayed.refused.is_empty() {
+        _ if interrupt.has_come() => Exit::Interrupted,
+        true => Exit::Done,
+        false => Exit::Refused,
+    })
 }
 
-/// Reads the trace and deals requests to the streams by key. Ends early where a stream has ended; what comes before
-/// damage in the trace is dealt.
-fn deal(trace: &mut Trace, limit: u64, lots: &[mpsc::Sender<Vec<Request>>]) -> Result<(), CliError> {
+/// Reads the trace and deals requests to the streams by key. Ends early where a stream has ended, and when it is interrupted;
+/// what comes before damage in the trace is dealt.
+fn deal(
+    trace: &mut Trace,
+    limit: u64,
+    lots: &[mpsc::Sender<Vec<Request>>],
+    interrupt: &Interrupt,
+) -> Result<(), CliError> {
     let mut hands: Vec<Vec<Request>> = vec![Vec::with_capacity(LOT); lots.len()];
     let mut dealt = 0;
     let mut read = Ok(());
-    while dealt < limit {
+    while dealt < limit && !interrupt.has_come() {
         let request = match trace.next() {
             Ok(Some(request)) => request,
             Ok(None) => break,

@@ -83,6 +83,7 @@ impl Shard {
         memory.hot_key_bytes += self.hot.bytes();
         memory.invalidation_bytes += self.spaces.iter().map(|space| space.dead.bytes()).sum::<u64>();
         memory.below_bytes += self.below_bytes;
+        memory.blob_bytes += self.blob_bytes;
         memory.bytes_limit += self.config.bytes_limit;
     }
 }

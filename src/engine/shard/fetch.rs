@@ -82,6 +82,11 @@ impl Shard {
         self.below_bytes = bytes;
     }
 
+    /// And so does a part of what it takes to know the blobs.
+    pub(in crate::engine) fn set_blob_bytes(&mut self, bytes: u64) {
+        self.blob_bytes = bytes;
+    }
+
     pub(in crate::engine) fn has(&self, key: Hashed<'_>) -> bool {
         self.find(key).is_some()
     }

@@ -26,6 +26,7 @@ impl Shard {
             + self.requests.bytes()
             + self.hot.bytes()
             + self.below_bytes
+            + self.blob_bytes
     }
 
     /// Sees to it that a cell of the class can be allocated for a draft whose key has this hash, and its large value be

@@ -55,3 +55,39 @@ fn no_drain_has_a_change_without_those_that_were_made_before_it() {
     });
     assert_eq!(next, WRITES);
 }
+
+fn nothing(_: &Record<'_>, out: &mut Vec<u8>) {
+    out.push(b' ');
+}
+
+#[test]
+fn invalidations_count_as_logged_until_they_are_written() {
+    let engine = engine(64 << 20, 64, PolicyName::Lru);
+    let namespace = engine.default_namespace();
+    let budget = Arc::new(LogBudget::new(100_000));
+    let config = LogConfig {
+        encode: nothing,
+        nudge: Arc::new(|| {}),
+        nudge_bytes: usize::MAX,
+        kept_bytes: 0,
+        budget: Arc::clone(&budget),
+        step_bytes: usize::MAX,
+    };
+    engine.start_log(&config);
+    for scope in [Scope::All, Scope::Prefix(b"k"), Scope::Tag("red")] {
+        let taken = (0..10_000).take_while(|_| engine.invalidate(namespace, scope, at(1)).is_ok()).count();
+        assert!((100..400).contains(&taken), "each is remembered by 64 shards: {taken}");
+        let refused = engine.invalidate(namespace, scope, at(1)).unwrap_err();
+        assert_eq!(refused, Refusal::Backlogged { bytes: budget.bytes() as u64 });
+        let set = engine.apply(namespace, &Op::Set(Set::new(b"k", b"v")), at(1));
+        assert_eq!(set, Outcome::Refused(refused), "as a write is");
+        let mut drained = Drained::default();
+        engine.drain_log(&mut drained);
+        assert_eq!(drained.records(), taken as u64);
+        drained.clear(&config);
+        assert_eq!(budget.bytes(), 0);
+    }
+    engine.invalidate(namespace, Scope::All, at(1)).unwrap();
+    engine.stop_log();
+    assert_eq!(budget.bytes(), 0, "what was not drained is forgotten");
+}

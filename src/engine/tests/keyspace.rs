@@ -145,6 +145,37 @@ fn tags_are_paid_for_by_their_entries_and_go_with_them() {
 }
 
 #[test]
+fn the_tags_of_a_counter_that_has_to_go_for_its_own_growth_are_known_afterwards() {
+    let engine = engine(4 << 20, 1, PolicyName::Lru);
+    let capped = engine.create_namespace(&config("capped", 1 << 20)).unwrap();
+    engine.apply(&capped, &Op::Set(Set { tags: &["red"], ..Set::new(b"n", b"1") }), at(1));
+    // What has to go is the counter, and its page stays.
+    engine.apply(&capped, &Op::Set(Set { tags: &["tag"], ..Set::new(b"m", b"1") }), at(1));
+    // The shard has no room for a page of cells of another size, however few.
+    for length in [1_000, 10] {
+        let (evictions, mut keys) = (engine.stats().evictions, (0..).map(|n: u32| format!("{length}:{n}")));
+        while engine.stats().evictions < evictions + 50 {
+            let key = keys.next().unwrap();
+            set(&engine, engine.default_namespace(), key.as_bytes(), &vec![0; length]);
+        }
+    }
+    // A round of the sweep is due, which goes by when the counter has gone.
+    engine.invalidate(engine.default_namespace(), Scope::Prefix(b"none"), at(1)).unwrap();
+    let used = engine.report(&capped).stats.bytes_used;
+    let change = NamespaceChange { bytes_limit: Some(used / 2 * 3), ..NamespaceChange::default() };
+    engine.update_namespace(&capped, &change);
+    let delta = 10i128.pow(18);
+    let op = Increment { key: b"n", delta, initial: 0, expiration: Expiration::Default, request_id: "" };
+    let counted = engine.apply(&capped, &Op::Increment(op), at(1));
+    assert!(matches!(counted, Outcome::Counted { value: 1_000_000_000_000_000_001, .. }), "{counted:?}");
+    assert_eq!(engine.report(&capped).stats.evictions, 1, "the test is about a counter that went");
+    assert_eq!(engine.memory().invalidation_bytes, 0, "and a round that ended meanwhile");
+    assert_eq!(engine.explain(&capped, b"n", at(1)).tags, ["red"]);
+    engine.invalidate(&capped, Scope::Tag("red"), at(2)).unwrap();
+    assert!(!is_there(&engine, &capped, b"n"));
+}
+
+#[test]
 fn invalidations_that_wait_for_the_sweep_take_a_sixty_fourth_at_most() {
     let engine = engine(8 << 20, 1, PolicyName::Lru);
     let namespace = engine.default_namespace();

@@ -9,7 +9,7 @@
 //! - A failed append has written some part of what it was given; one that met a shortage has not.
 //! - A failed sync has lost what it was for: the bytes are still read back, as they are from a page cache, but neither
 //!   a crash nor a later sync that succeeds brings them to the disk.
-//! - A failed commit may be there after a crash, or not.
+//! - A failed commit may be there after a crash, or not; one whose sync failed is there until then.
 //! - A file that was deleted may be there again after a crash, until a new file in its directory was synced.
 //!
 //! Nothing here is drawn from outside: the same calls and the same seeds leave the same bytes.
@@ -28,7 +28,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use draws::Draws;
 pub use faults::{Call, Fault, Refusal, Strikes};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     Appender, Backend, BackendError, CatalogueChange, DiskSpace, FileId, FileKind, MARK_BYTES, ReadAt, Visit,
@@ -71,6 +71,7 @@ struct State {
     failed_commit: Option<BTreeMap<Vec<u8>, Vec<u8>>>,
     calls: Vec<Call>,
     faults: Vec<Fault>,
+    meanwhile: Option<(Call, Meanwhile)>,
     room: Option<u64>,
 }
 
@@ -78,6 +79,16 @@ struct State {
 struct Named {
     content: Content,
     synced: bool,
+}
+
+/// What a test does in the middle of a call.
+#[derive(Clone)]
+struct Meanwhile(Arc<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meanwhile")
+    }
 }
 
 /// A file's bytes, shared with those that read or write it.
@@ -146,6 +157,12 @@ impl MemoryBackend {
     /// Forgets all faults that are planned.
     pub fn heal(&self) {
         self.state.lock().faults.clear();
+    }
+
+    /// Has something done in each [`Call::Files`] or [`Call::Append`] when all is settled that it comes to, before it
+    /// returns. It may call this backend.
+    pub fn in_each(&self, call: Call, act: impl Fn() + Send + Sync + 'static) {
+        self.state.lock().meanwhile = Some((call, Meanwhile(Arc::new(act))));
     }
 
     /// Lets files hold so many bytes in all, `None` any number. An append that goes beyond writes what has room and
@@ -224,7 +241,10 @@ impl Backend for MemoryBackend {
     fn files(&self) -> Result<Vec<(FileId, u64)>, BackendError> {
         let mut state = self.state.lock();
         state.call(Call::Files, "list", "the files")?;
-        Ok(state.files.iter().map(|(file, named)| (*file, named.content.lock().len() as u64)).collect())
+        let files =
+            state.files.iter().map(|(file, named)| (*file, named.content.lock().len() as u64)).collect();
+        meanwhile(state, Call::Files);
+        Ok(files)
     }
 
     fn create(&self, file: FileId) -> Result<Box<dyn Appender>, BackendError> {
@@ -317,11 +337,12 @@ impl Backend for MemoryBackend {
         }
         if called.is_err() {
             state.failed_commit = Some(changed);
-        } else {
-            state.catalogue = changed;
-            state.failed_commit = None;
+            return called;
         }
-        called
+        let before = std::mem::replace(&mut state.catalogue, changed);
+        let synced = state.call(Call::CommitSync, "sync", "the catalogue");
+        state.failed_commit = synced.is_err().then_some(before);
+        synced
     }
 
     fn scan(&self, prefix: &[u8], after: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), BackendError> {
@@ -427,6 +448,7 @@ impl Appender for Growing {
             bytes.truncate(usize::try_from(room).unwrap_or(usize::MAX));
         }
         self.content.lock().bytes.extend_from_slice(&bytes);
+        meanwhile(state, Call::Append);
         called
     }
 
@@ -516,6 +538,15 @@ impl ReadAt for Opened {
     fn len(&self) -> Result<u64, BackendError> {
         self.state.lock().call(Call::Read, "read", self.file)?;
         Ok(self.content.lock().len() as u64)
+    }
+}
+
+/// Does what is to be done in the middle of a call.
+fn meanwhile(state: MutexGuard<'_, State>, call: Call) {
+    let act = state.meanwhile.as_ref().filter(|(when, _)| *when == call).map(|(_, act)| act.clone());
+    drop(state);
+    if let Some(Meanwhile(act)) = act {
+        act();
     }
 }
 

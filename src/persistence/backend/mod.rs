@@ -162,6 +162,11 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// They cannot be counted.
     fn disk_bytes(&self) -> Result<u64, BackendError>;
 
+    /// Bytes of memory that it takes to know where the catalogue's values lie, about. Cheap.
+    fn memory_bytes(&self) -> u64 {
+        0
+    }
+
     /// What the disk has room for, whoever uses it. Cheap.
     ///
     /// # Errors

@@ -47,6 +47,9 @@ pub trait Catalogue: fmt::Debug + Send + Sync + Sized + 'static {
     /// As there.
     fn scan(&self, prefix: &[u8], after: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), BackendError>;
 
+    /// See [`Backend::memory_bytes`].
+    fn memory_bytes(&self) -> u64;
+
     /// Its own bytes on disk.
     ///
     /// # Errors
@@ -131,6 +134,10 @@ impl<C: Catalogue> Backend for OnFiles<C> {
 
     fn disk_bytes(&self) -> Result<u64, BackendError> {
         Ok(self.payload.disk_bytes()? + self.catalogue.disk_bytes()? + MARK_FILE_BYTES)
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.catalogue.memory_bytes()
     }
 
     fn space(&self) -> Result<DiskSpace, BackendError> {

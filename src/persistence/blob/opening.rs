@@ -109,6 +109,7 @@ impl Blobs {
         let blobs = Self(Arc::new(Inner {
             room,
             next_file: AtomicU64::new(highest + 1),
+            key_bytes_max: AtomicU64::new(u64::MAX),
             state: Mutex::new(state),
             committing: Mutex::new(()),
             backend,

@@ -10,6 +10,7 @@ use crate::entry::Version;
 use crate::persistence::MemoryBackend;
 use crate::persistence::backend::memory::{Call, Fault, Lose, Refusal, Strikes};
 
+mod keys;
 mod lost;
 
 const CHUNK: usize = CHUNK_BYTES as usize;

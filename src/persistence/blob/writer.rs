@@ -80,7 +80,8 @@ impl Blobs {
     /// Begins to write a blob. Nothing of it is seen before [`BlobWriter::finish`].
     ///
     /// # Errors
-    /// [`BlobError::Full`], [`BlobError::DiskFull`], [`BlobError::Backend`], [`BlobError::Unwritable`].
+    /// [`BlobError::Full`], [`BlobError::DiskFull`], [`BlobError::KeysFull`], [`BlobError::Backend`],
+    /// [`BlobError::Unwritable`].
     pub fn begin(&self, draft: Draft) -> Result<BlobWriter> {
         let lengths = [
             ("namespace", draft.namespace.len(), NAMESPACE_BYTES_MAX),
@@ -92,12 +93,14 @@ impl Blobs {
         {
             return Err(BlobError::Unwritable { field, bytes });
         }
+        let catalogue_key = catalogue_key(&draft.namespace, &draft.key);
+        self.takes_key(&catalogue_key)?;
         self.0.room.check(draft.size_bytes.unwrap_or(0))?;
         let file = self.0.next_file.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let appender = self.0.backend.create(file_id(file))?;
         let mut writer = BlobWriter {
             blobs: self.clone(),
-            catalogue_key: catalogue_key(&draft.namespace, &draft.key),
+            catalogue_key,
             draft,
             file,
             appender: Some(appender),

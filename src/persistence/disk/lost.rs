@@ -30,8 +30,10 @@ impl Inner {
         let taken = self.snapshot()?;
         tracing::info!(snapshot = %taken.name(), "took a snapshot in place of what was deleted");
         self.history.set_lost(false);
-        for number in std::mem::take(&mut *self.lost.lock()) {
+        let mut lost = self.lost.lock();
+        while let Some(number) = lost.last().copied() {
             ledger::forget(&*self.backend, number)?;
+            lost.pop();
         }
         Ok(())
     }

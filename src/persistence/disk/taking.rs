@@ -7,9 +7,12 @@ use parking_lot::MutexGuard;
 use tokio::sync::watch;
 
 use super::{Inner, SNAPSHOTS_KEPT};
+use crate::persistence::backend::{BackendError, FileId, FileKind};
 use crate::persistence::failpoint::Failpoint;
 use crate::persistence::journal::Stopped;
-use crate::persistence::snapshot::{SnapshotError, SnapshotInfo};
+use crate::persistence::ledger;
+use crate::persistence::snapshot::{self, SnapshotError, SnapshotInfo};
+use crate::persistence::tier::DiskTier;
 
 /// How snapshots went since the start.
 #[derive(Debug, Default)]
@@ -133,5 +136,36 @@ impl Inner {
             Failpoint::COMPACTION_ROLLED.reached();
         }
         if self.config.is_journaled { self.take() } else { self.take_alone() }
+    }
+
+    pub(super) fn take(&self) -> Result<SnapshotInfo, SnapshotError> {
+        self.clear_doubtful()?;
+        let number = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
+        let tier = self.tier();
+        // Those that the snapshot before made superfluous, if it could not: they would be looked for.
+        tier.map_or(Ok(()), DiskTier::close_deleted)?;
+        let taken = snapshot::take(&self.engine, &self.journal, &self.room, &*self.clock, number, tier)?;
+        Failpoint::SNAPSHOT_SYNCED.reached();
+        ledger::note(&*self.backend, number).inspect_err(|_| {
+            if tier.is_none() {
+                self.doubtful.lock().push(number);
+                // What the error was about matters more than that it stays for now.
+                let _ = self.clear_doubtful();
+            }
+        })?;
+        Failpoint::SNAPSHOT_NOTED.reached();
+        Ok(taken)
+    }
+
+    /// Does away with the snapshots of which it is not known whether they are noted: the note first, as one without its file
+    /// is damage to the next start.
+    fn clear_doubtful(&self) -> Result<(), BackendError> {
+        let mut doubtful = self.doubtful.lock();
+        while let Some(number) = doubtful.last().copied() {
+            ledger::forget(&*self.backend, number)?;
+            self.backend.delete(FileId { kind: FileKind::Snapshot, number })?;
+            doubtful.pop();
+        }
+        Ok(())
     }
 }

@@ -29,8 +29,6 @@ const RESERVE_AFTER: u32 = 8;
 /// A shortage is waited out so long at first, and longer each time.
 const SHORTAGE_PAUSE_MIN: Duration = Duration::from_millis(5);
 const SHORTAGE_PAUSE_MAX: Duration = Duration::from_millis(500);
-/// And no longer than this by a node that stops.
-const SHORTAGE_AT_STOP_MAX: Duration = Duration::from_secs(10);
 /// A segment that is long enough goes on for so long until the next is tried again.
 const NEXT_SEGMENT_RETRIES: Duration = Duration::from_millis(500);
 
@@ -61,6 +59,8 @@ pub(super) struct Writer {
     pub(super) is_pending: bool,
     /// The next segment could not be begun, and is not tried before this.
     pub(super) next_segment_at: Option<Instant>,
+    /// The number of one whose file is still to be deleted.
+    pub(super) not_begun: Option<u64>,
     pub(super) mark: Mark,
     /// Something was appended and not synced.
     pub(super) is_dirty: bool,
@@ -97,8 +97,10 @@ impl Writer {
             let is_interval = is_last || marked_at.elapsed() >= mark_every;
             self.flushes = self.flushes.saturating_add(u32::from(is_wanted));
             match self.cycle(sync, is_interval) {
-                Err(error) if error.is_passing() && shortage.may_pass(is_last) => {
-                    shortage.wait(&error);
+                Err(error) if error.is_passing() => {
+                    if !shortage.wait(&error, self.shared.shortage_until.get().copied()) {
+                        return self.poison(&self.not_written(&error));
+                    }
                     continue;
                 }
                 Err(error) => return self.poison(&error.to_string()),
@@ -132,6 +134,7 @@ impl Writer {
             return Err(why);
         }
         let drain = self.shared.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        self.clear_not_begun()?;
         if self.is_pending {
             self.write_drained()?;
         }
@@ -301,7 +304,9 @@ impl Writer {
         self.tier.take_if(|(tier, _)| tier.has_ended());
     }
 
+    /// Appends to the segment that is listed last.
     fn append(&mut self, kind: FrameKind, place: Place, body: &[&[u8]]) -> Result<(), BackendError> {
+        self.clear_not_begun()?;
         self.frames.append(kind, place, body)?;
         self.is_dirty = true;
         if let Some(written) = self.shared.segments.lock().last_mut() {
@@ -338,6 +343,7 @@ impl Writer {
     /// Ends this segment and begins another, before which none counts any more if it `begins`. A shortage leaves all as it
     /// was.
     fn next_segment(&mut self, begins: bool) -> Result<(), BackendError> {
+        self.clear_not_begun()?;
         self.sync()?;
         Failpoint::SEGMENT_ENDED.reached();
         let number = self.frames.sequence;
@@ -359,22 +365,34 @@ impl Writer {
         self.frames = before;
         // The one before was synced.
         self.is_dirty = false;
-        self.shared.segments.lock().retain(|segment| segment.number != not_begun);
-        self.shared.room.backend().delete(FileId { kind: FileKind::Journal, number: not_begun })
+        self.not_begun = Some(not_begun);
+        self.clear_not_begun()
     }
 
-    /// Writes what a segment says of itself to its file, which is empty.
-    pub(super) fn begin_segment(&mut self, begins: bool) -> Result<(), BackendError> {
-        let segment = Segment { number: self.frames.sequence, first_position: self.position + 1, bytes: 0 };
-        self.shared.segments.lock().push(segment);
-        let place = Place { first_position: segment.first_position, records: 0, time: self.clock.now() };
-        let body = SegmentBody { history: self.mark.history, begins }.write();
-        self.append(FrameKind::Segment, place, &[&body])?;
-        self.let_tier_go();
-        if let Some((tier, file)) = &mut self.tier {
-            let written = FileId { kind: FileKind::Journal, number: segment.number };
-            *file = tier.open_written(written, self.frames.bytes())?;
+    /// Deletes the file of a segment that was not begun, if that is still to be done. Before anything is appended to the one
+    /// before: both would have a frame of the same sequence.
+    fn clear_not_begun(&mut self) -> Result<(), BackendError> {
+        if let Some(number) = self.not_begun {
+            self.shared.room.backend().delete(FileId { kind: FileKind::Journal, number })?;
+            self.not_begun = None;
         }
+        Ok(())
+    }
+
+    /// Writes what a segment says of itself to its file, which is empty. It is listed when nothing can fail any more: from
+    /// then on the one before may be deleted ([`Journal::forget`](super::Journal::forget)).
+    pub(super) fn begin_segment(&mut self, begins: bool) -> Result<(), BackendError> {
+        let (number, first_position) = (self.frames.sequence, self.position + 1);
+        let place = Place { first_position, records: 0, time: self.clock.now() };
+        let body = SegmentBody { history: self.mark.history, begins }.write();
+        self.frames.append(FrameKind::Segment, place, &[&body])?;
+        self.is_dirty = true;
+        self.let_tier_go();
+        let bytes = self.frames.bytes();
+        if let Some((tier, file)) = &mut self.tier {
+            *file = tier.open_written(FileId { kind: FileKind::Journal, number }, bytes)?;
+        }
+        self.shared.segments.lock().push(Segment { number, first_position, bytes });
         Ok(())
     }
 
@@ -426,6 +444,14 @@ impl Writer {
         self.is_mark_dirty = false;
         self.mark_synced_ms = now.steady_ms;
         Ok(())
+    }
+
+    /// What is lost where a shortage lasts longer than a node that stops can wait.
+    fn not_written(&self, error: &BackendError) -> String {
+        let position = self.mark.synced_position;
+        format!(
+            "the node stopped during a shortage; changes after position {position} are not on the disk: {error}"
+        )
     }
 
     fn poison(&mut self, why: &str) {
@@ -483,18 +509,19 @@ struct Shortage {
 }
 
 impl Shortage {
-    /// Whether it is waited out; a node that stops cannot do so for ever.
-    fn may_pass(&self, is_last: bool) -> bool {
-        !is_last || self.since.is_none_or(|since| since.elapsed() < SHORTAGE_AT_STOP_MAX)
-    }
-
-    fn wait(&mut self, error: &BackendError) {
+    /// Waits for a while; whether there is time for another attempt before `until`, when a node that stops gives up.
+    fn wait(&mut self, error: &BackendError, until: Option<Instant>) -> bool {
+        let left = until.map_or(Duration::MAX, |until| until.saturating_duration_since(monotonic()));
+        if left.is_zero() {
+            return false;
+        }
         if self.since.is_none() {
             tracing::warn!(%error, "the journal waits until it can write");
             *self = Self { since: Some(monotonic()), pause: SHORTAGE_PAUSE_MIN };
         }
-        std::thread::sleep(self.pause);
+        std::thread::sleep(self.pause.min(left));
         self.pause = (self.pause * 2).min(SHORTAGE_PAUSE_MAX);
+        true
     }
 
     fn end(&mut self) {

@@ -1,6 +1,6 @@
 //! What can be wrong with snapshots, and with what they are taken of.
 
-use crate::entry::WallClockAhead;
+use crate::entry::WallClockError;
 use crate::persistence::backend::BackendError;
 use crate::persistence::journal::Stopped;
 use crate::persistence::replay::Damage;
@@ -14,7 +14,7 @@ pub enum SnapshotError {
     Backend(#[from] BackendError),
     /// The wall clock cannot be followed.
     #[error(transparent)]
-    Clock(#[from] WallClockAhead),
+    Clock(#[from] WallClockError),
     /// Changes that were made meanwhile are not on the disk.
     #[error(transparent)]
     Stopped(#[from] Stopped),

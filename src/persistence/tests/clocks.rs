@@ -350,10 +350,14 @@ fn versions_never_repeat_and_never_end_where_the_clock_was_beyond_what_they_can_
     }
     assert!(last.clock() <= before.clock() + 100, "they are counted on: {last:?} after {before:?}");
     node.stop();
-    let progress = RecoveryProgress::default();
-    let engine = Arc::new(Engine::new(&EngineConfig::default(), clock.now()));
-    let refused = Disk::open(Arc::new(backend.clone()), engine, clock.clone(), config.clone(), &progress);
-    assert!(refused.unwrap_err().to_string().contains("the wall clock shows 21"), "a start is refused");
+    let refused = |clock: &Arc<HandSet>| {
+        let progress = RecoveryProgress::default();
+        let engine = Arc::new(Engine::new(&EngineConfig::default(), clock.now()));
+        let opened = Disk::open(Arc::new(backend.clone()), engine, clock.clone(), config.clone(), &progress);
+        opened.unwrap_err().to_string()
+    };
+    assert!(refused(&clock).contains("the wall clock shows 21"), "a start is refused");
+    assert!(refused(&HandSet::at(0)).contains("the wall clock shows 1970-"), "and before 1970");
     clock.jumps(-12 * TEN_YEARS_S);
     let again = Running::start(&backend, &HandSet::at(BEGUN_US), &config);
     let version = again.set_for("key", HOUR_S);

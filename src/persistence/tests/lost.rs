@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::clock::monotonic;
+use crate::persistence::backend::memory::Call;
 use crate::persistence::snapshot::SnapshotInfo;
 
 fn journal(stand: &Stand) -> Vec<FileId> {
@@ -42,25 +43,83 @@ fn a_journal_that_nobody_writes_is_missed_too() {
     assert!(stand.disk.stop().is_err());
 }
 
+/// Takes the only snapshot away behind the node's back.
+fn lose_the_only_snapshot(stand: &Stand) -> SnapshotInfo {
+    let there = stand.disk.snapshots();
+    let [newest] = there[..] else { panic!("{there:?}") };
+    assert!(stand.backend.take_away(FileId { kind: FileKind::Snapshot, number: newest.number }));
+    newest
+}
+
+/// Waits until there is one in place of a snapshot that is gone.
+fn wait_for_another(stand: &Stand, gone: SnapshotInfo) {
+    let begun = monotonic();
+    let is_replaced = |there: &[SnapshotInfo]| there.iter().any(|other| other.number > gone.number);
+    while !is_replaced(&stand.disk.snapshots()) {
+        assert!(begun.elapsed() < Duration::from_secs(30), "nobody misses it");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn a_snapshot_that_is_gone_has_another_in_its_place_at_once() {
     let stand = Stand::new();
     stand.set("k", "v");
     let before = stand.disk.snapshot().unwrap();
     stand.disk.compact().unwrap();
-    let there = stand.disk.snapshots();
-    let [newest] = there[..] else { panic!("{there:?}") };
-    assert!(stand.backend.take_away(FileId { kind: FileKind::Snapshot, number: newest.number }));
-    let begun = monotonic();
-    let is_replaced = |there: &[SnapshotInfo]| there.iter().any(|other| other.number > newest.number);
-    while !is_replaced(&stand.disk.snapshots()) {
-        assert!(begun.elapsed() < Duration::from_secs(30), "nobody misses it");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let newest = lose_the_only_snapshot(&stand);
+    wait_for_another(&stand, newest);
     assert_eq!((stand.disk.snapshots().len(), newest.number > before.number), (1, true));
     // What the catalogue says of it comes a moment after that.
     stand.disk.stop().unwrap();
     let stand = stand.crashed(&config());
     assert_eq!(stand.get("k").as_deref(), Some("v"));
     assert!(stand.report.damages.is_empty(), "{:?}", stand.report.damages);
+}
+
+/// How many of a store's keys are found on disk.
+fn found(stand: &Stand, keys: u32) -> usize {
+    let lookup = stand.disk.lookup().unwrap();
+    let is_there = |n: &u32| {
+        let key = format!("key:{n}");
+        let place = stand.engine.place_of(0, key.as_bytes());
+        lookup.tier.fetch(place, 0, key.as_bytes()).unwrap().is_some()
+    };
+    (0..keys).filter(is_there).count()
+}
+
+#[test]
+fn entries_that_lie_in_a_snapshot_that_is_gone_are_found_and_put_into_the_next() {
+    let store = DiskConfig { is_store: true, ..config() };
+    let stand = Stand::over(MemoryBackend::new(), &store).unwrap();
+    (0..200).for_each(|n| drop(stand.set(&format!("key:{n}"), "value")));
+    stand.disk.compact().unwrap();
+    let gone = lose_the_only_snapshot(&stand);
+    assert_eq!(found(&stand, 200), 200, "it is open");
+    wait_for_another(&stand, gone);
+    assert_eq!(found(&stand, 200), 200, "what is in memory may be evicted at any time");
+    stand.disk.compact().unwrap();
+    let file = FileId { kind: FileKind::Snapshot, number: gone.number };
+    assert!(!stand.disk.lookup().unwrap().tier.open_files().contains(&file), "no place leads there any more");
+    stand.disk.stop().unwrap();
+    let stand = stand.crashed(&store);
+    assert_eq!((found(&stand, 200), stand.report.damages.len()), (200, 0), "{:?}", stand.report.damages);
+}
+
+#[test]
+fn a_file_that_is_opened_while_the_directory_is_read_stays_open() {
+    let stand = Stand::over(MemoryBackend::new(), &DiskConfig { is_store: true, ..config() }).unwrap();
+    let backend = Arc::clone(&stand.backend) as Arc<dyn Backend>;
+    let tier = Arc::new(crate::persistence::tier::DiskTier::new(Arc::clone(&backend), 1));
+    let file = |number| FileId { kind: FileKind::Snapshot, number };
+    drop(backend.create(file(7)).unwrap());
+    tier.open(file(7)).unwrap();
+    backend.delete(file(7)).unwrap();
+    let opens = Arc::clone(&tier);
+    stand.backend.in_each(Call::Files, move || {
+        drop(backend.create(file(8)));
+        opens.open(file(8)).unwrap();
+    });
+    tier.close_deleted().unwrap();
+    assert_eq!(tier.open_files(), [file(8)]);
 }

@@ -218,3 +218,35 @@ fn room_is_made_in_time_where_entries_are_written_over() {
     stand.disk.journal().flush().unwrap();
     assert_eq!(stand.crashed(&config()).content(), before);
 }
+
+/// Counts the lines of the log.
+#[derive(Clone, Default)]
+struct Lines(Arc<std::sync::atomic::AtomicU64>);
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Lines {
+    fn on_event(&self, _: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_and_not_full_again_and_again_has_one_line_of_each_a_second() {
+    use tracing_subscriber::layer::SubscriberExt;
+    let backend = Arc::new(MemoryBackend::new());
+    let room = Room::new(Arc::clone(&backend) as Arc<dyn Backend>, None);
+    drop(backend.create(FileId { kind: FileKind::Blob, number: 1 }).unwrap().append(&[&[0; 1 << 20]]));
+    let lines = Lines::default();
+    let begun = crate::clock::monotonic();
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(lines.clone()), || {
+        for _ in 0..500 {
+            for mib in [1, 64] {
+                backend.set_room(Some(mib * MIB));
+                room.look_at_disk(0).unwrap();
+                room.settle();
+            }
+        }
+    });
+    let most = 2 * (begun.elapsed().as_secs() + 1);
+    let lines = lines.0.load(std::sync::atomic::Ordering::Relaxed);
+    assert!((2..=most).contains(&lines), "{lines} lines, and no more than {most}");
+}

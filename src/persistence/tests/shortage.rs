@@ -172,3 +172,65 @@ fn what_cannot_be_appended_is_waited_for_and_not_acknowledged() {
     let stand = stand.crashed(&config());
     assert_eq!((stand.get("k"), stand.get("l")), (Some("v".to_owned()), Some("w".to_owned())));
 }
+
+/// A journal whose next segment is due, and whose next append meets a shortage: that of what a segment says of itself.
+fn next_segment_fails() -> (Stand, DiskConfig) {
+    let config = short_segments(config());
+    let stand = Stand::over(MemoryBackend::new(), &config).unwrap();
+    let mut n = 0;
+    while stand.disk.journal().segments()[0].bytes < config.journal.segment_bytes {
+        stand.set(&format!("key:{n}"), "value");
+        stand.disk.journal().flush().unwrap();
+        n += 1;
+    }
+    let append = Some(Call::Append);
+    stand.backend.plan(Fault { call: append, ..fault(Said::NoMemory, 0, Strikes::Once) });
+    (stand, config)
+}
+
+#[test]
+fn the_segment_before_one_that_is_not_begun_is_not_deleted_meanwhile() {
+    let (stand, config) = next_segment_fails();
+    let stand = Arc::new(stand);
+    let before = stand.content().len();
+    let weak = Arc::downgrade(&stand);
+    stand.backend.in_each(Call::Append, move || {
+        if let Some(stand) = weak.upgrade() {
+            let clear = |file| stand.backend.delete(file);
+            stand.disk.journal().forget(u64::MAX - 1, &clear).unwrap();
+        }
+    });
+    stand.set("more", "value");
+    let flushed = stand.disk.journal().flush();
+    stand.backend.in_each(Call::Files, || {});
+    assert!(flushed.is_ok(), "{flushed:?}");
+    let again = Stand::over(stand.backend.crash(Lose::Nothing), &config).unwrap();
+    assert_eq!((again.content().len(), again.report.damages.len()), (before + 1, 0));
+}
+
+#[test]
+fn what_is_left_of_a_segment_that_was_not_begun_poisons_nothing_and_is_no_damage() {
+    // Of a store's segment, what it says of itself is there when it cannot be opened for reading.
+    for (is_store, call) in [(false, Call::Append), (true, Call::Open)] {
+        for deletes in [1, 3] {
+            let what = format!("store {is_store}, {deletes} deletions fail");
+            let config = DiskConfig { is_store, ..config() };
+            let stand = Stand::over(MemoryBackend::new(), &config).unwrap();
+            stand.set("before", "value");
+            stand.disk.journal().flush().unwrap();
+            let fails = |call, nth| {
+                stand.backend.plan(Fault { call: Some(call), ..fault(Said::NoMemory, nth, Strikes::Once) });
+            };
+            fails(call, 0);
+            (0..deletes).for_each(|nth| fails(Call::Delete, nth));
+            assert!(stand.disk.journal().roll().unwrap().unwrap_err().is_passing(), "{what}");
+            if deletes == 1 {
+                stand.disk.journal().roll().unwrap().unwrap_or_else(|why| panic!("{what}: {why}"));
+            }
+            assert!(matches!(stand.set("after", "value"), Outcome::Stored(_)), "{what}");
+            stand.disk.journal().flush().unwrap();
+            let again = Stand::over(stand.backend.crash(Lose::Nothing), &config).unwrap();
+            assert_eq!((again.content().len(), again.report.damages.len()), (2, 0), "{what}");
+        }
+    }
+}

@@ -265,18 +265,34 @@ impl DiskTier {
         self.files.write().written = Some((file, end));
     }
 
-    /// Closes the files that are not there any more. No place may lead to one of them.
+    /// Closes the files that are not there any more, but for those to which a place leads: what somebody else has deleted
+    /// can be read for as long as it is open, and is copied by the next snapshot. Looks at each place where there is such a
+    /// file.
     ///
     /// # Errors
     /// The directory cannot be read.
     pub fn close_deleted(&self) -> Result<(), BackendError> {
-        // What is opened after the directory was read may not be in what was read.
-        let open: Vec<u32> = self.files.read().by_number.keys().copied().collect();
+        // Before the directory is read: what is opened after that is not in what was read.
+        let mut gone: HashMap<u32, FileId> =
+            self.files.read().by_number.iter().map(|(number, (file, _))| (*number, *file)).collect();
         let there = self.backend.files()?;
-        let is_there = |file: FileId| there.iter().any(|(other, _)| *other == file);
-        let mut files = self.files.write();
-        files.by_number.retain(|number, (file, _)| !open.contains(number) || is_there(*file));
+        gone.retain(|_, file| !there.iter().any(|(other, _)| other == file));
+        for places in &self.shards {
+            if gone.is_empty() {
+                return Ok(());
+            }
+            places.lock().each(|_, place, _| {
+                gone.remove(&place.file());
+            });
+        }
+        self.files.write().by_number.retain(|number, _| !gone.contains_key(number));
         Ok(())
+    }
+
+    /// The files that are open, for tests.
+    #[cfg(test)]
+    pub(super) fn open_files(&self) -> Vec<FileId> {
+        self.files.read().by_number.values().map(|(file, _)| *file).collect()
     }
 
     /// A file is not as it was written.

@@ -14,7 +14,7 @@ use super::DiskTier;
 use super::places::Place;
 use crate::clock::Now;
 use crate::engine::{Engine, Put, Record, WalkPlace};
-use crate::persistence::backend::{BackendError, FileId};
+use crate::persistence::backend::{BackendError, FileId, ReadAt};
 use crate::persistence::frame::{BadFrame, Frame, FrameKind, FrameReader, check};
 use crate::persistence::record;
 
@@ -38,7 +38,7 @@ struct Move {
 pub struct Moving<'a> {
     tier: &'a DiskTier,
     engine: &'a Engine,
-    files: Vec<(u32, FileId)>,
+    files: Vec<(u32, FileId, Arc<dyn ReadAt>)>,
     /// Invalidations that all of it is held to.
     standing: u64,
     reader: Option<(u32, FileId, FrameReader)>,
@@ -67,9 +67,9 @@ impl DiskTier {
             .by_number
             .iter()
             .filter(|(number, _)| **number != to)
-            .map(|(number, (file, _))| (*number, *file))
+            .map(|(number, (file, reader))| (*number, *file, Arc::clone(reader)))
             .collect();
-        files.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
+        files.sort_unstable_by_key(|(number, ..)| std::cmp::Reverse(*number));
         let (lost, walked) = (HashMap::new(), WalkPlace::default());
         let (reader, body, salvaged) = (None, Vec::new(), Vec::new());
         Moving { tier: self, engine, files, standing, reader, body, salvaged, lost, walked }
@@ -83,11 +83,12 @@ impl DiskTier {
         }
     }
 
-    /// Reads a file's frames: of the one that is being written those that have arrived.
-    fn reader(&self, number: u32, file: FileId) -> Result<FrameReader, BackendError> {
+    /// Reads a file's frames: of the one that is being written those that have arrived. Through the descriptor that lookups
+    /// use: under its name the file may not be found any more.
+    fn reader(&self, number: u32, file: Arc<dyn ReadAt>) -> Result<FrameReader, BackendError> {
         // Asked before: a file is cut to what was appended before the next one is written.
         let written = self.files.read().written;
-        let reader = FrameReader::new(self.backend.open(file)?)?;
+        let reader = FrameReader::new(file)?;
         Ok(match written {
             Some((written, end)) if written == number => reader.until(end),
             _ => reader,
@@ -138,10 +139,10 @@ impl Moving<'_> {
             return Ok(true);
         }
         let Some((number, file, reader)) = &mut self.reader else {
-            let Some((number, file)) = self.files.pop() else {
+            let Some((number, file, open)) = self.files.pop() else {
                 return Ok(!self.lost.is_empty() && self.walk_memory(now, moves, &mut write));
             };
-            self.reader = Some((number, file, self.tier.reader(number, file)?));
+            self.reader = Some((number, file, self.tier.reader(number, open)?));
             return Ok(true);
         };
         let (number, file, begin) = (*number, *file, reader.offset());

@@ -1,134 +1,54 @@
-//! Listeners: from an [`Address`] to a stream of connections, whatever kind of socket is behind it.
+//! Listeners: from an [`Endpoint`] to a stream of connections, whatever kind of socket is behind it.
 //!
-//! [`bind`] is the only place that tells kinds apart. What it answers is a [`Bound`]: the address with the port
-//! that was picked, and an accepter of [`Socket`]s, which read and write and say nothing else. A Unix socket or
-//! TLS is one more variant here and one more file beside tcp.rs.
+//! [`bind`] is the only place that tells kinds apart. What it answers is a [`Bound`]: the endpoint with the port
+//! that was picked, and an accepter of [`Socket`]s, which read and write and say nothing else. TLS is one more variant here
+//! and one more file beside tcp.rs and unix.rs.
 
 mod tcp;
+mod unix;
 
-use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::str::FromStr;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Handle;
 
-use crate::endpoint::{BadHostPort, HostPort, is_loopback};
-use crate::redacted::Redacted;
+use crate::endpoint::{Endpoint, PeerInfo, is_loopback};
 
-/// Where to listen: a URL. Only `tcp://HOST:PORT` as yet, where port 0 picks a free one.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Address(HostPort);
-
-impl Address {
-    /// The address of a TCP socket: a name or an IP address, IPv6 without brackets, and a port.
-    #[must_use]
-    pub fn tcp(host: impl Into<String>, port: u16) -> Self {
-        Self(HostPort { host: host.into(), port })
-    }
-
-    /// Reads `HOST:PORT`, as for a socket that speaks plain HTTP.
-    ///
-    /// # Errors
-    ///
-    /// [`ListenError::Url`] where host or port is missing or wrong.
-    pub fn from_authority(authority: &str) -> Result<Self, ListenError> {
-        parse(authority).map_err(|reason| ListenError::Url { url: authority.into(), reason })
-    }
-
-    /// `HOST:PORT`, without the scheme.
-    #[must_use]
-    pub fn authority(&self) -> String {
-        self.0.to_string()
-    }
-
-    /// The host, IPv6 without brackets.
-    #[must_use]
-    pub fn host(&self) -> &str {
-        &self.0.host
-    }
-
-    /// The port; 0 before [`bind`] has picked one.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.0.port
-    }
-
-    /// Whether only this machine can reach it, as [`HostPort::is_loopback`] says it; what `localhost` stands for is
-    /// looked up besides.
-    ///
-    /// # Errors
-    ///
-    /// [`ListenError::Unresolved`] where the host's name stands for nothing.
-    pub async fn is_private(&self) -> Result<bool, ListenError> {
-        let resolved = tcp::resolve(self).await?;
-        Ok(self.0.is_loopback() && resolved.iter().all(|address| is_loopback(address.ip())))
-    }
-}
-
-impl FromStr for Address {
-    type Err = ListenError;
-
-    fn from_str(url: &str) -> Result<Self, Self::Err> {
-        let wrong = |reason| ListenError::Url { url: url.into(), reason };
-        match url.split_once("://") {
-            Some(("tcp", authority)) => parse(authority).map_err(wrong),
-            Some(("unix" | "udp", _)) => Err(wrong("this build listens on tcp:// only")),
-            Some(_) => Err(wrong("the scheme must be tcp")),
-            None => Err(wrong("it needs a scheme, as in tcp://127.0.0.1:7400")),
-        }
-    }
-}
-
-fn parse(authority: &str) -> Result<Address, &'static str> {
-    authority.parse().map(Address).map_err(|error| match error {
-        BadHostPort::NoHost => {
-            "it needs a host, as in 127.0.0.1:7400; 0.0.0.0 is every IPv4 address of this machine, [::] every address"
-        }
-        BadHostPort::NoPort => "it needs a port, as in 127.0.0.1:7400",
-        BadHostPort::BadPort => "the port must be a number from 0 (pick a free one) to 65535",
-        BadHostPort::BadHost => "the host must be a name or an IP address",
-    })
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "tcp://{}", self.authority())
-    }
-}
+/// Connections that the kernel holds for the accept loop; Linux cuts this to net.core.somaxconn.
+const BACKLOG: i32 = 1024;
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {
-    /// It is no URL of a listener.
-    #[error("{url:?} is no address to listen on: {reason}")]
-    Url {
-        /// What was given.
-        url: Redacted,
-        /// What is wrong with it.
-        reason: &'static str,
+    /// There is no listener for its scheme.
+    #[error("cannot listen on {address}: this build listens on tcp:// and unix:// only")]
+    NotServed {
+        /// What was asked for.
+        address: Endpoint,
     },
     /// Its host's name stands for nothing.
-    #[error("cannot listen on {address}: the name `{}` does not resolve; give an IP address", address.host())]
+    #[error("cannot listen on {address}: the name does not resolve; give an IP address")]
     Unresolved {
         /// What was asked for.
-        address: Address,
+        address: Endpoint,
         /// What the resolver said.
         #[source]
         source: io::Error,
     },
-    /// Another socket has the port.
+    /// Another socket has the port, or the path.
     #[error(
-        "cannot listen on {address}: the port is in use; stop the program that has it, or choose another port (0 picks a free one)"
+        "cannot listen on {address}: {} in use; stop the program that has it, or choose another{}",
+        if matches!(address, Endpoint::Unix(_)) { "the path is" } else { "the port is" },
+        if matches!(address, Endpoint::Unix(_)) { "" } else { " port (0 picks a free one)" }
     )]
     InUse {
         /// What was asked for.
-        address: Address,
+        address: Endpoint,
     },
     /// The IP address is none of this machine's.
     #[error(
@@ -136,7 +56,7 @@ pub enum ListenError {
     )]
     NotHere {
         /// What was asked for.
-        address: Address,
+        address: Endpoint,
     },
     /// The operating system forbids it.
     #[error(
@@ -144,13 +64,39 @@ pub enum ListenError {
     )]
     Forbidden {
         /// What was asked for.
-        address: Address,
+        address: Endpoint,
+    },
+    /// At the path is something that is no socket.
+    #[error(
+        "cannot listen on {address}: there is something at that path, and it is no socket; choose another path, or take it away"
+    )]
+    NoSocket {
+        /// What was asked for.
+        address: Endpoint,
+    },
+    /// The directory of the path is not there.
+    #[error(
+        "cannot listen on {address}: there is no directory {}; create it, or choose another path",
+        parent(address)
+    )]
+    NoDirectory {
+        /// What was asked for.
+        address: Endpoint,
+    },
+    /// The operating system forbids to make the socket's file, or to replace it.
+    #[error(
+        "cannot listen on {address}: not permitted; the node's user must be able to write to {}, and own a socket that it is to replace",
+        parent(address)
+    )]
+    ForbiddenFile {
+        /// What was asked for.
+        address: Endpoint,
     },
     /// Something else went wrong.
     #[error("cannot listen on {address}: {source}")]
     Io {
         /// What was asked for.
-        address: Address,
+        address: Endpoint,
         /// What the operating system said.
         #[source]
         source: io::Error,
@@ -161,7 +107,7 @@ pub enum ListenError {
 #[derive(Debug)]
 pub struct Bound {
     /// Where, with the IP address and port that were picked.
-    pub address: Address,
+    pub address: Endpoint,
     /// The connections.
     pub incoming: Incoming,
 }
@@ -171,8 +117,30 @@ pub struct Bound {
 /// # Errors
 ///
 /// A [`ListenError`] that names the address and says what to do.
-pub async fn bind(address: &Address, runtime: &Handle) -> Result<Bound, ListenError> {
-    tcp::bind(address, runtime).await
+pub async fn bind(address: &Endpoint, runtime: &Handle) -> Result<Bound, ListenError> {
+    match address {
+        Endpoint::Tcp(at) => tcp::bind(at, runtime).await,
+        Endpoint::Unix(path) => unix::bind(path, runtime),
+        Endpoint::Udp(_) => Err(ListenError::NotServed { address: address.clone() }),
+    }
+}
+
+/// Whether only this machine can reach a listener, as [`Endpoint::is_local`] says it; what `localhost` stands for is
+/// looked up besides.
+///
+/// # Errors
+///
+/// [`ListenError::Unresolved`] where the host's name stands for nothing.
+pub async fn is_private(address: &Endpoint) -> Result<bool, ListenError> {
+    let Endpoint::Tcp(at) = address else { return Ok(address.is_local()) };
+    let resolved = tcp::resolve(at).await?;
+    Ok(at.is_loopback() && resolved.iter().all(|address| is_loopback(address.ip())))
+}
+
+/// The directory of a Unix socket's path.
+fn parent(address: &Endpoint) -> String {
+    let Endpoint::Unix(path) = address else { return String::new() };
+    path.parent().map_or_else(String::new, |parent| parent.display().to_string())
 }
 
 /// What an accept loop needs of a listener. A trait so that its faults can be put to the test.
@@ -180,36 +148,34 @@ pub(crate) trait Accept: Send + 'static {
     /// A connection.
     type Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// The next connection and its peer's name. Dropping the future before it is ready loses nothing.
-    fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Socket, Peer)>> + Send;
-}
-
-/// Who is at the other end of a connection, for logs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Peer(String);
-
-impl Peer {
-    pub(crate) fn new(name: impl Into<String>) -> Self {
-        Self(name.into())
-    }
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+    /// The next connection and its peer. Dropping the future before it is ready loses nothing.
+    fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Socket, PeerInfo)>> + Send;
 }
 
 /// The stream of connections of a listener.
 #[derive(Debug)]
-pub struct Incoming(tcp::TcpIncoming);
+pub struct Incoming(Listener);
+
+#[derive(Debug)]
+enum Listener {
+    Tcp(tcp::TcpIncoming),
+    Unix(unix::UnixIncoming),
+}
 
 impl Accept for Incoming {
     type Socket = Socket;
 
-    async fn accept(&mut self) -> io::Result<(Socket, Peer)> {
-        let (stream, peer) = self.0.accept().await?;
-        Ok((Socket(Kind::Tcp(stream)), peer))
+    async fn accept(&mut self) -> io::Result<(Socket, PeerInfo)> {
+        Ok(match &mut self.0 {
+            Listener::Tcp(incoming) => {
+                let (stream, peer) = incoming.accept().await?;
+                (Socket(Kind::Tcp(stream)), peer)
+            }
+            Listener::Unix(incoming) => {
+                let (stream, peer) = incoming.accept().await?;
+                (Socket(Kind::Unix(stream)), peer)
+            }
+        })
     }
 }
 
@@ -220,6 +186,7 @@ pub struct Socket(Kind);
 #[derive(Debug)]
 enum Kind {
     Tcp(TcpStream),
+    Unix(UnixStream),
 }
 
 impl AsyncRead for Socket {
@@ -230,6 +197,7 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         match &mut self.0 {
             Kind::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Kind::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
@@ -242,6 +210,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         match &mut self.0 {
             Kind::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Kind::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
@@ -252,24 +221,28 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         match &mut self.0 {
             Kind::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Kind::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match &self.0 {
             Kind::Tcp(stream) => stream.is_write_vectored(),
+            Kind::Unix(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
             Kind::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Kind::Unix(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
             Kind::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Kind::Unix(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }
@@ -278,39 +251,13 @@ impl AsyncWrite for Socket {
 mod tests {
     use super::*;
 
-    #[test]
-    fn addresses_read_back_as_they_are_written() {
-        for url in ["tcp://127.0.0.1:7400", "tcp://[::1]:0", "tcp://localhost:65535", "tcp://cache.local:1"] {
-            assert_eq!(url.parse::<Address>().unwrap().to_string(), url);
-        }
-    }
-
-    #[test]
-    fn a_bad_address_is_named_with_what_is_wrong() {
-        for (url, reason) in [
-            ("127.0.0.1:7400", "scheme"),
-            ("http://127.0.0.1:7400", "scheme must be tcp"),
-            ("unix:///run/larder.sock", "tcp:// only"),
-            ("tcp://127.0.0.1", "port"),
-            ("tcp://:7400", "host"),
-            ("tcp://127.0.0.1:70000", "port"),
-            ("tcp://fd00::1", "host"),
-            ("tcp://127.0.0.1:7400/x", "port"),
-        ] {
-            let error = url.parse::<Address>().unwrap_err().to_string();
-            assert!(error.contains(url) && error.contains(reason), "{error}");
-        }
-        let error = "tcp://user:hunter2@a:1".parse::<Address>().unwrap_err();
-        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
-    }
-
     #[tokio::test]
     async fn loopback_is_private_however_it_is_written() {
         for host in ["127.0.0.1", "::1", "::ffff:127.0.0.1", "localhost"] {
-            assert!(Address::tcp(host, 0).is_private().await.unwrap(), "{host}");
+            assert!(is_private(&Endpoint::tcp(host, 0)).await.unwrap(), "{host}");
         }
         for host in ["0.0.0.0", "::", "::ffff:0.0.0.0", "10.0.0.1"] {
-            assert!(!Address::tcp(host, 0).is_private().await.unwrap(), "{host}");
+            assert!(!is_private(&Endpoint::tcp(host, 0)).await.unwrap(), "{host}");
         }
     }
 }

@@ -12,29 +12,30 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 
-use super::{Address, Bound, Incoming, ListenError, Peer};
+use super::{BACKLOG, Bound, Incoming, ListenError, Listener};
+use crate::endpoint::{Endpoint, HostPort, PeerInfo};
 
 #[derive(Debug)]
 pub(super) struct TcpIncoming(TcpListener);
 
 impl TcpIncoming {
-    pub(super) async fn accept(&mut self) -> io::Result<(TcpStream, Peer)> {
+    pub(super) async fn accept(&mut self) -> io::Result<(TcpStream, PeerInfo)> {
         let (stream, peer) = self.0.accept().await?;
         // A socket that refuses its options is about to fail anyway, and then says so when it is read.
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
-        Ok((stream, Peer::new(peer.to_string())))
+        Ok((stream, peer.into()))
     }
 }
 
-pub(super) async fn resolve(address: &Address) -> Result<Vec<SocketAddr>, ListenError> {
-    if let Ok(ip) = address.host().parse::<IpAddr>() {
+pub(super) async fn resolve(address: &HostPort) -> Result<Vec<SocketAddr>, ListenError> {
+    if let Ok(ip) = address.host.parse::<IpAddr>() {
         // ::ffff:127.0.0.1 is 127.0.0.1, also where there is no IPv6.
-        return Ok(vec![SocketAddr::new(ip.to_canonical(), address.port())]);
+        return Ok(vec![SocketAddr::new(ip.to_canonical(), address.port)]);
     }
-    let unresolved = |source| ListenError::Unresolved { address: address.clone(), source };
+    let unresolved = |source| ListenError::Unresolved { address: Endpoint::Tcp(address.clone()), source };
     let found: Vec<SocketAddr> =
-        tokio::net::lookup_host((address.host(), address.port())).await.map_err(unresolved)?.collect();
+        tokio::net::lookup_host((&*address.host, address.port)).await.map_err(unresolved)?.collect();
     if found.is_empty() {
         return Err(unresolved(ErrorKind::NotFound.into()));
     }
@@ -42,20 +43,20 @@ pub(super) async fn resolve(address: &Address) -> Result<Vec<SocketAddr>, Listen
 }
 
 /// Listens on the first of the host's IP addresses that can be listened on.
-pub(super) async fn bind(address: &Address, runtime: &Handle) -> Result<Bound, ListenError> {
+pub(super) async fn bind(address: &HostPort, runtime: &Handle) -> Result<Bound, ListenError> {
     let mut last = ErrorKind::NotFound.into();
     for candidate in resolve(address).await? {
         match listen(candidate, runtime) {
             Ok((listener, at)) => {
                 return Ok(Bound {
-                    address: Address::tcp(at.ip().to_string(), at.port()),
-                    incoming: Incoming(TcpIncoming(listener)),
+                    address: Endpoint::Tcp(at.into()),
+                    incoming: Incoming(Listener::Tcp(TcpIncoming(listener))),
                 });
             }
             Err(error) => last = error,
         }
     }
-    Err(refusal(address.clone(), last))
+    Err(refusal(Endpoint::Tcp(address.clone()), last))
 }
 
 fn listen(at: SocketAddr, runtime: &Handle) -> io::Result<(TcpListener, SocketAddr)> {
@@ -99,7 +100,7 @@ fn is_without_family(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
 }
 
-fn refusal(address: Address, source: io::Error) -> ListenError {
+fn refusal(address: Endpoint, source: io::Error) -> ListenError {
     match source.kind() {
         ErrorKind::AddrInUse => ListenError::InUse { address },
         ErrorKind::AddrNotAvailable => ListenError::NotHere { address },
@@ -108,9 +109,6 @@ fn refusal(address: Address, source: io::Error) -> ListenError {
         _ => ListenError::Io { address, source },
     }
 }
-
-/// Connections that the kernel holds for the accept loop; it cuts this to net.core.somaxconn.
-const BACKLOG: i32 = 1024;
 
 /// After how long a peer that takes no bytes, though it lives, loses its connection. HTTP/2 keepalive cannot see
 /// to that: its own GOAWAY would wait behind the bytes that are not taken.
@@ -124,16 +122,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_listener_at_all_addresses_serves_both_families() {
-        let bound = bind(&Address::tcp("::", 0), &Handle::current()).await.unwrap();
-        let (host, port) = (bound.address.host(), bound.address.port());
+        let at = |host: &str| HostPort { host: host.to_owned(), port: 0 };
+        let bound = bind(&at("::"), &Handle::current()).await.unwrap();
+        let HostPort { host, port } = bound.address.host_port().unwrap().clone();
         Client::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
         // A machine without IPv6 has it at 0.0.0.0.
         if host == "::" {
             Client::connect((Ipv6Addr::LOCALHOST, port)).unwrap();
         }
-        let mapped = bind(&Address::tcp("::ffff:127.0.0.1", 0), &Handle::current()).await.unwrap();
-        assert_eq!(mapped.address.host(), "127.0.0.1");
-        Client::connect((Ipv4Addr::LOCALHOST, mapped.address.port())).unwrap();
+        let mapped = bind(&at("::ffff:127.0.0.1"), &Handle::current()).await.unwrap();
+        let HostPort { host, port } = mapped.address.host_port().unwrap().clone();
+        assert_eq!(host, "127.0.0.1");
+        Client::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
     }
 
     #[test]
@@ -144,7 +144,7 @@ mod tests {
         };
         let opened = |at: &str| open(at.parse().unwrap(), without_ipv6).map(|at| at.to_string());
         assert_eq!(opened("[::]:7400").unwrap(), "0.0.0.0:7400");
-        let refused = refusal(Address::tcp("::1", 7400), opened("[::1]:7400").unwrap_err());
+        let refused = refusal(Endpoint::tcp("::1", 7400), opened("[::1]:7400").unwrap_err());
         assert!(matches!(refused, ListenError::NotHere { .. }), "{refused}");
         let in_use = |_: SocketAddr| Err::<(), _>(ErrorKind::AddrInUse.into());
         assert_eq!(open("[::]:7400".parse().unwrap(), in_use).unwrap_err().kind(), ErrorKind::AddrInUse);

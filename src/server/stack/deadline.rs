@@ -25,9 +25,7 @@ use crate::api::CallError;
 use crate::clock::monotonic;
 use crate::server::stall::until;
 use crate::service::{Recall, Recalled, ResponseBody, grpc_timeout};
-
-/// The call that takes as long as its caller sends.
-const PUT_BLOB: &str = "/larder.v1.Cache/PutBlob";
+use crate::verb::{Streams, Verb};
 
 /// The longest that a call may take whose caller names no nearer end. Clones are the same.
 #[derive(Debug, Clone)]
@@ -99,8 +97,9 @@ where
         let error = match grpc_timeout(request.headers()) {
             Ok(Some(Duration::ZERO)) => CallError::DeadlineExceeded,
             Ok(asked) => {
-                let path = request.uri().path();
-                let own = if path == PUT_BLOB { Duration::from_millis(u64::MAX) } else { self.timeout.get() };
+                // Where the request alone is a stream, the response's head comes when its caller has sent all.
+                let is_callers = Verb::of_path(request.uri().path()).streams() == Streams::Request;
+                let own = if is_callers { Duration::from_millis(u64::MAX) } else { self.timeout.get() };
                 let timeout = asked.map_or(own, |asked| asked.min(own));
                 return DeadlineFuture {
                     call: Call::Running { future: self.inner.call(request) },

@@ -21,7 +21,8 @@ use tower_service::Service;
 
 use crate::clock::monotonic;
 use crate::service::{Recall, Recalled, ResponseBody};
-use crate::telemetry::{CallMetrics, Method, SlowCalls};
+use crate::telemetry::{CallMetrics, SlowCalls};
+use crate::verb::Verb;
 
 /// Makes [`Metered`].
 #[derive(Debug, Clone)]
@@ -39,11 +40,11 @@ struct Record {
 impl Record {
     /// Counts a call, and keeps it if it was slow; a stream takes as long as its peers like.
     #[inline]
-    fn record(&self, method: Method, code: Code, begun: Instant, about: impl FnOnce() -> Recalled) {
+    fn record(&self, verb: Verb, code: Code, begun: Instant, about: impl FnOnce() -> Recalled) {
         let elapsed = begun.elapsed();
-        self.calls.record(method, code, elapsed);
-        if self.slow.is_slow(elapsed) && !method.is_stream() {
-            self.slow.keep(method, about(), elapsed, Duration::ZERO, code);
+        self.calls.record(verb, code, elapsed);
+        if self.slow.is_slow(elapsed) && !verb.is_stream() {
+            self.slow.keep(verb, about(), elapsed, Duration::ZERO, code);
         }
     }
 }
@@ -85,9 +86,9 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let method = Method::of_path(request.uri().path());
+        let verb = Verb::of_path(request.uri().path());
         let record = Arc::clone(&self.record);
-        MeteredFuture { inner: self.inner.call(request), method, begun: monotonic(), record }
+        MeteredFuture { inner: self.inner.call(request), verb, begun: monotonic(), record }
     }
 }
 
@@ -97,7 +98,7 @@ pin_project! {
     pub struct MeteredFuture<F> {
         #[pin]
         inner: F,
-        method: Method,
+        verb: Verb,
         begun: Instant,
         record: Arc<Record>,
     }
@@ -112,15 +113,15 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let Ok(response) = ready!(this.inner.as_mut().poll(cx));
-        let (method, begun) = (*this.method, *this.begun);
+        let (verb, begun) = (*this.verb, *this.begun);
         if let Some(code) = ResponseBody::code(&response) {
-            this.record.record(method, code, begun, || this.inner.recall());
+            this.record.record(verb, code, begun, || this.inner.recall());
             return Poll::Ready(Ok(response));
         }
         let record = Arc::clone(this.record);
-        let about = if method.is_stream() { Recalled::default() } else { this.inner.recall() };
+        let about = if verb.is_stream() { Recalled::default() } else { this.inner.recall() };
         Poll::Ready(Ok(
-            response.map(|body| body.on_end(move |code| record.record(method, code, begun, || about)))
+            response.map(|body| body.on_end(move |code| record.record(verb, code, begun, || about)))
         ))
     }
 }

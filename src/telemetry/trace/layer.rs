@@ -15,7 +15,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{CallSpan, CallTracer};
-use crate::telemetry::Method;
+use crate::verb::Verb;
 
 /// Puts spans around the calls of a service.
 #[derive(Debug, Clone, Default)]
@@ -158,8 +158,8 @@ impl<B: Body> Body for TraceBody<B> {
 
 fn begin<B>(tracer: &CallTracer, request: &Request<B>) -> Option<Box<CallSpan>> {
     let header = |name| request.headers().get(name);
-    let method = match Method::of_path(request.uri().path()) {
-        Method::Other => "_OTHER",
+    let method = match Verb::of_path(request.uri().path()) {
+        Verb::Other => "_OTHER",
         method => method.as_str(),
     };
     let parent = header("traceparent").map(|value| value.as_bytes());

@@ -122,6 +122,42 @@ fn bench_in_an_open_loop_keeps_its_rate() {
     }
 }
 
+/// Interrupts a run once the node has counted something of it; how it ends.
+fn interrupted(node: &FakeNode, args: &[&str]) -> Output {
+    let url = node.url();
+    let mut command = command(&[&["--nodes", &url], args].concat());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let before = node.counters().hits;
+    while node.counters().hits < before + 10 {
+        std::thread::yield_now();
+    }
+    let process = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn bench_that_is_interrupted_prints_its_figures_and_cleans_up() {
+    let node = FakeNode::start();
+    for mode in [&[][..], &["--pipeline", "4"], &["--rate", "500"]] {
+        let load = ["bench", "-c", "1", "-k", "10", "--prefill", "--duration", "1h"];
+        let output = interrupted(&node, &[&load[..], mode].concat());
+        assert_ends_with_figures(&output, "keys_per_s ");
+        assert_eq!(node.entries(), 0, "{mode:?}");
+    }
+}
+
+#[track_caller]
+fn assert_ends_with_figures(output: &Output, figure: &str) {
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(output));
+    assert!(stdout(output).contains(figure), "{}", stdout(output));
+    assert!(
+        stderr(output).contains("interrupted: the figures are of what came before"),
+        "{}",
+        stderr(output)
+    );
+}
+
 #[test]
 fn bench_reports_refusals_by_code_and_ends_with_3() {
     let node = FakeNode::start();
@@ -220,6 +256,15 @@ fn replay_counts_as_if_every_request_waited_for_the_last() {
     let output = on(&node, &["replay", path.to_str().unwrap(), "--limit", "10", "--value-size", "7"]);
     assert!(stdout(&output).starts_with("requests 10\n"), "{}", stdout(&output));
     assert_eq!(node.value(b"0000000000000000").map(|value| value.len()), Some(7));
+}
+
+#[test]
+fn replay_that_is_interrupted_prints_its_figures() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("t.u64.zst");
+    write_trace(&path, std::iter::repeat_n(7, 3_000_000));
+    let output = interrupted(&FakeNode::start(), &["replay", path.to_str().unwrap()]);
+    assert_ends_with_figures(&output, "requests_per_s ");
 }
 
 #[test]

@@ -52,7 +52,15 @@ pub struct LogCatalogue {
 #[derive(Debug)]
 struct Index {
     log: Arc<Log>,
-    places: BTreeMap<Box<[u8]>, Place>,
+    places: Places,
+}
+
+/// Where each key's value lies.
+#[derive(Debug, Default)]
+struct Places {
+    by_key: BTreeMap<Box<[u8]>, Place>,
+    /// The length of all keys.
+    key_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -135,7 +143,7 @@ impl Catalogue for LogCatalogue {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, BackendError> {
         let (log, place) = {
             let index = self.index.read();
-            let Some(place) = index.places.get(key) else {
+            let Some(place) = index.places.by_key.get(key) else {
                 return Ok(None);
             };
             (Arc::clone(&index.log), *place)
@@ -150,7 +158,7 @@ impl Catalogue for LogCatalogue {
             let (log, found) = {
                 let index = self.index.read();
                 let from = after.as_deref().map_or(Bound::Included(prefix), Bound::Excluded);
-                let range = index.places.range::<[u8], _>((from, Bound::Unbounded));
+                let range = index.places.by_key.range::<[u8], _>((from, Bound::Unbounded));
                 let found: Vec<(Box<[u8]>, Place)> = range
                     .take_while(|(key, _)| key.starts_with(prefix))
                     .take(SCAN_KEYS)
@@ -216,6 +224,11 @@ impl Catalogue for LogCatalogue {
         self.committed.write(&mark_of(behind.number - 1), false)
     }
 
+    fn memory_bytes(&self) -> u64 {
+        let index = self.index.read();
+        index.places.key_bytes + index.places.by_key.len() as u64 * PLACE_BYTES
+    }
+
     /// The log's length and the mark's, in whole blocks.
     fn disk_bytes(&self) -> Result<u64, BackendError> {
         let log = Arc::clone(&self.index.read().log);
@@ -245,16 +258,32 @@ impl LogCatalogue {
     }
 }
 
+impl Places {
+    /// Puts a value's place in that of the one before, which it gives.
+    fn insert(&mut self, key: &[u8], place: Place) -> Option<Place> {
+        match self.by_key.get_mut(key) {
+            Some(old) => Some(std::mem::replace(old, place)),
+            None => {
+                self.key_bytes += key.len() as u64;
+                self.by_key.insert(key.into(), place)
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &[u8]) -> Option<Place> {
+        let removed = self.by_key.remove(key)?;
+        self.key_bytes -= key.len() as u64;
+        Some(removed)
+    }
+}
+
 impl Writer {
-    fn apply(&mut self, places: &mut BTreeMap<Box<[u8]>, Place>, key: &[u8], place: Option<Place>) {
+    fn apply(&mut self, places: &mut Places, key: &[u8], place: Option<Place>) {
         let bytes = |place: Place| (CHANGE_HEAD_BYTES + key.len()) as u64 + u64::from(place.bytes);
         let old = match place {
             Some(place) => {
                 self.live_bytes += bytes(place);
-                match places.get_mut(key) {
-                    Some(old) => Some(std::mem::replace(old, place)),
-                    None => places.insert(key.into(), place),
-                }
+                places.insert(key, place)
             }
             None => places.remove(key),
         };
@@ -339,7 +368,7 @@ fn read_log(path: PathBuf, number: u64) -> Result<Option<Read>, BackendError> {
         return Ok(None);
     }
     let mut writer = Writer { tip, live_bytes: 0, doubtful: false };
-    let mut places = BTreeMap::new();
+    let mut places = Places::default();
     let (mut last, mut bytes) = (tip.offset, Vec::new());
     loop {
         let mut head = [0; COMMIT_HEAD_BYTES];
@@ -386,7 +415,7 @@ fn rewritten(
     commit: u64,
 ) -> Result<(Index, Writer), BackendError> {
     write_log(directory, number, commit, |fresh| {
-        for (key, place) in &old.places {
+        for (key, place) in &old.places.by_key {
             fresh.put(key, &old.log.value(*place)?)?;
         }
         Ok(())
@@ -398,7 +427,7 @@ struct Fresh<'a> {
     path: &'a Path,
     file: &'a File,
     draft: Draft,
-    places: BTreeMap<Box<[u8]>, Place>,
+    places: Places,
     writer: Writer,
 }
 
@@ -438,7 +467,7 @@ fn write_log(
             path: &draft_path,
             file: &file,
             draft: Draft::new(),
-            places: BTreeMap::new(),
+            places: Places::default(),
             writer: Writer { tip, live_bytes: 0, doubtful: false },
         };
         fill(&mut fresh)?;
@@ -495,6 +524,8 @@ fn place(offset: u64, value: &[u8]) -> Place {
 
 /// Dead bytes that a log may have, however little lives.
 const SLACK_BYTES: u64 = 1 << 20;
+/// What a place takes in memory beside its key, in the map and of the allocator.
+const PLACE_BYTES: u64 = 100;
 /// Length of a commit in a log that is written anew.
 const REWRITE_BYTES: usize = 1 << 20;
 /// Keys that a scan takes at a time.

@@ -23,8 +23,10 @@ pub enum Call {
     WriteMark,
     /// [`Backend::get`](crate::persistence::Backend::get).
     Get,
-    /// [`Backend::commit`](crate::persistence::Backend::commit).
+    /// [`Backend::commit`](crate::persistence::Backend::commit), before anything is changed.
     Commit,
+    /// The same, when the changes are there and are to be synced.
+    CommitSync,
     /// [`Backend::scan`](crate::persistence::Backend::scan).
     Scan,
     /// [`Backend::disk_bytes`](crate::persistence::Backend::disk_bytes).
@@ -85,13 +87,20 @@ impl Fault {
                 | Call::Quarantine
                 | Call::WriteMark
                 | Call::Commit
+                | Call::CommitSync
                 | Call::Append
                 | Call::Reserve
                 | Call::Sync
         );
         let opens = matches!(
             call,
-            Call::Files | Call::Create | Call::Open | Call::Quarantine | Call::Commit | Call::DiskBytes
+            Call::Files
+                | Call::Create
+                | Call::Open
+                | Call::Quarantine
+                | Call::Commit
+                | Call::CommitSync
+                | Call::DiskBytes
         );
         let can_meet = match self.refusal {
             Refusal::Io => true,
