@@ -12,7 +12,7 @@ use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::disk::{Lookup, SHORTAGE_PAUSE};
 use super::frame::{BadFrame, FrameKind, FrameReader, HEADER_BYTES, check};
 use super::replay::{Damage, From, replay};
-use super::snapshot::{Below, LoadContext, SnapshotInfo, apply};
+use super::snapshot::{Below, LoadContext, SnapshotInfo, apply, apply_head};
 use super::tier::DiskTier;
 use crate::clock::Clock;
 use crate::engine::{Engine, Fetch, Restorer};
@@ -39,12 +39,14 @@ pub(super) fn load_around(
             let frame = frame.ok_or(BadFrame::Short { found: 0, expected })?;
             frame.follows(sequence, called)?;
             (sequence, called) = (frame.header.sequence, frame.called);
-            if matches!(frame.header.kind, FrameKind::SnapshotHead | FrameKind::SnapshotTail) {
-                apply(&frame, &body, &mut |record| {
+            match frame.header.kind {
+                FrameKind::SnapshotHead => apply_head(&frame, &body, restorer, context.now)?,
+                FrameKind::SnapshotTail => apply(&frame, &body, &mut |record| {
                     restorer.apply(record, context.now);
-                })?;
-                context.arrive(&frame, &body)?;
+                })?,
+                kind => return Ok(kind),
             }
+            context.arrive(&frame, &body)?;
             Ok(frame.header.kind)
         });
         match taken {

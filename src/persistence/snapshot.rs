@@ -407,11 +407,7 @@ pub fn load(
     let mut body = Vec::new();
     let damage = |reading: &Reading, why: BadFrame| Damage::of(file, reading.offset, &why);
     let head = reading.lock().next(&mut body)?;
-    let head = head.and_then(|frame| {
-        apply(&frame, &body, &mut |record| {
-            restorer.apply(record, context.now);
-        })
-    });
+    let head = head.and_then(|frame| apply_head(&frame, &body, restorer, context.now));
     if let Err(why) = head {
         return Ok(Err(damage(&reading.lock(), why)));
     }
@@ -566,6 +562,29 @@ fn load_rest(
         return Ok(Err(BadFrame::Unexpected { found: frame.header.kind }));
     }
     Ok(read_end(info.number, info.bytes, &frame, &body).map(|_| ()))
+}
+
+/// Applies a head, with increments in the order in which they were done. They lie there shard by shard, and a shard of this
+/// engine has those of other keys: if they came in that order, it would forget some that are newer than what it keeps.
+pub(super) fn apply_head(
+    frame: &Frame,
+    body: &[u8],
+    restorer: &mut Restorer<'_>,
+    now: Now,
+) -> Result<(), BadFrame> {
+    let mut counted = Vec::new();
+    visit_placed(frame, body, &mut |at, record| match record {
+        Record::Counted { version, .. } => counted.push((*version, at)),
+        other => drop(restorer.apply(other, now)),
+    })?;
+    counted.sort_unstable_by_key(|(version, _)| *version);
+    for (_, at) in counted {
+        let again = record::read(&body[at], &mut |record: &Record<'_>| {
+            restorer.apply(record, now);
+        });
+        again.expect("it was read just now");
+    }
+    Ok(())
 }
 
 /// Checks a frame and visits its records with the places where they are.

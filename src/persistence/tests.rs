@@ -71,10 +71,18 @@ impl Stand {
     }
 
     fn over(backend: MemoryBackend, config: &DiskConfig) -> Result<Self, super::snapshot::SnapshotError> {
-        let clock = Arc::new(SystemClock::new());
         let shards = Some(1 << rand::random_range(0..4));
         let engine = EngineConfig { bytes_limit: 64 << 20, shards, ..EngineConfig::default() };
-        let engine = Arc::new(Engine::new(&engine, clock.now()));
+        Self::with_engine(&engine, backend, config)
+    }
+
+    fn with_engine(
+        engine: &EngineConfig,
+        backend: MemoryBackend,
+        config: &DiskConfig,
+    ) -> Result<Self, super::snapshot::SnapshotError> {
+        let clock = Arc::new(SystemClock::new());
+        let engine = Arc::new(Engine::new(engine, clock.now()));
         let backend = Arc::new(backend);
         let opened = Disk::open(
             Arc::clone(&backend) as Arc<dyn Backend>,
@@ -115,8 +123,12 @@ impl Stand {
 
     /// Counts one up, for a request of this id.
     fn count(&self, request_id: &str) -> i64 {
-        let expiration = Expiration::Default;
-        let op = Increment { key: b"n", delta: 1, initial: 0, expiration, request_id };
+        self.count_in("n", request_id)
+    }
+
+    fn count_in(&self, key: &str, request_id: &str) -> i64 {
+        let (key, expiration) = (key.as_bytes(), Expiration::Default);
+        let op = Increment { key, delta: 1, initial: 0, expiration, request_id };
         match self.engine.apply(self.engine.default_namespace(), &Op::Increment(op), self.now()) {
             Outcome::Counted { value, .. } => value,
             other => panic!("{other:?}"),
@@ -241,6 +253,31 @@ fn step(stand: &Stand, random: &mut StdRng) {
 
 fn value_bytes(random: &mut StdRng) -> usize {
     if random.random_bool(0.05) { random.random_range(4_000..20_000) } else { random.random_range(0..200) }
+}
+
+/// The shards of the next process have other keys, and room for fewer requests: they forget the oldest of them.
+#[test]
+fn the_newest_requests_are_remembered_whatever_shards_they_were_in() {
+    let (counters, rounds) = (16, 60);
+    let id = |round: i64| format!("{round:0200}");
+    for recovery in [Method::SnapshotAndJournal, Method::Lazy] {
+        let engine = EngineConfig { bytes_limit: 64 << 20, shards: Some(8), ..EngineConfig::default() };
+        let config = DiskConfig { recovery, ..config() };
+        let stand = Stand::with_engine(&engine, MemoryBackend::new(), &config).unwrap();
+        for round in 1..=rounds {
+            for counter in 0..counters {
+                assert_eq!(stand.count_in(&format!("counter-{counter}"), &id(round)), round);
+            }
+        }
+        stand.disk.snapshot().unwrap();
+        let engine = EngineConfig { bytes_limit: 1 << 20, shards: Some(1), ..engine };
+        let left = stand.backend.crash(Lose::Unsynced);
+        let stand = Stand::with_engine(&engine, left, &config).unwrap();
+        for counter in 0..counters {
+            let again = stand.count_in(&format!("counter-{counter}"), &id(rounds));
+            assert_eq!(again, rounds, "counted twice in counter {counter}, {recovery:?}");
+        }
+    }
 }
 
 #[test]
