@@ -98,6 +98,7 @@ pub(super) fn keep(
     is_over: impl Fn(Instant) -> bool,
 ) {
     let mut calls = 0_u64;
+    let mut last = schedule.next;
     while calls < calls_max && !is_over(schedule.next) {
         let now = monotonic();
         if schedule.next > now {
@@ -105,7 +106,9 @@ pub(super) fn keep(
             continue;
         }
         let due = if now - schedule.next <= JITTER { now } else { schedule.next };
-        queues[(calls % queues.len() as u64) as usize].push(due);
+        // Where the machine stalls between two, the earlier was due when it was laid out.
+        last = last.max(due);
+        queues[(calls % queues.len() as u64) as usize].push(last);
         schedule.advance();
         calls += 1;
     }
