@@ -10,13 +10,14 @@ use super::backlog::Held;
 use super::data::Plane;
 use super::frame::{PREFIX, finish};
 use super::turns::{STEP_ITEMS, Turns};
-use super::unary::{Answered, Method, flushes, namespace, put_set, unexpected};
+use super::unary::{Answered, flushes, namespace, put_set, unexpected};
 use crate::api::encode::{self, HitMessage};
 use crate::api::wire::{BatchView, SetView};
 use crate::api::{CallError, STATUS_BYTES_MIN, convert};
 use crate::cache::Cache;
 use crate::engine::{Namespace, Op, Outcome};
 use crate::entry::Limits;
+use crate::verb::Verb;
 
 /// What room is made for each answer of a BatchGet before its size is known.
 const ANSWER_BYTES_LIKELY: usize = 144;
@@ -96,15 +97,15 @@ pub(super) fn is_long(message: &[u8]) -> bool {
 
 /// Does a batch.
 pub(super) async fn batch(
-    method: Method,
+    verb: Verb,
     plane: &Plane,
     message: &[u8],
     progress: &mut Progress,
     mut turns: Turns,
 ) -> Answered {
-    match method {
-        Method::BatchGet => get(plane, message, &mut turns).await,
-        Method::BatchSet => set(plane, message, progress, &mut turns).await,
+    match verb {
+        Verb::BatchGet => get(plane, message, &mut turns).await,
+        Verb::BatchSet => set(plane, message, progress, &mut turns).await,
         _ => delete(plane, message, progress, &mut turns).await,
     }
 }
@@ -323,8 +324,8 @@ mod tests {
         Plane::alone(Cache::new(&EngineConfig::default(), limits))
     }
 
-    fn at_once(method: Method, plane: &Plane, request: &impl Message) -> Answered {
-        batch(method, plane, &request.encode_to_vec(), &mut Progress::default(), Turns::one())
+    fn at_once(verb: Verb, plane: &Plane, request: &impl Message) -> Answered {
+        batch(verb, plane, &request.encode_to_vec(), &mut Progress::default(), Turns::one())
             .now_or_never()
             .expect("it has one turn")
     }
@@ -354,7 +355,7 @@ mod tests {
             let items: Vec<_> = (0..items).map(|n| item(n, if n % 10 == 0 { "" } else { &long })).collect();
             let count = items.len();
             let request = v1::BatchSetRequest { items, ..v1::BatchSetRequest::default() };
-            let message = message(at_once(Method::BatchSet, &plane, &request));
+            let message = message(at_once(Verb::BatchSet, &plane, &request));
             assert!(message.len() <= max, "{} bytes of {max}", message.len());
             let response = v1::BatchSetResponse::decode(&*message).unwrap();
             assert_eq!(response.results.len(), count);
@@ -376,16 +377,16 @@ mod tests {
         let plane = plane(1 << 10);
         let items = (0..100).map(|n| item(n, "")).collect();
         let request = v1::BatchSetRequest { items, ..v1::BatchSetRequest::default() };
-        let error = at_once(Method::BatchSet, &plane, &request).err().unwrap();
+        let error = at_once(Verb::BatchSet, &plane, &request).err().unwrap();
         assert!(matches!(error, CallError::AnswerTooLarge { keys: 100, max: 1_024, .. }), "{error:?}");
         assert_eq!(plane.cache.stats().entries, 0);
         let keys = (0..2_000).map(|n| n.to_string().into()).collect();
         let request = v1::BatchDeleteRequest { keys, ..v1::BatchDeleteRequest::default() };
-        let error = at_once(Method::BatchDelete, &plane, &request).err().unwrap();
+        let error = at_once(Verb::BatchDelete, &plane, &request).err().unwrap();
         assert!(matches!(error, CallError::AnswerTooLarge { keys: 2_000, .. }), "{error:?}");
         let keys = (0..200).map(|n| n.to_string().into()).collect();
         let request = v1::BatchGetRequest { keys, ..v1::BatchGetRequest::default() };
-        let error = at_once(Method::BatchGet, &plane, &request).err().unwrap();
+        let error = at_once(Verb::BatchGet, &plane, &request).err().unwrap();
         assert!(matches!(error, CallError::AnswerTooLarge { answered: 170, keys: 200, .. }), "{error:?}");
     }
 
@@ -407,19 +408,15 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         });
-        let calls = [
-            (Method::BatchSet, set),
-            (Method::BatchGet, get),
-            (Method::Scan, scan),
-            (Method::BatchDelete, delete),
-        ];
-        for (method, message) in calls {
-            assert!(crate::service::unary::is_long(method, &message));
+        let calls =
+            [(Verb::BatchSet, set), (Verb::BatchGet, get), (Verb::Scan, scan), (Verb::BatchDelete, delete)];
+        for (verb, message) in calls {
+            assert!(crate::service::unary::is_long(verb, &message));
             let before = turns.load(Ordering::Relaxed);
             let mut progress = Progress::default();
-            in_turns(method, &plane, &message, &mut progress, Turns::many()).await.unwrap();
+            in_turns(verb, &plane, &message, &mut progress, Turns::many()).await.unwrap();
             let others = turns.load(Ordering::Relaxed) - before;
-            assert!(others >= 2, "{method:?}: others ran {others} times");
+            assert!(others >= 2, "{verb:?}: others ran {others} times");
         }
         other.abort();
         assert_eq!(plane.cache.stats().entries, 0, "what was set was deleted");

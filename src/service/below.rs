@@ -3,14 +3,14 @@
 
 use tokio::task::JoinError;
 
-use super::unary::{Method, is_long};
-use crate::api::Malformed;
+use super::request::Request;
+use super::unary::is_long;
 use crate::api::convert;
-use crate::api::wire::{BatchView, DeleteView, GetView, IncrementView, SetView, TouchView};
 use crate::cache::{Cache, Claim};
 use crate::clock::Now;
 use crate::engine::{EntryView, MissReason, Namespace, Op, Outcome};
 use crate::entry::Ttl;
+use crate::verb::Verb;
 
 /// What does a single command's operation.
 pub(super) trait Does {
@@ -83,55 +83,27 @@ impl Does for Claimed<'_> {
 
 /// Whether a call is likely to look for an entry on disk. One that is malformed or refused is not: whoever does it says
 /// so at once.
-pub(super) fn waits(method: Method, cache: &Cache, message: &[u8]) -> bool {
+pub(super) fn waits(verb: Verb, cache: &Cache, message: &[u8]) -> bool {
+    if !cache.has_below() {
+        return false;
+    }
     // One that takes long is not looked through here to know that: wherever it is done, it holds up no others.
-    cache.has_below()
-        && (is_long(method, message) || reads_below(method, cache, cache.now(), message).unwrap_or(false))
+    is_long(verb, message)
+        || Request::decode(verb, message, usize::MAX)
+            .is_ok_and(|request| request.is_some_and(|request| reads(cache, &request)))
 }
 
-fn reads_below(method: Method, cache: &Cache, now: Now, message: &[u8]) -> Result<bool, Malformed> {
+/// The same of a request that is decoded, and of a key that it names.
+pub(super) fn reads(cache: &Cache, request: &Request<'_>) -> bool {
     let waits =
         |name: &str, key: &[u8]| cache.namespace(name).is_some_and(|namespace| cache.waits(&namespace, key));
-    let set_waits = |view: &SetView<'_>| {
-        let set = convert::set(view, &cache.limits(), now.unix_ms());
-        set.is_ok_and(|set| Op::Set(set).needs_entry() && waits(view.namespace, set.key))
-    };
-    Ok(match method {
-        Method::Get => {
-            let view = GetView::read(message)?;
-            waits(view.namespace, view.key)
-        }
-        Method::Set => set_waits(&SetView::read(message)?),
-        Method::Delete => {
-            let view = DeleteView::read(message)?;
-            waits(view.namespace, view.key)
-        }
-        Method::Increment | Method::Decrement => {
-            let view = IncrementView::read(message)?;
-            waits(view.namespace, view.key)
-        }
-        Method::Touch => {
-            let view = TouchView::read(message)?;
-            waits(view.namespace, view.key)
-        }
-        Method::BatchGet => {
-            let view = BatchView::read_get(message, usize::MAX)?;
-            view.iter().any(|key| waits(view.namespace, key))
-        }
-        Method::BatchSet => {
-            let view = BatchView::read_write(message, usize::MAX)?;
-            view.iter().any(|item| {
-                SetView::read(item)
-                    .is_ok_and(|item| set_waits(&SetView { namespace: view.namespace, ..item }))
-            })
-        }
-        Method::BatchDelete => {
-            let view = BatchView::read_write(message, usize::MAX)?;
-            view.iter().any(|key| waits(view.namespace, key))
-        }
-        Method::Scan => true,
-        Method::Invalidate => false,
-    })
+    match request {
+        Request::Set(_) | Request::BatchSet(_) => request.sets().any(|view| {
+            let set = convert::set(&view, &cache.limits(), cache.now().unix_ms());
+            set.is_ok_and(|set| Op::Set(set).needs_entry() && waits(view.namespace, set.key))
+        }),
+        others => others.keys().any(|key| waits(others.namespace(), key)),
+    }
 }
 
 /// What a blocking task came to.

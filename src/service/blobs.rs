@@ -38,7 +38,7 @@ use crate::cache::{BlobError, Blobs, Cache, Listed, Manifest};
 use crate::clock::{Now, Throttle};
 use crate::entry::Ttl;
 use crate::quote::Quote;
-use crate::telemetry::Recalled;
+use crate::verb::Verb;
 
 /// Manifests that a page looks at before it ends, be it empty.
 const MANIFESTS_PER_PAGE: usize = 20_000;
@@ -47,20 +47,13 @@ const TOKEN_HEAD_BYTES: usize = 9;
 /// What a header takes in the page beside its own bytes.
 const ITEM_HEAD_BYTES: usize = 6;
 
-/// The methods whose requests are one message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BlobMethod {
-    Get,
-    Delete,
-    List,
-}
-
 /// A call that runs.
 pub(super) struct BlobCall(Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, CallError>> + Send>>);
 
 impl BlobCall {
-    pub(super) fn new(method: BlobMethod, cache: Arc<Cache>, message: Bytes) -> Self {
-        Self(Box::pin(call(method, cache, message)))
+    /// A call of a verb whose request is one message.
+    pub(super) fn new(verb: Verb, cache: Arc<Cache>, message: Bytes) -> Self {
+        Self(Box::pin(call(verb, cache, message)))
     }
 
     /// A PutBlob of what a request's body brings.
@@ -86,30 +79,11 @@ impl Future for BlobCall {
     }
 }
 
-async fn call(
-    method: BlobMethod,
-    cache: Arc<Cache>,
-    message: Bytes,
-) -> Result<Response<ResponseBody>, CallError> {
-    match method {
-        BlobMethod::Get => get(&cache, message).await,
-        BlobMethod::Delete => delete(&cache, message).await,
-        BlobMethod::List => list(&cache, message).await,
-    }
-}
-
-/// What a request is about, if it can be read.
-pub(super) fn about(method: BlobMethod, message: &[u8]) -> Recalled {
-    match method {
-        BlobMethod::Get => convert::decode::<v1::GetBlobRequest>(message)
-            .map(|request| Recalled::new(&request.namespace, &request.key, 1))
-            .unwrap_or_default(),
-        BlobMethod::Delete => convert::decode::<v1::DeleteBlobRequest>(message)
-            .map(|request| Recalled::new(&request.namespace, &request.key, 1))
-            .unwrap_or_default(),
-        BlobMethod::List => convert::decode::<v1::ListBlobsRequest>(message)
-            .map(|request| Recalled::new(&request.namespace, &request.prefix, 0))
-            .unwrap_or_default(),
+async fn call(verb: Verb, cache: Arc<Cache>, message: Bytes) -> Result<Response<ResponseBody>, CallError> {
+    match verb {
+        Verb::GetBlob => get(&cache, message).await,
+        Verb::DeleteBlob => delete(&cache, message).await,
+        _ => list(&cache, message).await,
     }
 }
 

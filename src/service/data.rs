@@ -20,7 +20,7 @@ use super::backlog::Backlog;
 use super::batch::Progress;
 use super::begun::Begun;
 use super::below;
-use super::blobs::{self, BlobCall, BlobMethod};
+use super::blobs::BlobCall;
 use super::body::{ResponseBody, Unary};
 use super::frame::{PREFIX, message_len};
 use super::later::{Later, LaterCall};
@@ -28,12 +28,13 @@ use super::metadata;
 use super::others::{OtherFuture, OtherService};
 use super::pipeline::PipelineBody;
 use super::requests::{Admission, RequestLimits, Requests, SHORT_BYTES_MAX, Stopped};
-use super::slow::{Recall, recall, traceparent};
-use super::unary::{Method, call, is_long};
+use super::slow::{Recall, about, recall, traceparent};
+use super::unary::{call, is_long};
 use crate::api::CallError;
 use crate::cache::Cache;
 use crate::quote::Quote;
 use crate::telemetry::{Recalled, SlowCalls};
+use crate::verb::Verb;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -111,46 +112,41 @@ impl DataService {
     }
 }
 
-/// What a path asks for.
-enum Asked {
-    Unary(Method),
+/// How a verb is served on a data listener.
+enum Served {
+    Unary,
     Pipeline,
     PutBlob,
-    Blob(BlobMethod),
+    /// A blob's, whose request is one message.
+    Blob,
     /// In the contract, and not served yet.
     Planned,
     /// In Cache or Cluster, and not in the contract.
     Unknown,
-    Other,
+    /// By the generated services.
+    Generated,
 }
 
-fn asked(path: &str) -> Asked {
-    let Some(method) = path.strip_prefix("/larder.v1.Cache/") else {
-        return match path.strip_prefix("/larder.v1.Cluster/") {
-            Some("GetRing" | "WatchRing" | "Forward" | "Fence") => Asked::Planned,
-            Some(_) => Asked::Unknown,
-            None => Asked::Other,
-        };
-    };
-    match method {
-        "Get" => Asked::Unary(Method::Get),
-        "Set" => Asked::Unary(Method::Set),
-        "BatchGet" => Asked::Unary(Method::BatchGet),
-        "Pipeline" => Asked::Pipeline,
-        "Delete" => Asked::Unary(Method::Delete),
-        "Increment" => Asked::Unary(Method::Increment),
-        "Decrement" => Asked::Unary(Method::Decrement),
-        "Touch" => Asked::Unary(Method::Touch),
-        "BatchSet" => Asked::Unary(Method::BatchSet),
-        "BatchDelete" => Asked::Unary(Method::BatchDelete),
-        "Scan" => Asked::Unary(Method::Scan),
-        "Invalidate" => Asked::Unary(Method::Invalidate),
-        "PutBlob" => Asked::PutBlob,
-        "GetBlob" => Asked::Blob(BlobMethod::Get),
-        "DeleteBlob" => Asked::Blob(BlobMethod::Delete),
-        "ListBlobs" => Asked::Blob(BlobMethod::List),
-        "Watch" => Asked::Planned,
-        _ => Asked::Unknown,
+impl Served {
+    fn of(verb: Verb, path: &str) -> Self {
+        match verb {
+            Verb::Get | Verb::Set | Verb::Delete | Verb::Increment | Verb::Decrement | Verb::Touch => {
+                Self::Unary
+            }
+            Verb::BatchGet | Verb::BatchSet | Verb::BatchDelete | Verb::Scan | Verb::Invalidate => {
+                Self::Unary
+            }
+            Verb::Pipeline => Self::Pipeline,
+            Verb::PutBlob => Self::PutBlob,
+            Verb::GetBlob | Verb::DeleteBlob | Verb::ListBlobs => Self::Blob,
+            Verb::Watch | Verb::GetRing | Verb::WatchRing | Verb::Forward | Verb::Fence => Self::Planned,
+            Verb::Other
+                if ["/larder.v1.Cache/", "/larder.v1.Cluster/"].iter().any(|own| path.starts_with(own)) =>
+            {
+                Self::Unknown
+            }
+            _ => Self::Generated,
+        }
     }
 }
 
@@ -168,8 +164,9 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> DataFuture<B> {
-        let asked = asked(request.uri().path());
-        if let Asked::Other = asked {
+        let verb = Verb::of_path(request.uri().path());
+        let served = Served::of(verb, request.uri().path());
+        if let Served::Generated = served {
             return DataFuture::Other { future: self.others.call(request) };
         }
         if let Some(response) = no_grpc(&request) {
@@ -178,35 +175,37 @@ where
         if let Err(error) = metadata::check(request.headers()) {
             return DataFuture::failed(error);
         }
-        let path = || request.uri().path().trim_start_matches("/larder.v1.").replace('/', ".");
-        match asked {
-            Asked::Planned => DataFuture::failed(CallError::NotServed { what: path() }),
-            Asked::Pipeline => {
+        match served {
+            Served::Planned => {
+                let what = request.uri().path().trim_start_matches("/larder.v1.").replace('/', ".");
+                DataFuture::failed(CallError::NotServed { what })
+            }
+            Served::Pipeline => {
                 let plane = Arc::clone(&self.plane);
                 let body = PipelineBody::new(request.into_body(), plane, self.slow.clone());
                 DataFuture::ready(ResponseBody::stream(body))
             }
-            Asked::PutBlob => {
+            Served::PutBlob => {
                 let call = BlobCall::put(request.into_body(), Arc::clone(&self.plane.cache));
                 DataFuture::PutBlob { call }
             }
-            Asked::Blob(method) => {
+            Served::Blob => {
                 let (head, body) = request.into_parts();
                 let plane = Arc::clone(&self.plane);
                 let message = Gathered::default();
-                DataFuture::Blob { method, headers: head.headers, plane, body, message, call: None }
+                DataFuture::Blob { verb, headers: head.headers, plane, body, message, call: None }
             }
-            Asked::Unary(method) => {
+            Served::Unary => {
                 let (head, body) = request.into_parts();
                 DataFuture::Unary {
-                    method,
+                    verb,
                     headers: head.headers,
                     plane: Arc::clone(&self.plane),
                     body,
                     message: Gathered::default(),
                 }
             }
-            Asked::Unknown | Asked::Other => {
+            Served::Unknown | Served::Generated => {
                 DataFuture::failed(CallError::NoSuchMethod { path: Quote::of(request.uri().path()) })
             }
         }
@@ -235,7 +234,7 @@ pin_project! {
     pub enum DataFuture<B> {
         Ready { response: Option<Response<ResponseBody>> },
         Unary {
-            method: Method,
+            verb: Verb,
             headers: HeaderMap,
             plane: Arc<Plane>,
             #[pin]
@@ -246,7 +245,7 @@ pin_project! {
         Flushing { flushing: Flushing },
         PutBlob { call: BlobCall },
         Blob {
-            method: BlobMethod,
+            verb: Verb,
             headers: HeaderMap,
             plane: Arc<Plane>,
             #[pin]
@@ -281,25 +280,25 @@ where
                 Poll::Ready(Ok(response.take().expect("a future is not polled after it is ready")))
             }
             DataProjection::Other { future } => future.poll(cx),
-            DataProjection::Unary { method, headers, plane, mut body, message } => {
+            DataProjection::Unary { verb, headers, plane, mut body, message } => {
                 let max = plane.cache.limits().message_in_bytes_max;
                 let gathered = ready!(message.poll_gather(body.as_mut(), max, plane, cx));
                 let whole = match gathered.and_then(|()| message.whole(max)) {
                     Ok(whole) => whole,
                     Err(error) => return Poll::Ready(Ok(ResponseBody::error(error))),
                 };
-                let is_below = below::waits(*method, &plane.cache, whole);
-                let mut is_backlogged = method.writes() && plane.cache.has_waiting_writes();
+                let is_below = below::waits(*verb, &plane.cache, whole);
+                let mut is_backlogged = verb.writes() && plane.cache.has_waiting_writes();
                 let mut progress = Progress::default();
-                let is_long = is_long(*method, whole);
+                let is_long = is_long(*verb, whole);
                 if !is_below && !is_backlogged && !is_long {
-                    match call(*method, plane, whole, &mut progress) {
+                    match call(*verb, plane, whole, &mut progress) {
                         Ok((answer, false)) => return Poll::Ready(Ok(ResponseBody::unary(answer))),
                         Ok((answer, true)) => {
                             let flushing = Flushing::new(
                                 &plane.cache,
                                 answer,
-                                recall_of(*method, message, headers, plane),
+                                recall_of(*verb, message, headers, plane),
                             );
                             self.set(Self::Flushing { flushing });
                             return self.poll(cx);
@@ -308,11 +307,11 @@ where
                         Err(error) => return Poll::Ready(Ok(ResponseBody::error(error))),
                     }
                 }
-                let (method, plane) = (*method, Arc::clone(plane));
-                let recalled = recall_of(method, message, headers, &plane);
+                let (verb, plane) = (*verb, Arc::clone(plane));
+                let recalled = recall_of(verb, message, headers, &plane);
                 let (message, admission) = message.take();
                 let later = Later {
-                    method,
+                    verb,
                     plane,
                     message,
                     admission,
@@ -338,7 +337,7 @@ where
             DataProjection::PutBlob { call } => {
                 Poll::Ready(Ok(ready!(Pin::new(call).poll(cx)).unwrap_or_else(ResponseBody::error)))
             }
-            DataProjection::Blob { method, headers: _, plane, mut body, message, call } => {
+            DataProjection::Blob { verb, headers: _, plane, mut body, message, call } => {
                 let call = match call {
                     Some(call) => call,
                     None => {
@@ -349,7 +348,7 @@ where
                             Ok(whole) => Bytes::copy_from_slice(whole),
                             Err(error) => return Poll::Ready(Ok(ResponseBody::error(error))),
                         };
-                        call.insert(BlobCall::new(*method, Arc::clone(&plane.cache), whole))
+                        call.insert(BlobCall::new(*verb, Arc::clone(&plane.cache), whole))
                     }
                 };
                 Poll::Ready(Ok(ready!(Pin::new(call).poll(cx)).unwrap_or_else(ResponseBody::error)))
@@ -362,11 +361,9 @@ impl<B> Recall for DataFuture<B> {
     fn recall(&self) -> Recalled {
         match self {
             Self::Ready { .. } | Self::PutBlob { .. } => Recalled::default(),
-            Self::Unary { method, headers, message, plane, .. } => {
-                recall_of(*method, message, headers, plane)
-            }
-            Self::Blob { method, headers, message, .. } => {
-                let about = message.whole(usize::MAX).map(|message| blobs::about(*method, message));
+            Self::Unary { verb, headers, message, plane, .. } => recall_of(*verb, message, headers, plane),
+            Self::Blob { verb, headers, message, .. } => {
+                let about = message.whole(usize::MAX).ok().and_then(|message| about(*verb, message, 0));
                 about.unwrap_or_default().traced(traceparent(headers))
             }
             Self::Later { call } => call.recalled().clone(),
@@ -389,8 +386,8 @@ impl<B> Begun for DataFuture<B> {
 }
 
 /// What is kept for a call that is slow.
-fn recall_of(method: Method, message: &Gathered, headers: &HeaderMap, plane: &Plane) -> Recalled {
-    recall(method, message.whole(usize::MAX).ok(), headers, plane.cache.limits().batch_items_max)
+fn recall_of(verb: Verb, message: &Gathered, headers: &HeaderMap, plane: &Plane) -> Recalled {
+    recall(verb, message.whole(usize::MAX).ok(), headers, plane.cache.limits().batch_items_max)
 }
 
 /// An answer that waits until what was done is on the disk.

@@ -18,14 +18,15 @@ use super::below::{self, joined};
 use super::data::{Ending, Plane};
 use super::requests::Admission;
 use super::turns::Turns;
-use super::unary::{Answered, Method, call, in_turns};
+use super::unary::{Answered, call, in_turns};
 use crate::api::CallError;
 use crate::cache::{Cache, Turn};
 use crate::telemetry::Recalled;
+use crate::verb::Verb;
 
 /// A unary request that is whole.
 pub(super) struct Later {
-    pub(super) method: Method,
+    pub(super) verb: Verb,
     pub(super) plane: Arc<Plane>,
     pub(super) message: Bytes,
     /// Its place in the budget of long requests.
@@ -95,7 +96,7 @@ impl Later {
                     self.progress.give_up();
                 }
                 // Entries may have gone to the disk meanwhile.
-                self.is_below = below::waits(self.method, &self.plane.cache, &self.message);
+                self.is_below = below::waits(self.verb, &self.plane.cache, &self.message);
             }
             let done;
             (self, done) = self.tried().await;
@@ -136,21 +137,21 @@ impl Later {
     async fn tried(mut self) -> (Self, Answered) {
         if self.is_below {
             return joined(spawn_blocking(move || {
-                let done = call(self.method, &self.plane, &self.message, &mut self.progress);
+                let done = call(self.verb, &self.plane, &self.message, &mut self.progress);
                 (self, done)
             }))
             .await;
         }
         if !self.is_long {
-            let done = call(self.method, &self.plane, &self.message, &mut self.progress);
+            let done = call(self.verb, &self.plane, &self.message, &mut self.progress);
             return (self, done);
         }
-        let (method, turns) = (self.method, Turns::many());
+        let (verb, turns) = (self.verb, Turns::many());
         let work = async move {
-            let done = in_turns(method, &self.plane, &self.message, &mut self.progress, turns).await;
+            let done = in_turns(verb, &self.plane, &self.message, &mut self.progress, turns).await;
             (self, done)
         };
-        if method.writes() { joined(tokio::spawn(work)).await } else { work.await }
+        if verb.writes() { joined(tokio::spawn(work)).await } else { work.await }
     }
 }
 
@@ -174,7 +175,7 @@ mod tests {
         let message = v1::BatchSetRequest { items, ..v1::BatchSetRequest::default() }.encode_to_vec();
         let admission = plane.requests.admit(1 << 20, &plane.stopped).ok();
         let later = Later {
-            method: Method::BatchSet,
+            verb: Verb::BatchSet,
             plane: Arc::clone(&plane),
             message: message.into(),
             admission,

@@ -21,6 +21,7 @@ mod live_config;
 mod metadata;
 mod others;
 mod pipeline;
+mod request;
 mod requests;
 mod slow;
 mod turns;

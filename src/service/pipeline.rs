@@ -239,9 +239,9 @@ where
         let now = monotonic();
         let elapsed = now.saturating_duration_since(message.arrived);
         if self.slow.is_slow(elapsed)
-            && let Some((method, about)) = recall_first(&message.bytes)
+            && let Some((verb, about)) = recall_first(&message.bytes)
         {
-            self.slow.keep(method, about, elapsed, Duration::ZERO, message.code);
+            self.slow.keep(verb, about, elapsed, Duration::ZERO, message.code);
         }
         now
     }

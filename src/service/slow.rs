@@ -2,10 +2,8 @@
 
 use http::HeaderMap;
 
-use super::unary::Method;
-use crate::api::wire::{
-    BatchView, CommandView, DeleteView, Field, GetView, IncrementView, Reader, SetView, TouchView, op,
-};
+use super::request::{Request, verb_of};
+use crate::api::wire::{CommandView, Field, Reader};
 use crate::api::{convert, v1};
 use crate::telemetry::{Recalled, SlowOps};
 use crate::verb::Verb;
@@ -17,51 +15,38 @@ pub trait Recall {
 }
 
 /// What a unary request is about, as far as it is here and can be read. No more than `items_max` and one are counted.
-pub(super) fn recall(
-    method: Method,
-    message: Option<&[u8]>,
-    headers: &HeaderMap,
-    items_max: usize,
-) -> Recalled {
+pub(super) fn recall(verb: Verb, message: Option<&[u8]>, headers: &HeaderMap, items_max: usize) -> Recalled {
     message
-        .and_then(|message| about(method, message, items_max))
+        .and_then(|message| about(verb, message, items_max))
         .unwrap_or_default()
         .traced(traceparent(headers))
 }
 
-fn about(method: Method, message: &[u8], items_max: usize) -> Option<Recalled> {
-    let one = |namespace, key| Recalled::new(namespace, key, 1);
-    let first = |batch: &BatchView<'_>, key| Recalled::new(batch.namespace, key, batch.items);
-    Some(match method {
-        Method::Get => GetView::read(message).map(|view| one(view.namespace, view.key)).ok()?,
-        Method::Set => SetView::read(message).map(|view| one(view.namespace, view.key)).ok()?,
-        Method::Delete => DeleteView::read(message).map(|view| one(view.namespace, view.key)).ok()?,
-        Method::Touch => TouchView::read(message).map(|view| one(view.namespace, view.key)).ok()?,
-        Method::Increment | Method::Decrement => {
-            IncrementView::read(message).map(|view| one(view.namespace, view.key)).ok()?
-        }
-        Method::BatchGet => {
-            let batch = BatchView::read_get(message, items_max).ok()?;
-            first(&batch, batch.iter().next().unwrap_or_default())
-        }
-        Method::BatchDelete => {
-            let batch = BatchView::read_write(message, items_max).ok()?;
-            first(&batch, batch.iter().next().unwrap_or_default())
-        }
-        Method::BatchSet => {
-            let batch = BatchView::read_write(message, items_max).ok()?;
-            let item = batch.iter().next().and_then(|item| SetView::read(item).ok());
-            first(&batch, item.map_or(&[][..], |item| item.key))
-        }
-        // What a prefix covers is no number of keys.
-        Method::Scan => {
+/// What a request is about, if it can be read.
+pub(super) fn about(verb: Verb, message: &[u8], items_max: usize) -> Option<Recalled> {
+    // What a prefix covers is no number of keys.
+    Some(match verb {
+        Verb::Scan => {
             let request = convert::decode::<v1::ScanRequest>(message).ok()?;
             Recalled::new(&request.namespace, &request.prefix, 0)
         }
-        Method::Invalidate => {
+        Verb::Invalidate => {
             let request = convert::decode::<v1::InvalidateRequest>(message).ok()?;
             Recalled::new(&request.namespace, &[], 0)
         }
+        Verb::GetBlob => {
+            let request = convert::decode::<v1::GetBlobRequest>(message).ok()?;
+            Recalled::new(&request.namespace, &request.key, 1)
+        }
+        Verb::DeleteBlob => {
+            let request = convert::decode::<v1::DeleteBlobRequest>(message).ok()?;
+            Recalled::new(&request.namespace, &request.key, 1)
+        }
+        Verb::ListBlobs => {
+            let request = convert::decode::<v1::ListBlobsRequest>(message).ok()?;
+            Recalled::new(&request.namespace, &request.prefix, 0)
+        }
+        keyed => Request::decode(keyed, message, items_max).ok()??.about(),
     })
 }
 
@@ -70,7 +55,7 @@ pub(super) fn traceparent(headers: &HeaderMap) -> &str {
     headers.get("traceparent").and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-/// The method and the content of a Pipeline message's first command.
+/// The verb and the content of a Pipeline message's first command.
 pub(super) fn recall_first(message: &[u8]) -> Option<(Verb, Recalled)> {
     let mut reader = Reader::with_items(message, usize::MAX);
     let (mut first, mut commands) = (None, 0);
@@ -82,17 +67,9 @@ pub(super) fn recall_first(message: &[u8]) -> Option<(Verb, Recalled)> {
     }
     let first = CommandView::read(first?).ok()?;
     let (number, message) = first.op?;
-    let (named, method) = match number {
-        op::GET => (Verb::Get, Method::Get),
-        op::SET => (Verb::Set, Method::Set),
-        op::DELETE => (Verb::Delete, Method::Delete),
-        op::INCREMENT => (Verb::Increment, Method::Increment),
-        op::DECREMENT => (Verb::Decrement, Method::Decrement),
-        op::TOUCH => (Verb::Touch, Method::Touch),
-        _ => return None,
-    };
-    let about = about(method, message, 0).unwrap_or_default();
-    Some((named, Recalled { items: commands, ..about }.traced(first.traceparent)))
+    let verb = verb_of(number)?;
+    let about = about(verb, message, 0).unwrap_or_default();
+    Some((verb, Recalled { items: commands, ..about }.traced(first.traceparent)))
 }
 
 /// ListSlowOpsResponse.

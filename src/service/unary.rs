@@ -12,6 +12,7 @@ use super::below::Does;
 use super::body::Unary;
 use super::data::Plane;
 use super::frame::{PREFIX, finish, put_prefix};
+use super::request::Request;
 use super::turns::Turns;
 use super::{batch, keyspace};
 use crate::api::CallError;
@@ -23,86 +24,71 @@ use crate::clock::Now;
 use crate::engine::{Namespace, Op, Outcome, ValueView};
 use crate::entry::NAMESPACE_BYTES_MAX;
 use crate::quote::Quote;
-
-/// The unary methods that are served here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Method {
-    Get,
-    Set,
-    Delete,
-    Increment,
-    Decrement,
-    Touch,
-    BatchGet,
-    BatchSet,
-    BatchDelete,
-    Scan,
-    Invalidate,
-}
-
-impl Method {
-    /// Whether it is refused while the journal's backlog has no room.
-    pub(super) fn writes(self) -> bool {
-        match self {
-            Self::Get | Self::BatchGet | Self::Scan | Self::Invalidate => false,
-            Self::Set | Self::Delete | Self::Increment | Self::Decrement | Self::Touch => true,
-            Self::BatchSet | Self::BatchDelete => true,
-        }
-    }
-}
+use crate::verb::Verb;
 
 /// An answer, and whether it waits until what was done is on the disk.
 pub(super) type Answered = Result<(Unary, bool), CallError>;
 
 /// Whether a call takes long enough to be done in turns.
-pub(super) fn is_long(method: Method, message: &[u8]) -> bool {
-    match method {
-        Method::BatchGet | Method::BatchSet | Method::BatchDelete => batch::is_long(message),
-        Method::Scan => true,
+pub(super) fn is_long(verb: Verb, message: &[u8]) -> bool {
+    match verb {
+        Verb::BatchGet | Verb::BatchSet | Verb::BatchDelete => batch::is_long(message),
+        Verb::Scan => true,
         _ => false,
     }
 }
 
 /// Does a call that [`is_long`] may be true of.
 pub(super) async fn in_turns(
-    method: Method,
+    verb: Verb,
     plane: &Plane,
     message: &[u8],
     progress: &mut Progress,
     turns: Turns,
 ) -> Answered {
-    match method {
-        Method::Scan => keyspace::scan(plane, message, turns).await,
-        _ => batch::batch(method, plane, message, progress, turns).await,
+    match verb {
+        Verb::Scan => keyspace::scan(plane, message, turns).await,
+        _ => batch::batch(verb, plane, message, progress, turns).await,
     }
 }
 
 /// Does a call at once. One that comes to [`CallError::JournalBacklog`] may be done again later with what `progress` is
 /// then.
-pub(super) fn call(method: Method, plane: &Plane, message: &[u8], progress: &mut Progress) -> Answered {
+pub(super) fn call(verb: Verb, plane: &Plane, message: &[u8], progress: &mut Progress) -> Answered {
     let (cache, backlog) = (&*plane.cache, &plane.backlog);
     let now = cache.now();
-    match method {
-        Method::Get => get(cache, backlog, now, message).map(|answer| (answer, false)),
-        Method::BatchGet | Method::BatchSet | Method::BatchDelete | Method::Scan => {
-            let done = in_turns(method, plane, message, progress, Turns::one()).now_or_never();
+    match verb {
+        Verb::Get => get(cache, backlog, now, message).map(|answer| (answer, false)),
+        Verb::BatchGet | Verb::BatchSet | Verb::BatchDelete | Verb::Scan => {
+            let done = in_turns(verb, plane, message, progress, Turns::one()).now_or_never();
             done.expect("what has one turn waits for no other")
         }
-        Method::Invalidate => keyspace::invalidate(cache, now, message),
+        Verb::Invalidate => keyspace::invalidate(cache, now, message),
         single => {
+            let request = Request::decode(single, message, 0)?;
             let mut out = vec![0; PREFIX];
-            let flush = match single {
-                Method::Set => {
-                    let view = SetView::read(message)?;
-                    put_set(cache, &*namespace(cache, view.namespace)?, now, &view, &mut out)?
-                }
-                Method::Delete => put_delete(cache, now, &DeleteView::read(message)?, &mut out)?,
-                Method::Touch => put_touch(cache, now, &TouchView::read(message)?, &mut out)?,
-                Method::Increment => put_increment(cache, now, message, Direction::Up, &mut out)?,
-                _ => put_increment(cache, now, message, Direction::Down, &mut out)?,
-            };
+            let flush = execute(cache, now, &request.expect("it is of one key"), &mut out)?;
             finish(&mut out, 0);
             Ok((out.into(), flush))
+        }
+    }
+}
+
+/// Does a write of one key and puts its response's message, nothing of which is put before it is certain; whether the answer
+/// waits until what was done is on the disk.
+pub(super) fn execute(
+    on: &impl Does,
+    now: Now,
+    request: &Request<'_>,
+    out: &mut Vec<u8>,
+) -> Result<bool, CallError> {
+    match request {
+        Request::Set(view) => put_set(on, &*namespace(on.cache(), view.namespace)?, now, view, out),
+        Request::Delete(view) => put_delete(on, now, view, out),
+        Request::Touch(view) => put_touch(on, now, view, out),
+        Request::Increment(view, direction) => put_increment(on, now, view, *direction, out),
+        Request::Get(_) | Request::BatchGet(_) | Request::BatchSet(_) | Request::BatchDelete(_) => {
+            unreachable!("entries are answered where they lie, and batches item by item")
         }
     }
 }
@@ -178,12 +164,7 @@ pub(super) fn put_set(
 }
 
 /// Puts the DeleteResponse of a Delete.
-pub(super) fn put_delete(
-    on: &impl Does,
-    now: Now,
-    view: &DeleteView<'_>,
-    out: &mut Vec<u8>,
-) -> Result<bool, CallError> {
+fn put_delete(on: &impl Does, now: Now, view: &DeleteView<'_>, out: &mut Vec<u8>) -> Result<bool, CallError> {
     let cache = on.cache();
     let namespace = namespace(cache, view.namespace)?;
     let flush = flushes(cache, view.durability)?;
@@ -196,16 +177,15 @@ pub(super) fn put_delete(
 }
 
 /// Puts the IncrementResponse or DecrementResponse of an Increment or Decrement.
-pub(super) fn put_increment(
+fn put_increment(
     on: &impl Does,
     now: Now,
-    message: &[u8],
+    view: &IncrementView<'_>,
     direction: Direction,
     out: &mut Vec<u8>,
 ) -> Result<bool, CallError> {
     let cache = on.cache();
-    let view = IncrementView::read(message)?;
-    let increment = convert::increment(&view, direction, &cache.limits())?;
+    let increment = convert::increment(view, direction, &cache.limits())?;
     let namespace = namespace(cache, view.namespace)?;
     let flush = flushes(cache, view.durability)?;
     match on.apply(&namespace, &Op::Increment(increment), now) {
@@ -216,12 +196,7 @@ pub(super) fn put_increment(
 }
 
 /// Puts the TouchResponse of a Touch.
-pub(super) fn put_touch(
-    on: &impl Does,
-    now: Now,
-    view: &TouchView<'_>,
-    out: &mut Vec<u8>,
-) -> Result<bool, CallError> {
+fn put_touch(on: &impl Does, now: Now, view: &TouchView<'_>, out: &mut Vec<u8>) -> Result<bool, CallError> {
     let cache = on.cache();
     let namespace = namespace(cache, view.namespace)?;
     let flush = flushes(cache, 0)?;

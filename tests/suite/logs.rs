@@ -312,7 +312,8 @@ async fn a_journal_whose_thread_panicked_is_poisoned_and_said_to_be() {
 
 #[tokio::test]
 async fn a_hang_up_drains_unless_the_node_was_started_to_outlive_it() {
-    let process = Process::start(&[]);
+    // Whatever these tests were started to outlive.
+    let process = Process::start_by("exec /usr/bin/env --default-signal=HUP \"$@\"", &[], Stdio::piped());
     process.signal("HUP");
     let (status, _, stderr) = tokio::task::spawn_blocking(|| process.ended()).await.unwrap();
     assert_eq!(status.code(), Some(0), "{stderr}");

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use tonic::Code;
 
 use super::waiting::COMMANDS_MAX;
-use crate::api::convert::{self, Direction};
+use crate::api::convert;
 use crate::api::encode::{self, HitMessage};
-use crate::api::wire::{CommandView, DeleteView, Field, GetView, Reader, SetView, TouchView, op};
+use crate::api::wire::{CommandView, Field, GetView, Reader, op};
 use crate::api::{CallError, Malformed};
 use crate::cache::Cache;
 use crate::clock::{Now, monotonic};
@@ -21,8 +21,9 @@ use crate::service::backlog::SHORT_BYTES_MAX;
 use crate::service::below::Does;
 use crate::service::data::Plane;
 use crate::service::frame::{PREFIX, finish};
+use crate::service::request::Request;
 use crate::service::requests::Admission;
-use crate::service::unary::{namespace, put_delete, put_increment, put_set, put_touch};
+use crate::service::unary::{execute, namespace};
 
 /// Replies are sent when this many bytes of them are ready, or when no request is.
 const REPLIES_BYTES: usize = 256 << 10;
@@ -498,17 +499,8 @@ fn put_other(
 ) -> Result<(), CallError> {
     // None of these answers is longer than 32 bytes.
     let mut result = Vec::with_capacity(32);
-    let flush = match number {
-        op::SET => {
-            let view = SetView::read(message)?;
-            put_set(on, &*namespace(on.cache(), view.namespace)?, now, &view, &mut result)?
-        }
-        op::DELETE => put_delete(on, now, &DeleteView::read(message)?, &mut result)?,
-        op::TOUCH => put_touch(on, now, &TouchView::read(message)?, &mut result)?,
-        op::INCREMENT => put_increment(on, now, message, Direction::Up, &mut result)?,
-        op::DECREMENT => put_increment(on, now, message, Direction::Down, &mut result)?,
-        _ => return Err(CallError::NoOp),
-    };
+    let request = Request::of_command(number, message)?.ok_or(CallError::NoOp)?;
+    let flush = execute(on, now, &request, &mut result)?;
     let out = if flush {
         &mut out.later
     } else {

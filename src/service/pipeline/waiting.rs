@@ -25,16 +25,14 @@ use tonic::Code;
 use super::commands::{Aside, BacklogTurn, Message, Replies, Taken, run_one};
 use super::crew::Crew;
 use crate::api::CallError;
-use crate::api::wire::{
-    CommandView, DeleteView, Field, GetView, IncrementView, Reader, SetView, TouchView, op,
-};
+use crate::api::wire::{CommandView, Field, Reader, op};
 use crate::cache::{Cache, Claim, Turn};
 use crate::clock::monotonic;
 use crate::service::below::{self, Claimed};
 use crate::service::data::Plane;
+use crate::service::request::Request;
 use crate::service::requests::StoppedCall;
 use crate::service::slow::recall_first;
-use crate::service::unary::Method;
 use crate::telemetry::SlowCalls;
 
 /// So many commands of a stream may wait.
@@ -213,9 +211,9 @@ impl Waiting {
         replies.extend_from_slice(&done.reply);
         let elapsed = monotonic().saturating_duration_since(command.arrived);
         if slow.is_slow(elapsed)
-            && let Some((method, about)) = recall_first(&command.bytes)
+            && let Some((verb, about)) = recall_first(&command.bytes)
         {
-            slow.keep(method, about, elapsed, Duration::ZERO, done.code);
+            slow.keep(verb, about, elapsed, Duration::ZERO, done.code);
         }
         self.begin_next(command.place, &out.plane);
     }
@@ -296,10 +294,12 @@ impl Aside for Waiting {
         if number == op::CANCEL {
             return Some(Taken::Cancels { id: id_of(message)? });
         }
-        let (method, name, key) = target(number, message)?;
-        let namespace = cache.namespace(name)?;
+        // One that cannot be read is refused at once.
+        let request = Request::of_command(number, message).ok()??;
+        let namespace = cache.namespace(request.namespace())?;
+        let key = request.keys().next()?;
         let waits_behind = || self.waits_for(cache.place_of(&namespace, key));
-        let waits = !self.is_empty() && waits_behind() || below::waits(method, cache, message);
+        let waits = !self.is_empty() && waits_behind() || below::reads(cache, &request);
         waits.then(|| Taken::Waits { place: cache.place_of(&namespace, key) })
     }
 
@@ -345,22 +345,6 @@ impl Aside for Waiting {
         }
         true
     }
-}
-
-/// The namespace and the key of a command; `None` where it has none that can be read: it is refused at once.
-fn target(number: u32, message: &[u8]) -> Option<(Method, &str, &[u8])> {
-    Some(match number {
-        op::GET => GetView::read(message).map(|view| (Method::Get, view.namespace, view.key)).ok()?,
-        op::SET => SetView::read(message).map(|view| (Method::Set, view.namespace, view.key)).ok()?,
-        op::DELETE => {
-            DeleteView::read(message).map(|view| (Method::Delete, view.namespace, view.key)).ok()?
-        }
-        op::INCREMENT | op::DECREMENT => {
-            IncrementView::read(message).map(|view| (Method::Increment, view.namespace, view.key)).ok()?
-        }
-        op::TOUCH => TouchView::read(message).map(|view| (Method::Touch, view.namespace, view.key)).ok()?,
-        _ => return None,
-    })
 }
 
 /// The id in a CancelRequest; `None`: it cannot be read, and cancels nothing.

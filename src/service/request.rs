@@ -1,0 +1,116 @@
+//! A request of the data plane, decoded once into views of the bytes that it came in, whichever way it came: a unary call, or
+//! a command of a Pipeline. What is asked of a request before it is done, and where it is done, is asked here: its
+//! namespace, its keys, and what it is about.
+
+use crate::api::Malformed;
+use crate::api::convert::Direction;
+use crate::api::wire::{BatchView, DeleteView, GetView, IncrementView, SetView, TouchView, op};
+use crate::telemetry::Recalled;
+use crate::verb::Verb;
+
+/// A request that names its keys in one message.
+#[derive(Debug)]
+pub(super) enum Request<'a> {
+    Get(GetView<'a>),
+    Set(SetView<'a>),
+    Delete(DeleteView<'a>),
+    /// Increment and Decrement.
+    Increment(IncrementView<'a>, Direction),
+    Touch(TouchView<'a>),
+    BatchGet(BatchView<'a>),
+    /// Its items are messages of Set, without a namespace of their own.
+    BatchSet(BatchView<'a>),
+    BatchDelete(BatchView<'a>),
+}
+
+impl<'a> Request<'a> {
+    /// Reads a verb's message, and of a batch no more than `items_max` items and one; `None`: such a request is not of this
+    /// kind.
+    #[inline]
+    pub(super) fn decode(verb: Verb, message: &'a [u8], items_max: usize) -> Result<Option<Self>, Malformed> {
+        Ok(Some(match verb {
+            Verb::Get => Self::Get(GetView::read(message)?),
+            Verb::Set => Self::Set(SetView::read(message)?),
+            Verb::Delete => Self::Delete(DeleteView::read(message)?),
+            Verb::Increment => Self::Increment(IncrementView::read(message)?, Direction::Up),
+            Verb::Decrement => Self::Increment(IncrementView::read(message)?, Direction::Down),
+            Verb::Touch => Self::Touch(TouchView::read(message)?),
+            Verb::BatchGet => Self::BatchGet(BatchView::read_get(message, items_max)?),
+            Verb::BatchSet => Self::BatchSet(BatchView::read_write(message, items_max)?),
+            Verb::BatchDelete => Self::BatchDelete(BatchView::read_write(message, items_max)?),
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Reads a command of a Pipeline: the number of its op's field, and that field's message. `None`: it is no request.
+    #[inline]
+    pub(super) fn of_command(number: u32, message: &'a [u8]) -> Result<Option<Self>, Malformed> {
+        verb_of(number).map_or(Ok(None), |verb| Self::decode(verb, message, 0))
+    }
+
+    /// The name of its namespace.
+    pub(super) fn namespace(&self) -> &'a str {
+        match self {
+            Self::Get(view) => view.namespace,
+            Self::Set(view) => view.namespace,
+            Self::Delete(view) => view.namespace,
+            Self::Increment(view, _) => view.namespace,
+            Self::Touch(view) => view.namespace,
+            Self::BatchGet(view) | Self::BatchSet(view) | Self::BatchDelete(view) => view.namespace,
+        }
+    }
+
+    /// Its keys, in their order; an item that cannot be read has an empty one.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let (one, batch) = match self {
+            Self::Get(view) => (Some(view.key), None),
+            Self::Set(view) => (Some(view.key), None),
+            Self::Delete(view) => (Some(view.key), None),
+            Self::Increment(view, _) => (Some(view.key), None),
+            Self::Touch(view) => (Some(view.key), None),
+            Self::BatchGet(view) | Self::BatchDelete(view) | Self::BatchSet(view) => {
+                (None, Some(view.iter()))
+            }
+        };
+        let is_of_sets = matches!(self, Self::BatchSet(_));
+        let key = move |item| match is_of_sets {
+            true => SetView::read(item).map_or(&[][..], |item| item.key),
+            false => item,
+        };
+        one.into_iter().chain(batch.into_iter().flatten().map(key))
+    }
+
+    /// The Sets that it has, each in its namespace; an item that cannot be read is left out.
+    pub(super) fn sets(&self) -> impl Iterator<Item = SetView<'a>> + use<'a> {
+        let (one, batch) = match self {
+            Self::Set(view) => (Some(view.clone()), None),
+            Self::BatchSet(view) => (None, Some(view.iter())),
+            _ => (None, None),
+        };
+        let namespace = self.namespace();
+        let items = batch.into_iter().flatten().filter_map(|item| SetView::read(item).ok());
+        one.into_iter().chain(items.map(move |item| SetView { namespace, ..item }))
+    }
+
+    /// What it is about, for what is told of it later: its first key, and how many it has.
+    pub(super) fn about(&self) -> Recalled {
+        let items = match self {
+            Self::BatchGet(view) | Self::BatchSet(view) | Self::BatchDelete(view) => view.items,
+            _ => 1,
+        };
+        Recalled::new(self.namespace(), self.keys().next().unwrap_or_default(), items)
+    }
+}
+
+/// The verb of a command, by the number of its op's field.
+pub(super) fn verb_of(number: u32) -> Option<Verb> {
+    Some(match number {
+        op::GET => Verb::Get,
+        op::SET => Verb::Set,
+        op::DELETE => Verb::Delete,
+        op::INCREMENT => Verb::Increment,
+        op::DECREMENT => Verb::Decrement,
+        op::TOUCH => Verb::Touch,
+        _ => return None,
+    })
+}
