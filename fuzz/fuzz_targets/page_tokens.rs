@@ -54,8 +54,7 @@ static SERVICE: LazyLock<DataService> = LazyLock::new(|| {
     for number in 0..ENTRIES {
         for prefix in ["k", "other"] {
             let key = format!("{prefix}{number}");
-            let (outcome, _) =
-                cache.apply(&namespace, &Op::Set(Set::new(key.as_bytes(), b"value")), cache.now());
+            let outcome = cache.apply(&namespace, &Op::Set(Set::new(key.as_bytes(), b"value")), cache.now());
             assert!(matches!(outcome, Outcome::Stored(_)));
         }
     }
