@@ -155,8 +155,8 @@ impl Engine {
     /// never found again. [`Self::sweep`] takes it out. Returns the namespace's count of invalidations.
     ///
     /// # Errors
-    /// [`Refusal::Unswept`]: so many prefixes and tags wait for the sweep that a shard can note no more, for which
-    /// [`Scope::All`] is never refused. [`Refusal::Backlogged`]: too much is logged and not written. Nothing was done.
+    /// [`Refusal::Unswept`]: a shard has as many prefixes and tags to sweep as it can note; [`Scope::All`] is never refused
+    /// for that. [`Refusal::Backlogged`]: too much is logged and not written. Nothing was done.
     pub fn invalidate(&self, namespace: &Namespace, scope: Scope<'_>, now: Now) -> Result<u64, Refusal> {
         let mut barriers = self.barriers.lock();
         if let Some(refusal) = barriers.refusal() {

@@ -251,7 +251,7 @@ impl Blobs {
         self.0.state.lock().deadlines.bytes() + self.0.backend.memory_bytes()
     }
 
-    /// From now on [`Self::memory_bytes`] may be so many before a key is refused that has no blob yet.
+    /// Sets the limit on [`Self::memory_bytes`], in bytes: at the limit a key is refused that has no blob yet.
     pub fn set_key_bytes_max(&self, bytes: u64) {
         self.0.key_bytes_max.store(bytes, Ordering::Relaxed);
     }

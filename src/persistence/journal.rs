@@ -412,8 +412,8 @@ impl Journal {
         self.shared.segments.lock().retain(|segment| segment.number != number);
     }
 
-    /// Waits a shortage out no longer than until then, for whoever is to stop it and has others wait for it: they are let go
-    /// of then.
+    /// A shortage is waited out no longer than `until`. Threads that wait for the journal, and that a stop waits for, go on
+    /// then.
     pub(super) fn bound_shortages(&self, until: Instant) {
         self.shared.shortage_until.get_or_init(|| until);
     }

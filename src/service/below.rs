@@ -3,9 +3,10 @@
 
 use tokio::task::JoinError;
 
-use super::request::Request;
+use super::request::{Request, sets_of};
 use super::unary::is_long;
 use crate::api::convert;
+use crate::api::wire::SetView;
 use crate::cache::{Cache, Claim};
 use crate::clock::Now;
 use crate::engine::{EntryView, MissReason, Namespace, Op, Outcome};
@@ -97,11 +98,13 @@ pub(super) fn waits(verb: Verb, cache: &Cache, message: &[u8]) -> bool {
 pub(super) fn reads(cache: &Cache, request: &Request<'_>) -> bool {
     let waits =
         |name: &str, key: &[u8]| cache.namespace(name).is_some_and(|namespace| cache.waits(&namespace, key));
+    let set_waits = |view: &SetView<'_>| {
+        let set = convert::set(view, &cache.limits(), cache.now().unix_ms());
+        set.is_ok_and(|set| Op::Set(set).needs_entry() && waits(view.namespace, set.key))
+    };
     match request {
-        Request::Set(_) | Request::BatchSet(_) => request.sets().any(|view| {
-            let set = convert::set(&view, &cache.limits(), cache.now().unix_ms());
-            set.is_ok_and(|set| Op::Set(set).needs_entry() && waits(view.namespace, set.key))
-        }),
+        Request::Set(view) => set_waits(view),
+        Request::BatchSet(batch) => sets_of(batch).any(|view| set_waits(&view)),
         others => others.keys().any(|key| waits(others.namespace(), key)),
     }
 }

@@ -28,7 +28,7 @@ use super::metadata;
 use super::others::{OtherFuture, OtherService};
 use super::pipeline::PipelineBody;
 use super::requests::{Admission, RequestLimits, Requests, SHORT_BYTES_MAX, Stopped};
-use super::slow::{Recall, about, recall, traceparent};
+use super::slow::{Recall, recall};
 use super::unary::{call, is_long};
 use crate::api::CallError;
 use crate::cache::Cache;
@@ -361,11 +361,8 @@ impl<B> Recall for DataFuture<B> {
     fn recall(&self) -> Recalled {
         match self {
             Self::Ready { .. } | Self::PutBlob { .. } => Recalled::default(),
-            Self::Unary { verb, headers, message, plane, .. } => recall_of(*verb, message, headers, plane),
-            Self::Blob { verb, headers, message, .. } => {
-                let about = message.whole(usize::MAX).ok().and_then(|message| about(*verb, message, 0));
-                about.unwrap_or_default().traced(traceparent(headers))
-            }
+            Self::Unary { verb, headers, message, plane, .. }
+            | Self::Blob { verb, headers, message, plane, .. } => recall_of(*verb, message, headers, plane),
             Self::Later { call } => call.recalled().clone(),
             Self::Flushing { flushing } => flushing.recalled.clone(),
             Self::Other { future } => future.recall(),

@@ -80,18 +80,6 @@ impl<'a> Request<'a> {
         one.into_iter().chain(batch.into_iter().flatten().map(key))
     }
 
-    /// The Sets that it has, each in its namespace; an item that cannot be read is left out.
-    pub(super) fn sets(&self) -> impl Iterator<Item = SetView<'a>> + use<'a> {
-        let (one, batch) = match self {
-            Self::Set(view) => (Some(view.clone()), None),
-            Self::BatchSet(view) => (None, Some(view.iter())),
-            _ => (None, None),
-        };
-        let namespace = self.namespace();
-        let items = batch.into_iter().flatten().filter_map(|item| SetView::read(item).ok());
-        one.into_iter().chain(items.map(move |item| SetView { namespace, ..item }))
-    }
-
     /// What it is about, for what is told of it later: its first key, and how many it has.
     pub(super) fn about(&self) -> Recalled {
         let items = match self {
@@ -100,6 +88,13 @@ impl<'a> Request<'a> {
         };
         Recalled::new(self.namespace(), self.keys().next().unwrap_or_default(), items)
     }
+}
+
+/// The Sets of a BatchSet, each in its namespace; an item that cannot be read is left out.
+pub(super) fn sets_of<'a>(batch: &BatchView<'a>) -> impl Iterator<Item = SetView<'a>> + use<'a> {
+    let namespace = batch.namespace;
+    let items = batch.iter().filter_map(|item| SetView::read(item).ok());
+    items.map(move |item| SetView { namespace, ..item })
 }
 
 /// The verb of a command, by the number of its op's field.

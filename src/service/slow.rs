@@ -23,7 +23,7 @@ pub(super) fn recall(verb: Verb, message: Option<&[u8]>, headers: &HeaderMap, it
 }
 
 /// What a request is about, if it can be read.
-pub(super) fn about(verb: Verb, message: &[u8], items_max: usize) -> Option<Recalled> {
+fn about(verb: Verb, message: &[u8], items_max: usize) -> Option<Recalled> {
     // What a prefix covers is no number of keys.
     Some(match verb {
         Verb::Scan => {

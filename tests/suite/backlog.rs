@@ -53,7 +53,7 @@ impl Stuck {
         Self::start_as(&["--timeout", timeout], WAITING_BYTES).await
     }
 
-    /// With these flags, and so much that may be held by those that wait.
+    /// A node with `flags`, where writes that wait may hold `waiting_bytes`.
     async fn start_as(flags: &[&str], waiting_bytes: usize) -> Self {
         let node = Node::with(&[&["--memory", "64MiB"], flags].concat()).await;
         let (disk, directory) = (Held::default(), tempfile::tempdir().unwrap());
@@ -368,7 +368,7 @@ fn replies_in(body: &[u8]) -> Vec<PipelineReply> {
     replies
 }
 
-/// Reads a stream to its end, and says meanwhile when it has so many bytes of replies.
+/// Reads a stream to its end, and says meanwhile when it has `bytes` of replies.
 async fn read_whole(response: ResponseFuture, bytes: usize, has_come: Arc<Semaphore>) -> (Vec<u8>, Status) {
     let (_, mut stream) = soon(response).await.unwrap().into_parts();
     let (mut body, mut is_told) = (Vec::new(), false);

@@ -60,8 +60,7 @@ impl Stand {
 }
 
 async fn channel(at: &Endpoint) -> Channel {
-    let uri = at.to_string().replace("tcp://", "http://");
-    soon(tonic::transport::Endpoint::from_shared(uri).unwrap().connect()).await.unwrap()
+    soon(connected(at)).await.unwrap()
 }
 
 #[tokio::test]

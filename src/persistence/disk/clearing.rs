@@ -36,7 +36,7 @@ impl Inner {
         self.backend.delete(file)
     }
 
-    /// Deletes all snapshots but the newest so many.
+    /// Deletes all snapshots but the newest `count`.
     pub(super) fn keep_snapshots(&self, count: usize) -> Result<(), BackendError> {
         let mut snapshots = self.snapshots.lock();
         while snapshots.len() > count

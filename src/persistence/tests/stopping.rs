@@ -49,7 +49,7 @@ fn a_shortage_that_does_not_end_keeps_no_node_from_stopping() {
     let created = stand.backend.calls_of(Call::Create);
     exhaust(&stand.backend, Call::Append, 0);
     stand.set("lost", "v");
-    // The thread that takes snapshots has begun one, and waits for the journal, as whoever flushes does.
+    // The thread that takes snapshots has begun one, and waits for the journal, as a flush does.
     while stand.backend.calls_of(Call::Create) == created {
         std::thread::yield_now();
     }

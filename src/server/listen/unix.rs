@@ -94,7 +94,7 @@ fn make_way(path: &Path) -> Result<(), ListenError> {
         // It was taken away just now.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         // Accepted, or it would be in time.
-        Ok(()) => return Err(ListenError::InUse { address: address() }),
+        Ok(_) => return Err(ListenError::InUse { address: address() }),
         Err(error) if error.kind() == ErrorKind::WouldBlock => {
             return Err(ListenError::InUse { address: address() });
         }
@@ -109,11 +109,12 @@ fn make_way(path: &Path) -> Result<(), ListenError> {
     Ok(())
 }
 
-fn connect(path: &Path) -> io::Result<()> {
+fn connect(path: &Path) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // Or it would wait for a listener that accepts nothing.
     socket.set_nonblocking(true)?;
-    socket.connect(&SockAddr::unix(path)?)
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(socket)
 }
 
 fn identity_of(path: &Path) -> io::Result<FileIdentity> {
@@ -195,18 +196,11 @@ mod tests {
         socket.bind(&SockAddr::unix(&path).unwrap()).unwrap();
         socket.listen(0).unwrap();
         let mut waiting = Vec::new();
-        while let Ok(held) = held_open(&path) {
+        while let Ok(held) = connect(&path) {
             waiting.push(held);
         }
         let error = bind_at(&path).unwrap_err();
         assert!(matches!(&error, ListenError::InUse { .. }), "{error}");
-    }
-
-    fn held_open(path: &Path) -> io::Result<Socket> {
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        socket.set_nonblocking(true)?;
-        socket.connect(&SockAddr::unix(path)?)?;
-        Ok(socket)
     }
 
     #[tokio::test]

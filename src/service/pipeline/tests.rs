@@ -78,6 +78,16 @@ fn replies(messages: &[Vec<u8>]) -> Vec<v1::PipelineReply> {
     messages.iter().flat_map(|message| v1::PipelineResponse::decode(&**message).unwrap().replies).collect()
 }
 
+/// A body of one long message, which comes in two frames.
+fn in_two_frames(message: &[u8]) -> impl Body<Data = Bytes, Error = Status> + use<> {
+    let mut framed = vec![0; PREFIX];
+    framed.extend_from_slice(message);
+    finish(&mut framed, 0);
+    let rest = framed.split_off(10_000);
+    let frames = [framed, rest].map(|frame| Ok(Frame::data(Bytes::from(frame))));
+    http_body_util::StreamBody::new(futures_util::stream::iter(frames))
+}
+
 #[test]
 fn a_message_of_many_commands_lets_others_run() {
     let plane = plane(4 << 20);
@@ -156,13 +166,7 @@ fn a_message_that_is_whole_when_the_listener_ends_is_done() {
     let commands = (0..20).map(|id| get(id, &key)).collect();
     let message = v1::PipelineRequest { commands, ..v1::PipelineRequest::default() }.encode_to_vec();
     assert!(message.len() > SHORT_BYTES_MAX);
-    let mut framed = vec![0; PREFIX];
-    framed.extend_from_slice(&message);
-    finish(&mut framed, 0);
-    let rest = framed.split_off(10_000);
-    let frames = [framed, rest].map(|frame| Ok::<_, Status>(Frame::data(Bytes::from(frame))));
-    let incoming = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
-    let mut body = Box::pin(PipelineBody::new(incoming, plane, SlowCalls::default()));
+    let mut body = Box::pin(PipelineBody::new(in_two_frames(&message), plane, SlowCalls::default()));
     let mut cx = Context::from_waker(Waker::noop());
     let Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(&mut cx) else { panic!("replies") };
     let data = frame.into_data().expect("replies come before the end");
@@ -182,13 +186,8 @@ async fn a_long_message_whose_replies_are_left_unread_gives_way_to_others() {
     set(&plane, &key, &[b'v'; VALUE_BYTES]);
     let commands = (0..20).map(|id| get(id, &key)).collect();
     let message = v1::PipelineRequest { commands, ..v1::PipelineRequest::default() }.encode_to_vec();
-    let mut framed = vec![0; PREFIX];
-    framed.extend_from_slice(&message);
-    finish(&mut framed, 0);
-    let rest = framed.split_off(10_000);
-    let frames = [framed, rest].map(|frame| Ok::<_, Status>(Frame::data(Bytes::from(frame))));
-    let incoming = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
-    let mut body = Box::pin(PipelineBody::new(incoming, Arc::clone(&plane), SlowCalls::default()));
+    let mut body =
+        Box::pin(PipelineBody::new(in_two_frames(&message), Arc::clone(&plane), SlowCalls::default()));
     let mut cx = Context::from_waker(Waker::noop());
     let mut next = || match body.as_mut().poll_frame(&mut cx) {
         Poll::Ready(Some(Ok(frame))) => frame,

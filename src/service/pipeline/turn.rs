@@ -18,8 +18,8 @@ use crate::service::requests::StoppedCall;
 
 /// What a stream reads ahead while it waits. It counts in what the queue's writes hold.
 pub(super) const AHEAD_BYTES: usize = 16 << 10;
-/// A shorter DATA frame counts as so many bytes with HTTP/2: h2 holds of unread ones what makes up half of the
-/// connection's window, and ends the connection then (its `DEFAULT_DATA_FRAME_OVERHEAD_THRESHOLD`).
+/// What h2 counts an unread DATA frame as that is shorter, in bytes (its `DEFAULT_DATA_FRAME_OVERHEAD_THRESHOLD`). When
+/// these make up half of the connection's window, it ends the connection.
 const FRAME_BYTES_MIN: usize = 256;
 
 /// A stream's place in the journal's queue, which it has until the message is done.
