@@ -35,16 +35,16 @@ use crate::engine::EngineConfig;
 use crate::entry::{Limits, Ttl, Version, WallClockError};
 use crate::server::stack::{CallTimeout, DeadlineLayer, InFlight, MetricsLayer, RepairLayer};
 use crate::server::{
-    ConnectionConfig, ConnectionService, Connections, Lifecycle, Mount, Node, NodeConfig, NodeState, PerPeer,
-    Services, SpawnError, StartError, Stop, http,
+    ConnectionConfig, ConnectionService, Connections, Lifecycle, Mount, NodeState, PerPeer, Server,
+    ServerConfig, Services, SpawnError, StartError, Stop, http,
 };
 use crate::service::{
-    AdminConfig, AdminService, Backlog, DataService, LiveConfig, NodeIdentity, OtherService, RequestLimits,
-    Requests, WINDOWS_PER_CONNECTION, config_response,
+    AdminConfig, AdminService, Backlog, DataService, GeneratedService, LiveConfig, NodeIdentity,
+    RequestLimits, Requests, WINDOWS_PER_CONNECTION, config_response,
 };
 use crate::telemetry::log::{self, StatsLog};
 use crate::telemetry::trace::{CallTracer, TraceConfig, TraceError, TraceLayer, Tracing};
-use crate::telemetry::{CallMetrics, Metrics, SlowCalls, SlowOps, Snapshot, process};
+use crate::telemetry::{CallMetrics, Metrics, NodeStats, SlowCalls, SlowOps, process};
 use descriptors::TooFewDescriptors;
 
 /// Admin calls that may wait at once.
@@ -84,8 +84,8 @@ pub enum NodeError {
 /// A node that runs. Dropping it ends it at once, as a [`Node`].
 #[derive(Debug)]
 pub struct RunningNode {
-    node: Arc<Node>,
-    facts: Arc<Facts>,
+    node: Arc<Server>,
+    context: Arc<NodeContext>,
     stats_log: Arc<Mutex<StatsLog>>,
     tracing: Option<Tracing>,
     /// The process's signals are the node's.
@@ -109,7 +109,7 @@ type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What all the closures of a node look at.
 #[derive(Debug)]
-struct Facts {
+struct NodeContext {
     /// The configuration as it was loaded and changed since.
     loaded: ArcSwap<Loaded>,
     /// Held while it is changed.
@@ -126,7 +126,7 @@ struct Facts {
     started: Instant,
     incarnation: u64,
     /// Set when the listeners are open. Weak, as the node's own services hold this: dropping it must end it.
-    node: OnceLock<Weak<Node>>,
+    node: OnceLock<Weak<Server>>,
 }
 
 impl RunningNode {
@@ -136,7 +136,7 @@ impl RunningNode {
     /// # Errors
     /// [`NodeError`]; then nothing is left open.
     pub async fn start(loaded: Loaded) -> Result<Self, NodeError> {
-        let config = node_config(&loaded.config);
+        let config = server_config(&loaded.config);
         Self::start_as(config, loaded, None).await
     }
 
@@ -147,17 +147,17 @@ impl RunningNode {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_as_program(loaded: Loaded, show: Option<ShowRecovery>) -> Result<Self, NodeError> {
-        let config = NodeConfig { signals: true, ..node_config(&loaded.config) };
+        let config = ServerConfig { signals: true, ..server_config(&loaded.config) };
         Self::start_as(config, loaded, show).await
     }
 
     async fn start_as(
-        node_config: NodeConfig,
+        server_config: ServerConfig,
         loaded: Loaded,
         show: Option<ShowRecovery>,
     ) -> Result<Self, NodeError> {
         let config = &loaded.config;
-        let has_signals = node_config.signals;
+        let has_signals = server_config.signals;
         let open_files = descriptors::limit();
         let shares = descriptors::shares(config, open_files)?;
         descriptors::tell(config, open_files, shares);
@@ -173,7 +173,7 @@ impl RunningNode {
             })
             .transpose()?;
         let tracer = tracing.as_ref().map_or_else(CallTracer::off, Tracing::tracer);
-        let facts = Arc::new(Facts {
+        let context = Arc::new(NodeContext {
             cache: Arc::clone(&cache),
             lifecycle: Lifecycle::new(),
             connections: Connections::new(config.max_connections as usize).within(shares.connections),
@@ -189,25 +189,26 @@ impl RunningNode {
             slow_ops: Arc::new(SlowOps::new(config.slow_op())),
             loaded: ArcSwap::from_pointee(loaded),
         });
-        let services = facts.services(&tracer);
-        if let Some(options) = disk::options(&facts.loaded.load().config) {
-            let recovering = Arc::downgrade(&facts);
-            facts.lifecycle.recover_by(move || match recovering.upgrade() {
-                Some(facts) => facts.recover(options.clone(), show.clone()),
+        let services = context.services(&tracer);
+        if let Some(options) = disk::options(&context.loaded.load().config) {
+            let recovering = Arc::downgrade(&context);
+            context.lifecycle.recover_by(move || match recovering.upgrade() {
+                Some(context) => context.recover(options.clone(), show.clone()),
                 None => Box::pin(std::future::ready(Err("the node is gone".to_owned()))),
             });
         }
         let node =
-            Node::start(node_config, facts.lifecycle.clone(), facts.connections.clone(), services).await?;
+            Server::start(server_config, context.lifecycle.clone(), context.connections.clone(), services)
+                .await?;
         let node = Arc::new(node);
         // The first and only time.
-        let _ = facts.node.set(Arc::downgrade(&node));
+        let _ = context.node.set(Arc::downgrade(&node));
         // It may have been changed while there was no node to tell.
-        node.set_connection(connection_config(&facts.loaded.load().config));
-        sweep(&cache, &facts.lifecycle).map_err(StartError::Thread)?;
-        let stats_log = log_stats(&facts);
-        tokio::spawn(descriptors::follow(Arc::downgrade(&facts), open_files));
-        Ok(Self { node, facts, stats_log, tracing, has_signals })
+        node.set_connection(connection_config(&context.loaded.load().config));
+        sweep(&cache, &context.lifecycle).map_err(StartError::Thread)?;
+        let stats_log = log_stats(&context);
+        tokio::spawn(descriptors::follow(Arc::downgrade(&context), open_files));
+        Ok(Self { node, context, stats_log, tracing, has_signals })
     }
 
     /// The line for stdout; see [`Node::ready_line`].
@@ -218,23 +219,23 @@ impl RunningNode {
 
     /// The listeners and the life of the node.
     #[must_use]
-    pub fn node(&self) -> &Node {
+    pub fn node(&self) -> &Server {
         &self.node
     }
 
     /// The cache behind it.
     #[must_use]
     pub fn cache(&self) -> &Arc<Cache> {
-        &self.facts.cache
+        &self.context.cache
     }
 
     /// Waits until the node has stopped, its last figures are logged and its last spans are sent: the process may
     /// exit.
     pub async fn stopped(self) -> Stop {
         let stop = self.node.stopped().await;
-        let stop = self.facts.close_disk(stop, self.has_signals).await;
-        if self.facts.stats_interval.borrow().is_some() {
-            self.stats_log.lock().line(&self.facts.snapshot(), monotonic());
+        let stop = self.context.close_disk(stop, self.has_signals).await;
+        if self.context.stats_interval.borrow().is_some() {
+            self.stats_log.lock().line(&self.context.snapshot(), monotonic());
         }
         if let Some(tracing) = self.tracing {
             tracing.shutdown(TRACES_FLUSHED_WITHIN).await;
@@ -243,34 +244,34 @@ impl RunningNode {
     }
 }
 
-impl Facts {
+impl NodeContext {
     fn services(
         self: &Arc<Self>,
         tracer: &CallTracer,
     ) -> Services<impl ConnectionService, impl ConnectionService, impl ConnectionService> {
         let calls = Arc::new(CallMetrics::new());
         let health = self.lifecycle.health();
-        let others = OtherService::new(with_reflection(Routes::new(health.service(Mount::Data))));
-        let (facts, ending, metered, traced) =
+        let others = GeneratedService::new(with_reflection(Routes::new(health.service(Mount::Data))));
+        let (context, ending, metered, traced) =
             (Arc::clone(self), health.clone(), Arc::clone(&calls), tracer.clone());
         let data = PerPeer(move |peer: &PeerInfo| {
-            let slow = SlowCalls::new(Arc::clone(&facts.slow_ops), &peer.to_string());
+            let slow = SlowCalls::new(Arc::clone(&context.slow_ops), &peer.to_string());
             let ending = ending.clone();
             let ending = move || -> Ending { Box::pin(ending.ending(Mount::Data)) };
-            let service = DataService::new(Arc::clone(&facts.cache), ending, others.clone())
-                .with_budgets(facts.backlog.clone(), facts.requests.clone());
+            let service = DataService::new(Arc::clone(&context.cache), ending, others.clone())
+                .with_budgets(context.backlog.clone(), context.requests.clone());
             ServiceBuilder::new()
                 .layer(TraceLayer::new(traced.clone()))
                 .layer(MetricsLayer::new(Arc::clone(&metered), slow.clone()))
                 .layer(RepairLayer)
-                .layer(DeadlineLayer::new(facts.timeout.clone()))
-                .layer(facts.in_flight.clone())
+                .layer(DeadlineLayer::new(context.timeout.clone()))
+                .layer(context.in_flight.clone())
                 .service(service.with_slow_calls(slow))
         });
         let admin = AdminServer::new(AdminService::new(Arc::clone(&self.cache), self.admin_config()))
             .max_decoding_message_size(ADMIN_BYTES_MAX);
         let admin = Routes::new(admin).add_service(health.service(Mount::Control));
-        let admin = OtherService::new(with_reflection(admin));
+        let admin = GeneratedService::new(with_reflection(admin));
         let (slow_ops, metered, traced) = (Arc::clone(&self.slow_ops), Arc::clone(&calls), tracer.clone());
         let in_flight = InFlight::new(ADMIN_IN_FLIGHT_MAX);
         let admin = PerPeer(move |peer: &PeerInfo| {
@@ -284,8 +285,8 @@ impl Facts {
                 .layer(in_flight.clone())
                 .service(admin.clone())
         });
-        let (facts, lifecycle) = (Arc::clone(self), self.lifecycle.clone());
-        let metrics = Metrics::new(calls, move || facts.snapshot());
+        let (context, lifecycle) = (Arc::clone(self), self.lifecycle.clone());
+        let metrics = Metrics::new(calls, move || context.snapshot());
         let ready = move || match lifecycle.state() {
             NodeState::Serving => http::Readiness::Ready,
             state => http::Readiness::NotReady(state.as_str()),
@@ -295,14 +296,14 @@ impl Facts {
         let health = ServiceBuilder::new()
             .layer(RepairLayer)
             .layer(DeadlineLayer::new(CallTimeout::new(None)))
-            .service(OtherService::new(with_reflection(Routes::new(health.service(Mount::Control)))));
+            .service(GeneratedService::new(with_reflection(Routes::new(health.service(Mount::Control)))));
         Services { data, admin, health, http }
     }
 
     fn admin_config(self: &Arc<Self>) -> AdminConfig {
-        let facts = || Arc::clone(self);
+        let context = || Arc::clone(self);
         let (life, drained, left) = (self.lifecycle.clone(), self.lifecycle.clone(), self.lifecycle.clone());
-        let (identity, config, update, snapshot) = (facts(), facts(), facts(), facts());
+        let (identity, config, update, snapshot) = (context(), context(), context(), context());
         let state = self.lifecycle.clone();
         AdminConfig {
             spawn: Box::new(move || {
@@ -335,8 +336,8 @@ impl Facts {
         }
     }
 
-    fn snapshot(&self) -> Snapshot {
-        Snapshot {
+    fn snapshot(&self) -> NodeStats {
+        NodeStats {
             state: self.lifecycle.state().as_str(),
             uptime: monotonic().saturating_duration_since(self.started),
             policy: self.cache.policy(),
@@ -440,8 +441,8 @@ fn limits(config: &ServeConfig) -> Limits {
     }
 }
 
-fn node_config(config: &ServeConfig) -> NodeConfig {
-    NodeConfig {
+fn server_config(config: &ServeConfig) -> ServerConfig {
+    ServerConfig {
         data: config.listen.clone(),
         admin: config.admin.clone(),
         health: config.health.clone(),
@@ -515,10 +516,10 @@ fn sweep_once(cache: &Cache) -> bool {
 }
 
 /// Logs the figures every so often, while they are to be; [`RunningNode::stopped`] logs the last ones.
-fn log_stats(facts: &Arc<Facts>) -> Arc<Mutex<StatsLog>> {
-    let log = Arc::new(Mutex::new(StatsLog::new(facts.started)));
-    let (mut every, lines) = (facts.stats_interval.subscribe(), Arc::clone(&log));
-    let facts = Arc::downgrade(facts);
+fn log_stats(context: &Arc<NodeContext>) -> Arc<Mutex<StatsLog>> {
+    let log = Arc::new(Mutex::new(StatsLog::new(context.started)));
+    let (mut every, lines) = (context.stats_interval.subscribe(), Arc::clone(&log));
+    let context = Arc::downgrade(context);
     tokio::spawn(async move {
         loop {
             let every_now = *every.borrow_and_update();
@@ -536,11 +537,11 @@ fn log_stats(facts: &Arc<Facts>) -> Arc<Mutex<StatsLog>> {
                     Err(_) => break,
                 },
             }
-            let Some(facts) = facts.upgrade() else { break };
-            if facts.lifecycle.state() == NodeState::Stopped {
+            let Some(context) = context.upgrade() else { break };
+            if context.lifecycle.state() == NodeState::Stopped {
                 break;
             }
-            lines.lock().line(&facts.snapshot(), monotonic());
+            lines.lock().line(&context.snapshot(), monotonic());
         }
     });
     log

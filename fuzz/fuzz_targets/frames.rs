@@ -18,7 +18,7 @@ use larder::api::v1;
 use larder::cache::Cache;
 use larder::engine::EngineConfig;
 use larder::entry::Limits;
-use larder::service::{DataService, OtherService};
+use larder::service::{DataService, GeneratedService};
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 use tower_service::Service;
@@ -108,7 +108,7 @@ fn service() -> DataService {
     let cache = Arc::new(Cache::new(&engine, limits));
     // The node never drains.
     let ending = || Box::pin(std::future::pending()) as Pin<Box<dyn Future<Output = ()> + Send>>;
-    DataService::new(cache, ending, OtherService::new(tonic::service::Routes::default()))
+    DataService::new(cache, ending, GeneratedService::new(tonic::service::Routes::default()))
 }
 
 fn status_in(headers: &HeaderMap) -> Option<String> {

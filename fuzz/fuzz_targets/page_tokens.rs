@@ -16,7 +16,7 @@ use larder::api::larder::v1;
 use larder::cache::Cache;
 use larder::engine::{EngineConfig, Op, Outcome, Set};
 use larder::entry::Limits;
-use larder::service::{DataService, OtherService};
+use larder::service::{DataService, GeneratedService};
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 use tower_service::Service;
@@ -60,7 +60,7 @@ static SERVICE: LazyLock<DataService> = LazyLock::new(|| {
     }
     // The node never drains.
     let ending = || Box::pin(std::future::pending()) as Pin<Box<dyn Future<Output = ()> + Send>>;
-    DataService::new(cache, ending, OtherService::new(tonic::service::Routes::default()))
+    DataService::new(cache, ending, GeneratedService::new(tonic::service::Routes::default()))
 });
 
 fn status_in(headers: &HeaderMap) -> Option<String> {

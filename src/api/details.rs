@@ -33,7 +33,7 @@ pub(crate) const STATUS_BYTES_MAX: usize = DETAILS_BYTES_MAX / 4 * 3;
 const DESCRIPTION_BYTES_MAX: usize = 512;
 
 /// What a status tells beside its code and its message.
-pub(super) struct Facts<'a> {
+pub(super) struct ErrorFacts<'a> {
     pub(super) reason: &'static str,
     pub(super) domain: &'static str,
     /// A limit, and what it counts.
@@ -44,7 +44,7 @@ pub(super) struct Facts<'a> {
 }
 
 /// A status within its bounds. The first of its details is the ErrorInfo.
-pub(super) fn rpc_status(code: Code, message: &str, facts: &Facts<'_>) -> rpc::Status {
+pub(super) fn rpc_status(code: Code, message: &str, facts: &ErrorFacts<'_>) -> rpc::Status {
     let message = cut(message, MESSAGE_BYTES_MAX).into_owned();
     let metadata = facts
         .limit

@@ -11,7 +11,7 @@ use std::time::Duration;
 use prost::Message;
 use tonic::{Code, Status};
 
-use super::details::{self, Facts};
+use super::details::{self, ErrorFacts};
 use super::google;
 use super::wire::Malformed;
 use crate::engine::{NamespaceError, Refusal, UnknownPolicy};
@@ -377,7 +377,7 @@ impl CallError {
     #[must_use]
     pub fn to_rpc_status(&self) -> google::rpc::Status {
         let kind = self.kind();
-        let facts = Facts {
+        let facts = ErrorFacts {
             reason: kind.reason,
             domain: DOMAIN,
             limit: self.limit(),

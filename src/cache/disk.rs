@@ -15,7 +15,7 @@ use crate::persistence::disk::{Disk, DiskConfig};
 use crate::persistence::journal::{BacklogQueue, Stopped};
 use crate::persistence::recover::{RecoveryProgress, Report};
 use crate::persistence::snapshot::SnapshotError;
-use crate::persistence::{Backend, BackendError, DirectoryLock, LockError, Room, time};
+use crate::persistence::{Backend, BackendError, DirectoryLock, DiskBudget, LockError, time};
 
 /// Which directory, and how it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +102,7 @@ impl Cache {
         // First what changes nothing in memory. Blobs are held to the same time as entries.
         Version::clock_at(self.now().unix_us)?;
         time::go_on(&*backend, &*self.clock)?;
-        let room = Arc::new(Room::new(backend, options.disk.limit_bytes));
+        let room = Arc::new(DiskBudget::new(backend, options.disk.limit_bytes));
         let (blobs, found) = self.open_blobs(Arc::clone(&room))?;
         let clock: Arc<dyn Clock> = self.clock.clone();
         let engine = Arc::clone(&self.engine);
@@ -147,7 +147,7 @@ impl Cache {
     }
 
     /// The blobs, and what was found of them.
-    fn open_blobs(&self, room: Arc<Room>) -> Result<(Blobs, Opened), DiskError> {
+    fn open_blobs(&self, room: Arc<DiskBudget>) -> Result<(Blobs, Opened), DiskError> {
         let (blobs, opened) = Blobs::open_in(room, self.now())?;
         for damage in &opened.damages {
             tracing::error!(?damage, "a blob is damaged");

@@ -8,7 +8,7 @@
 use std::ops::ControlFlow;
 
 use super::op::{EntryView, MissReason};
-use super::shard::Hashed;
+use super::shard::KeyRef;
 use super::{Engine, Namespace};
 use crate::clock::Now;
 
@@ -27,7 +27,7 @@ impl Engine {
         mut found: impl FnMut(usize, Result<EntryView<'_>, MissReason>) -> ControlFlow<()>,
     ) {
         for (part, keys) in keys.chunks(WINDOW_KEYS).enumerate() {
-            let mut placed = [(0, Hashed { namespace, key: &[], hash: 0 }); WINDOW_KEYS];
+            let mut placed = [(0, KeyRef { namespace, key: &[], hash: 0 }); WINDOW_KEYS];
             for (place, key) in placed.iter_mut().zip(keys) {
                 *place = self.place(namespace, key);
             }

@@ -17,7 +17,7 @@ use super::log::Put;
 use super::namespace::Namespace;
 use super::op::{EntryView, MissReason, Op, Outcome};
 use super::record::hash_key;
-use super::shard::{Hashed, Shard};
+use super::shard::{KeyRef, Shard};
 use crate::clock::Now;
 use crate::entry::Ttl;
 
@@ -285,7 +285,7 @@ impl Engine {
         namespace: &Namespace,
         key: &[u8],
         now: Now,
-        apply: impl FnOnce(&mut Shard, Hashed<'_>) -> R,
+        apply: impl FnOnce(&mut Shard, KeyRef<'_>) -> R,
     ) -> Result<R, Fetch> {
         let (number, key) = self.place(namespace, key);
         let mut shard = self.shards[number].lock();
@@ -302,7 +302,7 @@ impl Engine {
         fetch: Fetch,
         found: Option<&Put<'_>>,
         now: Now,
-        apply: impl FnOnce(&mut Shard, Hashed<'_>) -> R,
+        apply: impl FnOnce(&mut Shard, KeyRef<'_>) -> R,
     ) -> Result<R, Fetch> {
         let (number, key) = self.place(namespace, key);
         let mut shard = self.shards[number].lock();

@@ -20,8 +20,8 @@
 
 mod arena;
 mod batch;
-mod departed;
 mod eviction;
+mod eviction_log;
 mod expiry;
 mod fetch;
 mod hot;
@@ -68,7 +68,7 @@ use arena::ARENA_BYTES_MAX;
 use log::Barriers;
 use namespace::{DEFAULT, Namespaces};
 use record::{KeyHasher, hash_key};
-use shard::{Hashed, Shard, ShardConfig};
+use shard::{KeyRef, Shard, ShardConfig};
 
 /// How an engine is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -208,7 +208,7 @@ impl Engine {
     fn apply_in(
         &self,
         shard: &mut Shard,
-        key: Hashed<'_>,
+        key: KeyRef<'_>,
         op: &Op<'_>,
         large: Option<&Bytes>,
         now: Now,
@@ -362,9 +362,9 @@ impl Engine {
     }
 
     #[inline]
-    fn place<'a>(&self, namespace: &'a Namespace, key: &'a [u8]) -> (usize, Hashed<'a>) {
+    fn place<'a>(&self, namespace: &'a Namespace, key: &'a [u8]) -> (usize, KeyRef<'a>) {
         let hash = hash_key(&self.hasher, namespace.number(), key);
-        (self.shard_of(hash), Hashed { namespace, key, hash })
+        (self.shard_of(hash), KeyRef { namespace, key, hash })
     }
 
     #[inline]

@@ -10,7 +10,7 @@ use super::Engine;
 use super::log::{Barriers, Drained, LogConfig, Put, Record};
 use super::namespace::{DEFAULT, Namespace, NamespaceChange};
 use super::op::{MissReason, Refusal, ValueView};
-use super::shard::{Hashed, Scope, Shard};
+use super::shard::{KeyRef, Scope, Shard};
 use crate::clock::Now;
 use crate::entry::{KEY_BYTES_MAX, TAG_BYTES_MAX, Version};
 
@@ -265,7 +265,7 @@ impl<'a> Restorer<'a> {
     fn restore(&self, shard: &mut Shard, record: &Record<'_>, hash: u64, now: Now) -> Restored {
         let Some((number, key)) = key_of(record) else { return Restored::Applied };
         let Some(namespace) = self.namespace(number) else { return Restored::NoNamespace(number) };
-        let key = Hashed { namespace, key, hash };
+        let key = KeyRef { namespace, key, hash };
         if let (true, Record::Put(put)) = (self.lengths_only, record) {
             let length = (put.value.as_slice().len() as u64).to_le_bytes();
             let put = Record::Put(Put { value: ValueView::Inline(&length), request_id: "", ..*put });

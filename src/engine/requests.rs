@@ -10,7 +10,7 @@ use std::hash::BuildHasher;
 use hashbrown::HashTable;
 
 use super::log::Record;
-use super::shard::Hashed;
+use super::shard::KeyRef;
 use crate::entry::Version;
 
 /// How long a request id is remembered.
@@ -27,7 +27,7 @@ const SHRUNK_MIN: usize = 64;
 /// An increment with a request id that was done.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Done<'a> {
-    pub key: Hashed<'a>,
+    pub key: KeyRef<'a>,
     pub request_id: &'a str,
     /// What the counter was then.
     pub value: i64,
@@ -227,7 +227,7 @@ mod tests {
         let mut requests = Requests::new(64 << 20);
         let half = REMEMBERED_MAX as u64 / 2;
         for n in 0..REMEMBERED_MAX as u64 + 10 {
-            let key = Hashed { namespace: namespaces.default(), key: b"key", hash: n };
+            let key = KeyRef { namespace: namespaces.default(), key: b"key", hash: n };
             let done = Done { key, request_id: "id", value: n as i64, version: Version(n) };
             if n == half {
                 requests.keep_names();
@@ -250,7 +250,7 @@ mod tests {
         requests.keep_names();
         let key = [7; crate::entry::KEY_BYTES_MAX];
         for n in 0..REMEMBERED_MAX as u64 {
-            let key = Hashed { namespace: namespaces.default(), key: &key, hash: n };
+            let key = KeyRef { namespace: namespaces.default(), key: &key, hash: n };
             requests.remember(&Done { key, request_id: "id", value: 1, version: Version(n) }, 0);
         }
         requests.validate();

@@ -7,11 +7,11 @@
 mod counter;
 mod explain;
 mod fetch;
+mod namespace_shard;
 mod read;
 mod recover;
 mod room;
 mod scan;
-mod space;
 mod store;
 mod sweep;
 
@@ -19,8 +19,8 @@ use bytes::Bytes;
 
 use super::VersionClock;
 use super::arena::Arena;
-use super::departed::Departed;
 use super::eviction::{Estimate, Policy, PolicyName};
+use super::eviction_log::EvictionLog;
 use super::expiry::Wheel;
 use super::fetch::Fetches;
 use super::hot::Hot;
@@ -34,8 +34,8 @@ use super::stats::Stats;
 use super::tags::{DraftTags, PackedTags, TagFilter};
 use crate::clock::Now;
 use crate::entry::{Ttl, Version};
-pub use space::Scope;
-use space::{Space, Spaces};
+pub use namespace_shard::Scope;
+use namespace_shard::{NamespaceShard, Spaces};
 use sweep::Sweep;
 
 /// Expired entries that an operation reclaims on its way, and entries that it hands over to a new policy.
@@ -52,7 +52,7 @@ pub(super) struct ShardConfig {
 
 /// A key with its namespace and its hash, which the engine has computed to choose the shard.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Hashed<'a> {
+pub(super) struct KeyRef<'a> {
     pub namespace: &'a Namespace,
     pub key: &'a [u8],
     pub hash: u64,
@@ -76,11 +76,11 @@ pub(super) struct Shard {
     spaces: Spaces,
     config: ShardConfig,
     tag_filter: TagFilter,
-    departed: Departed,
+    eviction_log: EvictionLog,
     requests: Requests,
     hot: Hot,
     /// The namespace that gives way when the shard is full, and for how many entries more.
-    giving_way: (u16, u32),
+    evicting_from: (u16, u32),
     /// What namespaces counted that are gone.
     gone: Stats,
     /// Where changes are written for a journal, if there is one.
@@ -111,14 +111,14 @@ impl Shard {
             index: Index::new(),
             records: Records::new(config.hasher.clone()),
             wheel: Wheel::new(now.steady_ms),
-            spaces: Spaces::new(Space::of_default(default.clone(), config.bytes_limit)),
+            spaces: Spaces::new(NamespaceShard::of_default(default.clone(), config.bytes_limit)),
             handing_over: Vec::new(),
             sweep: Sweep::default(),
             tag_filter: TagFilter::new(config.bytes_limit),
-            departed: Departed::new(config.bytes_limit),
+            eviction_log: EvictionLog::new(config.bytes_limit),
             requests: Requests::new(config.bytes_limit),
             hot: Hot::new(config.bytes_limit, now),
-            giving_way: (0, 0),
+            evicting_from: (0, 0),
             gone: Stats::default(),
             log: None,
             fetches: None,
@@ -132,12 +132,12 @@ impl Shard {
     pub(super) fn set(
         &mut self,
         set: &Set<'_>,
-        key: Hashed<'_>,
+        key: KeyRef<'_>,
         large: Option<&Bytes>,
         versions: &VersionClock,
         now: Now,
     ) -> Outcome {
-        self.tidy(now);
+        self.maintain(now);
         if let Err(refusal) = self.takes_writes().and_then(|()| self.open_space(key.namespace)) {
             return Outcome::Refused(refusal);
         }
@@ -199,18 +199,18 @@ impl Shard {
     }
 
     /// The time is past that an entry is set to expire at: nothing is stored, and what was there goes.
-    fn set_expired(&mut self, key: Hashed<'_>, existing: Option<u32>) {
+    fn set_expired(&mut self, key: KeyRef<'_>, existing: Option<u32>) {
         self.counts(key.namespace).not_stored += 1;
         // It may have been evicted, and a journal would bring it back.
         self.log_removed(key);
         let Some(slot) = existing else { return };
         self.remove_entry(slot, key.hash);
-        self.departed.insert(key.hash, MissReason::Expired);
+        self.eviction_log.insert(key.hash, MissReason::Expired);
     }
 
     /// Removes an entry.
-    pub(super) fn delete(&mut self, key: Hashed<'_>, if_version: Option<Version>, now: Now) -> Outcome {
-        self.tidy(now);
+    pub(super) fn delete(&mut self, key: KeyRef<'_>, if_version: Option<Version>, now: Now) -> Outcome {
+        self.maintain(now);
         if let Err(refusal) = self.takes_writes() {
             return Outcome::Refused(refusal);
         }
@@ -226,14 +226,14 @@ impl Shard {
         }
         self.log_removed(key);
         self.remove_entry(slot, key.hash);
-        self.departed.insert(key.hash, MissReason::Deleted);
+        self.eviction_log.insert(key.hash, MissReason::Deleted);
         self.counts(key.namespace).deletes += 1;
         Outcome::Deleted(true)
     }
 
     /// Gives an entry a new time to live.
-    pub(super) fn touch(&mut self, key: Hashed<'_>, ttl: Ttl, now: Now) -> Outcome {
-        self.tidy(now);
+    pub(super) fn touch(&mut self, key: KeyRef<'_>, ttl: Ttl, now: Now) -> Outcome {
+        self.maintain(now);
         if let Err(refusal) = self.takes_writes() {
             return Outcome::Refused(refusal);
         }
@@ -254,7 +254,7 @@ impl Shard {
     }
 
     /// Gives an entry that is there a new expiry.
-    fn touch_until(&mut self, key: Hashed<'_>, slot: u32, expires_at: Option<u64>) -> Result<(), Refusal> {
+    fn touch_until(&mut self, key: KeyRef<'_>, slot: u32, expires_at: Option<u64>) -> Result<(), Refusal> {
         let deadline = self.deadline(expires_at);
         if self.records.takes(slot, deadline) {
             if self.records.expires(slot) {
@@ -297,7 +297,7 @@ impl Shard {
     pub(super) fn resize(&mut self, bytes_limit: u64) {
         self.config.bytes_limit = bytes_limit;
         self.requests.resize(bytes_limit);
-        self.departed.resize(bytes_limit);
+        self.eviction_log.resize(bytes_limit);
         if self.tag_filter.resize(bytes_limit) {
             self.sweep.ask_for_round();
         }
@@ -333,7 +333,7 @@ impl Shard {
         }
     }
 
-    fn log_removed(&mut self, key: Hashed<'_>) {
+    fn log_removed(&mut self, key: KeyRef<'_>) {
         if let Some(log) = &mut self.log {
             log.add(&Record::Remove { namespace: key.namespace.number(), key: key.key });
         }
@@ -358,7 +358,7 @@ impl Shard {
 
     /// A namespace's own share of that; `bytes_used` is what its entries weigh.
     pub(super) fn stats_of(&self, namespace: &Namespace) -> Stats {
-        let stats = self.spaces.get(namespace.number()).map_or_else(Stats::default, Space::stats);
+        let stats = self.spaces.get(namespace.number()).map_or_else(Stats::default, NamespaceShard::stats);
         Stats { hits: stats.hits + if namespace.number() == 0 { self.hits } else { 0 }, ..stats }
     }
 
@@ -371,7 +371,7 @@ impl Shard {
 
     /// Work that waits, a little with each operation.
     #[inline]
-    fn tidy(&mut self, now: Now) {
+    fn maintain(&mut self, now: Now) {
         if self.fetches.as_mut().is_some_and(|fetches| fetches.take_tidied()) {
             return;
         }
@@ -382,12 +382,12 @@ impl Shard {
 
     /// The key's entry, unless its time has ended or an invalidation covers it: then it is reclaimed here.
     #[inline]
-    fn find_live(&mut self, key: Hashed<'_>, now: Now) -> Option<u32> {
+    fn find_live(&mut self, key: KeyRef<'_>, now: Now) -> Option<u32> {
         self.find(key).and_then(|slot| self.if_live(slot, now))
     }
 
     #[inline]
-    fn find(&self, key: Hashed<'_>) -> Option<u32> {
+    fn find(&self, key: KeyRef<'_>) -> Option<u32> {
         let (records, number) = (&self.records, key.namespace.number());
         self.index.find(key.hash, |slot| {
             // What is at its end would be asked for only when its beginning has come and told where that is.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use super::{descriptors, disk, engine_config, node_config};
+use super::{descriptors, disk, engine_config, server_config};
 use crate::api::v1;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Loaded, ServeConfig};
@@ -34,7 +34,7 @@ pub fn in_force(loaded: &Loaded) -> v1::GetConfigResponse {
 /// is made and removed again; nothing else is written.
 pub async fn obstacles(config: &ServeConfig) -> Vec<String> {
     let mut obstacles: Vec<String> =
-        node_config(config).check().await.iter().map(ToString::to_string).collect();
+        server_config(config).check().await.iter().map(ToString::to_string).collect();
     let shares = descriptors::shares(config, descriptors::limit());
     obstacles.extend(shares.err().map(|refused| refused.to_string()));
     let clock = Version::clock_at(SystemClock::new().now().unix_us);

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::Facts;
+use super::NodeContext;
 use crate::config::{Persistence, ServeConfig};
 use crate::server::ConnectionBounds;
 
@@ -131,25 +131,25 @@ pub(super) fn tell(config: &ServeConfig, limit: Option<u64>, shares: Shares) {
 const LOOKS: Duration = Duration::from_secs(1);
 
 /// Holds connections to the limit as it is changed while the node runs (prlimit), until the node is gone.
-pub(super) async fn follow(facts: Weak<Facts>, mut before: Option<u64>) {
+pub(super) async fn follow(context: Weak<NodeContext>, mut before: Option<u64>) {
     loop {
         tokio::time::sleep(LOOKS).await;
-        let Some(facts) = facts.upgrade() else { return };
+        let Some(context) = context.upgrade() else { return };
         let limit = limit();
         if limit == std::mem::replace(&mut before, limit) {
             continue;
         }
         tracing::info!(open_files_limit = limit, "the limit on open files has changed");
-        let config = &facts.loaded.load().config;
+        let config = &context.loaded.load().config;
         match shares(config, limit) {
             Ok(shares) => {
-                facts.connections.set_bounds(shares.connections);
+                context.connections.set_bounds(shares.connections);
                 tell(config, limit, shares);
             }
             Err(refused) => {
                 tracing::warn!("{refused}");
                 let (data, control) = (DATA_MIN as usize, CONTROL_MIN as usize);
-                facts.connections.set_bounds(ConnectionBounds { data, control });
+                context.connections.set_bounds(ConnectionBounds { data, control });
             }
         }
     }

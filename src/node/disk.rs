@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tracing::{error, info, warn};
 
-use super::{Facts, RecoveryNews, ShowRecovery};
+use super::{NodeContext, RecoveryNews, ShowRecovery};
 use crate::cache::{BlobError, Cache, DiskError, DiskOptions};
 use crate::config::{MemoryPlan, Persistence, ServeConfig};
 use crate::persistence::disk::DiskConfig;
@@ -60,26 +60,26 @@ pub(super) fn options(config: &ServeConfig) -> Option<DiskOptions> {
     })
 }
 
-impl Facts {
+impl NodeContext {
     /// Recovers, and serves from disk what is there, from then on.
     pub(super) fn recover(self: &Arc<Self>, options: DiskOptions, show: Option<ShowRecovery>) -> Recovering {
-        let facts = Arc::clone(self);
+        let context = Arc::clone(self);
         Box::pin(async move {
-            if facts.cache.disk().is_some() {
+            if context.cache.disk().is_some() {
                 return Ok(());
             }
             let directory = options.directory.clone();
             let progress = Arc::new(RecoveryProgress::default());
-            let (cache, telling) = (Arc::clone(&facts.cache), Arc::clone(&progress));
+            let (cache, telling) = (Arc::clone(&context.cache), Arc::clone(&progress));
             let opening = tokio::task::spawn_blocking(move || cache.open_disk(&options, &progress));
             let opened = tell(&telling, show.as_ref(), opening).await;
             match opened {
-                Ok(Ok(report)) => log(&facts.cache, &report),
+                Ok(Ok(report)) => log(&context.cache, &report),
                 Ok(Err(error)) => return Err(unusable(&directory, &error)),
                 Err(error) => return Err(error.to_string()),
             }
-            facts.lifecycle.health().set(PERSISTENCE, true);
-            let (watching, lifecycle) = (watch(Arc::downgrade(&facts)), facts.lifecycle.clone());
+            context.lifecycle.health().set(PERSISTENCE, true);
+            let (watching, lifecycle) = (watch(Arc::downgrade(&context)), context.lifecycle.clone());
             tokio::spawn(async move {
                 if AssertUnwindSafe(watching).catch_unwind().await.is_err() {
                     lifecycle.fail("the task that tells health of the disk");
@@ -90,7 +90,7 @@ impl Facts {
     }
 }
 
-impl Facts {
+impl NodeContext {
     /// Puts what is left on the disk. That may be a whole snapshot, which another signal cuts short.
     pub(super) async fn close_disk(&self, stop: Stop, has_signals: bool) -> Stop {
         let cache = Arc::clone(&self.cache);
@@ -276,24 +276,24 @@ fn log(cache: &Cache, report: &Report) {
 /// Has health say so when the journal is poisoned, while the disk is nearly full, while a snapshot that was deleted has none
 /// in its place, and while the last one failed where snapshots are all that is kept; and the node end where a thread of the
 /// disk has.
-async fn watch(facts: Weak<Facts>) {
-    let Some(facts_now) = facts.upgrade() else { return };
-    let Some(disk) = facts_now.cache.disk() else { return };
+async fn watch(context: Weak<NodeContext>) {
+    let Some(at_first) = context.upgrade() else { return };
+    let Some(disk) = at_first.cache.disk() else { return };
     let (mut poisoned, mut failing) = (disk.journal().poisoned(), disk.history().failing());
     let (mut short, mut lost) = (disk.short_of_room(), disk.history().lost());
     let mut lost_thread = disk.lost_thread();
     let keeps_journal = disk.keeps_journal();
-    drop(facts_now);
+    drop(at_first);
     loop {
         let is_poisoned = poisoned.borrow_and_update().is_some();
         let is_failing = failing.borrow_and_update().is_some() && !keeps_journal;
         let (is_short, is_lost) = (*short.borrow_and_update(), *lost.borrow_and_update());
-        let Some(facts) = facts.upgrade() else { return };
-        facts.lifecycle.health().set(PERSISTENCE, !(is_poisoned || is_failing || is_short || is_lost));
+        let Some(context) = context.upgrade() else { return };
+        context.lifecycle.health().set(PERSISTENCE, !(is_poisoned || is_failing || is_short || is_lost));
         if let Some(thread) = *lost_thread.borrow_and_update() {
-            return facts.lifecycle.fail(&format!("the data directory's thread {thread:?}"));
+            return context.lifecycle.fail(&format!("the data directory's thread {thread:?}"));
         }
-        drop(facts);
+        drop(context);
         // Refused when the node is gone.
         let changed = tokio::select! {
             changed = poisoned.changed() => changed,

@@ -4,14 +4,14 @@
 
 use std::sync::{Arc, Weak};
 
-use super::{Facts, bytes, connection_config, descriptors, limits, request_limits};
+use super::{NodeContext, bytes, connection_config, descriptors, limits, request_limits};
 use crate::api::CallError;
 use crate::config::{Loaded, MemoryPlan, ServeConfig, Source, memory};
 use crate::server::DrainTimes;
 use crate::service::ConfigUpdate;
 use crate::telemetry::log::{self, LogError};
 
-impl Facts {
+impl NodeContext {
     /// The configuration in force, with what Resize and SetEvictionPolicy made of it.
     pub(super) fn in_force(&self) -> Loaded {
         let mut loaded = Loaded::clone(&self.loaded.load());

@@ -44,8 +44,8 @@ use parking_lot::Mutex;
 
 use self::deadlines::Deadlines;
 use self::format::{all_blobs, catalogue_key, read_catalogue_value, split_catalogue_key};
+use super::disk_budget::{BudgetExceeded, DiskBudget};
 use super::failpoint::Failpoint;
-use super::room::{NoRoom, Room};
 use super::{Backend, BackendError, CatalogueChange, FileId, FileKind};
 use crate::clock::{Now, Throttle};
 use crate::entry::Ttl;
@@ -68,7 +68,7 @@ pub struct Blobs(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     backend: Arc<dyn Backend>,
-    room: Arc<Room>,
+    room: Arc<DiskBudget>,
     next_file: AtomicU64,
     state: Mutex<State>,
     /// What the keys may take in memory before one more is not stored.
@@ -218,11 +218,13 @@ impl From<BackendError> for BlobError {
     }
 }
 
-impl From<NoRoom> for BlobError {
-    fn from(none: NoRoom) -> Self {
+impl From<BudgetExceeded> for BlobError {
+    fn from(none: BudgetExceeded) -> Self {
         match none {
-            NoRoom::Limit { needs, used, limit, reserve } => Self::Full { needs, used, limit, reserve },
-            NoRoom::Disk(error) => error.into(),
+            BudgetExceeded::Limit { needs, used, limit, reserve } => {
+                Self::Full { needs, used, limit, reserve }
+            }
+            BudgetExceeded::Disk(error) => error.into(),
         }
     }
 }

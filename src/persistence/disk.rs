@@ -11,8 +11,8 @@
 //! what it has, and is forgotten then. The catalogue says so (`ledger`), as what a crash leaves of such a journal
 //! rests on changes that nobody kept: no recovery may read it.
 
+mod background_recovery;
 mod clearing;
-mod late;
 mod limit;
 mod lookup;
 mod lost;
@@ -31,18 +31,18 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::backend::{Backend, BackendError, FileId};
+use super::directory_notes;
+use super::disk_budget::DiskBudget;
 use super::failpoint::Failpoint;
 use super::journal::{Journal, JournalConfig};
-use super::ledger;
 use super::recover::{Method, Recovered, Recovery, RecoveryProgress, Report};
-use super::room::Room;
 use super::snapshot::{SnapshotError, SnapshotInfo};
 use super::tier::DiskTier;
 use super::time;
 use crate::clock::{Clock, monotonic};
 use crate::engine::Engine;
 use crate::entry::Version;
-use limit::Tightness;
+use limit::DiskPressure;
 pub use lookup::{Lookup, LookupError};
 use opening::{clear_away, set_aside, sort_snapshots};
 pub use taking::SnapshotHistory;
@@ -87,7 +87,7 @@ pub struct Disk {
 #[derive(Debug)]
 struct Inner {
     backend: Arc<dyn Backend>,
-    room: Arc<Room>,
+    room: Arc<DiskBudget>,
     engine: Arc<Engine>,
     clock: Arc<dyn Clock>,
     config: DiskConfig,
@@ -169,7 +169,7 @@ impl Disk {
     ) -> Result<(Self, Report), SnapshotError> {
         Version::clock_at(clock.now().unix_us)?;
         time::go_on(&*backend, &*clock)?;
-        let room = Arc::new(Room::new(backend, config.limit_bytes));
+        let room = Arc::new(DiskBudget::new(backend, config.limit_bytes));
         Self::open_in(room, engine, clock, config, progress)
     }
 
@@ -179,14 +179,14 @@ impl Disk {
     /// # Errors
     /// As there.
     pub fn open_in(
-        room: Arc<Room>,
+        room: Arc<DiskBudget>,
         engine: Arc<Engine>,
         clock: Arc<dyn Clock>,
         config: DiskConfig,
         progress: &RecoveryProgress,
     ) -> Result<(Self, Report), SnapshotError> {
         let backend = Arc::clone(room.backend());
-        let is_unjournaled = ledger::is_unjournaled(&*backend)?;
+        let is_unjournaled = directory_notes::is_unjournaled(&*backend)?;
         let method = config.method(is_unjournaled);
         let is_lazy = method == Method::Lazy;
         let tier = (config.is_store || is_lazy)
@@ -210,8 +210,8 @@ impl Disk {
         let (kept, last) = sort_snapshots(&*backend, &mut recovered)?;
         Failpoint::RECOVERY_SORTED.reached();
         let Recovered { report, mut end, .. } = recovered;
-        if end.history == 0 || method == Method::Empty {
-            end.history = rand::random::<u64>().max(1);
+        if end.lineage == 0 || method == Method::Empty {
+            end.lineage = rand::random::<u64>().max(1);
         }
         let damaged = opening::damaged_segments(&*backend, &report)?;
         let journal = Journal::start(
@@ -446,8 +446,8 @@ impl Inner {
         let newest = self.snapshots.lock().first().copied();
         let is_due = self.config.snapshot_interval.is_some_and(|interval| last.at.elapsed() >= interval);
         let is_long = self.journal_is_long(newest);
-        let tightness = self.tightness()?;
-        let is_tight = tightness == Tightness::Tight;
+        let pressure = self.pressure()?;
+        let is_tight = pressure == DiskPressure::Tight;
         // Without a journal nothing grows in the meantime, so that there is nothing to be shortened.
         let bytes_limit = self.engine.default_namespace().bytes_limit();
         let is_crowded = self.tier().is_some_and(|tier| tier.is_crowded(bytes_limit));
@@ -455,7 +455,7 @@ impl Inner {
         if !is_time || !(self.has_changed(newest, now.position) || is_tight && self.has_less(newest)) {
             return Ok(false);
         }
-        let stands_alone = tightness != Tightness::Ample;
+        let stands_alone = pressure != DiskPressure::Ample;
         let taken = if stands_alone { self.snapshot_alone()? } else { self.snapshot()? };
         tracing::info!(
             snapshot = %taken.name(), position = taken.position, entries = taken.entries, bytes = taken.bytes,

@@ -183,7 +183,7 @@ pub enum BadFrame {
     BodyCrc { found: u32, expected: u32 },
     #[error("frame {found} stands where frame {expected} was expected")]
     Sequence { found: u64, expected: u64 },
-    #[error("frame {sequence} follows {found:08x}, expected {expected:08x}: it is of another history")]
+    #[error("frame {sequence} follows {found:08x}, expected {expected:08x}: it is of another lineage")]
     Chain { sequence: u64, found: u32, expected: u32 },
     #[error("frame {sequence} is whole, but what it holds is not: {what}")]
     Records { sequence: u64, what: super::record::Malformed },

@@ -31,11 +31,11 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use super::backend::{BackendError, FileId, FileKind};
+use super::disk_budget::DiskBudget;
 use super::failpoint::Failpoint;
-use super::mark::Mark;
+use super::mark::JournalMark;
 use super::record;
 use super::replay::JournalEnd;
-use super::room::Room;
 use super::segment::Segment;
 use super::tier::DiskTier;
 use crate::clock::{Clock, monotonic};
@@ -167,8 +167,8 @@ struct Shared {
     segments: Mutex<Vec<Segment>>,
     counters: JournalCounters,
     backlog: Arc<BacklogQueue>,
-    room: Arc<Room>,
-    history: u64,
+    room: Arc<DiskBudget>,
+    lineage: u64,
 }
 
 impl Journal {
@@ -179,7 +179,7 @@ impl Journal {
     /// The segment or the mark cannot be written.
     pub fn start(
         engine: Arc<Engine>,
-        room: Arc<Room>,
+        room: Arc<DiskBudget>,
         clock: Arc<dyn Clock>,
         config: &JournalConfig,
         end: &JournalEnd,
@@ -208,13 +208,13 @@ impl Journal {
             counters: JournalCounters::default(),
             backlog: Arc::new(BacklogQueue::new(budget, config.waiting_bytes)),
             room,
-            history: end.history,
+            lineage: end.lineage,
         });
-        let mark = Mark {
-            history: end.history,
+        let mark = JournalMark {
+            lineage: end.lineage,
             synced_sequence: end.sequence,
             synced_position: end.position,
-            ..Mark::default()
+            ..JournalMark::default()
         };
         let mut writer = Writer {
             shared: Arc::clone(&shared),
@@ -307,10 +307,10 @@ impl Journal {
         self.block(wanted, |progress| progress.synced).map(|progress| progress.synced_position)
     }
 
-    /// Which history it is of.
+    /// Which lineage it is of.
     #[must_use]
-    pub fn history(&self) -> u64 {
-        self.shared.history
+    pub fn lineage(&self) -> u64 {
+        self.shared.lineage
     }
 
     /// How far it is, for those who wait for news.

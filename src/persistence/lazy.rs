@@ -148,7 +148,7 @@ pub(super) fn index_at(
             .or_insert_with(|| tier.open(journal).inspect_err(|_| unopened = Some(journal)).ok());
         file.map_or(Ok(()), |file| Below { file, ..below }.arrive(frame, body))
     })?;
-    let is_there = unopened.is_none() && end.history == older.history && end.position >= position;
+    let is_there = unopened.is_none() && end.lineage == older.lineage && end.position >= position;
     Ok(match end.damage {
         Some(damage) if damage.position <= position => Err(damage),
         _ if older.position >= position || is_there => Ok(()),

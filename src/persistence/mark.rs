@@ -3,7 +3,7 @@
 //! ```text
 //! offset 0        4        8          16                24                32                40          48          56
 //! ┌─────────┬────────┬──────────┬─────────────────┬─────────────────┬─────────────────┬───────────┬───────────┬───────
-//! │ "LRDM"  │ format │ history  │ synced sequence │ synced position │ version ceiling │ unix µs   │ steady ms │ zeros
+//! │ "LRDM"  │ format │ lineage  │ synced sequence │ synced position │ version ceiling │ unix µs   │ steady ms │ zeros
 //! │ 4       │ 4      │ 8        │ 8               │ 8               │ 8               │ 8         │ 8         │ 8
 //! └─────────┴────────┴──────────┴─────────────────┴─────────────────┴─────────────────┴───────────┴───────────┴───────
 //! ```
@@ -18,9 +18,9 @@ use crate::entry::Version;
 
 /// What the mark says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Mark {
+pub struct JournalMark {
     /// Which data directory this is; drawn when it is made.
-    pub history: u64,
+    pub lineage: u64,
     /// The last frame of the journal that is known to have been synced.
     pub synced_sequence: u64,
     /// The position of its last record.
@@ -34,7 +34,7 @@ pub struct Mark {
 const MAGIC: [u8; 4] = *b"LRDM";
 const FORMAT: u32 = 1;
 
-impl Mark {
+impl JournalMark {
     /// As bytes.
     #[must_use]
     pub fn write(&self) -> [u8; MARK_BYTES] {
@@ -42,7 +42,7 @@ impl Mark {
         bytes[..4].copy_from_slice(&MAGIC);
         bytes[4..8].copy_from_slice(&FORMAT.to_le_bytes());
         let numbers = [
-            self.history,
+            self.lineage,
             self.synced_sequence,
             self.synced_position,
             self.version_ceiling.0,
@@ -70,7 +70,7 @@ impl Mark {
         let (unix_us, steady_ms) = (number(4), number(5));
         let steady_ms = if steady_ms == 0 { unix_us / 1_000 } else { steady_ms };
         Some(Self {
-            history: number(0),
+            lineage: number(0),
             synced_sequence: number(1),
             synced_position: number(2),
             version_ceiling: Version(number(3)),
@@ -85,17 +85,17 @@ mod tests {
 
     #[test]
     fn a_mark_is_read_as_it_was_written() {
-        let mark = Mark {
-            history: u64::MAX - 1,
+        let mark = JournalMark {
+            lineage: u64::MAX - 1,
             synced_sequence: 2,
             synced_position: 3 << 40,
             version_ceiling: Version(4),
             time: Now { steady_ms: 6, unix_us: 5_000 },
         };
-        assert_eq!(Mark::read(&mark.write()), Some(mark));
-        let older = Mark { time: Now { steady_ms: 0, ..mark.time }, ..mark };
-        let read = Mark { time: Now { steady_ms: 5, ..mark.time }, ..mark };
-        assert_eq!(Mark::read(&older.write()), Some(read));
-        assert_eq!(Mark::read(&[0; MARK_BYTES]), None);
+        assert_eq!(JournalMark::read(&mark.write()), Some(mark));
+        let older = JournalMark { time: Now { steady_ms: 0, ..mark.time }, ..mark };
+        let read = JournalMark { time: Now { steady_ms: 5, ..mark.time }, ..mark };
+        assert_eq!(JournalMark::read(&older.write()), Some(read));
+        assert_eq!(JournalMark::read(&[0; MARK_BYTES]), None);
     }
 }

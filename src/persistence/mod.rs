@@ -12,13 +12,14 @@
 
 pub mod backend;
 pub mod blob;
+mod directory_notes;
 pub mod disk;
+mod disk_budget;
 pub mod failpoint;
 pub mod frame;
-mod history;
 pub mod journal;
 mod lazy;
-mod ledger;
+mod lineage;
 mod lock;
 pub mod mark;
 mod private;
@@ -26,7 +27,6 @@ pub mod record;
 pub mod recover;
 mod rehearse;
 pub mod replay;
-mod room;
 pub mod segment;
 pub mod snapshot;
 pub mod tier;
@@ -37,9 +37,9 @@ pub use backend::{
     Appender, Backend, BackendError, BackendKind, CatalogueChange, DiskSpace, FileId, FileKind, FilesBackend,
     MARK_BYTES, ReadAt, SledBackend, UnknownBackend, Visit,
 };
+pub use disk_budget::DiskBudget;
 pub use lock::{DirectoryLock, LockError};
 pub use recover::Method;
-pub use room::Room;
 
 #[cfg(test)]
 mod tests;

@@ -17,11 +17,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
+use super::directory_notes::Finished;
 use super::failpoint::Failpoint;
-use super::history::Standing;
 use super::lazy;
-use super::ledger::Finished;
-use super::mark::Mark;
+use super::lineage::Lineage;
+use super::mark::JournalMark;
 use super::replay::{Damage, From, JournalEnd, replay};
 use super::snapshot::{self, Below, LoadContext, Loaded, SnapshotInfo};
 use super::tier::DiskTier;
@@ -158,7 +158,7 @@ pub struct Recovered {
     pub snapshots: Vec<Inspected>,
     /// The numbers of snapshots that nobody finished.
     pub unfinished: Vec<u64>,
-    /// The numbers of snapshots of a history that was given up.
+    /// The numbers of snapshots of a lineage that was given up.
     pub given_up: Vec<u64>,
 }
 
@@ -179,15 +179,15 @@ impl Recovery<'_> {
     ) -> Result<Recovered, BackendError> {
         let begun = monotonic();
         let evicted = self.engine.stats().evictions;
-        let mark = self.backend.read_mark()?.as_ref().and_then(Mark::read);
+        let mark = self.backend.read_mark()?.as_ref().and_then(JournalMark::read);
         self.engine.begin_at(self.now);
         let finished = Finished::read(self.backend)?;
         let mut snapshots = snapshots(self.backend)?;
-        let Standing { mark, history, damage } = Standing::of(self.backend, mark, &snapshots)?;
+        let Lineage { mark, lineage, damage } = Lineage::of(self.backend, mark, &snapshots)?;
         let missing = finished.missing(&snapshots);
         let unfinished = finished.take_unfinished(&mut snapshots);
         // Of what was given up once, something may have come back with a crash.
-        let is_given_up = |found: &mut Inspected| matches!(found, Ok(info) if info.history != history);
+        let is_given_up = |found: &mut Inspected| matches!(found, Ok(info) if info.lineage != lineage);
         let given_up =
             snapshots.extract_if(.., is_given_up).flatten().map(|info| info.number).collect::<Vec<_>>();
         let mut report = Report {
@@ -218,7 +218,7 @@ impl Recovery<'_> {
         } else {
             self.pass_over(mark.as_ref(), report.position)?
         };
-        end.history = if end.history == 0 { history } else { end.history };
+        end.lineage = if end.lineage == 0 { lineage } else { end.lineage };
         restorer.sweep();
         if let Some(mark) = &mark {
             self.engine.raise_versions(mark.version_ceiling);
@@ -282,7 +282,7 @@ impl Recovery<'_> {
 
     fn replay(
         &self,
-        mark: Option<&Mark>,
+        mark: Option<&JournalMark>,
         from: From,
         restorer: &mut Restorer<'_>,
         report: &mut Report,
@@ -327,7 +327,7 @@ impl Recovery<'_> {
     }
 
     /// Where a journal goes on that is not read: behind the snapshot, with frames that no file has.
-    fn pass_over(&self, mark: Option<&Mark>, position: u64) -> Result<JournalEnd, BackendError> {
+    fn pass_over(&self, mark: Option<&JournalMark>, position: u64) -> Result<JournalEnd, BackendError> {
         let files = self.backend.files()?;
         let journal = |(file, _): &(FileId, u64)| (file.kind == FileKind::Journal).then_some(file.number);
         let beyond: Vec<u64> = files.iter().filter_map(journal).collect();

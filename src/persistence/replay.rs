@@ -11,7 +11,7 @@
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::frame::{BadFrame, Frame, FrameKind, FrameReader, HEADER_BYTES, check};
-use super::mark::Mark;
+use super::mark::JournalMark;
 use super::segment::{Segment, SegmentBody};
 
 /// A place on disk that is not as it was written.
@@ -42,8 +42,8 @@ impl Damage {
 /// Where a journal ends, which is where the next segment goes on.
 #[derive(Debug, Clone, Default)]
 pub struct JournalEnd {
-    /// Which history it is of; 0: of none yet.
-    pub history: u64,
+    /// Which lineage it is of; 0: of none yet.
+    pub lineage: u64,
     /// What goes on here is a new beginning, which does not rest on any segment before.
     pub begins: bool,
     /// The last frame.
@@ -84,7 +84,7 @@ pub enum From {
 /// The disk refuses. What is damaged is no error but told in the end.
 pub fn replay(
     backend: &dyn Backend,
-    mark: Option<&Mark>,
+    mark: Option<&JournalMark>,
     from: From,
     visit: &mut VisitBatch<'_>,
 ) -> Result<JournalEnd, BackendError> {
@@ -100,7 +100,7 @@ pub fn replay(
         from,
         visit,
         body: Vec::new(),
-        end: JournalEnd { history: mark.map_or(0, |mark| mark.history), ..JournalEnd::default() },
+        end: JournalEnd { lineage: mark.map_or(0, |mark| mark.lineage), ..JournalEnd::default() },
         is_begun: false,
     };
     let synced = mark.map_or(0, |mark| mark.synced_sequence);
@@ -225,7 +225,7 @@ impl Replay<'_> {
         match header.kind {
             FrameKind::Segment if is_first => {
                 let said = SegmentBody::read(body).ok_or(BadFrame::Unexpected { found: header.kind })?;
-                self.end.history = said.history;
+                self.end.lineage = said.lineage;
                 if !self.is_begun {
                     self.begin(header.first_position)?;
                 }
@@ -327,7 +327,7 @@ impl Replay<'_> {
         self.end.beyond.extend(later);
     }
 
-    fn lost(&mut self, mark: &Mark, last: Option<u64>) {
+    fn lost(&mut self, mark: &JournalMark, last: Option<u64>) {
         let place = last.map_or_else(|| "journal".to_owned(), |number| segment_file(number).to_string());
         self.end.damage = Some(Damage {
             place,

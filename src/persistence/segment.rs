@@ -11,11 +11,11 @@ pub struct Segment {
     pub bytes: u64,
 }
 
-/// What a segment says of itself: the history that it belongs to, 8 bytes, and whether that begins in it, 1 byte.
+/// What a segment says of itself: the lineage that it belongs to, 8 bytes, and whether that begins in it, 1 byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SegmentBody {
     /// Drawn when a data directory is made, and when what is in it is given up.
-    pub history: u64,
+    pub lineage: u64,
     /// No segment before this one counts any more, should one still be there.
     pub begins: bool,
 }
@@ -25,13 +25,13 @@ impl SegmentBody {
 
     pub(super) fn write(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
-        bytes[..8].copy_from_slice(&self.history.to_le_bytes());
+        bytes[..8].copy_from_slice(&self.lineage.to_le_bytes());
         bytes[8] = u8::from(self.begins);
         bytes
     }
 
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
-        let (history, rest) = bytes.split_first_chunk()?;
-        Some(Self { history: u64::from_le_bytes(*history), begins: *rest == [1] })
+        let (lineage, rest) = bytes.split_first_chunk()?;
+        Some(Self { lineage: u64::from_le_bytes(*lineage), begins: *rest == [1] })
     }
 }

@@ -10,7 +10,7 @@
 //! │ SnapshotHead:         │ SnapshotEntries:  │ … │ SnapshotTail │ … │ SnapshotEnd: entries 8, position │
 //! │ namespaces, requests  │ puts, in no order │   │ changes      │   │ before 8, position 8, newest     │
 //! │                       │                   │   │              │   │ version 8, created, unix µs, 8   │
-//! │                       │                   │   │              │   │ history 8                        │
+//! │                       │                   │   │              │   │ lineage 8                        │
 //! └───────────────────────┴───────────────────┴───┴──────────────┴───┴──────────────────────────────────┘
 //! ```
 //!
@@ -20,6 +20,7 @@ mod error;
 mod load;
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
+use super::disk_budget::{DiskBudget, Promise};
 use super::failpoint::Failpoint;
 use super::frame::{
     BadFrame, FORMAT, Frame, FrameKind, FrameReader, FrameWriter, HEADER_BYTES, Place, check,
@@ -27,7 +28,6 @@ use super::frame::{
 use super::journal::Journal;
 use super::record;
 use super::replay::{Damage, From, replay};
-use super::room::{Promise, Room};
 use super::tier::{DiskTier, Moves};
 use crate::clock::{Clock, Now, Pace};
 use crate::engine::{Engine, Put, Record, WalkPlace, Written};
@@ -55,8 +55,8 @@ pub struct SnapshotInfo {
     pub format: u8,
     /// No version in it is above this one.
     pub newest_version: Version,
-    /// Which history it is of; see [`super::replay::JournalEnd::history`].
-    pub history: u64,
+    /// Which lineage it is of; see [`super::replay::JournalEnd::lineage`].
+    pub lineage: u64,
 }
 
 impl SnapshotInfo {
@@ -82,7 +82,7 @@ const END_BYTES: usize = 48;
 pub fn take(
     engine: &Engine,
     journal: &Journal,
-    room: &Room,
+    room: &DiskBudget,
     clock: &dyn Clock,
     number: u64,
     tier: Option<&DiskTier>,
@@ -109,7 +109,7 @@ pub fn take(
 
 struct Taking<'a> {
     frames: FrameWriter,
-    room: &'a Room,
+    room: &'a DiskBudget,
     promise: Promise,
     clock: &'a dyn Clock,
     /// What is below memory, and what it calls the file.
@@ -145,8 +145,8 @@ impl Taking<'_> {
         let newest_version = engine.newest_version();
         let time = self.clock.now();
         let mut end = [0; END_BYTES];
-        let history = journal.history();
-        let facts = [self.entries, first_position, position, newest_version.0, time.unix_us, history];
+        let lineage = journal.lineage();
+        let facts = [self.entries, first_position, position, newest_version.0, time.unix_us, lineage];
         for (index, fact) in facts.iter().enumerate() {
             end[8 * index..8 * index + 8].copy_from_slice(&fact.to_le_bytes());
         }
@@ -163,7 +163,7 @@ impl Taking<'_> {
             bytes: self.frames.bytes(),
             format: FORMAT,
             newest_version,
-            history,
+            lineage,
         })
     }
 
@@ -314,7 +314,7 @@ fn read_end(number: u64, bytes: u64, frame: &Frame, body: &[u8]) -> Result<Snaps
     };
     let short = BadFrame::Short { found: body.len(), expected: END_BYTES };
     let facts = [fact(0), fact(1), fact(2), fact(3), fact(4), fact(5)];
-    let [Some(entries), Some(first_position), Some(position), Some(version), Some(_), Some(history)] = facts
+    let [Some(entries), Some(first_position), Some(position), Some(version), Some(_), Some(lineage)] = facts
     else {
         return Err(short);
     };
@@ -327,6 +327,6 @@ fn read_end(number: u64, bytes: u64, frame: &Frame, body: &[u8]) -> Result<Snaps
         bytes,
         format: frame.header.format,
         newest_version: Version(version),
-        history,
+        lineage,
     })
 }

@@ -22,6 +22,7 @@ use crate::entry::Ttl;
 
 mod clocks;
 mod damage;
+mod disk_budget;
 mod faults;
 mod joining;
 mod lost;
@@ -29,7 +30,6 @@ mod marks;
 mod opening;
 mod rehearsing;
 mod reserve;
-mod room;
 mod shortage;
 mod stopping;
 mod tier;

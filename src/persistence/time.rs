@@ -15,14 +15,14 @@
 //! - a clock that was ahead at some time before the last time mark, and is right by then, ends none;
 //! - when the last marks are lost with the journal's end, steady and wall time are both those of the mark before.
 //!
-//! The last time mark is the one of the latest steady time, as that alone never goes back. Those of another history than
+//! The last time mark is the one of the latest steady time, as that alone never goes back. Those of another lineage than
 //! the directory's do not count. In what format 1 wrote the wall clock's time stands for both: it was what entries
 //! expired by.
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::frame::{FrameKind, FrameReader, check};
-use super::history::Standing;
-use super::mark::Mark;
+use super::lineage::Lineage;
+use super::mark::JournalMark;
 use super::recover::{Inspected, snapshots};
 use super::segment::SegmentBody;
 use crate::clock::{Clock, Now};
@@ -37,10 +37,10 @@ const BEHIND_MS_TOLD: u64 = 1_000;
 /// # Errors
 /// The disk refuses.
 pub fn go_on(backend: &dyn Backend, clock: &dyn Clock) -> Result<(), BackendError> {
-    let mark = backend.read_mark()?.as_ref().and_then(Mark::read);
+    let mark = backend.read_mark()?.as_ref().and_then(JournalMark::read);
     let snapshots = snapshots(backend)?;
-    let Standing { mark, history, .. } = Standing::of(backend, mark, &snapshots)?;
-    let last = last(backend, mark.as_ref(), &snapshots, history)?;
+    let Lineage { mark, lineage, .. } = Lineage::of(backend, mark, &snapshots)?;
+    let last = last(backend, mark.as_ref(), &snapshots, lineage)?;
     let unix_ms = clock.now().unix_ms();
     let behind_ms = last.map_or(0, |last| last.unix_ms().saturating_sub(unix_ms));
     if behind_ms >= BEHIND_MS_TOLD {
@@ -60,25 +60,25 @@ fn begin_ms(last: Option<Now>, unix_ms: u64) -> u64 {
     last.steady_ms.saturating_add(unix_ms.saturating_sub(last.unix_ms())).min(STEADY_MS_MAX)
 }
 
-/// The last time mark of a history, if there is one.
+/// The last time mark of a lineage, if there is one.
 fn last(
     backend: &dyn Backend,
-    mark: Option<&Mark>,
+    mark: Option<&JournalMark>,
     snapshots: &[Inspected],
-    history: u64,
+    lineage: u64,
 ) -> Result<Option<Now>, BackendError> {
-    let of_snapshots = snapshots.iter().flatten().filter(|info| info.history == history);
-    let of_files = of_snapshots.map(|info| info.time).chain(last_of_journal(backend, history)?);
+    let of_snapshots = snapshots.iter().flatten().filter(|info| info.lineage == lineage);
+    let of_files = of_snapshots.map(|info| info.time).chain(last_of_journal(backend, lineage)?);
     Ok(mark.map(|mark| mark.time).into_iter().chain(of_files).max_by_key(|time| time.steady_ms))
 }
 
 /// That of the journal: in the last of its segments that has one.
-fn last_of_journal(backend: &dyn Backend, history: u64) -> Result<Option<Now>, BackendError> {
+fn last_of_journal(backend: &dyn Backend, lineage: u64) -> Result<Option<Now>, BackendError> {
     let files = backend.files()?.into_iter().map(|(file, _)| file);
     let mut segments: Vec<FileId> = files.filter(|file| file.kind == FileKind::Journal).collect();
     segments.sort_unstable_by_key(|file| std::cmp::Reverse(file.number));
     for segment in segments {
-        let last = last_of_segment(backend, segment, history)?;
+        let last = last_of_segment(backend, segment, lineage)?;
         if last.is_some() {
             return Ok(last);
         }
@@ -87,14 +87,14 @@ fn last_of_journal(backend: &dyn Backend, history: u64) -> Result<Option<Now>, B
 }
 
 /// Looks at the headers of its frames, up to the first that is not whole.
-fn last_of_segment(backend: &dyn Backend, file: FileId, history: u64) -> Result<Option<Now>, BackendError> {
+fn last_of_segment(backend: &dyn Backend, file: FileId, lineage: u64) -> Result<Option<Now>, BackendError> {
     let mut reader = FrameReader::new(backend.open(file)?)?;
     let mut body = Vec::new();
     let mut last: Option<Now> = None;
     while let Ok(Some(frame)) = reader.skip(|kind| kind == FrameKind::Segment, &mut body)? {
         if frame.header.kind == FrameKind::Segment {
             let is_whole = check(&frame.header, &body).is_ok();
-            if !is_whole || SegmentBody::read(&body).is_none_or(|said| said.history != history) {
+            if !is_whole || SegmentBody::read(&body).is_none_or(|said| said.lineage != lineage) {
                 return Ok(None);
             }
         }

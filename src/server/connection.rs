@@ -32,11 +32,11 @@ use tokio::time::timeout;
 use tower_service::Service;
 use tracing::debug;
 
-use super::executor::{Stirred, StreamExecutor};
-use super::gather::gather;
-use super::opening::{Opening, decline_http1, read_opening};
+use super::executor::{Progressed, StreamExecutor};
 use super::phase::{Phase, PhaseSignal};
-use super::stall::Told;
+use super::preface::{Preface, decline_http1, read_preface};
+use super::stall::ProgressBody;
+use super::write_coalescer::coalesce;
 use super::write_timeout::WriteTimeout;
 use crate::endpoint::PeerInfo;
 
@@ -79,8 +79,8 @@ impl Default for ConnectionConfig {
 
 impl ConnectionConfig {
     /// HTTP/2 as this node speaks it.
-    pub(crate) fn http2(&self, stirred: Stirred) -> http2::Builder<StreamExecutor> {
-        let mut http2 = http2::Builder::new(StreamExecutor::new(self.stall_timeout, stirred));
+    pub(crate) fn http2(&self, progressed: Progressed) -> http2::Builder<StreamExecutor> {
+        let mut http2 = http2::Builder::new(StreamExecutor::new(self.stall_timeout, progressed));
         http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.streams_max)
@@ -198,30 +198,30 @@ pub(crate) async fn serve_grpc<I, S>(
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: GrpcService,
 {
-    let opening = tokio::select! {
+    let preface = tokio::select! {
         // Nothing has begun that could be finished.
         _ = phase.left_open() => return,
-        opening = timeout(config.first_byte_timeout, read_opening(io)) => opening,
+        preface = timeout(config.first_byte_timeout, read_preface(io)) => preface,
     };
-    let io = match opening {
-        Ok(Ok(Opening::Http2(io))) => io,
-        Ok(Ok(Opening::Http1(io))) => {
+    let io = match preface {
+        Ok(Ok(Preface::Http2(io))) => io,
+        Ok(Ok(Preface::Http1(io))) => {
             debug!(%peer, "HTTP/1 on a gRPC port");
             let _ = timeout(config.first_byte_timeout, decline_http1(io)).await;
             return;
         }
-        Ok(Ok(Opening::Foreign)) => return debug!(%peer, "neither HTTP/2 nor HTTP/1: closed (TLS?)"),
-        Ok(Ok(Opening::Left)) => return,
+        Ok(Ok(Preface::Foreign)) => return debug!(%peer, "neither HTTP/2 nor HTTP/1: closed (TLS?)"),
+        Ok(Ok(Preface::Left)) => return,
         Ok(Err(error)) => return debug!(%peer, %error, "connection lost before it began"),
         Err(_) => return debug!(%peer, "no HTTP/2 opening in time: closed"),
     };
-    let (io, gather) = gather(io);
-    let stirred = Stirred::default();
-    let http2 = config.http2(stirred.clone());
+    let (io, coalescer) = coalesce(io);
+    let progressed = Progressed::default();
+    let http2 = config.http2(progressed.clone());
     let connection = pin!(http2.serve_connection(TokioIo::new(io), PerCall(Mutex::new(service))));
-    let ended = run(connection, phase, stirred, http2::Connection::graceful_shutdown, |context| {
+    let ended = run(connection, phase, progressed, http2::Connection::graceful_shutdown, |context| {
         // An error shows again at the connection's next read or write, which ends it.
-        let _ = gather.send(context);
+        let _ = coalescer.send(context);
     });
     if let Err(error) = ended.await {
         debug!(%peer, error = &error as &dyn Error, "connection ended with an error");
@@ -240,19 +240,19 @@ pub(crate) async fn serve_http<I>(
 {
     let io = TokioIo::new(WriteTimeout::new(io, config.stall_timeout));
     let connection = pin!(config.http1().serve_connection(io, PerCall(Mutex::new(router))));
-    let ended = run(connection, phase, Stirred::default(), http1::Connection::graceful_shutdown, |_| {});
+    let ended = run(connection, phase, Progressed::default(), http1::Connection::graceful_shutdown, |_| {});
     if let Err(error) = ended.await {
         debug!(%peer, error = &error as &dyn Error, "HTTP connection ended with an error");
     }
 }
 
 /// Runs a connection of hyper's until it ends or is cut; `finish` makes it end when its calls have, `idle` is
-/// called whenever it has nothing more to do for now. Where its streams have stirred it, it goes to the end of the queue
+/// called whenever it has nothing more to do for now. Where its streams have made progress, it goes to the end of the queue
 /// of what is ready once, so that what they and others answer at the same time is sent together.
 async fn run<C>(
     mut connection: Pin<&mut C>,
     mut phase: PhaseSignal,
-    stirred: Stirred,
+    progressed: Progressed,
     finish: fn(Pin<&mut C>),
     idle: impl Fn(&mut Context<'_>),
 ) -> hyper::Result<()>
@@ -261,7 +261,7 @@ where
 {
     let mut has_queued = false;
     poll_fn(|context| {
-        has_queued = stirred.take() && !has_queued;
+        has_queued = progressed.take() && !has_queued;
         if has_queued {
             context.waker().wake_by_ref();
             return Poll::Pending;
@@ -284,7 +284,7 @@ where
     .await
 }
 
-/// A connection's tower service as hyper calls one, without a clone for each call, its answers [`Told`]. Ours are always ready; the
+/// A connection's tower service as hyper calls one, without a clone for each call, its answers [`ProgressBody`]. Ours are always ready; the
 /// lock is the connection's own and never waited for.
 #[derive(Debug)]
 struct PerCall<S>(Mutex<S>);
@@ -293,12 +293,12 @@ impl<S, B> hyper::service::Service<Request<Incoming>> for PerCall<S>
 where
     S: Service<Request<Incoming>, Response = Response<B>>,
 {
-    type Response = Response<Told<B>>;
+    type Response = Response<ProgressBody<B>>;
     type Error = S::Error;
-    type Future = MapOk<S::Future, fn(Response<B>) -> Response<Told<B>>>;
+    type Future = MapOk<S::Future, fn(Response<B>) -> Response<ProgressBody<B>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.0.lock().call(request).map_ok(|response| response.map(Told::new))
+        self.0.lock().call(request).map_ok(|response| response.map(ProgressBody::new))
     }
 }
 

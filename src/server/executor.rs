@@ -7,7 +7,7 @@
 //!
 //! Tasks that become ready together, as calls do that waited for one sync of the disk, would each have their
 //! connection send what they answer before the next one runs, as tokio runs next what a task has woken. So they leave
-//! word ([`Stirred`]), and the connection lets what is ready run first.
+//! word ([`Progressed`]), and the connection lets what is ready run first.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -19,13 +19,13 @@ use std::time::Duration;
 use hyper::rt::Executor;
 use tracing::debug;
 
-use super::stall::{Patience, listen};
+use super::stall::{StallTimer, listen};
 
 /// Word from the tasks of a connection's streams to it that one of them has run. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Stirred(Arc<AtomicBool>);
+pub(crate) struct Progressed(Arc<AtomicBool>);
 
-impl Stirred {
+impl Progressed {
     /// Whether one has run since this was last asked.
     pub(crate) fn take(&self) -> bool {
         self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
@@ -36,13 +36,13 @@ impl Stirred {
 #[derive(Debug, Clone)]
 pub struct StreamExecutor {
     stall_timeout: Duration,
-    stirred: Stirred,
+    progressed: Progressed,
 }
 
 impl StreamExecutor {
     /// Resets streams whose peer takes nothing for `stall_timeout`.
-    pub(crate) fn new(stall_timeout: Duration, stirred: Stirred) -> Self {
-        Self { stall_timeout, stirred }
+    pub(crate) fn new(stall_timeout: Duration, progressed: Progressed) -> Self {
+        Self { stall_timeout, progressed }
     }
 }
 
@@ -53,25 +53,25 @@ where
 {
     fn execute(&self, stream: F) {
         let mut stream = Box::pin(stream);
-        let (polled, heard) = listen(|| stream.as_mut().poll(&mut Context::from_waker(Waker::noop())));
+        let (polled, hint) = listen(|| stream.as_mut().poll(&mut Context::from_waker(Waker::noop())));
         if polled.is_pending() {
-            let mut patience = Patience::new(self.stall_timeout);
-            patience.note(heard);
-            tokio::spawn(run(stream, patience, self.stirred.clone()));
+            let mut stall_timer = StallTimer::new(self.stall_timeout);
+            stall_timer.note(hint);
+            tokio::spawn(run(stream, stall_timer, self.progressed.clone()));
         }
     }
 }
 
 /// Runs a stream to its end, or as long as its peer reads.
-async fn run<F: Future>(mut stream: Pin<Box<F>>, mut patience: Patience, stirred: Stirred) {
+async fn run<F: Future>(mut stream: Pin<Box<F>>, mut stall_timer: StallTimer, progressed: Progressed) {
     poll_fn(|context| {
-        stirred.0.store(true, Ordering::Relaxed);
-        let (polled, heard) = listen(|| stream.as_mut().poll(context));
+        progressed.0.store(true, Ordering::Relaxed);
+        let (polled, hint) = listen(|| stream.as_mut().poll(context));
         if polled.is_ready() {
             return Poll::Ready(());
         }
-        patience.note(heard);
-        patience.poll_lost(context).map(|()| debug!("stream reset: its peer does not read"))
+        stall_timer.note(hint);
+        stall_timer.poll_lost(context).map(|()| debug!("stream reset: its peer does not read"))
     })
     .await;
 }

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! [`Lifecycle`] is made before anything else and given to whoever asks (the Admin service, signals) or must
-//! know (readiness, streams that end when the node drains). [`Node`](super::Node) does the work. A state is
+//! know (readiness, streams that end when the node drains). [`Server`](super::Node) does the work. A state is
 //! never left along any other arrow, and health changes before the state that it follows can be seen.
 
 use std::fmt;
@@ -97,7 +97,7 @@ pub enum SpawnError {
 pub struct Lifecycle(Arc<Inner>);
 
 impl Lifecycle {
-    /// A life that begins in standby. One is for one [`Node`](super::Node).
+    /// A life that begins in standby. One is for one [`Server`](super::Node).
     #[must_use]
     pub fn new() -> Self {
         let (spawns, spawns_asked) = mpsc::channel(SPAWNS_WAITING_MAX);
@@ -172,7 +172,7 @@ impl Lifecycle {
     }
 
     /// Says that a part has ended which the node cannot do without: a listener, a thread. The node drains, as half a node
-    /// serves nobody, and [`Node::stopped`](super::Node::stopped) says [`Stop::Failed`](super::Stop::Failed): whoever runs
+    /// serves nobody, and [`Server::stopped`](super::Server::stopped) says [`Stop::Failed`](super::Stop::Failed): whoever runs
     /// it starts it anew. From here on health says NOT_SERVING.
     pub fn fail(&self, part: &str) {
         error!(part, "a part of the node has ended that it cannot do without: draining, then exit status 3");
@@ -204,7 +204,7 @@ impl Lifecycle {
     }
 
     /// Waits until the node has stopped. Its admin and health listeners close after that: the process may exit
-    /// when [`Node::stopped`](super::Node::stopped) says so.
+    /// when [`Server::stopped`](super::Server::stopped) says so.
     pub async fn stopped(&self) {
         // Refused only when every handle is gone, and this is one.
         let _ = self.subscribe().wait_for(|state| *state == NodeState::Stopped).await;

@@ -19,7 +19,7 @@
 //! probe nor a drain, and scrapers no drain. What serves keys is on the right.
 //!
 //! To run a node: make its [`Lifecycle`] and [`Connections`], build the services with them, and give all to
-//! [`Node::start`].
+//! [`Server::start`].
 //!
 //! Invariants:
 //! - The accept loop, the drain and the services never learn what kind of socket they serve ([`listen`]).
@@ -31,21 +31,21 @@
 mod accept;
 mod connection;
 mod connections;
-mod course;
 mod executor;
-mod gather;
 pub mod health;
 pub mod http;
 mod lifecycle;
 pub mod listen;
 mod listener;
-mod node;
-mod opening;
 mod own_thread;
 mod phase;
+mod preface;
+mod serve;
 mod signals;
 pub mod stack;
 mod stall;
+mod supervisor;
+mod write_coalescer;
 mod write_timeout;
 
 pub use connection::{ConnectionConfig, ConnectionService, GrpcService, PerPeer};
@@ -55,5 +55,5 @@ pub use health::{Health, Mount, PERSISTENCE};
 pub use lifecycle::{DrainTimes, Lifecycle, NodeState, Recovering, SpawnError};
 pub use listen::ListenError;
 pub use listener::Role;
-pub use node::{Node, NodeConfig, Services, StartError, Stop};
+pub use serve::{Server, ServerConfig, Services, StartError, Stop};
 pub(crate) use signals::{SAME_SIGNAL_WITHIN, Signals};

@@ -3,8 +3,8 @@
 //! HTTP/2 asks a response's body for a frame when the one before it is on its way. While the peer's window is shut
 //! nobody asks, so the body can end the stream neither at the call's deadline nor for anything else; and to
 //! whoever runs the stream, all that waits looks alike. So a body says in passing what the stream waits for now
-//! ([`Told`], [`until`]), in a cell of the thread that polls it, and the runner listens while it polls
-//! ([`listen`]) and keeps the time ([`Patience`]). That costs a frame one store and a stream that never waits
+//! ([`ProgressBody`], [`until`]), in a cell of the thread that polls it, and the runner listens while it polls
+//! ([`listen`]) and keeps the time ([`StallTimer`]). That costs a frame one store and a stream that never waits
 //! nothing; only one that waits for its peer has a timer.
 
 use std::cell::Cell;
@@ -22,7 +22,7 @@ use crate::clock::monotonic;
 
 /// What a stream's body said while the stream was polled.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Heard {
+pub(super) struct StreamHint {
     /// `None`: the body was not asked.
     awaits: Option<Awaits>,
     until: Option<Instant>,
@@ -37,28 +37,28 @@ enum Awaits {
 }
 
 thread_local! {
-    static HEARD: Cell<Heard> = const { Cell::new(Heard { awaits: None, until: None }) };
+    static HINT: Cell<StreamHint> = const { Cell::new(StreamHint { awaits: None, until: None }) };
 }
 
 /// Polls a stream, and what its body said.
-pub(super) fn listen<T>(poll: impl FnOnce() -> T) -> (T, Heard) {
-    HEARD.set(Heard::default());
+pub(super) fn listen<T>(poll: impl FnOnce() -> T) -> (T, StreamHint) {
+    HINT.set(StreamHint::default());
     let polled = poll();
-    (polled, HEARD.get())
+    (polled, HINT.get())
 }
 
 /// Says when the stream whose body is asked now must have ended.
 pub(super) fn until(deadline: Instant) {
-    HEARD.set(Heard { until: Some(deadline), ..HEARD.get() });
+    HINT.set(StreamHint { until: Some(deadline), ..HINT.get() });
 }
 
 fn awaits(what: Awaits) {
-    HEARD.set(Heard { awaits: Some(what), ..HEARD.get() });
+    HINT.set(StreamHint { awaits: Some(what), ..HINT.get() });
 }
 
 /// How long a stream may wait for its peer.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct StallTimer {
     timeout: Duration,
     /// Since when the peer has taken nothing.
     since: Option<Instant>,
@@ -68,16 +68,16 @@ pub(super) struct Patience {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patience {
+impl StallTimer {
     /// Waits for a peer that takes nothing for `timeout` at most.
     pub(super) fn new(timeout: Duration) -> Self {
         Self { timeout, since: None, until: None, timer: None }
     }
 
     /// Notes what a stream that is pending now said last.
-    pub(super) fn note(&mut self, heard: Heard) {
-        self.until = heard.until.or(self.until);
-        match heard.awaits {
+    pub(super) fn note(&mut self, hint: StreamHint) {
+        self.until = hint.until.or(self.until);
+        match hint.awaits {
             Some(Awaits::Body) => self.since = None,
             Some(Awaits::Peer) => self.since = Some(monotonic()),
             None => {}
@@ -105,20 +105,20 @@ pin_project! {
     /// the peer took the one before, and HTTP/2, which takes a frame of any size as soon as one byte of it may be
     /// sent, holds no more than one beyond what the peer allows.
     #[derive(Debug)]
-    pub(super) struct Told<B> {
+    pub(super) struct ProgressBody<B> {
         #[pin]
         body: B,
         rest: Bytes,
     }
 }
 
-impl<B> Told<B> {
+impl<B> ProgressBody<B> {
     pub(super) fn new(body: B) -> Self {
         Self { body, rest: Bytes::new() }
     }
 }
 
-impl<B: Body<Data = Bytes>> Body for Told<B> {
+impl<B: Body<Data = Bytes>> Body for ProgressBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 

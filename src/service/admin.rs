@@ -16,14 +16,14 @@ use tokio_stream::wrappers::IntervalStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
-use super::answers::{NodeIdentity, node_state, stats_response};
 use super::live_config::ConfigUpdate;
 use super::slow::slow_ops_response;
+use super::stats::{NodeIdentity, node_state, stats_response};
 use crate::api::CallError;
 use crate::api::v1::{self, admin_server::Admin};
 use crate::cache::Cache;
 use crate::engine::PolicyName;
-use crate::telemetry::{SlowOps, Snapshot};
+use crate::telemetry::{NodeStats, SlowOps};
 
 /// A future that a closure makes anew.
 type Made<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -50,7 +50,7 @@ pub struct AdminConfig {
     /// The name of the node's state.
     pub state: Box<dyn Fn() -> &'static str + Send + Sync>,
     /// The node's figures of now.
-    pub snapshot: Box<dyn Fn() -> Snapshot + Send + Sync>,
+    pub snapshot: Box<dyn Fn() -> NodeStats + Send + Sync>,
     /// The most that Resize may ask for.
     pub memory_bytes_max: u64,
 }
@@ -67,7 +67,7 @@ pub struct AdminService {
     cache: Arc<Cache>,
     config: Arc<AdminConfig>,
     /// The figures at the last ResetStats.
-    base: Arc<Mutex<Snapshot>>,
+    base: Arc<Mutex<NodeStats>>,
 }
 
 impl AdminService {
@@ -90,7 +90,7 @@ impl AdminService {
     }
 
     /// The node's figures of now. Where namespaces are many, that takes a while.
-    async fn snapshot(&self) -> Snapshot {
+    async fn snapshot(&self) -> NodeStats {
         let config = Arc::clone(&self.config);
         // Fails where the runtime ends: then nobody reads the figures.
         blocking("counting", move || (config.snapshot)()).await.unwrap_or_default()

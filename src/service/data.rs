@@ -23,9 +23,9 @@ use super::below;
 use super::blobs::BlobCall;
 use super::body::{ResponseBody, Unary};
 use super::frame::{PREFIX, message_len};
+use super::generated::{GeneratedFuture, GeneratedService};
 use super::later::{Later, LaterCall};
 use super::metadata;
-use super::others::{OtherFuture, OtherService};
 use super::pipeline::PipelineBody;
 use super::requests::{Admission, RequestLimits, Requests, SHORT_BYTES_MAX, Stopped};
 use super::slow::{Recall, recall};
@@ -46,7 +46,7 @@ pub(super) type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct DataService {
     plane: Arc<Plane>,
     /// Health and reflection.
-    others: OtherService,
+    others: GeneratedService,
     slow: SlowCalls,
 }
 
@@ -90,7 +90,7 @@ impl DataService {
     pub fn new(
         cache: Arc<Cache>,
         ending: impl Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync + 'static,
-        others: OtherService,
+        others: GeneratedService,
     ) -> Self {
         let (backlog, requests) = (Backlog::default(), Requests::new(RequestLimits::default()));
         let plane = Plane { cache, backlog, requests, stopped: Stopped::default(), ending: Arc::new(ending) };
@@ -253,7 +253,7 @@ pin_project! {
             message: Gathered,
             call: Option<BlobCall>,
         },
-        Other { #[pin] future: OtherFuture },
+        Other { #[pin] future: GeneratedFuture },
     }
 }
 

@@ -132,7 +132,7 @@ impl Page {
 
 /// Answers an Invalidate.
 pub(super) fn invalidate(cache: &Cache, now: Now, message: &[u8]) -> Result<(Unary, bool), CallError> {
-    use invalidate_request::Scope as Asked;
+    use invalidate_request::Scope as AskedScope;
     let request: v1::InvalidateRequest = convert::decode(message)?;
     let limits = &cache.limits();
     let namespace = namespace(cache, &request.namespace)?;
@@ -141,17 +141,19 @@ pub(super) fn invalidate(cache: &Cache, now: Now, message: &[u8]) -> Result<(Una
             let why = "say what to drop: a prefix, a tag, or all".to_owned();
             return Err(CallError::Invalid { field: "scope", why });
         }
-        Some(Asked::Prefix(prefix)) if prefix.is_empty() => {
+        Some(AskedScope::Prefix(prefix)) if prefix.is_empty() => {
             let why = "it is empty: to drop everything, say all".to_owned();
             return Err(CallError::Invalid { field: "prefix", why });
         }
-        Some(Asked::Prefix(prefix)) => Scope::Prefix(convert::key(prefix, limits, || "prefix".to_owned())?),
-        Some(Asked::Tag(tag)) => {
+        Some(AskedScope::Prefix(prefix)) => {
+            Scope::Prefix(convert::key(prefix, limits, || "prefix".to_owned())?)
+        }
+        Some(AskedScope::Tag(tag)) => {
             convert::tag(tag, limits, || "tag".to_owned())?;
             Scope::Tag(tag)
         }
-        Some(Asked::All(false)) => return Err(CallError::FalseInOneof { field: "all" }),
-        Some(Asked::All(true)) => Scope::All,
+        Some(AskedScope::All(false)) => return Err(CallError::FalseInOneof { field: "all" }),
+        Some(AskedScope::All(true)) => Scope::All,
     };
     let flush = flushes(cache, 0)?;
     if cache.is_poisoned() {

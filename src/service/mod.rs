@@ -5,7 +5,6 @@
 //! is sent. Nothing here knows of sockets, time-outs or metrics: those are layers around it.
 
 mod admin;
-mod answers;
 mod backlog;
 mod batch;
 mod begun;
@@ -15,30 +14,31 @@ mod body;
 mod data;
 mod deadline;
 mod frame;
+mod generated;
 mod keyspace;
 mod later;
 mod live_config;
 mod metadata;
-mod others;
 mod pipeline;
 mod request;
 mod requests;
 mod slow;
+mod stats;
 mod turns;
 mod unary;
 
 pub use admin::{AdminConfig, AdminService};
-pub(crate) use answers::config_response;
-pub use answers::{LiveConfig, NodeIdentity};
 pub use backlog::Backlog;
 pub use begun::Begun;
 pub use body::ResponseBody;
 pub use data::{DataFuture, DataService};
 pub(crate) use deadline::grpc_timeout;
+pub use generated::{GeneratedFuture, GeneratedService};
 pub use live_config::ConfigUpdate;
-pub use others::{OtherFuture, OtherService};
 pub use requests::{RequestLimits, Requests, WINDOWS_PER_CONNECTION};
 pub use slow::Recall;
+pub(crate) use stats::config_response;
+pub use stats::{LiveConfig, NodeIdentity};
 
 pub use crate::telemetry::Recalled;
 

@@ -13,8 +13,8 @@
 //! writes are sent when the disk has what they tell of, and hold up none of the others. A stream whose listener ends
 //! reads no more, and one that ends answers what waits first.
 
+mod blocking_pool;
 mod commands;
-mod crew;
 mod turn;
 mod unread;
 mod waiting;

@@ -30,7 +30,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use repeats::RepeatLimit;
 pub use streams::{draw, flush, lines_lost, print, start_streams, write_error};
 
-use super::snapshot::{Snapshot, operations};
+use super::node_stats::{NodeStats, operations};
 use crate::config::LogFormat;
 use crate::redacted::Redacted;
 
@@ -150,7 +150,7 @@ impl StatsLog {
     }
 
     /// Logs the figures: counters since the start, as /metrics has them, and what was done since the last line.
-    pub fn line(&mut self, snapshot: &Snapshot, now: Instant) {
+    pub fn line(&mut self, snapshot: &NodeStats, now: Instant) {
         let stats = &snapshot.stats;
         let (operations, misses) = (operations(stats), stats.misses());
         let seconds = now.saturating_duration_since(self.last).as_secs_f64();
@@ -263,7 +263,7 @@ mod tests {
         let snapshot = |hits, unknown| {
             let mut stats = Stats { hits, ..Stats::default() };
             stats.misses_by_reason[0] = unknown;
-            Snapshot { stats, state: "serving", ..Snapshot::default() }
+            NodeStats { stats, state: "serving", ..NodeStats::default() }
         };
         let text = logged(LogFormat::Json, "info", || {
             let mut log = StatsLog::new(start);

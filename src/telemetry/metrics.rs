@@ -21,8 +21,8 @@ use tonic::Code;
 
 use super::calls::{CODES, CallMetrics, Calls, bucket_bound_seconds};
 use super::exposition::{Exposition, Format, Kind, Label, Value};
+use super::node_stats::{DiskFigures, JournalFigures, NODE_STATES, NodeStats};
 use super::process;
-use super::snapshot::{DiskFigures, JournalFigures, NODE_STATES, Snapshot};
 use crate::code::code_name;
 use crate::engine::{MissReason, NamespaceReport, PolicyEstimate};
 use crate::verb::Verb;
@@ -140,13 +140,13 @@ const PROCESS_FDS_MAX: (&str, &str) = ("process_max_fds", "How many file descrip
 /// The node's metrics, ready to be scraped.
 pub struct Metrics {
     calls: Arc<CallMetrics>,
-    snapshot: Box<dyn Fn() -> Snapshot + Send + Sync>,
+    snapshot: Box<dyn Fn() -> NodeStats + Send + Sync>,
 }
 
 impl Metrics {
     /// Metrics of these calls and of what `snapshot` says at each scrape.
     #[must_use]
-    pub fn new(calls: Arc<CallMetrics>, snapshot: impl Fn() -> Snapshot + Send + Sync + 'static) -> Self {
+    pub fn new(calls: Arc<CallMetrics>, snapshot: impl Fn() -> NodeStats + Send + Sync + 'static) -> Self {
         Self { calls, snapshot: Box::new(snapshot) }
     }
 
@@ -181,7 +181,7 @@ struct Page {
 }
 
 impl Page {
-    fn engine(&mut self, snapshot: &Snapshot) {
+    fn engine(&mut self, snapshot: &NodeStats) {
         let stats = &snapshot.stats;
         self.counter(HITS, stats.hits);
         let misses = MissReason::ALL.map(|reason| ([("reason", reason.as_str())], stats.misses_for(reason)));
@@ -256,7 +256,7 @@ impl Page {
         }
     }
 
-    fn node(&mut self, snapshot: &Snapshot) {
+    fn node(&mut self, snapshot: &NodeStats) {
         self.gauge(CONNECTIONS, snapshot.connections);
         self.gauge(REQUESTS_IN_FLIGHT, snapshot.requests_in_flight);
         self.gauge(RESPONSE_BACKLOG, snapshot.response_backlog_bytes);
@@ -364,7 +364,7 @@ mod tests {
     use crate::entry::Ttl;
     use crate::telemetry::DiskTierFigures;
 
-    fn text_of(calls: CallMetrics, snapshot: Snapshot) -> String {
+    fn text_of(calls: CallMetrics, snapshot: NodeStats) -> String {
         Metrics::new(Arc::new(calls), move || snapshot.clone()).text(Format::Prometheus)
     }
 
@@ -374,7 +374,7 @@ mod tests {
         misses_by_reason[MissReason::Evicted as usize - 1] = 4;
         let stats = Stats { hits: 3, misses_by_reason, bytes_limit: 1 << 20, ..Stats::default() };
         let uptime = Duration::from_millis(1_500);
-        let snapshot = Snapshot {
+        let snapshot = NodeStats {
             stats,
             uptime,
             state: "serving",
@@ -396,7 +396,7 @@ mod tests {
                 damages: 21,
             }),
             disk_tier: Some(DiskTierFigures { entries: 14, hits: 15, misses: 16, damaged: 17 }),
-            ..Snapshot::default()
+            ..NodeStats::default()
         };
         let text = text_of(CallMetrics::new(), snapshot);
         for line in [
@@ -440,7 +440,7 @@ mod tests {
             NamespaceReport { id: 0, config, stats, generation: 0, estimates: Vec::new() }
         };
         let namespaces = vec![report("", 3, 0), report("a \"b\" \\ c", 4, 5)];
-        let text = text_of(CallMetrics::new(), Snapshot { namespaces, ..Snapshot::default() });
+        let text = text_of(CallMetrics::new(), NodeStats { namespaces, ..NodeStats::default() });
         for line in [
             "# TYPE larder_namespace_hits_total counter",
             "larder_namespace_hits_total{namespace=\"\"} 3",
@@ -475,7 +475,7 @@ mod tests {
         };
         let known = vec![estimate("arc", 0.5, 40, false), estimate("window-1", 0.625, 40, true)];
         let namespaces = vec![report("", known), report("n", vec![estimate("arc", 0.0, 0, true)])];
-        let text = text_of(CallMetrics::new(), Snapshot { namespaces, ..Snapshot::default() });
+        let text = text_of(CallMetrics::new(), NodeStats { namespaces, ..NodeStats::default() });
         for line in [
             "# TYPE larder_estimate_hit_ratio gauge",
             "larder_estimate_hit_ratio{namespace=\"\",policy=\"arc\"} 0.5",
@@ -496,7 +496,7 @@ mod tests {
         calls.record(Verb::Get, Code::Ok, Duration::from_nanos(1_500));
         calls.record(Verb::Get, Code::Ok, Duration::from_micros(3));
         calls.record(Verb::Get, Code::DeadlineExceeded, Duration::from_secs(20));
-        let text = text_of(calls, Snapshot::default());
+        let text = text_of(calls, NodeStats::default());
         for line in [
             "larder_rpc_calls_total{method=\"larder.v1.Cache/Get\",code=\"OK\"} 2",
             "larder_rpc_calls_total{method=\"larder.v1.Cache/Get\",code=\"DEADLINE_EXCEEDED\"} 1",
@@ -531,14 +531,14 @@ mod tests {
             let (id, stats, estimates) = (0, Stats::default(), estimates.to_vec());
             NamespaceReport { id, config, stats, generation: 0, estimates }
         });
-        let snapshot = Snapshot {
+        let snapshot = NodeStats {
             namespaces: namespaces.to_vec(),
             state: "serving",
             resident_bytes: 1,
             journal: Some(JournalFigures::default()),
             disk: Some(DiskFigures { snapshot_age: Some(Duration::ZERO), ..DiskFigures::default() }),
             disk_tier: Some(DiskTierFigures::default()),
-            ..Snapshot::default()
+            ..NodeStats::default()
         };
         let metrics = Metrics::new(Arc::new(calls), move || snapshot.clone());
         let [plain, open] = [Format::Prometheus, Format::OpenMetrics].map(|format| {
@@ -561,7 +561,7 @@ mod tests {
         let count = Arc::clone(&taken);
         let metrics = Metrics::new(Arc::new(CallMetrics::new()), move || {
             count.fetch_add(1, Ordering::Relaxed);
-            Snapshot::default()
+            NodeStats::default()
         });
         let _ = (metrics.text(Format::Prometheus), metrics.text(Format::OpenMetrics));
         assert_eq!(taken.load(Ordering::Relaxed), 2);

@@ -14,9 +14,9 @@ pub mod calls;
 pub mod exposition;
 pub mod log;
 pub mod metrics;
+pub mod node_stats;
 pub mod process;
 pub mod slow;
-pub mod snapshot;
 pub mod trace;
 
 pub use calls::CallMetrics;
@@ -24,5 +24,5 @@ pub(crate) use calls::stripe_number;
 pub use exposition::Format;
 
 pub use metrics::Metrics;
+pub use node_stats::{DiskFigures, DiskTierFigures, JournalFigures, NodeStats};
 pub use slow::{Recalled, SlowCalls, SlowOps};
-pub use snapshot::{DiskFigures, DiskTierFigures, JournalFigures, Snapshot};

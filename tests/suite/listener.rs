@@ -8,7 +8,7 @@ use crate::support::plain_node::{PlainNode, check, get, soon};
 use larder::clock::monotonic;
 use larder::endpoint::Endpoint;
 use larder::server::health::READY;
-use larder::server::{Connections, NodeConfig, Stop};
+use larder::server::{Connections, ServerConfig, Stop};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic_health::pb::health_check_response::ServingStatus::Serving;
@@ -190,7 +190,7 @@ async fn a_flood_of_resets_is_answered_with_goaway_and_others_go_on() {
     drop(soon(sending).await);
 }
 
-type Place = fn(&mut NodeConfig) -> &mut Endpoint;
+type Place = fn(&mut ServerConfig) -> &mut Endpoint;
 
 #[tokio::test]
 async fn a_port_in_use_is_named_with_its_flag_and_what_to_do() {

@@ -15,7 +15,7 @@ use larder::api::v1::cache_client::CacheClient;
 use larder::api::v1::cache_server::{Cache, CacheServer};
 use larder::api::v1::*;
 use larder::endpoint::Endpoint;
-use larder::server::{Connections, Lifecycle, Mount, Node, NodeConfig, Services, StartError};
+use larder::server::{Connections, Lifecycle, Mount, Server, ServerConfig, Services, StartError};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::service::Routes;
 use tonic::transport::Channel;
@@ -26,7 +26,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 /// A node with all there is to see of it from inside.
 pub(crate) struct PlainNode {
-    pub(crate) node: Node,
+    pub(crate) node: Server,
     pub(crate) life: Lifecycle,
     pub(crate) connections: Connections,
     pub(crate) cache: Plain,
@@ -38,13 +38,13 @@ pub(crate) struct PlainNode {
 
 impl PlainNode {
     /// A node on free ports that serves, but for what `change` changes.
-    pub(crate) async fn start(change: impl FnOnce(&mut NodeConfig)) -> Self {
+    pub(crate) async fn start(change: impl FnOnce(&mut ServerConfig)) -> Self {
         Self::try_start(Connections::default(), change).await.unwrap()
     }
 
     pub(crate) async fn try_start(
         connections: Connections,
-        change: impl FnOnce(&mut NodeConfig),
+        change: impl FnOnce(&mut ServerConfig),
     ) -> Result<Self, StartError> {
         let mut config = config();
         change(&mut config);
@@ -66,7 +66,7 @@ impl PlainNode {
                 .route("/livez", axum::routing::get(|| async { "ok" }))
                 .route("/stuck", axum::routing::get(get_stuck)),
         };
-        let node = Node::start(config, life.clone(), connections.clone(), services).await?;
+        let node = Server::start(config, life.clone(), connections.clone(), services).await?;
         Ok(Self { node, life, connections, cache, stuck, _stick: stick })
     }
 
@@ -82,9 +82,15 @@ impl PlainNode {
 }
 
 /// Everything on free ports of loopback.
-pub(crate) fn config() -> NodeConfig {
+pub(crate) fn config() -> ServerConfig {
     let free = || Endpoint::tcp("127.0.0.1", 0);
-    NodeConfig { data: vec![free()], admin: free(), health: free(), http: free(), ..NodeConfig::default() }
+    ServerConfig {
+        data: vec![free()],
+        admin: free(),
+        health: free(),
+        http: free(),
+        ..ServerConfig::default()
+    }
 }
 
 pub(crate) async fn connect(address: &Endpoint) -> Channel {

@@ -1,6 +1,6 @@
 //! Counters: entries whose bytes are a decimal integer of 64 bits, as in Redis.
 
-use super::{Hashed, Shard};
+use super::{KeyRef, Shard};
 use crate::clock::Now;
 use crate::engine::VersionClock;
 use crate::engine::log::{Put, Record};
@@ -14,11 +14,11 @@ impl Shard {
     pub(in crate::engine) fn increment(
         &mut self,
         increment: &Increment<'_>,
-        key: Hashed<'_>,
+        key: KeyRef<'_>,
         versions: &VersionClock,
         now: Now,
     ) -> Outcome {
-        self.tidy(now);
+        self.maintain(now);
         if let Err(refusal) = self.takes_writes().and_then(|()| self.open_space(key.namespace)) {
             return Outcome::Refused(refusal);
         }

@@ -1,6 +1,6 @@
 //! What a shard knows of one key, and where its bytes are, for operators. Counts as no use of an entry.
 
-use super::{Hashed, Shard};
+use super::{KeyRef, Shard};
 use crate::clock::Now;
 use crate::engine::eviction::{Policy, Slots};
 use crate::engine::hot::HotKeys;
@@ -20,10 +20,10 @@ pub(in crate::engine) struct Known {
 
 impl Shard {
     /// The entry, or why there is none as far as is remembered.
-    pub(in crate::engine) fn explain(&self, key: Hashed<'_>, now: Now) -> Result<Known, MissReason> {
+    pub(in crate::engine) fn explain(&self, key: KeyRef<'_>, now: Now) -> Result<Known, MissReason> {
         let number = key.namespace.number();
         let found = self.index.find(key.hash, |slot| self.records.is(slot, number, key.key));
-        let Some(slot) = found else { return Err(self.departed.reason(key.hash)) };
+        let Some(slot) = found else { return Err(self.eviction_log.reason(key.hash)) };
         if self.deadline_ms(slot).is_some_and(|deadline| deadline <= now.steady_ms) {
             return Err(MissReason::Expired);
         }
@@ -60,7 +60,7 @@ impl Shard {
     /// Adds the shard's hot keys to those of all.
     pub(in crate::engine) fn add_hot_keys(&self, all: &mut HotKeys, now: Now) {
         self.hot.add_to(all, now, |namespace, key, hash| {
-            let key = Hashed { namespace, key, hash };
+            let key = KeyRef { namespace, key, hash };
             self.explain(key, now).map_or(0, |known| known.value_bytes)
         });
     }
@@ -77,11 +77,11 @@ impl Shard {
         memory.page_rest_bytes += arena.held_bytes().saturating_sub(arena.cell_bytes_in_use() + spare);
         memory.index_bytes += self.index.bytes();
         memory.policy_bytes += self.spaces.iter().map(|space| space.side_bytes()).sum::<u64>();
-        memory.departed_bytes += self.departed.bytes();
+        memory.departed_bytes += self.eviction_log.bytes();
         memory.request_bytes += self.requests.bytes();
         memory.tag_bytes += self.tag_filter.bytes();
         memory.hot_key_bytes += self.hot.bytes();
-        memory.invalidation_bytes += self.spaces.iter().map(|space| space.dead.bytes()).sum::<u64>();
+        memory.invalidation_bytes += self.spaces.iter().map(|space| space.invalidations.bytes()).sum::<u64>();
         memory.below_bytes += self.below_bytes;
         memory.blob_bytes += self.blob_bytes;
         memory.bytes_limit += self.config.bytes_limit;

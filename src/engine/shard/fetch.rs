@@ -1,6 +1,6 @@
 //! A shard's part in fetching what lies below: it keeps watch on keys that are being fetched.
 
-use super::{Hashed, Shard};
+use super::{KeyRef, Shard};
 use crate::clock::Now;
 use crate::engine::log::Put;
 use crate::engine::namespace::Namespace;
@@ -17,7 +17,7 @@ impl Shard {
 
     /// Watches a key that is not in memory: how often it was changed, and how much was logged up to now. `None`: it is
     /// in memory, or there is nothing below.
-    pub(in crate::engine) fn begin_fetch(&mut self, key: Hashed<'_>, now: Now) -> Option<(u64, u64)> {
+    pub(in crate::engine) fn begin_fetch(&mut self, key: KeyRef<'_>, now: Now) -> Option<(u64, u64)> {
         self.fetches.as_ref()?;
         self.tidy_first(now);
         if self.find_live(key, now).is_some() {
@@ -30,7 +30,7 @@ impl Shard {
     /// Does what waits, so that the operation that comes next under this hold of the lock does not: it might evict the
     /// very entry that was found or fetched for it.
     pub(in crate::engine) fn tidy_first(&mut self, now: Now) {
-        self.tidy(now);
+        self.maintain(now);
         self.set_tidied();
     }
 
@@ -47,7 +47,7 @@ impl Shard {
     }
 
     /// Puts what was found below into memory, where the key is not. It was logged once and is not logged again.
-    pub(in crate::engine) fn promote(&mut self, found: &Put<'_>, key: Hashed<'_>, now: Now) {
+    pub(in crate::engine) fn promote(&mut self, found: &Put<'_>, key: KeyRef<'_>, now: Now) {
         if self.find_live(key, now).is_none() {
             let found = Put { request_id: "", ..*found };
             // What does not fit stays below.
@@ -87,13 +87,13 @@ impl Shard {
         self.blob_bytes = bytes;
     }
 
-    pub(in crate::engine) fn has(&self, key: Hashed<'_>) -> bool {
+    pub(in crate::engine) fn has(&self, key: KeyRef<'_>) -> bool {
         self.find(key).is_some()
     }
 
     /// What was fetched of the key so far is worth nothing any more.
     #[inline]
-    pub(super) fn changes(&mut self, key: Hashed<'_>) {
+    pub(super) fn changes(&mut self, key: KeyRef<'_>) {
         if let Some(fetches) = &mut self.fetches {
             fetches.changed(key.hash);
         }

@@ -1,6 +1,6 @@
 //! How an entry is read: alone, or with its memory asked for before.
 
-use super::{Hashed, Shard};
+use super::{KeyRef, Shard};
 use crate::clock::Now;
 use crate::engine::eviction::Policy;
 use crate::engine::namespace::Namespace;
@@ -19,19 +19,19 @@ impl Shard {
     #[inline]
     pub(in crate::engine) fn get<R>(
         &mut self,
-        key: Hashed<'_>,
+        key: KeyRef<'_>,
         likely: Option<Likely>,
         now: Now,
         found: impl FnOnce(EntryView<'_>) -> R,
     ) -> Result<R, MissReason> {
-        self.tidy(now);
+        self.maintain(now);
         self.until_sample -= 1;
         if self.until_sample == 0 {
             self.until_sample = self.hot.sample(key.namespace, key.key, key.hash, now);
         }
         let found_at = likely.and_then(|likely| self.confirm(likely, key)).or_else(|| self.find(key));
         let Some(slot) = found_at.and_then(|slot| self.if_live(slot, now)) else {
-            let reason = self.departed.reason(key.hash);
+            let reason = self.eviction_log.reason(key.hash);
             self.count_miss(key, reason);
             return Err(reason);
         };
@@ -52,7 +52,7 @@ impl Shard {
     }
 
     /// A lookup came to nothing.
-    fn count_miss(&mut self, key: Hashed<'_>, reason: MissReason) {
+    fn count_miss(&mut self, key: KeyRef<'_>, reason: MissReason) {
         self.counts(key.namespace).count_miss(reason);
         if let Some(space) = self.spaces.get_mut(key.namespace.number()) {
             space.policy.missed(key.hash);
@@ -63,7 +63,7 @@ impl Shard {
     #[inline]
     pub(in crate::engine) fn read<R>(
         &mut self,
-        key: Hashed<'_>,
+        key: KeyRef<'_>,
         touch: Option<Ttl>,
         now: Now,
         found: impl FnOnce(EntryView<'_>) -> R,
@@ -92,7 +92,7 @@ impl Shard {
 
     /// The slot of a likely place, if it is a live entry's and that of this key.
     #[inline]
-    fn confirm(&self, likely: Likely, key: Hashed<'_>) -> Option<u32> {
+    fn confirm(&self, likely: Likely, key: KeyRef<'_>) -> Option<u32> {
         let slot = likely.slot;
         let is_live = likely.freed == self.records.arena.freed();
         (is_live && self.records.is(slot, key.namespace.number(), key.key)).then_some(slot)

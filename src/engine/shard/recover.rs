@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 
-use super::{Hashed, Shard};
+use super::{KeyRef, Shard};
 use crate::clock::Now;
 use crate::engine::expiry::Wheel;
 use crate::engine::index::{Index, order};
@@ -106,7 +106,7 @@ impl Shard {
     }
 
     /// Applies a record of one key.
-    pub(in crate::engine) fn restore(&mut self, record: &Record<'_>, key: Hashed<'_>, now: Now) -> Restored {
+    pub(in crate::engine) fn restore(&mut self, record: &Record<'_>, key: KeyRef<'_>, now: Now) -> Restored {
         match record {
             Record::Put(put) => self.restore_put(put, key, now),
             Record::Remove { .. } => {
@@ -130,7 +130,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn restore_put(&mut self, put: &Put<'_>, key: Hashed<'_>, now: Now) -> Restored {
+    pub(super) fn restore_put(&mut self, put: &Put<'_>, key: KeyRef<'_>, now: Now) -> Restored {
         if !put.request_id.is_empty()
             && let Ok(text) = std::str::from_utf8(put.value.as_slice())
             && let Ok(value) = text.parse()
@@ -178,11 +178,11 @@ impl Shard {
         self.requests.remember(done, now.steady_ms);
     }
 
-    fn restore_removed(&mut self, key: Hashed<'_>, reason: MissReason, now: Now) {
+    fn restore_removed(&mut self, key: KeyRef<'_>, reason: MissReason, now: Now) {
         if let Some(slot) = self.find_live(key, now) {
             self.remove_entry(slot, key.hash);
         }
-        self.departed.insert(key.hash, reason);
+        self.eviction_log.insert(key.hash, reason);
     }
 }
 

@@ -1,6 +1,6 @@
 //! How a shard finds room: a free cell, a new page, a page emptied into its neighbours, and only then a victim.
 
-use super::{Shard, Space};
+use super::{NamespaceShard, Shard};
 use crate::engine::arena::cell_bytes;
 use crate::engine::eviction::{Policy, Slots};
 use crate::engine::namespace::Namespace;
@@ -22,7 +22,7 @@ impl Shard {
             + self.index.bytes()
             + self.spaces.bytes()
             + self.tag_filter.bytes()
-            + self.departed.bytes()
+            + self.eviction_log.bytes()
             + self.requests.bytes()
             + self.hot.bytes()
             + self.below_bytes
@@ -118,16 +118,16 @@ impl Shard {
         if self.spaces.is_only_default() {
             return self.evict_from(0);
         }
-        let (mut namespace, mut left) = self.giving_way;
+        let (mut namespace, mut left) = self.evicting_from;
         if left == 0 {
             namespace = self.fullest();
             left = EVICTIONS_PER_CHOICE;
         }
         if self.evict_from(namespace) {
-            self.giving_way = (namespace, left - 1);
+            self.evicting_from = (namespace, left - 1);
             return true;
         }
-        self.giving_way.1 = 0;
+        self.evicting_from.1 = 0;
         self.evict_from(self.fullest())
     }
 
@@ -141,7 +141,7 @@ impl Shard {
 
     /// The namespace whose entries take the greatest part of what it may have here.
     fn fullest(&self) -> u16 {
-        let part = |space: &&Space| {
+        let part = |space: &&NamespaceShard| {
             u128::from(space.bytes) * (1 << 32) / u128::from(self.cap_of(&space.namespace).max(1))
         };
         let fullest = self.spaces.iter().filter(|space| space.entries > 0).max_by_key(part);
@@ -167,7 +167,7 @@ impl Shard {
             self.wheel.remove(&mut self.records, slot);
         }
         self.forget(slot, hash);
-        self.departed.insert(hash, MissReason::Evicted);
+        self.eviction_log.insert(hash, MissReason::Evicted);
         true
     }
 }

@@ -150,7 +150,7 @@ impl Shard {
         space.policy_for(&self.records, slot).remove(&mut self.records, slot);
         space.counts.expirations += 1;
         self.forget(slot, hash);
-        self.departed.insert(hash, MissReason::Expired);
+        self.eviction_log.insert(hash, MissReason::Expired);
     }
 
     /// Takes out an entry that an invalidation covers.
@@ -158,6 +158,6 @@ impl Shard {
         let hash = self.records.hash(slot);
         self.spaces.of(self.records.namespace(slot)).counts.invalidated += 1;
         self.remove_entry(slot, hash);
-        self.departed.insert(hash, reason);
+        self.eviction_log.insert(hash, reason);
     }
 }

@@ -5,8 +5,8 @@
 //! after an invalidation and has been everywhere leaves nothing that it covers, so that it can be forgotten. A segment
 //! that is split meanwhile gives entries to a new one behind all others, where the round still comes to.
 
-use super::space::Scope;
-use super::{Shard, Space};
+use super::namespace_shard::Scope;
+use super::{NamespaceShard, Shard};
 use crate::clock::Now;
 use crate::engine::namespace::Namespace;
 use crate::engine::op::{MissReason, Refusal};
@@ -100,7 +100,7 @@ impl Shard {
         let round = self.sweep.round;
         self.tag_filter.end_round();
         self.spaces.swept(round);
-        let emptied = |space: &&Space| space.namespace.is_deleted() && space.entries == 0;
+        let emptied = |space: &&NamespaceShard| space.namespace.is_deleted() && space.entries == 0;
         let deleted: Vec<u16> =
             self.spaces.iter().filter(emptied).map(|space| space.namespace.number()).collect();
         for number in deleted {
@@ -131,10 +131,12 @@ impl Shard {
             return;
         }
         match scope {
-            Scope::All => space.dead.kill_all(until, self.sweep.ask_for_round(), reason),
-            Scope::Prefix(prefix) => space.dead.kill_prefix(prefix, until, self.sweep.ask_for_round()),
+            Scope::All => space.invalidations.kill_all(until, self.sweep.ask_for_round(), reason),
+            Scope::Prefix(prefix) => {
+                space.invalidations.kill_prefix(prefix, until, self.sweep.ask_for_round())
+            }
             Scope::Tag(tag) if self.tag_filter.may_have(number, tag) => {
-                space.dead.kill_tag(tag, until, self.sweep.ask_for_round());
+                space.invalidations.kill_tag(tag, until, self.sweep.ask_for_round());
             }
             Scope::Tag(_) => {}
         }
@@ -148,7 +150,7 @@ impl Shard {
     ) -> Result<(), Refusal> {
         let Some(space) = self.spaces.get(namespace.number()) else { return Ok(()) };
         let bytes_max = self.config.bytes_limit / INVALIDATIONS_PART;
-        let noted: u64 = self.spaces.iter().map(|space| space.dead.bytes()).sum();
+        let noted: u64 = self.spaces.iter().map(|space| space.invalidations.bytes()).sum();
         let is_one = match scope {
             Scope::All => false,
             Scope::Tag(tag) => self.tag_filter.may_have(namespace.number(), tag),
@@ -157,7 +159,7 @@ impl Shard {
         if is_one && noted >= bytes_max {
             return Err(Refusal::Unswept { bytes: noted, limit: bytes_max });
         }
-        if is_one { space.dead.takes_length(scope) } else { Ok(()) }
+        if is_one { space.invalidations.takes_length(scope) } else { Ok(()) }
     }
 
     /// An entry was met that stays.
@@ -169,11 +171,11 @@ impl Shard {
     /// Why an entry that is still there is dead, if it is.
     pub(super) fn dead_reason(&self, slot: u32) -> Option<MissReason> {
         let space = self.spaces.get(self.records.namespace(slot))?;
-        if space.dead.is_empty() {
+        if space.invalidations.is_empty() {
             return None;
         }
         let tags = || self.records.tags(slot);
-        space.dead.reason(self.records.key(slot), self.records.version(slot), tags)
+        space.invalidations.reason(self.records.key(slot), self.records.version(slot), tags)
     }
 
     /// Gives one entry of a retiring policy to the present one. False when there is none.

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::clock::Now;
 use crate::entry::Version;
-use crate::persistence::{Backend, BackendError, CatalogueChange, FileKind, Room};
+use crate::persistence::{Backend, BackendError, CatalogueChange, DiskBudget, FileKind};
 
 /// How many damages are told one by one.
 const DAMAGES_TOLD: usize = 100;
@@ -72,14 +72,14 @@ impl Blobs {
     /// # Errors
     /// [`super::BlobError::Backend`], [`super::BlobError::DiskFull`].
     pub fn open(backend: Arc<dyn Backend>, limit_bytes: Option<u64>, now: Now) -> Result<(Self, Opened)> {
-        Self::open_in(Arc::new(Room::new(backend, limit_bytes)), now)
+        Self::open_in(Arc::new(DiskBudget::new(backend, limit_bytes)), now)
     }
 
     /// [`Self::open`] in room that is shared with others.
     ///
     /// # Errors
     /// As there.
-    pub fn open_in(room: Arc<Room>, now: Now) -> Result<(Self, Opened)> {
+    pub fn open_in(room: Arc<DiskBudget>, now: Now) -> Result<(Self, Opened)> {
         let backend = Arc::clone(room.backend());
         let mut opened = Opened::default();
         let files = backend.files()?;

@@ -11,8 +11,8 @@ use super::format::{
 use super::{BlobError, Blobs, Result, file_id};
 use crate::clock::Now;
 use crate::entry::{CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, NAMESPACE_BYTES_MAX, Ttl, Version};
+use crate::persistence::disk_budget::Promise;
 use crate::persistence::failpoint::Failpoint;
-use crate::persistence::room::Promise;
 use crate::persistence::{Appender, CatalogueChange};
 
 /// What is known of a blob before its content.

@@ -3,8 +3,8 @@
 use super::Inner;
 use super::opening::set_aside;
 use crate::persistence::backend::{BackendError, FileId, FileKind};
+use crate::persistence::directory_notes;
 use crate::persistence::failpoint::Failpoint;
-use crate::persistence::ledger;
 use crate::persistence::snapshot::SnapshotInfo;
 
 impl Inner {
@@ -21,7 +21,7 @@ impl Inner {
         for (file, _) in self.backend.files()? {
             let is_kept = kept.iter().any(|snapshot| snapshot.number == file.number);
             if file.kind == FileKind::Snapshot && file.number < newest.number && !is_kept {
-                ledger::forget(&*self.backend, file.number)?;
+                directory_notes::forget(&*self.backend, file.number)?;
                 self.clear(file)?;
             }
         }
@@ -42,7 +42,7 @@ impl Inner {
         while snapshots.len() > count
             && let Some(last) = snapshots.last()
         {
-            ledger::forget(&*self.backend, last.number)?;
+            directory_notes::forget(&*self.backend, last.number)?;
             Failpoint::SNAPSHOT_UNNOTED.reached();
             self.clear(FileId { kind: FileKind::Snapshot, number: last.number })?;
             Failpoint::SNAPSHOT_DELETED.reached();

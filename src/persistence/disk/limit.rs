@@ -17,7 +17,7 @@ const WORTH_BYTES: u64 = 1 << 20;
 
 /// How much room there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Tightness {
+pub(super) enum DiskPressure {
     /// Enough.
     Ample,
     /// For one more snapshot: the next is to stand alone, whenever it is time for it.
@@ -35,20 +35,20 @@ struct Outlook {
 }
 
 impl Outlook {
-    fn under(&self, limit: u64, used: u64) -> Tightness {
+    fn under(&self, limit: u64, used: u64) -> DiskPressure {
         let most = limit / 100 * LIMIT_PERCENT;
         let is_worth_it = self.won >= limit / WORTH_PART;
         let is_tight = used > most || used + self.bytes > most && is_worth_it;
-        if is_tight { Tightness::Tight } else { Tightness::Ample }
+        if is_tight { DiskPressure::Tight } else { DiskPressure::Ample }
     }
 
     /// `reserve` is for what is written until the snapshot is whole.
-    fn on_disk(&self, left: u64, reserve: u64) -> Tightness {
+    fn on_disk(&self, left: u64, reserve: u64) -> DiskPressure {
         if left >= 2 * self.bytes + reserve {
-            return Tightness::Ample;
+            return DiskPressure::Ample;
         }
         let is_worth_it = self.won >= WORTH_BYTES.max(self.bytes / 2);
-        if is_worth_it && left >= self.bytes { Tightness::Tight } else { Tightness::Short }
+        if is_worth_it && left >= self.bytes { DiskPressure::Tight } else { DiskPressure::Short }
     }
 }
 
@@ -56,25 +56,25 @@ impl Inner {
     /// Has writes refused from now on that find no room.
     pub(super) fn begin_limit(&self) -> Result<(), BackendError> {
         self.room.refuse_in(&self.engine, self.config.is_journaled);
-        self.tightness().map(|_| ())
+        self.pressure().map(|_| ())
     }
 
     /// How much room there is now. Counts what is on disk if there is a limit on it.
-    pub(super) fn tightness(&self) -> Result<Tightness, BackendError> {
+    pub(super) fn pressure(&self) -> Result<DiskPressure, BackendError> {
         let outlook = self.outlook();
         self.room.keep_for_snapshot(outlook.bytes);
         self.look_at_limit()?;
         let (left, reserve) = self.room.spare_and_reserve()?;
         let mut look_after = left / 2;
-        let mut tightness = outlook.on_disk(left, reserve);
+        let mut pressure = outlook.on_disk(left, reserve);
         if let Some(limit) = self.room.limit() {
             let used = self.room.used();
             look_after = look_after.min((limit / 100 * LIMIT_PERCENT).saturating_sub(used + outlook.bytes));
-            tightness = tightness.max(outlook.under(limit, used));
+            pressure = pressure.max(outlook.under(limit, used));
         }
         // Who is woken for nothing is not woken again at once.
         self.room.wake_after(look_after.max(WORTH_BYTES / 4));
-        Ok(tightness)
+        Ok(pressure)
     }
 
     fn outlook(&self) -> Outlook {

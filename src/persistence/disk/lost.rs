@@ -2,7 +2,7 @@
 
 use super::Inner;
 use crate::persistence::backend::{BackendError, FileId, FileKind};
-use crate::persistence::ledger;
+use crate::persistence::directory_notes;
 use crate::persistence::snapshot::SnapshotError;
 
 impl Inner {
@@ -32,7 +32,7 @@ impl Inner {
         self.history.set_lost(false);
         let mut lost = self.lost.lock();
         while let Some(number) = lost.last().copied() {
-            ledger::forget(&*self.backend, number)?;
+            directory_notes::forget(&*self.backend, number)?;
             lost.pop();
         }
         Ok(())

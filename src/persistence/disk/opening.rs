@@ -1,7 +1,7 @@
 //! What a start does with the files that it has recovered from.
 
 use crate::persistence::backend::{Backend, BackendError, FileId, FileKind};
-use crate::persistence::ledger;
+use crate::persistence::directory_notes;
 use crate::persistence::recover::{Method, Recovered, Report};
 use crate::persistence::replay::{From, replay};
 use crate::persistence::snapshot::{SnapshotError, SnapshotInfo};
@@ -72,7 +72,7 @@ pub(super) fn sort_snapshots(
     let mut last = given_up.iter().chain(&*unfinished).max().copied().unwrap_or(0);
     for number in given_up.drain(..) {
         let place = backend.quarantine(file(number))?;
-        tracing::warn!(snapshot = %file(number), %place, "set aside a snapshot of another history than the directory's");
+        tracing::warn!(snapshot = %file(number), %place, "set aside a snapshot of another lineage than the directory's");
     }
     for number in unfinished.drain(..) {
         tracing::info!(snapshot = %file(number), "deleted a snapshot that was never finished");
@@ -91,7 +91,7 @@ pub(super) fn sort_snapshots(
             _ => backend.delete(file(number))?,
         }
     }
-    ledger::note_only(backend, kept.iter().map(|info| info.number))?;
+    directory_notes::note_only(backend, kept.iter().map(|info| info.number))?;
     Ok((kept, last))
 }
 

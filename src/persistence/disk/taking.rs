@@ -8,9 +8,9 @@ use tokio::sync::watch;
 
 use super::{Inner, SNAPSHOTS_KEPT};
 use crate::persistence::backend::{BackendError, FileId, FileKind};
+use crate::persistence::directory_notes;
 use crate::persistence::failpoint::Failpoint;
 use crate::persistence::journal::Stopped;
-use crate::persistence::ledger;
 use crate::persistence::snapshot::{self, SnapshotError, SnapshotInfo};
 use crate::persistence::tier::DiskTier;
 
@@ -146,7 +146,7 @@ impl Inner {
         tier.map_or(Ok(()), DiskTier::close_deleted)?;
         let taken = snapshot::take(&self.engine, &self.journal, &self.room, &*self.clock, number, tier)?;
         Failpoint::SNAPSHOT_SYNCED.reached();
-        ledger::note(&*self.backend, number).inspect_err(|_| {
+        directory_notes::note(&*self.backend, number).inspect_err(|_| {
             if tier.is_none() {
                 self.doubtful.lock().push(number);
                 // What the error was about matters more than that it stays for now.
@@ -162,7 +162,7 @@ impl Inner {
     fn clear_doubtful(&self) -> Result<(), BackendError> {
         let mut doubtful = self.doubtful.lock();
         while let Some(number) = doubtful.last().copied() {
-            ledger::forget(&*self.backend, number)?;
+            directory_notes::forget(&*self.backend, number)?;
             self.backend.delete(FileId { kind: FileKind::Snapshot, number })?;
             doubtful.pop();
         }

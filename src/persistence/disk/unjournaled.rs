@@ -2,7 +2,7 @@
 
 use super::Inner;
 use crate::engine::{Engine, NamespaceConfig, Stats};
-use crate::persistence::ledger;
+use crate::persistence::directory_notes;
 use crate::persistence::recover::Report;
 use crate::persistence::snapshot::{SnapshotError, SnapshotInfo};
 
@@ -58,7 +58,7 @@ impl Inner {
             self.snapshots.lock().insert(0, taken);
         }
         if is_unjournaled != was_unjournaled {
-            ledger::set_unjournaled(&*self.backend, is_unjournaled)?;
+            directory_notes::set_unjournaled(&*self.backend, is_unjournaled)?;
         }
         if is_unjournaled {
             self.idle()?;

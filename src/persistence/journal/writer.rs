@@ -10,7 +10,7 @@ use crate::engine::{Drained, Engine, LogConfig};
 use crate::persistence::backend::{Backend, BackendError, FileId, FileKind};
 use crate::persistence::failpoint::Failpoint;
 use crate::persistence::frame::{FrameKind, FrameWriter, HEADER_BYTES, Place};
-use crate::persistence::mark::Mark;
+use crate::persistence::mark::JournalMark;
 use crate::persistence::segment::{Segment, SegmentBody};
 use crate::persistence::tier::DiskTier;
 
@@ -61,7 +61,7 @@ pub(super) struct Writer {
     pub(super) next_segment_at: Option<Instant>,
     /// The number of one whose file is still to be deleted.
     pub(super) not_begun: Option<u64>,
-    pub(super) mark: Mark,
+    pub(super) mark: JournalMark,
     /// Something was appended and not synced.
     pub(super) is_dirty: bool,
     /// The mark was written and not synced.
@@ -384,7 +384,7 @@ impl Writer {
     pub(super) fn begin_segment(&mut self, begins: bool) -> Result<(), BackendError> {
         let (number, first_position) = (self.frames.sequence, self.position + 1);
         let place = Place { first_position, records: 0, time: self.clock.now() };
-        let body = SegmentBody { history: self.mark.history, begins }.write();
+        let body = SegmentBody { lineage: self.mark.lineage, begins }.write();
         self.frames.append(FrameKind::Segment, place, &[&body])?;
         self.is_dirty = true;
         self.let_tier_go();

@@ -7,7 +7,7 @@ use crate::clock::monotonic;
 use crate::engine::Condition;
 use crate::entry::Version;
 use crate::persistence::frame::{FrameReader, HEADER_BYTES};
-use crate::persistence::mark::Mark;
+use crate::persistence::mark::JournalMark;
 
 const BEGUN_US: u64 = 1_800_000_000_000_000;
 const HOUR_S: u64 = 3_600;
@@ -268,7 +268,8 @@ fn an_idle_node_writes_the_time_down_every_ten_seconds() {
     let mut config = super::config();
     config.journal.flush_interval = Duration::from_millis(1);
     let _node = Running::start(&backend, &clock, &config);
-    let synced = || Mark::read(&backend.crash(Lose::Unsynced).read_mark().unwrap().unwrap()).unwrap().time;
+    let synced =
+        || JournalMark::read(&backend.crash(Lose::Unsynced).read_mark().unwrap().unwrap()).unwrap().time;
     for _ in 0..3 {
         clock.jumps(-DAY_S);
         clock.goes_on(10);
@@ -317,10 +318,10 @@ fn a_directory_of_format_1_whose_clock_was_ahead_goes_on_from_there() {
     let segment =
         backend.files().unwrap().into_iter().find(|(file, _)| file.kind == FileKind::Journal).unwrap().0;
     backend.put_content(segment, in_format_1(&backend, segment));
-    let mark = Mark::read(&backend.read_mark().unwrap().unwrap()).unwrap();
+    let mark = JournalMark::read(&backend.read_mark().unwrap().unwrap()).unwrap();
     // The journal says more than the mark.
     let time = Now { steady_ms: 0, unix_us: BEGUN_US };
-    backend.write_mark(&Mark { time, ..mark }.write(), true).unwrap();
+    backend.write_mark(&JournalMark { time, ..mark }.write(), true).unwrap();
     assert!(backend.content(segment).unwrap().len() > HEADER_BYTES);
     for round in 0..3 {
         let clock = HandSet::at(BEGUN_US + round * 600_000_000);

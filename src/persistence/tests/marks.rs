@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::monotonic;
-use crate::persistence::mark::Mark;
+use crate::persistence::mark::JournalMark;
 
 #[test]
 fn the_mark_is_synced_in_time_also_where_somebody_always_waits_for_the_disk() {
@@ -13,7 +13,7 @@ fn the_mark_is_synced_in_time_also_where_somebody_always_waits_for_the_disk() {
         stand.set(&format!("key:{}", n % 30), "v");
         stand.disk.journal().flush().unwrap();
         let left = stand.backend.crash(Lose::Unsynced).read_mark().unwrap();
-        if Mark::read(&left.unwrap()).unwrap().synced_position > 0 {
+        if JournalMark::read(&left.unwrap()).unwrap().synced_position > 0 {
             return;
         }
         assert!(begun.elapsed() < Duration::from_secs(10), "{n} flushes, and no mark of them is safe");

@@ -78,7 +78,7 @@ fn a_snapshot_alone_makes_a_directory() {
 }
 
 #[test]
-fn a_snapshot_of_another_history_is_set_aside_and_told() {
+fn a_snapshot_of_another_lineage_is_set_aside_and_told() {
     let (backend, content) = stopped(&config());
     let (theirs, _) = stopped(&config());
     let snapshot = |backend: &MemoryBackend| {

@@ -15,12 +15,12 @@ struct Answer {
     text: String,
 }
 
-struct Asked {
+struct HttpNode {
     ready: Arc<AtomicBool>,
     router: Router,
 }
 
-impl Asked {
+impl HttpNode {
     fn new() -> Self {
         let ready = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&ready);
@@ -45,7 +45,7 @@ impl Asked {
 
 #[tokio::test]
 async fn every_path_answers_as_it_says() {
-    let node = Asked::new();
+    let node = HttpNode::new();
     let live = node.ask("GET", "/livez", "*/*").await;
     assert_eq!((live.status, &*live.text), (StatusCode::OK, "ok\n"));
     let waiting = node.ask("GET", "/readyz", "*/*").await;
@@ -64,7 +64,7 @@ async fn every_path_answers_as_it_says() {
 
 #[tokio::test]
 async fn metrics_have_the_format_and_the_encoding_that_the_scraper_asks_for() {
-    let node = Asked::new();
+    let node = HttpNode::new();
     let plain = node.ask("GET", "/metrics", "*/*").await;
     assert_eq!(plain.headers[CONTENT_TYPE], "text/plain; version=0.0.4; charset=utf-8");
     assert!(plain.text.starts_with("Prometheus 7\n"), "{}", plain.text);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::AdminService;
 use crate::api::v1;
 use crate::engine::{Memory, MissReason, NamespaceReport, Stats};
-use crate::telemetry::Snapshot;
+use crate::telemetry::NodeStats;
 
 /// A node is full from this part of its limit on: pages that fill up leave a little.
 const FULL: f64 = 0.98;
@@ -67,7 +67,7 @@ impl AdminService {
 }
 
 /// What could be done, the most useful first; `figures` have counted for `counted`.
-fn advice(memory: &Memory, figures: &Snapshot, counted: Duration) -> Vec<v1::MemoryAdvice> {
+fn advice(memory: &Memory, figures: &NodeStats, counted: Duration) -> Vec<v1::MemoryAdvice> {
     let stats = &figures.stats;
     let mut advice: Vec<v1::MemoryAdvice> = [
         resident_above_limit(memory, figures.resident_bytes),
@@ -239,14 +239,15 @@ mod tests {
         stats
     }
 
-    fn reasons(memory: &Memory, figures: &Snapshot, counted_s: u64) -> Vec<String> {
+    fn reasons(memory: &Memory, figures: &NodeStats, counted_s: u64) -> Vec<String> {
         let advice = advice(memory, figures, Duration::from_secs(counted_s));
         advice.into_iter().map(|advice| advice.reason).collect()
     }
 
     #[test]
     fn a_full_node_is_advised_on_only_while_that_costs_hits() {
-        let figures = |evictions, missed| Snapshot { stats: stats(evictions, missed), ..Snapshot::default() };
+        let figures =
+            |evictions, missed| NodeStats { stats: stats(evictions, missed), ..NodeStats::default() };
         assert_eq!(reasons(&memory(LIMIT / 100 * 99), &figures(5, 10), 60), ["MEMORY_FULL_EVICTING"]);
         assert!(reasons(&memory(LIMIT / 100 * 99), &figures(5, 9), 60).is_empty(), "nobody misses it");
         assert!(reasons(&memory(LIMIT / 100 * 97), &figures(5, 10), 60).is_empty(), "it is not full");
@@ -256,7 +257,7 @@ mod tests {
 
     #[test]
     fn an_idle_limit_is_told_after_an_hour() {
-        let none = Snapshot::default();
+        let none = NodeStats::default();
         assert_eq!(reasons(&memory(LIMIT / 5), &none, 3_600), ["LIMIT_FAR_FROM_REACHED"]);
         assert!(reasons(&memory(LIMIT / 5), &none, 3_599).is_empty());
         assert!(reasons(&memory(LIMIT / 2), &none, 3_600).is_empty());
@@ -264,7 +265,7 @@ mod tests {
 
     #[test]
     fn what_the_process_takes_beside_the_limit_is_told_beyond_what_is_planned_for() {
-        let resident = |bytes| Snapshot { resident_bytes: bytes, ..Snapshot::default() };
+        let resident = |bytes| NodeStats { resident_bytes: bytes, ..NodeStats::default() };
         let planned = LIMIT + LIMIT / 10 + (64 << 20);
         assert!(reasons(&memory(LIMIT / 2), &resident(planned), 0).is_empty());
         assert_eq!(reasons(&memory(LIMIT / 2), &resident(planned + 1), 0), ["RESIDENT_ABOVE_LIMIT"]);
@@ -274,10 +275,10 @@ mod tests {
     fn many_free_cells_and_refused_entries_are_told() {
         let free = Memory { spare_bytes: 100 << 20, ..memory(400 << 20) };
         let refused = Stats { refusals: 3, ..Stats::default() };
-        let figures = Snapshot { stats: refused, ..Snapshot::default() };
+        let figures = NodeStats { stats: refused, ..NodeStats::default() };
         assert_eq!(reasons(&free, &figures, 0), ["ENTRIES_TOO_LARGE", "FREE_CELLS_HIGH"]);
         let few = Memory { spare_bytes: 15 << 20, ..memory(15 << 20) };
-        assert!(reasons(&few, &Snapshot::default(), 0).is_empty());
+        assert!(reasons(&few, &NodeStats::default(), 0).is_empty());
     }
 
     #[test]
@@ -296,7 +297,7 @@ mod tests {
         };
         let namespaces =
             vec![report("", 990, 500), report("a", 960, 20), report("b", 940, 500), report("c", 1_000, 30)];
-        let figures = Snapshot { namespaces, ..Snapshot::default() };
+        let figures = NodeStats { namespaces, ..NodeStats::default() };
         let advice = advice(&memory(LIMIT / 2), &figures, Duration::ZERO);
         let told: Vec<&str> = advice.iter().map(|advice| &advice.description[..13]).collect();
         assert_eq!(told, ["namespace \"c\"", "namespace \"a\""], "{advice:?}");

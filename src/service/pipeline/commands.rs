@@ -348,12 +348,12 @@ struct Gets<'a> {
     namespace: Option<Cow<'a, Namespace>>,
     name: &'a str,
     keys: [&'a [u8]; GETS_MAX],
-    asked: [Asked; GETS_MAX],
+    asked: [PendingGet; GETS_MAX],
     len: usize,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Asked {
+struct PendingGet {
     id: u64,
     metadata_only: bool,
     /// Where in the message the command begins.
@@ -370,7 +370,7 @@ impl<'a> Gets<'a> {
                 if get.touch.is_none() && command.timeout_ms == 0 && self.is_in(cache, view.namespace) =>
             {
                 self.keys[self.len] = get.key;
-                self.asked[self.len] = Asked { id: command.id, metadata_only: get.metadata_only, begin };
+                self.asked[self.len] = PendingGet { id: command.id, metadata_only: get.metadata_only, begin };
                 self.len += 1;
                 true
             }
@@ -396,7 +396,7 @@ impl<'a> Gets<'a> {
         let asked = &self.asked;
         let namespace = self.namespace.as_deref()?;
         cache.read_batch(namespace, &self.keys[..self.len], now, |index, read| {
-            let Asked { id, metadata_only, begin } = asked[index];
+            let PendingGet { id, metadata_only, begin } = asked[index];
             if out.are_enough() {
                 left = Some(begin);
                 return ControlFlow::Break(());

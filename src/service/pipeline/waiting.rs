@@ -1,6 +1,6 @@
 //! Commands of a Pipeline that wait: for the disk, or for one before them that does and has the same key.
 //!
-//! Each is a job for threads that may block ([`crew`](super::crew)), those of one key one behind the other, and is
+//! Each is a job for threads that may block ([`pool`](super::pool)), those of one key one behind the other, and is
 //! answered when the job is back. Until its entry is found a command can be given up, by a Cancel or at its deadline:
 //! whoever takes its [`Claim`] first, its job or the stream, does it or answers for it. A job that no thread has begun
 //! is given up with its command; one that looks for the entry finds it out when the disk has answered, and counts until
@@ -22,8 +22,8 @@ use bytes::Bytes;
 use tokio::time::{Sleep, sleep_until};
 use tonic::Code;
 
+use super::blocking_pool::BlockingPool;
 use super::commands::{Aside, BacklogTurn, Message, Replies, Taken, run_one};
-use super::crew::Crew;
 use crate::api::CallError;
 use crate::api::wire::{CommandView, Field, Reader, op};
 use crate::cache::{Cache, Claim, Turn};
@@ -46,7 +46,7 @@ pub(super) struct Waiting {
     /// In the order in which they came, until they are answered.
     commands: Vec<Waiter>,
     /// Also those that were begun before their command was given up.
-    jobs: Crew<Done>,
+    jobs: BlockingPool<Done>,
     /// Of commands that wait or whose jobs are not back.
     bytes: usize,
     /// How many commands were taken on so far.

@@ -3,7 +3,7 @@
 use crate::api::v1;
 use crate::config::{Loaded, Source};
 use crate::engine::{MissReason, NamespaceReport, PolicyEstimate, Stats};
-use crate::telemetry::Snapshot;
+use crate::telemetry::NodeStats;
 
 /// Who a node is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,7 +20,7 @@ pub(super) fn node_state(word: &str) -> v1::NodeState {
 }
 
 /// GetStatsResponse: figures of `now`, counters since `base`.
-pub(crate) fn stats_response(now: &Snapshot, base: &Snapshot, node: &NodeIdentity) -> v1::GetStatsResponse {
+pub(crate) fn stats_response(now: &NodeStats, base: &NodeStats, node: &NodeIdentity) -> v1::GetStatsResponse {
     let counted = now.uptime.saturating_sub(base.uptime);
     let since = now.since(base);
     let stats = &since.stats;

@@ -18,7 +18,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 /// How a connection begins.
-pub(crate) enum Opening<I> {
+pub(crate) enum Preface<I> {
     /// As HTTP/2: all that was read is read again.
     Http2(Rewound<I>),
     /// As HTTP/1: its client deserves a word.
@@ -34,22 +34,22 @@ pub(crate) enum Opening<I> {
 /// # Errors
 ///
 /// What the socket says.
-pub(crate) async fn read_opening<I: AsyncRead + Unpin>(mut io: I) -> io::Result<Opening<I>> {
+pub(crate) async fn read_preface<I: AsyncRead + Unpin>(mut io: I) -> io::Result<Preface<I>> {
     let mut read = BytesMut::with_capacity(BUFFER_BYTES);
     loop {
         let compared = read.len().min(PREFACE.len());
         if read[..compared] != PREFACE[..compared] {
             let letters = read.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
             let http1 = letters > 0 && (letters == read.len() || read[letters] == b' ');
-            return Ok(if http1 { Opening::Http1(io) } else { Opening::Foreign });
+            return Ok(if http1 { Preface::Http1(io) } else { Preface::Foreign });
         }
         if read.len() >= OPENING_BYTES {
             let settings = read[FRAME_TYPE_AT] == FRAME_TYPE_SETTINGS;
             let rewound = Rewound { read: read.freeze(), io };
-            return Ok(if settings { Opening::Http2(rewound) } else { Opening::Foreign });
+            return Ok(if settings { Preface::Http2(rewound) } else { Preface::Foreign });
         }
         if io.read_buf(&mut read).await? == 0 {
-            return Ok(Opening::Left);
+            return Ok(Preface::Left);
         }
     }
 }
@@ -150,7 +150,7 @@ mod tests {
         for piece in [1, 7, 24, 33, 100] {
             let (mut client, server) = tokio::io::duplex(piece);
             let writing = tokio::spawn(async move { client.write_all(&settings()).await });
-            let Opening::Http2(mut rewound) = read_opening(server).await.unwrap() else {
+            let Preface::Http2(mut rewound) = read_preface(server).await.unwrap() else {
                 panic!("taken for something else in pieces of {piece}")
             };
             let mut all = Vec::new();
@@ -163,10 +163,10 @@ mod tests {
     #[tokio::test]
     async fn other_openings_are_told_apart() {
         let kind = |opening| match opening {
-            Opening::Http2(_) => "http2",
-            Opening::Http1(_) => "http1",
-            Opening::Foreign => "foreign",
-            Opening::Left => "left",
+            Preface::Http2(_) => "http2",
+            Preface::Http1(_) => "http1",
+            Preface::Foreign => "foreign",
+            Preface::Left => "left",
         };
         let ping = [PREFACE, &[0, 0, 8, 6, 0, 0, 0, 0, 0]].concat();
         for (bytes, expected) in [
@@ -179,7 +179,7 @@ mod tests {
             (b"PRI * HT", "left"),
             (&ping, "foreign"),
         ] {
-            assert_eq!(kind(read_opening(bytes).await.unwrap()), expected, "{bytes:?}");
+            assert_eq!(kind(read_preface(bytes).await.unwrap()), expected, "{bytes:?}");
         }
     }
 }

@@ -30,7 +30,7 @@ fn side_bytes(bytes_limit: u64) -> usize {
 
 /// A namespace's share of a shard.
 #[derive(Debug)]
-pub(super) struct Space {
+pub(super) struct NamespaceShard {
     pub namespace: Namespace,
     pub policy: AnyPolicy,
     /// The policy before, while it still has entries.
@@ -41,13 +41,13 @@ pub(super) struct Space {
     pub entries: u64,
     /// What its entries weigh.
     pub bytes: u64,
-    pub dead: Dead,
+    pub invalidations: Invalidations,
     told_bytes: u64,
     /// What the policy may take beside the entries however few they are.
     side_bytes_max: usize,
 }
 
-impl Space {
+impl NamespaceShard {
     /// For the namespace that is always there.
     pub(super) fn of_default(namespace: Namespace, bytes_limit: u64) -> Self {
         Self::new(namespace, bytes_limit, side_bytes(bytes_limit))
@@ -63,7 +63,7 @@ impl Space {
             counts: Stats::default(),
             entries: 0,
             bytes: 0,
-            dead: Dead::default(),
+            invalidations: Invalidations::default(),
             told_bytes: bytes_limit,
         }
     }
@@ -141,7 +141,7 @@ impl Space {
 
     #[inline]
     fn beside_bytes(&self) -> u64 {
-        self.side_bytes() + self.dead.bytes()
+        self.side_bytes() + self.invalidations.bytes()
     }
 
     pub(super) fn charge(&mut self, bytes: u64) {
@@ -162,19 +162,19 @@ impl Space {
 /// Which entries of a namespace are dead although they are still there: those that an invalidation covers which
 /// the sweep has not been everywhere for. An entry is dead if it is not newer than the invalidation.
 #[derive(Debug, Default)]
-pub(super) struct Dead {
-    all: Option<Killed>,
+pub(super) struct Invalidations {
+    all: Option<Invalidation>,
     all_reason: Option<MissReason>,
-    prefixes: HashMap<Box<[u8]>, Killed, RandomState>,
+    prefixes: HashMap<Box<[u8]>, Invalidation, RandomState>,
     /// The distinct lengths of the prefixes, the shortest first: each costs every look at an entry a look-up.
     lengths: Vec<usize>,
-    tags: HashMap<Box<str>, Killed, RandomState>,
+    tags: HashMap<Box<str>, Invalidation, RandomState>,
     /// What prefixes and tags take.
     bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Killed {
+struct Invalidation {
     until: Version,
     /// When this round of the sweep is done, no entry that this covers is left.
     round: u64,
@@ -196,7 +196,7 @@ const LENGTHS_MAX: usize = 64;
 /// What a prefix or a tag takes beside its text: its place in a map that is half full, and what the allocator rounds.
 const KILLED_BYTES: u64 = 96;
 
-impl Dead {
+impl Invalidations {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.all.is_none() && self.prefixes.is_empty() && self.tags.is_empty()
@@ -204,11 +204,12 @@ impl Dead {
 
     pub(super) fn kill_all(&mut self, until: Version, round: u64, reason: MissReason) {
         // Whatever else was killed before is covered.
-        *self = Self { all: Some(Killed { until, round }), all_reason: Some(reason), ..Self::default() };
+        *self =
+            Self { all: Some(Invalidation { until, round }), all_reason: Some(reason), ..Self::default() };
     }
 
     pub(super) fn kill_prefix(&mut self, prefix: &[u8], until: Version, round: u64) {
-        if self.prefixes.insert(prefix.into(), Killed { until, round }).is_none() {
+        if self.prefixes.insert(prefix.into(), Invalidation { until, round }).is_none() {
             self.bytes += prefix.len() as u64 + KILLED_BYTES;
         }
         if let Err(place) = self.lengths.binary_search(&prefix.len()) {
@@ -217,7 +218,7 @@ impl Dead {
     }
 
     pub(super) fn kill_tag(&mut self, tag: &str, until: Version, round: u64) {
-        if self.tags.insert(tag.into(), Killed { until, round }).is_none() {
+        if self.tags.insert(tag.into(), Invalidation { until, round }).is_none() {
             self.bytes += tag.len() as u64 + KILLED_BYTES;
         }
     }
@@ -238,7 +239,7 @@ impl Dead {
         version: Version,
         tags: impl FnOnce() -> PackedTags<'a>,
     ) -> Option<MissReason> {
-        let covers = |killed: Option<&Killed>| killed.is_some_and(|killed| version <= killed.until);
+        let covers = |found: Option<&Invalidation>| found.is_some_and(|found| version <= found.until);
         if covers(self.all.as_ref()) {
             return self.all_reason;
         }
@@ -273,9 +274,9 @@ impl Dead {
 /// A shard's spaces, by the namespaces' numbers.
 #[derive(Debug)]
 pub(super) struct Spaces {
-    default: Space,
+    default: NamespaceShard,
     /// Those of the other namespaces that have been stored to here; number 1 comes first.
-    named: Vec<Option<Box<Space>>>,
+    named: Vec<Option<Box<NamespaceShard>>>,
     /// The named one that was asked for to be changed last; 0: none.
     changing: u16,
     /// What all other named ones take beside their entries: only one that was asked for changes.
@@ -283,12 +284,12 @@ pub(super) struct Spaces {
 }
 
 impl Spaces {
-    pub(super) fn new(default: Space) -> Self {
+    pub(super) fn new(default: NamespaceShard) -> Self {
         Self { default, named: Vec::new(), changing: DEFAULT, settled_bytes: 0 }
     }
 
     #[inline]
-    pub(super) fn get(&self, number: u16) -> Option<&Space> {
+    pub(super) fn get(&self, number: u16) -> Option<&NamespaceShard> {
         match number.checked_sub(1) {
             None => Some(&self.default),
             Some(index) => self.named.get(usize::from(index))?.as_deref(),
@@ -296,7 +297,7 @@ impl Spaces {
     }
 
     #[inline]
-    pub(super) fn get_mut(&mut self, number: u16) -> Option<&mut Space> {
+    pub(super) fn get_mut(&mut self, number: u16) -> Option<&mut NamespaceShard> {
         let Some(index) = number.checked_sub(1) else { return Some(&mut self.default) };
         if self.changing != number {
             self.settle_for(number);
@@ -306,7 +307,7 @@ impl Spaces {
 
     /// The space of an entry that is there.
     #[inline]
-    pub(super) fn of(&mut self, number: u16) -> &mut Space {
+    pub(super) fn of(&mut self, number: u16) -> &mut NamespaceShard {
         self.get_mut(number).expect("an entry's namespace has a space")
     }
 
@@ -328,11 +329,11 @@ impl Spaces {
             self.named.resize_with(index + 1, || None);
         }
         self.settle_for(namespace.number());
-        self.named[index] = Some(Box::new(Space::new(namespace.clone(), cap, side_bytes_max)));
+        self.named[index] = Some(Box::new(NamespaceShard::new(namespace.clone(), cap, side_bytes_max)));
         Ok(())
     }
 
-    pub(super) fn remove(&mut self, number: u16) -> Option<Box<Space>> {
+    pub(super) fn remove(&mut self, number: u16) -> Option<Box<NamespaceShard>> {
         let index = usize::from(number.checked_sub(1)?);
         self.settle_for(DEFAULT);
         let removed = self.named.get_mut(index)?.take()?;
@@ -350,21 +351,21 @@ impl Spaces {
     #[inline]
     fn named_bytes(&self) -> u64 {
         let changing = if self.changing == DEFAULT { None } else { self.get(self.changing) };
-        self.settled_bytes + changing.map_or(0, Space::beside_bytes)
+        self.settled_bytes + changing.map_or(0, NamespaceShard::beside_bytes)
     }
 
     pub(super) fn is_only_default(&self) -> bool {
         self.named.is_empty()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Space> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &NamespaceShard> {
         std::iter::once(&self.default).chain(self.named.iter().flatten().map(|space| &**space))
     }
 
     /// The sweep has been everywhere in this round.
     pub(super) fn swept(&mut self, round: u64) {
         let named = self.named.iter_mut().flatten().map(|space| &mut **space);
-        std::iter::once(&mut self.default).chain(named).for_each(|space| space.dead.swept(round));
+        std::iter::once(&mut self.default).chain(named).for_each(|space| space.invalidations.swept(round));
         self.changing = DEFAULT;
         self.settled_bytes = self.named.iter().flatten().map(|space| space.beside_bytes()).sum();
     }
@@ -374,7 +375,7 @@ impl Spaces {
         self.settled_bytes = self.named_bytes();
         self.changing = next;
         if next != DEFAULT {
-            self.settled_bytes -= self.get(next).map_or(0, Space::beside_bytes);
+            self.settled_bytes -= self.get(next).map_or(0, NamespaceShard::beside_bytes);
         }
     }
 

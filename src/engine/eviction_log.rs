@@ -15,12 +15,12 @@ const REASON_BITS: u32 = 4;
 
 /// A shard's memory of departed keys.
 #[derive(Debug)]
-pub(crate) struct Departed {
+pub(crate) struct EvictionLog {
     words: Vec<u32>,
     sets: usize,
 }
 
-impl Departed {
+impl EvictionLog {
     /// For a shard of so many bytes.
     pub(crate) fn new(bytes_limit: u64) -> Self {
         let sets = bytes_limit / 512 / (WAYS * size_of::<u32>()) as u64;

@@ -25,12 +25,12 @@ use super::health::Mount;
 use super::lifecycle::{Lifecycle, NodeState, Requests, SpawnError};
 use super::listen::{Bound, bind};
 use super::listener::{Role, Serving, serve_grpc_on};
-use super::node::Stop;
+use super::serve::Stop;
 use super::signals::{Signals, obey};
 use crate::endpoint::Endpoint;
 
 /// A node's listeners and what it was told to do with them.
-pub(crate) struct Course<D> {
+pub(crate) struct Supervisor<D> {
     pub(crate) lifecycle: Lifecycle,
     pub(crate) requests: Requests,
     pub(crate) data: DataPlane<D>,
@@ -51,7 +51,7 @@ pub(crate) struct DataPlane<D> {
     pub(crate) bound: Arc<OnceLock<Vec<Endpoint>>>,
 }
 
-impl<D: ConnectionService> Course<D> {
+impl<D: ConnectionService> Supervisor<D> {
     /// Runs until the node has stopped.
     pub(crate) async fn run(mut self) {
         let signals = self.signals.take();

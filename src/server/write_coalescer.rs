@@ -1,9 +1,9 @@
 //! Writes gathered: what a connection writes while it is polled once goes to the socket in one call.
 //!
 //! HTTP/2 flushes after each answer, which costs a system call for every request however many arrived together.
-//! Here a flush only marks what was written; [`Gather::send`], called when the connection has nothing more to do
+//! Here a flush only marks what was written; [`WriteCoalescer::send`], called when the connection has nothing more to do
 //! until its peer or a timer wakes it, hands it all to the socket. Nothing is held back beyond that moment, and no
-//! more than [`GATHERED_BYTES_MAX`] is held at all: beyond it, writes go to the socket as they come.
+//! more than [`COALESCED_BYTES_MAX`] is held at all: beyond it, writes go to the socket as they come.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -14,12 +14,12 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Held for one connection at most. About a batch of answers; enough that one more would not save much.
-const GATHERED_BYTES_MAX: usize = 64 << 10;
+const COALESCED_BYTES_MAX: usize = 64 << 10;
 
 /// The two ends of a socket whose writes are gathered: one for HTTP/2, one for whoever polls the connection.
-pub(crate) fn gather<I>(io: I) -> (Gathered<I>, Gather<I>) {
+pub(crate) fn coalesce<I>(io: I) -> (CoalescedIo<I>, WriteCoalescer<I>) {
     let shared = Arc::new(Mutex::new(Shared { io, pending: Vec::new(), sent: 0 }));
-    (Gathered(Arc::clone(&shared)), Gather(shared))
+    (CoalescedIo(Arc::clone(&shared)), WriteCoalescer(shared))
 }
 
 struct Shared<I> {
@@ -30,12 +30,12 @@ struct Shared<I> {
 }
 
 /// The socket, as HTTP/2 sees it.
-pub(crate) struct Gathered<I>(Arc<Mutex<Shared<I>>>);
+pub(crate) struct CoalescedIo<I>(Arc<Mutex<Shared<I>>>);
 
 /// Sends what was gathered.
-pub(crate) struct Gather<I>(Arc<Mutex<Shared<I>>>);
+pub(crate) struct WriteCoalescer<I>(Arc<Mutex<Shared<I>>>);
 
-impl<I: AsyncWrite + Unpin> Gather<I> {
+impl<I: AsyncWrite + Unpin> WriteCoalescer<I> {
     /// Hands what was written to the socket; pending while the socket has no room for all of it.
     ///
     /// # Errors
@@ -63,7 +63,7 @@ impl<I: AsyncWrite + Unpin> Shared<I> {
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Gathered<I> {
+impl<I: AsyncRead + Unpin> AsyncRead for CoalescedIo<I> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -73,7 +73,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Gathered<I> {
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Gathered<I> {
+impl<I: AsyncWrite + Unpin> AsyncWrite for CoalescedIo<I> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(context, &[IoSlice::new(buf)])
     }
@@ -85,7 +85,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Gathered<I> {
     ) -> Poll<io::Result<usize>> {
         let mut shared = self.0.lock();
         let bytes: usize = bufs.iter().map(|buf| buf.len()).sum();
-        if shared.pending.len() + bytes <= GATHERED_BYTES_MAX {
+        if shared.pending.len() + bytes <= COALESCED_BYTES_MAX {
             bufs.iter().for_each(|buf| shared.pending.extend_from_slice(buf));
             return Poll::Ready(Ok(bytes));
         }
@@ -114,21 +114,21 @@ mod tests {
 
     use super::*;
 
-    async fn send(gather: &Gather<tokio::io::DuplexStream>) {
-        std::future::poll_fn(|context| gather.send(context)).await.unwrap();
+    async fn send(coalescer: &WriteCoalescer<tokio::io::DuplexStream>) {
+        std::future::poll_fn(|context| coalescer.send(context)).await.unwrap();
     }
 
     #[tokio::test]
     async fn writes_arrive_in_order_and_only_when_sent() {
         let (near, mut far) = duplex(1 << 20);
-        let (mut io, gather) = gather(near);
+        let (mut io, coalescer) = coalesce(near);
         io.write_all(b"one ").await.unwrap();
         io.flush().await.unwrap();
         io.write_all(b"two").await.unwrap();
         let mut read = [0; 7];
         let early = tokio::time::timeout(std::time::Duration::ZERO, far.read_exact(&mut read)).await;
         assert!(early.is_err(), "nothing is sent before its time");
-        send(&gather).await;
+        send(&coalescer).await;
         far.read_exact(&mut read).await.unwrap();
         assert_eq!(&read, b"one two");
     }
@@ -136,7 +136,7 @@ mod tests {
     #[tokio::test]
     async fn more_than_is_gathered_goes_through_and_stays_in_order() {
         let (near, mut far) = duplex(1_000);
-        let (mut io, gather) = gather(near);
+        let (mut io, coalescer) = coalesce(near);
         let sent: Vec<u8> = (0..300_000u32).map(|n| n as u8).collect();
         let expected = sent.clone();
         let reader = tokio::spawn(async move {
@@ -147,9 +147,9 @@ mod tests {
         for part in sent.chunks(777) {
             io.write_all(part).await.unwrap();
         }
-        send(&gather).await;
+        send(&coalescer).await;
         io.shutdown().await.unwrap();
-        drop((io, gather));
+        drop((io, coalescer));
         assert_eq!(reader.await.unwrap(), expected);
     }
 }

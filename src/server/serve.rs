@@ -10,12 +10,12 @@ use tokio::sync::watch;
 
 use super::connection::{ConnectionConfig, ConnectionService, LiveConnectionConfig};
 use super::connections::Connections;
-use super::course::{Course, DataPlane};
 use super::lifecycle::{DRAIN_DEADLINE_DEFAULT, DrainTimes, Lifecycle, SpawnError};
 use super::listen::{Bound, ListenError, bind, is_private};
 use super::listener::{Role, Serving, serve_grpc_on, serve_http_on};
 use super::own_thread::OwnThread;
 use super::signals::Signals;
+use super::supervisor::{DataPlane, Supervisor};
 use crate::endpoint::Endpoint;
 
 /// Where a node listens and how it behaves there.
@@ -25,7 +25,7 @@ use crate::endpoint::Endpoint;
 /// Loopback: data 7400, admin 7401, health 7402, HTTP 7403; no lame duck; 8 s to drain; not in standby; nothing
 /// but loopback allowed for data and admin; signals left alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeConfig {
+pub struct ServerConfig {
     /// The data listeners, opened by spawn.
     pub data: Vec<Endpoint>,
     /// The admin listener.
@@ -50,7 +50,7 @@ pub struct NodeConfig {
     pub signals: bool,
 }
 
-impl Default for NodeConfig {
+impl Default for ServerConfig {
     fn default() -> Self {
         let at = |port| Endpoint::tcp("127.0.0.1", port);
         Self {
@@ -68,7 +68,7 @@ impl Default for NodeConfig {
     }
 }
 
-impl NodeConfig {
+impl ServerConfig {
     /// Everything that would keep these listeners from being opened. Each is opened for that, and closed again.
     pub async fn check(&self) -> Vec<StartError> {
         let mut errors: Vec<StartError> = self.check_exposure().await.err().into_iter().collect();
@@ -174,7 +174,7 @@ pub enum Stop {
 
 /// A node that runs. Dropping it ends it at once: connections are cut and its threads end.
 #[derive(Debug)]
-pub struct Node {
+pub struct Server {
     lifecycle: Lifecycle,
     data: Arc<OnceLock<Vec<Endpoint>>>,
     admin: Endpoint,
@@ -186,7 +186,7 @@ pub struct Node {
     _threads: [OwnThread; 2],
 }
 
-impl Node {
+impl Server {
     /// Opens the listeners; data and admin are served by the runtime that this is called in. Returns when the
     /// node serves, or in standby when it can be told to.
     ///
@@ -197,7 +197,7 @@ impl Node {
     ///
     /// A [`StartError`]; then nothing is left open.
     pub async fn start<D, A, H>(
-        config: NodeConfig,
+        config: ServerConfig,
         lifecycle: Lifecycle,
         connections: Connections,
         services: Services<D, A, H>,
@@ -246,9 +246,9 @@ impl Node {
             bound: Arc::clone(&bound),
         };
         let (stopping, stopped) = watch::channel(None);
-        let course =
-            Course { lifecycle: lifecycle.clone(), requests, data, control, signals, stopped: stopping };
-        life.runtime().spawn(course.run());
+        let supervisor =
+            Supervisor { lifecycle: lifecycle.clone(), requests, data, control, signals, stopped: stopping };
+        life.runtime().spawn(supervisor.run());
         let _threads = [probes, life];
         let node = Self { lifecycle, data: bound, admin, health, http, connection, stopped, _threads };
         if !config.standby {

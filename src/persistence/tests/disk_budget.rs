@@ -3,7 +3,7 @@
 use super::*;
 use crate::persistence::BackendError;
 use crate::persistence::blob::{Blobs, Digest, Draft, Finish};
-use crate::persistence::room::Room;
+use crate::persistence::disk_budget::DiskBudget;
 use crate::persistence::snapshot::SnapshotError;
 
 const MIB: u64 = 1 << 20;
@@ -86,7 +86,7 @@ fn the_last_snapshot_of_a_node_that_stops_takes_all_the_room_there_is() {
 fn a_blob_that_would_take_the_journals_room_is_refused_and_leaves_nothing() {
     let backend = MemoryBackend::new();
     backend.set_room(Some(16 * MIB));
-    let room = Arc::new(Room::new(Arc::new(backend.clone()), None));
+    let room = Arc::new(DiskBudget::new(Arc::new(backend.clone()), None));
     let (blobs, _) = Blobs::open_in(Arc::clone(&room), SystemClock::new().now()).unwrap();
     let draft = |key: &str| Draft { key: key.into(), ..Draft::default() };
     let said = Draft { size_bytes: Some(15 * MIB), ..draft("a") };
@@ -117,7 +117,7 @@ fn a_blob_that_would_take_the_journals_room_is_refused_and_leaves_nothing() {
 fn what_blobs_were_promised_is_not_a_snapshots() {
     let backend = MemoryBackend::new();
     backend.set_room(Some(32 * MIB));
-    let room = Room::new(Arc::new(backend.clone()), None);
+    let room = DiskBudget::new(Arc::new(backend.clone()), None);
     let (mut blob, mut snapshot) = Default::default();
     room.cover(&mut blob, 1).unwrap();
     for _ in 0..6 {
@@ -233,7 +233,7 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Lines {
 fn a_disk_that_is_full_and_not_full_again_and_again_has_one_line_of_each_a_second() {
     use tracing_subscriber::layer::SubscriberExt;
     let backend = Arc::new(MemoryBackend::new());
-    let room = Room::new(Arc::clone(&backend) as Arc<dyn Backend>, None);
+    let room = DiskBudget::new(Arc::clone(&backend) as Arc<dyn Backend>, None);
     drop(backend.create(FileId { kind: FileKind::Blob, number: 1 }).unwrap().append(&[&[0; 1 << 20]]));
     let lines = Lines::default();
     let begun = crate::clock::monotonic();

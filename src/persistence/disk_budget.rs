@@ -36,7 +36,7 @@ const UNLIMITED: u64 = u64::MAX;
 
 /// Room on the disk that a backend's files lie on.
 #[derive(Debug)]
-pub struct Room {
+pub struct DiskBudget {
     backend: Arc<dyn Backend>,
     limit: AtomicU64,
     /// Promised and not yet written, over all writers.
@@ -85,20 +85,20 @@ pub(super) struct Promise(u64);
 
 /// Why something may not be written.
 #[derive(Debug)]
-pub(super) enum NoRoom {
+pub(super) enum BudgetExceeded {
     /// For the limit.
     Limit { needs: u64, used: u64, limit: u64, reserve: u64 },
     /// For the disk, or it cannot be told.
     Disk(BackendError),
 }
 
-impl From<BackendError> for NoRoom {
+impl From<BackendError> for BudgetExceeded {
     fn from(error: BackendError) -> Self {
         Self::Disk(error)
     }
 }
 
-impl Room {
+impl DiskBudget {
     /// On a backend's disk, of which all files together may take so much; `None`: any number of bytes.
     #[must_use]
     pub fn new(backend: Arc<dyn Backend>, limit_bytes: Option<u64>) -> Self {
@@ -356,12 +356,12 @@ impl Room {
     }
 
     /// Whether so many bytes of a blob would fit now, for a writer that says beforehand what comes.
-    pub(super) fn check(&self, needs: u64) -> Result<(), NoRoom> {
+    pub(super) fn check(&self, needs: u64) -> Result<(), BudgetExceeded> {
         self.left(needs, *self.promised.lock())
     }
 
     /// Sees to it that the promise covers what is to be written next of a blob.
-    pub(super) fn cover(&self, promise: &mut Promise, needs: u64) -> Result<(), NoRoom> {
+    pub(super) fn cover(&self, promise: &mut Promise, needs: u64) -> Result<(), BudgetExceeded> {
         self.promise(promise, needs, BLOB_STRETCH_BYTES, |more, promised| self.left(more, promised))
     }
 
@@ -406,11 +406,11 @@ impl Room {
     }
 
     /// Whether there is so much for blobs, under the limit and on the disk. Looks at every file where there is a limit.
-    fn left(&self, needs: u64, promised: u64) -> Result<(), NoRoom> {
+    fn left(&self, needs: u64, promised: u64) -> Result<(), BudgetExceeded> {
         if let Some(limit) = self.limit() {
             let (used, reserve) = (self.count()?.saturating_add(promised), reserve_of(limit));
             if used.saturating_add(needs) > limit - reserve {
-                return Err(NoRoom::Limit { needs, used, limit, reserve });
+                return Err(BudgetExceeded::Limit { needs, used, limit, reserve });
             }
         }
         let space = self.backend.space()?;

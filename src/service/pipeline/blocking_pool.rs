@@ -6,7 +6,7 @@
 //! that much of it is taken together. While something is in the queue a thread is on its way: neither that nor what was
 //! done waits for a job that blocks.
 //!
-//! Jobs that no thread has taken end with the crew.
+//! Jobs that no thread has taken end with the pool.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -24,7 +24,7 @@ struct Job<D> {
 }
 
 /// Threads that do jobs, each of which comes to a `D`.
-pub(super) struct Crew<D> {
+pub(super) struct BlockingPool<D> {
     shared: Arc<Mutex<Shared<D>>>,
     /// Taken from the threads, and by nobody yet.
     back: VecDeque<thread::Result<D>>,
@@ -47,13 +47,13 @@ impl<D> Default for Shared<D> {
     }
 }
 
-impl<D> Default for Crew<D> {
+impl<D> Default for BlockingPool<D> {
     fn default() -> Self {
         Self { shared: Arc::default(), back: VecDeque::new(), out: 0 }
     }
 }
 
-impl<D: Send + 'static> Crew<D> {
+impl<D: Send + 'static> BlockingPool<D> {
     /// Puts a job into the queue. Where no thread is at work, it waits for [`Self::call`].
     pub(super) fn push(&mut self, number: u64, run: impl FnOnce() -> D + Send + 'static) {
         self.out += 1;
@@ -133,12 +133,12 @@ fn call<D: Send + 'static>(shared: Weak<Mutex<Shared<D>>>) {
     spawn_blocking(move || work(&shared));
 }
 
-/// What a thread does until nothing is left, or the crew is gone.
+/// What a thread does until nothing is left, or the pool is gone.
 fn work<D: Send + 'static>(shared: &Weak<Mutex<Shared<D>>>) {
     let mut done = None;
-    while let Some(crew) = shared.upgrade() {
-        let next = crew.lock().next(done);
-        drop(crew);
+    while let Some(pool) = shared.upgrade() {
+        let next = pool.lock().next(done);
+        drop(pool);
         if let Some(waker) = next.waker {
             waker.wake();
         }
@@ -205,8 +205,8 @@ mod tests {
         Builder::new_current_thread().max_blocking_threads(1).build().unwrap()
     }
 
-    async fn back(crew: &mut Crew<u64>) -> u64 {
-        poll_fn(|cx| crew.poll(cx).map_or(Poll::Pending, Poll::Ready)).await
+    async fn back(pool: &mut BlockingPool<u64>) -> u64 {
+        poll_fn(|cx| pool.poll(cx).map_or(Poll::Pending, Poll::Ready)).await
     }
 
     /// A job that says that it was begun, and goes on when it is told to.
@@ -222,34 +222,34 @@ mod tests {
     #[test]
     fn a_job_is_taken_back_unless_it_was_begun() {
         runtime().block_on(async {
-            let mut crew = Crew::default();
+            let mut pool = BlockingPool::default();
             let (job, begun, let_go) = held();
-            crew.push(1, job);
-            crew.push(2, || unreachable!("it was taken back"));
-            crew.push(3, || 3);
-            crew.call();
+            pool.push(1, job);
+            pool.push(2, || unreachable!("it was taken back"));
+            pool.push(3, || 3);
+            pool.call();
             begun.recv().unwrap();
-            assert!(crew.withdraw(2) && !crew.withdraw(2) && !crew.withdraw(1));
-            assert_eq!(crew.len(), 2);
+            assert!(pool.withdraw(2) && !pool.withdraw(2) && !pool.withdraw(1));
+            assert_eq!(pool.len(), 2);
             let_go.send(1).unwrap();
-            assert_eq!((back(&mut crew).await, back(&mut crew).await, crew.len()), (1, 3, 0));
+            assert_eq!((back(&mut pool).await, back(&mut pool).await, pool.len()), (1, 3, 0));
         });
     }
 
     #[test]
     fn jobs_that_were_not_begun_end_with_the_crew() {
         runtime().block_on(async {
-            let mut crew = Crew::default();
+            let mut pool = BlockingPool::default();
             let (job, begun, let_go) = held();
             let (run, was_run) = mpsc::channel();
-            crew.push(1, job);
-            crew.push(2, move || {
+            pool.push(1, job);
+            pool.push(2, move || {
                 run.send(()).unwrap();
                 2
             });
-            crew.call();
+            pool.call();
             begun.recv().unwrap();
-            drop(crew);
+            drop(pool);
             assert_eq!(was_run.recv(), Err(RecvError));
             let_go.send(1).unwrap();
         });
@@ -259,10 +259,10 @@ mod tests {
     #[should_panic(expected = "as it must")]
     fn a_job_that_panics_does_so_where_it_is_taken_back() {
         runtime().block_on(async {
-            let mut crew = Crew::default();
-            crew.push(1, || panic!("as it must"));
-            crew.call();
-            back(&mut crew).await;
+            let mut pool = BlockingPool::default();
+            pool.push(1, || panic!("as it must"));
+            pool.call();
+            back(&mut pool).await;
         });
     }
 }

@@ -18,9 +18,9 @@ use crate::telemetry::Recalled;
 
 /// Generated services: Admin, health, reflection.
 #[derive(Debug, Clone)]
-pub struct OtherService(Routes);
+pub struct GeneratedService(Routes);
 
-impl OtherService {
+impl GeneratedService {
     /// Serves these routes.
     #[must_use]
     pub fn new(routes: Routes) -> Self {
@@ -28,40 +28,40 @@ impl OtherService {
     }
 }
 
-impl<B> Service<Request<B>> for OtherService
+impl<B> Service<Request<B>> for GeneratedService
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     type Response = Response<ResponseBody>;
     type Error = Infallible;
-    type Future = OtherFuture;
+    type Future = GeneratedFuture;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> OtherFuture {
+    fn call(&mut self, request: Request<B>) -> GeneratedFuture {
         let traceparent = traceparent(request.headers()).to_owned();
-        OtherFuture { answer: Box::pin(Service::call(&mut self.0, request)), traceparent }
+        GeneratedFuture { answer: Box::pin(Service::call(&mut self.0, request)), traceparent }
     }
 }
 
 type Answer = Result<Response<tonic::body::Body>, Infallible>;
 
 /// A generated service's call. Boxed: nothing of it is hot.
-pub struct OtherFuture {
+pub struct GeneratedFuture {
     answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
     traceparent: String,
 }
 
-impl std::fmt::Debug for OtherFuture {
+impl std::fmt::Debug for GeneratedFuture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("OtherFuture")
+        f.write_str("GeneratedFuture")
     }
 }
 
-impl Future for OtherFuture {
+impl Future for GeneratedFuture {
     type Output = Result<Response<ResponseBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -69,13 +69,13 @@ impl Future for OtherFuture {
     }
 }
 
-impl Recall for OtherFuture {
+impl Recall for GeneratedFuture {
     fn recall(&self) -> Recalled {
         Recalled::default().traced(&self.traceparent)
     }
 }
 
-impl Begun for OtherFuture {
+impl Begun for GeneratedFuture {
     fn has_begun(&self) -> bool {
         false
     }

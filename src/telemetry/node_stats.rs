@@ -6,7 +6,7 @@ use crate::engine::{NamespaceReport, PolicyName, Stats};
 
 /// A node's figures. Counters count since the start.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Snapshot {
+pub struct NodeStats {
     /// Where the node stands in its life: one of [`NODE_STATES`].
     pub state: &'static str,
     /// How long the process has run.
@@ -91,7 +91,7 @@ pub struct DiskTierFigures {
 /// The words for a node's state, in the order of its life.
 pub const NODE_STATES: [&str; 5] = ["standby", "recovering", "serving", "draining", "stopped"];
 
-impl Snapshot {
+impl NodeStats {
     /// This snapshot with counters that count from `base` on, as ResetStats wants it for GetStats alone; sizes
     /// are of now.
     #[must_use]
@@ -110,7 +110,7 @@ impl Snapshot {
     }
 }
 
-impl Default for Snapshot {
+impl Default for NodeStats {
     /// A node in standby that has done nothing.
     fn default() -> Self {
         Self {
@@ -188,8 +188,8 @@ mod tests {
             bytes_spare: n,
             bytes_limit: n,
         };
-        let base = Snapshot { stats: stats(3), requests_shed: 2, ..Snapshot::default() };
-        let now = Snapshot { stats: stats(10), requests_shed: 7, connections: 4, ..Snapshot::default() };
+        let base = NodeStats { stats: stats(3), requests_shed: 2, ..NodeStats::default() };
+        let now = NodeStats { stats: stats(10), requests_shed: 7, connections: 4, ..NodeStats::default() };
         let rest = now.since(&base);
         let sizes = Stats { entries: 10, bytes_used: 10, bytes_spare: 10, bytes_limit: 10, ..stats(7) };
         assert_eq!((rest.stats, rest.requests_shed, rest.connections), (sizes, 5, 4));
@@ -213,7 +213,7 @@ mod tests {
             config: NamespaceConfig { name: name.to_owned(), ..report.config },
             ..report
         };
-        let of = |namespaces, invalidations| Snapshot { namespaces, invalidations, ..Snapshot::default() };
+        let of = |namespaces, invalidations| NodeStats { namespaces, invalidations, ..NodeStats::default() };
         let base = of(vec![report(0, 10), named("a", report(1, 100))], 110);
         let now = of(vec![report(0, 30), named("a", report(2, 7))], 137);
         let rest = now.since(&base);
