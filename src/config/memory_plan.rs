@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | answers that clients have yet to read | a third | 32 MiB |
 //! | long requests under way | an eighth | 256 MiB |
-//! | what came of long requests that wait to be read | what the others leave of eleven twelfths | 64 MiB |
+//! | what came of long requests that wait to be read | what the others leave of ten twelfths | 64 MiB |
 //! | short requests that wait for the disk | a twelfth | 64 MiB |
 //! | changes that wait for the disk | a thirty-second of the limit, at least 4 MiB | 64 MiB |
 
@@ -48,7 +48,7 @@ impl MemoryPlan {
             request_bytes,
             journal_bytes,
             waiting_bytes,
-            unread_bytes: (spare / 12 * 11).saturating_sub(others).min(64 * MIB),
+            unread_bytes: (spare / 12 * 10).saturating_sub(others).min(64 * MIB),
             window_bytes: (memory_bytes / 4_096).clamp(MIB / 16, MIB),
         }
     }
@@ -72,7 +72,7 @@ mod tests {
             let plan = MemoryPlan::of(memory_bytes);
             let MemoryPlan { answer_bytes, request_bytes, journal_bytes, window_bytes, .. } = plan;
             let all = answer_bytes + request_bytes + journal_bytes + plan.waiting_bytes + plan.unread_bytes;
-            assert!(all <= (32 * MIB + memory_bytes / 10) / 12 * 11, "{memory_bytes}: {plan:?}");
+            assert!(all <= (32 * MIB + memory_bytes / 10) / 12 * 10, "{memory_bytes}: {plan:?}");
             assert!(plan.unread_bytes / window_bytes >= 60, "so many long requests may wait");
             assert!(journal_bytes >= before.journal_bytes && window_bytes >= before.window_bytes);
             before = plan;
