@@ -15,7 +15,8 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("endpoint", &[]),
     ("redacted", &[]),
     ("clock", &[]),
-    ("code", &[]),
+    // The contract: generated types, and the names of codes.
+    ("proto", &[]),
     // What an error quotes of a caller, wherever it arises.
     ("quote", &[]),
     ("shortage", &[]),
@@ -24,7 +25,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("engine", &[("clock", ALL), ("entry", ALL), ("quote", ALL)]),
     ("persistence", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("quote", ALL), ("shortage", ALL)]),
     ("cache", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("persistence", ALL)]),
-    ("api", &[("engine", ENGINE_WORDS), ("entry", ALL), ("quote", ALL)]),
+    ("api", &[("engine", ENGINE_WORDS), ("entry", ALL), ("proto", ALL), ("quote", ALL)]),
     (
         "service",
         &[
@@ -40,8 +41,9 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("entry", ALL),
             // What is on disk, which Admin answers of.
             ("persistence", ALL),
+            ("proto", ALL),
             ("quote", ALL),
-            ("telemetry", Some(&["Recalled", "SlowCalls", "SlowOps", "Snapshot", "stripe_number"])),
+            ("telemetry", Some(&["NodeStats", "Recalled", "SlowCalls", "SlowOps", "stripe_number"])),
             ("verb", ALL),
         ],
     ),
@@ -68,10 +70,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("verb", ALL),
         ],
     ),
-    (
-        "client",
-        &[("api", ALL), ("clock", ALL), ("code", ALL), ("endpoint", ALL), ("entry", ALL), ("redacted", ALL)],
-    ),
+    ("client", &[("clock", ALL), ("endpoint", ALL), ("entry", ALL), ("proto", ALL), ("redacted", ALL)]),
     (
         "config",
         &[
@@ -86,11 +85,10 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     (
         "telemetry",
         &[
-            // The contract's names of status codes, as labels.
-            ("api", Some(&["code_name"])),
             ("clock", ALL),
-            ("code", ALL),
             ("config", Some(&["LogFormat"])),
+            // The names of status codes, as labels.
+            ("proto", Some(&["code_name"])),
             ("redacted", ALL),
             ("engine", Some(&["MissReason", "NamespaceReport", "PolicyEstimate", "PolicyName", "Stats"])),
             ("verb", ALL),
@@ -108,6 +106,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("endpoint", ALL),
             ("entry", ALL),
             ("persistence", ALL),
+            ("proto", ALL),
             ("server", ALL),
             ("service", ALL),
             ("telemetry", ALL),
@@ -116,14 +115,13 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     (
         "cli",
         &[
-            ("api", Some(&["code_name", "google", "settings", "v1"])),
             ("client", ALL),
             ("clock", ALL),
-            ("code", ALL),
             ("config", ALL),
             ("endpoint", ALL),
             ("entry", ALL),
             ("node", ALL),
+            ("proto", ALL),
             ("quote", ALL),
             ("redacted", ALL),
             ("server", Some(&["StartError", "Stop"])),
@@ -475,7 +473,7 @@ fn every_test_is_named_by_a_sentence() {
 #[test]
 fn the_reader_of_these_rules_reads() {
     let text = "use crate::engine::{Op, record::{Draft}, Set};\n//! crate::cli::x\nfn f() { crate::node::g() }\n\
-                #[cfg(test)]\nmod tests {\n    use crate::api::v1;\n}\nuse crate::{cache::Cache, entry};\n\
+                #[cfg(test)]\nmod tests {\n    use crate::proto::v1;\n}\nuse crate::{cache::Cache, entry};\n\
                 pub(in crate::server) fn h() {}\n#[cfg(test)]\nmod more;\nfn i() { x.unwrap() }\n";
     let pairs = [
         ("cache", "Cache"),

@@ -2,8 +2,8 @@
 
 use super::convert::{key, ttl};
 use super::status::CallError;
-use super::v1;
 use crate::entry::{Limits, Ttl};
+use crate::proto::v1;
 
 /// The SHA-256's length.
 const SHA256_BYTES: usize = 32;

@@ -1,12 +1,12 @@
 //! Proto ⇄ domain: what a request says, checked against the limits, as operations of the engine.
 
 use super::status::CallError;
-use super::v1;
 use super::wire::{
     ConditionView, DeleteView, ExpirationView, GetView, IncrementView, Reader, SetView, TouchView,
 };
 use crate::engine::{Condition, Expiration, Increment, MissReason, Op, Set, Tier};
 use crate::entry::{Durability, Limits, REQUEST_ID_BYTES_MAX, Ttl, Version};
+use crate::proto::v1;
 use crate::quote::Quote;
 
 type Result<T> = std::result::Result<T, CallError>;

@@ -21,7 +21,7 @@ use tonic::{Code, Status};
 use tonic_types::pb::bad_request::FieldViolation;
 use tonic_types::pb::{BadRequest, RetryInfo};
 
-use super::google::rpc;
+use crate::proto::google::rpc;
 
 /// The longest grpc-message, as the header has it.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 10;

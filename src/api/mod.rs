@@ -1,18 +1,16 @@
-//! The wire: generated types, and the only conversions between them and the domain's.
+//! The only conversions between the wire's types and the domain's.
 
 pub(crate) mod blob;
 pub(crate) mod convert;
 pub(crate) mod details;
 pub(crate) mod encode;
 pub(crate) mod namespace;
-pub(crate) mod settings;
 mod status;
 pub(crate) mod wire;
 
 pub use details::{DETAILS_BYTES_MAX, MESSAGE_BYTES_MAX};
-pub use larder::v1;
+pub use status::CallError;
 pub(crate) use status::STATUS_BYTES_MIN;
-pub use status::{CallError, DOMAIN};
 pub use wire::Malformed;
 
 /// What fuzz/ drives and nobody else can reach.
@@ -26,27 +24,3 @@ pub mod fuzz {
         super::wire::agree::agree(bytes);
     }
 }
-
-/// Generated packages, nested as protobuf names them.
-pub mod larder {
-    /// The generated `larder.v1` package: messages, clients and servers.
-    #[expect(
-        clippy::allow_attributes,
-        clippy::allow_attributes_without_reason,
-        reason = "tonic's generator writes them"
-    )]
-    pub mod v1 {
-        tonic::include_proto!("larder.v1");
-    }
-}
-
-/// Generated packages of google.
-pub mod google {
-    /// The generated `google.rpc` package: Status, for errors of single items.
-    pub mod rpc {
-        tonic::include_proto!("google.rpc");
-    }
-}
-
-/// The compiled descriptors of proto/, for server reflection.
-pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/larder.v1.bin"));

@@ -12,13 +12,11 @@ use prost::Message;
 use tonic::{Code, Status};
 
 use super::details::{self, ErrorFacts};
-use super::google;
 use super::wire::Malformed;
 use crate::engine::{NamespaceError, Refusal, UnknownPolicy};
+use crate::proto::{DOMAIN, google};
 use crate::quote::Quote;
 
-/// The domain of every ErrorInfo.
-pub const DOMAIN: &str = "larder.dev";
 /// What a google.rpc.Status takes that has a code and nothing else.
 pub(crate) const STATUS_BYTES_MIN: usize = 2;
 /// When an overloaded node asks to be tried again.

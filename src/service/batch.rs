@@ -314,8 +314,8 @@ mod tests {
     use tonic::Code;
 
     use super::*;
-    use crate::api::v1;
     use crate::engine::EngineConfig;
+    use crate::proto::v1;
     use crate::service::body::ResponseBody;
     use crate::service::unary::in_turns;
 

@@ -33,10 +33,11 @@ use super::below::joined;
 use super::body::ResponseBody;
 use super::keyspace::{bad_token, framed, page_size};
 use super::unary::namespace;
-use crate::api::{CallError, convert, v1};
+use crate::api::{CallError, convert};
 use crate::cache::{BlobError, Blobs, Cache, Listed, Manifest};
 use crate::clock::{Now, Throttle};
 use crate::entry::Ttl;
+use crate::proto::v1;
 use crate::quote::Quote;
 use crate::verb::Verb;
 

@@ -162,9 +162,9 @@ mod tests {
     use prost::Message;
 
     use super::*;
-    use crate::api::v1;
     use crate::engine::EngineConfig;
     use crate::entry::Limits;
+    use crate::proto::v1;
 
     #[tokio::test]
     async fn what_a_call_holds_counts_until_its_work_is_done_also_when_nobody_waits_for_it() {

@@ -3,8 +3,9 @@
 use http::HeaderMap;
 
 use super::request::{Request, verb_of};
+use crate::api::convert;
 use crate::api::wire::{CommandView, Field, Reader};
-use crate::api::{convert, v1};
+use crate::proto::v1;
 use crate::telemetry::{Recalled, SlowOps};
 use crate::verb::Verb;
 

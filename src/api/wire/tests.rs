@@ -6,7 +6,7 @@ use prost::Message;
 
 use super::agree::{agree, set_view};
 use super::*;
-use crate::api::v1;
+use crate::proto::v1;
 
 prop_compose! {
     fn set_request()(

@@ -294,8 +294,8 @@ mod tests {
 
     use super::*;
     use crate::api::CallError;
-    use crate::api::google::rpc;
-    use crate::api::v1::{
+    use crate::proto::google::rpc;
+    use crate::proto::v1::{
         self, get_response, pipeline_command::Op, pipeline_reply, set_response, set_result,
     };
 

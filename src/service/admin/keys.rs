@@ -3,7 +3,8 @@
 use xxhash_rust::xxh64::{Xxh64, xxh64};
 
 use super::AdminService;
-use crate::api::{CallError, convert, v1};
+use crate::api::{CallError, convert};
+use crate::proto::v1;
 use crate::service::unary;
 
 impl AdminService {

@@ -12,7 +12,8 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::api::wire::FIELDS_MAX;
-use crate::api::{CallError, Malformed, convert, v1};
+use crate::api::{CallError, Malformed, convert};
+use crate::proto::v1;
 use crate::service::frame::{PREFIX, message_len};
 
 /// Longer than the header of any blob: key, namespace and content type have their limits.

@@ -24,10 +24,11 @@ use tokio::time::timeout;
 
 use super::parts::{Part, Parts};
 use super::{joined, nothing_on_disk, refused, writable};
-use crate::api::{CallError, blob, v1};
+use crate::api::{CallError, blob};
 use crate::cache::{BlobError, BlobWriter, Cache, Digest, Draft, Finish};
 use crate::engine::Namespace;
 use crate::entry::{Durability, Ttl};
+use crate::proto::v1;
 use crate::service::body::ResponseBody;
 use crate::service::keyspace::framed;
 use crate::service::turns::Turns;

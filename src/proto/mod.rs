@@ -1,0 +1,35 @@
+//! The contract of `proto/`: its generated types, and the names of gRPC's codes. It imports nothing of ours, so that every
+//! room may speak it.
+
+mod code;
+pub(crate) mod settings;
+
+pub use code::code_name;
+pub use larder::v1;
+
+/// The domain of every ErrorInfo.
+pub const DOMAIN: &str = "larder.dev";
+
+/// Generated packages, nested as protobuf names them.
+pub mod larder {
+    /// The generated `larder.v1` package: messages, clients and servers.
+    #[expect(
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        reason = "tonic's generator writes them"
+    )]
+    pub mod v1 {
+        tonic::include_proto!("larder.v1");
+    }
+}
+
+/// Generated packages of google.
+pub mod google {
+    /// The generated `google.rpc` package: Status, for errors of single items.
+    pub mod rpc {
+        tonic::include_proto!("google.rpc");
+    }
+}
+
+/// The compiled descriptors of proto/, for server reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/larder.v1.bin"));
