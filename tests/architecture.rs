@@ -17,6 +17,8 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("clock", &[]),
     // The contract: generated types, and the names of codes.
     ("proto", &[]),
+    // What any gRPC server or client needs; it knows nothing of caches.
+    ("grpc", &[("proto", ALL), ("quote", ALL)]),
     // What an error quotes of a caller, wherever it arises.
     ("quote", &[]),
     ("shortage", &[]),
@@ -25,7 +27,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("engine", &[("clock", ALL), ("entry", ALL), ("quote", ALL)]),
     ("persistence", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("quote", ALL), ("shortage", ALL)]),
     ("cache", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("persistence", ALL)]),
-    ("api", &[("engine", ENGINE_WORDS), ("entry", ALL), ("proto", ALL), ("quote", ALL)]),
+    ("api", &[("engine", ENGINE_WORDS), ("entry", ALL), ("grpc", ALL), ("proto", ALL), ("quote", ALL)]),
     (
         "service",
         &[
@@ -39,6 +41,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ),
             ("engine", ENGINE_WORDS),
             ("entry", ALL),
+            ("grpc", ALL),
             // What is on disk, which Admin answers of.
             ("persistence", ALL),
             ("proto", ALL),
@@ -62,11 +65,10 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     (
         "server/stack",
         &[
-            ("api", Some(&["CallError"])),
             ("clock", ALL),
+            ("grpc", ALL),
             ("quote", ALL),
-            ("service", Some(&["Begun", "Recall", "Recalled", "ResponseBody", "grpc_timeout"])),
-            ("telemetry", Some(&["CallMetrics", "SlowCalls"])),
+            ("telemetry", Some(&["CallMetrics", "Recalled", "SlowCalls"])),
             ("verb", ALL),
         ],
     ),

@@ -52,6 +52,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::grpc::Failure;
 
     #[test]
     fn a_header_is_held_to_the_limits_and_what_is_not_said_is_not_checked() {

@@ -2,15 +2,12 @@
 
 pub(crate) mod blob;
 pub(crate) mod convert;
-pub(crate) mod details;
 pub(crate) mod encode;
 pub(crate) mod namespace;
 mod status;
 pub(crate) mod wire;
 
-pub use details::{DETAILS_BYTES_MAX, MESSAGE_BYTES_MAX};
 pub use status::CallError;
-pub(crate) use status::STATUS_BYTES_MIN;
 pub use wire::Malformed;
 
 /// What fuzz/ drives and nobody else can reach.

@@ -213,6 +213,7 @@ impl<T: AsRef<[u8]>> AsRef<[u8]> for Holding<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::grpc::Failure;
 
     const KIB: usize = 1 << 10;
 

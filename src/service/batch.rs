@@ -8,15 +8,16 @@ use std::ops::ControlFlow;
 
 use super::backlog::Held;
 use super::data::Plane;
-use super::frame::{PREFIX, finish};
 use super::turns::{STEP_ITEMS, Turns};
 use super::unary::{Answered, flushes, namespace, put_set, unexpected};
 use crate::api::encode::{self, HitMessage};
 use crate::api::wire::{BatchView, SetView};
-use crate::api::{CallError, STATUS_BYTES_MIN, convert};
+use crate::api::{CallError, convert};
 use crate::cache::Cache;
 use crate::engine::{Namespace, Op, Outcome};
 use crate::entry::Limits;
+use crate::grpc::frame::{PREFIX, finish};
+use crate::grpc::{Failure, STATUS_BYTES_MIN};
 use crate::verb::Verb;
 
 /// What room is made for each answer of a BatchGet before its size is known.
@@ -315,8 +316,8 @@ mod tests {
 
     use super::*;
     use crate::engine::EngineConfig;
+    use crate::grpc::ResponseBody;
     use crate::proto::v1;
-    use crate::service::body::ResponseBody;
     use crate::service::unary::in_turns;
 
     fn plane(message_out_bytes_max: usize) -> Plane {

@@ -30,13 +30,13 @@ use prost::Message;
 use tokio::task::{spawn_blocking, yield_now};
 
 use super::below::joined;
-use super::body::ResponseBody;
 use super::keyspace::{bad_token, framed, page_size};
 use super::unary::namespace;
 use crate::api::{CallError, convert};
 use crate::cache::{BlobError, Blobs, Cache, Listed, Manifest};
 use crate::clock::{Now, Throttle};
 use crate::entry::Ttl;
+use crate::grpc::ResponseBody;
 use crate::proto::v1;
 use crate::quote::Quote;
 use crate::verb::Verb;

@@ -16,15 +16,15 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::backlog::Held;
-use super::body::Unary;
 use super::data::Plane;
-use super::frame::{PREFIX, finish};
 use super::turns::Turns;
 use super::unary::{Answered, flushes, namespace};
 use crate::api::{CallError, convert};
 use crate::cache::{Cache, LookupError};
 use crate::clock::Now;
 use crate::engine::{EntryView, ScanPlace, ScanRange, Scope};
+use crate::grpc::Unary;
+use crate::grpc::frame::{PREFIX, finish};
 use crate::proto::v1::{self, invalidate_request};
 
 const PAGE_SIZE_DEFAULT: usize = 1_000;

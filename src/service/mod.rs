@@ -7,13 +7,9 @@
 mod admin;
 mod backlog;
 mod batch;
-mod begun;
 mod below;
 mod blobs;
-mod body;
 mod data;
-mod deadline;
-mod frame;
 mod generated;
 mod keyspace;
 mod later;
@@ -29,18 +25,12 @@ mod unary;
 
 pub use admin::{AdminConfig, AdminService};
 pub use backlog::Backlog;
-pub use begun::Begun;
-pub use body::ResponseBody;
 pub use data::{DataFuture, DataService};
-pub(crate) use deadline::grpc_timeout;
 pub use generated::{GeneratedFuture, GeneratedService};
 pub use live_config::ConfigUpdate;
 pub use requests::{RequestLimits, Requests, WINDOWS_PER_CONNECTION};
-pub use slow::Recall;
 pub(crate) use stats::config_response;
 pub use stats::{LiveConfig, NodeIdentity};
-
-pub use crate::telemetry::Recalled;
 
 /// What fuzz/ drives and nobody else can reach.
 #[cfg(fuzzing)]

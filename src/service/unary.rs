@@ -9,9 +9,7 @@ use futures_util::FutureExt;
 use super::backlog::{Backlog, COUNTED_BYTES_MIN};
 use super::batch::Progress;
 use super::below::Does;
-use super::body::Unary;
 use super::data::Plane;
-use super::frame::{PREFIX, finish, put_prefix};
 use super::request::Request;
 use super::turns::Turns;
 use super::{batch, keyspace};
@@ -23,6 +21,8 @@ use crate::cache::Cache;
 use crate::clock::Now;
 use crate::engine::{Namespace, Op, Outcome, ValueView};
 use crate::entry::NAMESPACE_BYTES_MAX;
+use crate::grpc::Unary;
+use crate::grpc::frame::{PREFIX, finish, put_prefix};
 use crate::quote::Quote;
 use crate::verb::Verb;
 

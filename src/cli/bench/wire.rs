@@ -294,6 +294,7 @@ mod tests {
 
     use super::*;
     use crate::api::CallError;
+    use crate::grpc::Failure;
     use crate::proto::google::rpc;
     use crate::proto::v1::{
         self, get_response, pipeline_command::Op, pipeline_reply, set_response, set_result,

@@ -9,8 +9,8 @@ use tonic::{Code, Response, Status};
 
 use super::{AdminService, blocking};
 use crate::api::CallError;
-use crate::api::details::STATUS_BYTES_MAX;
 use crate::clock::monotonic;
+use crate::grpc::{Failure, STATUS_BYTES_MAX};
 use crate::persistence::BackendError;
 use crate::persistence::blob::Verified;
 use crate::persistence::disk::{Disk, Rehearsal};

@@ -15,9 +15,9 @@ use tonic::Status;
 
 use super::refused;
 use crate::cache::{BlobError, BlobReader, BlobStream};
+use crate::grpc::frame::{PREFIX, put_prefix};
+use crate::grpc::{ResponseBody, ok_trailers};
 use crate::proto::v1;
-use crate::service::body::{ResponseBody, ok_trailers};
-use crate::service::frame::{PREFIX, put_prefix};
 use crate::service::keyspace::framed_bytes;
 
 /// GetBlobResponse's field for a chunk.

@@ -17,10 +17,11 @@ use crate::cache::Cache;
 use crate::clock::{Now, monotonic};
 use crate::engine::{EntryView, MissReason, Namespace};
 use crate::entry::Limits;
+use crate::grpc::frame::{PREFIX, finish};
+use crate::grpc::{Failure, GrpcError};
 use crate::service::backlog::SHORT_BYTES_MAX;
 use crate::service::below::Does;
 use crate::service::data::Plane;
-use crate::service::frame::{PREFIX, finish};
 use crate::service::request::Request;
 use crate::service::requests::Admission;
 use crate::service::unary::{execute, namespace};
@@ -331,7 +332,7 @@ fn next_command<'a>(
             (1, Field::Fixed64(_)) if message.done == 0 => message.by_ring = true,
             // As no writer of protobuf puts it, and what it was said of is done.
             (1, Field::Fixed64(_)) => {
-                return Err(CallError::Frame { what: "ring_epoch stands behind commands" });
+                return Err(GrpcError::Frame { what: "ring_epoch stands behind commands" }.into());
             }
             (2, Field::Bytes(command)) => return Ok(Some(CommandView::read(command)?)),
             (field @ (1 | 2), _) => return Err(Malformed::WireType { field }.into()),
@@ -446,7 +447,7 @@ fn answer(
     out: &mut Replies,
 ) -> bool {
     let done = match command.op {
-        _ if message.is_late(command) => Err(CallError::DeadlineExceeded),
+        _ if message.is_late(command) => Err(GrpcError::DeadlineExceeded.into()),
         None => Err(CallError::NoOp),
         Some((op::CANCEL, _)) => return true,
         Some(_) if message.by_ring => Err(CallError::NotServed { what: "ring_epoch".to_owned() }),
@@ -466,7 +467,7 @@ fn answer(
             }
             // Who did it has waited until then.
             if message.is_late(command) {
-                error = CallError::DeadlineExceeded;
+                error = GrpcError::DeadlineExceeded.into();
             }
         }
         if message.done == 1 {

@@ -28,6 +28,7 @@ use crate::api::CallError;
 use crate::api::wire::{CommandView, Field, Reader, op};
 use crate::cache::{Cache, Claim, Turn};
 use crate::clock::monotonic;
+use crate::grpc::GrpcError;
 use crate::service::below::{self, Claimed};
 use crate::service::data::Plane;
 use crate::service::request::Request;
@@ -121,7 +122,7 @@ impl Waiting {
             changed = true;
         }
         while let Some(at) = self.poll_late(cx) {
-            self.give_up(at, &CallError::DeadlineExceeded, out);
+            self.give_up(at, &GrpcError::DeadlineExceeded.into(), out);
             changed = true;
         }
         // One thread for all that was set apart since.
@@ -221,7 +222,7 @@ impl Waiting {
     /// Answers a command without doing it, unless it is being done.
     fn give_up(&mut self, at: usize, why: &CallError, out: &mut Replies) {
         if !self.commands[at].claim.take() {
-            self.commands[at].is_late |= *why == CallError::DeadlineExceeded;
+            self.commands[at].is_late |= *why == CallError::from(GrpcError::DeadlineExceeded);
             self.commands[at].deadline = None;
             return;
         }

@@ -8,7 +8,7 @@
 //! | grpc-message, percent-encoded | [`MESSAGE_BYTES_MAX`] |
 //! | grpc-status-details-bin, base64 | [`DETAILS_BYTES_MAX`] |
 //!
-//! The statuses of [`CallError`](super::CallError) are made so; [`hold`] does the same for those that come from
+//! The statuses of a [`Failure`](super::Failure) are made so; [`hold`] does the same for those that come from
 //! elsewhere, and every response passes it.
 
 use std::borrow::Cow;
