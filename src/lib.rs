@@ -74,7 +74,6 @@
 //!
 //! The book in `docs/` tells how to run and operate a node.
 
-pub mod api;
 pub mod cache;
 pub mod cli;
 pub mod client;

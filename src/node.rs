@@ -25,7 +25,6 @@ use tokio::time::sleep;
 use tonic::service::Routes;
 use tower::ServiceBuilder;
 
-use crate::api::CallError;
 use crate::cache::Cache;
 use crate::clock::{Clock, Pace, SystemClock, Throttle, monotonic};
 use crate::config::{Loaded, MemoryPlan, ServeConfig, memory};
@@ -39,6 +38,7 @@ use crate::server::{
     ConnectionConfig, ConnectionService, Connections, Lifecycle, Mount, NodeState, PerPeer, Server,
     ServerConfig, Services, SpawnError, StartError, Stop, http,
 };
+use crate::service::CallError;
 use crate::service::{
     AdminConfig, AdminService, Backlog, DataService, GeneratedService, LiveConfig, NodeIdentity,
     RequestLimits, Requests, WINDOWS_PER_CONNECTION, config_response,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Which room may know which other rooms, and of some only these names.
 ///
-/// cli → node → server → service → cache → {persistence, engine} → entry; the wire's words (api) are for those that speak them.
+/// cli → node → server → service → cache → {persistence, engine} → entry; proto and grpc stand under all that speak gRPC.
 const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("entry", &[]),
     ("endpoint", &[]),
@@ -27,11 +27,9 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("engine", &[("clock", ALL), ("entry", ALL), ("quote", ALL)]),
     ("persistence", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("quote", ALL), ("shortage", ALL)]),
     ("cache", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("persistence", ALL)]),
-    ("api", &[("engine", ENGINE_WORDS), ("entry", ALL), ("grpc", ALL), ("proto", ALL), ("quote", ALL)]),
     (
         "service",
         &[
-            ("api", ALL),
             ("cache", ALL),
             ("clock", ALL),
             // Configuration and figures, which Admin answers.
@@ -100,7 +98,6 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     (
         "node",
         &[
-            ("api", ALL),
             ("cache", ALL),
             ("clock", ALL),
             ("config", ALL),
@@ -327,7 +324,7 @@ fn arrows_point_from_the_outside_in() {
     assert_eq!(wrong, Vec::<String>::new(), "wrong arrows");
     // The reader above reads.
     for (from, to, name) in
-        [("engine", "clock", "Now"), ("service", "api", "CallError"), ("config", "entry", "ByteSize")]
+        [("engine", "clock", "Now"), ("service", "grpc", "GrpcError"), ("config", "entry", "ByteSize")]
     {
         assert!(used.contains(&(from.to_owned(), to.to_owned(), name.to_owned())), "{from} → {to}::{name}");
     }

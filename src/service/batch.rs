@@ -7,12 +7,13 @@ use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use super::backlog::Held;
+use super::codec::convert;
+use super::codec::encode::{self, HitMessage};
+use super::codec::wire::{BatchView, SetView};
 use super::data::Plane;
+use super::error::CallError;
 use super::turns::{STEP_ITEMS, Turns};
 use super::unary::{Answered, flushes, namespace, put_set, unexpected};
-use crate::api::encode::{self, HitMessage};
-use crate::api::wire::{BatchView, SetView};
-use crate::api::{CallError, convert};
 use crate::cache::Cache;
 use crate::engine::{Namespace, Op, Outcome};
 use crate::entry::Limits;

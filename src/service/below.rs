@@ -3,10 +3,10 @@
 
 use tokio::task::JoinError;
 
+use super::codec::convert;
+use super::codec::wire::SetView;
 use super::request::{Request, sets_of};
 use super::unary::is_long;
-use crate::api::convert;
-use crate::api::wire::SetView;
 use crate::cache::{Cache, Claim};
 use crate::clock::Now;
 use crate::engine::{EntryView, MissReason, Namespace, Op, Outcome};

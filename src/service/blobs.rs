@@ -30,9 +30,10 @@ use prost::Message;
 use tokio::task::{spawn_blocking, yield_now};
 
 use super::below::joined;
+use super::codec::convert;
+use super::error::CallError;
 use super::keyspace::{bad_token, framed, page_size};
 use super::unary::namespace;
-use crate::api::{CallError, convert};
 use crate::cache::{BlobError, Blobs, Cache, Listed, Manifest};
 use crate::clock::{Now, Throttle};
 use crate::entry::Ttl;

@@ -16,10 +16,11 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::backlog::Held;
+use super::codec::convert;
 use super::data::Plane;
+use super::error::CallError;
 use super::turns::Turns;
 use super::unary::{Answered, flushes, namespace};
-use crate::api::{CallError, convert};
 use crate::cache::{Cache, LookupError};
 use crate::clock::Now;
 use crate::engine::{EntryView, ScanPlace, ScanRange, Scope};

@@ -1,6 +1,6 @@
 //! UpdateConfig: what a caller wants changed of a node's settings, read and checked.
 
-use crate::api::CallError;
+use super::error::CallError;
 use crate::config::{BadSetting, Clash, ServeConfig, Setting, SettingValue};
 use crate::proto::{settings, v1};
 use crate::quote::Quote;

@@ -10,7 +10,7 @@
 use http::{HeaderMap, HeaderValue};
 use tonic::metadata::MetadataMap;
 
-use crate::api::CallError;
+use super::error::CallError;
 use crate::grpc::GrpcError;
 use crate::quote::Quote;
 

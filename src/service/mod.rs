@@ -9,7 +9,9 @@ mod backlog;
 mod batch;
 mod below;
 mod blobs;
+mod codec;
 mod data;
+mod error;
 mod generated;
 mod keyspace;
 mod later;
@@ -25,7 +27,9 @@ mod unary;
 
 pub use admin::{AdminConfig, AdminService};
 pub use backlog::Backlog;
+pub use codec::Malformed;
 pub use data::{DataFuture, DataService};
+pub use error::CallError;
 pub use generated::{GeneratedFuture, GeneratedService};
 pub use live_config::ConfigUpdate;
 pub use requests::{RequestLimits, Requests, WINDOWS_PER_CONNECTION};
@@ -35,6 +39,14 @@ pub use stats::{LiveConfig, NodeIdentity};
 /// What fuzz/ drives and nobody else can reach.
 #[cfg(fuzzing)]
 pub mod fuzz {
+    /// Reads `bytes` as each hot request, by hand and by the generated types.
+    ///
+    /// # Panics
+    /// Where the two differ.
+    pub fn requests_agree(bytes: &[u8]) {
+        super::codec::wire::agree::agree(bytes);
+    }
+
     /// Reads `bytes` as a stream of PutBlob, cut into pieces as long as the first byte says.
     pub fn put_blob(bytes: &[u8]) {
         super::blobs::fuzz(bytes);

@@ -30,9 +30,9 @@ use http_body::{Body, Frame};
 use tonic::Status;
 
 use super::data::{Ending, Plane};
+use super::error::CallError;
 use super::requests::{Admission, SHORT_BYTES_MAX};
 use super::slow::recall_first;
-use crate::api::CallError;
 use crate::clock::monotonic;
 use crate::grpc::frame::{PREFIX, finish, message_len};
 use crate::grpc::{GrpcError, ResponseBody, ok_trailers};

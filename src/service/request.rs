@@ -2,9 +2,9 @@
 //! a command of a Pipeline. What is asked of a request before it is done, and where it is done, is asked here: its
 //! namespace, its keys, and what it is about.
 
-use crate::api::Malformed;
-use crate::api::convert::Direction;
-use crate::api::wire::{BatchView, DeleteView, GetView, IncrementView, SetView, TouchView, op};
+use super::codec::Malformed;
+use super::codec::convert::Direction;
+use super::codec::wire::{BatchView, DeleteView, GetView, IncrementView, SetView, TouchView, op};
 use crate::telemetry::Recalled;
 use crate::verb::Verb;
 

@@ -2,9 +2,9 @@
 
 use http::HeaderMap;
 
+use super::codec::convert;
+use super::codec::wire::{CommandView, Field, Reader};
 use super::request::{Request, verb_of};
-use crate::api::convert;
-use crate::api::wire::{CommandView, Field, Reader};
 use crate::proto::v1;
 use crate::telemetry::{Recalled, SlowOps};
 use crate::verb::Verb;

@@ -8,7 +8,6 @@ use prost::Message;
 use tonic::{Code, Response, Status};
 
 use super::{AdminService, blocking};
-use crate::api::CallError;
 use crate::clock::monotonic;
 use crate::grpc::{Failure, STATUS_BYTES_MAX};
 use crate::persistence::BackendError;
@@ -20,6 +19,7 @@ use crate::persistence::replay::Damage;
 use crate::persistence::snapshot::{SnapshotError, SnapshotInfo};
 use crate::proto::v1;
 use crate::service::blobs;
+use crate::service::error::CallError;
 
 /// Damages that are named.
 const DAMAGES_MAX: usize = 1_000;

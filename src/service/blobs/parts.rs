@@ -11,11 +11,12 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::api::wire::FIELDS_MAX;
-use crate::api::{CallError, Malformed, convert};
 use crate::grpc::GrpcError;
 use crate::grpc::frame::{PREFIX, message_len};
 use crate::proto::v1;
+use crate::service::codec::wire::FIELDS_MAX;
+use crate::service::codec::{Malformed, convert};
+use crate::service::error::CallError;
 
 /// Longer than the header of any blob: key, namespace and content type have their limits.
 const HEADER_BYTES_MAX: u64 = 16 << 10;

@@ -24,12 +24,13 @@ use tokio::time::timeout;
 
 use super::parts::{Part, Parts};
 use super::{joined, nothing_on_disk, refused, writable};
-use crate::api::{CallError, blob};
 use crate::cache::{BlobError, BlobWriter, Cache, Digest, Draft, Finish};
 use crate::engine::Namespace;
 use crate::entry::{Durability, Ttl};
 use crate::grpc::{GrpcError, ResponseBody};
 use crate::proto::v1;
+use crate::service::codec::blob;
+use crate::service::error::CallError;
 use crate::service::keyspace::framed;
 use crate::service::turns::Turns;
 use crate::service::unary::namespace;

@@ -24,13 +24,13 @@ use tonic::Code;
 
 use super::blocking_pool::BlockingPool;
 use super::commands::{Aside, BacklogTurn, Message, Replies, Taken, run_one};
-use crate::api::CallError;
-use crate::api::wire::{CommandView, Field, Reader, op};
 use crate::cache::{Cache, Claim, Turn};
 use crate::clock::monotonic;
 use crate::grpc::GrpcError;
 use crate::service::below::{self, Claimed};
+use crate::service::codec::wire::{CommandView, Field, Reader, op};
 use crate::service::data::Plane;
+use crate::service::error::CallError;
 use crate::service::request::Request;
 use crate::service::requests::StoppedCall;
 use crate::service::slow::recall_first;

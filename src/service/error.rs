@@ -7,7 +7,7 @@
 
 use tonic::{Code, Status};
 
-use super::wire::Malformed;
+use super::codec::Malformed;
 use crate::engine::{NamespaceError, Refusal, UnknownPolicy};
 use crate::grpc::{Facts, Failure, GrpcError};
 use crate::quote::Quote;

@@ -1,6 +1,5 @@
 //! Proto ⇄ domain: what a request says, checked against the limits, as operations of the engine.
 
-use super::status::CallError;
 use super::wire::{
     ConditionView, DeleteView, ExpirationView, GetView, IncrementView, Reader, SetView, TouchView,
 };
@@ -9,6 +8,7 @@ use crate::entry::{Durability, Limits, REQUEST_ID_BYTES_MAX, Ttl, Version};
 use crate::grpc::GrpcError;
 use crate::proto::v1;
 use crate::quote::Quote;
+use crate::service::error::CallError;
 
 type Result<T> = std::result::Result<T, CallError>;
 
