@@ -7,6 +7,7 @@ mod below;
 mod blobs;
 mod disk;
 mod live_limits;
+mod operator;
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -33,6 +34,10 @@ pub use crate::persistence::disk::LookupError;
 pub use crate::persistence::journal::{BacklogQueue, Turn};
 pub use blobs::BlobStream;
 pub use disk::{DiskError, DiskOptions};
+pub use operator::{
+    BackendError, BlobStats, Compacted, Damage, DiskState, Method, Rehearsal, SnapshotError, SnapshotInfo,
+    Stopped, Verified,
+};
 
 /// A node's cache.
 #[derive(Debug)]
@@ -217,7 +222,8 @@ impl Cache {
         self.engine.sweep(entries_max)
     }
 
-    /// The engine itself, for what operators do to namespaces and ask of them.
+    /// The engine itself, which tests look into.
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.engine

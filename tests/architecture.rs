@@ -40,8 +40,6 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("engine", ENGINE_WORDS),
             ("entry", ALL),
             ("grpc", ALL),
-            // What is on disk, which Admin answers of.
-            ("persistence", ALL),
             ("proto", ALL),
             ("quote", ALL),
             ("telemetry", Some(&["NodeStats", "Recalled", "SlowCalls", "SlowOps", "stripe_number"])),

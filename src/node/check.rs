@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use super::{descriptors, disk, engine_config, server_config};
+use super::parts::{engine_config, server_config};
+use super::{descriptors, disk};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Loaded, ServeConfig};
 use crate::entry::Version;

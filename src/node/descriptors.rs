@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::NodeContext;
+use super::context::NodeContext;
 use crate::config::{Persistence, ServeConfig};
 use crate::server::ConnectionBounds;
 
@@ -140,16 +140,16 @@ pub(super) async fn follow(context: Weak<NodeContext>, mut before: Option<u64>) 
             continue;
         }
         tracing::info!(open_files_limit = limit, "the limit on open files has changed");
-        let config = &context.loaded.load().config;
+        let config = &context.current.load().config;
         match shares(config, limit) {
             Ok(shares) => {
-                context.connections.set_bounds(shares.connections);
+                context.bounds.connections.set_bounds(shares.connections);
                 tell(config, limit, shares);
             }
             Err(refused) => {
                 tracing::warn!("{refused}");
                 let (data, control) = (DATA_MIN as usize, CONTROL_MIN as usize);
-                context.connections.set_bounds(ConnectionBounds { data, control });
+                context.bounds.connections.set_bounds(ConnectionBounds { data, control });
             }
         }
     }

@@ -11,7 +11,9 @@ use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tracing::{error, info, warn};
 
-use super::{NodeContext, RecoveryNews, ShowRecovery};
+use super::context::NodeContext;
+use super::parts::bytes;
+use super::{RecoveryNews, ShowRecovery};
 use crate::cache::{BlobError, Cache, DiskError, DiskOptions};
 use crate::config::{MemoryPlan, Persistence, ServeConfig};
 use crate::persistence::disk::DiskConfig;
@@ -46,8 +48,8 @@ pub(super) fn options(config: &ServeConfig) -> Option<DiskOptions> {
         disk: DiskConfig {
             journal: JournalConfig {
                 flush_interval: Duration::from_millis(config.flush_interval_ms),
-                backlog_bytes: super::bytes(plan.journal_bytes),
-                waiting_bytes: super::bytes(plan.waiting_bytes),
+                backlog_bytes: bytes(plan.journal_bytes),
+                waiting_bytes: bytes(plan.waiting_bytes),
                 segment_bytes: SEGMENT_BYTES,
                 reserve_bytes: RESERVE_BYTES,
             },

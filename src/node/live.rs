@@ -2,19 +2,20 @@
 //!
 //! What is checked first is all that can fail; what follows cannot, so that all of a change holds or none of it.
 
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 
-use super::{NodeContext, bytes, connection_config, descriptors, limits, request_limits};
+use super::context::NodeContext;
+use super::descriptors;
+use super::parts::{bytes, connection_config, limits};
 use crate::config::{Loaded, MemoryPlan, ServeConfig, Source, memory};
 use crate::server::DrainTimes;
-use crate::service::CallError;
-use crate::service::ConfigUpdate;
+use crate::service::{CallError, ConfigUpdate};
 use crate::telemetry::log::{self, LogError};
 
 impl NodeContext {
     /// The configuration in force, with what Resize and SetEvictionPolicy made of it.
     pub(super) fn in_force(&self) -> Loaded {
-        let mut loaded = Loaded::clone(&self.loaded.load());
+        let mut loaded = Loaded::clone(&self.current.load());
         let (memory_bytes, policy) = (self.cache.bytes_limit(), self.cache.policy());
         let resized = std::mem::replace(&mut loaded.config.memory_bytes, memory_bytes) != memory_bytes;
         let exchanged = std::mem::replace(&mut loaded.config.policy, policy) != policy;
@@ -33,7 +34,7 @@ impl NodeContext {
 
     /// Changes settings, all or none, one caller at a time.
     pub(super) fn update(&self, update: &ConfigUpdate) -> Result<(), CallError> {
-        let _one_at_a_time = self.updating.lock();
+        let _one_at_a_time = self.current.updating.lock();
         let mut loaded = self.in_force();
         let before = loaded.config.clone();
         update.apply(&mut loaded.config)?;
@@ -51,7 +52,7 @@ impl NodeContext {
         }
         let names: Vec<&str> = update.settings().map(|setting| setting.field).collect();
         let config = loaded.config.clone();
-        self.loaded.store(Arc::new(loaded));
+        self.current.store(loaded);
         self.tell(&before, &config);
         tracing::info!(settings = names.join(","), "configuration changed");
         Ok(())
@@ -108,29 +109,24 @@ impl NodeContext {
 
     /// Hands what is in force now to whom it concerns.
     fn tell(&self, before: &ServeConfig, config: &ServeConfig) {
-        self.timeout.set(config.timeout());
+        self.bounds.set(config);
         self.stats_interval.send_if_modified(|interval| {
             std::mem::replace(interval, config.stats_interval()) != config.stats_interval()
         });
         self.slow_ops.set_threshold(config.slow_op());
-        self.connections.set_limit(config.max_connections as usize);
-        self.in_flight.set_limit(config.max_in_flight as usize);
-        self.backlog.set_bytes_max(bytes(config.max_response_backlog_bytes));
         let (lame_duck, deadline) = (config.lame_duck(), config.drain_deadline());
         self.lifecycle.set_drain_times(DrainTimes { lame_duck, deadline });
-        if let Some(node) = self.node.get().and_then(Weak::upgrade) {
-            node.set_connection(connection_config(config));
+        if let Some(server) = self.server.get().and_then(Weak::upgrade) {
+            server.set_connection(connection_config(config));
         }
         let plan = MemoryPlan::of(config.memory_bytes);
-        self.requests.set_limits(request_limits(config));
         if let Some(disk) = self.cache.disk() {
             disk.journal().set_backlog(bytes(plan.journal_bytes), bytes(plan.waiting_bytes));
         }
         self.cache.set_limits(&limits(config));
-        self.cache.engine().set_namespaces_max(config.max_namespaces as usize);
+        self.cache.set_namespaces_max(config.max_namespaces as usize);
         if config.policy != before.policy {
-            let engine = self.cache.engine();
-            engine.set_policy(engine.default_namespace(), config.policy);
+            self.cache.set_policy(self.cache.default_namespace(), config.policy);
         }
         if config.memory_bytes != before.memory_bytes {
             self.cache.resize(config.memory_bytes);

@@ -5,7 +5,6 @@ mod keys;
 mod memory;
 mod namespaces;
 
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,84 +15,49 @@ use tokio_stream::wrappers::IntervalStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
+use super::control::NodeControl;
 use super::error::CallError;
 use super::live_config::ConfigUpdate;
 use super::slow::slow_ops_response;
-use super::stats::{NodeIdentity, node_state, stats_response};
+use super::stats::{node_state, stats_response};
 use crate::cache::Cache;
 use crate::engine::PolicyName;
 use crate::proto::v1::{self, admin_server::Admin};
-use crate::telemetry::{NodeStats, SlowOps};
-
-/// A future that a closure makes anew.
-type Made<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
-/// Changes settings, all or none.
-type Update = dyn Fn(&ConfigUpdate) -> Result<(), CallError> + Send + Sync;
-
-/// What the Admin service needs of the node around it, as closures: it knows no sockets.
-pub struct AdminConfig {
-    /// Makes the node serve; answers with its data listeners.
-    pub spawn: Box<dyn Fn() -> Made<Result<Vec<String>, CallError>> + Send + Sync>,
-    /// Makes the node drain, within a deadline or its own.
-    pub drain: Box<dyn Fn(Option<Duration>) + Send + Sync>,
-    /// Ends when the node begins to drain.
-    pub leaving: Box<dyn Fn() -> Made<()> + Send + Sync>,
-    /// Who the node is.
-    pub identity: Box<dyn Fn() -> NodeIdentity + Send + Sync>,
-    /// The node's configuration, with sources.
-    pub config: Box<dyn Fn() -> v1::GetConfigResponse + Send + Sync>,
-    /// Changes settings, all or none. It may take as long as evicting down to a lower limit does.
-    pub update: Box<Update>,
-    /// The calls that were slow.
-    pub slow_ops: Arc<SlowOps>,
-    /// The name of the node's state.
-    pub state: Box<dyn Fn() -> &'static str + Send + Sync>,
-    /// The node's figures of now.
-    pub snapshot: Box<dyn Fn() -> NodeStats + Send + Sync>,
-    /// The most that Resize may ask for.
-    pub memory_bytes_max: u64,
-}
-
-impl std::fmt::Debug for AdminConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AdminConfig").finish_non_exhaustive()
-    }
-}
+use crate::telemetry::NodeStats;
 
 /// The Admin service of a node.
 #[derive(Debug, Clone)]
 pub struct AdminService {
     cache: Arc<Cache>,
-    config: Arc<AdminConfig>,
+    node: Arc<dyn NodeControl>,
     /// The figures at the last ResetStats.
     base: Arc<Mutex<NodeStats>>,
 }
 
 impl AdminService {
-    /// Answers for `cache`.
+    /// Answers for `cache` and the node around it.
     #[must_use]
-    pub fn new(cache: Arc<Cache>, config: AdminConfig) -> Self {
-        Self { cache, config: Arc::new(config), base: Arc::default() }
+    pub fn new(cache: Arc<Cache>, node: Arc<dyn NodeControl>) -> Self {
+        Self { cache, node, base: Arc::default() }
     }
 
     async fn stats(&self) -> v1::GetStatsResponse {
         self.finish_sweeps().await;
-        let snapshot = self.snapshot().await;
+        let now = self.figures().await;
         let base = self.base.lock().clone();
         let persistence = self.persistence_stats().await;
-        v1::GetStatsResponse { persistence, ..stats_response(&snapshot, &base, &(self.config.identity)()) }
+        v1::GetStatsResponse { persistence, ..stats_response(&now, &base, &self.node.identity()) }
     }
 
     fn state(&self) -> v1::NodeState {
-        node_state((self.config.state)())
+        node_state(self.node.state())
     }
 
     /// The node's figures of now. Where namespaces are many, that takes a while.
-    async fn snapshot(&self) -> NodeStats {
-        let config = Arc::clone(&self.config);
+    async fn figures(&self) -> NodeStats {
+        let node = Arc::clone(&self.node);
         // Fails where the runtime ends: then nobody reads the figures.
-        blocking("counting", move || (config.snapshot)()).await.unwrap_or_default()
+        blocking("counting", move || node.stats()).await.unwrap_or_default()
     }
 
     /// An answer that keeps to the limit on messages.
@@ -134,7 +98,7 @@ const DRAIN_DEADLINE_MS_MAX: u64 = 3_600_000;
 #[tonic::async_trait]
 impl Admin for AdminService {
     async fn spawn(&self, _: Request<v1::SpawnRequest>) -> Result<Response<v1::SpawnResponse>, Status> {
-        let addresses = (self.config.spawn)().await?;
+        let addresses = self.node.spawn().await?;
         Ok(Response::new(v1::SpawnResponse { state: self.state() as i32, addresses }))
     }
 
@@ -147,7 +111,7 @@ impl Admin for AdminService {
                 return Err(CallError::Invalid { field: "deadline_ms", why }.into());
             }
         };
-        (self.config.drain)(deadline);
+        self.node.drain(deadline);
         Ok(Response::new(v1::DrainResponse { state: self.state() as i32 }))
     }
 
@@ -174,7 +138,7 @@ impl Admin for AdminService {
         };
         let mut ticks = interval(Duration::from_millis(interval_ms));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (admin, leaving) = (self.clone(), (self.config.leaving)());
+        let (admin, leaving) = (self.clone(), self.node.leaving());
         let stats = IntervalStream::new(ticks).then(move |_| {
             let admin = admin.clone();
             async move { admin.answer(admin.stats().await).map(Response::into_inner) }
@@ -189,7 +153,7 @@ impl Admin for AdminService {
         _: Request<v1::ResetStatsRequest>,
     ) -> Result<Response<v1::ResetStatsResponse>, Status> {
         self.finish_sweeps().await;
-        let now = self.snapshot().await;
+        let now = self.figures().await;
         *self.base.lock() = now;
         tracing::info!("statistics reset");
         Ok(Response::new(v1::ResetStatsResponse {}))
@@ -203,7 +167,7 @@ impl Admin for AdminService {
         let request = request.into_inner();
         let namespace = super::unary::namespace(&self.cache, &request.namespace)?;
         let policy: PolicyName = request.policy.parse().map_err(CallError::from)?;
-        let previous = self.cache.engine().set_policy(&namespace, policy);
+        let previous = self.cache.set_policy(&namespace, policy);
         tracing::info!(namespace = ?request.namespace, %previous, %policy, "eviction policy changed");
         Ok(Response::new(v1::SetEvictionPolicyResponse { previous: previous.to_string() }))
     }
@@ -224,7 +188,7 @@ impl Admin for AdminService {
         &self,
         _: Request<v1::GetConfigRequest>,
     ) -> Result<Response<v1::GetConfigResponse>, Status> {
-        self.answer((self.config.config)())
+        self.answer(self.node.config())
     }
 
     async fn create_namespace(
@@ -295,12 +259,12 @@ impl Admin for AdminService {
         request: Request<v1::UpdateConfigRequest>,
     ) -> Result<Response<v1::UpdateConfigResponse>, Status> {
         let update = ConfigUpdate::read(request.get_ref())?;
-        let config = Arc::clone(&self.config);
+        let node = Arc::clone(&self.node);
         // To its end, also when the caller goes: all of them or none.
-        tokio::task::spawn_blocking(move || (config.update)(&update))
+        tokio::task::spawn_blocking(move || node.update_config(&update))
             .await
             .map_err(|error| Status::internal(format!("changing the configuration failed: {error}")))??;
-        self.answer(v1::UpdateConfigResponse { config: (self.config.config)().config })
+        self.answer(v1::UpdateConfigResponse { config: self.node.config().config })
     }
 
     async fn list_hot_keys(
@@ -314,7 +278,7 @@ impl Admin for AdminService {
         &self,
         _: Request<v1::ListSlowOpsRequest>,
     ) -> Result<Response<v1::ListSlowOpsResponse>, Status> {
-        self.answer(slow_ops_response(&self.config.slow_ops))
+        self.answer(slow_ops_response(self.node.slow_ops()))
     }
 
     async fn get_memory_report(

@@ -10,6 +10,7 @@ mod batch;
 mod below;
 mod blobs;
 mod codec;
+mod control;
 mod data;
 mod error;
 mod generated;
@@ -25,16 +26,17 @@ mod stats;
 mod turns;
 mod unary;
 
-pub use admin::{AdminConfig, AdminService};
+pub use admin::AdminService;
 pub use backlog::Backlog;
 pub use codec::Malformed;
+pub use control::{NodeControl, NodeIdentity};
 pub use data::{DataFuture, DataService};
 pub use error::CallError;
 pub use generated::{GeneratedFuture, GeneratedService};
 pub use live_config::ConfigUpdate;
 pub use requests::{RequestLimits, Requests, WINDOWS_PER_CONNECTION};
+pub use stats::LiveConfig;
 pub(crate) use stats::config_response;
-pub use stats::{LiveConfig, NodeIdentity};
 
 /// What fuzz/ drives and nobody else can reach.
 #[cfg(fuzzing)]

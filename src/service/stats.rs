@@ -1,18 +1,10 @@
 //! Admin's answers about a node as a whole: its figures and its configuration.
 
+use super::control::NodeIdentity;
 use crate::config::{Loaded, Source};
 use crate::engine::{MissReason, NamespaceReport, PolicyEstimate, Stats};
 use crate::proto::v1;
 use crate::telemetry::NodeStats;
-
-/// Who a node is.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct NodeIdentity {
-    /// Its id.
-    pub node_id: String,
-    /// The incarnation of its state.
-    pub incarnation: u64,
-}
 
 /// A node's state by its word.
 pub(super) fn node_state(word: &str) -> v1::NodeState {

@@ -1,22 +1,16 @@
 //! Admin's methods about what is on disk.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use prost::Message;
 use tonic::{Code, Response, Status};
 
 use super::{AdminService, blocking};
+use crate::cache::{
+    BackendError, Cache, Damage, Method, Rehearsal, SnapshotError, SnapshotInfo, Stopped, Verified,
+};
 use crate::clock::monotonic;
 use crate::grpc::{Failure, STATUS_BYTES_MAX};
-use crate::persistence::BackendError;
-use crate::persistence::blob::Verified;
-use crate::persistence::disk::{Disk, Rehearsal};
-use crate::persistence::journal::Stopped;
-use crate::persistence::recover::Method;
-use crate::persistence::replay::Damage;
-use crate::persistence::snapshot::{SnapshotError, SnapshotInfo};
 use crate::proto::v1;
 use crate::service::blobs;
 use crate::service::error::CallError;
@@ -26,7 +20,8 @@ const DAMAGES_MAX: usize = 1_000;
 
 impl AdminService {
     pub(super) async fn flush_disk(&self) -> Result<Response<v1::FlushResponse>, Status> {
-        if !self.disk("Flush")?.keeps_journal() {
+        self.needs_disk("Flush")?;
+        if !self.cache.keeps_journal() {
             return Err(CallError::NoPersistence { what: "Admin.Flush".to_owned() }.into());
         }
         let position = self.cache.flushed().await.map_err(|why| stopped(&why))?;
@@ -34,7 +29,7 @@ impl AdminService {
     }
 
     pub(super) async fn take_snapshot(&self) -> Result<Response<v1::CreateSnapshotResponse>, Status> {
-        let taken = self.on_disk("CreateSnapshot", |disk| disk.snapshot()).await?.map_err(failed)?;
+        let taken = self.on_disk("CreateSnapshot", Cache::take_snapshot).await?.map_err(failed)?;
         Ok(Response::new(v1::CreateSnapshotResponse {
             position: taken.position,
             entries: taken.entries,
@@ -43,7 +38,8 @@ impl AdminService {
     }
 
     pub(super) fn snapshots(&self) -> Result<Response<v1::ListSnapshotsResponse>, Status> {
-        let snapshots = self.disk("ListSnapshots")?.snapshots().iter().map(snapshot).collect();
+        self.needs_disk("ListSnapshots")?;
+        let snapshots = self.cache.snapshots().iter().map(snapshot).collect();
         self.answer(v1::ListSnapshotsResponse { snapshots })
     }
 
@@ -51,15 +47,17 @@ impl AdminService {
         &self,
         request: &v1::VerifyRecoveryRequest,
     ) -> Result<Response<v1::VerifyRecoveryResponse>, Status> {
-        let configured = self.disk("VerifyRecovery")?.recovery();
+        self.needs_disk("VerifyRecovery")?;
         let method = match request.method.as_str() {
-            "" => configured,
-            word => word
-                .parse::<Method>()
-                .map_err(|error| CallError::Invalid { field: "method", why: error.to_string() })?,
+            "" => None,
+            word => Some(
+                word.parse::<Method>()
+                    .map_err(|error| CallError::Invalid { field: "method", why: error.to_string() })?,
+            ),
         };
         let begun = monotonic();
-        let found = self.on_disk("VerifyRecovery", move |disk| disk.rehearse(method)).await?;
+        let rehearse = move |cache: &Cache| cache.rehearse_recovery(method);
+        let found = self.on_disk("VerifyRecovery", rehearse).await?;
         let mut report = rehearsed(&found.map_err(disk_failed)?);
         add_blobs(&mut report, &self.verify_blobs().await?);
         report.elapsed_ms = begun.elapsed().as_millis() as u64;
@@ -71,22 +69,16 @@ impl AdminService {
 
     /// Reads all blobs, for as long as its caller waits.
     async fn verify_blobs(&self) -> Result<Verified, Status> {
-        let Some(store) = self.cache.blobs().cloned() else { return Ok(Verified::default()) };
-        let (caller, now) = (Arc::new(()), self.cache.now());
-        let is_waiting = Arc::downgrade(&caller);
-        let verified = blocking("verifying blobs", move || {
-            store.verify(now, &mut |_| match is_waiting.strong_count() {
-                0 => ControlFlow::Break(()),
-                _ => ControlFlow::Continue(()),
-            })
-        });
+        let (cache, caller) = (Arc::clone(&self.cache), Arc::new(()));
+        let waiting = Arc::downgrade(&caller);
+        let verified = blocking("verifying blobs", move || cache.verify_blobs(|| waiting.strong_count() > 0));
         let verified = verified.await?;
         drop(caller);
         verified.map_err(|error| blobs::refused(error, b"").into())
     }
 
     pub(super) async fn compact(&self) -> Result<Response<v1::CompactJournalResponse>, Status> {
-        let compacted = self.on_disk("CompactJournal", |disk| disk.compact()).await?.map_err(failed)?;
+        let compacted = self.on_disk("CompactJournal", Cache::compact_journal).await?.map_err(failed)?;
         Ok(Response::new(v1::CompactJournalResponse {
             first_position: compacted.first_position,
             reclaimed_bytes: compacted.reclaimed_bytes,
@@ -96,29 +88,23 @@ impl AdminService {
 
     /// What GetStats tells of the disk; none where nothing is kept there.
     pub(super) async fn persistence_stats(&self) -> Option<v1::PersistenceStats> {
-        let disk = self.cache.disk()?;
-        let progress = disk.journal().progress().borrow().clone();
-        let newest = disk.snapshots().first().copied();
-        let blobs = self.cache.blobs().map(|blobs| blobs.stats()).unwrap_or_default();
-        let (entries, entries_damaged) = disk.lookup().map_or((0, 0), |lookup| {
-            (lookup.tier.len(), lookup.tier.counters().damaged.load(Ordering::Relaxed))
-        });
-        let backend = Arc::clone(disk.backend());
-        let disk_bytes = blocking("counting", move || backend.disk_bytes()).await;
+        let disk = self.cache.disk_state()?;
+        let cache = Arc::clone(&self.cache);
+        let disk_bytes = blocking("counting", move || cache.count_disk_bytes()).await;
         Some(v1::PersistenceStats {
-            mode: (self.config.config)().config.map_or_else(String::new, |config| config.persistence),
-            backend: disk.backend().name().to_owned(),
-            position: progress.position,
-            synced_position: progress.synced_position,
-            poisoned: progress.poisoned.map_or_else(String::new, |why| why.to_string()),
+            mode: self.node.config().config.map_or_else(String::new, |config| config.persistence),
+            backend: disk.backend.to_owned(),
+            position: disk.position,
+            synced_position: disk.synced_position,
+            poisoned: disk.poisoned.unwrap_or_default(),
             disk_bytes: disk_bytes.ok().and_then(Result::ok).unwrap_or(0),
-            disk_limit_bytes: disk.limit_bytes().unwrap_or(0),
-            snapshot_position: newest.map_or(0, |newest| newest.position),
-            snapshot_unix_ms: newest.map_or(0, |newest| newest.time.unix_ms()),
-            blobs: blobs.blobs,
-            blob_bytes: blobs.bytes,
-            entries,
-            entries_damaged,
+            disk_limit_bytes: disk.limit_bytes.unwrap_or(0),
+            snapshot_position: disk.newest_snapshot.map_or(0, |newest| newest.position),
+            snapshot_unix_ms: disk.newest_snapshot.map_or(0, |newest| newest.time.unix_ms()),
+            blobs: disk.blobs.blobs,
+            blob_bytes: disk.blobs.bytes,
+            entries: disk.entries,
+            entries_damaged: disk.entries_damaged,
         })
     }
 
@@ -127,17 +113,17 @@ impl AdminService {
         if self.cache.is_poisoned() { Err(CallError::JournalPoisoned.into()) } else { Ok(()) }
     }
 
-    /// What is on disk, for a method.
-    fn disk(&self, method: &str) -> Result<&Disk, CallError> {
-        if let Some(disk) = self.cache.disk() {
-            return Ok(disk);
+    /// Refuses a method that needs what is on disk where nothing is.
+    fn needs_disk(&self, method: &str) -> Result<(), CallError> {
+        if self.cache.is_on_disk() {
+            return Ok(());
         }
-        let config = (self.config.config)().config;
+        let config = self.node.config().config;
         if config.is_some_and(|config| config.persistence != "none") {
             let what = format!(
                 "Admin.{method} needs what is on disk, which is read when the node is told to serve (larder admin spawn)"
             );
-            return Err(CallError::NotReady { state: (self.config.state)(), what });
+            return Err(CallError::NotReady { state: self.node.state(), what });
         }
         Err(CallError::NoPersistence { what: format!("Admin.{method}") })
     }
@@ -145,11 +131,11 @@ impl AdminService {
     async fn on_disk<T: Send + 'static>(
         &self,
         method: &'static str,
-        work: impl FnOnce(&Disk) -> T + Send + 'static,
+        work: impl FnOnce(&Cache) -> Option<T> + Send + 'static,
     ) -> Result<T, Status> {
-        self.disk(method)?;
+        self.needs_disk(method)?;
         let cache = Arc::clone(&self.cache);
-        blocking(method, move || cache.disk().map(work))
+        blocking(method, move || work(&cache))
             .await?
             .ok_or_else(|| Status::internal("the data directory is gone"))
     }

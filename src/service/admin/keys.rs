@@ -16,8 +16,8 @@ impl AdminService {
         let cache = &self.cache;
         let key = convert::key(&request.key, &cache.limits(), || "key".to_owned())?;
         let namespace = unary::namespace(cache, &request.namespace)?;
-        let known = cache.engine().explain(&namespace, key, cache.now());
-        let node_id = (self.config.identity)().node_id;
+        let known = cache.explain(&namespace, key, cache.now());
+        let node_id = self.node.identity().node_id;
         let (entry, miss_reason) = match known.entry {
             Ok(hit) => (Some(hit), v1::MissReason::Unspecified),
             Err(reason) => (None, reason.into()),
@@ -50,7 +50,7 @@ impl AdminService {
     }
 
     pub(super) fn hot_keys(&self) -> v1::ListHotKeysResponse {
-        let hot = self.cache.engine().hot_keys(self.cache.now());
+        let hot = self.cache.hot_keys();
         let keys = hot.keys.into_iter().map(|key| v1::HotKey {
             namespace: key.namespace,
             key: key.key.into(),

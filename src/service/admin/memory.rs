@@ -31,8 +31,8 @@ const NAMESPACES_ADVISED_MAX: usize = 10;
 impl AdminService {
     pub(super) async fn memory_report(&self) -> v1::GetMemoryReportResponse {
         self.finish_sweeps().await;
-        let memory = self.cache.engine().memory();
-        let now = self.snapshot().await;
+        let memory = self.cache.memory();
+        let now = self.figures().await;
         let base = self.base.lock().clone();
         let mut parts: Vec<v1::MemoryPart> = memory
             .parts()

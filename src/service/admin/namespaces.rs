@@ -23,7 +23,7 @@ fn delete_whole(cache: &Cache, name: &str) -> Result<(u64, u64), CallError> {
     // Where the disk refuses, nothing but blobs is gone, and the namespace can be deleted again.
     let is_named = cache.namespace(name).is_some_and(|namespace| !namespace.name().is_empty());
     let before = if is_named { clear()?.blobs } else { 0 };
-    let entries = cache.engine().delete_namespace(name)?;
+    let entries = cache.delete_namespace(name)?;
     // The memory is back when this is answered.
     cache.sweep(usize::MAX);
     // Those that were stored in between; from here on none is.
@@ -37,7 +37,7 @@ impl AdminService {
     ) -> Result<v1::CreateNamespaceResponse, CallError> {
         let message = request.namespace.unwrap_or_default();
         let config = namespace::config(&message, &self.bounds_of_caps())?;
-        let namespace = self.cache.engine().create_namespace(&config)?;
+        let namespace = self.cache.create_namespace(&config)?;
         let config = namespace.config();
         tracing::info!(namespace = ?config.name, bytes_limit = config.bytes_limit, policy = %config.policy,
             default_ttl_ms = config.default_ttl.to_wire_ms(), "namespace created");
@@ -63,7 +63,7 @@ impl AdminService {
     }
 
     pub(super) fn list(&self) -> v1::ListNamespacesResponse {
-        let namespaces = self.cache.engine().namespaces();
+        let namespaces = self.cache.namespaces();
         let namespaces = namespaces.iter().map(|namespace| namespace.config().into()).collect();
         v1::ListNamespacesResponse { namespaces }
     }
@@ -101,19 +101,14 @@ impl AdminService {
     ) -> Result<v1::ClearResponse, Status> {
         let namespace = unary::namespace(&self.cache, &request.namespace)?.into_owned();
         let cache = Arc::clone(&self.cache);
-        let entries = blocking("clearing", move || {
-            // What was invalidated before is not counted again.
-            cache.sweep(usize::MAX);
-            cache.engine().clear(&namespace, cache.now())
-        });
-        let entries = entries.await?;
+        let entries = blocking("clearing", move || cache.clear(&namespace)).await?;
         tracing::info!(namespace = ?request.namespace, entries, "cleared");
         Ok(v1::ClearResponse { entries })
     }
 
     /// What the settings of any namespace but the default one are held to.
     fn bounds_of_caps(&self) -> NamespaceBounds {
-        let node = self.cache.engine().default_namespace().config();
+        let node = self.cache.default_namespace().config();
         NamespaceBounds {
             bytes_limit: BytesBounds::Cap { node: node.bytes_limit },
             ttl_ms_max: self.cache.limits().ttl_ms_max,
@@ -125,7 +120,7 @@ impl AdminService {
         if namespace.name().is_empty() {
             // What every shard must be able to hold.
             let min = self.cache.bytes_limit_min().max(BYTES_LIMIT_MIN);
-            return BytesBounds::Node { min, max: self.config.memory_bytes_max };
+            return BytesBounds::Node { min, max: self.node.memory_bytes_max() };
         }
         self.bounds_of_caps().bytes_limit
     }

@@ -176,7 +176,7 @@ impl Storing {
         let finish = move || {
             let writer = writer.take()?;
             let now = cache.now();
-            let version = cache.engine().draw_version(now).ok_or(BlobError::NoVersion)?;
+            let version = cache.draw_version(now).ok_or(BlobError::NoVersion)?;
             let end = Finish { version, ttl, now };
             writer.finish(digest, end, || {
                 writable(&cache)?;

@@ -1,0 +1,154 @@
+//! What the parts of a node share: the cache and the life, the configuration in force, and what calls are held to.
+
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::descriptors::Shares;
+use super::parts::{bytes, request_limits};
+use crate::cache::Cache;
+use crate::clock::{Clock, SystemClock, monotonic};
+use crate::config::{Loaded, ServeConfig};
+use crate::server::stack::{CallTimeout, InFlight};
+use crate::server::{Connections, Lifecycle, Server};
+use crate::service::{Backlog, LiveConfig, Requests};
+use crate::telemetry::{NodeStats, SlowOps, log, process};
+
+/// What the parts of a node share.
+#[derive(Debug)]
+pub(super) struct NodeContext {
+    pub(super) current: CurrentConfig,
+    pub(super) bounds: Bounds,
+    pub(super) cache: Arc<Cache>,
+    pub(super) lifecycle: Lifecycle,
+    pub(super) slow_ops: Arc<SlowOps>,
+    pub(super) stats_interval: watch::Sender<Option<Duration>>,
+    pub(super) started: Instant,
+    pub(super) incarnation: u64,
+    /// Set when the listeners are open. Weak, as the node's own services hold this: dropping it must end it.
+    pub(super) server: OnceLock<Weak<Server>>,
+}
+
+/// The configuration as it was loaded and changed since.
+#[derive(Debug)]
+pub(super) struct CurrentConfig {
+    loaded: ArcSwap<Loaded>,
+    /// Held while it is changed.
+    pub(super) updating: Mutex<()>,
+}
+
+impl CurrentConfig {
+    fn new(loaded: Loaded) -> Self {
+        Self { loaded: ArcSwap::from_pointee(loaded), updating: Mutex::new(()) }
+    }
+
+    pub(super) fn load(&self) -> Guard<Arc<Loaded>> {
+        self.loaded.load()
+    }
+
+    pub(super) fn store(&self, loaded: Loaded) {
+        self.loaded.store(Arc::new(loaded));
+    }
+}
+
+/// What connections and calls are held to, on all data listeners together.
+#[derive(Debug)]
+pub(super) struct Bounds {
+    pub(super) connections: Connections,
+    pub(super) timeout: CallTimeout,
+    pub(super) in_flight: InFlight,
+    pub(super) backlog: Backlog,
+    pub(super) requests: Requests,
+}
+
+impl Bounds {
+    fn new(config: &ServeConfig, shares: Shares) -> Self {
+        Self {
+            connections: Connections::new(config.max_connections as usize).within(shares.connections),
+            timeout: CallTimeout::new(config.timeout()),
+            in_flight: InFlight::new(config.max_in_flight as usize),
+            backlog: Backlog::new(bytes(config.max_response_backlog_bytes)),
+            requests: Requests::new(request_limits(config)),
+        }
+    }
+
+    /// Holds what comes from now on to a configuration.
+    pub(super) fn set(&self, config: &ServeConfig) {
+        self.connections.set_limit(config.max_connections as usize);
+        self.timeout.set(config.timeout());
+        self.in_flight.set_limit(config.max_in_flight as usize);
+        self.backlog.set_bytes_max(bytes(config.max_response_backlog_bytes));
+        self.requests.set_limits(request_limits(config));
+    }
+}
+
+impl NodeContext {
+    pub(super) fn new(cache: Arc<Cache>, loaded: Loaded, shares: Shares) -> Self {
+        let config = &loaded.config;
+        Self {
+            bounds: Bounds::new(config, shares),
+            cache,
+            lifecycle: Lifecycle::new(),
+            slow_ops: Arc::new(SlowOps::new(config.slow_op())),
+            stats_interval: watch::Sender::new(config.stats_interval()),
+            started: monotonic(),
+            incarnation: SystemClock::new().now().unix_us,
+            server: OnceLock::new(),
+            current: CurrentConfig::new(loaded),
+        }
+    }
+
+    /// The node's figures of now.
+    pub(super) fn figures(&self) -> NodeStats {
+        let Bounds { connections, in_flight, backlog, requests, timeout: _ } = &self.bounds;
+        NodeStats {
+            state: self.lifecycle.state().as_str(),
+            uptime: monotonic().saturating_duration_since(self.started),
+            policy: self.cache.policy(),
+            stats: self.cache.stats(),
+            namespaces: self.cache.namespace_reports(),
+            invalidations: self.cache.invalidations(),
+            resident_bytes: process::resident_bytes().unwrap_or(0),
+            connections: connections.open(),
+            requests_in_flight: in_flight.waiting() as u64,
+            response_backlog_bytes: backlog.bytes(),
+            request_bytes: requests.bytes(),
+            requests_shed: in_flight.shed() + backlog.refused(),
+            log_lines_lost: log::lines_lost(),
+            journal: self.journal(),
+            disk: self.disk(),
+            disk_tier: self.disk_tier(),
+        }
+    }
+
+    /// What is in force now of what the configuration leaves open, or can be changed.
+    pub(super) fn live_config(&self) -> LiveConfig {
+        let loaded = self.current.load();
+        let config = &loaded.config;
+        let bound = self.server.get().and_then(Weak::upgrade);
+        let bound = bound.as_deref();
+        let listen = bound.map_or(&[][..], |server| server.data_addresses());
+        let identity = config.identity(listen);
+        let listen = if listen.is_empty() { &config.listen[..] } else { listen };
+        let control = match bound {
+            Some(server) => [
+                server.admin_address().to_string(),
+                server.health_address().to_string(),
+                server.http_address().authority(),
+            ],
+            None => [config.admin.to_string(), config.health.to_string(), config.http.to_string()],
+        };
+        LiveConfig {
+            listen: listen.iter().map(ToString::to_string).collect(),
+            control,
+            node_id: identity.node_id,
+            advertise: identity.advertise,
+            memory_bytes: self.cache.bytes_limit(),
+            shards: self.cache.shard_count() as u32,
+            policy: self.cache.policy().to_string(),
+        }
+    }
+}

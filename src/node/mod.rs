@@ -1,0 +1,179 @@
+//! A whole node, put together from a configuration: cache, services, layers, listeners, figures.
+//!
+//! ```text
+//!   data listeners ─ trace ─ metrics ─ repair ─ deadline ─ in flight ─┬─ DataService ── Cache ── Engine
+//!                                                                     └─ health, reflection
+//!   admin listener ─ trace ─ metrics ─ repair ─ deadline ─ in flight ─── Admin, health, reflection
+//!   health listener (own thread) ─────── repair ─ deadline ───────────── health, reflection
+//!   HTTP listener (own thread) ───────────────────────────────────────── /livez /readyz /metrics
+//!   "larder-sweep" (own thread) ──────────────────────────────────────── Cache::advance
+//! ```
+
+pub mod check;
+mod context;
+mod control;
+pub mod descriptors;
+mod disk;
+mod live;
+mod parts;
+mod services;
+mod upkeep;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::cache::Cache;
+use crate::clock::monotonic;
+use crate::config::Loaded;
+use crate::entry::{Version, WallClockError};
+use crate::server::{Server, ServerConfig, StartError, Stop};
+use crate::telemetry::log::StatsLog;
+use crate::telemetry::trace::{CallTracer, TraceConfig, TraceError, Tracing};
+use context::NodeContext;
+use descriptors::TooFewDescriptors;
+use parts::{connection_config, engine_config, limits, server_config};
+
+/// How long the last spans may take to be sent.
+const TRACES_FLUSHED_WITHIN: Duration = Duration::from_secs(1);
+
+/// Why a node could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// A listener, or a thread.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The exporter of traces.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+    /// The limit on open files.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
+    /// The wall clock shows a time that versions cannot follow it to.
+    #[error(transparent)]
+    Clock(#[from] WallClockError),
+}
+
+/// A node that runs. Dropping it ends it at once, as a [`Server`].
+#[derive(Debug)]
+pub struct RunningNode {
+    node: Arc<Server>,
+    context: Arc<NodeContext>,
+    stats_log: Arc<Mutex<StatsLog>>,
+    tracing: Option<Tracing>,
+    /// The process's signals are the node's.
+    has_signals: bool,
+}
+
+/// How far a recovery is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecoveryNews {
+    /// Records that are applied.
+    pub applied: u64,
+    /// Entries that the snapshot has; `None`: not known, or there is none. The journal's records come on top.
+    pub expected: Option<u64>,
+}
+
+/// Told how far a recovery is, some times a second, and that it has ended: `None`.
+pub type ShowRecovery = Arc<dyn Fn(Option<RecoveryNews>) + Send + Sync>;
+
+impl RunningNode {
+    /// Starts a node in the runtime that this is called in. Returns when it serves, or in standby when it can be
+    /// told to. The process's signals are its host's own.
+    ///
+    /// # Errors
+    /// [`NodeError`]; then nothing is left open.
+    pub async fn start(loaded: Loaded) -> Result<Self, NodeError> {
+        let config = server_config(&loaded.config);
+        Self::start_as(config, loaded, None).await
+    }
+
+    /// [`Self::start`] for a program that is the node: SIGTERM, SIGINT and SIGHUP are taken over for good. The first drains
+    /// the node, the second makes [`Self::stopped`] return at once. A recovery is shown to `show`, and where there is
+    /// none, logged.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_as_program(loaded: Loaded, show: Option<ShowRecovery>) -> Result<Self, NodeError> {
+        let config = ServerConfig { signals: true, ..server_config(&loaded.config) };
+        Self::start_as(config, loaded, show).await
+    }
+
+    async fn start_as(
+        server_config: ServerConfig,
+        loaded: Loaded,
+        show: Option<ShowRecovery>,
+    ) -> Result<Self, NodeError> {
+        let config = &loaded.config;
+        let has_signals = server_config.signals;
+        let open_files = descriptors::limit();
+        let shares = descriptors::shares(config, open_files)?;
+        descriptors::tell(config, open_files, shares);
+        let cache = Arc::new(Cache::new(&engine_config(config), limits(config)));
+        cache.set_blob_streams_max(shares.blob_streams);
+        Version::clock_at(cache.now().unix_us)?;
+        let node_id = config.identity(&[]).node_id;
+        let tracing = config
+            .otlp
+            .as_ref()
+            .map(|endpoint| {
+                Tracing::start(TraceConfig { endpoint, node_id: &node_id, sample: config.trace_sample })
+            })
+            .transpose()?;
+        let tracer = tracing.as_ref().map_or_else(CallTracer::off, Tracing::tracer);
+        let context = Arc::new(NodeContext::new(Arc::clone(&cache), loaded, shares));
+        let services = context.services(&tracer);
+        if let Some(options) = disk::options(&context.current.load().config) {
+            let recovering = Arc::downgrade(&context);
+            context.lifecycle.recover_by(move || match recovering.upgrade() {
+                Some(context) => context.recover(options.clone(), show.clone()),
+                None => Box::pin(std::future::ready(Err("the node is gone".to_owned()))),
+            });
+        }
+        let connections = context.bounds.connections.clone();
+        let node =
+            Arc::new(Server::start(server_config, context.lifecycle.clone(), connections, services).await?);
+        // The first and only time.
+        let _ = context.server.set(Arc::downgrade(&node));
+        // It may have been changed while there was no node to tell.
+        node.set_connection(connection_config(&context.current.load().config));
+        upkeep::sweep(&cache, &context.lifecycle).map_err(StartError::Thread)?;
+        let stats_log = upkeep::log_stats(&context);
+        tokio::spawn(descriptors::follow(Arc::downgrade(&context), open_files));
+        Ok(Self { node, context, stats_log, tracing, has_signals })
+    }
+
+    /// The line for stdout; see [`Server::ready_line`].
+    #[must_use]
+    pub fn ready_line(&self) -> String {
+        self.node.ready_line()
+    }
+
+    /// The listeners and the life of the node.
+    #[must_use]
+    pub fn node(&self) -> &Server {
+        &self.node
+    }
+
+    /// The cache behind it.
+    #[must_use]
+    pub fn cache(&self) -> &Arc<Cache> {
+        &self.context.cache
+    }
+
+    /// Waits until the node has stopped, its last figures are logged and its last spans are sent: the process may
+    /// exit.
+    pub async fn stopped(self) -> Stop {
+        let stop = self.node.stopped().await;
+        let stop = self.context.close_disk(stop, self.has_signals).await;
+        if self.context.stats_interval.borrow().is_some() {
+            self.stats_log.lock().line(&self.context.figures(), monotonic());
+        }
+        if let Some(tracing) = self.tracing {
+            tracing.shutdown(TRACES_FLUSHED_WITHIN).await;
+        }
+        stop
+    }
+}
