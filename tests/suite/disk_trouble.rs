@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::support::kept::{cache_of, flushed};
 use crate::support::node::*;
-use larder::api::v1::admin_client::AdminClient;
-use larder::api::v1::*;
+use larder::proto::v1::admin_client::AdminClient;
+use larder::proto::v1::*;
 use rustix::process::{Resource, Rlimit, prlimit};
 use tokio::net::TcpStream;
 use tonic::transport::Channel;

@@ -8,7 +8,6 @@ use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use serde_json::{Map, Value, json};
 
-use crate::api::{settings as fields, v1};
 use crate::cli::exit::{CliError, Exit};
 use crate::cli::facts::Fact;
 use crate::cli::get::lower;
@@ -16,6 +15,7 @@ use crate::cli::global::Global;
 use crate::cli::output::{print_json, print_raw};
 use crate::client::AdminClient;
 use crate::config::{Setting, SettingValue};
+use crate::proto::{settings as fields, v1};
 
 /// Arguments of `admin config`.
 #[derive(Debug, Args)]
