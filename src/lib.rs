@@ -83,6 +83,7 @@ pub mod endpoint;
 pub mod engine;
 pub mod entry;
 pub mod grpc;
+pub mod lookup;
 pub mod node;
 pub mod persistence;
 pub mod proto;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Which room may know which other rooms, and of some only these names.
 ///
-/// cli → node → server → service → cache → {persistence, engine} → entry; proto and grpc stand under all that speak gRPC.
+/// cli → node → server → service → cache → lookup → {persistence, engine} → entry; proto and grpc stand under all that speak gRPC.
 const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("entry", &[]),
     ("endpoint", &[]),
@@ -26,7 +26,9 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("verb", &[]),
     ("engine", &[("clock", ALL), ("entry", ALL), ("quote", ALL)]),
     ("persistence", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("quote", ALL), ("shortage", ALL)]),
-    ("cache", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("persistence", ALL)]),
+    // One future for what memory has not got, over its sources.
+    ("lookup", &[("clock", ALL), ("engine", ALL), ("persistence", ALL)]),
+    ("cache", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("lookup", ALL), ("persistence", ALL)]),
     (
         "service",
         &[
@@ -40,6 +42,8 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("engine", ENGINE_WORDS),
             ("entry", ALL),
             ("grpc", ALL),
+            // What an operation waits for, and goes on with.
+            ("lookup", Some(&["Away", "Leaving", "Loaded", "Loading"])),
             ("proto", ALL),
             ("quote", ALL),
             ("telemetry", Some(&["NodeStats", "Recalled", "SlowCalls", "SlowOps", "stripe_number"])),
@@ -158,6 +162,7 @@ const ENGINE_WORDS: Only = Some(&[
     "Stats",
     "Tier",
     "UnknownPolicy",
+    "Unread",
     "ValueView",
 ]);
 

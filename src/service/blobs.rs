@@ -29,10 +29,8 @@ use http_body::Body;
 use prost::Message;
 use tokio::task::{spawn_blocking, yield_now};
 
-use super::below::joined;
-use super::codec::convert;
-use super::error::CallError;
 use super::keyspace::{bad_token, framed, page_size};
+use super::turns::joined;
 use super::unary::namespace;
 use crate::cache::{BlobError, Blobs, Cache, Listed, Manifest};
 use crate::clock::{Now, Throttle};
@@ -40,6 +38,8 @@ use crate::entry::Ttl;
 use crate::grpc::ResponseBody;
 use crate::proto::v1;
 use crate::quote::Quote;
+use crate::service::codec::convert;
+use crate::service::error::CallError;
 use crate::verb::Verb;
 
 /// Manifests that a page looks at before it ends, be it empty.

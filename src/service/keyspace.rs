@@ -16,17 +16,16 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::backlog::Held;
-use super::codec::convert;
 use super::data::Plane;
-use super::error::CallError;
 use super::turns::Turns;
 use super::unary::{Answered, flushes, namespace};
 use crate::cache::{Cache, LookupError};
 use crate::clock::Now;
 use crate::engine::{EntryView, ScanPlace, ScanRange, Scope};
-use crate::grpc::Unary;
 use crate::grpc::frame::{PREFIX, finish};
 use crate::proto::v1::{self, invalidate_request};
+use crate::service::codec::convert;
+use crate::service::error::CallError;
 
 const PAGE_SIZE_DEFAULT: usize = 1_000;
 /// Entries that a page looks at before it ends, be it empty: some milliseconds of work.
@@ -40,16 +39,15 @@ const TOKEN_FORM: u8 = 1;
 const TOKEN_BYTES: [usize; 2] = [21, 29];
 
 /// Answers a Scan.
-pub(super) async fn scan(plane: &Plane, message: &[u8], mut turns: Turns) -> Answered {
+pub(super) async fn scan(plane: &Plane, request: &v1::ScanRequest, mut turns: Turns) -> Answered {
     let cache = &*plane.cache;
-    let request: v1::ScanRequest = convert::decode(message)?;
     let limits = &cache.limits();
     let (bytes, max) = (request.prefix.len(), limits.key_bytes_max);
     if bytes > max {
         return Err(CallError::KeyTooLong { field: "prefix".to_owned(), bytes, max });
     }
     let namespace = namespace(cache, &request.namespace)?;
-    let token = Token::of(cache, &request);
+    let token = Token::of(cache, request);
     let mut after = token.place(&request.page_token)?;
     let mut page = Page {
         items: Vec::new(),
@@ -132,9 +130,8 @@ impl Page {
 }
 
 /// Answers an Invalidate.
-pub(super) fn invalidate(cache: &Cache, now: Now, message: &[u8]) -> Result<(Unary, bool), CallError> {
+pub(super) fn invalidate(cache: &Cache, now: Now, request: &v1::InvalidateRequest) -> Answered {
     use invalidate_request::Scope as AskedScope;
-    let request: v1::InvalidateRequest = convert::decode(message)?;
     let limits = &cache.limits();
     let namespace = namespace(cache, &request.namespace)?;
     let scope = match &request.scope {
