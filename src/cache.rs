@@ -11,7 +11,6 @@ mod operator;
 
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
 use crate::clock::{Clock, Now, SystemClock};
 use crate::engine::{
@@ -28,13 +27,10 @@ pub use crate::persistence::blob::{
     BlobError, BlobReader, BlobWriter, Blobs, Digest, Draft, Finish, Listed, Manifest, Removed,
 };
 pub use crate::persistence::disk::LookupError;
-pub use crate::persistence::journal::{BacklogQueue, Turn};
+pub use crate::persistence::journal::Turn;
 pub use blobs::BlobStream;
 pub use disk::{DiskError, DiskOptions};
-pub use operator::{
-    BackendError, BlobStats, Compacted, Damage, DiskState, Method, Rehearsal, SnapshotError, SnapshotInfo,
-    Stopped, Verified,
-};
+pub use operator::{BackendError, Damage, Method, Rehearsal, SnapshotError, SnapshotInfo, Stopped, Verified};
 
 /// A node's cache.
 #[derive(Debug)]
@@ -89,12 +85,6 @@ impl Cache {
     #[must_use]
     pub fn now(&self) -> Now {
         self.clock.now()
-    }
-
-    /// The moment of an instant that was read already.
-    #[must_use]
-    pub fn at(&self, instant: Instant) -> Now {
-        self.clock.at(instant)
     }
 
     /// The namespace of a name; "" is the default one.

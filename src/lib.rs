@@ -13,15 +13,16 @@
 //!   │ node             puts a node together        │          └───────┬─────────┘
 //!   │ server           sockets, HTTP/2, life cycle │  gRPC    ┌───────┴─────────┐
 //!   │ service          a message in, a message out │◀─────────│ client          │
-//!   │ cache            engine, later disk, origin  │          └───────┬─────────┘
-//!   │ engine           shards: index, arena,       │                  │
-//!   │                  timer wheel, policy         │                  │
+//!   │ cache, lookup    memory, then the disk       │          └───────┬─────────┘
+//!   │ persistence      journal, snapshots, blobs   │                  │
+//!   │ engine           shards: arena, timer wheel  │                  │
 //!   └───────┬──────────────────────────────────────┘                  │
-//!           └─────── proto, entry, endpoint, clock, telemetry ─────────┘
+//!           └──────────── grpc, proto, entry, endpoint, clock ────────┘
 //! ```
 //!
 //! Arrows point down. The engine is synchronous, does no I/O and has no clock: every call takes the time. The
-//! server moves bytes and states and knows nothing of caches. The client imports neither.
+//! server moves bytes and states and knows nothing of caches. The client imports neither. Public are the engine, the node
+//! with its configuration, the client and what they speak of; the rest is the program's own.
 //!
 //! # Ways in
 //!
@@ -43,8 +44,6 @@
 //!   let set = Set { condition: Condition::IfVersion(version), ..Set::new(b"colour", b"red") };
 //!   let stored = engine.apply(engine.default_namespace(), &Op::Set(set), clock.now());
 //!   assert!(matches!(stored, Outcome::Stored(newer) if newer > version));
-//!   let again = engine.apply(engine.default_namespace(), &Op::Set(set), clock.now());
-//!   assert!(matches!(again, Outcome::NotStored(_)), "that version is gone");
 //!   ```
 //!
 //! - **A whole node in your own process**, for tests above all: [`RunningNode`] with a [`ServeConfig`]. By default
@@ -70,30 +69,50 @@
 //!
 //! An *entry* is key, value, version, expiry, flags and content type. A *version* is drawn anew by every write
 //! and is the token for compare-and-set. An *outcome* is what an operation came to: a miss or a condition that
-//! does not hold is one, and is no error. A *policy* says which entry goes when bytes run out.
-//!
-//! The book in `docs/` tells how to run and operate a node.
+//! does not hold is one, and is no error. A *policy* says which entry goes when bytes run out. The book in `docs/`
+//! tells how to run and operate a node.
+#![cfg_attr(
+    not(feature = "testing"),
+    expect(unreachable_pub, reason = "what tests look into is public to them alone")
+)]
 
-pub mod cache;
-pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
 pub mod endpoint;
 pub mod engine;
 pub mod entry;
-pub mod grpc;
-pub mod lookup;
 pub mod node;
-pub mod persistence;
 pub mod proto;
-pub mod quote;
-pub mod redacted;
+
+// The program's own, for src/main.rs.
+#[doc(hidden)]
+pub mod cli;
+
+// Inner rooms, and those of them that tests, benchmarks and fuzz/ look into.
+#[cfg(not(feature = "testing"))]
+mod cache;
+#[cfg(feature = "testing")]
+pub mod cache;
+mod grpc;
+mod lookup;
+#[cfg(not(feature = "testing"))]
+mod persistence;
+#[cfg(feature = "testing")]
+pub mod persistence;
+mod quote;
+mod redacted;
+#[cfg(not(feature = "testing"))]
+mod server;
+#[cfg(feature = "testing")]
 pub mod server;
+#[cfg(not(feature = "testing"))]
+mod service;
+#[cfg(feature = "testing")]
 pub mod service;
-pub mod shortage;
-pub mod telemetry;
-pub mod verb;
+mod shortage;
+mod telemetry;
+mod verb;
 
 pub use client::Client;
 pub use config::ServeConfig;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use larder::cli::{self, Cli};
-use larder::persistence::failpoint;
+use larder::node::failpoint;
 use tikv_jemalloc_ctl::{Access, AsName, background_thread};
 
 #[global_allocator]

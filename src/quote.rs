@@ -7,7 +7,7 @@
 use std::fmt::{self, Write};
 
 /// The longest quote, marks and length included.
-pub const QUOTE_BYTES_MAX: usize = 128;
+pub(crate) const QUOTE_BYTES_MAX: usize = 128;
 /// What follows a text that was cut: `…" (18446744073709551615 bytes)`.
 const TAIL_BYTES_MAX: usize = 33;
 

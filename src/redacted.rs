@@ -77,7 +77,7 @@ impl fmt::Debug for Redacted {
 /// A text without what may be secret in it: the user and password of a URL, whether or not it is a good one, and the
 /// values of parameters whose names sound like secrets.
 #[must_use]
-pub fn shown(text: &str) -> Cow<'_, str> {
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
     if !text.contains(['@', '=']) && !text.contains("://") {
         return Cow::Borrowed(text);
     }

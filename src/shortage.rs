@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 /// Whether the call that failed so may work in a moment, as nothing is wrong but that something ran out.
 #[must_use]
-pub fn is_passing(error: &io::Error) -> bool {
+pub(crate) fn is_passing(error: &io::Error) -> bool {
     match Errno::from_io_error(error) {
         Some(number) => matches!(
             number,
@@ -26,7 +26,7 @@ pub fn is_passing(error: &io::Error) -> bool {
 
 /// Whether this process or the whole system has as many files open as it may.
 #[must_use]
-pub fn lacks_descriptors(error: &io::Error) -> bool {
+pub(crate) fn lacks_descriptors(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 

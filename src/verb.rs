@@ -185,12 +185,20 @@ impl Verb {
     }
 
     /// What may be done when the answer is lost.
+    #[cfg_attr(
+        not(feature = "testing"),
+        expect(dead_code, reason = "the table is whole before all of it is asked")
+    )]
     #[must_use]
     pub fn idempotency(self) -> Idempotency {
         self.row().idempotency
     }
 
     /// Which keys its request names.
+    #[cfg_attr(
+        not(feature = "testing"),
+        expect(dead_code, reason = "the table is whole before all of it is asked")
+    )]
     #[must_use]
     pub fn keys(self) -> Keys {
         self.row().keys

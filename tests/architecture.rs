@@ -333,6 +333,34 @@ fn arrows_point_from_the_outside_in() {
     }
 }
 
+/// What a program that embeds a node, an engine or a client may build on; `cli` is for src/main.rs, and hidden.
+const PUBLIC: &[&str] = &["client", "clock", "config", "endpoint", "engine", "entry", "node", "proto", "cli"];
+
+#[test]
+fn the_public_interface_is_small_and_the_rest_is_public_to_tests_alone() {
+    let lib = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
+    let lines: Vec<&str> = lib.lines().collect();
+    let (mut public, mut for_tests) = (Vec::new(), 0);
+    for (at, line) in lines.iter().enumerate() {
+        let Some(room) = line.strip_prefix("pub mod ") else { continue };
+        let mut attributes = lines[..at].iter().rev().take_while(|line| line.starts_with("#["));
+        if attributes.any(|attribute| *attribute == "#[cfg(feature = \"testing\")]") {
+            for_tests += 1;
+        } else {
+            public.push(room.trim_end_matches(';'));
+        }
+    }
+    public.sort_unstable();
+    let mut expected = PUBLIC.to_vec();
+    expected.sort_unstable();
+    assert_eq!(public, expected);
+    assert!(for_tests > 0, "the reader of this rule reads");
+    // The backend whose faults are made to order is in no program.
+    let backends =
+        sources().into_iter().find(|source| source.path == Path::new("persistence/backend/mod.rs"));
+    assert!(!backends.unwrap().code.contains("mod memory"));
+}
+
 #[test]
 fn no_file_leaves_its_room_by_super() {
     for source in sources() {

@@ -187,6 +187,7 @@ impl Cache {
     }
 
     /// Does one operation in a namespace. Blocks where its entry is on disk.
+    #[cfg(any(test, feature = "testing"))]
     pub fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> Outcome {
         let mut loaded = None;
         loop {
@@ -203,6 +204,7 @@ impl Cache {
     ///
     /// # Errors
     /// The reason of a miss.
+    #[cfg(any(test, feature = "testing"))]
     pub fn read<R>(
         &self,
         namespace: &Namespace,

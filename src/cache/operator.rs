@@ -8,8 +8,10 @@ use crate::clock::Now;
 use crate::engine::{Explanation, HotKeys, Memory, Namespace, NamespaceConfig, NamespaceError, PolicyName};
 use crate::entry::Version;
 
-pub use crate::persistence::blob::{BlobStats, Verified};
-pub use crate::persistence::disk::{Compacted, Rehearsal};
+use crate::persistence::blob::BlobStats;
+pub use crate::persistence::blob::Verified;
+use crate::persistence::disk::Compacted;
+pub use crate::persistence::disk::Rehearsal;
 pub use crate::persistence::journal::Stopped;
 pub use crate::persistence::replay::Damage;
 pub use crate::persistence::snapshot::{SnapshotError, SnapshotInfo};

@@ -24,9 +24,9 @@ use tonic_types::pb::{BadRequest, RetryInfo};
 use crate::proto::google::rpc;
 
 /// The longest grpc-message, as the header has it.
-pub const MESSAGE_BYTES_MAX: usize = 1 << 10;
+pub(crate) const MESSAGE_BYTES_MAX: usize = 1 << 10;
 /// The longest grpc-status-details-bin, as the header has it.
-pub const DETAILS_BYTES_MAX: usize = 3 << 10;
+pub(crate) const DETAILS_BYTES_MAX: usize = 3 << 10;
 /// The longest google.rpc.Status, of which base64 makes four bytes of three.
 pub(crate) const STATUS_BYTES_MAX: usize = DETAILS_BYTES_MAX / 4 * 3;
 /// The longest description of a field at fault, which repeats the message.

@@ -8,7 +8,6 @@ use crate::quote::Quote;
 /// What is wrong with a call as a gRPC call: its frames, its headers, its deadline.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-#[expect(missing_docs, reason = "the messages say what each field is")]
 pub enum GrpcError {
     #[error("the request is malformed: {why}")]
     Undecodable { why: String },

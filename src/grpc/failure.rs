@@ -22,7 +22,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// What a status says of an error beside its message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// The gRPC code.
     pub code: Code,
     /// The stable word for it.
@@ -38,31 +38,31 @@ pub struct Facts {
 impl Facts {
     /// An error that is no field's fault, and passed no limit.
     #[must_use]
-    pub fn new(code: Code, reason: &'static str) -> Self {
+    pub(crate) fn new(code: Code, reason: &'static str) -> Self {
         Self { code, reason, field: None, limit: None, retry: false }
     }
 
     /// INVALID_ARGUMENT, for what a field has.
     #[must_use]
-    pub fn bad_field(reason: &'static str, field: &str) -> Self {
+    pub(crate) fn bad_field(reason: &'static str, field: &str) -> Self {
         Self { field: Some(field.to_owned()), ..Self::new(Code::InvalidArgument, reason) }
     }
 
     /// The same, of a limit of so many `unit`.
     #[must_use]
-    pub fn with_limit(self, limit: u64, unit: &'static str) -> Self {
+    pub(crate) fn with_limit(self, limit: u64, unit: &'static str) -> Self {
         Self { limit: Some((limit, unit)), ..self }
     }
 
     /// The same, where trying again helps.
     #[must_use]
-    pub fn retryable(self) -> Self {
+    pub(crate) fn retryable(self) -> Self {
         Self { retry: true, ..self }
     }
 }
 
 /// An error that a call, or an item of one, ends with. What it displays is the status's message.
-pub trait Failure: Display {
+pub(crate) trait Failure: Display {
     /// What the status says beside the message.
     fn facts(&self) -> Facts;
 

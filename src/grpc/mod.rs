@@ -10,14 +10,13 @@ mod failure;
 pub(crate) mod frame;
 mod timeout;
 
-pub use body::ResponseBody;
+pub(crate) use body::ResponseBody;
 pub(crate) use body::{Unary, ok_trailers};
-pub use call::{Begun, Recall};
+pub(crate) use call::{Begun, Recall};
 pub(crate) use details::STATUS_BYTES_MAX;
 #[cfg(test)]
 pub(crate) use details::hold;
-pub use details::{DETAILS_BYTES_MAX, MESSAGE_BYTES_MAX};
-pub use error::GrpcError;
+pub(crate) use error::GrpcError;
 pub(crate) use failure::STATUS_BYTES_MIN;
-pub use failure::{Facts, Failure};
+pub(crate) use failure::{Facts, Failure};
 pub(crate) use timeout::grpc_timeout;

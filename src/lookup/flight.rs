@@ -72,6 +72,7 @@ impl Flights {
         Passenger { flight, flights: Some(self.clone()) }
     }
 
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.by_place.lock().len()
     }

@@ -29,18 +29,18 @@ use std::task::{Context, Poll, ready};
 
 use crate::engine::{Engine, Fetch, Namespace, Put, Refusal};
 use crate::persistence::tier::Found;
-pub use flight::Leaving;
+pub(crate) use flight::Leaving;
 use flight::{Flights, Passenger};
 
 /// Where entries lie that are not in memory.
-pub trait Source: std::fmt::Debug + Send + Sync {
+pub(crate) trait Source: std::fmt::Debug + Send + Sync {
     /// Looks for a key's entry. Blocks.
     fn load(&self, wanted: &Wanted) -> Answer;
 }
 
 /// A key that is looked for.
 #[derive(Debug)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// The number of its namespace.
     pub namespace: u16,
     /// The key.
@@ -75,7 +75,7 @@ impl Wanted {
 
 /// Looks for entries that are not in memory. Clones are the same.
 #[derive(Debug, Clone)]
-pub struct Lookup(Arc<Shared>);
+pub(crate) struct Lookup(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -87,19 +87,19 @@ struct Shared {
 impl Lookup {
     /// Looks in `source` for what an engine has not got.
     #[must_use]
-    pub fn new(engine: Arc<Engine>, source: Arc<dyn Source>) -> Self {
+    pub(crate) fn new(engine: Arc<Engine>, source: Arc<dyn Source>) -> Self {
         Self(Arc::new(Shared { engine, source, flights: Flights::default() }))
     }
 
     /// An operation that cannot be done before its key's entry is loaded.
-    pub fn away(&self, fetch: Fetch, namespace: &Namespace) -> Away {
+    pub(crate) fn away(&self, fetch: Fetch, namespace: &Namespace) -> Away {
         let namespace = namespace.number();
         Away { namespace, fetch: Watched { lookup: self.clone(), fetch: Some(fetch) } }
     }
 
     /// How many loads are under way or have been loaded for an operation that goes on.
-    #[must_use]
-    pub fn flights(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn flights(&self) -> usize {
         self.0.flights.len()
     }
 }
@@ -144,6 +144,7 @@ impl Away {
     }
 
     /// Loads it here and now. Blocks.
+    #[cfg(any(test, feature = "testing"))]
     pub fn load(self, key: &[u8]) -> Loaded {
         let Self { namespace, fetch } = self;
         let wanted = Wanted::new(fetch.get(), namespace, key);

@@ -28,12 +28,17 @@ use crate::cache::Cache;
 use crate::clock::monotonic;
 use crate::config::Loaded;
 use crate::entry::{Version, WallClockError};
-use crate::server::{Server, ServerConfig, StartError, Stop};
+use crate::server::ServerConfig;
 use crate::telemetry::log::StatsLog;
 use crate::telemetry::trace::{CallTracer, TraceConfig, TraceError, Tracing};
 use context::NodeContext;
 use descriptors::TooFewDescriptors;
 use parts::{connection_config, engine_config, limits, server_config};
+
+#[doc(hidden)]
+pub use crate::persistence::failpoint;
+/// What a node that runs tells of itself.
+pub use crate::server::{Lifecycle, NodeState, Server, SpawnError, StartError, Stop};
 
 /// How long the last spans may take to be sent.
 const TRACES_FLUSHED_WITHIN: Duration = Duration::from_secs(1);
@@ -158,6 +163,7 @@ impl RunningNode {
     }
 
     /// The cache behind it.
+    #[cfg(feature = "testing")]
     #[must_use]
     pub fn cache(&self) -> &Arc<Cache> {
         &self.context.cache

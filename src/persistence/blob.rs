@@ -53,7 +53,7 @@ use crate::entry::Ttl;
 pub use format::Manifest;
 pub use opening::Opened;
 pub use reader::BlobReader;
-pub use verify::{Progress, Verified};
+pub use verify::Verified;
 pub use writer::{BlobWriter, Digest, Draft, Finish};
 
 /// Manifests that are removed in one commit.
@@ -243,6 +243,7 @@ impl Blobs {
     }
 
     /// From now on all files together may have so many bytes; `None`: any number. Blobs that are there stay.
+    #[cfg(any(test, feature = "testing"))]
     pub fn set_limit(&self, limit_bytes: Option<u64>) {
         self.0.room.set_limit(limit_bytes);
     }

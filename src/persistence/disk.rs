@@ -38,10 +38,8 @@ use super::journal::{Journal, JournalConfig};
 use super::recover::{Method, Recovered, Recovery, RecoveryProgress, Report};
 use super::snapshot::{SnapshotError, SnapshotInfo};
 use super::tier::DiskTier;
-use super::time;
 use crate::clock::{Clock, monotonic};
 use crate::engine::Engine;
-use crate::entry::Version;
 use limit::DiskPressure;
 pub use lookup::{DiskReader, Lookup, LookupError};
 use opening::{clear_away, set_aside, sort_snapshots};
@@ -160,6 +158,7 @@ impl Disk {
     ///
     /// # Errors
     /// The disk refuses, or the wall clock shows a time that versions cannot follow it to.
+    #[cfg(any(test, feature = "testing"))]
     pub fn open(
         backend: Arc<dyn Backend>,
         engine: Arc<Engine>,
@@ -167,14 +166,14 @@ impl Disk {
         config: DiskConfig,
         progress: &RecoveryProgress,
     ) -> Result<(Self, Report), SnapshotError> {
-        Version::clock_at(clock.now().unix_us)?;
-        time::go_on(&*backend, &*clock)?;
+        crate::entry::Version::clock_at(clock.now().unix_us)?;
+        super::time::go_on(&*backend, &*clock)?;
         let room = Arc::new(DiskBudget::new(backend, config.limit_bytes));
         Self::open_in(room, engine, clock, config, progress)
     }
 
     /// [`Self::open`] in room that is shared with others, and whose limit is the one that counts. The clock's steady time
-    /// has gone on from what is on the disk ([`time::go_on`]).
+    /// has gone on from what is on the disk ([`super::time::go_on`]).
     ///
     /// # Errors
     /// As there.

@@ -140,6 +140,7 @@ impl DiskBudget {
         &self.backend
     }
 
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn set_limit(&self, limit_bytes: Option<u64>) {
         self.limit.store(limit_bytes.unwrap_or(UNLIMITED), Ordering::Relaxed);
     }

@@ -165,7 +165,7 @@ impl Header {
 /// Why bytes are no frame as it was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-#[expect(missing_docs, reason = "the messages say what each field is")]
+#[cfg_attr(feature = "testing", expect(missing_docs, reason = "the messages say what each field is"))]
 pub enum BadFrame {
     #[error("no frame begins here")]
     Magic,

@@ -302,6 +302,7 @@ impl Journal {
     ///
     /// # Errors
     /// The journal has stopped.
+    #[cfg(any(test, feature = "testing"))]
     pub fn flush(&self) -> Result<u64, Stopped> {
         let wanted = self.ask(&self.shared.sync_wanted);
         self.block(wanted, |progress| progress.synced).map(|progress| progress.synced_position)

@@ -6,14 +6,13 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::private;
 
 /// The right to use a data directory, until it is dropped.
 #[derive(Debug)]
 pub struct DirectoryLock {
-    path: PathBuf,
     /// Locked as long as it is open.
     _directory: File,
 }
@@ -80,7 +79,7 @@ impl DirectoryLock {
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
             other => other.map_err(failed("write", &path))?,
         }
-        Ok(Self { path: directory.to_owned(), _directory: locked })
+        Ok(Self { _directory: locked })
     }
 
     /// Whether a directory that exists could be taken now. Writes nothing.
@@ -93,12 +92,6 @@ impl DirectoryLock {
             LockError::Io { action: "open", place, source }
         });
         lock(&opened?, directory)
-    }
-
-    /// The directory.
-    #[must_use]
-    pub fn directory(&self) -> &Path {
-        &self.path
     }
 }
 
@@ -136,7 +129,6 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("made/as/needed");
         let lock = DirectoryLock::take(&directory).unwrap();
-        assert_eq!(lock.directory(), directory);
         assert_eq!(directory.metadata().unwrap().permissions().mode() & 0o777, 0o700);
 
         let refused = DirectoryLock::take(&directory).unwrap_err().to_string();

@@ -32,11 +32,11 @@ pub mod snapshot;
 pub mod tier;
 pub mod time;
 
+#[cfg(any(test, feature = "testing"))]
 pub use backend::memory::MemoryBackend;
-pub use backend::{
-    Appender, Backend, BackendError, BackendKind, CatalogueChange, DiskSpace, FileId, FileKind, FilesBackend,
-    MARK_BYTES, ReadAt, SledBackend, UnknownBackend, Visit,
-};
+pub use backend::{Appender, Backend, BackendError, BackendKind, CatalogueChange, FileId, FileKind, ReadAt};
+#[cfg(any(test, feature = "testing"))]
+pub use backend::{DiskSpace, FilesBackend, MARK_BYTES, SledBackend, UnknownBackend, Visit};
 pub use disk_budget::DiskBudget;
 pub use lock::{DirectoryLock, LockError};
 pub use recover::Method;

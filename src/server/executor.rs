@@ -34,7 +34,7 @@ impl Progressed {
 
 /// Polls a stream's future once, and spawns it if that was not enough.
 #[derive(Debug, Clone)]
-pub struct StreamExecutor {
+pub(crate) struct StreamExecutor {
     stall_timeout: Duration,
     progressed: Progressed,
 }

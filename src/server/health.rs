@@ -5,7 +5,7 @@
 //! | [`ALIVE`] | the process runs: from standby to the end of draining |
 //! | [`ADMIN`] | the same, of the Admin service |
 //! | [`READY`] | keys are served: in [`NodeState::Serving`] alone |
-//! | [`PERSISTENCE`], [`ORIGIN`] | set by their owners, and unknown where they are not configured |
+//! | [`PERSISTENCE`] | set by its owner, and unknown where nothing is kept on disk |
 //!
 //! One table of statuses is shared by every listener, in one watched value, so that a Watch sees a service that
 //! is registered after it began. It is not tonic-health's own service, which refuses to watch an unknown one;
@@ -32,8 +32,6 @@ pub const READY: &str = "larder.v1.Cache";
 pub const ADMIN: &str = "larder.v1.Admin";
 /// The name under which the journal and its disk are spoken of.
 pub const PERSISTENCE: &str = "persistence";
-/// The name under which the origin is spoken of.
-pub const ORIGIN: &str = "origin";
 
 /// Which listener a health service is mounted on: the order in which their Watch streams end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! [`Lifecycle`] is made before anything else and given to whoever asks (the Admin service, signals) or must
-//! know (readiness, streams that end when the node drains). [`Server`](super::Node) does the work. A state is
+//! know (readiness, streams that end when the node drains). [`Server`](super::Server) does the work. A state is
 //! never left along any other arrow, and health changes before the state that it follows can be seen.
 
 use std::fmt;
@@ -97,7 +97,7 @@ pub enum SpawnError {
 pub struct Lifecycle(Arc<Inner>);
 
 impl Lifecycle {
-    /// A life that begins in standby. One is for one [`Server`](super::Node).
+    /// A life that begins in standby. One is for one [`Server`](super::Server).
     #[must_use]
     pub fn new() -> Self {
         let (spawns, spawns_asked) = mpsc::channel(SPAWNS_WAITING_MAX);

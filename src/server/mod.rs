@@ -48,12 +48,10 @@ mod supervisor;
 mod write_coalescer;
 mod write_timeout;
 
-pub use connection::{ConnectionConfig, ConnectionService, GrpcService, PerPeer};
+pub use connection::{ConnectionConfig, ConnectionService, PerPeer};
 pub use connections::{ConnectionBounds, Connections};
-pub use executor::StreamExecutor;
-pub use health::{Health, Mount, PERSISTENCE};
+pub use health::{Mount, PERSISTENCE};
 pub use lifecycle::{DrainTimes, Lifecycle, NodeState, Recovering, SpawnError};
 pub use listen::ListenError;
-pub use listener::Role;
 pub use serve::{Server, ServerConfig, Services, StartError, Stop};
 pub(crate) use signals::{SAME_SIGNAL_WITHIN, Signals};

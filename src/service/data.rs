@@ -230,7 +230,6 @@ pin_project! {
     /// A call on a data listener.
     #[project = DataProjection]
     #[derive(Debug)]
-    #[expect(missing_docs, reason = "the states of a future")]
     pub enum DataFuture<B> {
         Ready { response: Option<Response<ResponseBody>> },
         Unary {

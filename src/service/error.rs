@@ -15,7 +15,7 @@ use crate::quote::Quote;
 /// Why a call, or an item of one, fails. Whatever fails has changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-#[expect(missing_docs, reason = "the messages say what each field is")]
+#[cfg_attr(feature = "testing", expect(missing_docs, reason = "the messages say what each field is"))]
 pub enum CallError {
     #[error("the request is malformed: {0}")]
     Malformed(#[from] Malformed),

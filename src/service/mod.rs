@@ -2,7 +2,8 @@
 //! is generated.
 //!
 //! A data request is read where it lies, done under its shard's lock and answered from there into the buffer that
-//! is sent. Nothing here knows of sockets, time-outs or metrics: those are layers around it.
+//! is sent; one that memory cannot answer waits for the disk. Nothing here knows of sockets, and what holds for every call
+//! (its time-out, metrics and trace) is in layers around it.
 
 mod admin;
 mod backlog;
@@ -28,11 +29,10 @@ mod unary;
 
 pub use admin::AdminService;
 pub use backlog::Backlog;
-pub use codec::Malformed;
 pub use control::{NodeControl, NodeIdentity};
-pub use data::{DataFuture, DataService};
+pub use data::DataService;
 pub use error::CallError;
-pub use generated::{GeneratedFuture, GeneratedService};
+pub use generated::GeneratedService;
 pub use live_config::ConfigUpdate;
 pub use requests::{RequestLimits, Requests, WINDOWS_PER_CONNECTION};
 pub use stats::LiveConfig;

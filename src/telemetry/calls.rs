@@ -79,8 +79,8 @@ impl CallMetrics {
     }
 
     /// How often a method ended with a status.
-    #[must_use]
-    pub fn count(&self, verb: Verb, code: Code) -> u64 {
+    #[cfg(test)]
+    fn count(&self, verb: Verb, code: Code) -> u64 {
         self.calls(verb).codes[code as usize]
     }
 

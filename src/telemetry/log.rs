@@ -8,16 +8,12 @@
 //!
 //! A log that cannot be written costs lines, which are counted ([`lines_lost`]), and never a call, a probe or a shutdown:
 //! nothing else of a node writes to stderr, and it writes to stdout in the same way ([`print()`]).
-//!
-//! Keys are bytes that a client chose. Whoever logs one goes through [`key_text`], which leaves no control
-//! character and no line break in it, so that a key cannot forge a line.
 
 mod panics;
 mod repeats;
 mod streams;
 mod writer;
 
-use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -28,7 +24,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 
 use repeats::RepeatLimit;
-pub use streams::{draw, flush, lines_lost, print, start_streams, write_error};
+pub(crate) use streams::{draw, flush, lines_lost, print, start_streams, write_error};
 
 use super::node_stats::{NodeStats, operations};
 use crate::config::LogFormat;
@@ -37,7 +33,7 @@ use crate::redacted::Redacted;
 /// Why logs cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum LogError {
+pub(crate) enum LogError {
     /// The filter is none.
     #[error(
         "--log {filter:?} is no filter ({reason}); give a level, such as info, or a list, such as info,larder=debug"
@@ -70,7 +66,7 @@ static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 ///
 /// # Errors
 /// [`LogError`]: the filter is none, or this is not the first call.
-pub fn init(format: LogFormat, filter: &str) -> Result<(), LogError> {
+pub(crate) fn init(format: LogFormat, filter: &str) -> Result<(), LogError> {
     let writer = streams::stderr()?.clone();
     let (subscriber, set_filter) = subscriber(format, filter, io::stderr().is_terminal(), writer)?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::AlreadySet)?;
@@ -82,7 +78,7 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), LogError> {
 ///
 /// # Errors
 /// [`LogError::BadFilter`].
-pub fn check_filter(filter: &str) -> Result<(), LogError> {
+pub(crate) fn check_filter(filter: &str) -> Result<(), LogError> {
     parse(filter).map(drop)
 }
 
@@ -90,7 +86,7 @@ pub fn check_filter(filter: &str) -> Result<(), LogError> {
 ///
 /// # Errors
 /// [`LogError`]: the filter is none, or the logs are not those of [`init`].
-pub fn set_filter(filter: &str) -> Result<(), LogError> {
+pub(crate) fn set_filter(filter: &str) -> Result<(), LogError> {
     let filter = parse(filter)?;
     match SET_FILTER.get() {
         Some(set) if set(filter) => Ok(()),
@@ -135,7 +131,7 @@ where
 
 /// Writes the `stats` line, and remembers the last one for the rates.
 #[derive(Debug)]
-pub struct StatsLog {
+pub(crate) struct StatsLog {
     last: Instant,
     last_operations: u64,
     last_hits: u64,
@@ -145,12 +141,12 @@ pub struct StatsLog {
 impl StatsLog {
     /// Rates count from `now`, when nothing has been done yet.
     #[must_use]
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self { last: now, last_operations: 0, last_hits: 0, last_misses: 0 }
     }
 
     /// Logs the figures: counters since the start, as /metrics has them, and what was done since the last line.
-    pub fn line(&mut self, snapshot: &NodeStats, now: Instant) {
+    pub(crate) fn line(&mut self, snapshot: &NodeStats, now: Instant) {
         let stats = &snapshot.stats;
         let (operations, misses) = (operations(stats), stats.misses());
         let seconds = now.saturating_duration_since(self.last).as_secs_f64();
@@ -189,37 +185,6 @@ fn ratio(hits: u64, misses: u64) -> f64 {
     match hits + misses {
         0 => 0.0,
         lookups => (hits as f64 / lookups as f64 * 1e4).round() / 1e4,
-    }
-}
-
-/// The most bytes of a key that a log shows.
-pub const KEY_TEXT_BYTES_MAX: usize = 128;
-
-/// A key as logs may show it: control characters, quotes, what does not print and what is not UTF-8 are escaped
-/// as Rust writes them; what is longer than [`KEY_TEXT_BYTES_MAX`] is cut, with its length behind.
-#[must_use]
-pub fn key_text(key: &[u8]) -> impl fmt::Display {
-    KeyText(key)
-}
-
-struct KeyText<'k>(&'k [u8]);
-
-impl fmt::Display for KeyText<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = &self.0[..self.0.len().min(KEY_TEXT_BYTES_MAX)];
-        for chunk in shown.utf8_chunks() {
-            for c in chunk.valid().chars() {
-                write!(f, "{}", c.escape_debug())?;
-            }
-            for byte in chunk.invalid() {
-                write!(f, "\\x{byte:02x}")?;
-            }
-        }
-        if shown.len() < self.0.len() {
-            f.write_char('…')?;
-            write!(f, " ({} bytes)", self.0.len())?;
-        }
-        Ok(())
     }
 }
 
@@ -309,15 +274,5 @@ mod tests {
         });
         let text = String::from_utf8(sink.0.lock().clone()).unwrap();
         assert!(text.contains("between") && !text.contains("before") && !text.contains("after"), "{text}");
-    }
-
-    #[test]
-    fn no_key_can_forge_a_line() {
-        assert_eq!(key_text(b"user:1").to_string(), "user:1");
-        assert_eq!(key_text("köşe".as_bytes()).to_string(), "köşe");
-        assert_eq!(key_text(b"a\nINFO b\x1b[0m\xff\"").to_string(), "a\\nINFO b\\u{1b}[0m\\xff\\\"");
-        assert_eq!(key_text("\u{202e}".as_bytes()).to_string(), "\\u{202e}");
-        let long = key_text(&[b'k'; 200]).to_string();
-        assert_eq!(long, format!("{}… (200 bytes)", "k".repeat(128)));
     }
 }

@@ -138,7 +138,7 @@ const PROCESS_FDS: (&str, &str) = ("process_open_fds", "Open file descriptors");
 const PROCESS_FDS_MAX: (&str, &str) = ("process_max_fds", "How many file descriptors may be open");
 
 /// The node's metrics, ready to be scraped.
-pub struct Metrics {
+pub(crate) struct Metrics {
     calls: Arc<CallMetrics>,
     snapshot: Box<dyn Fn() -> NodeStats + Send + Sync>,
 }
@@ -146,14 +146,17 @@ pub struct Metrics {
 impl Metrics {
     /// Metrics of these calls and of what `snapshot` says at each scrape.
     #[must_use]
-    pub fn new(calls: Arc<CallMetrics>, snapshot: impl Fn() -> NodeStats + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(
+        calls: Arc<CallMetrics>,
+        snapshot: impl Fn() -> NodeStats + Send + Sync + 'static,
+    ) -> Self {
         Self { calls, snapshot: Box::new(snapshot) }
     }
 
     /// All metrics as text. Cost: one snapshot, and some microseconds for each namespace and for each method that was
     /// ever called; with a thousand namespaces that is no work for a thread that must stay quick.
     #[must_use]
-    pub fn text(&self, format: Format) -> String {
+    pub(crate) fn text(&self, format: Format) -> String {
         let snapshot = (self.snapshot)();
         let mut page = Page { text: Exposition::new(format) };
         page.engine(&snapshot);

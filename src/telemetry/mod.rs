@@ -10,19 +10,19 @@
 //! Nothing here decides anything. It is handed numbers and closures, and knows neither the engine's inside nor
 //! the server.
 
-pub mod calls;
-pub mod exposition;
-pub mod log;
-pub mod metrics;
-pub mod node_stats;
-pub mod process;
-pub mod slow;
-pub mod trace;
+pub(crate) mod calls;
+pub(crate) mod exposition;
+pub(crate) mod log;
+pub(crate) mod metrics;
+pub(crate) mod node_stats;
+pub(crate) mod process;
+pub(crate) mod slow;
+pub(crate) mod trace;
 
-pub use calls::CallMetrics;
+pub(crate) use calls::CallMetrics;
 pub(crate) use calls::stripe_number;
-pub use exposition::Format;
+pub(crate) use exposition::Format;
 
-pub use metrics::Metrics;
-pub use node_stats::{DiskFigures, DiskTierFigures, JournalFigures, NodeStats};
-pub use slow::{Recalled, SlowCalls, SlowOps};
+pub(crate) use metrics::Metrics;
+pub(crate) use node_stats::{DiskFigures, DiskTierFigures, JournalFigures, NodeStats};
+pub(crate) use slow::{Recalled, SlowCalls, SlowOps};

@@ -89,7 +89,7 @@ pub struct DiskTierFigures {
 }
 
 /// The words for a node's state, in the order of its life.
-pub const NODE_STATES: [&str; 5] = ["standby", "recovering", "serving", "draining", "stopped"];
+pub(crate) const NODE_STATES: [&str; 5] = ["standby", "recovering", "serving", "draining", "stopped"];
 
 impl NodeStats {
     /// This snapshot with counters that count from `base` on, as ResetStats wants it for GetStats alone; sizes

@@ -9,7 +9,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// What the process uses now; `None`: the system does not tell.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ProcessFigures {
+pub(crate) struct ProcessFigures {
     /// Processor time, user and system.
     pub cpu_time: Duration,
     /// When it started, in seconds since 1970-01-01 UTC.
@@ -26,7 +26,7 @@ pub struct ProcessFigures {
 
 /// Reads all of them: some hundred microseconds, for a scrape.
 #[must_use]
-pub fn figures() -> ProcessFigures {
+pub(crate) fn figures() -> ProcessFigures {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let cpu = clock_gettime(ClockId::ProcessCPUTime);
     ProcessFigures {
@@ -42,13 +42,13 @@ pub fn figures() -> ProcessFigures {
 /// Resident memory in bytes. Read from `VmRSS` of /proc/self/status, which has a unit, and not from statm,
 /// which counts pages whose size the standard library cannot ask for. Some tens of microseconds.
 #[must_use]
-pub fn resident_bytes() -> Option<u64> {
+pub(crate) fn resident_bytes() -> Option<u64> {
     bytes_of(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
 /// Open file descriptors, counted one by one: for a scrape, not for a call.
 #[must_use]
-pub fn open_descriptors() -> Option<u64> {
+pub(crate) fn open_descriptors() -> Option<u64> {
     // The directory is open itself while it is read.
     fs::read_dir("/proc/self/fd").ok().map(|entries| (entries.count() as u64).saturating_sub(1))
 }

@@ -14,9 +14,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::verb::Verb;
 
 /// How many calls are kept.
-pub const OPS_KEPT: usize = 128;
+pub(crate) const OPS_KEPT: usize = 128;
 /// How much of a key is kept.
-pub const KEY_BYTES_KEPT: usize = 256;
+pub(crate) const KEY_BYTES_KEPT: usize = 256;
 
 /// A call that was slow.
 #[derive(Debug, Clone, PartialEq, Eq)]

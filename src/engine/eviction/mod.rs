@@ -6,7 +6,7 @@
 //! each operation, while the old one goes on choosing victims among those that it still has.
 //!
 //! To add a policy: one file with the algorithm, its paper and where it differs; a variant in [`PolicyName`] and
-//! in [`AnyPolicy`]; the conformance tests at the end of this file then run over it too.
+//! in [`AnyPolicy`]; the conformance tests in `tests.rs` then run over it too.
 
 mod adaptive;
 mod arc;

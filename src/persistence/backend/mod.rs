@@ -16,6 +16,7 @@
 
 mod files;
 mod mark;
+#[cfg(any(test, feature = "testing"))]
 pub mod memory;
 mod on_files;
 mod payload;
@@ -207,6 +208,7 @@ pub trait Appender: fmt::Debug + Send {
     fn len(&self) -> u64;
 
     /// Whether nothing was appended.
+    #[cfg(any(test, feature = "testing"))]
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -230,6 +232,7 @@ pub trait ReadAt: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// The disk refuses.
+    #[cfg(any(test, feature = "testing"))]
     fn is_empty(&self) -> Result<bool, BackendError> {
         self.len().map(|len| len == 0)
     }

@@ -71,6 +71,7 @@ impl Blobs {
     ///
     /// # Errors
     /// [`super::BlobError::Backend`], [`super::BlobError::DiskFull`].
+    #[cfg(any(test, feature = "testing"))]
     pub fn open(backend: Arc<dyn Backend>, limit_bytes: Option<u64>, now: Now) -> Result<(Self, Opened)> {
         Self::open_in(Arc::new(DiskBudget::new(backend, limit_bytes)), now)
     }

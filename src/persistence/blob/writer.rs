@@ -148,6 +148,7 @@ impl BlobWriter {
     }
 
     /// How many bytes were written.
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes

@@ -17,8 +17,6 @@ use crate::persistence::tier::DiskTier;
 /// What loading a snapshot came to.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// Entries that are in force, before its tail.
-    pub entries: u64,
     /// Entries whose time has ended meanwhile.
     pub expired: u64,
     /// Entries that did not fit.
@@ -113,16 +111,11 @@ pub fn load(
     if let Err(why) = rest {
         return Ok(Err(damage(&reading, why)));
     }
-    Ok(Ok(Loaded {
-        entries: counted.entries.into_inner(),
-        expired: counted.expired.into_inner(),
-        refused: counted.refused.into_inner(),
-    }))
+    Ok(Ok(Loaded { expired: counted.expired.into_inner(), refused: counted.refused.into_inner() }))
 }
 
 #[derive(Debug, Default)]
 struct Counted {
-    entries: AtomicU64,
     expired: AtomicU64,
     refused: AtomicU64,
 }
@@ -183,9 +176,9 @@ fn load_entries(
                 }
             }
         };
-        let (mut entries, mut expired, mut refused) = (0, 0, 0);
+        let (mut expired, mut refused) = (0, 0);
         let mut came = |restored| match restored {
-            Restored::Applied => entries += 1,
+            Restored::Applied => {}
             Restored::Expired => expired += 1,
             _ => refused += 1,
         };
@@ -207,7 +200,6 @@ fn load_entries(
             reading.stopped = Some(Err(why));
             return Ok(());
         }
-        counted.entries.fetch_add(entries, Ordering::Relaxed);
         counted.expired.fetch_add(expired, Ordering::Relaxed);
         counted.refused.fetch_add(refused, Ordering::Relaxed);
         context.applied.fetch_add(u64::from(frame.header.records), Ordering::Relaxed);

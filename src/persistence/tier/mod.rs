@@ -29,7 +29,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use super::backend::{Backend, BackendError, FileId, ReadAt};
 use super::record::{self, Malformed};
 use crate::engine::{Engine, Put, Record, Refusal, Scope};
-pub use moving::{Moves, Moving};
+pub use moving::Moves;
 use places::{Place, Places};
 use standing::Standing;
 
@@ -167,6 +167,7 @@ impl DiskTier {
     }
 
     /// Whether no key has a place.
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -114,6 +114,7 @@ impl DiskTier {
     }
 
     /// How many invalidations stand.
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn standing(&self) -> usize {
         self.standing.read().len()

@@ -138,6 +138,7 @@ impl Standing {
         self.bytes = texts.map(|text| text as u64 + INVALIDATION_BYTES).sum();
     }
 
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn len(&self) -> usize {
         self.prefixes.len() + self.tags.len()
     }

@@ -16,7 +16,7 @@ mod in_flight;
 mod metrics;
 mod repair;
 
-pub use deadline::{CallTimeout, Deadline, DeadlineFuture, DeadlineLayer};
-pub use in_flight::{InFlight, InFlightFuture, InFlightService};
-pub use metrics::{Metered, MeteredFuture, MetricsLayer};
-pub use repair::{Repair, RepairFuture, RepairLayer};
+pub use deadline::{CallTimeout, DeadlineLayer};
+pub use in_flight::InFlight;
+pub use metrics::MetricsLayer;
+pub use repair::RepairLayer;

@@ -7,4 +7,4 @@ pub(crate) mod encode;
 pub(crate) mod namespace;
 pub(crate) mod wire;
 
-pub use wire::Malformed;
+pub(crate) use wire::Malformed;

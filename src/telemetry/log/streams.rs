@@ -19,7 +19,7 @@ const FLUSHED_WITHIN: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// The operating system has no thread to give.
-pub fn start_streams() -> io::Result<()> {
+pub(crate) fn start_streams() -> io::Result<()> {
     stderr().map(drop)
 }
 
@@ -43,7 +43,7 @@ pub(super) fn stderr() -> io::Result<&'static LogWriter> {
 ///
 /// # Errors
 /// The operating system has no thread to give.
-pub fn print(line: &str) -> io::Result<()> {
+pub(crate) fn print(line: &str) -> io::Result<()> {
     let writer = match STDOUT.get() {
         Some(writer) => writer,
         None => {
@@ -56,7 +56,7 @@ pub fn print(line: &str) -> io::Result<()> {
 }
 
 /// Puts a line on stderr that is no log line: through its thread if that has been started, else at once.
-pub fn write_error(line: &str) {
+pub(crate) fn write_error(line: &str) {
     let line = format!("{line}\n");
     match STDERR.get() {
         Some(writer) => writer.put(line.as_bytes()),
@@ -66,14 +66,14 @@ pub fn write_error(line: &str) {
 }
 
 /// Puts text on a node's stderr that is no whole line, such as a part of a progress bar.
-pub fn draw(text: &str) {
+pub(crate) fn draw(text: &str) {
     if let Some(writer) = STDERR.get() {
         writer.put(text.as_bytes());
     }
 }
 
 /// Waits until the last lines are written, and not for long: the end of the program.
-pub fn flush() {
+pub(crate) fn flush() {
     let begun = monotonic();
     for writer in [&STDERR, &STDOUT].into_iter().filter_map(OnceLock::get) {
         writer.flush(FLUSHED_WITHIN.saturating_sub(begun.elapsed()));
@@ -82,7 +82,7 @@ pub fn flush() {
 
 /// Log lines that were lost since the start.
 #[must_use]
-pub fn lines_lost() -> u64 {
+pub(crate) fn lines_lost() -> u64 {
     STDERR.get().map_or(0, LogWriter::lost_lines)
 }
 

@@ -19,13 +19,13 @@ use crate::verb::Verb;
 
 /// Puts spans around the calls of a service.
 #[derive(Debug, Clone, Default)]
-pub struct TraceLayer {
+pub(crate) struct TraceLayer {
     tracer: CallTracer,
 }
 
 /// A service whose calls have spans where they are to.
 #[derive(Debug, Clone)]
-pub struct TraceService<S> {
+pub(crate) struct TraceService<S> {
     inner: S,
     tracer: CallTracer,
 }
@@ -53,7 +53,7 @@ pin_project! {
 impl TraceLayer {
     /// A layer with this tracer's spans; [`CallTracer::off`] for none.
     #[must_use]
-    pub fn new(tracer: CallTracer) -> Self {
+    pub(crate) fn new(tracer: CallTracer) -> Self {
         Self { tracer }
     }
 }

@@ -25,7 +25,7 @@ use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, TracerProv
 use tonic::Code;
 use tracing::subscriber::{NoSubscriber, with_default};
 
-pub use layer::{TraceBody, TraceFuture, TraceLayer, TraceService};
+pub(crate) use layer::TraceLayer;
 
 use crate::proto::code_name;
 use crate::redacted::Redacted;
@@ -33,7 +33,7 @@ use parent::Parent;
 
 /// How a node traces.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TraceConfig<'a> {
+pub(crate) struct TraceConfig<'a> {
     /// The collector's URL, `http://HOST:PORT`.
     pub endpoint: &'a Redacted,
     /// The node's id, which tells its spans from other nodes'.
@@ -55,14 +55,14 @@ pub struct TraceError {
 
 /// The running exporter. It sends in the background, from a thread of its own.
 #[derive(Debug)]
-pub struct Tracing {
+pub(crate) struct Tracing {
     provider: SdkTracerProvider,
     tracer: CallTracer,
 }
 
 /// Makes spans for calls, or none at all. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct CallTracer(Option<Arc<Inner>>);
+pub(crate) struct CallTracer(Option<Arc<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
@@ -72,7 +72,7 @@ struct Inner {
 
 /// The span of one call. Dropped without [`CallSpan::end`], it ends as CANCELLED.
 #[derive(Debug)]
-pub struct CallSpan {
+pub(crate) struct CallSpan {
     context: Context,
     ended: bool,
 }
@@ -83,7 +83,7 @@ impl Tracing {
     ///
     /// # Errors
     /// [`TraceError`]: the URL cannot be used.
-    pub fn start(config: TraceConfig<'_>) -> Result<Self, TraceError> {
+    pub(crate) fn start(config: TraceConfig<'_>) -> Result<Self, TraceError> {
         let builder = SpanExporter::builder().with_tonic().with_endpoint(config.endpoint.expose());
         // It logs its URL and its headers, in which there may be a token.
         let exporter = with_default(NoSubscriber::default(), || builder.build()).map_err(|error| {
@@ -108,12 +108,12 @@ impl Tracing {
 
     /// Makes the spans that this exporter sends.
     #[must_use]
-    pub fn tracer(&self) -> CallTracer {
+    pub(crate) fn tracer(&self) -> CallTracer {
         self.tracer.clone()
     }
 
     /// Sends what there is and stops, within a time: what is left then is lost, and logged as such.
-    pub async fn shutdown(self, within: Duration) {
+    pub(crate) async fn shutdown(self, within: Duration) {
         let provider = self.provider;
         let stopped = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(within));
         match stopped.await {
@@ -127,14 +127,14 @@ impl Tracing {
 impl CallTracer {
     /// Traces nothing.
     #[must_use]
-    pub fn off() -> Self {
+    pub(crate) fn off() -> Self {
         Self(None)
     }
 
     /// Whether calls can have spans at all.
     #[inline]
     #[must_use]
-    pub fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
@@ -142,7 +142,7 @@ impl CallTracer {
     /// `traceparent` and `tracestate`; also a Pipeline's commands bring theirs.
     #[inline]
     #[must_use]
-    pub fn begin(
+    pub(crate) fn begin(
         &self,
         method: &'static str,
         parent: Option<&[u8]>,
@@ -182,12 +182,12 @@ impl Inner {
 impl CallSpan {
     /// The context in which what the call causes has this span as its parent.
     #[must_use]
-    pub fn context(&self) -> &Context {
+    pub(crate) fn context(&self) -> &Context {
         &self.context
     }
 
     /// Ends the span with the call's status; `None`: the answer had none, so it was no gRPC.
-    pub fn end(mut self, code: Option<Code>) {
+    pub(crate) fn end(mut self, code: Option<Code>) {
         self.finish(code);
     }
 
