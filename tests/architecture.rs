@@ -32,16 +32,13 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("cache", ALL),
             ("clock", ALL),
             // Configuration and figures, which Admin answers.
-            (
-                "config",
-                Some(&["BadSetting", "Clash", "Loaded", "ServeConfig", "Setting", "SettingValue", "Source"]),
-            ),
+            ("config", Some(&["BadSetting", "Clash", "Loaded", "ServeConfig", "Setting", "Source"])),
             ("engine", ENGINE_WORDS),
             ("entry", ALL),
             // What is on disk, which Admin answers of.
             ("persistence", ALL),
             ("quote", ALL),
-            ("telemetry", Some(&["Recalled", "SlowCalls", "SlowOps", "Snapshot", "stripe_number"])),
+            ("telemetry", Some(&["NodeStats", "Recalled", "SlowCalls", "SlowOps", "stripe_number"])),
             ("verb", ALL),
         ],
     ),
@@ -75,6 +72,8 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     (
         "config",
         &[
+            // What a setting is in the contract's Config.
+            ("api", Some(&["FieldValue"])),
             ("endpoint", ALL),
             ("engine", Some(&["PolicyName", "UnknownPolicy"])),
             ("entry", ALL),
@@ -116,7 +115,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     (
         "cli",
         &[
-            ("api", Some(&["code_name", "google", "settings", "v1"])),
+            ("api", Some(&["FieldValue", "code_name", "google", "settings", "v1"])),
             ("client", ALL),
             ("clock", ALL),
             ("code", ALL),

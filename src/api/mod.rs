@@ -11,6 +11,7 @@ pub(crate) mod wire;
 
 pub use details::{DETAILS_BYTES_MAX, MESSAGE_BYTES_MAX};
 pub use larder::v1;
+pub use settings::FieldValue;
 pub(crate) use status::STATUS_BYTES_MIN;
 pub use status::{CallError, DOMAIN};
 pub use wire::Malformed;

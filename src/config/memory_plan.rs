@@ -12,9 +12,9 @@
 //! | short requests that wait for the disk | a twelfth | 64 MiB |
 //! | changes that wait for the disk | a thirty-second of the limit, at least 4 MiB | 64 MiB |
 
-use super::defaults::MAX_RESPONSE_BACKLOG_BYTES;
-
 const MIB: u64 = 1 << 20;
+/// The most that `--max-response-backlog` is where it is not given: eight answers of the longest kind.
+const MAX_RESPONSE_BACKLOG_BYTES: u64 = 32 * MIB;
 
 /// The parts, each in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
