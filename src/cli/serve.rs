@@ -65,7 +65,7 @@ async fn serve(loaded: Loaded) -> Result<Exit, CliError> {
     };
     let line = node.ready_line();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "{line}");
-    // Whoever started the node may have closed the pipe, or never read it; that is no reason to stop, or to wait.
+    // The pipe may be closed, or never be read; that is no reason to stop, or to wait.
     if let Err(error) = log::print(&line) {
         tracing::warn!(%error, "the ready line is not on stdout");
     }

@@ -73,7 +73,7 @@ mod tests {
             let MemoryPlan { answer_bytes, request_bytes, journal_bytes, window_bytes, .. } = plan;
             let all = answer_bytes + request_bytes + journal_bytes + plan.waiting_bytes + plan.unread_bytes;
             assert!(all <= (32 * MIB + memory_bytes / 10) / 12 * 10, "{memory_bytes}: {plan:?}");
-            assert!(plan.unread_bytes / window_bytes >= 60, "so many long requests may wait");
+            assert!(plan.unread_bytes / window_bytes >= 60, "60 long requests may wait");
             assert!(journal_bytes >= before.journal_bytes && window_bytes >= before.window_bytes);
             before = plan;
         }

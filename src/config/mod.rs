@@ -1,4 +1,4 @@
-//! What a node is told: flags, variables and a file, checked and put together into plain data.
+//! The settings of a node: flags, variables and a file, checked and put together into plain data.
 //!
 //! [`ServeArgs`] is what clap reads; [`ServeConfig::load`] lays flags over `LARDER_*` variables over the TOML file
 //! over the defaults, and either gives a [`ServeConfig`] in which every value is within its bounds and no two

@@ -315,7 +315,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_looks_on_sees_how_far_a_recovery_is_and_that_it_has_ended() {
+    async fn a_recovery_shows_how_far_it_is_and_that_it_has_ended() {
         let shown = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&shown);
         let show: ShowRecovery = Arc::new(move |at| seen.lock().push(at));

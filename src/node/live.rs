@@ -1,4 +1,4 @@
-//! Changes of the configuration while the node serves: checked as a whole, then handed to whom they concern.
+//! Changes of the configuration while the node serves: checked as a whole, then handed to the parts that they concern.
 //!
 //! What is checked first is all that can fail; what follows cannot, so that all of a change holds or none of it.
 
@@ -107,7 +107,7 @@ impl NodeContext {
         Err(CallError::Setting { field: "max_connections".to_owned(), why })
     }
 
-    /// Hands what is in force now to whom it concerns.
+    /// Hands what is in force now to the parts of the node that keep it.
     fn tell(&self, before: &ServeConfig, config: &ServeConfig) {
         self.timeout.set(config.timeouts.timeout);
         self.stats_interval.send_if_modified(|interval| {
