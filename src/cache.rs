@@ -1,30 +1,27 @@
-//! The composition that services talk to: the engine, and what is kept on disk; origins move in beside it later.
+//! The composition that services talk to: the engine, what is kept on disk, and the lookup of what is not in memory.
 //!
-//! A lookup asks the engine, then the disk tier if there is one below it; what neither has is a miss. Nothing here
-//! knows of gRPC.
+//! An operation is done in memory ([`Cache::try_apply`]); what it needs and memory has not got is looked for below
+//! ([`crate::lookup`]), and what is nowhere is a miss. Nothing here knows of gRPC.
 
-mod below;
 mod blobs;
 mod disk;
+mod disk_tier;
 mod live_limits;
 
 use std::borrow::Cow;
-use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::clock::{Clock, Now, SystemClock};
 use crate::engine::{
-    Engine, EngineConfig, EntryView, MissReason, Namespace, NamespaceChange, NamespaceReport, Op, Outcome,
-    PolicyName, Refusal, Scope, Stats,
+    Engine, EngineConfig, Namespace, NamespaceChange, NamespaceReport, PolicyName, Refusal, Scope, Stats,
 };
-use crate::entry::{Limits, Ttl};
+use crate::entry::Limits;
+use crate::lookup::Lookup;
 
 use blobs::BlobShelf;
 use disk::DiskShelf;
 use live_limits::LiveLimits;
-
-pub use below::Claim;
 
 pub use crate::persistence::blob::{
     BlobError, BlobReader, BlobWriter, Blobs, Digest, Draft, Finish, Listed, Manifest, Removed,
@@ -43,6 +40,8 @@ pub struct Cache {
     id: u64,
     blobs: BlobShelf,
     disk: DiskShelf,
+    /// Looks for what is not in memory, since there was something below it.
+    lookup: OnceLock<Lookup>,
 }
 
 impl Cache {
@@ -58,6 +57,7 @@ impl Cache {
             id: rand::random(),
             blobs: BlobShelf::default(),
             disk: DiskShelf::default(),
+            lookup: OnceLock::new(),
         }
     }
 
@@ -100,49 +100,6 @@ impl Cache {
             return Some(Cow::Borrowed(self.engine.default_namespace()));
         }
         self.engine.namespace(name).map(Cow::Owned)
-    }
-
-    /// Does one operation in a namespace. May block where [`Self::has_below`].
-    pub fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> Outcome {
-        let Some(lookup) = self.below() else { return self.engine.apply(namespace, op, now) };
-        match self.takes_key(&lookup, namespace, op) {
-            Err(refusal) => Outcome::Refused(refusal),
-            Ok(()) if op.needs_entry() => self.apply_below(&lookup, namespace, op, now, None),
-            Ok(()) => self.engine.apply(namespace, op, now),
-        }
-    }
-
-    /// Reads an entry where it lies; see [`Engine::read`]. May block where [`Self::has_below`].
-    ///
-    /// # Errors
-    /// The reason of a miss.
-    #[inline]
-    pub fn read<R>(
-        &self,
-        namespace: &Namespace,
-        key: &[u8],
-        touch: Option<Ttl>,
-        now: Now,
-        found: impl FnOnce(EntryView<'_>) -> R,
-    ) -> Result<R, MissReason> {
-        match self.below() {
-            Some(lookup) => self.read_below(&lookup, (namespace, key), touch, now, None, found),
-            None => self.engine.read(namespace, key, touch, now, found),
-        }
-    }
-
-    /// Reads many entries where they lie; see [`Engine::read_batch`]. May block where [`Self::has_below`].
-    pub fn read_batch(
-        &self,
-        namespace: &Namespace,
-        keys: &[&[u8]],
-        now: Now,
-        mut found: impl FnMut(usize, Result<EntryView<'_>, MissReason>) -> ControlFlow<()>,
-    ) {
-        let Some(lookup) = self.below() else {
-            return self.engine.read_batch(namespace, keys, now, found);
-        };
-        self.read_batch_below(&lookup, (namespace, keys), now, &mut found);
     }
 
     /// Does what has become due: expiry, policy hand-over, a lowered limit. Says how many steps it took.
@@ -206,7 +163,7 @@ impl Cache {
     /// # Errors
     /// So much was invalidated that is not taken out yet that no more can be noted. Nothing was done.
     pub fn invalidate(&self, namespace: &Namespace, scope: Scope<'_>, now: Now) -> Result<u64, Refusal> {
-        if let Some(below) = self.below() {
+        if let Some(below) = self.disk_tier() {
             below.tier.takes_invalidation(namespace.number(), scope, self.bytes_limit())?;
         }
         self.engine.invalidate(namespace, scope, now)

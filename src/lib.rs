@@ -84,6 +84,7 @@ pub mod config;
 pub mod endpoint;
 pub mod engine;
 pub mod entry;
+pub mod lookup;
 pub mod node;
 pub mod persistence;
 pub mod quote;

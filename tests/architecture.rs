@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Which room may know which other rooms, and of some only these names.
 ///
-/// cli → node → server → service → cache → {persistence, engine} → entry; the wire's words (api) are for those that speak them.
+/// cli → node → server → service → cache → lookup → {persistence, engine} → entry; the wire's words (api) are for those that speak them.
 const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("entry", &[]),
     ("endpoint", &[]),
@@ -23,7 +23,9 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("verb", &[]),
     ("engine", &[("clock", ALL), ("entry", ALL), ("quote", ALL)]),
     ("persistence", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("quote", ALL), ("shortage", ALL)]),
-    ("cache", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("persistence", ALL)]),
+    // One future for what memory has not got, over its sources.
+    ("lookup", &[("clock", ALL), ("engine", ALL), ("persistence", ALL)]),
+    ("cache", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("lookup", ALL), ("persistence", ALL)]),
     ("api", &[("engine", ENGINE_WORDS), ("entry", ALL), ("quote", ALL)]),
     (
         "service",
@@ -35,6 +37,8 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("config", Some(&["BadSetting", "Clash", "Loaded", "ServeConfig", "Setting", "Source"])),
             ("engine", ENGINE_WORDS),
             ("entry", ALL),
+            // What an operation waits for, and goes on with.
+            ("lookup", Some(&["Away", "Leaving", "Loaded", "Loading"])),
             // What is on disk, which Admin answers of.
             ("persistence", ALL),
             ("quote", ALL),
@@ -162,6 +166,7 @@ const ENGINE_WORDS: Only = Some(&[
     "Stats",
     "Tier",
     "UnknownPolicy",
+    "Unread",
     "ValueView",
 ]);
 

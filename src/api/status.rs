@@ -367,7 +367,6 @@ impl CallError {
                 Self::DiskFailed { why: "the entry lies there and cannot be read".to_owned() }
             }
             Refusal::Shortage => Self::Shortage { why: "the entry cannot be read; try again".to_owned() },
-            Refusal::Withdrawn => Self::Cancelled,
             Refusal::DiskLimit => Self::DiskLimit,
             Refusal::Backlogged { bytes } => Self::JournalBacklog { bytes },
         }

@@ -9,6 +9,7 @@ use super::{Blobs, Cache};
 use crate::clock::Clock;
 use crate::engine::{NamespaceConfig, Restorer};
 use crate::entry::{Durability, Ttl, Version, WallClockError};
+use crate::lookup::Lookup;
 use crate::persistence::backend::{self, BackendKind};
 use crate::persistence::blob::{BlobError, Opened};
 use crate::persistence::disk::{Disk, DiskConfig};
@@ -109,8 +110,12 @@ impl Cache {
         let opened = Disk::open_in(room, engine, clock, options.disk.clone(), progress);
         let (disk, report) = opened.inspect_err(|_| self.forget_all())?;
         let damages = found.damaged + report.damages.len() as u64;
+        let reader = disk.reader();
         let kept = Kept { disk, durability: options.durability, damages, _lock: lock };
         self.disk.kept.set(kept).map_err(|_| DiskError::Open)?;
+        if let Some(reader) = reader {
+            self.lookup.get_or_init(|| Lookup::new(Arc::clone(&self.engine), Arc::new(reader)));
+        }
         self.make_again(found.namespaces);
         self.serve_blobs(blobs);
         Ok(report)

@@ -7,10 +7,11 @@
 
 use std::ops::ControlFlow;
 
-use super::op::{EntryView, MissReason};
+use super::admission::Admission;
+use super::fetch::Fetch;
+use super::op::{EntryView, Unread};
 use super::shard::KeyRef;
 use super::{Engine, Namespace};
-use crate::clock::Now;
 
 /// Keys that are asked for before the first is read; their entries stay near until then.
 const WINDOW_KEYS: usize = 64;
@@ -18,13 +19,13 @@ const WINDOW_KEYS: usize = 64;
 impl Engine {
     /// Reads many entries, in the order of their keys. `found` is called once for each key with its index, under its
     /// shard's lock: as for [`Self::read`] it must be quick and must not call the engine. Where it breaks off, the
-    /// keys after are not read.
+    /// keys after are not read. Whoever is given a [`Fetch`] keeps it until this is over.
     pub fn read_batch(
         &self,
         namespace: &Namespace,
         keys: &[&[u8]],
-        now: Now,
-        mut found: impl FnMut(usize, Result<EntryView<'_>, MissReason>) -> ControlFlow<()>,
+        admission: impl Admission,
+        mut found: impl FnMut(usize, Result<EntryView<'_>, Unread<Fetch>>) -> ControlFlow<()>,
     ) {
         for (part, keys) in keys.chunks(WINDOW_KEYS).enumerate() {
             let mut placed = [(0, KeyRef { namespace, key: &[], hash: 0 }); WINDOW_KEYS];
@@ -43,8 +44,16 @@ impl Engine {
                 let index = part * WINDOW_KEYS + index;
                 let mut next = ControlFlow::Continue(());
                 let found_it = |entry: EntryView<'_>| next = found(index, Ok(entry));
-                if let Err(reason) = self.shards[*shard].lock().get(*key, *likely, now, found_it) {
-                    next = found(index, Err(reason));
+                let held = self.hold(*shard, &admission);
+                let read = match held {
+                    Ok((mut held, now)) => match Fetch::begin(&mut held, *shard, *key, now) {
+                        Some(fetch) => Err(Unread::Away(fetch)),
+                        None => held.get(*key, *likely, now, found_it).map_err(Unread::Miss),
+                    },
+                    Err(refusal) => Err(Unread::Refused(refusal)),
+                };
+                if let Err(unread) = read {
+                    next = found(index, Err(unread));
                 }
                 if next.is_break() {
                     return;

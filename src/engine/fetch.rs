@@ -12,10 +12,11 @@
 use std::collections::HashMap;
 
 use super::Engine;
+use super::admission::Admission;
 use super::index::order;
 use super::log::Put;
 use super::namespace::Namespace;
-use super::op::{EntryView, MissReason, Op, Outcome};
+use super::op::{EntryView, MissReason, Op, Outcome, Unread};
 use super::record::hash_key;
 use super::shard::{KeyRef, Shard};
 use crate::clock::Now;
@@ -33,6 +34,13 @@ pub struct Fetch {
 }
 
 impl Fetch {
+    /// Begins one of a key, whose shard's lock is held; `None`: the key is in memory, or there is nothing below.
+    #[inline]
+    pub(super) fn begin(shard: &mut Shard, number: usize, key: KeyRef<'_>, now: Now) -> Option<Self> {
+        let (changes, logged) = shard.begin_fetch(key, now)?;
+        Some(Self { shard: number, hash: key.hash, changes, logged })
+    }
+
     /// The key's shard.
     #[must_use]
     pub fn shard(&self) -> usize {
@@ -50,6 +58,13 @@ impl Fetch {
     pub fn logged(&self) -> u64 {
         self.logged
     }
+
+    /// How often the key was changed since it is being fetched: two fetches under way of one key find the same if they
+    /// began after as many changes.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
 }
 
 /// Fetches that a shard keeps room for while there are none.
@@ -59,9 +74,6 @@ const ROOM_KEPT: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Fetches {
     by_hash: HashMap<u64, Fetched>,
-    /// The shard was tidied under this hold of its lock, and an entry was found or put there since that tidying again
-    /// might evict.
-    is_tidied: bool,
 }
 
 #[derive(Debug, Default)]
@@ -90,17 +102,6 @@ impl Fetches {
             }
         }
         is_same
-    }
-
-    /// The next operation must not tidy.
-    pub(super) fn set_tidied(&mut self) {
-        self.is_tidied = true;
-    }
-
-    /// Whether the next operation must not tidy; only that one.
-    #[inline]
-    pub(super) fn take_tidied(&mut self) -> bool {
-        std::mem::take(&mut self.is_tidied)
     }
 
     #[inline]
@@ -165,11 +166,23 @@ impl Engine {
     ///
     /// # Errors
     /// It has to be fetched; nothing was done.
-    pub fn apply_or_fetch(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> Result<Outcome, Fetch> {
+    #[inline]
+    pub fn apply_or_fetch(
+        &self,
+        namespace: &Namespace,
+        op: &Op<'_>,
+        admission: impl Admission,
+    ) -> Result<Outcome, Fetch> {
         let large = op.large_value();
-        self.unless_away(namespace, op.key(), now, |shard, key| {
-            self.apply_in(shard, key, op, large.as_ref(), now)
-        })
+        let (number, key) = self.place(namespace, op.key());
+        let (mut shard, now) = match self.hold(number, admission) {
+            Ok(held) => held,
+            Err(refusal) => return Ok(Outcome::Refused(refusal)),
+        };
+        match Fetch::begin(&mut shard, number, key, now) {
+            Some(fetch) => Err(fetch),
+            None => Ok(self.apply_in(&mut shard, key, op, large.as_ref(), now)),
+        }
     }
 
     /// Does an operation with what was found of its key.
@@ -182,46 +195,55 @@ impl Engine {
         op: &Op<'_>,
         fetch: Fetch,
         found: Option<&Put<'_>>,
-        now: Now,
+        admission: impl Admission,
     ) -> Result<Outcome, Fetch> {
         let large = op.large_value();
-        self.with_fetched(namespace, op.key(), fetch, found, now, |shard, key| {
-            self.apply_in(shard, key, op, large.as_ref(), now)
-        })
+        let applied = self.with_fetched(namespace, op.key(), fetch, found, admission, |shard, key, now| {
+            Ok(self.apply_in(shard, key, op, large.as_ref(), now))
+        });
+        match applied {
+            Ok(outcome) => Ok(outcome),
+            Err(Unread::Refused(refusal)) => Ok(Outcome::Refused(refusal)),
+            Err(Unread::Miss(reason)) => Ok(Outcome::Miss(reason)),
+            Err(Unread::Away(fetch)) => Err(fetch),
+        }
     }
 
-    /// Reads an entry as [`Self::read`] does, unless it would have to be fetched first. `found` is called at most once.
+    /// Reads an entry as [`Self::read`] does, unless it would have to be fetched first.
     ///
     /// # Errors
-    /// It has to be fetched; `found` was not called.
+    /// There is none to read, or it has to be fetched: `found` was not called.
+    #[inline]
     pub fn read_or_fetch<R>(
         &self,
         namespace: &Namespace,
         key: &[u8],
         touch: Option<Ttl>,
-        now: Now,
-        mut found: impl FnMut(EntryView<'_>) -> R,
-    ) -> Result<Result<R, MissReason>, Fetch> {
-        self.unless_away(namespace, key, now, |shard, key| shard.read(key, touch, now, &mut found))
+        admission: impl Admission,
+        found: impl FnOnce(EntryView<'_>) -> R,
+    ) -> Result<R, Unread<Fetch>> {
+        let (number, key) = self.place(namespace, key);
+        let (mut shard, now) = self.hold(number, admission).map_err(Unread::Refused)?;
+        match Fetch::begin(&mut shard, number, key, now) {
+            Some(fetch) => Err(Unread::Away(fetch)),
+            None => shard.read(key, touch, now, found).map_err(Unread::Miss),
+        }
     }
 
     /// Reads an entry with what was found of its key; see [`Self::read_or_fetch`].
     ///
     /// # Errors
-    /// The key was changed meanwhile and has to be fetched again; `seen` was not called.
-    #[expect(clippy::too_many_arguments, reason = "a read's five and a fetch's two")]
+    /// There is none to read, or the key was changed meanwhile and has to be fetched again: `seen` was not called.
     pub fn read_fetched<R>(
         &self,
-        namespace: &Namespace,
-        key: &[u8],
+        (namespace, key): (&Namespace, &[u8]),
         touch: Option<Ttl>,
-        fetch: Fetch,
-        found: Option<&Put<'_>>,
-        now: Now,
-        mut seen: impl FnMut(EntryView<'_>) -> R,
-    ) -> Result<Result<R, MissReason>, Fetch> {
-        self.with_fetched(namespace, key, fetch, found, now, |shard, key| {
-            let read = shard.read(key, touch, now, &mut seen);
+        (fetch, found): (Fetch, Option<&Put<'_>>),
+        admission: impl Admission,
+        seen: impl FnOnce(EntryView<'_>) -> R,
+    ) -> Result<R, Unread<Fetch>> {
+        self.with_fetched(namespace, key, fetch, found, admission, |shard, key, now| {
+            let read = shard.read(key, touch, now, seen).map_err(Unread::Miss);
             if found.is_some() && read.is_ok() {
                 shard.count_hit_on_disk(key.namespace);
             }
@@ -231,7 +253,10 @@ impl Engine {
 
     /// Asks for a key to be watched while it is fetched; `None`: it is in memory.
     pub fn begin_fetch(&self, namespace: &Namespace, key: &[u8], now: Now) -> Option<Fetch> {
-        self.unless_away(namespace, key, now, |_, _| ()).err()
+        let (number, key) = self.place(namespace, key);
+        let mut shard = self.shards[number].lock();
+        shard.maintain(now);
+        Fetch::begin(&mut shard, number, key, now)
     }
 
     /// Puts what was found of a key into memory. Whether it is there now: memory may have no room for it.
@@ -245,7 +270,11 @@ impl Engine {
         found: &Put<'_>,
         now: Now,
     ) -> Result<bool, Fetch> {
-        self.with_fetched(namespace, found.key, fetch, Some(found), now, |shard, key| shard.has(key))
+        let has = |shard: &mut Shard, key: KeyRef<'_>, _| Ok(shard.has(key));
+        match self.with_fetched(namespace, found.key, fetch, Some(found), now, has) {
+            Err(Unread::Away(fetch)) => Err(fetch),
+            done => Ok(done.unwrap_or(false)),
+        }
     }
 
     /// Counts a lookup that came to nothing because of what lies below, in place of the miss that it was counted as.
@@ -280,40 +309,26 @@ impl Engine {
         self.shards[fetch.shard].lock().end_fetch(fetch.hash, fetch.changes);
     }
 
-    fn unless_away<R>(
-        &self,
-        namespace: &Namespace,
-        key: &[u8],
-        now: Now,
-        apply: impl FnOnce(&mut Shard, KeyRef<'_>) -> R,
-    ) -> Result<R, Fetch> {
-        let (number, key) = self.place(namespace, key);
-        let mut shard = self.shards[number].lock();
-        match shard.begin_fetch(key, now) {
-            Some((changes, logged)) => Err(Fetch { shard: number, hash: key.hash, changes, logged }),
-            None => Ok(apply(&mut shard, key)),
-        }
-    }
-
     fn with_fetched<R>(
         &self,
         namespace: &Namespace,
         key: &[u8],
         fetch: Fetch,
         found: Option<&Put<'_>>,
-        now: Now,
-        apply: impl FnOnce(&mut Shard, KeyRef<'_>) -> R,
-    ) -> Result<R, Fetch> {
+        admission: impl Admission,
+        apply: impl FnOnce(&mut Shard, KeyRef<'_>, Now) -> Result<R, Unread<Fetch>>,
+    ) -> Result<R, Unread<Fetch>> {
         let (number, key) = self.place(namespace, key);
         let mut shard = self.shards[number].lock();
         let is_same = shard.end_fetch(fetch.hash, fetch.changes);
-        shard.tidy_first(now);
+        let now = admission.admit().map_err(Unread::Refused)?;
+        shard.maintain(now);
         if is_same && let Some(found) = found {
             shard.promote(found, key, now);
-        } else if !is_same && let Some((changes, logged)) = shard.begin_fetch(key, now) {
-            return Err(Fetch { shard: number, hash: key.hash, changes, logged });
+        } else if !is_same && let Some(fetch) = Fetch::begin(&mut shard, number, key, now) {
+            return Err(Unread::Away(fetch));
         }
-        Ok(apply(&mut shard, key))
+        apply(&mut shard, key, now)
     }
 }
 

@@ -18,6 +18,7 @@
 //! assert_eq!(hit.value, "green");
 //! ```
 
+mod admission;
 mod arena;
 mod batch;
 mod eviction;
@@ -46,6 +47,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 
+pub use admission::Admission;
 pub use eviction::{Estimate, PolicyName, UnknownPolicy};
 pub use fetch::Fetch;
 pub use hot::{HotKey, HotKeys};
@@ -56,7 +58,8 @@ pub use namespace::{
     Namespace, NamespaceChange, NamespaceConfig, NamespaceError, NamespaceReport, PolicyEstimate,
 };
 pub use op::{
-    Condition, EntryView, Expiration, Hit, Increment, MissReason, Op, Outcome, Refusal, Set, Tier, ValueView,
+    Condition, EntryView, Expiration, Hit, Increment, MissReason, Op, Outcome, Refusal, Set, Tier, Unread,
+    ValueView,
 };
 pub use recover::{Placed, Restored, Restorer, WalkPlace};
 pub use shard::Scope;
@@ -196,11 +199,27 @@ impl Engine {
     }
 
     /// Does one operation in a namespace of this engine.
-    pub fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> Outcome {
+    pub fn apply(&self, namespace: &Namespace, op: &Op<'_>, admission: impl Admission) -> Outcome {
         // A large value is copied to its own allocation before the lock is taken.
         let large = op.large_value();
         let (number, key) = self.place(namespace, op.key());
-        self.apply_in(&mut self.shards[number].lock(), key, op, large.as_ref(), now)
+        match self.hold(number, admission) {
+            Ok((mut shard, now)) => self.apply_in(&mut shard, key, op, large.as_ref(), now),
+            Err(refusal) => Outcome::Refused(refusal),
+        }
+    }
+
+    /// Holds a shard for one operation: admits it, and does a little of the work that waits.
+    #[inline]
+    fn hold(
+        &self,
+        number: usize,
+        admission: impl Admission,
+    ) -> Result<(MutexGuard<'_, Shard>, Now), Refusal> {
+        let mut shard = self.shards[number].lock();
+        let now = admission.admit()?;
+        shard.maintain(now);
+        Ok((shard, now))
     }
 
     /// Does one operation in its shard, whose lock is held.
@@ -240,7 +259,9 @@ impl Engine {
         found: impl FnOnce(EntryView<'_>) -> R,
     ) -> Result<R, MissReason> {
         let (number, key) = self.place(namespace, key);
-        self.shards[number].lock().read(key, touch, now, found)
+        let mut shard = self.shards[number].lock();
+        shard.maintain(now);
+        shard.read(key, touch, now, found)
     }
 
     /// Reclaims expired entries, hands entries over to a new policy and comes down to a lowered limit: all that

@@ -242,8 +242,6 @@ pub enum Refusal {
     Unreadable,
     /// The entry lies on disk, and cannot be read for want of descriptors or memory: it can in a moment.
     Shortage,
-    /// Whoever asked gave it up while its entry was looked for.
-    Withdrawn,
     /// What may be on disk is there already.
     DiskLimit,
     /// Changes come faster than the disk takes them.
@@ -251,6 +249,17 @@ pub enum Refusal {
         /// Bytes that wait.
         bytes: u64,
     },
+}
+
+/// Why a lookup has found nothing to read in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread<A> {
+    /// There is no entry, and why as far as is known.
+    Miss(MissReason),
+    /// It was not admitted.
+    Refused(Refusal),
+    /// The entry may lie somewhere else, and this is to be taken there.
+    Away(A),
 }
 
 /// An entry as it was read, with its own copy of a small value or a shared reference to a large one.

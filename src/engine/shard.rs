@@ -137,7 +137,6 @@ impl Shard {
         versions: &VersionClock,
         now: Now,
     ) -> Outcome {
-        self.maintain(now);
         if let Err(refusal) = self.takes_writes().and_then(|()| self.open_space(key.namespace)) {
             return Outcome::Refused(refusal);
         }
@@ -210,7 +209,6 @@ impl Shard {
 
     /// Removes an entry.
     pub(super) fn delete(&mut self, key: KeyRef<'_>, if_version: Option<Version>, now: Now) -> Outcome {
-        self.maintain(now);
         if let Err(refusal) = self.takes_writes() {
             return Outcome::Refused(refusal);
         }
@@ -233,7 +231,6 @@ impl Shard {
 
     /// Gives an entry a new time to live.
     pub(super) fn touch(&mut self, key: KeyRef<'_>, ttl: Ttl, now: Now) -> Outcome {
-        self.maintain(now);
         if let Err(refusal) = self.takes_writes() {
             return Outcome::Refused(refusal);
         }
@@ -369,12 +366,10 @@ impl Shard {
 
     // What operations are made of.
 
-    /// Work that waits, a little with each operation.
+    /// Does a little of the work that waits: to be called before each operation, and not between an entry's being found
+    /// or put there and the operation on it, as it may evict.
     #[inline]
-    fn maintain(&mut self, now: Now) {
-        if self.fetches.as_mut().is_some_and(|fetches| fetches.take_tidied()) {
-            return;
-        }
+    pub(super) fn maintain(&mut self, now: Now) {
         if self.wheel.is_behind(now.steady_ms) || !self.handing_over.is_empty() {
             self.advance(now, STEPS_PER_OP);
         }

@@ -150,7 +150,11 @@ fn a_batch_reads_what_single_gets_read() {
     let asked: Vec<&[u8]> = keys.iter().map(String::as_bytes).collect();
     let mut read: Vec<Option<Outcome>> = vec![None; keys.len()];
     engine.read_batch(engine.default_namespace(), &asked, at(10), |index, entry| {
-        let outcome = entry.map_or_else(Outcome::Miss, |entry| Outcome::Hit(entry.to_hit()));
+        let outcome = match entry {
+            Ok(entry) => Outcome::Hit(entry.to_hit()),
+            Err(Unread::Miss(reason)) => Outcome::Miss(reason),
+            Err(other) => panic!("{other:?}"),
+        };
         assert_eq!(read[index].replace(outcome), None, "each key is answered once");
         ControlFlow::Continue(())
     });

@@ -43,7 +43,7 @@ use crate::clock::{Clock, monotonic};
 use crate::engine::Engine;
 use crate::entry::Version;
 use limit::DiskPressure;
-pub use lookup::{Lookup, LookupError};
+pub use lookup::{DiskReader, Lookup, LookupError};
 use opening::{clear_away, set_aside, sort_snapshots};
 pub use taking::SnapshotHistory;
 use unjournaled::Figures;

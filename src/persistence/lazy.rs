@@ -221,7 +221,8 @@ fn bring(
     let mut brought = 0;
     for (namespace, key, mut fetch) in watched {
         brought += loop {
-            let found = match lookup.fetch(&fetch, namespace.number(), key) {
+            let place = (fetch.shard(), fetch.place());
+            let found = match lookup.fetch(place, fetch.logged(), namespace.number(), key) {
                 Ok(Some(found)) => found,
                 // What is not brought now is not looked for again.
                 Err(error) if error.is_passing() && !is_stopped() => {

@@ -4,20 +4,23 @@
 //! its answer could not be told; then errors give up words for room, and never a code.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 use super::backlog::Held;
+use super::body::Unary;
 use super::data::Plane;
 use super::frame::{PREFIX, finish};
+use super::request::Request;
 use super::turns::{STEP_ITEMS, Turns};
-use super::unary::{Answered, flushes, namespace, put_set, unexpected};
+use super::unary::{Undone, flushes, namespace, put_set, unexpected};
 use crate::api::encode::{self, HitMessage};
 use crate::api::wire::{BatchView, SetView};
 use crate::api::{CallError, STATUS_BYTES_MIN, convert};
 use crate::cache::Cache;
-use crate::engine::{Namespace, Op, Outcome};
+use crate::engine::{EntryView, Namespace, Op, Outcome, Unread};
 use crate::entry::Limits;
-use crate::verb::Verb;
+use crate::lookup::Loading;
 
 /// What room is made for each answer of a BatchGet before its size is known.
 const ANSWER_BYTES_LIKELY: usize = 144;
@@ -28,9 +31,8 @@ const RESULT_BYTES_MAX: usize = 40;
 /// The heads around an item's error.
 const ERROR_HEADS_BYTES: usize = 8;
 const _: () = assert!(RESULT_BYTES_MAX >= ERROR_HEADS_BYTES + STATUS_BYTES_MIN);
-/// What is more than so many items, or so many bytes, is not done at once.
-const ITEMS_AT_ONCE: usize = 128;
-const BYTES_AT_ONCE: usize = 256 << 10;
+/// Entries on disk that a BatchGet has loaded before it comes to them.
+const AHEAD_MAX: usize = 4;
 
 /// How far a call is that the journal's backlog had no room for.
 #[derive(Debug, Default)]
@@ -82,107 +84,200 @@ impl Progress {
         !self.gives_up && matches!(refusal, CallError::JournalBacklog { .. })
     }
 
-    /// Keeps a batch that is broken off; the refusal that says so.
-    fn keep(&mut self, batch: Batch, namespace: Cow<'_, Namespace>, refusal: CallError) -> CallError {
+    /// Keeps a batch that is broken off.
+    fn keep(&mut self, batch: Batch, namespace: Cow<'_, Namespace>) {
         self.batch = Some(Box::new(Batch { namespace: Some(namespace.into_owned()), ..batch }));
-        refusal
     }
 }
 
-/// Whether a batch takes long.
-pub(super) fn is_long(message: &[u8]) -> bool {
-    message.len() > BYTES_AT_ONCE
-        || BatchView::read_get(message, ITEMS_AT_ONCE).is_ok_and(|view| view.items > ITEMS_AT_ONCE)
-}
-
-/// Does a batch.
+/// Does a batch. Where it has one turn only, what is not in memory breaks it off.
 pub(super) async fn batch(
-    verb: Verb,
     plane: &Plane,
-    message: &[u8],
+    request: &Request<'_>,
     progress: &mut Progress,
     mut turns: Turns,
-) -> Answered {
-    match verb {
-        Verb::BatchGet => get(plane, message, &mut turns).await,
-        Verb::BatchSet => set(plane, message, progress, &mut turns).await,
-        _ => delete(plane, message, progress, &mut turns).await,
+) -> Result<(Unary, bool), Undone> {
+    match request {
+        Request::BatchGet(view) => get(plane, view, &mut turns).await,
+        Request::BatchSet(view) => set(plane, view, progress, &mut turns).await,
+        Request::BatchDelete(view) => delete(plane, view, progress, &mut turns).await,
+        _ => unreachable!("a request of one key is no batch"),
     }
 }
 
-async fn get(plane: &Plane, message: &[u8], turns: &mut Turns) -> Answered {
-    let (cache, backlog) = (&*plane.cache, &plane.backlog);
-    let limits = &cache.limits();
-    let view = BatchView::read_get(message, limits.batch_items_max)?;
+async fn get(plane: &Plane, view: &BatchView<'_>, turns: &mut Turns) -> Result<(Unary, bool), Undone> {
+    let (cache, limits) = (&*plane.cache, &plane.cache.limits());
     convert::batch(view.items, limits)?;
     let namespace = namespace(cache, view.namespace)?;
-    let keys = keys(&view, limits)?;
-    let max = limits.message_out_bytes_max;
-    let mut held = backlog.take(PREFIX + encode::field_len(encode::MISS_LEN) * keys.len())?;
+    let keys = keys(view, limits)?;
+    let held = plane.backlog.take(PREFIX + encode::field_len(encode::MISS_LEN) * keys.len())?;
     let mut out = Vec::with_capacity(PREFIX + ANSWER_BYTES_LIKELY * keys.len());
     out.resize(PREFIX, 0);
-    let mut answered = 0;
+    let max = limits.message_out_bytes_max;
+    let mut answers = Answers { out, held, max, answered: 0, refused: None };
     for step in keys.chunks(STEP_ITEMS) {
-        let mut refused = None;
-        let before = answered;
-        cache.read_batch(&namespace, step, cache.now(), |_, read| {
-            let hit = read.as_ref().map(|entry| HitMessage::new(entry, false));
-            let length = hit.as_ref().map_or(encode::MISS_LEN, HitMessage::len);
-            let whole = out.len() + encode::field_len(length);
-            if whole - PREFIX > max {
-                return ControlFlow::Break(());
-            }
-            match hit {
-                Ok(hit) => {
-                    if let Err(error) = held.grow_to(whole) {
-                        refused = Some(error);
-                        return ControlFlow::Break(());
-                    }
-                    hit.write_field(1, &mut out);
-                }
-                Err(reason) => {
-                    encode::put_head(&mut out, 1, encode::MISS_LEN);
-                    encode::put_miss(&mut out, *reason);
-                }
-            }
-            answered += 1;
-            ControlFlow::Continue(())
-        });
-        if let Some(error) = refused {
-            return Err(error);
+        let before = answers.answered;
+        read_step(cache, &namespace, step, &mut answers, turns).await?;
+        if let Some(error) = answers.refused {
+            return Err(error.into());
         }
-        if answered < before + step.len() {
-            return Err(CallError::AnswerTooLarge { answered, keys: keys.len(), max });
+        if answers.answered < before + step.len() {
+            let answered = answers.answered;
+            return Err(CallError::AnswerTooLarge { answered, keys: keys.len(), max }.into());
         }
         turns.pass().await;
     }
+    let Answers { mut out, held, .. } = answers;
     finish(&mut out, 0);
     Ok((held.hold(out)?.into(), false))
 }
 
-async fn set(plane: &Plane, message: &[u8], progress: &mut Progress, turns: &mut Turns) -> Answered {
+/// The answers of a BatchGet so far.
+struct Answers {
+    out: Vec<u8>,
+    held: Held,
+    max: usize,
+    answered: usize,
+    refused: Option<CallError>,
+}
+
+impl Answers {
+    /// Puts the next answer, if it finds room.
+    fn put(&mut self, read: Result<EntryView<'_>, Unread<()>>) -> ControlFlow<()> {
+        let hit = match &read {
+            Ok(entry) => Ok(HitMessage::new(entry, false)),
+            Err(Unread::Miss(reason)) => Err(*reason),
+            Err(Unread::Refused(refusal)) => {
+                self.refused = Some(CallError::refused(*refusal, 0));
+                return ControlFlow::Break(());
+            }
+            Err(Unread::Away(())) => unreachable!("what is away is loaded"),
+        };
+        let length = hit.as_ref().map_or(encode::MISS_LEN, HitMessage::len);
+        let whole = self.out.len() + encode::field_len(length);
+        if whole - PREFIX > self.max {
+            return ControlFlow::Break(());
+        }
+        match hit {
+            Ok(hit) => {
+                if let Err(error) = self.held.grow_to(whole) {
+                    self.refused = Some(error);
+                    return ControlFlow::Break(());
+                }
+                hit.write_field(1, &mut self.out);
+            }
+            Err(reason) => {
+                encode::put_head(&mut self.out, 1, encode::MISS_LEN);
+                encode::put_miss(&mut self.out, reason);
+            }
+        }
+        self.answered += 1;
+        ControlFlow::Continue(())
+    }
+}
+
+/// Reads entries until one has no answer that finds room.
+async fn read_step(
+    cache: &Cache,
+    namespace: &Namespace,
+    keys: &[&[u8]],
+    answers: &mut Answers,
+    turns: &Turns,
+) -> Result<(), Undone> {
+    let mut ahead = Ahead::default();
+    let mut at = 0;
+    loop {
+        let rest = &keys[at..];
+        let read = cache.try_read_batch(namespace, rest, cache.now(), |_, read| answers.put(read));
+        let Err((index, away)) = read else { return Ok(()) };
+        if turns.is_one() {
+            return Err(Undone::Away(away));
+        }
+        at += index;
+        let mut loading = Some(away.begin(keys[at]));
+        ahead.look(cache, namespace, keys, at);
+        while let Some(now_loading) = loading.take() {
+            let loaded = Some(now_loading.await);
+            let mut next = ControlFlow::Continue(());
+            let found = |entry: EntryView<'_>| next = answers.put(Ok(entry));
+            match cache.try_read(namespace, keys[at], None, cache.now(), loaded, found) {
+                Ok(()) => {}
+                Err(Unread::Miss(reason)) => next = answers.put(Err(Unread::Miss(reason))),
+                Err(Unread::Refused(refusal)) => next = answers.put(Err(Unread::Refused(refusal))),
+                Err(Unread::Away(away)) => loading = Some(away.begin(keys[at])),
+            }
+            if next.is_break() {
+                return Ok(());
+            }
+        }
+        at += 1;
+    }
+}
+
+/// Entries that are loaded before a batch comes to them; it joins their loads then.
+#[derive(Default)]
+struct Ahead {
+    loads: VecDeque<(usize, Loading)>,
+    /// The index up to which it was looked.
+    looked_at: usize,
+}
+
+impl Ahead {
+    /// Has entries loaded that are behind one, as far as there is room.
+    fn look(&mut self, cache: &Cache, namespace: &Namespace, keys: &[&[u8]], behind: usize) {
+        self.loads.retain(|(index, _)| *index > behind);
+        self.looked_at = self.looked_at.max(behind + 1);
+        while self.loads.len() < AHEAD_MAX
+            && let Some(key) = keys.get(self.looked_at)
+        {
+            if let Some(away) = cache.look_ahead(namespace, key) {
+                self.loads.push_back((self.looked_at, away.begin(key)));
+            }
+            self.looked_at += 1;
+        }
+    }
+}
+
+async fn set(
+    plane: &Plane,
+    view: &BatchView<'_>,
+    progress: &mut Progress,
+    turns: &mut Turns,
+) -> Result<(Unary, bool), Undone> {
     let cache = &*plane.cache;
-    let view = read_write(cache, message, progress)?;
     let mut batch = match progress.batch.take() {
         Some(begun) => *begun,
-        None => begin_sets(plane, &view, turns).await?,
+        None => begin_sets(plane, view, turns).await?,
     };
     let namespace = batch.namespace(cache, view.namespace)?;
     let flush = flushes(cache, view.durability)?;
     let max = cache.limits().message_out_bytes_max;
     let mut response = Vec::with_capacity(RESULT_BYTES_MAX);
-    let mut now = cache.now();
-    for item in view.iter().skip(batch.done) {
-        let item = SetView::read(item)?;
+    let (mut now, mut loaded) = (cache.now(), None);
+    let mut items = view.iter().skip(batch.done);
+    let mut next = items.next();
+    while let Some(bytes) = next {
+        let item = SetView::read(bytes)?;
         response.clear();
-        let done = convert::batch_item(&item, view.namespace, view.durability)
-            .and_then(|()| put_set(cache, &namespace, now, &item, &mut response));
+        let done = match convert::batch_item(&item, view.namespace, view.durability) {
+            Ok(()) => put_set(cache, &namespace, now, &item, loaded.take(), &mut response),
+            Err(error) => Err(error.into()),
+        };
         let field = match done {
             Ok(_) => 1,
-            Err(error) if progress.breaks_off(&error) => {
-                return Err(progress.keep(batch, namespace, error));
+            Err(Undone::Away(away)) if turns.is_one() => {
+                progress.keep(batch, namespace);
+                return Err(Undone::Away(away));
             }
-            Err(error) => {
+            Err(Undone::Away(away)) => {
+                loaded = Some(away.begin(item.key).await);
+                continue;
+            }
+            Err(Undone::Failed(error)) if progress.breaks_off(&error) => {
+                progress.keep(batch, namespace);
+                return Err(error.into());
+            }
+            Err(Undone::Failed(error)) => {
                 // What those behind it need is theirs.
                 let theirs = RESULT_BYTES_MAX * (view.items - batch.done - 1);
                 let room = max.saturating_sub(batch.out.len() - PREFIX + theirs + ERROR_HEADS_BYTES);
@@ -199,25 +294,16 @@ async fn set(plane: &Plane, message: &[u8], progress: &mut Progress, turns: &mut
             turns.pass().await;
             now = cache.now();
         }
+        next = items.next();
     }
     finish(&mut batch.out, 0);
     Ok((batch.held.hold_done(batch.out).into(), flush))
 }
 
-/// Reads a batch that writes. One that has begun is within the limit, whatever that is now.
-fn read_write<'a>(cache: &Cache, message: &'a [u8], progress: &Progress) -> Result<BatchView<'a>, CallError> {
-    let limits = cache.limits();
-    if progress.batch.is_some() {
-        return Ok(BatchView::read_write(message, usize::MAX)?);
-    }
-    let view = BatchView::read_write(message, limits.batch_items_max)?;
-    convert::batch(view.items, &limits)?;
-    Ok(view)
-}
-
 /// A BatchSet none of whose items is done.
 async fn begin_sets(plane: &Plane, view: &BatchView<'_>, turns: &mut Turns) -> Result<Batch, CallError> {
     let cache = &*plane.cache;
+    convert::batch(view.items, &cache.limits())?;
     namespace(cache, view.namespace)?;
     flushes(cache, view.durability)?;
     answer_fits(view.items, RESULT_BYTES_MAX * view.items, cache.limits().message_out_bytes_max)?;
@@ -235,30 +321,47 @@ async fn begin_sets(plane: &Plane, view: &BatchView<'_>, turns: &mut Turns) -> R
     Ok(Batch { namespace: None, done: 0, out, deleted: Vec::new(), held })
 }
 
-async fn delete(plane: &Plane, message: &[u8], progress: &mut Progress, turns: &mut Turns) -> Answered {
+async fn delete(
+    plane: &Plane,
+    view: &BatchView<'_>,
+    progress: &mut Progress,
+    turns: &mut Turns,
+) -> Result<(Unary, bool), Undone> {
     let cache = &*plane.cache;
-    let view = read_write(cache, message, progress)?;
     let mut batch = match progress.batch.take() {
         Some(begun) => *begun,
-        None => begin_deletes(plane, &view)?,
+        None => begin_deletes(plane, view)?,
     };
     let namespace = batch.namespace(cache, view.namespace)?;
     let flush = flushes(cache, view.durability)?;
-    let mut now = cache.now();
-    for key in view.iter().skip(batch.done) {
-        match cache.apply(&namespace, &Op::Delete { key, if_version: None }, now) {
-            Outcome::Deleted(deleted) => batch.deleted.push(deleted),
-            other => {
+    let (mut now, mut loaded) = (cache.now(), None);
+    let mut keys = view.iter().skip(batch.done);
+    let mut next = keys.next();
+    while let Some(key) = next {
+        let delete = Op::Delete { key, if_version: None };
+        match cache.try_apply(&namespace, &delete, now, loaded.take()) {
+            Ok(Outcome::Deleted(deleted)) => batch.deleted.push(deleted),
+            Err(away) if turns.is_one() => {
+                progress.keep(batch, namespace);
+                return Err(Undone::Away(away));
+            }
+            Err(away) => {
+                loaded = Some(away.begin(key).await);
+                continue;
+            }
+            Ok(other) => {
                 let refused = unexpected(&other, 0);
                 if progress.breaks_off(&refused) {
-                    return Err(progress.keep(batch, namespace, refused));
+                    progress.keep(batch, namespace);
+                    return Err(refused.into());
                 }
                 return Err(match refused {
                     CallError::JournalBacklog { bytes } if batch.done > 0 => {
                         CallError::DeletesBrokenOff { done: batch.done, keys: view.items, bytes }
                     }
                     refused => refused,
-                });
+                }
+                .into());
             }
         }
         batch.done += 1;
@@ -266,6 +369,7 @@ async fn delete(plane: &Plane, message: &[u8], progress: &mut Progress, turns: &
             turns.pass().await;
             now = cache.now();
         }
+        next = keys.next();
     }
     let mut out = vec![0; PREFIX];
     encode::put_batch_deleted(&mut out, &batch.deleted);
@@ -276,6 +380,7 @@ async fn delete(plane: &Plane, message: &[u8], progress: &mut Progress, turns: &
 /// A BatchDelete none of whose keys is deleted.
 fn begin_deletes(plane: &Plane, view: &BatchView<'_>) -> Result<Batch, CallError> {
     let (cache, limits) = (&*plane.cache, &plane.cache.limits());
+    convert::batch(view.items, limits)?;
     namespace(cache, view.namespace)?;
     flushes(cache, view.durability)?;
     answer_fits(view.items, encode::field_len(view.items), limits.message_out_bytes_max)?;
@@ -317,7 +422,9 @@ mod tests {
     use crate::api::v1;
     use crate::engine::EngineConfig;
     use crate::service::body::ResponseBody;
-    use crate::service::unary::in_turns;
+    use crate::service::request::ITEMS_AT_ONCE;
+    use crate::service::unary::{Answered, in_turns};
+    use crate::verb::Verb;
 
     fn plane(message_out_bytes_max: usize) -> Plane {
         let limits = Limits { message_out_bytes_max, ..Limits::default() };
@@ -325,9 +432,13 @@ mod tests {
     }
 
     fn at_once(verb: Verb, plane: &Plane, request: &impl Message) -> Answered {
-        batch(verb, plane, &request.encode_to_vec(), &mut Progress::default(), Turns::one())
-            .now_or_never()
-            .expect("it has one turn")
+        let message = request.encode_to_vec();
+        let request = Request::decode(verb, &message, 10_000).unwrap().unwrap();
+        let done = batch(plane, &request, &mut Progress::default(), Turns::one()).now_or_never();
+        done.expect("it has one turn").map_err(|undone| match undone {
+            Undone::Failed(error) => error,
+            Undone::Away(_) => unreachable!("all is in memory"),
+        })
     }
 
     /// The answer's message.
@@ -411,10 +522,11 @@ mod tests {
         let calls =
             [(Verb::BatchSet, set), (Verb::BatchGet, get), (Verb::Scan, scan), (Verb::BatchDelete, delete)];
         for (verb, message) in calls {
-            assert!(crate::service::unary::is_long(verb, &message));
+            let request = Request::decode(verb, &message, 10_000).unwrap().unwrap();
+            assert!(request.is_long(message.len()));
             let before = turns.load(Ordering::Relaxed);
             let mut progress = Progress::default();
-            in_turns(verb, &plane, &message, &mut progress, Turns::many()).await.unwrap();
+            in_turns(&plane, &request, &mut progress, Turns::many()).await.unwrap();
             let others = turns.load(Ordering::Relaxed) - before;
             assert!(others >= 2, "{verb:?}: others ran {others} times");
         }
@@ -424,11 +536,12 @@ mod tests {
 
     #[test]
     fn short_batches_are_done_at_once() {
-        let keys = |count: usize| v1::BatchGetRequest {
-            keys: (0..count).map(|n| n.to_string().into()).collect(),
-            ..v1::BatchGetRequest::default()
+        let is_long = |count: usize| {
+            let keys = (0..count).map(|n| n.to_string().into()).collect();
+            let message = v1::BatchGetRequest { keys, ..v1::BatchGetRequest::default() }.encode_to_vec();
+            let request = Request::decode(Verb::BatchGet, &message, 10_000).unwrap().unwrap();
+            request.is_long(message.len())
         };
-        assert!(!is_long(&keys(ITEMS_AT_ONCE).encode_to_vec()));
-        assert!(is_long(&keys(ITEMS_AT_ONCE + 1).encode_to_vec()));
+        assert!(!is_long(ITEMS_AT_ONCE) && is_long(ITEMS_AT_ONCE + 1));
     }
 }

@@ -29,9 +29,9 @@ use http_body::Body;
 use prost::Message;
 use tokio::task::{spawn_blocking, yield_now};
 
-use super::below::joined;
 use super::body::ResponseBody;
 use super::keyspace::{bad_token, framed, page_size};
+use super::turns::joined;
 use super::unary::namespace;
 use crate::api::{CallError, convert, v1};
 use crate::cache::{BlobError, Blobs, Cache, Listed, Manifest};

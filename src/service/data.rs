@@ -19,17 +19,18 @@ use tower_service::Service;
 use super::backlog::Backlog;
 use super::batch::Progress;
 use super::begun::Begun;
-use super::below;
 use super::blobs::BlobCall;
 use super::body::{ResponseBody, Unary};
+use super::deferred::{Deferred, DeferredCall, Why};
 use super::frame::{PREFIX, message_len};
 use super::generated::{GeneratedFuture, GeneratedService};
-use super::later::{Later, LaterCall};
 use super::metadata;
 use super::pipeline::PipelineBody;
+use super::plan::{Plan, plan};
+use super::request::Request as CacheRequest;
 use super::requests::{Admission, RequestLimits, Requests, SHORT_BYTES_MAX, Stopped};
 use super::slow::{Recall, recall};
-use super::unary::{call, is_long};
+use super::unary::{Undone, call};
 use crate::api::CallError;
 use crate::cache::Cache;
 use crate::quote::Quote;
@@ -241,7 +242,7 @@ pin_project! {
             body: B,
             message: Gathered,
         },
-        Later { call: LaterCall },
+        Deferred { call: DeferredCall },
         Flushing { flushing: Flushing },
         PutBlob { call: BlobCall },
         Blob {
@@ -287,44 +288,26 @@ where
                     Ok(whole) => whole,
                     Err(error) => return Poll::Ready(Ok(ResponseBody::error(error))),
                 };
-                let is_below = below::waits(*verb, &plane.cache, whole);
-                let mut is_backlogged = verb.writes() && plane.cache.has_waiting_writes();
                 let mut progress = Progress::default();
-                let is_long = is_long(*verb, whole);
-                if !is_below && !is_backlogged && !is_long {
-                    match call(*verb, plane, whole, &mut progress) {
-                        Ok((answer, false)) => return Poll::Ready(Ok(ResponseBody::unary(answer))),
-                        Ok((answer, true)) => {
-                            let flushing = Flushing::new(
-                                &plane.cache,
-                                answer,
-                                recall_of(*verb, message, headers, plane),
-                            );
-                            self.set(Self::Flushing { flushing });
-                            return self.poll(cx);
-                        }
-                        Err(CallError::JournalBacklog { .. }) => is_backlogged = true,
-                        Err(error) => return Poll::Ready(Ok(ResponseBody::error(error))),
+                let why = match at_once(*verb, plane, whole, &mut progress) {
+                    Ok(AtOnce::Done(answer)) => return Poll::Ready(Ok(ResponseBody::unary(answer))),
+                    Ok(AtOnce::Flushes(answer)) => {
+                        let recalled = recall_of(*verb, message, headers, plane);
+                        let flushing = Flushing::new(&plane.cache, answer, recalled);
+                        self.set(Self::Flushing { flushing });
+                        return self.poll(cx);
                     }
-                }
+                    Ok(AtOnce::Deferred(why)) => why,
+                    Err(error) => return Poll::Ready(Ok(ResponseBody::error(error))),
+                };
                 let (verb, plane) = (*verb, Arc::clone(plane));
                 let recalled = recall_of(verb, message, headers, &plane);
                 let (message, admission) = message.take();
-                let later = Later {
-                    verb,
-                    plane,
-                    message,
-                    admission,
-                    turn: None,
-                    progress,
-                    is_backlogged,
-                    is_below,
-                    is_long,
-                };
-                self.set(Self::Later { call: LaterCall::new(later, recalled) });
+                let deferred = Deferred { verb, plane, message, admission, turn: None, progress, why };
+                self.set(Self::Deferred { call: DeferredCall::new(deferred, recalled) });
                 self.poll(cx)
             }
-            DataProjection::Later { call } => match ready!(call.poll(cx)) {
+            DataProjection::Deferred { call } => match ready!(call.poll(cx)) {
                 Ok((answer, false)) => Poll::Ready(Ok(ResponseBody::unary(answer))),
                 Ok((answer, true)) => {
                     let flushing = Flushing::new(call.cache(), answer, call.recalled().clone());
@@ -363,7 +346,7 @@ impl<B> Recall for DataFuture<B> {
             Self::Ready { .. } | Self::PutBlob { .. } => Recalled::default(),
             Self::Unary { verb, headers, message, plane, .. }
             | Self::Blob { verb, headers, message, plane, .. } => recall_of(*verb, message, headers, plane),
-            Self::Later { call } => call.recalled().clone(),
+            Self::Deferred { call } => call.recalled().clone(),
             Self::Flushing { flushing } => flushing.recalled.clone(),
             Self::Other { future } => future.recall(),
         }
@@ -373,11 +356,44 @@ impl<B> Recall for DataFuture<B> {
 impl<B> Begun for DataFuture<B> {
     fn has_begun(&self) -> bool {
         match self {
-            Self::Later { call } => call.has_begun(),
+            Self::Deferred { call } => call.has_begun(),
             Self::Flushing { .. } => true,
             // A blob's call begins when it is polled again.
             Self::Ready { .. } | Self::Unary { .. } | Self::PutBlob { .. } | Self::Blob { .. } => false,
             Self::Other { future } => future.has_begun(),
+        }
+    }
+}
+
+/// What a call comes to that may be done at once.
+enum AtOnce {
+    Done(Unary),
+    /// The answer waits until what was done is on the disk.
+    Flushes(Unary),
+    Deferred(Why),
+}
+
+/// Does a unary call at once if it can be.
+#[inline]
+fn at_once(verb: Verb, plane: &Plane, message: &[u8], progress: &mut Progress) -> Result<AtOnce, CallError> {
+    let cache = &plane.cache;
+    let request = CacheRequest::decode(verb, message, cache.limits().batch_items_max)?;
+    let request = request.expect("what is served as unary is a request");
+    if verb.writes() && cache.has_waiting_writes() {
+        return Ok(AtOnce::Deferred(Why::Backlogged));
+    }
+    if request.is_long(message.len()) || plan(cache, &request) == Plan::Disk {
+        return Ok(AtOnce::Deferred(Why::ManySteps));
+    }
+    match call(plane, &request, progress, None) {
+        Ok((answer, false)) => Ok(AtOnce::Done(answer)),
+        Ok((answer, true)) => Ok(AtOnce::Flushes(answer)),
+        Err(Undone::Failed(CallError::JournalBacklog { .. })) => Ok(AtOnce::Deferred(Why::Backlogged)),
+        Err(Undone::Failed(error)) => Err(error),
+        Err(Undone::Away(_)) if request.batch().is_some() => Ok(AtOnce::Deferred(Why::ManySteps)),
+        Err(Undone::Away(away)) => {
+            let key = request.keys().next().unwrap_or_default();
+            Ok(AtOnce::Deferred(Why::Away(away.begin(key))))
         }
     }
 }

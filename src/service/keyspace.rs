@@ -16,7 +16,6 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::backlog::Held;
-use super::body::Unary;
 use super::data::Plane;
 use super::frame::{PREFIX, finish};
 use super::turns::Turns;
@@ -39,16 +38,15 @@ const TOKEN_FORM: u8 = 1;
 const TOKEN_BYTES: [usize; 2] = [21, 29];
 
 /// Answers a Scan.
-pub(super) async fn scan(plane: &Plane, message: &[u8], mut turns: Turns) -> Answered {
+pub(super) async fn scan(plane: &Plane, request: &v1::ScanRequest, mut turns: Turns) -> Answered {
     let cache = &*plane.cache;
-    let request: v1::ScanRequest = convert::decode(message)?;
     let limits = &cache.limits();
     let (bytes, max) = (request.prefix.len(), limits.key_bytes_max);
     if bytes > max {
         return Err(CallError::KeyTooLong { field: "prefix".to_owned(), bytes, max });
     }
     let namespace = namespace(cache, &request.namespace)?;
-    let token = Token::of(cache, &request);
+    let token = Token::of(cache, request);
     let mut after = token.place(&request.page_token)?;
     let mut page = Page {
         items: Vec::new(),
@@ -131,9 +129,8 @@ impl Page {
 }
 
 /// Answers an Invalidate.
-pub(super) fn invalidate(cache: &Cache, now: Now, message: &[u8]) -> Result<(Unary, bool), CallError> {
+pub(super) fn invalidate(cache: &Cache, now: Now, request: &v1::InvalidateRequest) -> Answered {
     use invalidate_request::Scope as AskedScope;
-    let request: v1::InvalidateRequest = convert::decode(message)?;
     let limits = &cache.limits();
     let namespace = namespace(cache, &request.namespace)?;
     let scope = match &request.scope {

@@ -6,18 +6,18 @@
 //! [`REPLIES_BYTES`] of replies (plus one value) and what waits. Replies count in the node's backlog: while it has no
 //! room for long answers, fewer are sent at a time and a long one is refused by itself; where it has no room at all the
 //! stream ends. After [`COMMANDS_PER_TURN`] commands others run first. Gets in a row are read together. Commands in memory are done as they are read, so a Cancel finds its
-//! command answered already; it has no reply of its own. Those that have to look on disk, and those behind them on the
-//! same key, are set apart ([`waiting`]) and answered later; the others go on, until so many wait that one more has
+//! command answered already; it has no reply of its own. Those whose entry lies on disk, and those behind them on the
+//! same key, are deferred ([`deferred`]) and answered later; the others go on, until so many wait that one more has
 //! no room: then no more are done until one of them is. A write that the journal's backlog has no room for holds up all
 //! that is behind it, until its turn has come ([`turn`]): flow control stops the client meanwhile. Replies of FLUSHED
 //! writes are sent when the disk has what they tell of, and hold up none of the others. A stream whose listener ends
 //! reads no more, and one that ends answers what waits first.
 
-mod blocking_pool;
 mod commands;
+mod deferred;
+mod gets;
 mod turn;
 mod unread;
-mod waiting;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -37,10 +37,10 @@ use super::slow::recall_first;
 use crate::api::CallError;
 use crate::clock::monotonic;
 use crate::telemetry::SlowCalls;
-use commands::{BacklogTurn, Message, NothingWaits, Replies, check_length, run};
+use commands::{BacklogTurn, Defer, Message, NoDefer, Replies, check_length, run};
+use deferred::Deferred;
 use turn::{AHEAD_BYTES, Queued, ReadAhead, poll_turn, refuse};
 use unread::{Held, Unread};
-use waiting::Waiting;
 
 /// A Pipeline stream: the request's body in, replies out.
 pub(super) struct PipelineBody<B> {
@@ -70,8 +70,8 @@ pub(super) struct PipelineBody<B> {
     /// Replies that wait until what they tell of is on the disk, in the order in which it comes there. They hold nothing
     /// up: what does not wait is answered before them.
     flushing: VecDeque<(Vec<u8>, Flushed)>,
-    /// Commands that look for entries below memory, and those that wait for them; none were yet without it.
-    waiting: Option<Box<Waiting>>,
+    /// Commands that wait for entries on disk, and those that wait for them; `None`: there were none yet.
+    deferred: Option<Box<Deferred>>,
     /// What it holds of long messages, while its client has a frame to read.
     unread: Option<Unread>,
 }
@@ -112,7 +112,7 @@ where
             ending,
             slow,
             flushing: VecDeque::new(),
-            waiting: None,
+            deferred: None,
             unread: None,
         }
     }
@@ -174,12 +174,12 @@ where
     fn work_on(&mut self, message: &mut Message, out: &mut Replies) -> Result<(), CallError> {
         out.begin();
         let cache = &self.plane.cache;
-        let done = if cache.has_below() {
-            run(cache, message, &mut **self.waiting.get_or_insert_default(), out)
-        } else if let Some(waiting) = self.waiting.as_deref_mut().filter(|waiting| !waiting.is_empty()) {
-            run(cache, message, waiting, out)
+        let done = if cache.has_disk_tier() {
+            run(cache, message, &mut **self.deferred.get_or_insert_default(), out)
+        } else if let Some(deferred) = self.deferred.as_deref_mut().filter(|deferred| !deferred.is_empty()) {
+            run(cache, message, deferred, out)
         } else {
-            run(cache, message, &mut NothingWaits, out)
+            run(cache, message, &mut NoDefer, out)
         };
         out.end();
         done
@@ -187,14 +187,14 @@ where
 
     /// Whether commands wait that are not answered.
     fn waits(&self) -> bool {
-        self.waiting.as_ref().is_some_and(|waiting| !waiting.is_empty())
+        self.deferred.as_ref().is_some_and(|deferred| !deferred.is_empty())
     }
 
     /// Puts the replies of commands that waited; whether something has changed.
     fn collect(&mut self, cx: &mut Context<'_>, out: &mut Replies) -> bool {
-        let is_backlogged = self.waiting.as_ref().is_some_and(|waiting| waiting.is_backlogged());
+        let is_backlogged = self.deferred.as_ref().is_some_and(|deferred| deferred.is_backlogged());
         let is_ending = is_backlogged && self.poll_ending(cx);
-        self.waiting.as_mut().is_some_and(|waiting| waiting.collect(cx, is_ending, &self.slow, out))
+        self.deferred.as_mut().is_some_and(|deferred| deferred.collect(cx, is_ending, &self.slow, out))
     }
 
     /// Keeps replies until what was done by now is on the disk.
@@ -390,9 +390,9 @@ where
         }
         let answered = self.poll_answers(cx);
         if answered.is_ready()
-            && let Some(waiting) = &mut self.waiting
+            && let Some(deferred) = &mut self.deferred
         {
-            waiting.leave_queue();
+            deferred.leave_queue();
         }
         // Others run now, or the peer takes the frame and asks for the next at once.
         if answered.is_pending() {

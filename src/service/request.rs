@@ -2,13 +2,17 @@
 //! a command of a Pipeline. What is asked of a request before it is done, and where it is done, is asked here: its
 //! namespace, its keys, and what it is about.
 
-use crate::api::Malformed;
-use crate::api::convert::Direction;
+use crate::api::convert::{self, Direction};
 use crate::api::wire::{BatchView, DeleteView, GetView, IncrementView, SetView, TouchView, op};
+use crate::api::{CallError, v1};
 use crate::telemetry::Recalled;
 use crate::verb::Verb;
 
-/// A request that names its keys in one message.
+/// What is more than this number of items, or of bytes, takes long.
+pub(super) const ITEMS_AT_ONCE: usize = 128;
+const BYTES_AT_ONCE: usize = 256 << 10;
+
+/// A request of Cache that comes in one message.
 #[derive(Debug)]
 pub(super) enum Request<'a> {
     Get(GetView<'a>),
@@ -21,13 +25,15 @@ pub(super) enum Request<'a> {
     /// Its items are messages of Set, without a namespace of their own.
     BatchSet(BatchView<'a>),
     BatchDelete(BatchView<'a>),
+    Scan(Box<v1::ScanRequest>),
+    Invalidate(Box<v1::InvalidateRequest>),
 }
 
 impl<'a> Request<'a> {
     /// Reads a verb's message, and of a batch no more than `items_max` items and one; `None`: such a request is not of this
     /// kind.
     #[inline]
-    pub(super) fn decode(verb: Verb, message: &'a [u8], items_max: usize) -> Result<Option<Self>, Malformed> {
+    pub(super) fn decode(verb: Verb, message: &'a [u8], items_max: usize) -> Result<Option<Self>, CallError> {
         Ok(Some(match verb {
             Verb::Get => Self::Get(GetView::read(message)?),
             Verb::Set => Self::Set(SetView::read(message)?),
@@ -38,18 +44,20 @@ impl<'a> Request<'a> {
             Verb::BatchGet => Self::BatchGet(BatchView::read_get(message, items_max)?),
             Verb::BatchSet => Self::BatchSet(BatchView::read_write(message, items_max)?),
             Verb::BatchDelete => Self::BatchDelete(BatchView::read_write(message, items_max)?),
+            Verb::Scan => Self::Scan(Box::new(convert::decode(message)?)),
+            Verb::Invalidate => Self::Invalidate(Box::new(convert::decode(message)?)),
             _ => return Ok(None),
         }))
     }
 
     /// Reads a command of a Pipeline: the number of its op's field, and that field's message. `None`: it is no request.
     #[inline]
-    pub(super) fn of_command(number: u32, message: &'a [u8]) -> Result<Option<Self>, Malformed> {
+    pub(super) fn of_command(number: u32, message: &'a [u8]) -> Result<Option<Self>, CallError> {
         verb_of(number).map_or(Ok(None), |verb| Self::decode(verb, message, 0))
     }
 
     /// The name of its namespace.
-    pub(super) fn namespace(&self) -> &'a str {
+    pub(super) fn namespace(&self) -> &str {
         match self {
             Self::Get(view) => view.namespace,
             Self::Set(view) => view.namespace,
@@ -57,10 +65,30 @@ impl<'a> Request<'a> {
             Self::Increment(view, _) => view.namespace,
             Self::Touch(view) => view.namespace,
             Self::BatchGet(view) | Self::BatchSet(view) | Self::BatchDelete(view) => view.namespace,
+            Self::Scan(request) => &request.namespace,
+            Self::Invalidate(request) => &request.namespace,
         }
     }
 
-    /// Its keys, in their order; an item that cannot be read has an empty one.
+    /// The batch that it is, if it is one.
+    pub(super) fn batch(&self) -> Option<&BatchView<'a>> {
+        match self {
+            Self::BatchGet(view) | Self::BatchSet(view) | Self::BatchDelete(view) => Some(view),
+            _ => None,
+        }
+    }
+
+    /// Whether a request of a message this long takes long, so that it is done in turns with others.
+    pub(super) fn is_long(&self, message_bytes: usize) -> bool {
+        match self {
+            Self::Scan(_) => true,
+            others => others
+                .batch()
+                .is_some_and(|batch| message_bytes > BYTES_AT_ONCE || batch.items > ITEMS_AT_ONCE),
+        }
+    }
+
+    /// The keys that it names, in their order; an item that cannot be read has an empty one.
     pub(super) fn keys(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let (one, batch) = match self {
             Self::Get(view) => (Some(view.key), None),
@@ -71,6 +99,8 @@ impl<'a> Request<'a> {
             Self::BatchGet(view) | Self::BatchDelete(view) | Self::BatchSet(view) => {
                 (None, Some(view.iter()))
             }
+            // What a prefix or a tag covers.
+            Self::Scan(_) | Self::Invalidate(_) => (None, None),
         };
         let is_of_sets = matches!(self, Self::BatchSet(_));
         let key = move |item| match is_of_sets {
@@ -82,11 +112,13 @@ impl<'a> Request<'a> {
 
     /// What it is about, for what is told of it later: its first key, and how many it has.
     pub(super) fn about(&self) -> Recalled {
-        let items = match self {
-            Self::BatchGet(view) | Self::BatchSet(view) | Self::BatchDelete(view) => view.items,
-            _ => 1,
+        // What a prefix covers is no number of keys.
+        let (key, items) = match self {
+            Self::Scan(request) => (Some(&*request.prefix), 0),
+            Self::Invalidate(_) => (None, 0),
+            others => (others.keys().next(), others.batch().map_or(1, |batch| batch.items)),
         };
-        Recalled::new(self.namespace(), self.keys().next().unwrap_or_default(), items)
+        Recalled::new(self.namespace(), key.unwrap_or_default(), items)
     }
 }
 

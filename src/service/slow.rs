@@ -26,14 +26,6 @@ pub(super) fn recall(verb: Verb, message: Option<&[u8]>, headers: &HeaderMap, it
 fn about(verb: Verb, message: &[u8], items_max: usize) -> Option<Recalled> {
     // What a prefix covers is no number of keys.
     Some(match verb {
-        Verb::Scan => {
-            let request = convert::decode::<v1::ScanRequest>(message).ok()?;
-            Recalled::new(&request.namespace, &request.prefix, 0)
-        }
-        Verb::Invalidate => {
-            let request = convert::decode::<v1::InvalidateRequest>(message).ok()?;
-            Recalled::new(&request.namespace, &[], 0)
-        }
         Verb::GetBlob => {
             let request = convert::decode::<v1::GetBlobRequest>(message).ok()?;
             Recalled::new(&request.namespace, &request.key, 1)

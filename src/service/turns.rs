@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::task::yield_now;
+use tokio::task::{JoinError, yield_now};
 
 use crate::clock::monotonic;
 
@@ -33,11 +33,28 @@ impl Turns {
         Self { begun: Some(monotonic()) }
     }
 
+    /// Whether there is no other turn, so that nothing may be waited for.
+    pub(super) fn is_one(&self) -> bool {
+        self.begun.is_none()
+    }
+
     /// Ends the turn if it was long enough, and waits for the next one.
     pub(super) async fn pass(&mut self) {
         if self.begun.is_some_and(|begun| begun.elapsed() >= TURN) {
             yield_now().await;
             self.begun = Some(monotonic());
         }
+    }
+}
+
+/// What a task came to. Its panic goes on here.
+pub(super) async fn joined<T>(task: impl Future<Output = Result<T, JoinError>>) -> T {
+    match task.await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends, and this call with it.
+            Err(_) => std::future::pending().await,
+        },
     }
 }

@@ -6,9 +6,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use futures_util::FutureExt;
 
-use super::backlog::{Backlog, COUNTED_BYTES_MIN};
+use super::backlog::COUNTED_BYTES_MIN;
 use super::batch::Progress;
-use super::below::Does;
 use super::body::Unary;
 use super::data::Plane;
 use super::frame::{PREFIX, finish, put_prefix};
@@ -21,75 +20,83 @@ use crate::api::encode::{self, HitMessage};
 use crate::api::wire::{DeleteView, GetView, IncrementView, SetView, TouchView};
 use crate::cache::Cache;
 use crate::clock::Now;
-use crate::engine::{Namespace, Op, Outcome, ValueView};
+use crate::engine::{Namespace, Op, Outcome, Unread, ValueView};
 use crate::entry::NAMESPACE_BYTES_MAX;
+use crate::lookup::{Away, Loaded};
 use crate::quote::Quote;
-use crate::verb::Verb;
 
 /// An answer, and whether it waits until what was done is on the disk.
 pub(super) type Answered = Result<(Unary, bool), CallError>;
 
-/// Whether a call takes long enough to be done in turns.
-pub(super) fn is_long(verb: Verb, message: &[u8]) -> bool {
-    match verb {
-        Verb::BatchGet | Verb::BatchSet | Verb::BatchDelete => batch::is_long(message),
-        Verb::Scan => true,
-        _ => false,
+/// Why a request is not done.
+#[derive(Debug)]
+pub(super) enum Undone {
+    /// It failed.
+    Failed(CallError),
+    /// An entry is to be loaded first. Of a request of one key, nothing was done; a batch goes on.
+    Away(Away),
+}
+
+impl<E: Into<CallError>> From<E> for Undone {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
     }
 }
 
-/// Does a call that [`is_long`] may be true of.
+/// Does a request of many keys or of a whole namespace.
 pub(super) async fn in_turns(
-    verb: Verb,
     plane: &Plane,
-    message: &[u8],
+    request: &Request<'_>,
     progress: &mut Progress,
     turns: Turns,
-) -> Answered {
-    match verb {
-        Verb::Scan => keyspace::scan(plane, message, turns).await,
-        _ => batch::batch(verb, plane, message, progress, turns).await,
+) -> Result<(Unary, bool), Undone> {
+    match request {
+        Request::Scan(request) => Ok(keyspace::scan(plane, request, turns).await?),
+        batch => batch::batch(plane, batch, progress, turns).await,
     }
 }
 
-/// Does a call at once. One that comes to [`CallError::JournalBacklog`] may be done again later with what `progress` is
-/// then.
-pub(super) fn call(verb: Verb, plane: &Plane, message: &[u8], progress: &mut Progress) -> Answered {
-    let (cache, backlog) = (&*plane.cache, &plane.backlog);
+/// Does a request at once, with what was loaded for it. One that comes to [`CallError::JournalBacklog`] or to
+/// [`Undone::Away`] may be done again later with what `progress` is then.
+pub(super) fn call(
+    plane: &Plane,
+    request: &Request<'_>,
+    progress: &mut Progress,
+    loaded: Option<Loaded>,
+) -> Result<(Unary, bool), Undone> {
+    let cache = &*plane.cache;
     let now = cache.now();
-    match verb {
-        Verb::Get => get(cache, backlog, now, message).map(|answer| (answer, false)),
-        Verb::BatchGet | Verb::BatchSet | Verb::BatchDelete | Verb::Scan => {
-            let done = in_turns(verb, plane, message, progress, Turns::one()).now_or_never();
-            done.expect("what has one turn waits for no other")
+    match request {
+        Request::Get(view) => get(plane, now, view, loaded).map(|answer| (answer, false)),
+        Request::Invalidate(request) => Ok(keyspace::invalidate(cache, now, request)?),
+        Request::BatchGet(_) | Request::BatchSet(_) | Request::BatchDelete(_) | Request::Scan(_) => {
+            let done = in_turns(plane, request, progress, Turns::one()).now_or_never();
+            done.expect("what has one turn waits for nothing")
         }
-        Verb::Invalidate => keyspace::invalidate(cache, now, message),
-        single => {
-            let request = Request::decode(single, message, 0)?;
+        write => {
             let mut out = vec![0; PREFIX];
-            let flush = execute(cache, now, &request.expect("it is of one key"), &mut out)?;
+            let flush = execute(cache, now, write, loaded, &mut out)?;
             finish(&mut out, 0);
             Ok((out.into(), flush))
         }
     }
 }
 
-/// Does a write of one key and puts its response's message, nothing of which is put before it is certain; whether the answer
-/// waits until what was done is on the disk.
+/// Does a write of one key, with what was loaded for it, and puts its response's message, nothing of which is put before it
+/// is certain; whether the answer waits until what was done is on the disk.
 pub(super) fn execute(
-    on: &impl Does,
+    cache: &Cache,
     now: Now,
     request: &Request<'_>,
+    loaded: Option<Loaded>,
     out: &mut Vec<u8>,
-) -> Result<bool, CallError> {
+) -> Result<bool, Undone> {
     match request {
-        Request::Set(view) => put_set(on, &*namespace(on.cache(), view.namespace)?, now, view, out),
-        Request::Delete(view) => put_delete(on, now, view, out),
-        Request::Touch(view) => put_touch(on, now, view, out),
-        Request::Increment(view, direction) => put_increment(on, now, view, *direction, out),
-        Request::Get(_) | Request::BatchGet(_) | Request::BatchSet(_) | Request::BatchDelete(_) => {
-            unreachable!("entries are answered where they lie, and batches item by item")
-        }
+        Request::Set(view) => put_set(cache, &*namespace(cache, view.namespace)?, now, view, loaded, out),
+        Request::Delete(view) => put_delete(cache, now, view, loaded, out),
+        Request::Touch(view) => put_touch(cache, now, view, loaded, out),
+        Request::Increment(view, direction) => put_increment(cache, now, view, *direction, loaded, out),
+        _ => unreachable!("entries are answered where they lie, and what is of many keys step by step"),
     }
 }
 
@@ -107,17 +114,17 @@ pub(super) fn namespace<'a>(cache: &'a Cache, name: &str) -> Result<Cow<'a, Name
     found.ok_or_else(|| CallError::NamespaceNotFound { name: Quote::of(name) })
 }
 
-fn get(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -> Result<Unary, CallError> {
-    let view = GetView::read(message)?;
-    let get = convert::get(&view, &cache.limits())?;
+fn get(plane: &Plane, now: Now, view: &GetView<'_>, loaded: Option<Loaded>) -> Result<Unary, Undone> {
+    let (cache, backlog) = (&*plane.cache, &plane.backlog);
+    let get = convert::get(view, &cache.limits())?;
     let namespace = namespace(cache, view.namespace)?;
-    let read = cache.read(&namespace, get.key, get.touch, now, |entry| {
+    let read = cache.try_read(&namespace, get.key, get.touch, now, loaded, |entry| {
         let hit = HitMessage::new(&entry, get.metadata_only);
         let length = PREFIX + hit.len();
         let held = if length < COUNTED_BYTES_MIN { None } else { Some(backlog.take(length)?) };
         let mut out = Vec::with_capacity(length);
         put_prefix(&mut out, hit.len());
-        Ok(match (entry.value, held) {
+        Ok::<_, CallError>(match (entry.value, held) {
             // A large value is sent from where it lies; the lock is held for a reference only.
             (ValueView::Shared(value), Some(held)) if !get.metadata_only => {
                 let mut tail = Vec::with_capacity(hit.len() - value.len());
@@ -135,74 +142,95 @@ fn get(cache: &Cache, backlog: &Backlog, now: Now, message: &[u8]) -> Result<Una
             }
         })
     });
-    read.unwrap_or_else(|reason| {
-        let mut out = Vec::with_capacity(PREFIX + encode::MISS_LEN);
-        put_prefix(&mut out, encode::MISS_LEN);
-        encode::put_miss(&mut out, reason);
-        Ok(out.into())
-    })
+    match read {
+        Ok(answer) => answer.map_err(Undone::Failed),
+        Err(Unread::Miss(reason)) => {
+            let mut out = Vec::with_capacity(PREFIX + encode::MISS_LEN);
+            put_prefix(&mut out, encode::MISS_LEN);
+            encode::put_miss(&mut out, reason);
+            Ok(out.into())
+        }
+        Err(Unread::Refused(refusal)) => Err(CallError::refused(refusal, 0).into()),
+        Err(Unread::Away(away)) => Err(Undone::Away(away)),
+    }
 }
 
 /// Puts the SetResponse of a Set.
 pub(super) fn put_set(
-    on: &impl Does,
+    cache: &Cache,
     namespace: &Namespace,
     now: Now,
     view: &SetView<'_>,
+    loaded: Option<Loaded>,
     out: &mut Vec<u8>,
-) -> Result<bool, CallError> {
-    let cache = on.cache();
+) -> Result<bool, Undone> {
     let set = convert::set(view, &cache.limits(), now.unix_ms())?;
     let flush = flushes(cache, view.durability)?;
-    match on.apply(namespace, &Op::Set(set), now) {
+    match cache.try_apply(namespace, &Op::Set(set), now, loaded).map_err(Undone::Away)? {
         Outcome::Stored(version) => encode::put_stored(out, version.0),
         Outcome::NotStored(current) => encode::put_not_stored(out, current.0),
         Outcome::Expired => encode::put_not_stored_expired(out),
-        other => return Err(unexpected(&other, 0)),
+        other => return Err(unexpected(&other, 0).into()),
     }
     Ok(flush)
 }
 
 /// Puts the DeleteResponse of a Delete.
-fn put_delete(on: &impl Does, now: Now, view: &DeleteView<'_>, out: &mut Vec<u8>) -> Result<bool, CallError> {
-    let cache = on.cache();
+fn put_delete(
+    cache: &Cache,
+    now: Now,
+    view: &DeleteView<'_>,
+    loaded: Option<Loaded>,
+    out: &mut Vec<u8>,
+) -> Result<bool, Undone> {
     let namespace = namespace(cache, view.namespace)?;
     let flush = flushes(cache, view.durability)?;
-    match on.apply(&namespace, &convert::delete(view, &cache.limits())?, now) {
+    match cache
+        .try_apply(&namespace, &convert::delete(view, &cache.limits())?, now, loaded)
+        .map_err(Undone::Away)?
+    {
         Outcome::Deleted(deleted) => encode::put_deleted(out, deleted, 0),
         Outcome::NotDeleted(current) => encode::put_deleted(out, false, current.0),
-        other => return Err(unexpected(&other, 0)),
+        other => return Err(unexpected(&other, 0).into()),
     }
     Ok(flush)
 }
 
 /// Puts the IncrementResponse or DecrementResponse of an Increment or Decrement.
 fn put_increment(
-    on: &impl Does,
+    cache: &Cache,
     now: Now,
     view: &IncrementView<'_>,
     direction: Direction,
+    loaded: Option<Loaded>,
     out: &mut Vec<u8>,
-) -> Result<bool, CallError> {
-    let cache = on.cache();
+) -> Result<bool, Undone> {
     let increment = convert::increment(view, direction, &cache.limits())?;
     let namespace = namespace(cache, view.namespace)?;
     let flush = flushes(cache, view.durability)?;
-    match on.apply(&namespace, &Op::Increment(increment), now) {
+    match cache.try_apply(&namespace, &Op::Increment(increment), now, loaded).map_err(Undone::Away)? {
         Outcome::Counted { value, version } => encode::put_counted(out, value, version.0),
-        other => return Err(unexpected(&other, increment.delta)),
+        other => return Err(unexpected(&other, increment.delta).into()),
     }
     Ok(flush)
 }
 
 /// Puts the TouchResponse of a Touch.
-fn put_touch(on: &impl Does, now: Now, view: &TouchView<'_>, out: &mut Vec<u8>) -> Result<bool, CallError> {
-    let cache = on.cache();
+fn put_touch(
+    cache: &Cache,
+    now: Now,
+    view: &TouchView<'_>,
+    loaded: Option<Loaded>,
+    out: &mut Vec<u8>,
+) -> Result<bool, Undone> {
     let namespace = namespace(cache, view.namespace)?;
     let flush = flushes(cache, 0)?;
-    match on.apply(&namespace, &convert::touch(view, &cache.limits())?, now) {
+    match cache
+        .try_apply(&namespace, &convert::touch(view, &cache.limits())?, now, loaded)
+        .map_err(Undone::Away)?
+    {
         Outcome::Touched(found) => encode::put_touched(out, found),
-        other => return Err(unexpected(&other, 0)),
+        other => return Err(unexpected(&other, 0).into()),
     }
     Ok(flush)
 }

@@ -18,7 +18,6 @@ impl Shard {
         versions: &VersionClock,
         now: Now,
     ) -> Outcome {
-        self.maintain(now);
         if let Err(refusal) = self.takes_writes().and_then(|()| self.open_space(key.namespace)) {
             return Outcome::Refused(refusal);
         }

@@ -19,26 +19,11 @@ impl Shard {
     /// in memory, or there is nothing below.
     pub(in crate::engine) fn begin_fetch(&mut self, key: KeyRef<'_>, now: Now) -> Option<(u64, u64)> {
         self.fetches.as_ref()?;
-        self.tidy_first(now);
         if self.find_live(key, now).is_some() {
             return None;
         }
         let logged = self.log.as_ref().map_or(0, |log| log.events());
         self.fetches.as_mut().map(|fetches| (fetches.begin(key.hash), logged))
-    }
-
-    /// Does what waits, so that the operation that comes next under this hold of the lock does not: it might evict the
-    /// very entry that was found or fetched for it.
-    pub(in crate::engine) fn tidy_first(&mut self, now: Now) {
-        self.maintain(now);
-        self.set_tidied();
-    }
-
-    /// The next operation does nothing of what waits.
-    pub(in crate::engine) fn set_tidied(&mut self) {
-        if let Some(fetches) = &mut self.fetches {
-            fetches.set_tidied();
-        }
     }
 
     /// Ends a watch: whether the key was not changed meanwhile.

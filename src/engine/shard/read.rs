@@ -24,7 +24,6 @@ impl Shard {
         now: Now,
         found: impl FnOnce(EntryView<'_>) -> R,
     ) -> Result<R, MissReason> {
-        self.maintain(now);
         self.until_sample -= 1;
         if self.until_sample == 0 {
             self.until_sample = self.hot.sample(key.namespace, key.key, key.hash, now);
@@ -70,7 +69,6 @@ impl Shard {
     ) -> Result<R, MissReason> {
         if let Some(ttl) = touch {
             let _ = self.touch(key, ttl, now);
-            self.set_tidied();
         }
         self.get(key, None, now, found)
     }

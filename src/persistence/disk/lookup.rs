@@ -1,6 +1,8 @@
 //! Looking for entries below memory.
 
-use crate::engine::Fetch;
+use std::sync::Arc;
+
+use super::{Disk, Inner};
 use crate::persistence::journal::{Journal, Stopped};
 use crate::persistence::tier::{DiskTier, FetchError, Found};
 
@@ -11,6 +13,10 @@ pub struct Lookup<'a> {
     pub tier: &'a DiskTier,
     pub(super) journal: &'a Journal,
 }
+
+/// Looks for entries below memory, for as long as there are any.
+#[derive(Debug)]
+pub struct DiskReader(Arc<Inner>);
 
 /// Why an entry cannot be looked for.
 #[derive(Debug, thiserror::Error)]
@@ -32,16 +38,40 @@ impl LookupError {
     }
 }
 
+impl Disk {
+    /// What looks below memory; `None`: nothing lies there.
+    #[must_use]
+    pub fn reader(&self) -> Option<DiskReader> {
+        self.inner.tier.as_ref().map(|_| DiskReader(Arc::clone(&self.inner)))
+    }
+}
+
+impl DiskReader {
+    /// What lies below memory; `None`: nothing any more.
+    #[must_use]
+    pub fn lookup(&self) -> Option<Lookup<'_>> {
+        let tier = self.0.tier()?;
+        Some(Lookup { tier, journal: &self.0.journal })
+    }
+}
+
 impl Lookup<'_> {
-    /// What lies below memory of a key that is being fetched; `None`: nothing. Blocks.
+    /// What lies below memory of a key, by its shard and its place there, when what the shard had logged has arrived;
+    /// `None`: nothing. Blocks.
     ///
     /// # Errors
     /// It cannot be read, or not be told.
-    pub fn fetch(&self, fetch: &Fetch, namespace: u16, key: &[u8]) -> Result<Option<Found>, LookupError> {
-        if !self.tier.has_arrived(fetch.shard(), fetch.logged()) {
+    pub fn fetch(
+        &self,
+        (shard, place): (usize, u64),
+        logged: u64,
+        namespace: u16,
+        key: &[u8],
+    ) -> Result<Option<Found>, LookupError> {
+        if !self.tier.has_arrived(shard, logged) {
             self.journal.written()?;
         }
-        Ok(self.tier.fetch((fetch.shard(), fetch.place()), namespace, key)?)
+        Ok(self.tier.fetch((shard, place), namespace, key)?)
     }
 
     /// Waits until everything that was applied before this has arrived below. Blocks.

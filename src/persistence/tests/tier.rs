@@ -121,7 +121,8 @@ fn bring(stand: &Stand, lookup: &Lookup<'_>, (name, key): &(String, Vec<u8>)) {
     let default = stand.engine.default_namespace();
     let namespace = stand.engine.namespace(name).unwrap_or_else(|| default.clone());
     let Some(fetch) = stand.engine.begin_fetch(&namespace, key, stand.now()) else { return };
-    let found = lookup.fetch(&fetch, namespace.number(), key).unwrap().unwrap();
+    let place = (fetch.shard(), fetch.place());
+    let found = lookup.fetch(place, fetch.logged(), namespace.number(), key).unwrap().unwrap();
     found.visit(|put| stand.engine.promote(&namespace, fetch, put, stand.now()).unwrap()).unwrap();
 }
 

@@ -1,40 +1,36 @@
 //! What a Pipeline message asks for, done command by command.
 
-use std::borrow::Cow;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tonic::Code;
 
-use super::waiting::COMMANDS_MAX;
+use super::deferred::COMMANDS_MAX;
+use super::gets::{Gets, put_read};
 use crate::api::convert;
-use crate::api::encode::{self, HitMessage};
+use crate::api::encode;
 use crate::api::wire::{CommandView, Field, GetView, Reader, op};
 use crate::api::{CallError, Malformed};
 use crate::cache::Cache;
 use crate::clock::{Now, monotonic};
-use crate::engine::{EntryView, MissReason, Namespace};
-use crate::entry::Limits;
+use crate::engine::Unread;
+use crate::lookup::{Away, Loaded};
 use crate::service::backlog::SHORT_BYTES_MAX;
-use crate::service::below::Does;
 use crate::service::data::Plane;
 use crate::service::frame::{PREFIX, finish};
 use crate::service::request::Request;
 use crate::service::requests::Admission;
-use crate::service::unary::{execute, namespace};
+use crate::service::unary::{Undone, execute, namespace};
 
 /// Replies are sent when this many bytes of them are ready, or when no request is.
 const REPLIES_BYTES: usize = 256 << 10;
 /// The clock is read again after so many commands.
 const COMMANDS_PER_CLOCK: usize = 64;
-/// Gets in a row that are read together.
-const GETS_MAX: usize = 16;
 /// What a reply takes beside its result, at most.
-const REPLY_HEADS_BYTES: usize = 32;
+pub(super) const REPLY_HEADS_BYTES: usize = 32;
 /// A reply that is neither a Hit nor an error, at most.
-const SHORT_REPLY_BYTES_MAX: usize = 64;
+pub(super) const SHORT_REPLY_BYTES_MAX: usize = 64;
 /// PipelineReply's field for an error.
 const REPLY_ERROR: u32 = 9;
 
@@ -47,7 +43,7 @@ pub(super) struct Message {
     /// How its first command ended.
     pub(super) code: Code,
     /// How many of its commands are done.
-    done: usize,
+    pub(super) done: usize,
     /// It was sent by a ring.
     by_ring: bool,
     /// Its next command has to wait, and there is no room for it to.
@@ -69,8 +65,16 @@ pub(super) enum BacklogTurn {
     Wanted,
     /// That has come.
     Granted,
-    /// The next command may not wait, and is refused if there is no room.
+    /// The next command may not wait for it, and is refused if there is no room.
     Refused,
+    /// The next command may wait for nothing, and is refused if it would have to.
+    Unstoppable,
+}
+
+impl BacklogTurn {
+    fn may_wait(self) -> bool {
+        !matches!(self, Self::Refused | Self::Unstoppable)
+    }
 }
 
 impl Message {
@@ -120,13 +124,13 @@ pub(super) struct Replies {
     /// Where the last message begins.
     begin: usize,
     /// How long a message may be.
-    message_max: usize,
+    pub(super) message_max: usize,
     /// How many commands are done before others run.
     pub(super) commands_left: usize,
     /// When so many bytes are here, they are sent.
     enough: usize,
     /// A reply that is longer finds no room in the backlog.
-    longest: usize,
+    pub(super) longest: usize,
     pub(super) plane: Arc<Plane>,
     /// Those that wait until what they tell of is on the disk.
     pub(super) later: Vec<u8>,
@@ -191,44 +195,58 @@ impl Replies {
     }
 }
 
-/// What takes on the commands that are not to be done as they are read.
-pub(super) trait Aside {
-    /// Whether a command is such a one, and what for.
-    fn takes(&self, cache: &Cache, command: &CommandView<'_>) -> Option<Taken>;
+/// Keeps the commands that are not done as they are read.
+pub(super) trait Defer {
+    /// Whether it keeps none.
+    fn is_empty(&self) -> bool;
 
-    /// Takes a command on, whose bytes in its message are these; whether there was room for it.
-    fn take(
-        &mut self,
-        taken: Taken,
-        command: &CommandView<'_>,
-        bytes: &[u8],
-        arrived: Instant,
-        out: &mut Replies,
-    ) -> bool;
+    /// Whether it keeps one of the key that this place stands for.
+    fn has(&self, place: u64) -> bool;
+
+    /// Keeps a command, if there is room for it, and says so else.
+    fn keep(&mut self, kept: Kept<'_>) -> Result<(), NoRoom>;
+
+    /// Gives up the command of an id, if it keeps it.
+    fn cancel(&mut self, id: u64, out: &mut Replies);
 }
 
-/// What a command is taken on for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Taken {
-    /// It waits: for the disk, or for another that does and has the same key, which this stands for.
-    Waits { place: u64 },
-    /// It gives up one that waits.
-    Cancels { id: u64 },
+/// No more commands are kept.
+#[derive(Debug)]
+pub(super) struct NoRoom;
+
+/// A command that is not done as it is read.
+pub(super) struct Kept<'a> {
+    pub(super) id: u64,
+    pub(super) timeout_ms: u32,
+    pub(super) arrived: Instant,
+    /// Its bytes in its message.
+    pub(super) bytes: &'a [u8],
+    pub(super) key: &'a [u8],
+    /// What stands for its key.
+    pub(super) place: u64,
+    /// Its entry, which is to be loaded; `None`: it waits for others of its key.
+    pub(super) away: Option<Away>,
 }
 
-/// Where everything is in memory, nothing waits.
-pub(super) struct NothingWaits;
+/// Where everything is in memory, nothing is kept.
+pub(super) struct NoDefer;
 
-impl Aside for NothingWaits {
+impl Defer for NoDefer {
     #[inline]
-    fn takes(&self, _: &Cache, _: &CommandView<'_>) -> Option<Taken> {
-        None
+    fn is_empty(&self) -> bool {
+        true
     }
 
     #[inline]
-    fn take(&mut self, _: Taken, _: &CommandView<'_>, _: &[u8], _: Instant, _: &mut Replies) -> bool {
+    fn has(&self, _: u64) -> bool {
         false
     }
+
+    fn keep(&mut self, _: Kept<'_>) -> Result<(), NoRoom> {
+        Err(NoRoom)
+    }
+
+    fn cancel(&mut self, _: u64, _: &mut Replies) {}
 }
 
 /// A command takes two bytes or more.
@@ -254,7 +272,7 @@ pub(super) fn check_length(message: &[u8], max: usize) -> Result<(), CallError> 
 pub(super) fn run(
     cache: &Cache,
     message: &mut Message,
-    aside: &mut impl Aside,
+    defer: &mut impl Defer,
     out: &mut Replies,
 ) -> Result<(), CallError> {
     let (bytes, limits) = (message.bytes.clone(), &cache.limits());
@@ -272,53 +290,144 @@ pub(super) fn run(
         }
         message.done += 1;
         out.commands_left = out.commands_left.saturating_sub(1);
-        if !message.by_ring
-            && let Some(taken) = aside.takes(cache, &command)
-        {
-            // Those before it may be of the same key.
-            if let Some(left) = gets.answer(cache, now, out) {
-                message.begin = left;
-                return Ok(());
-            }
-            let whole = &bytes[begin..bytes.len() - reader.remaining()];
-            if aside.take(taken, &command, whole, message.arrived, out) {
-                continue;
-            }
-            if message.turn != BacklogTurn::Refused {
-                (message.begin, message.is_held) = (begin, true);
-                message.done -= 1;
-                return Ok(());
-            }
-            message.turn = BacklogTurn::None;
-            out.put_error(command.id, &CallError::CommandsFull { max: COMMANDS_MAX });
-            continue;
-        }
-        let taken = !message.by_ring && gets.take(cache, limits, &command, begin);
+        let taken =
+            !message.by_ring && gets.take(cache, limits, &command, (begin, bytes.len() - reader.remaining()));
         if !taken || gets.is_full() {
-            if let Some(left) = gets.answer(cache, now, out) {
+            if let Some(left) = gets.answer(cache, now, message, &bytes, defer, out) {
                 message.begin = left;
                 return Ok(());
             }
-            if !taken && !answer(cache, now, &command, message, out) {
-                message.want_turn(&command, begin);
-                return Ok(());
+            if !taken {
+                let whole = &bytes[begin..bytes.len() - reader.remaining()];
+                match one(cache, now, &command, whole, message, defer, out) {
+                    Stands::Done => {}
+                    Stands::WantsTurn => {
+                        message.want_turn(&command, begin);
+                        return Ok(());
+                    }
+                    Stands::Held => {
+                        (message.begin, message.is_held) = (begin, true);
+                        message.done -= 1;
+                        return Ok(());
+                    }
+                }
             }
         }
         if out.are_enough() {
             break Ok(());
         }
     };
-    let left = gets.answer(cache, now, out);
+    let left = gets.answer(cache, now, message, &bytes, defer, out);
     message.begin = left.unwrap_or(bytes.len() - reader.remaining());
     if left.is_some() { Ok(()) } else { end }
 }
 
-/// Does the one command of a message; false: it is to wait for its turn.
-pub(super) fn run_one(on: &impl Does, message: &mut Message, out: &mut Replies) -> Result<bool, CallError> {
+/// How a command stands that was tried.
+pub(super) enum Stands {
+    /// It is answered, or kept.
+    Done,
+    /// It is to wait for its turn.
+    WantsTurn,
+    /// It is to be kept, and there is no room for it to.
+    Held,
+}
+
+/// Does one command that is none of a row of Gets.
+fn one(
+    cache: &Cache,
+    now: Now,
+    command: &CommandView<'_>,
+    bytes: &[u8],
+    message: &mut Message,
+    defer: &mut impl Defer,
+    out: &mut Replies,
+) -> Stands {
+    let request = match command.op {
+        Some((op::CANCEL, cancel)) => {
+            if let Some(id) = id_of(cancel) {
+                defer.cancel(id, out);
+            }
+            return Stands::Done;
+        }
+        Some((number, op)) => Request::of_command(number, op).and_then(|op| op.ok_or(CallError::NoOp)),
+        None => Err(CallError::NoOp),
+    };
+    let (id, timeout_ms, arrived) = (command.id, command.timeout_ms, message.arrived);
+    let kept = |place, key, away| Kept { id, timeout_ms, arrived, bytes, key, place, away };
+    if !message.by_ring && !defer.is_empty() {
+        let behind = request.as_ref().ok().and_then(|request| {
+            let key = request.keys().next()?;
+            let place = cache.place_of(&*cache.namespace(request.namespace())?, key);
+            defer.has(place).then_some((place, key))
+        });
+        if let Some((place, key)) = behind {
+            return keep(defer, kept(place, key, None), message, out);
+        }
+    }
+    match answer(cache, now, command, &request, None, message, out) {
+        Answer::Given => Stands::Done,
+        Answer::WantsTurn => Stands::WantsTurn,
+        Answer::Away(away) => {
+            let request = request.expect("what is away was read");
+            let key = request.keys().next().unwrap_or_default();
+            let namespace = cache.namespace(request.namespace());
+            let place = namespace.map_or(0, |namespace| cache.place_of(&namespace, key));
+            keep(defer, kept(place, key, Some(away)), message, out)
+        }
+    }
+}
+
+/// Keeps a command, or refuses it where it may not wait for room.
+pub(super) fn keep(
+    defer: &mut impl Defer,
+    kept: Kept<'_>,
+    message: &mut Message,
+    out: &mut Replies,
+) -> Stands {
+    let id = kept.id;
+    if defer.keep(kept).is_ok() {
+        if !message.turn.may_wait() {
+            // It was said of this command alone.
+            message.turn = BacklogTurn::None;
+        }
+        return Stands::Done;
+    }
+    if message.turn != BacklogTurn::Unstoppable {
+        return Stands::Held;
+    }
+    message.turn = BacklogTurn::None;
+    out.put_error(id, &CallError::CommandsFull { max: COMMANDS_MAX });
+    Stands::Done
+}
+
+/// Does the one command of a message, with what was loaded for it.
+pub(super) fn run_one(
+    cache: &Cache,
+    message: &mut Message,
+    loaded: Option<Loaded>,
+    out: &mut Replies,
+) -> Result<Answer, CallError> {
     let bytes = message.bytes.clone();
-    let Some(command) = next_command(&mut Reader::new(&bytes), message)? else { return Ok(true) };
+    let Some(command) = next_command(&mut Reader::new(&bytes), message)? else { return Ok(Answer::Given) };
     message.done += 1;
-    Ok(answer(on, on.cache().now(), &command, message, out))
+    let request = match command.op {
+        Some((number, op)) => Request::of_command(number, op).and_then(|op| op.ok_or(CallError::NoOp)),
+        None => Err(CallError::NoOp),
+    };
+    Ok(answer(cache, cache.now(), &command, &request, loaded, message, out))
+}
+
+/// The id in a CancelRequest; `None`: it cannot be read, and cancels nothing.
+fn id_of(message: &[u8]) -> Option<u64> {
+    let (mut reader, mut id) = (Reader::new(message), 0);
+    while let Some((number, field)) = reader.next().ok()? {
+        match (number, field) {
+            (1, Field::Varint(value)) => id = value,
+            (1, _) => return None,
+            _ => {}
+        }
+    }
+    Some(id)
 }
 
 fn next_command<'a>(
@@ -341,130 +450,51 @@ fn next_command<'a>(
     Ok(None)
 }
 
-/// Gets in a row that want nothing but the value: they are read together.
-#[derive(Default)]
-struct Gets<'a> {
-    /// The namespace of all of them, and what the commands call it.
-    namespace: Option<Cow<'a, Namespace>>,
-    name: &'a str,
-    keys: [&'a [u8]; GETS_MAX],
-    asked: [PendingGet; GETS_MAX],
-    len: usize,
+/// What a command comes to.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// Its reply was put, if it has one.
+    Given,
+    /// It is to wait for its turn.
+    WantsTurn,
+    /// Its entry is to be loaded first.
+    Away(Away),
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct PendingGet {
-    id: u64,
-    metadata_only: bool,
-    /// Where in the message the command begins.
-    begin: usize,
-}
-
-impl<'a> Gets<'a> {
-    /// Takes a command on, if it is such a Get in the namespace of those before.
-    fn take(&mut self, cache: &'a Cache, limits: &Limits, command: &CommandView<'a>, begin: usize) -> bool {
-        let Some((op::GET, message)) = command.op else { return false };
-        let Ok(view) = GetView::read(message) else { return false };
-        match convert::get(&view, limits) {
-            Ok(get)
-                if get.touch.is_none() && command.timeout_ms == 0 && self.is_in(cache, view.namespace) =>
-            {
-                self.keys[self.len] = get.key;
-                self.asked[self.len] = PendingGet { id: command.id, metadata_only: get.metadata_only, begin };
-                self.len += 1;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    fn is_in(&mut self, cache: &'a Cache, name: &'a str) -> bool {
-        if self.len == 0 {
-            self.namespace = cache.namespace(name);
-            self.name = name;
-        }
-        self.namespace.is_some() && self.name == name
-    }
-
-    fn is_full(&self) -> bool {
-        self.len == GETS_MAX
-    }
-
-    /// Puts the replies until there are enough; where the first command begins that has none then.
-    fn answer(&mut self, cache: &Cache, now: Now, out: &mut Replies) -> Option<usize> {
-        let mut left = None;
-        let asked = &self.asked;
-        let namespace = self.namespace.as_deref()?;
-        cache.read_batch(namespace, &self.keys[..self.len], now, |index, read| {
-            let PendingGet { id, metadata_only, begin } = asked[index];
-            if out.are_enough() {
-                left = Some(begin);
-                return ControlFlow::Break(());
-            }
-            put_read(id, metadata_only, read, out);
-            ControlFlow::Continue(())
-        });
-        self.len = 0;
-        left
-    }
-}
-
-/// Puts the reply of a Get.
-#[inline]
-fn put_read(id: u64, metadata_only: bool, read: Result<EntryView<'_>, MissReason>, out: &mut Replies) {
-    match read {
-        Ok(entry) => {
-            let hit = HitMessage::new(&entry, metadata_only);
-            if hit.len() > out.longest {
-                let full = out.plane.backlog.full();
-                return out.put_error(id, &full);
-            }
-            let length = hit.len() + REPLY_HEADS_BYTES;
-            if length > out.message_max {
-                return out.put_error(
-                    id,
-                    &CallError::AnswerTooLarge { answered: 0, keys: 1, max: out.message_max },
-                );
-            }
-            out.make_room(length);
-            hit.write_reply(id, op::GET - 1, &mut out.bytes);
-        }
-        Err(reason) => {
-            out.make_room(SHORT_REPLY_BYTES_MAX);
-            encode::put_reply_head(&mut out.bytes, id, op::GET - 1, encode::MISS_LEN);
-            encode::put_miss(&mut out.bytes, reason);
-        }
-    }
-}
-
-/// Does one command and puts its reply, nothing of which is put before it is certain; false: it is to wait for its turn.
+/// Does one command, with what was loaded for it, and puts its reply, nothing of which is put before it is certain.
 fn answer(
-    on: &impl Does,
+    cache: &Cache,
     now: Now,
     command: &CommandView<'_>,
+    request: &Result<Request<'_>, CallError>,
+    loaded: Option<Loaded>,
     message: &mut Message,
     out: &mut Replies,
-) -> bool {
-    let done = match command.op {
-        _ if message.is_late(command) => Err(CallError::DeadlineExceeded),
-        None => Err(CallError::NoOp),
-        Some((op::CANCEL, _)) => return true,
-        Some(_) if message.by_ring => Err(CallError::NotServed { what: "ring_epoch".to_owned() }),
-        Some((op::GET, message)) => put_get(on, now, command.id, message, out),
-        Some(_) if message.queues(on.cache()) => return false,
-        Some((number, message)) => put_other(on, now, command.id, number, message, out),
+) -> Answer {
+    let done = match request {
+        _ if message.is_late(command) => Err(CallError::DeadlineExceeded.into()),
+        Err(error) => Err(error.clone().into()),
+        Ok(_) if message.by_ring => Err(CallError::NotServed { what: "ring_epoch".to_owned() }.into()),
+        Ok(Request::Get(view)) => put_get(cache, now, command.id, view, loaded, out),
+        Ok(_) if message.queues(cache) => return Answer::WantsTurn,
+        Ok(request) => put_write(cache, now, command, request, loaded, out),
     };
-    let may_wait = message.turn != BacklogTurn::Refused;
+    let error = match done {
+        Err(Undone::Away(away)) => return Answer::Away(away),
+        Err(Undone::Failed(error)) => Some(error),
+        Ok(()) => None,
+    };
+    let may_wait = message.turn.may_wait();
     if !may_wait {
         // It was said of this command alone.
         message.turn = BacklogTurn::None;
     }
-    if let Err(mut error) = done {
+    if let Some(mut error) = error {
         if let CallError::JournalBacklog { .. } = error {
             if may_wait {
-                return false;
+                return Answer::WantsTurn;
             }
-            // Who did it has waited until then.
+            // It has waited until then.
             if message.is_late(command) {
                 error = CallError::DeadlineExceeded;
             }
@@ -474,40 +504,50 @@ fn answer(
         }
         out.put_error(command.id, &error);
     }
-    true
+    Answer::Given
 }
 
-fn put_get(on: &impl Does, now: Now, id: u64, message: &[u8], out: &mut Replies) -> Result<(), CallError> {
-    let (cache, view) = (on.cache(), GetView::read(message)?);
-    let get = convert::get(&view, &cache.limits())?;
+fn put_get(
+    cache: &Cache,
+    now: Now,
+    id: u64,
+    view: &GetView<'_>,
+    loaded: Option<Loaded>,
+    out: &mut Replies,
+) -> Result<(), Undone> {
+    let get = convert::get(view, &cache.limits())?;
     let namespace = namespace(cache, view.namespace)?;
-    let read =
-        on.read(&namespace, get.key, get.touch, now, |entry| put_read(id, get.metadata_only, Ok(entry), out));
-    if let Err(reason) = read {
-        put_read(id, false, Err(reason), out);
+    let read = cache.try_read(&namespace, get.key, get.touch, now, loaded, |entry| {
+        put_read(id, get.metadata_only, Ok(entry), out);
+    });
+    match read {
+        Ok(()) => {}
+        Err(Unread::Miss(reason)) => put_read(id, false, Err(Unread::Miss(reason)), out),
+        Err(Unread::Refused(refusal)) => return Err(CallError::refused(refusal, 0).into()),
+        Err(Unread::Away(away)) => return Err(Undone::Away(away)),
     }
     Ok(())
 }
 
-fn put_other(
-    on: &impl Does,
+fn put_write(
+    cache: &Cache,
     now: Now,
-    id: u64,
-    number: u32,
-    message: &[u8],
+    command: &CommandView<'_>,
+    request: &Request<'_>,
+    loaded: Option<Loaded>,
     out: &mut Replies,
-) -> Result<(), CallError> {
+) -> Result<(), Undone> {
     // None of these answers is longer than 32 bytes.
     let mut result = Vec::with_capacity(32);
-    let request = Request::of_command(number, message)?.ok_or(CallError::NoOp)?;
-    let flush = execute(on, now, &request, &mut result)?;
+    let flush = execute(cache, now, request, loaded, &mut result)?;
     let out = if flush {
         &mut out.later
     } else {
         out.make_room(SHORT_REPLY_BYTES_MAX);
         &mut out.bytes
     };
-    encode::put_reply_head(out, id, number - 1, result.len());
+    let number = command.op.map_or(0, |(number, _)| number);
+    encode::put_reply_head(out, command.id, number - 1, result.len());
     out.extend_from_slice(&result);
     Ok(())
 }

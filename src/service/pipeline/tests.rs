@@ -145,7 +145,7 @@ fn a_command_that_may_not_wait_says_nothing_of_the_next() {
     message.turn = BacklogTurn::Refused;
     let mut out = Replies::new(&plane, 0, 1);
     out.begin();
-    run(&plane.cache, &mut message, &mut NothingWaits, &mut out).unwrap();
+    run(&plane.cache, &mut message, &mut NoDefer, &mut out).unwrap();
     assert!(!message.is_done() && message.turn == BacklogTurn::None);
 }
 

@@ -105,7 +105,7 @@ pub(super) fn poll_turn(
 
 /// Has the message's next command, which waits for its turn, refused if there is no room for it now.
 pub(super) fn refuse(queued: &mut Option<Box<Queued>>, message: &mut Message) {
-    message.turn = BacklogTurn::Refused;
+    message.turn = BacklogTurn::Unstoppable;
     if let Some(place) = queued {
         place.is_waiting = false;
     }

@@ -1,0 +1,325 @@
+//! Entries that are not in memory: the disk tier answers for them, and what is asked for comes to memory.
+//!
+//! [`Cache::try_apply`] and its siblings do what memory can answer for, and say what is [`Away`] else: see
+//! [`crate::lookup`] for how that goes on. [`Cache::apply`] and [`Cache::read`] look for it themselves, which blocks.
+
+use std::ops::ControlFlow;
+
+use super::Cache;
+use crate::clock::Now;
+use crate::engine::{
+    Admission, EntryView, Fetch, MissReason, Namespace, Op, Outcome, Put, Refusal, ScanPlace, ScanRange,
+    Tier, Unread,
+};
+use crate::entry::Ttl;
+use crate::lookup::{Answer, Away, Loaded};
+use crate::persistence::disk::{Lookup, LookupError};
+use crate::persistence::tier::FetchError;
+
+/// Entries of the disk tier that a scan takes at a time.
+const SCANNED_AT_A_TIME: usize = 256;
+
+impl Cache {
+    /// What lies below memory, if anything does.
+    #[inline]
+    pub(super) fn disk_tier(&self) -> Option<Lookup<'_>> {
+        self.disk()?.lookup()
+    }
+
+    /// Whether there is a disk tier below memory, so that operations may have to wait for it.
+    #[must_use]
+    #[inline]
+    pub fn has_disk_tier(&self) -> bool {
+        self.disk_tier().is_some()
+    }
+
+    /// Whether an operation that needs this key's entry would have to look for it on disk.
+    #[must_use]
+    pub fn is_away(&self, namespace: &Namespace, key: &[u8]) -> bool {
+        self.has_disk_tier() && !self.engine.has(namespace, key)
+    }
+
+    /// What stands for a key and its namespace while the cache is there. That two share it is as likely as that their
+    /// hashes are the same.
+    #[must_use]
+    pub fn place_of(&self, namespace: &Namespace, key: &[u8]) -> u64 {
+        self.engine.place_of(namespace.number(), key).1
+    }
+
+    /// Does one operation in a namespace, with what was loaded for it if it was away before.
+    ///
+    /// # Errors
+    /// Its key's entry has to be loaded; nothing was done.
+    #[inline]
+    pub fn try_apply(
+        &self,
+        namespace: &Namespace,
+        op: &Op<'_>,
+        admission: impl Admission,
+        loaded: Option<Loaded>,
+    ) -> Result<Outcome, Away> {
+        if let Some(loaded) = loaded {
+            return self.apply_loaded(namespace, op, admission, loaded);
+        }
+        let Some(tier) = self.disk_tier() else { return Ok(self.engine.apply(namespace, op, admission)) };
+        if let Err(refusal) = self.takes_key(&tier, namespace, op) {
+            return Ok(Outcome::Refused(refusal));
+        }
+        if !op.needs_entry() {
+            return Ok(self.engine.apply(namespace, op, admission));
+        }
+        let applied = self.engine.apply_or_fetch(namespace, op, admission);
+        applied.map_err(|fetch| self.away(fetch, namespace))
+    }
+
+    fn apply_loaded(
+        &self,
+        namespace: &Namespace,
+        op: &Op<'_>,
+        admission: impl Admission,
+        loaded: Loaded,
+    ) -> Result<Outcome, Away> {
+        let answer = loaded.answer().clone();
+        if let Answer::Failed(refusal) = *answer {
+            return Ok(Outcome::Refused(refusal));
+        }
+        let fetch = loaded.into_fetch();
+        let applied = answer.visit(|put| self.engine.apply_fetched(namespace, op, fetch, put, admission));
+        applied.map_err(|fetch| self.away(fetch, namespace))
+    }
+
+    /// Reads an entry where it lies, with what was loaded of it if it was away before; see [`Engine::read`].
+    ///
+    /// [`Engine::read`]: crate::engine::Engine::read
+    ///
+    /// # Errors
+    /// There is none, or it has to be loaded: `found` was not called.
+    #[inline]
+    pub fn try_read<R>(
+        &self,
+        namespace: &Namespace,
+        key: &[u8],
+        touch: Option<Ttl>,
+        admission: impl Admission,
+        loaded: Option<Loaded>,
+        found: impl FnOnce(EntryView<'_>) -> R,
+    ) -> Result<R, Unread<Away>> {
+        let read = match loaded {
+            None => self.engine.read_or_fetch(namespace, key, touch, admission, found),
+            Some(loaded) => self.read_loaded((namespace, key), touch, admission, loaded, found),
+        };
+        read.map_err(|unread| self.unread(unread, namespace))
+    }
+
+    fn read_loaded<R>(
+        &self,
+        (namespace, key): (&Namespace, &[u8]),
+        touch: Option<Ttl>,
+        admission: impl Admission,
+        loaded: Loaded,
+        found: impl FnOnce(EntryView<'_>) -> R,
+    ) -> Result<R, Unread<Fetch>> {
+        let answer = loaded.answer().clone();
+        if let Answer::Failed(refusal) = *answer {
+            // What was evicted and never arrived is lost, and may have been the newest.
+            let is_lost = refusal == Refusal::Poisoned;
+            let reason = if is_lost { MissReason::Evicted } else { MissReason::Corrupt };
+            self.engine.count_missed_below((namespace, key), reason, None);
+            return Err(Unread::Miss(reason));
+        }
+        let (fetch, now) = (loaded.into_fetch(), admission.admit());
+        let mut found = Some(found);
+        let mut see = |entry: EntryView<'_>| {
+            let found = found.take().expect("an entry is found once");
+            found(EntryView { tier: Tier::Disk, ..entry })
+        };
+        answer.visit(|put| {
+            let read = self.engine.read_fetched((namespace, key), touch, (fetch, put), admission, &mut see);
+            match (read, put.zip(now.ok()).and_then(|(put, now)| view(put, now))) {
+                // What memory has no room for is answered from where it lies.
+                (Err(Unread::Miss(counted)), Some(entry)) if !namespace.is_deleted() => {
+                    self.engine.count_hit_below((namespace, key), counted);
+                    Ok(see(entry))
+                }
+                (Err(Unread::Miss(counted)), _) if matches!(*answer, Answer::Damaged) => {
+                    let corrupt = MissReason::Corrupt;
+                    self.engine.count_missed_below((namespace, key), corrupt, Some(counted));
+                    Err(Unread::Miss(corrupt))
+                }
+                (read, _) => read,
+            }
+        })
+    }
+
+    /// Reads entries where they lie, in the order of their keys, until one has to be loaded; see [`Engine::read_batch`].
+    /// What is not admitted is a miss.
+    ///
+    /// [`Engine::read_batch`]: crate::engine::Engine::read_batch
+    ///
+    /// # Errors
+    /// The index of the first key that has to be loaded: `found` was called for those before it.
+    #[inline]
+    pub fn try_read_batch(
+        &self,
+        namespace: &Namespace,
+        keys: &[&[u8]],
+        admission: impl Admission,
+        mut found: impl FnMut(usize, Result<EntryView<'_>, Unread<()>>) -> ControlFlow<()>,
+    ) -> Result<(), (usize, Away)> {
+        let mut away = None;
+        self.engine.read_batch(namespace, keys, admission, |index, read| match read {
+            Ok(entry) => found(index, Ok(entry)),
+            Err(Unread::Miss(reason)) => found(index, Err(Unread::Miss(reason))),
+            Err(Unread::Refused(refusal)) => found(index, Err(Unread::Refused(refusal))),
+            Err(Unread::Away(fetch)) => {
+                away = Some((index, fetch));
+                ControlFlow::Break(())
+            }
+        });
+        away.map_or(Ok(()), |(index, fetch)| Err((index, self.away(fetch, namespace))))
+    }
+
+    /// What is to be loaded of a key that a read comes to soon; `None`: it is in memory.
+    #[must_use]
+    pub fn look_ahead(&self, namespace: &Namespace, key: &[u8]) -> Option<Away> {
+        let fetch = self.engine.begin_fetch(namespace, key, self.now())?;
+        Some(self.away(fetch, namespace))
+    }
+
+    /// Does one operation in a namespace. Blocks where its entry is on disk.
+    pub fn apply(&self, namespace: &Namespace, op: &Op<'_>, now: Now) -> Outcome {
+        let mut loaded = None;
+        loop {
+            match self.try_apply(namespace, op, now, loaded) {
+                Ok(outcome) => return outcome,
+                Err(away) => loaded = Some(away.load(op.key())),
+            }
+        }
+    }
+
+    /// Reads an entry where it lies; see [`Engine::read`]. Blocks where it is on disk.
+    ///
+    /// [`Engine::read`]: crate::engine::Engine::read
+    ///
+    /// # Errors
+    /// The reason of a miss.
+    pub fn read<R>(
+        &self,
+        namespace: &Namespace,
+        key: &[u8],
+        touch: Option<Ttl>,
+        now: Now,
+        mut found: impl FnMut(EntryView<'_>) -> R,
+    ) -> Result<R, MissReason> {
+        let mut loaded = None;
+        loop {
+            match self.try_read(namespace, key, touch, now, loaded, &mut found) {
+                Ok(read) => return Ok(read),
+                Err(Unread::Miss(reason)) => return Err(reason),
+                Err(Unread::Refused(_)) => unreachable!("whoever says what time it is admits everything"),
+                Err(Unread::Away(away)) => loaded = Some(away.load(key)),
+            }
+        }
+    }
+
+    fn away(&self, fetch: Fetch, namespace: &Namespace) -> Away {
+        self.lookup.get().expect("an engine fetches where there is something below it").away(fetch, namespace)
+    }
+
+    fn unread(&self, unread: Unread<Fetch>, namespace: &Namespace) -> Unread<Away> {
+        match unread {
+            Unread::Miss(reason) => Unread::Miss(reason),
+            Unread::Refused(refusal) => Unread::Refused(refusal),
+            Unread::Away(fetch) => Unread::Away(self.away(fetch, namespace)),
+        }
+    }
+
+    /// Whether memory has room to know where the entry lies on disk that an operation stores, if it stores one.
+    fn takes_key(&self, lookup: &Lookup<'_>, namespace: &Namespace, op: &Op<'_>) -> Result<(), Refusal> {
+        // What is in memory may not have arrived on disk yet.
+        if !op.may_add_entry() || !lookup.tier.is_full() || self.engine.has(namespace, op.key()) {
+            return Ok(());
+        }
+        let place = self.engine.place_of(namespace.number(), op.key());
+        lookup.tier.takes_key(place, self.engine.default_namespace().bytes_limit())
+    }
+
+    /// Visits entries of a namespace; see [`crate::engine::Engine::scan`]. Blocks where [`Self::has_disk_tier`].
+    ///
+    /// # Errors
+    /// What lies on disk cannot be read.
+    pub fn scan(
+        &self,
+        namespace: &Namespace,
+        range: ScanRange<'_>,
+        now: Now,
+        visit: impl FnMut(&[u8], EntryView<'_>) -> ControlFlow<()>,
+    ) -> Result<Option<ScanPlace>, LookupError> {
+        match self.disk_tier() {
+            None => Ok(self.engine.scan(namespace, range, now, visit)),
+            Some(lookup) => self.scan_below(&lookup, namespace, range, now, visit),
+        }
+    }
+
+    /// Every entry has a record below, and those of a shard are in the order of the engine's own walk: so that is what
+    /// is scanned, whatever is in memory, and a scan can go on in memory when the tier ends.
+    fn scan_below(
+        &self,
+        lookup: &Lookup<'_>,
+        namespace: &Namespace,
+        range: ScanRange<'_>,
+        now: Now,
+        mut visit: impl FnMut(&[u8], EntryView<'_>) -> ControlFlow<()>,
+    ) -> Result<Option<ScanPlace>, LookupError> {
+        lookup.arrived()?;
+        let begin = range.after.unwrap_or(ScanPlace { shard: 0, after: None });
+        let (mut looked_at, mut seen) = (0, range.after);
+        for number in begin.shard as usize..self.engine.shard_count() {
+            let shard = number as u32;
+            let mut after = begin.after.filter(|_| shard == begin.shard);
+            loop {
+                let mut is_over = false;
+                let next = lookup.tier.scan(number, after, SCANNED_AT_A_TIME, |put| {
+                    looked_at += 1;
+                    let is_wanted = put.namespace == namespace.number() && put.key.starts_with(range.prefix);
+                    let visited = match view(put, now) {
+                        Some(entry) if is_wanted => visit(put.key, entry),
+                        _ => ControlFlow::Continue(()),
+                    };
+                    is_over = visited.is_break();
+                    if !is_over {
+                        let (_, place) = self.engine.place_of(put.namespace, put.key);
+                        seen = Some(ScanPlace { shard, after: Some(place) });
+                    }
+                    visited
+                });
+                if lookup.tier.has_ended() && !is_over {
+                    let rest = ScanRange { after: seen, ..range };
+                    return Ok(self.engine.scan(namespace, rest, now, visit));
+                }
+                let Some(last) = next.map_err(FetchError::from)? else { break };
+                if is_over || looked_at >= range.entries_max {
+                    return Ok(Some(ScanPlace { shard, after: last }));
+                }
+                after = last;
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A record as an entry; `None`: its time has ended.
+fn view<'a>(put: &Put<'a>, now: Now) -> Option<EntryView<'a>> {
+    let remaining_ttl_ms = match put.expires_steady_ms {
+        None => 0,
+        Some(at) => at.checked_sub(now.steady_ms).filter(|left| *left > 0)?,
+    };
+    Some(EntryView {
+        value: put.value,
+        version: put.version,
+        remaining_ttl_ms,
+        flags: put.flags,
+        content_type: put.content_type,
+        tier: Tier::Disk,
+    })
+}

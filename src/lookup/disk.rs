@@ -1,0 +1,32 @@
+//! The disk tier as a source.
+
+use super::{Answer, Source, Wanted};
+use crate::clock::Throttle;
+use crate::engine::Refusal;
+use crate::persistence::disk::{DiskReader, LookupError};
+use crate::persistence::tier::FetchError;
+
+impl Source for DiskReader {
+    fn load(&self, wanted: &Wanted) -> Answer {
+        static LOST: Throttle = Throttle::new();
+        static UNREADABLE: Throttle = Throttle::new();
+        let Some(lookup) = self.lookup() else { return Answer::Absent };
+        match lookup.fetch((wanted.shard, wanted.place), wanted.logged, wanted.namespace, &wanted.key) {
+            Ok(Some(found)) => Answer::Found(found),
+            Ok(None) => Answer::Absent,
+            Err(LookupError::Stopped(_)) => Answer::Failed(Refusal::Poisoned),
+            Err(LookupError::Fetch(error @ FetchError::Damaged { .. })) => {
+                LOST.say(|left_out| tracing::error!(%error, left_out, "an entry is lost"));
+                Answer::Damaged
+            }
+            Err(error) if error.is_passing() => {
+                tracing::warn!(%error, "an entry cannot be read for now");
+                Answer::Failed(Refusal::Shortage)
+            }
+            Err(LookupError::Fetch(error)) => {
+                UNREADABLE.say(|left_out| tracing::error!(%error, left_out, "an entry cannot be read"));
+                Answer::Failed(Refusal::Unreadable)
+            }
+        }
+    }
+}

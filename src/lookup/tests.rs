@@ -1,0 +1,136 @@
+//! One load per key, of a source that holds whoever asks it.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::task::Waker;
+
+use parking_lot::Mutex;
+use tokio::runtime::{Builder, Runtime};
+
+use super::*;
+use crate::clock::{Clock, SystemClock};
+use crate::engine::{EngineConfig, Op, Outcome, Set};
+
+/// A source that says what it is asked for, and answers when it is told what.
+#[derive(Debug)]
+struct Held {
+    asked: Sender<Vec<u8>>,
+    answers: Mutex<Receiver<Answer>>,
+}
+
+impl Source for Held {
+    fn load(&self, wanted: &Wanted) -> Answer {
+        self.asked.send(wanted.key.to_vec()).unwrap();
+        self.answers.lock().recv().expect("it is told")
+    }
+}
+
+struct Stand {
+    runtime: Runtime,
+    engine: Arc<Engine>,
+    clock: SystemClock,
+    lookup: Lookup,
+    asked: Receiver<Vec<u8>>,
+    answers: Sender<Answer>,
+}
+
+impl Stand {
+    fn new() -> Self {
+        let runtime = Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        let clock = SystemClock::new();
+        let engine = Arc::new(Engine::new(&EngineConfig::default(), clock.now()));
+        engine.start_fetching();
+        let ((asks, asked), (answers, told)) = (channel(), channel());
+        let source = Held { asked: asks, answers: Mutex::new(told) };
+        let lookup = Lookup::new(Arc::clone(&engine), Arc::new(source));
+        Self { runtime, engine, clock, lookup, asked, answers }
+    }
+
+    fn begin(&self, key: &[u8]) -> Loading {
+        let namespace = self.engine.default_namespace();
+        let fetch = self.engine.begin_fetch(namespace, key, self.clock.now()).expect("it is not in memory");
+        let _entered = self.runtime.enter();
+        self.lookup.away(fetch, namespace).begin(key)
+    }
+
+    fn set(&self, key: &[u8]) {
+        let set = Op::Set(Set::new(key, b"v"));
+        let done = self.engine.apply(self.engine.default_namespace(), &set, self.clock.now());
+        assert!(matches!(done, Outcome::Stored(_)));
+    }
+
+    fn delete(&self, key: &[u8]) {
+        let delete = Op::Delete { key, if_version: None };
+        self.engine.apply(self.engine.default_namespace(), &delete, self.clock.now());
+    }
+}
+
+fn is_pending(loading: &mut Loading) -> bool {
+    Pin::new(loading).poll(&mut Context::from_waker(Waker::noop())).is_pending()
+}
+
+#[test]
+fn who_asks_for_a_key_that_is_being_loaded_waits_for_the_same_load() {
+    let stand = Stand::new();
+    let mut first = stand.begin(b"k");
+    assert_eq!(stand.asked.recv().unwrap(), b"k");
+    let (second, third) = (stand.begin(b"k"), stand.begin(b"k"));
+    assert!(is_pending(&mut first));
+    // Who began it need not stay for it to go on.
+    drop(first);
+    stand.answers.send(Answer::Failed(Refusal::Shortage)).unwrap();
+    let loaded = [second, third].map(|loading| stand.runtime.block_on(loading));
+    for loaded in &loaded {
+        assert!(matches!(**loaded.answer(), Answer::Failed(Refusal::Shortage)));
+    }
+    assert!(stand.asked.try_recv().is_err(), "it was loaded once");
+    assert_eq!(stand.lookup.flights(), 0);
+}
+
+#[test]
+fn what_was_loaded_before_a_key_was_changed_is_not_given_to_who_came_after() {
+    let stand = Stand::new();
+    let before = stand.begin(b"k");
+    assert_eq!(stand.asked.recv().unwrap(), b"k");
+    stand.set(b"k");
+    stand.delete(b"k");
+    let after = stand.begin(b"k");
+    stand.answers.send(Answer::Damaged).unwrap();
+    stand.answers.send(Answer::Absent).unwrap();
+    let before = stand.runtime.block_on(before);
+    assert!(matches!(**before.answer(), Answer::Damaged));
+    let after = stand.runtime.block_on(after);
+    assert!(matches!(**after.answer(), Answer::Absent), "it was loaded anew");
+    // What is late changes nothing that is newer: the operation has to look again.
+    let namespace = stand.engine.default_namespace();
+    let get = Op::Get { key: b"k", touch: None };
+    let late = stand.engine.apply_fetched(namespace, &get, before.into_fetch(), None, stand.clock.now());
+    stand.engine.end_fetch(late.unwrap_err());
+    let newest = stand.engine.apply_fetched(namespace, &get, after.into_fetch(), None, stand.clock.now());
+    assert!(matches!(newest, Ok(Outcome::Miss(_))));
+}
+
+#[test]
+fn what_everybody_has_given_up_before_it_began_is_not_loaded() {
+    let stand = Stand::new();
+    let (first, second, third) = (stand.begin(b"1"), stand.begin(b"2"), stand.begin(b"3"));
+    assert_eq!(stand.asked.recv().unwrap(), b"1");
+    assert!(second.give_up().is_none(), "nothing of it has begun");
+    let leaving = first.give_up().expect("it has begun");
+    let cx = Context::from_waker(Waker::noop());
+    assert!(leaving.poll(&cx).is_pending());
+    stand.answers.send(Answer::Absent).unwrap();
+    assert_eq!(stand.asked.recv().unwrap(), b"3");
+    assert!(leaving.poll(&cx).is_ready());
+    stand.answers.send(Answer::Absent).unwrap();
+    assert!(matches!(**stand.runtime.block_on(third).answer(), Answer::Absent));
+}
+
+#[test]
+fn a_source_that_panics_leaves_nobody_waiting() {
+    let stand = Stand::new();
+    let loading = stand.begin(b"k");
+    stand.asked.recv().unwrap();
+    drop(stand.answers);
+    let loaded = stand.runtime.block_on(loading);
+    assert!(matches!(**loaded.answer(), Answer::Failed(Refusal::Unreadable)));
+}

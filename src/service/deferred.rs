@@ -1,0 +1,248 @@
+//! Unary calls that are not done at once: they wait until the journal's backlog has room or an entry is loaded, or take
+//! long and have turns with others.
+//!
+//! A write that the backlog has no room for waits in the journal's queue until its turn, and is tried again; a batch goes
+//! on behind the items that it has done. Where no more may wait, or the listener is to close, it is refused. Whatever waits
+//! holds its own request: a long one in the budget for those, a short one in that of the queue.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tokio::task::{spawn_blocking, yield_now};
+
+use super::batch::Progress;
+use super::body::Unary;
+use super::data::{Ending, Plane};
+use super::request::Request;
+use super::requests::Admission;
+use super::turns::{Turns, joined};
+use super::unary::{Answered, Undone, call, in_turns};
+use crate::api::CallError;
+use crate::cache::{Cache, Turn};
+use crate::lookup::{Loaded, Loading};
+use crate::telemetry::Recalled;
+use crate::verb::Verb;
+
+/// A unary request that is whole.
+pub(super) struct Deferred {
+    pub(super) verb: Verb,
+    pub(super) plane: Arc<Plane>,
+    pub(super) message: Bytes,
+    /// Its place in the budget of long requests.
+    pub(super) admission: Option<Admission>,
+    /// Its place among those that wait for the journal.
+    pub(super) turn: Option<Turn>,
+    /// How far it is, if it has begun.
+    pub(super) progress: Progress,
+    pub(super) why: Why,
+}
+
+/// Why a call was not done at once.
+#[derive(Debug)]
+pub(super) enum Why {
+    /// It waits for its turn before it is done or goes on.
+    Backlogged,
+    /// The entry of its one key is being loaded.
+    Away(Loading),
+    /// It is done in turns with others, and may wait for entries in between.
+    ManySteps,
+}
+
+/// A unary call that is deferred. What it changes in turns with others it goes on with when nobody waits for it any more,
+/// so that it is changed whole. None begins when its future is first polled: what is turned away then, because too many
+/// wait, has changed nothing. A batch that met the full backlog where it was done at once has begun before.
+pub struct DeferredCall {
+    has_begun: bool,
+    call: Pin<Box<dyn Future<Output = Answered> + Send>>,
+    plane: Arc<Plane>,
+    recalled: Recalled,
+}
+
+impl std::fmt::Debug for DeferredCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeferredCall").finish_non_exhaustive()
+    }
+}
+
+impl DeferredCall {
+    pub(super) fn new(deferred: Deferred, recalled: Recalled) -> Self {
+        let (has_begun, plane) = (deferred.progress.has_begun(), Arc::clone(&deferred.plane));
+        Self { has_begun, call: Box::pin(deferred.done()), plane, recalled }
+    }
+
+    /// Whether some of it was done before it had to wait.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    pub(super) fn cache(&self) -> &Arc<Cache> {
+        &self.plane.cache
+    }
+
+    pub(super) fn recalled(&self) -> &Recalled {
+        &self.recalled
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answered> {
+        self.call.as_mut().poll(cx)
+    }
+}
+
+impl Deferred {
+    async fn done(mut self) -> Answered {
+        let (mut is_backlogged, mut loading) = match std::mem::replace(&mut self.why, Why::ManySteps) {
+            Why::Backlogged => (true, None),
+            Why::Away(loading) => (false, Some(loading)),
+            Why::ManySteps => (false, None),
+        };
+        if is_backlogged {
+            self.queue();
+        }
+        if loading.is_none() && !self.progress.has_begun() {
+            yield_now().await;
+        }
+        loop {
+            if is_backlogged && !self.has_turn().await {
+                self.progress.give_up();
+            }
+            let loaded = match loading.take() {
+                Some(loading) => Some(loading.await),
+                None => None,
+            };
+            let done;
+            (self, done) = self.tried(loaded).await;
+            is_backlogged = match done {
+                Ok(answered) => return Ok(answered),
+                Err(Undone::Away(away)) => {
+                    let request = Request::decode(self.verb, &self.message, 0)?;
+                    let key = request.as_ref().and_then(|request| request.keys().next());
+                    loading = Some(away.begin(key.unwrap_or_default()));
+                    // It keeps its turn.
+                    false
+                }
+                Err(Undone::Failed(CallError::JournalBacklog { .. })) if !self.progress.gives_up() => {
+                    self.queue();
+                    true
+                }
+                Err(Undone::Failed(error)) => return Err(error),
+            };
+        }
+    }
+
+    /// Takes its place among those that wait for the journal, or goes back there if it had its turn.
+    fn queue(&mut self) {
+        if let Some(turn) = &self.turn {
+            turn.again();
+        } else if let Some(queue) = self.plane.cache.journal_backlog() {
+            let bytes = self.message.len();
+            self.turn = queue.enter(bytes, if self.admission.is_some() { 0 } else { bytes });
+        }
+    }
+
+    /// Waits for the turn; false: it may not wait.
+    async fn has_turn(&mut self) -> bool {
+        let Some(turn) = &self.turn else { return false };
+        let mut ending: Ending = (self.plane.ending)();
+        poll_fn(|cx| match turn.poll(cx) {
+            Poll::Ready(()) => Poll::Ready(true),
+            Poll::Pending => ending.as_mut().poll(cx).map(|()| false),
+        })
+        .await
+    }
+
+    /// Does what can be done now. Where it goes on without the call, it takes with it what the call holds, so that this
+    /// counts until it is done.
+    async fn tried(mut self, loaded: Option<Loaded>) -> (Self, Result<(Unary, bool), Undone>) {
+        match self.verb {
+            // It reads the disk in its order.
+            Verb::Scan if self.plane.cache.has_disk_tier() => {
+                joined(spawn_blocking(move || {
+                    let done = self.many_steps(Turns::one()).now_or_never();
+                    (self, done.expect("what has one turn waits for nothing"))
+                }))
+                .await
+            }
+            Verb::BatchSet | Verb::BatchDelete => {
+                joined(tokio::spawn(async move {
+                    let done = self.many_steps(Turns::many()).await;
+                    (self, done)
+                }))
+                .await
+            }
+            Verb::BatchGet | Verb::Scan => {
+                let done = self.many_steps(Turns::many()).await;
+                (self, done)
+            }
+            _ => {
+                let done = self.one_step(loaded);
+                (self, done)
+            }
+        }
+    }
+
+    async fn many_steps(&mut self, turns: Turns) -> Result<(Unary, bool), Undone> {
+        // One that has begun is within the limit, whatever that is now.
+        let items_max = match self.progress.has_begun() {
+            true => usize::MAX,
+            false => self.plane.cache.limits().batch_items_max,
+        };
+        let request = Request::decode(self.verb, &self.message, items_max)?;
+        let request = request.expect("it was decoded before");
+        in_turns(&self.plane, &request, &mut self.progress, turns).await
+    }
+
+    fn one_step(&mut self, loaded: Option<Loaded>) -> Result<(Unary, bool), Undone> {
+        let request = Request::decode(self.verb, &self.message, 0)?;
+        call(&self.plane, &request.expect("it was decoded before"), &mut self.progress, loaded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use prost::Message;
+
+    use super::*;
+    use crate::api::v1;
+    use crate::engine::EngineConfig;
+    use crate::entry::Limits;
+
+    #[tokio::test]
+    async fn what_a_call_holds_counts_until_its_work_is_done_also_when_nobody_waits_for_it() {
+        const ITEMS: usize = 1_000;
+        let plane = Arc::new(Plane::alone(Cache::new(&EngineConfig::default(), Limits::default())));
+        let item = |key: usize| v1::SetRequest { key: key.to_string().into(), ..v1::SetRequest::default() };
+        let items = (0..ITEMS).map(item).collect();
+        let message = v1::BatchSetRequest { items, ..v1::BatchSetRequest::default() }.encode_to_vec();
+        let admission = plane.requests.admit(1 << 20, &plane.stopped).ok();
+        let deferred = Deferred {
+            verb: Verb::BatchSet,
+            plane: Arc::clone(&plane),
+            message: message.into(),
+            admission,
+            turn: None,
+            progress: Progress::default(),
+            why: Why::ManySteps,
+        };
+        let mut call = DeferredCall::new(deferred, Recalled::default());
+        let mut cx = Context::from_waker(Waker::noop());
+        // The first time it has not begun, the second time its work is on its way.
+        for _ in 0..2 {
+            assert!(call.poll(&mut cx).is_pending());
+        }
+        drop(call);
+        assert_eq!((plane.cache.stats().entries, plane.requests.bytes()), (0, 1 << 20));
+        while plane.cache.stats().entries < ITEMS as u64 {
+            assert_eq!(plane.requests.bytes(), 1 << 20);
+            yield_now().await;
+        }
+        while plane.requests.bytes() > 0 {
+            yield_now().await;
+        }
+    }
+}
