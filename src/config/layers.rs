@@ -139,7 +139,6 @@ impl<'a> Layers<'a> {
 const CONFIG: Setting = Setting {
     flag: "config",
     field: "",
-    live: false,
     effect: Effect::Restart,
     group: "",
     help: "",

@@ -106,7 +106,7 @@ impl ServeConfig {
     /// [`BadSetting`]; then nothing is changed.
     pub fn set_live(&mut self, setting: &Setting, value: &FieldValue) -> Result<(), BadSetting> {
         match setting.access {
-            Some(access) if setting.live => (access.change)(setting, value, self),
+            Some(access) if setting.is_live() => (access.change)(setting, value, self),
             _ => Err(setting.needs_restart()),
         }
     }
@@ -176,9 +176,9 @@ mod tests {
             config.timeouts.lame_duck = Duration::from_millis(7);
             let before = config.clone();
             let set = config.set_live(setting, &value);
-            assert_eq!(set.is_ok(), setting.live, "{}", setting.field);
-            assert_eq!(config != before, setting.live, "{}", setting.field);
-            assert!(setting.is_served() || !setting.live);
+            assert_eq!(set.is_ok(), setting.is_live(), "{}", setting.field);
+            assert_eq!(config != before, setting.is_live(), "{}", setting.field);
+            assert!(setting.is_served() || !setting.is_live());
         }
     }
 

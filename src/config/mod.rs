@@ -5,7 +5,7 @@
 //! contradict each other, or a [`ConfigError`] that says what to put right. Nothing is ignored: what the design
 //! knows and this build does not serve is refused.
 //!
-//! A setting is written once, as a row of [`table`]: a field of [`ServeConfig`], flag, variable, key, help, the contract's
+//! A setting is written once, as a row of `table.rs`: a field of [`ServeConfig`], flag, variable, key, help, the contract's
 //! field and the book's row follow from it. This module opens no listener and knows no layer; it reads the file and asks
 //! the system how much memory and how many processors there are.
 

@@ -66,7 +66,6 @@ macro_rules! settings {
                 $crate::config::setting::Setting {
                     flag: $crate::config::row::flag!($name),
                     field: $crate::config::row::field!($name, $Type),
-                    live: $crate::config::setting::Effect::$effect.is_live(),
                     effect: $crate::config::setting::Effect::$effect,
                     group: $title,
                     help: concat!($($help),+),
@@ -90,7 +89,6 @@ macro_rules! settings {
                 $crate::config::setting::Setting {
                     flag: $crate::config::row::flag!($missing),
                     field: $crate::config::row::field!($missing, $MissingType),
-                    live: false,
                     effect: $crate::config::setting::Effect::Restart,
                     group: $missing_title,
                     help: concat!($($missing_help),+),

@@ -21,8 +21,6 @@ pub struct Setting {
     pub flag: &'static str,
     /// The field of the proto's `Config`: `max_value_bytes`.
     pub field: &'static str,
-    /// Whether it can be changed while a node serves.
-    pub live: bool,
     /// From when on a change holds.
     pub effect: Effect,
     /// The heading that it stands under in the help and in the book.
@@ -117,13 +115,9 @@ impl PartialEq for Setting {
 
 impl Eq for Setting {}
 
+#[cfg(test)]
 impl Effect {
-    pub(super) const fn is_live(self) -> bool {
-        !matches!(self, Self::Restart)
-    }
-
     /// The word for it in the book, to follow "a change holds from".
-    #[cfg(test)]
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Restart => "a restart",
@@ -159,6 +153,12 @@ impl Setting {
     #[must_use]
     pub fn nearest_flag(name: &str) -> Option<&'static str> {
         nearest(&name.to_ascii_lowercase().replace('_', "-"), |setting| setting.flag)
+    }
+
+    /// Whether it can be changed while a node serves.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.effect != Effect::Restart
     }
 
     /// Whether this build serves it.

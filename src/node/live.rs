@@ -50,7 +50,7 @@ impl NodeContext {
                 source.source = Source::Admin;
             }
         }
-        let names: Vec<&str> = update.settings().map(|setting| setting.field).collect();
+        let names: Vec<&str> = update.settings().map(|setting| setting.flag).collect();
         let config = loaded.config.clone();
         self.loaded.store(Arc::new(loaded));
         self.tell(&before, &config);

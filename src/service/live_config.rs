@@ -21,7 +21,7 @@ impl ConfigUpdate {
         let config = request.config.as_ref().unwrap_or(&default);
         let change = |path: &String| {
             let setting = known(path)?;
-            let value = settings::value(config, setting.field).filter(|_| setting.live);
+            let value = settings::value(config, setting.field).filter(|_| setting.is_live());
             let needs_restart = BadSetting::NeedsRestart { field: setting.field, flag: setting.flag };
             let value = value.ok_or_else(|| refused(setting, needs_restart))?;
             Ok((setting, value))
@@ -174,7 +174,7 @@ mod tests {
             let config = answer.config.unwrap();
             assert_eq!(settings::value(&config, setting.field).as_ref(), Some(&value), "{flag}");
             let field = answer.fields.iter().find(|field| field.path == setting.field).unwrap();
-            assert_eq!((field.source(), field.live), (v1::ConfigSource::Flag, setting.live), "{flag}");
+            assert_eq!((field.source(), field.live), (v1::ConfigSource::Flag, setting.is_live()), "{flag}");
             // What is shown can be given again.
             let again = ServeConfig::load(&args().with(flag, setting.written(&value)), &none).unwrap();
             assert_eq!(again.config, loaded.config, "{flag}");
@@ -183,7 +183,7 @@ mod tests {
             let request = v1::UpdateConfigRequest { config: Some(config), update_mask };
             let mut changed = plain.clone();
             let update = ConfigUpdate::read(&request);
-            assert_eq!(update.is_ok(), setting.live, "{flag}");
+            assert_eq!(update.is_ok(), setting.is_live(), "{flag}");
             if let Ok(update) = update {
                 update.apply(&mut changed).unwrap();
                 assert_eq!(setting.value(&changed), Some(value), "{flag}");
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn the_settings_that_are_live_are_those_that_are_read() {
         for setting in &SETTINGS {
-            assert_eq!(read(&[setting.field]).is_ok(), setting.live, "{}", setting.field);
+            assert_eq!(read(&[setting.field]).is_ok(), setting.is_live(), "{}", setting.field);
         }
     }
 

@@ -149,7 +149,7 @@ pub(crate) fn config_response(loaded: &Loaded, live: &LiveConfig) -> v1::GetConf
         fields.push(v1::ConfigField {
             path: (*field).to_owned(),
             source: source as i32,
-            live: found.setting.live,
+            live: found.setting.is_live(),
         });
     }
     let [admin, health, http] = live.control.clone();

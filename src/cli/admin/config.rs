@@ -55,7 +55,7 @@ fn change(text: &str) -> Result<Change, String> {
         };
         return Err(format!("there is no setting {key:?}; {advice}"));
     };
-    if !setting.live {
+    if !setting.is_live() {
         let flag = setting.flag;
         return Err(format!("{flag} cannot be changed while a node serves: restart it with --{flag}"));
     }
@@ -175,7 +175,7 @@ mod tests {
         for setting in &SETTINGS {
             let texts = ["1", "1s", "100B", "8KiB", "2MiB", "warn"];
             let read = texts.iter().find_map(|text| change(&format!("{}={text}", setting.flag)).ok());
-            assert_eq!(read.is_some(), setting.live, "{}", setting.flag);
+            assert_eq!(read.is_some(), setting.is_live(), "{}", setting.flag);
             let Some(Change { value, .. }) = read else { continue };
             let mut config = v1::Config::default();
             assert!(fields::set(&mut config, setting.field, value));

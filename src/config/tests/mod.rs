@@ -110,3 +110,9 @@ fn an_advertised_address_is_one_that_another_can_reach() {
     let args = ServeArgs::default().with("advertise", "tcp://fd00::1:7400");
     assert_eq!(load(args, &[]).unwrap().config.identity(&[]).advertise, "tcp://[fd00::1]:7400");
 }
+
+#[test]
+fn a_flag_that_a_program_gives_and_that_there_is_not_is_refused() {
+    let error = load(ServeArgs::default().with("memroy", "64MiB"), &[]).unwrap_err();
+    assert_eq!(error.to_string(), "there is no setting \"memroy\"; did you mean \"memory\"?");
+}
