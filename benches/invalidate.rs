@@ -8,9 +8,9 @@ mod support;
 use std::process::Stdio;
 
 use bytes::Bytes;
-use larder::api::v1::{BatchSetRequest, SetRequest, cache_client::CacheClient};
 use larder::client::{Client, InvalidateScope};
 use larder::clock::monotonic;
+use larder::proto::v1::{BatchSetRequest, SetRequest, cache_client::CacheClient};
 use support::{LARDER, Process, headline, pinned, quick};
 
 fn main() {

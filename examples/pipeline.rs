@@ -12,11 +12,11 @@ mod support;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use larder::Client;
-use larder::api::v1::{
-    IncrementRequest, PipelineCommand, pipeline_command::Op, pipeline_reply::Result as Reply,
-};
 use larder::client::{CounterOptions, GetOutcome};
 use larder::clock::monotonic;
+use larder::proto::v1::{
+    IncrementRequest, PipelineCommand, pipeline_command::Op, pipeline_reply::Result as Reply,
+};
 use support::{Failure, connect};
 
 const VIEWS: u64 = 100_000;

@@ -17,7 +17,7 @@
 //!   │ engine           shards: index, arena,       │                  │
 //!   │                  timer wheel, policy         │                  │
 //!   └───────┬──────────────────────────────────────┘                  │
-//!           └──────── api, entry, endpoint, clock, telemetry ──────────┘
+//!           └─────── proto, entry, endpoint, clock, telemetry ─────────┘
 //! ```
 //!
 //! Arrows point down. The engine is synchronous, does no I/O and has no clock: every call takes the time. The
@@ -74,19 +74,19 @@
 //!
 //! The book in `docs/` tells how to run and operate a node.
 
-pub mod api;
 pub mod cache;
 pub mod cli;
 pub mod client;
 pub mod clock;
-pub mod code;
 pub mod config;
 pub mod endpoint;
 pub mod engine;
 pub mod entry;
+pub mod grpc;
 pub mod lookup;
 pub mod node;
 pub mod persistence;
+pub mod proto;
 pub mod quote;
 pub mod redacted;
 pub mod server;

@@ -25,19 +25,20 @@ use tokio::time::sleep;
 use tonic::service::Routes;
 use tower::ServiceBuilder;
 
-use crate::api::v1::admin_server::AdminServer;
-use crate::api::{CallError, FILE_DESCRIPTOR_SET};
 use crate::cache::Cache;
 use crate::clock::{Clock, Pace, SystemClock, Throttle, monotonic};
 use crate::config::{Loaded, MemoryPlan, ServeConfig, memory};
 use crate::endpoint::{Endpoint, PeerInfo};
 use crate::engine::EngineConfig;
 use crate::entry::{Limits, Ttl, Version, WallClockError};
+use crate::proto::FILE_DESCRIPTOR_SET;
+use crate::proto::v1::admin_server::AdminServer;
 use crate::server::stack::{CallTimeout, DeadlineLayer, InFlight, MetricsLayer, RepairLayer};
 use crate::server::{
     ConnectionConfig, ConnectionService, Connections, Lifecycle, Mount, NodeState, PerPeer, Server,
     ServerConfig, Services, SpawnError, StartError, Stop, http,
 };
+use crate::service::CallError;
 use crate::service::{
     AdminConfig, AdminService, Backlog, DataService, GeneratedService, LiveConfig, NodeIdentity,
     RequestLimits, Requests, WINDOWS_PER_CONNECTION, config_response,

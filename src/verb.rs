@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn the_table_has_every_method_of_the_contract_as_the_contract_has_it() {
-        let set = prost_types::FileDescriptorSet::decode(crate::api::FILE_DESCRIPTOR_SET).unwrap();
+        let set = prost_types::FileDescriptorSet::decode(crate::proto::FILE_DESCRIPTOR_SET).unwrap();
         let mut verbs = Verb::ALL.len() - 1;
         for service in set.file.iter().flat_map(|file| &file.service) {
             for method in &service.method {
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_request_of_one_or_many_keys_has_a_field_for_them() {
-        let set = prost_types::FileDescriptorSet::decode(crate::api::FILE_DESCRIPTOR_SET).unwrap();
+        let set = prost_types::FileDescriptorSet::decode(crate::proto::FILE_DESCRIPTOR_SET).unwrap();
         let messages: Vec<_> = set.file.iter().flat_map(|file| &file.message_type).collect();
         for method in set.file.iter().flat_map(|file| &file.service).flat_map(|service| &service.method) {
             let name = method.input_type().rsplit('.').next().unwrap();

@@ -9,13 +9,16 @@ use std::path::{Path, PathBuf};
 
 /// Which room may know which other rooms, and of some only these names.
 ///
-/// cli → node → server → service → cache → lookup → {persistence, engine} → entry; the wire's words (api) are for those that speak them.
+/// cli → node → server → service → cache → lookup → {persistence, engine} → entry; proto and grpc stand under all that speak gRPC.
 const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("entry", &[]),
     ("endpoint", &[]),
     ("redacted", &[]),
     ("clock", &[]),
-    ("code", &[]),
+    // The contract: generated types, and the names of codes.
+    ("proto", &[]),
+    // What any gRPC server or client needs; it knows nothing of caches.
+    ("grpc", &[("proto", ALL), ("quote", ALL)]),
     // What an error quotes of a caller, wherever it arises.
     ("quote", &[]),
     ("shortage", &[]),
@@ -26,21 +29,21 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     // One future for what memory has not got, over its sources.
     ("lookup", &[("clock", ALL), ("engine", ALL), ("persistence", ALL)]),
     ("cache", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("lookup", ALL), ("persistence", ALL)]),
-    ("api", &[("engine", ENGINE_WORDS), ("entry", ALL), ("quote", ALL)]),
     (
         "service",
         &[
-            ("api", ALL),
             ("cache", ALL),
             ("clock", ALL),
             // Configuration and figures, which Admin answers.
             ("config", Some(&["BadSetting", "Clash", "Loaded", "ServeConfig", "Setting", "Source"])),
             ("engine", ENGINE_WORDS),
             ("entry", ALL),
+            ("grpc", ALL),
             // What an operation waits for, and goes on with.
             ("lookup", Some(&["Away", "Leaving", "Loaded", "Loading"])),
             // What is on disk, which Admin answers of.
             ("persistence", ALL),
+            ("proto", ALL),
             ("quote", ALL),
             ("telemetry", Some(&["NodeStats", "Recalled", "SlowCalls", "SlowOps", "stripe_number"])),
             ("verb", ALL),
@@ -61,23 +64,19 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     (
         "server/stack",
         &[
-            ("api", Some(&["CallError"])),
             ("clock", ALL),
+            ("grpc", ALL),
             ("quote", ALL),
-            ("service", Some(&["Begun", "Recall", "Recalled", "ResponseBody", "grpc_timeout"])),
-            ("telemetry", Some(&["CallMetrics", "SlowCalls"])),
+            ("telemetry", Some(&["CallMetrics", "Recalled", "SlowCalls"])),
             ("verb", ALL),
         ],
     ),
-    (
-        "client",
-        &[("api", ALL), ("clock", ALL), ("code", ALL), ("endpoint", ALL), ("entry", ALL), ("redacted", ALL)],
-    ),
+    ("client", &[("clock", ALL), ("endpoint", ALL), ("entry", ALL), ("proto", ALL), ("redacted", ALL)]),
     (
         "config",
         &[
             // What a setting is in the contract's Config.
-            ("api", Some(&["FieldValue"])),
+            ("proto", Some(&["FieldValue"])),
             ("endpoint", ALL),
             ("engine", Some(&["PolicyName", "UnknownPolicy"])),
             ("entry", ALL),
@@ -89,11 +88,10 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     (
         "telemetry",
         &[
-            // The contract's names of status codes, as labels.
-            ("api", Some(&["code_name"])),
             ("clock", ALL),
-            ("code", ALL),
             ("config", Some(&["LogFormat"])),
+            // The names of status codes, as labels.
+            ("proto", Some(&["code_name"])),
             ("redacted", ALL),
             ("engine", Some(&["MissReason", "NamespaceReport", "PolicyEstimate", "PolicyName", "Stats"])),
             ("verb", ALL),
@@ -103,7 +101,6 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     (
         "node",
         &[
-            ("api", ALL),
             ("cache", ALL),
             ("clock", ALL),
             ("config", ALL),
@@ -111,6 +108,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("endpoint", ALL),
             ("entry", ALL),
             ("persistence", ALL),
+            ("proto", ALL),
             ("server", ALL),
             ("service", ALL),
             ("telemetry", ALL),
@@ -119,14 +117,13 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     (
         "cli",
         &[
-            ("api", Some(&["FieldValue", "code_name", "google", "settings", "v1"])),
             ("client", ALL),
             ("clock", ALL),
-            ("code", ALL),
             ("config", ALL),
             ("endpoint", ALL),
             ("entry", ALL),
             ("node", ALL),
+            ("proto", ALL),
             ("quote", ALL),
             ("redacted", ALL),
             ("server", Some(&["StartError", "Stop"])),
@@ -331,7 +328,7 @@ fn arrows_point_from_the_outside_in() {
     assert_eq!(wrong, Vec::<String>::new(), "wrong arrows");
     // The reader above reads.
     for (from, to, name) in
-        [("engine", "clock", "Now"), ("service", "api", "CallError"), ("config", "entry", "ByteSize")]
+        [("engine", "clock", "Now"), ("service", "grpc", "GrpcError"), ("config", "entry", "ByteSize")]
     {
         assert!(used.contains(&(from.to_owned(), to.to_owned(), name.to_owned())), "{from} → {to}::{name}");
     }
@@ -479,7 +476,7 @@ fn every_test_is_named_by_a_sentence() {
 #[test]
 fn the_reader_of_these_rules_reads() {
     let text = "use crate::engine::{Op, record::{Draft}, Set};\n//! crate::cli::x\nfn f() { crate::node::g() }\n\
-                #[cfg(test)]\nmod tests {\n    use crate::api::v1;\n}\nuse crate::{cache::Cache, entry};\n\
+                #[cfg(test)]\nmod tests {\n    use crate::proto::v1;\n}\nuse crate::{cache::Cache, entry};\n\
                 pub(in crate::server) fn h() {}\n#[cfg(test)]\nmod more;\nfn i() { x.unwrap() }\n";
     let pairs = [
         ("cache", "Cache"),

@@ -16,10 +16,10 @@ mod raw;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use larder::api::v1::cache_client::CacheClient;
-use larder::api::v1::set_request::Expiration;
-use larder::api::v1::*;
 use larder::clock::monotonic;
+use larder::proto::v1::cache_client::CacheClient;
+use larder::proto::v1::set_request::Expiration;
+use larder::proto::v1::*;
 use node::*;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};

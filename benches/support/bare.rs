@@ -1,6 +1,6 @@
 //! The bare tonic service: the same contract, an empty handler, tonic's own server with its defaults.
 
-use larder::api::v1::{self, cache_server::Cache, cache_server::CacheServer, get_response::Outcome};
+use larder::proto::v1::{self, cache_server::Cache, cache_server::CacheServer, get_response::Outcome};
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 

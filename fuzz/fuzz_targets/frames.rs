@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, Request};
 use http_body::{Body, Frame};
-use larder::api::v1;
+use larder::proto::v1;
 use larder::cache::Cache;
 use larder::engine::EngineConfig;
 use larder::entry::Limits;

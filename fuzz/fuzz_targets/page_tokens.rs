@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body::{Body, Frame};
-use larder::api::larder::v1;
+use larder::proto::larder::v1;
 use larder::cache::Cache;
 use larder::engine::{EngineConfig, Op, Outcome, Set};
 use larder::entry::Limits;

@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| larder::api::fuzz::requests_agree(bytes));
+fuzz_target!(|bytes: &[u8]| larder::service::fuzz::requests_agree(bytes));

@@ -21,8 +21,8 @@ use super::output::{note, print, print_raw, token_json};
 use super::pages::{self, Wanted};
 use super::refusals::Refusals;
 use super::{parse, progress};
-use crate::api::v1;
 use crate::client::{BlobDownload, BlobOptions, BlobRange, ClientError, ListBlobsOptions};
+use crate::proto::v1;
 
 /// What is read of a file at once.
 const READ_BYTES: usize = 256 << 10;

@@ -13,8 +13,8 @@ use super::global::Global;
 use super::keys::KeyForm;
 use super::output::{note, print_json, print_raw, token_json};
 use super::refusals::Refusals;
-use crate::api::v1;
 use crate::client::GetOutcome;
+use crate::proto::v1;
 
 /// Arguments of `get`.
 #[derive(Debug, Args)]

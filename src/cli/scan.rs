@@ -13,8 +13,8 @@ use super::keys::KeyForm;
 use super::output::{print_raw, token_json};
 use super::pages::{self, Wanted};
 use super::refusals::Refusals;
-use crate::api::v1;
 use crate::client::ScanOptions;
+use crate::proto::v1;
 
 /// Arguments of `scan`.
 #[derive(Debug, Args)]

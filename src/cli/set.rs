@@ -17,9 +17,9 @@ use super::global::Global;
 use super::keys::KeyForm;
 use super::output::{note, print, token_json};
 use super::{parse, read};
-use crate::api::v1::NotStored;
 use crate::client::{SetCondition, SetExpiration, SetOptions, SetOutcome};
 use crate::entry::{CONTENT_TYPE_BYTES_MAX, Version};
+use crate::proto::v1::NotStored;
 
 /// Arguments of `set`.
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ use tonic::Streaming;
 use super::calls::wire_ms;
 use super::error::ClientError;
 use super::pool::Pool;
-use crate::api::v1;
+use crate::proto::v1;
 
 /// A client of one node's Admin service.
 #[derive(Debug)]

@@ -15,8 +15,8 @@ use prost::Message;
 
 use super::calls::{Client, GetOutcome, SetOptions, SetOutcome, wire_durability};
 use super::error::{ClientError, Refusal};
-use crate::api::v1;
 use crate::entry::{Durability, Limits};
+use crate::proto::v1;
 
 /// What the fields around an item take in a message, at most.
 const ITEM_FIELDS_BYTES: usize = 24;

@@ -16,7 +16,7 @@ use tonic::{Request, Streaming};
 
 use super::calls::{Client, wire_ms};
 use super::error::ClientError;
-use crate::api::v1;
+use crate::proto::v1;
 use v1::get_blob_response::Part as Got;
 use v1::put_blob_request::Part as Put;
 

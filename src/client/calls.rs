@@ -10,8 +10,8 @@ use super::builder::ClientBuilder;
 use super::error::ClientError;
 use super::pool::Pool;
 use super::url::NodeUrl;
-use crate::api::v1;
 use crate::entry::{Durability, Version};
+use crate::proto::v1;
 
 /// What a Get came to: hit, stale or miss.
 pub type GetOutcome = v1::get_response::Outcome;

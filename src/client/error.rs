@@ -8,9 +8,9 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::url::{BadNodeUrl, NodeUrl};
-use crate::api::google::rpc;
-use crate::code::code_name;
 use crate::entry::duration_text;
+use crate::proto::code_name;
+use crate::proto::google::rpc;
 
 /// A call that brought no outcome. A miss or a condition that was not met is none of these.
 #[derive(Debug, thiserror::Error)]

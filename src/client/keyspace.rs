@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::calls::Client;
 use super::error::ClientError;
-use crate::api::v1;
+use crate::proto::v1;
 
 /// What a Scan may say beside the prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

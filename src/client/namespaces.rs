@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::admin::AdminClient;
 use super::calls::wire_ms;
 use super::error::ClientError;
-use crate::api::v1;
+use crate::proto::v1;
 
 /// What to change of a namespace; what is None stays.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -9,7 +9,7 @@ use tonic::{Request, Streaming};
 use super::calls::Client;
 use super::error::ClientError;
 use super::pool::Pool;
-use crate::api::v1;
+use crate::proto::v1;
 
 /// The writing half. Dropping it half-closes the stream: what is outstanding is still answered.
 #[derive(Debug)]

@@ -15,9 +15,9 @@ use tonic::{Request, Response, Status};
 use super::batch::BatchLimits;
 use super::error::ClientError;
 use super::url::{BadNodeUrl, NodeUrl};
-use crate::api::v1::admin_client::AdminClient;
-use crate::api::v1::cache_client::CacheClient;
 use crate::entry::MESSAGE_BYTES_MAX;
+use crate::proto::v1::admin_client::AdminClient;
+use crate::proto::v1::cache_client::CacheClient;
 use tonic_health::pb::health_client::HealthClient;
 
 /// How long the local timer waits beyond the deadline that the node was told, so that the node's own answer

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::ServeConfig;
 use super::row::setting;
 use super::setting::{Kind, Setting, Wrong};
-use crate::api::FieldValue;
 use crate::engine::UnknownPolicy;
 use crate::entry::duration_text;
+use crate::proto::FieldValue;
 use crate::quote::Quote;
 
 /// Why a setting cannot be set so.

@@ -9,9 +9,9 @@ use std::time::Duration;
 use super::ServeConfig;
 use super::live::BadSetting;
 use super::table::SETTINGS;
-use crate::api::FieldValue;
 use crate::engine::PolicyName;
 use crate::entry::{ByteSize, duration_text};
+use crate::proto::FieldValue;
 use crate::redacted::Redacted;
 
 /// One setting of `larder serve`.

@@ -7,10 +7,10 @@ use super::live::BadSetting;
 use super::setting::{Problem, Setting, Wrong};
 use super::table::NO_ORIGIN;
 use super::{Durability, Endpoint, HostPort, LogFormat, Method, Persistence, PolicyName};
-use crate::api::FieldValue;
 use crate::endpoint::port_of;
 use crate::entry::ByteSize;
 use crate::persistence::BackendKind;
+use crate::proto::FieldValue;
 use crate::redacted::Redacted;
 
 /// A type that a setting can have.

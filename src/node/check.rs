@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 
 use super::{control_urls, descriptors, disk, engine_config, server_config};
-use crate::api::v1;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Loaded, ServeConfig};
 use crate::entry::Version;
 use crate::persistence::DirectoryLock;
+use crate::proto::v1;
 use crate::service::{LiveConfig, config_response};
 
 /// The configuration as GetConfig would answer it at the start.

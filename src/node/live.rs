@@ -5,10 +5,10 @@
 use std::sync::{Arc, Weak};
 
 use super::{NodeContext, bytes, connection_config, descriptors, limits, request_limits};
-use crate::api::CallError;
 use crate::config::{Loaded, MemoryPlan, ServeConfig, Source, memory};
 use crate::entry::ByteSize;
 use crate::server::DrainTimes;
+use crate::service::CallError;
 use crate::service::ConfigUpdate;
 use crate::telemetry::log::{self, LogError};
 

@@ -16,13 +16,13 @@ use tokio_stream::wrappers::IntervalStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
+use super::error::CallError;
 use super::live_config::ConfigUpdate;
 use super::slow::slow_ops_response;
 use super::stats::{NodeIdentity, node_state, stats_response};
-use crate::api::CallError;
-use crate::api::v1::{self, admin_server::Admin};
 use crate::cache::Cache;
 use crate::engine::PolicyName;
+use crate::proto::v1::{self, admin_server::Admin};
 use crate::telemetry::{NodeStats, SlowOps};
 
 /// A future that a closure makes anew.

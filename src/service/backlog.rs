@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use bytes::Bytes;
 
-use crate::api::CallError;
+use super::error::CallError;
 use crate::telemetry::stripe_number;
 
 /// Answers from this length on are counted.
@@ -213,6 +213,7 @@ impl<T: AsRef<[u8]>> AsRef<[u8]> for Holding<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::grpc::Failure;
 
     const KIB: usize = 1 << 10;
 

@@ -8,19 +8,21 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 use super::backlog::Held;
-use super::body::Unary;
 use super::data::Plane;
-use super::frame::{PREFIX, finish};
 use super::request::Request;
 use super::turns::{STEP_ITEMS, Turns};
 use super::unary::{Undone, flushes, namespace, put_set, unexpected};
-use crate::api::encode::{self, HitMessage};
-use crate::api::wire::{BatchView, SetView};
-use crate::api::{CallError, STATUS_BYTES_MIN, convert};
 use crate::cache::Cache;
 use crate::engine::{EntryView, Namespace, Op, Outcome, Unread};
 use crate::entry::Limits;
+use crate::grpc::Unary;
+use crate::grpc::frame::{PREFIX, finish};
+use crate::grpc::{Failure, STATUS_BYTES_MIN};
 use crate::lookup::Loading;
+use crate::service::codec::convert;
+use crate::service::codec::encode::{self, HitMessage};
+use crate::service::codec::wire::{BatchView, SetView};
+use crate::service::error::CallError;
 
 /// What room is made for each answer of a BatchGet before its size is known.
 const ANSWER_BYTES_LIKELY: usize = 144;
@@ -419,9 +421,9 @@ mod tests {
     use tonic::Code;
 
     use super::*;
-    use crate::api::v1;
     use crate::engine::EngineConfig;
-    use crate::service::body::ResponseBody;
+    use crate::grpc::ResponseBody;
+    use crate::proto::v1;
     use crate::service::request::ITEMS_AT_ONCE;
     use crate::service::unary::{Answered, in_turns};
     use crate::verb::Verb;

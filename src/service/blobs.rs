@@ -29,15 +29,17 @@ use http_body::Body;
 use prost::Message;
 use tokio::task::{spawn_blocking, yield_now};
 
-use super::body::ResponseBody;
 use super::keyspace::{bad_token, framed, page_size};
 use super::turns::joined;
 use super::unary::namespace;
-use crate::api::{CallError, convert, v1};
 use crate::cache::{BlobError, Blobs, Cache, Listed, Manifest};
 use crate::clock::{Now, Throttle};
 use crate::entry::Ttl;
+use crate::grpc::ResponseBody;
+use crate::proto::v1;
 use crate::quote::Quote;
+use crate::service::codec::convert;
+use crate::service::error::CallError;
 use crate::verb::Verb;
 
 /// Manifests that a page looks at before it ends, be it empty.

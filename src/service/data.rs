@@ -18,22 +18,21 @@ use tower_service::Service;
 
 use super::backlog::Backlog;
 use super::batch::Progress;
-use super::begun::Begun;
 use super::blobs::BlobCall;
-use super::body::{ResponseBody, Unary};
 use super::deferred::{Deferred, DeferredCall, Why};
-use super::frame::{PREFIX, message_len};
 use super::generated::{GeneratedFuture, GeneratedService};
 use super::metadata;
 use super::pipeline::PipelineBody;
 use super::plan::{Plan, plan};
 use super::request::Request as CacheRequest;
 use super::requests::{Admission, RequestLimits, Requests, SHORT_BYTES_MAX, Stopped};
-use super::slow::{Recall, recall};
+use super::slow::recall;
 use super::unary::{Undone, call};
-use crate::api::CallError;
 use crate::cache::Cache;
+use crate::grpc::frame::{PREFIX, message_len};
+use crate::grpc::{Begun, GrpcError, Recall, ResponseBody, Unary};
 use crate::quote::Quote;
+use crate::service::error::CallError;
 use crate::telemetry::{Recalled, SlowCalls};
 use crate::verb::Verb;
 
@@ -341,6 +340,8 @@ where
 }
 
 impl<B> Recall for DataFuture<B> {
+    type About = Recalled;
+
     fn recall(&self) -> Recalled {
         match self {
             Self::Ready { .. } | Self::PutBlob { .. } => Recalled::default(),
@@ -480,7 +481,7 @@ impl Gathered {
                 }
                 // The client has gone; nobody reads the answer.
                 Some(Err(_)) => {
-                    return Poll::Ready(Err(CallError::Frame { what: "the request broke off" }));
+                    return Poll::Ready(Err(GrpcError::Frame { what: "the request broke off" }.into()));
                 }
             }
         }
@@ -501,7 +502,8 @@ impl Gathered {
         let bytes = self.bytes().len();
         match message_len(self.bytes(), max)? {
             Some(len) if bytes > PREFIX + len => {
-                Err(CallError::Frame { what: "a unary request has one message, and something follows it" })
+                Err(GrpcError::Frame { what: "a unary request has one message, and something follows it" }
+                    .into())
             }
             len => Ok(len.unwrap_or(0)),
         }
@@ -526,7 +528,7 @@ impl Gathered {
         let frame = self.bytes();
         match message_len(frame, max)? {
             Some(len) if frame.len() == PREFIX + len => Ok(&frame[PREFIX..]),
-            _ => Err(CallError::Frame { what: "the request ends before its message does" }),
+            _ => Err(GrpcError::Frame { what: "the request ends before its message does" }.into()),
         }
     }
 }

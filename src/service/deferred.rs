@@ -15,15 +15,15 @@ use futures_util::FutureExt;
 use tokio::task::{spawn_blocking, yield_now};
 
 use super::batch::Progress;
-use super::body::Unary;
 use super::data::{Ending, Plane};
 use super::request::Request;
 use super::requests::Admission;
 use super::turns::{Turns, joined};
 use super::unary::{Answered, Undone, call, in_turns};
-use crate::api::CallError;
 use crate::cache::{Cache, Turn};
+use crate::grpc::Unary;
 use crate::lookup::{Loaded, Loading};
+use crate::service::error::CallError;
 use crate::telemetry::Recalled;
 use crate::verb::Verb;
 
@@ -208,9 +208,9 @@ mod tests {
     use prost::Message;
 
     use super::*;
-    use crate::api::v1;
     use crate::engine::EngineConfig;
     use crate::entry::Limits;
+    use crate::proto::v1;
 
     #[tokio::test]
     async fn what_a_call_holds_counts_until_its_work_is_done_also_when_nobody_waits_for_it() {

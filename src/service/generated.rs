@@ -11,9 +11,8 @@ use http_body::Body;
 use tonic::service::Routes;
 use tower_service::Service;
 
-use super::begun::Begun;
-use super::body::ResponseBody;
-use super::slow::{Recall, traceparent};
+use super::slow::traceparent;
+use crate::grpc::{Begun, Recall, ResponseBody};
 use crate::telemetry::Recalled;
 
 /// Generated services: Admin, health, reflection.
@@ -70,6 +69,8 @@ impl Future for GeneratedFuture {
 }
 
 impl Recall for GeneratedFuture {
+    type About = Recalled;
+
     fn recall(&self) -> Recalled {
         Recalled::default().traced(&self.traceparent)
     }

@@ -17,14 +17,15 @@ use prost::Message;
 
 use super::backlog::Held;
 use super::data::Plane;
-use super::frame::{PREFIX, finish};
 use super::turns::Turns;
 use super::unary::{Answered, flushes, namespace};
-use crate::api::v1::{self, invalidate_request};
-use crate::api::{CallError, convert};
 use crate::cache::{Cache, LookupError};
 use crate::clock::Now;
 use crate::engine::{EntryView, ScanPlace, ScanRange, Scope};
+use crate::grpc::frame::{PREFIX, finish};
+use crate::proto::v1::{self, invalidate_request};
+use crate::service::codec::convert;
+use crate::service::error::CallError;
 
 const PAGE_SIZE_DEFAULT: usize = 1_000;
 /// Entries that a page looks at before it ends, be it empty: some milliseconds of work.

@@ -1,7 +1,8 @@
 //! UpdateConfig: what a caller wants changed of a node's settings, read and checked.
 
-use crate::api::{CallError, FieldValue, settings, v1};
+use super::error::CallError;
 use crate::config::{BadSetting, Clash, ServeConfig, Setting};
+use crate::proto::{FieldValue, settings, v1};
 use crate::quote::Quote;
 
 /// Settings and the values that they are to have.

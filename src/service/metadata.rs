@@ -10,7 +10,8 @@
 use http::{HeaderMap, HeaderValue};
 use tonic::metadata::MetadataMap;
 
-use crate::api::CallError;
+use super::error::CallError;
+use crate::grpc::GrpcError;
 use crate::quote::Quote;
 
 const ENCODING: &str = "grpc-encoding";
@@ -32,7 +33,11 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), CallError> {
 }
 
 fn encoding(value: &HeaderValue) -> Result<(), CallError> {
-    if value == "identity" { Ok(()) } else { Err(CallError::Compressed { encoding: Quote::of(value) }) }
+    if value == "identity" {
+        Ok(())
+    } else {
+        Err(GrpcError::Compressed { encoding: Quote::of(value) }.into())
+    }
 }
 
 fn ring_epoch(value: &HeaderValue) -> Result<(), CallError> {
@@ -65,6 +70,7 @@ mod tests {
     use tonic::Code;
 
     use super::*;
+    use crate::grpc::Failure;
 
     fn code(name: &'static str, value: &str) -> Code {
         let mut headers = HeaderMap::new();

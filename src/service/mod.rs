@@ -7,13 +7,11 @@
 mod admin;
 mod backlog;
 mod batch;
-mod begun;
 mod blobs;
-mod body;
+mod codec;
 mod data;
-mod deadline;
 mod deferred;
-mod frame;
+mod error;
 mod generated;
 mod keyspace;
 mod live_config;
@@ -29,22 +27,26 @@ mod unary;
 
 pub use admin::{AdminConfig, AdminService};
 pub use backlog::Backlog;
-pub use begun::Begun;
-pub use body::ResponseBody;
+pub use codec::Malformed;
 pub use data::{DataFuture, DataService};
-pub(crate) use deadline::grpc_timeout;
+pub use error::CallError;
 pub use generated::{GeneratedFuture, GeneratedService};
 pub use live_config::ConfigUpdate;
 pub use requests::{RequestLimits, Requests, WINDOWS_PER_CONNECTION};
-pub use slow::Recall;
 pub(crate) use stats::config_response;
 pub use stats::{LiveConfig, NodeIdentity};
-
-pub use crate::telemetry::Recalled;
 
 /// What fuzz/ drives and nobody else can reach.
 #[cfg(fuzzing)]
 pub mod fuzz {
+    /// Reads `bytes` as each hot request, by hand and by the generated types.
+    ///
+    /// # Panics
+    /// Where the two differ.
+    pub fn requests_agree(bytes: &[u8]) {
+        super::codec::wire::agree::agree(bytes);
+    }
+
     /// Reads `bytes` as a stream of PutBlob, cut into pieces as long as the first byte says.
     pub fn put_blob(bytes: &[u8]) {
         super::blobs::fuzz(bytes);

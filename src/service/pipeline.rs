@@ -29,13 +29,13 @@ use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body, Frame};
 use tonic::Status;
 
-use super::body::{ResponseBody, ok_trailers};
 use super::data::{Ending, Plane};
-use super::frame::{PREFIX, finish, message_len};
+use super::error::CallError;
 use super::requests::{Admission, SHORT_BYTES_MAX};
 use super::slow::recall_first;
-use crate::api::CallError;
 use crate::clock::monotonic;
+use crate::grpc::frame::{PREFIX, finish, message_len};
+use crate::grpc::{GrpcError, ResponseBody, ok_trailers};
 use crate::telemetry::SlowCalls;
 use commands::{BacklogTurn, Defer, Message, NoDefer, Replies, check_length, run};
 use deferred::Deferred;
@@ -366,7 +366,7 @@ enum Ended {
 
 impl Ended {
     fn at(what: &'static str) -> Self {
-        Self::Failed(CallError::Frame { what })
+        Self::Failed(GrpcError::Frame { what }.into())
     }
 }
 

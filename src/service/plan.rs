@@ -1,8 +1,8 @@
 //! Where a request is done. A request of many nodes' keys is to be passed on to their owners from here.
 
 use super::request::{Request, sets_of};
-use crate::api::wire::{ExpirationView, SetView};
 use crate::cache::Cache;
+use crate::service::codec::wire::{ExpirationView, SetView};
 
 /// Where a request is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,9 +2,10 @@
 //! a command of a Pipeline. What is asked of a request before it is done, and where it is done, is asked here: its
 //! namespace, its keys, and what it is about.
 
-use crate::api::convert::{self, Direction};
-use crate::api::wire::{BatchView, DeleteView, GetView, IncrementView, SetView, TouchView, op};
-use crate::api::{CallError, v1};
+use crate::proto::v1;
+use crate::service::codec::convert::{self, Direction};
+use crate::service::codec::wire::{BatchView, DeleteView, GetView, IncrementView, SetView, TouchView, op};
+use crate::service::error::CallError;
 use crate::telemetry::Recalled;
 use crate::verb::Verb;
 

@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
-use crate::api::CallError;
+use super::error::CallError;
 
 /// Messages up to this length are not counted.
 pub(super) const SHORT_BYTES_MAX: usize = 64 << 10;

@@ -2,17 +2,12 @@
 
 use http::HeaderMap;
 
+use super::codec::convert;
+use super::codec::wire::{CommandView, Field, Reader};
 use super::request::{Request, verb_of};
-use crate::api::wire::{CommandView, Field, Reader};
-use crate::api::{convert, v1};
+use crate::proto::v1;
 use crate::telemetry::{Recalled, SlowOps};
 use crate::verb::Verb;
-
-/// A call's future that still knows what it was asked for when it is done.
-pub trait Recall {
-    /// What the call was about, as far as its request was read. Copies: for calls that were slow.
-    fn recall(&self) -> Recalled;
-}
 
 /// What a unary request is about, as far as it is here and can be read. No more than `items_max` and one are counted.
 pub(super) fn recall(verb: Verb, message: Option<&[u8]>, headers: &HeaderMap, items_max: usize) -> Recalled {

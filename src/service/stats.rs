@@ -1,8 +1,8 @@
 //! Admin's answers about a node as a whole: its figures and its configuration.
 
-use crate::api::{settings, v1};
 use crate::config::{Loaded, Source};
 use crate::engine::{MissReason, NamespaceReport, PolicyEstimate, Stats};
+use crate::proto::{settings, v1};
 use crate::telemetry::NodeStats;
 
 /// Who a node is.

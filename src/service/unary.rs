@@ -8,22 +8,22 @@ use futures_util::FutureExt;
 
 use super::backlog::COUNTED_BYTES_MIN;
 use super::batch::Progress;
-use super::body::Unary;
 use super::data::Plane;
-use super::frame::{PREFIX, finish, put_prefix};
 use super::request::Request;
 use super::turns::Turns;
 use super::{batch, keyspace};
-use crate::api::CallError;
-use crate::api::convert::{self, Direction};
-use crate::api::encode::{self, HitMessage};
-use crate::api::wire::{DeleteView, GetView, IncrementView, SetView, TouchView};
 use crate::cache::Cache;
 use crate::clock::Now;
 use crate::engine::{Namespace, Op, Outcome, Unread, ValueView};
 use crate::entry::NAMESPACE_BYTES_MAX;
+use crate::grpc::Unary;
+use crate::grpc::frame::{PREFIX, finish, put_prefix};
 use crate::lookup::{Away, Loaded};
 use crate::quote::Quote;
+use crate::service::codec::convert::{self, Direction};
+use crate::service::codec::encode::{self, HitMessage};
+use crate::service::codec::wire::{DeleteView, GetView, IncrementView, SetView, TouchView};
+use crate::service::error::CallError;
 
 /// An answer, and whether it waits until what was done is on the disk.
 pub(super) type Answered = Result<(Unary, bool), CallError>;

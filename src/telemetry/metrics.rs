@@ -23,8 +23,8 @@ use super::calls::{CODES, CallMetrics, Calls, bucket_bound_seconds};
 use super::exposition::{Exposition, Format, Kind, Label, Value};
 use super::node_stats::{DiskFigures, JournalFigures, NODE_STATES, NodeStats};
 use super::process;
-use crate::code::code_name;
 use crate::engine::{MissReason, NamespaceReport, PolicyEstimate};
+use crate::proto::code_name;
 use crate::verb::Verb;
 
 /// The buckets that are shown of those that are counted: to 512 µs an octave each, then two octaves, to 4.2 s.

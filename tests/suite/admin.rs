@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::support::node::*;
-use larder::api::v1::admin_client::AdminClient;
-use larder::api::v1::set_request::{Condition, Expiration};
-use larder::api::v1::*;
+use larder::proto::v1::admin_client::AdminClient;
+use larder::proto::v1::set_request::{Condition, Expiration};
+use larder::proto::v1::*;
 use tonic::Code;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use crate::support::node::*;
 use crate::support::opened::blob_files_become;
-use larder::api::v1::cache_client::CacheClient;
-use larder::api::v1::*;
 use larder::persistence::backend::memory::{Call, Fault, Refusal, Strikes};
 use larder::persistence::recover::RecoveryProgress;
 use larder::persistence::{DirectoryLock, MemoryBackend};
+use larder::proto::v1::cache_client::CacheClient;
+use larder::proto::v1::*;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;

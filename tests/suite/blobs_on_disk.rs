@@ -5,9 +5,9 @@ use std::process::Command;
 
 use crate::support::kept::{cache_of, flushed};
 use crate::support::node::*;
-use larder::api::google;
-use larder::api::v1::admin_client::AdminClient;
-use larder::api::v1::*;
+use larder::proto::google;
+use larder::proto::v1::admin_client::AdminClient;
+use larder::proto::v1::*;
 use prost::Message;
 use tempfile::TempDir;
 use tonic::transport::Channel;

@@ -5,9 +5,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use crate::support::node::*;
 use bytes::Bytes;
-use larder::api::v1::set_request::{Condition, Expiration};
-use larder::api::v1::*;
 use larder::clock::{Clock, SystemClock, monotonic};
+use larder::proto::v1::set_request::{Condition, Expiration};
+use larder::proto::v1::*;
 use tonic::Code;
 
 const HOUR_MS: u64 = 3_600_000;

@@ -1,8 +1,8 @@
 //! Counters: Increment and Decrement, as a generated client sees them.
 
 use crate::support::node::*;
-use larder::api::v1::set_request::Expiration;
-use larder::api::v1::*;
+use larder::proto::v1::set_request::Expiration;
+use larder::proto::v1::*;
 use tonic::Code;
 
 const HOUR_MS: u64 = 3_600_000;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::support::kept::{cache_of, flushed};
 use crate::support::node::*;
-use larder::api::v1::admin_client::AdminClient;
-use larder::api::v1::*;
+use larder::proto::v1::admin_client::AdminClient;
+use larder::proto::v1::*;
 use rustix::process::{Resource, Rlimit, prlimit};
 use tokio::net::TcpStream;
 use tonic::transport::Channel;
@@ -310,6 +310,10 @@ async fn a_shortage_of_descriptors_refuses_what_needs_one_and_leaves_nothing_bro
         let (mut cache, mut admin) = (cache_of(&process).await, admin_of(&process).await);
         let mut health = HealthClient::new(connect(&process.ready.health).await);
         cache.set(flushed(set("k", "v"))).await.unwrap();
+        // Each connection is accepted before there are no descriptors.
+        admin.get_stats(GetStatsRequest::default()).await.unwrap();
+        let request = HealthCheckRequest { service: "persistence".to_owned() };
+        health.check(request.clone()).await.unwrap();
         let id = rustix::process::Pid::from_raw(process.id() as i32);
         let before = rustix::process::getrlimit(Resource::Nofile);
         let limit = |current| prlimit(id, Resource::Nofile, Rlimit { current, ..before }).unwrap();
@@ -329,7 +333,6 @@ async fn a_shortage_of_descriptors_refuses_what_needs_one_and_leaves_nothing_bro
         ];
         let refused = cache.put_blob(tokio_stream::iter(blob.clone())).await.unwrap_err();
         assert_status(&refused, Code::ResourceExhausted, "SHORTAGE", None);
-        let request = HealthCheckRequest { service: "persistence".to_owned() };
         assert_eq!(health.check(request).await.unwrap().into_inner().status, 1);
 
         limit(before.maximum);

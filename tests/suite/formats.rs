@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 
 use crate::support::node::*;
 use bytes::Bytes;
-use larder::api::v1::admin_client::AdminClient;
-use larder::api::v1::cache_client::CacheClient;
-use larder::api::v1::*;
 use larder::clock::{Clock, SystemClock};
 use larder::persistence::frame::{FORMAT, Frame, FrameReader};
 use larder::persistence::{Backend, FileKind, FilesBackend, SledBackend, record};
+use larder::proto::v1::admin_client::AdminClient;
+use larder::proto::v1::cache_client::CacheClient;
+use larder::proto::v1::*;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 

@@ -4,7 +4,7 @@ use crate::support::node::*;
 use crate::support::raw::{Answer, Raw, answer, frame, framed, post};
 use bytes::Bytes;
 use http::{Request, StatusCode};
-use larder::api::v1::*;
+use larder::proto::v1::*;
 use tonic::Code;
 
 async fn start() -> (Node, Calls) {

@@ -10,8 +10,8 @@ use std::collections::HashMap;
 
 use crate::support::node::*;
 use crate::support::strace::Strace;
-use larder::api::v1::cache_client::CacheClient;
-use larder::api::v1::*;
+use larder::proto::v1::cache_client::CacheClient;
+use larder::proto::v1::*;
 use tempfile::TempDir;
 
 const SETS: u32 = 30;

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::support::node::*;
-use larder::api::v1::admin_client::AdminClient;
-use larder::api::v1::cache_client::CacheClient;
-use larder::api::v1::*;
+use larder::proto::v1::admin_client::AdminClient;
+use larder::proto::v1::cache_client::CacheClient;
+use larder::proto::v1::*;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};

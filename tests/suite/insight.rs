@@ -3,9 +3,9 @@
 use std::process::Command;
 
 use crate::support::node::*;
-use larder::api::v1::invalidate_request::Scope;
-use larder::api::v1::set_request::Expiration;
-use larder::api::v1::*;
+use larder::proto::v1::invalidate_request::Scope;
+use larder::proto::v1::set_request::Expiration;
+use larder::proto::v1::*;
 use serde_json::Value;
 use tonic::Code;
 use xxhash_rust::xxh64::xxh64;

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use crate::support::node::*;
 use bytes::Bytes;
-use larder::api::v1::invalidate_request::Scope;
-use larder::api::v1::*;
+use larder::proto::v1::invalidate_request::Scope;
+use larder::proto::v1::*;
 use tonic::{Code, Status};
 
 async fn start() -> (Node, Calls) {

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::support::plain_node::{PlainNode, check, connect, get, soon};
-use larder::api::v1::WatchRequest;
 use larder::clock::monotonic;
 use larder::endpoint::Endpoint;
+use larder::proto::v1::WatchRequest;
 use larder::server::health::{ADMIN, ALIVE, PERSISTENCE, READY};
 use larder::server::{NodeState, SpawnError, Stop};
 use tokio::io::AsyncWriteExt;

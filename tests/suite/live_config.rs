@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::support::node::*;
 use crate::support::raw::{Raw, answer, framed, post};
-use larder::api::v1::admin_client::AdminClient;
-use larder::api::v1::*;
+use larder::proto::v1::admin_client::AdminClient;
+use larder::proto::v1::*;
 use prost_types::FieldMask;
 use tonic::transport::Channel;
 use tonic::{Code, Status};

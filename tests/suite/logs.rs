@@ -8,10 +8,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use crate::support::node::*;
-use larder::api::v1::admin_client::AdminClient;
-use larder::api::v1::cache_client::CacheClient;
-use larder::api::v1::*;
 use larder::clock::monotonic;
+use larder::proto::v1::admin_client::AdminClient;
+use larder::proto::v1::cache_client::CacheClient;
+use larder::proto::v1::*;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use serde_json::Value;
 use tokio::io::AsyncReadExt;

@@ -5,11 +5,11 @@ use std::time::Duration;
 use crate::support::node::*;
 use crate::support::raw::{Raw, frame, framed};
 use crate::support::stream::*;
-use larder::api::google::rpc;
-use larder::api::v1::pipeline_command::Op;
-use larder::api::v1::pipeline_reply::Result as Reply;
-use larder::api::v1::*;
 use larder::clock::monotonic;
+use larder::proto::google::rpc;
+use larder::proto::v1::pipeline_command::Op;
+use larder::proto::v1::pipeline_reply::Result as Reply;
+use larder::proto::v1::*;
 use prost::Message;
 use tonic::Code;
 
@@ -326,7 +326,7 @@ async fn a_command_past_its_own_deadline_is_not_done() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_writes_without_reading_is_stopped_by_flow_control() {
     let process = Process::start(&["--memory", "64MiB"]);
-    let mut admin = larder::api::v1::admin_client::AdminClient::new(connect(&process.ready.admin).await);
+    let mut admin = larder::proto::v1::admin_client::AdminClient::new(connect(&process.ready.admin).await);
     let mut resident = async || {
         let stats = admin.get_stats(GetStatsRequest {}).await.unwrap().into_inner();
         assert!(stats.resident_bytes > 0);

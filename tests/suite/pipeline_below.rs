@@ -9,13 +9,13 @@ use std::time::Duration;
 use crate::support::held::Held;
 use crate::support::node::*;
 use crate::support::stream::*;
-use larder::api::v1::pipeline_command::Op;
-use larder::api::v1::pipeline_reply::Result as Reply;
-use larder::api::v1::*;
 use larder::cache::Cache;
 use larder::engine::{self, Outcome, Set};
 use larder::persistence::DirectoryLock;
 use larder::persistence::recover::RecoveryProgress;
+use larder::proto::v1::pipeline_command::Op;
+use larder::proto::v1::pipeline_reply::Result as Reply;
+use larder::proto::v1::*;
 use tokio::runtime::Builder;
 use tonic::Code;
 

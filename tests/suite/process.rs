@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use crate::support::node::*;
 use crate::support::raw::{Raw, post};
-use larder::api::v1::admin_client::AdminClient;
-use larder::api::v1::cache_client::CacheClient;
-use larder::api::v1::*;
 use larder::clock::monotonic;
+use larder::proto::v1::admin_client::AdminClient;
+use larder::proto::v1::cache_client::CacheClient;
+use larder::proto::v1::*;
 use serde_json::Value;
 use tokio::net::TcpStream;
 

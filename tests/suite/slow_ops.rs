@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use crate::support::node::*;
 use crate::support::raw::{Raw, answer, framed, post};
-use larder::api::v1::admin_client::AdminClient;
-use larder::api::v1::pipeline_command::Op;
-use larder::api::v1::*;
+use larder::proto::v1::admin_client::AdminClient;
+use larder::proto::v1::pipeline_command::Op;
+use larder::proto::v1::*;
 use prost::Message;
 use tonic::Code;
 use tonic::transport::Channel;

@@ -8,9 +8,9 @@ use crate::support::raw::{Raw, framed, post};
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
 use http::request::Builder;
-use larder::api::v1::pipeline_command::Op;
-use larder::api::v1::*;
 use larder::clock::monotonic;
+use larder::proto::v1::pipeline_command::Op;
+use larder::proto::v1::*;
 use tonic::{Code, Status};
 
 const VALUE_BYTES: usize = 1 << 20;
@@ -184,7 +184,7 @@ async fn answers_that_nobody_reads_take_bounded_memory_while_others_are_served()
     let flags = ["--memory", "64MiB", "--max-response-backlog", "16MiB", "--stall-timeout", "10m"];
     let node = Process::start(&flags);
     let (data, http) = (&node.ready.data[0], &node.ready.http);
-    let mut other = Calls(larder::api::v1::cache_client::CacheClient::new(connect(data).await));
+    let mut other = Calls(larder::proto::v1::cache_client::CacheClient::new(connect(data).await));
     other.set(set("large", vec![1; VALUE_BYTES])).await.unwrap();
     other.set(set("small", vec![2; 8 << 10])).await.unwrap();
     let before = figure(http, "larder_resident_bytes").await;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use crate::support::node::*;
 use crate::support::raw::{Raw, answer, frame, framed, post};
 use bytes::Bytes;
-use larder::api::v1::cluster_client::ClusterClient;
-use larder::api::v1::set_request::{Condition, Expiration};
-use larder::api::v1::*;
+use larder::proto::v1::cluster_client::ClusterClient;
+use larder::proto::v1::set_request::{Condition, Expiration};
+use larder::proto::v1::*;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 

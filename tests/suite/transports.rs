@@ -4,12 +4,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use bytes::Bytes;
-use larder::api::v1::admin_client::AdminClient;
-use larder::api::v1::cache_client::CacheClient;
-use larder::api::v1::pipeline_command::Op;
-use larder::api::v1::*;
 use larder::client::{BlobOptions, BlobRange, Client, GetOutcome, NodeUrl, SetOptions};
 use larder::endpoint::Endpoint;
+use larder::proto::v1::admin_client::AdminClient;
+use larder::proto::v1::cache_client::CacheClient;
+use larder::proto::v1::pipeline_command::Op;
+use larder::proto::v1::*;
 use tonic::Code;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
-use larder::api::google::rpc;
-use larder::api::v1::admin_server::AdminServer;
-use larder::api::v1::cache_server::{Cache, CacheServer};
-use larder::api::v1::{self, get_response, pipeline_command::Op, pipeline_reply, set_response, set_result};
+use larder::proto::google::rpc;
+use larder::proto::v1::admin_server::AdminServer;
+use larder::proto::v1::cache_server::{Cache, CacheServer};
+use larder::proto::v1::{self, get_response, pipeline_command::Op, pipeline_reply, set_response, set_result};
 use tokio_stream::{Stream, StreamExt};
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status, Streaming};

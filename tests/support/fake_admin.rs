@@ -1,7 +1,7 @@
 //! The fake node's Admin service.
 
-use larder::api::v1;
-use larder::api::v1::admin_server::Admin;
+use larder::proto::v1;
+use larder::proto::v1::admin_server::Admin;
 use tonic::{Code, Request, Response, Status};
 
 use super::fake::{BoxStream, Counters, Service, State, not_here, refused};

@@ -5,8 +5,8 @@
 
 #![allow(dead_code, reason = "every test program uses its own part")]
 
-use larder::api::v1::cache_client::CacheClient;
-use larder::api::v1::*;
+use larder::proto::v1::cache_client::CacheClient;
+use larder::proto::v1::*;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 use tonic::{Code, Status};

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use larder::api::v1::cache_client::CacheClient;
-use larder::api::v1::*;
+use larder::proto::v1::cache_client::CacheClient;
+use larder::proto::v1::*;
 use parking_lot::Mutex;
 use tonic::transport::Channel;
 

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser;
-use larder::api::v1::admin_client::AdminClient;
-use larder::api::v1::cache_client::CacheClient;
-use larder::api::v1::*;
 use larder::config::{ServeArgs, ServeConfig, Variables};
 use larder::node::RunningNode;
+use larder::proto::v1::admin_client::AdminClient;
+use larder::proto::v1::cache_client::CacheClient;
+use larder::proto::v1::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
-use larder::api::v1::cache_client::CacheClient;
-use larder::api::v1::cache_server::{Cache, CacheServer};
-use larder::api::v1::*;
 use larder::endpoint::Endpoint;
+use larder::proto::v1::cache_client::CacheClient;
+use larder::proto::v1::cache_server::{Cache, CacheServer};
+use larder::proto::v1::*;
 use larder::server::{Connections, Lifecycle, Mount, Server, ServerConfig, Services, StartError};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::service::Routes;

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use larder::api::v1::cache_client::CacheClient;
-use larder::api::v1::*;
+use larder::proto::v1::cache_client::CacheClient;
+use larder::proto::v1::*;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};

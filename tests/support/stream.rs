@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use larder::api::v1::pipeline_command::Op;
-use larder::api::v1::pipeline_reply::Result as Reply;
-use larder::api::v1::*;
+use larder::proto::v1::pipeline_command::Op;
+use larder::proto::v1::pipeline_reply::Result as Reply;
+use larder::proto::v1::*;
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;

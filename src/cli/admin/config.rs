@@ -7,7 +7,6 @@ use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use serde_json::{Map, Value, json};
 
-use crate::api::{FieldValue, settings as fields, v1};
 use crate::cli::exit::{CliError, Exit};
 use crate::cli::facts::Fact;
 use crate::cli::get::lower;
@@ -15,6 +14,7 @@ use crate::cli::global::Global;
 use crate::cli::output::{print_json, print_raw};
 use crate::client::AdminClient;
 use crate::config::{SETTINGS, Setting};
+use crate::proto::{FieldValue, settings as fields, v1};
 
 /// Arguments of `admin config`.
 #[derive(Debug, Args)]

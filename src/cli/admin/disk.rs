@@ -5,12 +5,12 @@ use std::io::{self, IsTerminal};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::api::v1;
 use crate::cli::exit::{CliError, Exit};
 use crate::cli::facts::{Fact, Group, json, lines, listing};
 use crate::cli::global::Global;
 use crate::cli::output::{colours, note, print_json, print_raw};
 use crate::client::AdminClient;
+use crate::proto::v1;
 
 /// Arguments of `admin verify`.
 #[derive(Debug, Args)]

@@ -9,7 +9,6 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 use serde_json::{Value, json};
 
-use crate::api::v1;
 use crate::cli::escape::{bytes_json, escaped, quoted};
 use crate::cli::exit::{CliError, Exit};
 use crate::cli::facts::{Fact, Group, json, lines, listing};
@@ -18,6 +17,7 @@ use crate::cli::global::Global;
 use crate::cli::keys::KeyForm;
 use crate::cli::output::{colours, print_json, print_raw};
 use crate::client::AdminClient;
+use crate::proto::v1;
 
 /// Arguments of `admin explain`.
 #[derive(Debug, Args)]

@@ -4,12 +4,12 @@ use std::io::{self, IsTerminal};
 
 use serde_json::{Value, json};
 
-use crate::api::v1;
 use crate::cli::exit::{CliError, Exit};
 use crate::cli::facts::{Fact, Group, json, lines, listing};
 use crate::cli::global::Global;
 use crate::cli::output::{colours, print_json, print_raw};
 use crate::client::AdminClient;
+use crate::proto::v1;
 
 pub(super) async fn run(global: &Global, admin: &AdminClient) -> Result<Exit, CliError> {
     let report = admin.memory_report().await?;

@@ -21,10 +21,10 @@ use super::get::lower;
 use super::global::Global;
 use super::output::{note, print};
 use super::parse::{self, Offered};
-use crate::api::v1;
 use crate::client::AdminClient;
 use crate::config::Setting;
 use crate::entry::ByteSize;
+use crate::proto::v1;
 
 /// Arguments of `admin`.
 #[derive(Debug, Args)]

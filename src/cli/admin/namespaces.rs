@@ -9,7 +9,6 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 use serde_json::{Map, Value, json};
 
-use crate::api::v1;
 use crate::cli::exit::{CliError, Exit};
 use crate::cli::facts::{Fact, hit_ratio};
 use crate::cli::global::Global;
@@ -17,6 +16,7 @@ use crate::cli::output::{print, print_json, print_raw};
 use crate::cli::parse;
 use crate::client::{AdminClient, NamespaceUpdate};
 use crate::entry::ByteSize;
+use crate::proto::v1;
 
 /// Arguments of `admin namespaces`.
 #[derive(Debug, Args)]

@@ -8,13 +8,13 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::api::v1;
 use crate::cli::escape::{bytes_json, escaped, quoted};
 use crate::cli::exit::{CliError, Exit};
 use crate::cli::global::Global;
 use crate::cli::output::{note, print_json, print_raw};
 use crate::client::AdminClient;
-use crate::code::code_name;
+use crate::proto::code_name;
+use crate::proto::v1;
 
 pub(super) async fn run(global: &Global, admin: &AdminClient) -> Result<Exit, CliError> {
     let slow = admin.slow_ops().await?;

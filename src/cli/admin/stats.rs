@@ -8,7 +8,6 @@ use serde_json::{Map, Value, json};
 
 use super::namespaces::{namespace_facts, namespace_lines, namespace_table};
 use super::watch::{Rates, screen};
-use crate::api::v1;
 use crate::cli::exit::{CliError, Exit};
 use crate::cli::facts::{Fact, Group, hit_ratio, json, lines, listing};
 use crate::cli::get::lower;
@@ -16,6 +15,7 @@ use crate::cli::global::Global;
 use crate::cli::output::{colours, print_json, print_raw};
 use crate::cli::parse;
 use crate::client::AdminClient;
+use crate::proto::v1;
 
 /// Arguments of `admin stats`.
 #[derive(Debug, Args)]

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::api::v1;
 use crate::cli::escape::quoted;
 use crate::cli::facts::{Fact, Group, hit_ratio};
 use crate::cli::get::lower;
 use crate::entry::{ByteSize, duration_text};
+use crate::proto::v1;
 
 const COLUMNS: usize = 80;
 /// One is left to the cursor.

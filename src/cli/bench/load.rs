@@ -12,9 +12,9 @@ use rand_distr::Zipf;
 
 use super::plan::Plan;
 use super::wire;
-use crate::api::v1;
 use crate::cli::exit::CliError;
 use crate::cli::parse::Distribution;
+use crate::proto::v1;
 
 /// What a call, or a command of a Pipeline, does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,7 +22,7 @@ use crate::cli::exit::{CliError, local};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::progress;
 use crate::clock::monotonic;
-use crate::code::code_name;
+use crate::proto::code_name;
 
 const HISTOGRAM_NS_MIN: u64 = 1_000;
 const HISTOGRAM_NS_MAX: u64 = 3_600_000_000_000;

@@ -293,11 +293,12 @@ mod tests {
     use prost::Message;
 
     use super::*;
-    use crate::api::CallError;
-    use crate::api::google::rpc;
-    use crate::api::v1::{
+    use crate::grpc::Failure;
+    use crate::proto::google::rpc;
+    use crate::proto::v1::{
         self, get_response, pipeline_command::Op, pipeline_reply, set_response, set_result,
     };
+    use crate::service::CallError;
 
     fn request(namespace: &str, key: &[u8], value: Option<&[u8]>) -> BytesMut {
         let mut buffer = BytesMut::new();

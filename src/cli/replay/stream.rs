@@ -13,13 +13,13 @@ use prost::Message;
 use tokio::sync::mpsc;
 
 use super::trace::Request;
-use crate::api::v1::{self, get_response, pipeline_command::Op, pipeline_reply, set_response};
 use crate::cli::exit::CliError;
 use crate::client::{
     Client, ClientError, PipelineReceiver, PipelineSender, Refusal, SetExpiration, SetOptions,
 };
-use crate::code::code_name;
 use crate::entry::{Durability, VALUE_BYTES_MAX};
+use crate::proto::code_name;
+use crate::proto::v1::{self, get_response, pipeline_command::Op, pipeline_reply, set_response};
 
 /// A message is closed at this many commands, or bytes of values asked for or sent, unless the node takes less.
 const MESSAGE_COMMANDS: usize = 512;

@@ -21,10 +21,10 @@ use tonic::Status;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::api::CallError;
+use super::error::LayerError;
 use crate::clock::monotonic;
+use crate::grpc::{GrpcError, Recall, ResponseBody, grpc_timeout};
 use crate::server::stall::until;
-use crate::service::{Recall, Recalled, ResponseBody, grpc_timeout};
 use crate::verb::{Streams, Verb};
 
 /// The longest that a call may take whose caller names no nearer end. Clones are the same.
@@ -95,7 +95,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let error = match grpc_timeout(request.headers()) {
-            Ok(Some(Duration::ZERO)) => CallError::DeadlineExceeded,
+            Ok(Some(Duration::ZERO)) => GrpcError::DeadlineExceeded,
             Ok(asked) => {
                 // Where the request alone is a stream, the response's head comes when its caller has sent all.
                 let is_callers = Verb::of_path(request.uri().path()).streams() == Streams::Request;
@@ -136,7 +136,7 @@ pin_project! {
     #[derive(Debug)]
     enum Call<F> {
         Running { #[pin] future: F },
-        Refused { error: Option<CallError> },
+        Refused { error: Option<GrpcError> },
     }
 }
 
@@ -165,7 +165,7 @@ where
                 }
                 let sleep = this.sleep.get_or_insert_with(|| Box::pin(sleep(timeout)));
                 ready!(sleep.as_mut().poll(cx));
-                Poll::Ready(Ok(ResponseBody::error(CallError::DeadlineUnanswered)))
+                Poll::Ready(Ok(ResponseBody::error(LayerError::DeadlineUnanswered)))
             }
             CallProjection::Refused { error } => {
                 let error = error.take().expect("a future is not polled after it is ready");
@@ -176,10 +176,12 @@ where
 }
 
 impl<F: Recall> Recall for DeadlineFuture<F> {
-    fn recall(&self) -> Recalled {
+    type About = F::About;
+
+    fn recall(&self) -> F::About {
         match &self.call {
             Call::Running { future } => future.recall(),
-            Call::Refused { .. } => Recalled::default(),
+            Call::Refused { .. } => F::About::default(),
         }
     }
 }
@@ -211,7 +213,7 @@ impl Body for Timed {
         until(this.sleep.deadline().into_std());
         if this.sleep.as_mut().poll(cx).is_ready() {
             this.body = None;
-            let trailers = ResponseBody::trailers(CallError::DeadlineExceeded);
+            let trailers = ResponseBody::trailers(GrpcError::DeadlineExceeded);
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
         Pin::new(body).poll_frame(cx)

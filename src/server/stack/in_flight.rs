@@ -16,8 +16,8 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::api::CallError;
-use crate::service::{Begun, Recall, Recalled, ResponseBody};
+use super::error::LayerError;
+use crate::grpc::{Begun, Recall, ResponseBody};
 
 /// The calls of a node that wait, on all its listeners. Clones are the same.
 #[derive(Debug, Clone)]
@@ -137,7 +137,7 @@ where
             match this.in_flight.enter(this.inner.has_begun()) {
                 Ok(waiting) => *this.waiting = Some(waiting),
                 Err(limit) => {
-                    return Poll::Ready(Ok(ResponseBody::error(CallError::Overloaded { limit })));
+                    return Poll::Ready(Ok(ResponseBody::error(LayerError::Overloaded { limit })));
                 }
             }
         }
@@ -146,7 +146,9 @@ where
 }
 
 impl<F: Recall> Recall for InFlightFuture<F> {
-    fn recall(&self) -> Recalled {
+    type About = F::About;
+
+    fn recall(&self) -> F::About {
         self.inner.recall()
     }
 }

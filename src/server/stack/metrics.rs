@@ -20,8 +20,8 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::clock::monotonic;
-use crate::service::{Recall, Recalled, ResponseBody};
-use crate::telemetry::{CallMetrics, SlowCalls};
+use crate::grpc::{Recall, ResponseBody};
+use crate::telemetry::{CallMetrics, Recalled, SlowCalls};
 use crate::verb::Verb;
 
 /// Makes [`Metered`].
@@ -75,7 +75,7 @@ pub struct Metered<S> {
 impl<S, B> Service<Request<B>> for Metered<S>
 where
     S: Service<Request<B>, Response = Response<ResponseBody>, Error = Infallible>,
-    S::Future: Recall,
+    S::Future: Recall<About = Recalled>,
 {
     type Response = Response<ResponseBody>;
     type Error = Infallible;
@@ -106,7 +106,7 @@ pin_project! {
 
 impl<F> Future for MeteredFuture<F>
 where
-    F: Future<Output = Result<Response<ResponseBody>, Infallible>> + Recall,
+    F: Future<Output = Result<Response<ResponseBody>, Infallible>> + Recall<About = Recalled>,
 {
     type Output = F::Output;
 

@@ -11,6 +11,7 @@
 //! They are generic and none boxes its future: a call through all of them allocates nothing.
 
 mod deadline;
+mod error;
 mod in_flight;
 mod metrics;
 mod repair;

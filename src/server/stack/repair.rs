@@ -22,9 +22,9 @@ use tonic::{Code, Status};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::api::CallError;
+use super::error::LayerError;
+use crate::grpc::{GrpcError, Recall, ResponseBody};
 use crate::quote::Quote;
-use crate::service::{Recall, Recalled, ResponseBody};
 
 /// Makes [`Repair`].
 #[derive(Debug, Clone, Copy, Default)]
@@ -82,7 +82,9 @@ where
 }
 
 impl<F: Recall> Recall for RepairFuture<F> {
-    fn recall(&self) -> Recalled {
+    type About = F::About;
+
+    fn recall(&self) -> F::About {
         self.inner.recall()
     }
 }
@@ -101,25 +103,25 @@ fn repaired(response: Response<ResponseBody>) -> Response<ResponseBody> {
     }
 }
 
-fn repair(status: &Status) -> Option<CallError> {
+fn repair(status: &Status) -> Option<LayerError> {
     let message = status.message();
     match status.code() {
         Code::OutOfRange if message.contains("message length too large") => {
             let mut numbers =
                 message.split(|c: char| !c.is_ascii_digit()).filter_map(|text| text.parse().ok());
             let (bytes, max) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-            Some(CallError::MessageTooLarge { bytes, max })
+            Some(GrpcError::MessageTooLarge { bytes, max }.into())
         }
-        Code::Internal if message.contains("with compressed-flag") => Some(CallError::CompressedFrame),
+        Code::Internal if message.contains("with compressed-flag") => Some(GrpcError::CompressedFrame.into()),
         Code::Internal if UNDECODABLE.iter().any(|says| message.contains(says)) => {
-            Some(CallError::Undecodable { why: message.to_owned() })
+            Some(GrpcError::Undecodable { why: message.to_owned() }.into())
         }
-        Code::Cancelled if message.contains("Timeout expired") => Some(CallError::DeadlineExceeded),
+        Code::Cancelled if message.contains("Timeout expired") => Some(GrpcError::DeadlineExceeded.into()),
         Code::Unimplemented if message.starts_with("Content is compressed with") => {
             let encoding = message.split('`').nth(1).unwrap_or(message);
-            Some(CallError::Compressed { encoding: Quote::of(encoding) })
+            Some(GrpcError::Compressed { encoding: Quote::of(encoding) }.into())
         }
-        Code::Unimplemented if message.is_empty() => Some(CallError::NoSuchMethodHere),
+        Code::Unimplemented if message.is_empty() => Some(LayerError::NoSuchMethodHere),
         _ => None,
     }
 }

@@ -8,9 +8,8 @@ use prost::Message;
 use tonic::{Code, Response, Status};
 
 use super::{AdminService, blocking};
-use crate::api::details::STATUS_BYTES_MAX;
-use crate::api::{CallError, v1};
 use crate::clock::monotonic;
+use crate::grpc::{Failure, STATUS_BYTES_MAX};
 use crate::persistence::BackendError;
 use crate::persistence::blob::Verified;
 use crate::persistence::disk::{Disk, Rehearsal};
@@ -18,7 +17,9 @@ use crate::persistence::journal::Stopped;
 use crate::persistence::recover::Method;
 use crate::persistence::replay::Damage;
 use crate::persistence::snapshot::{SnapshotError, SnapshotInfo};
+use crate::proto::v1;
 use crate::service::blobs;
+use crate::service::error::CallError;
 
 /// Damages that are named.
 const DAMAGES_MAX: usize = 1_000;
@@ -266,7 +267,7 @@ mod tests {
     use tonic_types::StatusExt;
 
     use super::*;
-    use crate::api::google;
+    use crate::proto::google;
 
     #[test]
     fn a_report_of_many_damages_names_as_many_as_a_status_has_room_for() {

@@ -3,7 +3,9 @@
 use xxhash_rust::xxh64::{Xxh64, xxh64};
 
 use super::AdminService;
-use crate::api::{CallError, convert, v1};
+use crate::proto::v1;
+use crate::service::codec::convert;
+use crate::service::error::CallError;
 use crate::service::unary;
 
 impl AdminService {

@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use super::AdminService;
-use crate::api::v1;
 use crate::engine::{Memory, MissReason, NamespaceReport, Stats};
+use crate::proto::v1;
 use crate::telemetry::NodeStats;
 
 /// A node is full from this part of its limit on: pages that fill up leave a little.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use tonic::Status;
 
 use super::{AdminService, blocking};
-use crate::api::namespace::{self, BytesBounds, NamespaceBounds};
-use crate::api::{CallError, v1};
 use crate::cache::{Cache, Removed};
 use crate::engine::{BYTES_LIMIT_MIN, Namespace, NamespaceChange};
+use crate::proto::v1;
+use crate::service::codec::namespace::{self, BytesBounds, NamespaceBounds};
+use crate::service::error::CallError;
 use crate::service::{blobs, unary};
 
 /// Deletes a namespace; how many entries and blobs went with it.

@@ -14,10 +14,10 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tonic::Status;
 
 use super::refused;
-use crate::api::v1;
 use crate::cache::{BlobError, BlobReader, BlobStream};
-use crate::service::body::{ResponseBody, ok_trailers};
-use crate::service::frame::{PREFIX, put_prefix};
+use crate::grpc::frame::{PREFIX, put_prefix};
+use crate::grpc::{ResponseBody, ok_trailers};
+use crate::proto::v1;
 use crate::service::keyspace::framed_bytes;
 
 /// GetBlobResponse's field for a chunk.

@@ -11,9 +11,12 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::api::wire::FIELDS_MAX;
-use crate::api::{CallError, Malformed, convert, v1};
-use crate::service::frame::{PREFIX, message_len};
+use crate::grpc::GrpcError;
+use crate::grpc::frame::{PREFIX, message_len};
+use crate::proto::v1;
+use crate::service::codec::wire::FIELDS_MAX;
+use crate::service::codec::{Malformed, convert};
+use crate::service::error::CallError;
 
 /// Longer than the header of any blob: key, namespace and content type have their limits.
 const HEADER_BYTES_MAX: u64 = 16 << 10;
@@ -144,7 +147,7 @@ impl Parts {
     pub(super) fn end(&self) -> Result<(), CallError> {
         match self.state {
             State::Prefix if self.gathered.is_empty() => Ok(()),
-            _ => Err(CallError::Frame { what: "the stream ends inside a message" }),
+            _ => Err(GrpcError::Frame { what: "the stream ends inside a message" }.into()),
         }
     }
 
@@ -245,7 +248,7 @@ impl Parts {
 }
 
 fn malformed(why: &str) -> CallError {
-    CallError::Undecodable { why: why.to_owned() }
+    GrpcError::Undecodable { why: why.to_owned() }.into()
 }
 
 /// Reads `bytes` as a stream of PutBlob, cut into pieces as long as the first byte says.

@@ -24,11 +24,13 @@ use tokio::time::timeout;
 
 use super::parts::{Part, Parts};
 use super::{joined, nothing_on_disk, refused, writable};
-use crate::api::{CallError, blob, v1};
 use crate::cache::{BlobError, BlobWriter, Cache, Digest, Draft, Finish};
 use crate::engine::Namespace;
 use crate::entry::{Durability, Ttl};
-use crate::service::body::ResponseBody;
+use crate::grpc::{GrpcError, ResponseBody};
+use crate::proto::v1;
+use crate::service::codec::blob;
+use crate::service::error::CallError;
 use crate::service::keyspace::framed;
 use crate::service::turns::Turns;
 use crate::service::unary::namespace;
@@ -109,7 +111,7 @@ impl<B: Body<Data = Bytes>> Incoming<B> {
                 None => return self.parts.end().map(|()| None),
                 Some(Ok(frame)) => self.frame = frame.into_data().unwrap_or_default(),
                 // The client has gone; nobody reads the answer.
-                Some(Err(_)) => return Err(CallError::Frame { what: "the request broke off" }),
+                Some(Err(_)) => return Err(GrpcError::Frame { what: "the request broke off" }.into()),
             }
         }
     }

@@ -8,17 +8,19 @@ use tonic::Code;
 
 use super::deferred::COMMANDS_MAX;
 use super::gets::{Gets, put_read};
-use crate::api::convert;
-use crate::api::encode;
-use crate::api::wire::{CommandView, Field, GetView, Reader, op};
-use crate::api::{CallError, Malformed};
 use crate::cache::Cache;
 use crate::clock::{Now, monotonic};
 use crate::engine::Unread;
+use crate::grpc::frame::{PREFIX, finish};
+use crate::grpc::{Failure, GrpcError};
 use crate::lookup::{Away, Loaded};
 use crate::service::backlog::SHORT_BYTES_MAX;
+use crate::service::codec::Malformed;
+use crate::service::codec::convert;
+use crate::service::codec::encode;
+use crate::service::codec::wire::{CommandView, Field, GetView, Reader, op};
 use crate::service::data::Plane;
-use crate::service::frame::{PREFIX, finish};
+use crate::service::error::CallError;
 use crate::service::request::Request;
 use crate::service::requests::Admission;
 use crate::service::unary::{Undone, execute, namespace};
@@ -440,7 +442,7 @@ fn next_command<'a>(
             (1, Field::Fixed64(_)) if message.done == 0 => message.by_ring = true,
             // As no writer of protobuf puts it, and what it was said of is done.
             (1, Field::Fixed64(_)) => {
-                return Err(CallError::Frame { what: "ring_epoch stands behind commands" });
+                return Err(GrpcError::Frame { what: "ring_epoch stands behind commands" }.into());
             }
             (2, Field::Bytes(command)) => return Ok(Some(CommandView::read(command)?)),
             (field @ (1 | 2), _) => return Err(Malformed::WireType { field }.into()),
@@ -472,7 +474,7 @@ fn answer(
     out: &mut Replies,
 ) -> Answer {
     let done = match request {
-        _ if message.is_late(command) => Err(CallError::DeadlineExceeded.into()),
+        _ if message.is_late(command) => Err(CallError::from(GrpcError::DeadlineExceeded).into()),
         Err(error) => Err(error.clone().into()),
         Ok(_) if message.by_ring => Err(CallError::NotServed { what: "ring_epoch".to_owned() }.into()),
         Ok(Request::Get(view)) => put_get(cache, now, command.id, view, loaded, out),
@@ -496,7 +498,7 @@ fn answer(
             }
             // It has waited until then.
             if message.is_late(command) {
-                error = CallError::DeadlineExceeded;
+                error = GrpcError::DeadlineExceeded.into();
             }
         }
         if message.done == 1 {

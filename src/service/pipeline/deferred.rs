@@ -18,10 +18,11 @@ use bytes::Bytes;
 use tokio::time::{Sleep, sleep_until};
 
 use super::commands::{Answer, BacklogTurn, Defer, Kept, Message, NoRoom, Replies, run_one};
-use crate::api::CallError;
 use crate::cache::Turn;
 use crate::clock::monotonic;
+use crate::grpc::GrpcError;
 use crate::lookup::{Leaving, Loaded, Loading};
+use crate::service::error::CallError;
 use crate::service::requests::StoppedCall;
 use crate::service::slow::recall_first;
 use crate::telemetry::SlowCalls;
@@ -95,7 +96,7 @@ impl Deferred {
             self.stopped = None;
         }
         while let Some(at) = self.poll_late(cx) {
-            self.give_up(at, &CallError::DeadlineExceeded, out);
+            self.give_up(at, &GrpcError::DeadlineExceeded.into(), out);
             changed = true;
         }
         out.end();

@@ -6,13 +6,14 @@ use std::ops::ControlFlow;
 use super::commands::{
     Defer, Kept, Message, REPLY_HEADS_BYTES, Replies, SHORT_REPLY_BYTES_MAX, Stands, keep,
 };
-use crate::api::encode::{self, HitMessage};
-use crate::api::wire::{CommandView, GetView, op};
-use crate::api::{CallError, convert};
 use crate::cache::Cache;
 use crate::clock::Now;
 use crate::engine::{EntryView, Namespace, Unread};
 use crate::entry::Limits;
+use crate::service::codec::convert;
+use crate::service::codec::encode::{self, HitMessage};
+use crate::service::codec::wire::{CommandView, GetView, op};
+use crate::service::error::CallError;
 
 /// Gets that are read together, at the most.
 const GETS_MAX: usize = 16;

@@ -8,12 +8,12 @@ use prost::Message as _;
 use tonic::Code;
 
 use super::*;
-use crate::api::v1::pipeline_command::Op;
-use crate::api::v1::pipeline_reply::Result as Reply;
-use crate::api::v1::{self, get_response::Outcome};
 use crate::cache::Cache;
 use crate::engine::{EngineConfig, Op as EngineOp, Set};
 use crate::entry::Limits;
+use crate::proto::v1::pipeline_command::Op;
+use crate::proto::v1::pipeline_reply::Result as Reply;
+use crate::proto::v1::{self, get_response::Outcome};
 use crate::service::requests::{RequestLimits, Requests};
 
 /// Counts how often it is woken.

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
 use super::commands::Message;
-use crate::api::CallError;
+use crate::service::error::CallError;
 use crate::service::requests::{ARRIVES_WITHIN, Admission, Requests};
 
 /// What a stream holds.

@@ -27,7 +27,7 @@ use tracing::subscriber::{NoSubscriber, with_default};
 
 pub use layer::{TraceBody, TraceFuture, TraceLayer, TraceService};
 
-use crate::code::code_name;
+use crate::proto::code_name;
 use crate::redacted::Redacted;
 use parent::Parent;
 

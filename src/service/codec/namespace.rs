@@ -1,10 +1,10 @@
 //! Proto ⇄ domain for namespaces: what a request says of one, checked against the bounds.
 
-use super::status::CallError;
-use super::v1;
 use crate::engine::{NamespaceChange, NamespaceConfig, PolicyName};
 use crate::entry::{NAMESPACE_BYTES_MAX, Ttl};
+use crate::proto::v1;
 use crate::quote::Quote;
+use crate::service::error::CallError;
 
 type Result<T> = std::result::Result<T, CallError>;
 

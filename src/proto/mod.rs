@@ -1,32 +1,15 @@
-//! The wire: generated types, and the only conversions between them and the domain's.
+//! The contract of `proto/`: its generated types, and the names of gRPC's codes. It imports nothing of ours, so that every
+//! room may speak it.
 
-pub(crate) mod blob;
-pub(crate) mod convert;
-pub(crate) mod details;
-pub(crate) mod encode;
-pub(crate) mod namespace;
+mod code;
 pub(crate) mod settings;
-mod status;
-pub(crate) mod wire;
 
-pub use details::{DETAILS_BYTES_MAX, MESSAGE_BYTES_MAX};
+pub use code::code_name;
 pub use larder::v1;
 pub use settings::FieldValue;
-pub(crate) use status::STATUS_BYTES_MIN;
-pub use status::{CallError, DOMAIN};
-pub use wire::Malformed;
 
-/// What fuzz/ drives and nobody else can reach.
-#[cfg(fuzzing)]
-pub mod fuzz {
-    /// Reads `bytes` as each hot request, by hand and by the generated types.
-    ///
-    /// # Panics
-    /// Where the two differ.
-    pub fn requests_agree(bytes: &[u8]) {
-        super::wire::agree::agree(bytes);
-    }
-}
+/// The domain of every ErrorInfo.
+pub const DOMAIN: &str = "larder.dev";
 
 /// Generated packages, nested as protobuf names them.
 pub mod larder {

@@ -512,6 +512,6 @@ impl<'a> CommandView<'a> {
 }
 
 #[cfg(any(test, fuzzing))]
-pub(super) mod agree;
+pub(crate) mod agree;
 #[cfg(test)]
 mod tests;

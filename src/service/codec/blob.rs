@@ -1,9 +1,9 @@
 //! Proto ⇄ domain for blobs: a header that begins one, checked against the limits.
 
 use super::convert::{key, ttl};
-use super::status::CallError;
-use super::v1;
 use crate::entry::{Limits, Ttl};
+use crate::proto::v1;
+use crate::service::error::CallError;
 
 /// The SHA-256's length.
 const SHA256_BYTES: usize = 32;
@@ -52,6 +52,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::grpc::Failure;
 
     #[test]
     fn a_header_is_held_to_the_limits_and_what_is_not_said_is_not_checked() {

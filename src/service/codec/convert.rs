@@ -1,13 +1,14 @@
 //! Proto ⇄ domain: what a request says, checked against the limits, as operations of the engine.
 
-use super::status::CallError;
-use super::v1;
 use super::wire::{
     ConditionView, DeleteView, ExpirationView, GetView, IncrementView, Reader, SetView, TouchView,
 };
 use crate::engine::{Condition, Expiration, Increment, MissReason, Op, Set, Tier};
 use crate::entry::{Durability, Limits, REQUEST_ID_BYTES_MAX, Ttl, Version};
+use crate::grpc::GrpcError;
+use crate::proto::v1;
 use crate::quote::Quote;
+use crate::service::error::CallError;
 
 type Result<T> = std::result::Result<T, CallError>;
 
@@ -28,7 +29,7 @@ pub(crate) fn key<'a>(key: &'a [u8], limits: &Limits, field: impl FnOnce() -> St
 pub(crate) fn decode<M: prost::Message + Default>(message: &[u8]) -> Result<M> {
     let mut fields = Reader::new(message);
     while fields.next()?.is_some() {}
-    M::decode(message).map_err(|error| CallError::Undecodable { why: error.to_string() })
+    M::decode(message).map_err(|error| GrpcError::Undecodable { why: error.to_string() }.into())
 }
 
 fn key_field() -> String {

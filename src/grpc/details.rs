@@ -8,7 +8,7 @@
 //! | grpc-message, percent-encoded | [`MESSAGE_BYTES_MAX`] |
 //! | grpc-status-details-bin, base64 | [`DETAILS_BYTES_MAX`] |
 //!
-//! The statuses of [`CallError`](super::CallError) are made so; [`hold`] does the same for those that come from
+//! The statuses of a [`Failure`](super::Failure) are made so; [`hold`] does the same for those that come from
 //! elsewhere, and every response passes it.
 
 use std::borrow::Cow;
@@ -21,7 +21,7 @@ use tonic::{Code, Status};
 use tonic_types::pb::bad_request::FieldViolation;
 use tonic_types::pb::{BadRequest, RetryInfo};
 
-use super::google::rpc;
+use crate::proto::google::rpc;
 
 /// The longest grpc-message, as the header has it.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 10;

@@ -1,28 +1,16 @@
-//! Why a call fails, and the only place that says which gRPC status that is.
+//! Why a call to the caches or to Admin fails, and the only place that says which gRPC status that is. What is wrong with a
+//! call as a gRPC call is a [`GrpcError`], what a layer refuses is the layer's.
 //!
-//! A miss or an unmet condition is no error and never gets here. Every status carries google.rpc details: an
-//! ErrorInfo with a stable reason in the domain [`DOMAIN`], a BadRequest naming the field where the request was at
-//! fault, a RetryInfo where trying again helps. An error about a limit has `limit` and `unit` in its ErrorInfo's metadata.
+//! A miss or an unmet condition is no error and never gets here.
 //!
-//! What a variant holds of a caller's text is a [`Quote`]; [`details`](super::details) bounds the whole.
+//! What a variant holds of a caller's text is a [`Quote`]; `grpc` bounds the whole.
 
-use std::time::Duration;
-
-use prost::Message;
 use tonic::{Code, Status};
 
-use super::details::{self, ErrorFacts};
-use super::google;
-use super::wire::Malformed;
+use super::codec::Malformed;
 use crate::engine::{NamespaceError, Refusal, UnknownPolicy};
+use crate::grpc::{Facts, Failure, GrpcError};
 use crate::quote::Quote;
-
-/// The domain of every ErrorInfo.
-pub const DOMAIN: &str = "larder.dev";
-/// What a google.rpc.Status takes that has a code and nothing else.
-pub(crate) const STATUS_BYTES_MIN: usize = 2;
-/// When an overloaded node asks to be tried again.
-const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// Why a call, or an item of one, fails. Whatever fails has changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,10 +19,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 pub enum CallError {
     #[error("the request is malformed: {0}")]
     Malformed(#[from] Malformed),
-    #[error("the request is malformed: {why}")]
-    Undecodable { why: String },
-    #[error("the request's gRPC frame is malformed: {what}")]
-    Frame { what: &'static str },
+    #[error(transparent)]
+    Grpc(#[from] GrpcError),
     #[error("{field} is empty: a key has 1 to {max} bytes")]
     KeyEmpty { field: String, max: usize },
     #[error("{field} has {bytes} bytes: a key has 1 to {max}")]
@@ -75,8 +61,6 @@ pub enum CallError {
     NeedsRestart { why: String },
     #[error("the batch has {items} items or more, the limit is {max}: send several")]
     BatchTooLong { items: usize, max: usize },
-    #[error("the message has {bytes} bytes, the limit is {max}")]
-    MessageTooLarge { bytes: usize, max: usize },
     #[error("only {answered} of {keys} answers fit {max} bytes (--max-message-out): ask for fewer keys")]
     AnswerTooLarge { answered: usize, keys: usize, max: usize },
     #[error(
@@ -123,8 +107,6 @@ pub enum CallError {
         "replies of the stream were left unread for {seconds} s, while others wait for the memory that its long message takes; what was not answered was not done: try again, and read faster or send shorter messages"
     )]
     RepliesUnread { seconds: u64 },
-    #[error("the node has {limit} requests waiting already (--max-in-flight)")]
-    Overloaded { limit: usize },
     #[error("namespace {name} does not exist; \"\" is the default one")]
     NamespaceNotFound { name: Quote },
     #[error(
@@ -183,22 +165,6 @@ pub enum CallError {
     NotServed { what: String },
     #[error("there is no method {path}")]
     NoSuchMethod { path: Quote },
-    #[error(
-        "there is no method of that name on this listener; Admin is on the admin listener, Cache on the data listeners"
-    )]
-    NoSuchMethodHere,
-    #[error("the message is compressed with {encoding}; this node reads only identity: send it uncompressed")]
-    Compressed { encoding: Quote },
-    #[error(
-        "the message's frame says that it is compressed, and the request has no grpc-encoding that says how: send it uncompressed"
-    )]
-    CompressedFrame,
-    #[error("the deadline passed; what was not answered was not done")]
-    DeadlineExceeded,
-    #[error(
-        "the deadline passed before the call was answered: what it had begun by then is done or will be, of a batch the items that had their turn"
-    )]
-    DeadlineUnanswered,
     #[error("the caller gave it up before it was done")]
     Cancelled,
     #[error("the node stays in standby: {why}")]
@@ -211,33 +177,29 @@ pub enum CallError {
     NotReady { state: &'static str, what: String },
 }
 
-/// The part of a status that depends on the kind of error alone.
-struct Kind {
-    code: Code,
-    reason: &'static str,
-    /// The field that is at fault.
-    field: Option<String>,
-    retry: bool,
-}
+impl Failure for CallError {
+    fn facts(&self) -> Facts {
+        let facts = self.kind();
+        Facts { limit: facts.limit.or(self.limit()), ..facts }
+    }
 
-fn kind(code: Code, reason: &'static str) -> Kind {
-    Kind { code, reason, field: None, retry: false }
-}
-
-fn bad_field(reason: &'static str, field: &str) -> Kind {
-    Kind { code: Code::InvalidArgument, reason, field: Some(field.to_owned()), retry: false }
+    fn refuses_encoding(&self) -> bool {
+        matches!(self, Self::Grpc(error) if error.refuses_encoding())
+    }
 }
 
 impl CallError {
-    fn kind(&self) -> Kind {
+    /// All but the limit.
+    fn kind(&self) -> Facts {
+        let kind = Facts::new;
+        let bad_field = Facts::bad_field;
         use Code::{
-            AlreadyExists, Cancelled, DataLoss, DeadlineExceeded, FailedPrecondition, Internal,
-            InvalidArgument, NotFound, OutOfRange, ResourceExhausted, Unavailable, Unimplemented,
+            AlreadyExists, Cancelled, DataLoss, DeadlineExceeded, FailedPrecondition, InvalidArgument,
+            NotFound, OutOfRange, ResourceExhausted, Unavailable, Unimplemented,
         };
         match self {
-            Self::Malformed(_) | Self::Undecodable { .. } | Self::Frame { .. } => {
-                kind(InvalidArgument, "MALFORMED_MESSAGE")
-            }
+            Self::Malformed(_) => kind(InvalidArgument, "MALFORMED_MESSAGE"),
+            Self::Grpc(error) => error.facts(),
             Self::KeyEmpty { field, .. } => bad_field("KEY_EMPTY", field),
             Self::KeyTooLong { field, .. } => bad_field("KEY_TOO_LONG", field),
             Self::ContentTypeTooLong { .. } => bad_field("CONTENT_TYPE_TOO_LONG", "content_type"),
@@ -257,24 +219,22 @@ impl CallError {
             Self::NeedsRestart { .. } => kind(FailedPrecondition, "NEEDS_RESTART"),
             Self::ValueTooLarge { .. } => kind(ResourceExhausted, "VALUE_TOO_LARGE"),
             Self::BatchTooLong { .. } => kind(ResourceExhausted, "BATCH_TOO_LONG"),
-            Self::MessageTooLarge { .. } => kind(ResourceExhausted, "MESSAGE_TOO_LARGE"),
             Self::AnswerTooLarge { .. } | Self::ReportTooLarge { .. } => {
                 kind(ResourceExhausted, "ANSWER_TOO_LARGE")
             }
             Self::EntryTooLarge { .. } => kind(ResourceExhausted, "ENTRY_TOO_LARGE"),
             Self::Unswept { .. } | Self::UnsweptLengths { .. } => {
-                Kind { retry: true, ..kind(ResourceExhausted, "INVALIDATIONS_UNSWEPT") }
+                kind(ResourceExhausted, "INVALIDATIONS_UNSWEPT").retryable()
             }
             Self::NamespacesTakeTooMuch { .. } => kind(ResourceExhausted, "NAMESPACES_TAKE_TOO_MUCH"),
             Self::PlacesFull { .. } | Self::BlobKeysFull { .. } => {
                 kind(ResourceExhausted, "PLACES_ON_DISK_FULL")
             }
-            Self::BacklogFull { .. } => Kind { retry: true, ..kind(ResourceExhausted, "BACKLOG_FULL") },
-            Self::Overloaded { .. }
-            | Self::CommandsFull { .. }
+            Self::BacklogFull { .. } => kind(ResourceExhausted, "BACKLOG_FULL").retryable(),
+            Self::CommandsFull { .. }
             | Self::RepliesUnread { .. }
             | Self::RequestsFull { .. }
-            | Self::RequestSlow { .. } => Kind { retry: true, ..kind(ResourceExhausted, "OVERLOADED") },
+            | Self::RequestSlow { .. } => kind(ResourceExhausted, "OVERLOADED").retryable(),
             Self::NamespaceNotFound { .. } => kind(NotFound, "NAMESPACE_NOT_FOUND"),
             Self::NamespaceGone => kind(NotFound, "NAMESPACE_NOT_FOUND"),
             Self::Namespace(NamespaceError::NotFound { .. }) => kind(NotFound, "NAMESPACE_NOT_FOUND"),
@@ -285,7 +245,7 @@ impl CallError {
             Self::RecoveryDamaged { .. } => kind(Code::DataLoss, "RECOVERY_DAMAGED"),
             Self::DiskLimit => kind(ResourceExhausted, "DISK_LIMIT"),
             Self::JournalBacklog { .. } | Self::DeletesBrokenOff { .. } => {
-                Kind { retry: true, ..kind(ResourceExhausted, "JOURNAL_BACKLOG") }
+                kind(ResourceExhausted, "JOURNAL_BACKLOG").retryable()
             }
             Self::NoPersistence { .. } => kind(FailedPrecondition, "NO_PERSISTENCE"),
             Self::BlobNotFound { .. } => kind(NotFound, "BLOB_NOT_FOUND"),
@@ -293,26 +253,22 @@ impl CallError {
             Self::BlobDiffers { field, .. } => bad_field("BLOB_DIFFERS", field),
             Self::BlobDamaged { .. } => kind(DataLoss, "BLOB_DAMAGED"),
             Self::BlobStalled { .. } => kind(DeadlineExceeded, "BLOB_STALLED"),
-            Self::BlobsOverloaded { .. } => Kind { retry: true, ..kind(ResourceExhausted, "OVERLOADED") },
+            Self::BlobsOverloaded { .. } => kind(ResourceExhausted, "OVERLOADED").retryable(),
             Self::DiskFull { .. } => kind(ResourceExhausted, "DISK_FULL"),
             Self::DiskFailed { .. } => kind(FailedPrecondition, "DISK_FAILED"),
-            Self::Shortage { .. } => Kind { retry: true, ..kind(ResourceExhausted, "SHORTAGE") },
+            Self::Shortage { .. } => kind(ResourceExhausted, "SHORTAGE").retryable(),
             Self::VersionsUsedUp => kind(FailedPrecondition, "VERSIONS_USED_UP"),
             Self::NotAnInteger => kind(FailedPrecondition, "NOT_AN_INTEGER"),
             Self::CounterOverflow { .. } => kind(OutOfRange, "COUNTER_OVERFLOW"),
             Self::Policy(_) => bad_field("UNKNOWN_POLICY", "policy"),
             Self::NotServed { .. } => kind(Unimplemented, "NOT_SERVED"),
-            Self::NoSuchMethod { .. } | Self::NoSuchMethodHere => kind(Unimplemented, "NO_SUCH_METHOD"),
-            Self::Compressed { .. } => kind(Unimplemented, "COMPRESSED"),
-            // So says gRPC's document on compression.
-            Self::CompressedFrame => kind(Internal, "COMPRESSED"),
-            Self::DeadlineExceeded | Self::DeadlineUnanswered => kind(DeadlineExceeded, "DEADLINE_EXCEEDED"),
+            Self::NoSuchMethod { .. } => kind(Unimplemented, "NO_SUCH_METHOD"),
             Self::Cancelled => kind(Cancelled, "CANCELLED"),
             Self::CannotListen { .. } => kind(FailedPrecondition, "CANNOT_LISTEN"),
             Self::CannotRecover { .. } => kind(FailedPrecondition, "CANNOT_RECOVER"),
             // Nothing that is waited for changes that.
             Self::Leaving { .. } => kind(FailedPrecondition, "LEAVING"),
-            Self::NotReady { .. } => Kind { retry: true, ..kind(Unavailable, "NOT_READY") },
+            Self::NotReady { .. } => kind(Unavailable, "NOT_READY").retryable(),
         }
     }
 
@@ -325,7 +281,6 @@ impl CallError {
             | Self::ContentTypeTooLong { max, .. }
             | Self::BadTag { max, .. }
             | Self::RequestIdTooLong { max, .. }
-            | Self::MessageTooLarge { max, .. }
             | Self::AnswerTooLarge { max, .. }
             | Self::ReportTooLarge { max, .. }
             | Self::BacklogFull { max } => (*max as u64, "bytes"),
@@ -333,7 +288,6 @@ impl CallError {
             Self::TtlTooLong { max, .. } | Self::ExpiryTooFar { max, .. } => (*max, "ms"),
             Self::TooManyTags { max, .. } => (*max as u64, "tags"),
             Self::BatchTooLong { max, .. } => (*max as u64, "items"),
-            Self::Overloaded { limit } => (*limit as u64, "calls"),
             Self::CommandsFull { max } => (*max as u64, "commands"),
             Self::BlobsOverloaded { limit } => (*limit as u64, "blobs"),
             Self::Namespace(NamespaceError::TooMany { max }) => (*max as u64, "namespaces"),
@@ -341,12 +295,6 @@ impl CallError {
             _ => return None,
         };
         Some((limit, unit))
-    }
-
-    /// The gRPC code.
-    #[must_use]
-    pub fn code(&self) -> Code {
-        self.kind().code
     }
 
     /// What stands in the way of an operation that the engine refused.
@@ -371,43 +319,11 @@ impl CallError {
             Refusal::Backlogged { bytes } => Self::JournalBacklog { bytes },
         }
     }
-
-    /// The status of an item, for messages that carry one.
-    #[must_use]
-    pub fn to_rpc_status(&self) -> google::rpc::Status {
-        let kind = self.kind();
-        let facts = ErrorFacts {
-            reason: kind.reason,
-            domain: DOMAIN,
-            limit: self.limit(),
-            field: kind.field.as_deref(),
-            retry_after: kind.retry.then_some(RETRY_AFTER),
-        };
-        details::rpc_status(kind.code, &self.to_string(), &facts)
-    }
-
-    /// [`Self::to_rpc_status`] as bytes, at most `bytes_max` of them: without message and details where they find no
-    /// room. The code alone takes [`STATUS_BYTES_MIN`].
-    #[must_use]
-    pub(crate) fn to_rpc_status_bytes_within(&self, bytes_max: usize) -> Vec<u8> {
-        let mut status = self.to_rpc_status();
-        if status.encoded_len() > bytes_max {
-            status.message.clear();
-            // The reason tells more than words.
-            status.details.truncate(1);
-        }
-        if status.encoded_len() > bytes_max {
-            status.details.clear();
-        }
-        status.encode_to_vec()
-    }
 }
 
 impl From<CallError> for Status {
     fn from(error: CallError) -> Self {
-        let mut status = error.to_rpc_status();
-        let details = status.encode_to_vec();
-        Self::with_details(Code::from_i32(status.code), std::mem::take(&mut status.message), details.into())
+        error.to_status()
     }
 }
 
@@ -416,6 +332,7 @@ mod tests {
     use tonic_types::StatusExt;
 
     use super::*;
+    use crate::grpc::hold;
 
     #[test]
     fn a_status_carries_reason_field_and_retry() {
@@ -425,19 +342,8 @@ mod tests {
         assert_eq!(details.error_info().unwrap().reason, "KEY_EMPTY");
         assert_eq!(details.bad_request().unwrap().field_violations[0].field, "keys[3]");
         assert!(details.retry_info().is_none());
-        let overload = Status::from(CallError::Overloaded { limit: 1 }).get_error_details();
+        let overload = Status::from(CallError::BlobsOverloaded { limit: 1 }).get_error_details();
         assert!(overload.retry_info().is_some());
-    }
-
-    #[test]
-    fn an_items_status_is_the_calls_status() {
-        let error = CallError::NotAnInteger;
-        let item = error.to_rpc_status();
-        assert_eq!((item.code, &*item.message), (Code::FailedPrecondition as i32, &*error.to_string()));
-        assert_eq!(item.details.len(), 1);
-        let bytes = error.to_rpc_status_bytes_within(usize::MAX);
-        assert_eq!(google::rpc::Status::decode(&*bytes).unwrap(), item);
-        assert_eq!(Status::from(error).details(), bytes);
     }
 
     #[test]
@@ -453,20 +359,6 @@ mod tests {
     }
 
     #[test]
-    fn an_items_status_gives_up_words_for_room_and_never_its_code() {
-        let error = CallError::KeyTooLong { field: "key".to_owned(), bytes: 5_000, max: 4_096 };
-        let whole = error.to_rpc_status_bytes_within(usize::MAX);
-        assert_eq!(error.to_rpc_status_bytes_within(whole.len()), whole);
-        for room in STATUS_BYTES_MIN..whole.len() {
-            let bytes = error.to_rpc_status_bytes_within(room);
-            assert!(bytes.len() <= room, "{} bytes in {room}", bytes.len());
-            let status = google::rpc::Status::decode(&*bytes).unwrap();
-            assert_eq!((status.code, &*status.message), (Code::InvalidArgument as i32, ""));
-            assert!(status.details.len() <= 1 && (room < 150 || status.details.len() == 1));
-        }
-    }
-
-    #[test]
     fn no_callers_text_makes_a_status_long() {
         let text = "\u{1f980}\n\"".repeat(100_000);
         let why = || Quote::of(&text).to_string();
@@ -475,10 +367,10 @@ mod tests {
             CallError::ItemDiffers { field: "namespace", value: Quote::of(&text), batch: Quote::of(&text) },
             CallError::BlobNotFound { key: Quote::of(&[0xff; 4_096][..]) },
             CallError::NoSuchMethod { path: Quote::of(&text) },
-            CallError::Compressed { encoding: Quote::of(&text) },
+            GrpcError::Compressed { encoding: Quote::of(&text) }.into(),
             text.parse::<crate::engine::PolicyName>().unwrap_err().into(),
             NamespaceError::Exists { name: Quote::of(&text) }.into(),
-            CallError::Invalid { field: "grpc-timeout", why: why() },
+            GrpcError::Header { name: "grpc-timeout", why: why() }.into(),
             // What is not the caller's text, and long all the same.
             CallError::DiskFailed { why: text.clone() },
             CallError::Setting { field: "memory_bytes".to_owned(), why: text },
@@ -487,7 +379,7 @@ mod tests {
             let mut headers = http::HeaderMap::new();
             Status::from(error.clone()).add_header(&mut headers).unwrap();
             let before = headers.clone();
-            details::hold(&mut headers);
+            hold(&mut headers);
             assert_eq!(headers, before, "{error:?} is within the bounds as it is made");
             let message = Status::from(error.clone()).message().len();
             assert!(

@@ -1,5 +1,4 @@
-//! gRPC's status codes by the names that its documents write: for logs, labels, spans and people. It knows no other
-//! room, so that whoever shows a code may use it.
+//! gRPC's status codes by the names that its documents write: for logs, labels, spans and people.
 
 use tonic::Code;
 

@@ -6,7 +6,7 @@ use super::{
     BatchView, CommandView, ConditionView, DeleteView, ExpirationView, FIELDS_MAX, GetView, IncrementView,
     SetView, TouchView, op,
 };
-use crate::api::v1;
+use crate::proto::v1;
 
 pub(super) fn get_view(request: &v1::GetRequest) -> GetView<'_> {
     GetView {

@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
-use crate::api::CallError;
+use super::error::GrpcError;
 use crate::quote::Quote;
 
 /// What the caller grants the call from now on; `None`: the caller does not say.
 ///
 /// # Errors
-/// [`CallError::Invalid`] for a header that is not one to eight digits and a unit of `H M S m u n`.
-pub(crate) fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, CallError> {
+/// [`GrpcError::Header`] for a header that is not one to eight digits and a unit of `H M S m u n`.
+pub(crate) fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, GrpcError> {
     let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
-    let bad = || CallError::Invalid {
-        field: "grpc-timeout",
+    let bad = || GrpcError::Header {
+        name: "grpc-timeout",
         why: format!("{} is not one to eight digits and one of H, M, S, m, u, n", Quote::of(value)),
     };
     let (digits, unit) =
@@ -38,7 +38,7 @@ pub(crate) fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Call
 mod tests {
     use super::*;
 
-    fn timeout(text: &'static str) -> Result<Option<Duration>, CallError> {
+    fn timeout(text: &'static str) -> Result<Option<Duration>, GrpcError> {
         let mut headers = HeaderMap::new();
         headers.insert("grpc-timeout", text.parse().unwrap());
         grpc_timeout(&headers)

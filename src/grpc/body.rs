@@ -1,4 +1,4 @@
-//! The bodies of responses: a unary message that is whole already, a Pipeline stream, or a generated service's.
+//! The bodies of responses: a unary message that is whole already, a stream, or a generated service's.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,8 +8,8 @@ use http::{HeaderMap, HeaderValue, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use tonic::{Code, Status};
 
-use crate::api::CallError;
-use crate::api::details::hold;
+use super::details::hold;
+use super::failure::Failure;
 
 /// The header that carries the call's code.
 const GRPC_STATUS: &str = "grpc-status";
@@ -65,14 +65,13 @@ impl Drop for Observed {
 
 /// One framed message, in one chunk or, around a large value, in three; then the trailers.
 #[derive(Debug)]
-pub(super) struct Unary {
+pub(crate) struct Unary {
     chunks: [Option<Bytes>; 3],
     next: usize,
     trailers: bool,
 }
 
 impl From<Vec<u8>> for Unary {
-    /// A message that the backlog need not count.
     fn from(message: Vec<u8>) -> Self {
         Bytes::from(message).into()
     }
@@ -86,7 +85,7 @@ impl From<Bytes> for Unary {
 
 impl Unary {
     /// A message whose middle is a large value.
-    pub(super) fn around(head: Vec<u8>, value: Bytes, tail: Vec<u8>) -> Self {
+    pub(crate) fn around(head: Vec<u8>, value: Bytes, tail: Vec<u8>) -> Self {
         Self { chunks: [Some(head.into()), Some(value), Some(tail.into())], next: 0, trailers: true }
     }
 
@@ -105,7 +104,7 @@ impl Unary {
     }
 }
 
-pub(super) fn ok_trailers() -> HeaderMap {
+pub(crate) fn ok_trailers() -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(1);
     trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
     trailers
@@ -119,22 +118,21 @@ fn response(body: ResponseBody) -> Response<ResponseBody> {
 
 impl ResponseBody {
     /// The response to a unary call that was done.
-    pub(super) fn unary(message: Unary) -> Response<Self> {
+    pub(crate) fn unary(message: Unary) -> Response<Self> {
         response(Self(Inner::Unary(message)))
     }
 
     /// The response to a call that failed before its response began.
-    pub(crate) fn error(error: CallError) -> Response<Self> {
-        let encoding_refused = matches!(error, CallError::Compressed { .. } | CallError::CompressedFrame);
-        let mut response: Response<Self> = Status::from(error).into_http();
-        if encoding_refused {
+    pub(crate) fn error(error: impl Failure) -> Response<Self> {
+        let mut response: Response<Self> = error.to_status().into_http();
+        if error.refuses_encoding() {
             response.headers_mut().insert(GRPC_ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         response
     }
 
     /// The response that streams `body`.
-    pub(super) fn stream(body: impl Body<Data = Bytes, Error = Status> + Send + 'static) -> Response<Self> {
+    pub(crate) fn stream(body: impl Body<Data = Bytes, Error = Status> + Send + 'static) -> Response<Self> {
         response(Self::streaming(body))
     }
 
@@ -144,10 +142,10 @@ impl ResponseBody {
     }
 
     /// The trailers of a call that failed after its response had begun.
-    pub(crate) fn trailers(error: CallError) -> HeaderMap {
+    pub(crate) fn trailers(error: impl Failure) -> HeaderMap {
         let mut trailers = HeaderMap::new();
         // Only values that are no header text are refused, and tonic escapes those.
-        let _ = Status::from(error).add_header(&mut trailers);
+        let _ = error.to_status().add_header(&mut trailers);
         trailers
     }
 

@@ -1,0 +1,23 @@
+//! What any gRPC server or client needs, whatever it serves: frames, bodies, the time-out header, and statuses with their
+//! details, held to what clients can take. It knows nothing of caches: what a service fails with becomes a status by
+//! [`Failure`], and what the layers ask of a call that is under way they ask by [`Recall`] and [`Begun`].
+
+mod body;
+mod call;
+mod details;
+mod error;
+mod failure;
+pub(crate) mod frame;
+mod timeout;
+
+pub use body::ResponseBody;
+pub(crate) use body::{Unary, ok_trailers};
+pub use call::{Begun, Recall};
+pub(crate) use details::STATUS_BYTES_MAX;
+#[cfg(test)]
+pub(crate) use details::hold;
+pub use details::{DETAILS_BYTES_MAX, MESSAGE_BYTES_MAX};
+pub use error::GrpcError;
+pub(crate) use failure::STATUS_BYTES_MIN;
+pub use failure::{Facts, Failure};
+pub(crate) use timeout::grpc_timeout;
