@@ -20,6 +20,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let descriptors = protox::compile(PROTOS, ["proto"])?;
     std::fs::write(out.join("larder.v1.bin"), descriptors.encode_to_vec())?;
+    // The fields of Admin's Config, in its order, for the macro of src/proto/settings.rs.
+    let mut messages = descriptors.file.iter().flat_map(|file| &file.message_type);
+    let config = messages.find(|message| message.name() == "Config").ok_or("there is no message Config")?;
+    let fields: Vec<&str> = config.field.iter().map(|field| field.name()).collect();
+    std::fs::write(out.join("config_fields.rs"), format!("config_fields! {{ {} }}\n", fields.join(", ")))?;
     tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
     Ok(())
 }

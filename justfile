@@ -33,6 +33,10 @@ fuzz SECONDS="60" *TARGETS:
         cargo +nightly fuzz run "$target" -- -max_total_time={{SECONDS}} || exit 1; \
     done
 
+# Writes the table of settings into the book.
+book:
+    UPDATE_BOOK=1 cargo test --locked --lib book
+
 # The API's pages and the book.
 doc:
     cargo doc --no-deps --locked

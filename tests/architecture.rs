@@ -35,10 +35,7 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("cache", ALL),
             ("clock", ALL),
             // Configuration and figures, which Admin answers.
-            (
-                "config",
-                Some(&["BadSetting", "Clash", "Loaded", "ServeConfig", "Setting", "SettingValue", "Source"]),
-            ),
+            ("config", Some(&["BadSetting", "Clash", "Loaded", "ServeConfig", "Setting", "Source"])),
             ("engine", ENGINE_WORDS),
             ("entry", ALL),
             ("grpc", ALL),
@@ -76,6 +73,8 @@ const ARROWS: &[(&str, &[(&str, Only)])] = &[
     (
         "config",
         &[
+            // What a setting is in the contract's Config.
+            ("proto", Some(&["FieldValue"])),
             ("endpoint", ALL),
             ("engine", Some(&["PolicyName", "UnknownPolicy"])),
             ("entry", ALL),

@@ -23,16 +23,14 @@ pub(crate) async fn connect() -> Result<(Client, Option<RunningNode>), Failure> 
 
 /// A node on free ports.
 async fn start_node() -> Result<RunningNode, Failure> {
-    let free = || "tcp://127.0.0.1:0".to_owned();
-    let args = ServeArgs {
-        listen: vec![free()],
-        admin: Some(free()),
-        health: Some(free()),
-        http: Some("127.0.0.1:0".to_owned()),
-        memory: Some("64MiB".to_owned()),
+    let free = "tcp://127.0.0.1:0";
+    let args = ServeArgs::default()
+        .with("listen", free)
+        .with("admin", free)
+        .with("health", free)
+        .with("http", "127.0.0.1:0")
+        .with("memory", "64MiB")
         // It would lie in the working directory, and the next example would find it there.
-        persistence: Some("none".to_owned()),
-        ..ServeArgs::default()
-    };
+        .with("persistence", "none");
     Ok(RunningNode::start(ServeConfig::load(&args, &Variables::default())?).await?)
 }

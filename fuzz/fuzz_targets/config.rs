@@ -26,21 +26,20 @@ static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
 });
 
 fn check(config: &ServeConfig) {
-    assert!(config.max_value_bytes <= config.max_message_in_bytes, "{config:?}");
-    assert!(config.max_value_bytes <= config.max_message_out_bytes, "{config:?}");
-    assert!(config.max_value_bytes <= config.memory_bytes, "{config:?}");
-    assert!(config.max_message_out_bytes <= config.max_response_backlog_bytes / 2, "{config:?}");
-    assert!(config.memory_bytes >= 1 << 20, "{config:?}");
-    assert!(config.lame_duck_ms < config.drain_deadline_ms, "{config:?}");
-    assert!((0.0..=1.0).contains(&config.trace_sample), "{config:?}");
-    assert!(config.weight >= 1 && !config.listen.is_empty(), "{config:?}");
-    for url in config.listen.iter().chain([&config.admin]) {
+    assert!(config.limits.max_value <= config.limits.max_message_in, "{config:?}");
+    assert!(config.limits.max_value <= config.limits.max_message_out, "{config:?}");
+    assert!(config.limits.max_value <= config.cache.memory, "{config:?}");
+    assert!(config.limits.max_message_out.0 <= config.limits.max_response_backlog.0 / 2, "{config:?}");
+    assert!(config.cache.memory.0 >= 1 << 20, "{config:?}");
+    assert!(config.timeouts.lame_duck < config.timeouts.drain_deadline, "{config:?}");
+    assert!((0.0..=1.0).contains(&config.telemetry.trace_sample), "{config:?}");
+    assert!(config.node.weight >= 1 && !config.listeners.listen.is_empty(), "{config:?}");
+    for url in config.listeners.listen.iter().chain([&config.listeners.admin]) {
         assert!(!matches!(url, Endpoint::Udp(_)), "{config:?}");
-        assert!(config.insecure || url.is_local(), "{config:?}");
+        assert!(config.listeners.insecure || url.is_local(), "{config:?}");
     }
     // What is asked of a configuration on the way to a node.
-    let _ = (config.timeout(), config.stats_interval(), config.lame_duck(), config.drain_deadline());
-    let _ = (config.first_byte_timeout(), config.stall_timeout(), config.identity(&config.listen));
+    let _ = config.identity(&config.listeners.listen);
 }
 
 fuzz_target!(|input: &[u8]| {
@@ -55,7 +54,7 @@ fuzz_target!(|input: &[u8]| {
     }
     // Only the file of this run is read: one that the input names could be /dev/zero.
     std::fs::write(&*FILE, file).expect("the file is written");
-    args.config = Some(FILE.display().to_string());
+    let args = args.with_file(FILE.display().to_string());
     let lines = variables.lines().filter_map(|line| line.split_once('='));
     let variables: Variables = lines.map(|(name, value)| (name.to_owned(), OsString::from(value))).collect();
     match ServeConfig::load(&args, &variables) {

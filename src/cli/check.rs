@@ -13,8 +13,11 @@ pub(super) fn run(loaded: &Loaded, settings_only: bool) -> Result<Exit, CliError
     for warning in &loaded.warnings {
         note(&format!("warning: {warning}"));
     }
-    let mut obstacles: Vec<String> =
-        log::check_filter(&loaded.config.log).err().map(|error| error.to_string()).into_iter().collect();
+    let mut obstacles: Vec<String> = log::check_filter(&loaded.config.telemetry.log)
+        .err()
+        .map(|error| error.to_string())
+        .into_iter()
+        .collect();
     if !settings_only {
         descriptors::raise_limit();
         obstacles.extend(block_on(async { Ok(check::obstacles(&loaded.config).await) })?);

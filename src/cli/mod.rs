@@ -238,13 +238,13 @@ fn command() -> clap::Command {
 fn complete_settings(serve: clap::Command) -> clap::Command {
     let serve =
         SETTINGS.iter().filter(|setting| !setting.words().is_empty()).fold(serve, |serve, setting| {
-            serve.mut_arg(setting.flag.replace('-', "_"), |flag| {
+            serve.mut_arg(setting.flag, |flag| {
                 flag.value_parser(Offered(setting.words())).hide_possible_values(true)
             })
         });
     serve
         .mut_arg("config", |flag| flag.value_hint(ValueHint::FilePath))
-        .mut_arg("data_dir", |flag| flag.value_hint(ValueHint::DirPath))
+        .mut_arg("data-dir", |flag| flag.value_hint(ValueHint::DirPath))
 }
 
 /// The runtime of a subcommand that makes a few calls: no threads of its own, so that it starts at once.

@@ -10,16 +10,17 @@ use crate::server::{StartError, Stop};
 use crate::telemetry::log;
 
 pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
-    if args.check.is_none() {
+    if args.check().is_none() {
         log::start_streams().map_err(local("cannot start the thread that writes the log"))?;
     }
     let loaded = ServeConfig::load(args, &Variables::of_process())
         .map_err(|error| CliError::Usage(error.to_string()))?;
-    if let Some(what) = &args.check {
+    if let Some(what) = args.check() {
         return check::run(&loaded, what == "settings");
     }
     let config = &loaded.config;
-    log::init(config.log_format, &config.log).map_err(|error| CliError::Usage(error.to_string()))?;
+    log::init(config.telemetry.log_format, &config.telemetry.log)
+        .map_err(|error| CliError::Usage(error.to_string()))?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -28,7 +29,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.threads as usize)
+        .worker_threads(config.node.threads as usize)
         .thread_name("larder-worker")
         .enable_all()
         .build()
@@ -64,7 +65,7 @@ async fn serve(loaded: Loaded) -> Result<Exit, CliError> {
     };
     let line = node.ready_line();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "{line}");
-    // Whoever started the node may have closed the pipe, or never read it; that is no reason to stop, or to wait.
+    // The pipe may be closed, or never be read; that is no reason to stop, or to wait.
     if let Err(error) = log::print(&line) {
         tracing::warn!(%error, "the ready line is not on stdout");
     }

@@ -107,6 +107,14 @@ pub enum ConfigError {
         /// The setting that it most resembles, if it resembles any.
         nearest: Option<&'static str>,
     },
+    /// A flag that a program gave and that is no setting's.
+    #[error("there is no setting {flag:?}; {}", advice(*nearest))]
+    UnknownFlag {
+        /// Its name.
+        flag: Redacted,
+        /// The setting that it most resembles, if it resembles any.
+        nearest: Option<&'static str>,
+    },
     /// A variable that is nearly a setting's.
     #[error(
         "there is no variable {name}; did you mean {nearest}? Give it that name, or unset it: one that is nearly a \

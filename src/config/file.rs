@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Place};
-use super::setting::{Kind, SETTINGS, Setting};
+use super::setting::{Kind, Setting};
 use crate::entry::ByteSize;
 
 /// The values of a file, by key.
@@ -48,7 +48,7 @@ impl File {
         for (key, value) in entries {
             let line = line_at(key.span().start);
             let name: &str = key.get_ref();
-            let Some(setting) = SETTINGS.iter().find(|setting| setting.flag == name) else {
+            let Some(setting) = Setting::of_flag(name) else {
                 let (path, nearest) = (file.path, Setting::nearest_flag(name));
                 return Err(ConfigError::UnknownKey { path, line, key: name.into(), nearest });
             };
@@ -91,7 +91,9 @@ fn text_of(setting: &Setting, value: &Spanned<DeValue<'_>>) -> Option<String> {
             Some(decimal(number.as_str(), number.radix()))
         }
         (Kind::Count(..), _) => None,
-        (Kind::Duration(0, _), DeValue::Integer(number)) if number.as_str() == "0" => Some("0".to_owned()),
+        (Kind::DurationOrNone(..), DeValue::Integer(number)) if number.as_str() == "0" => {
+            Some("0".to_owned())
+        }
         (Kind::Ratio, DeValue::Integer(number)) => Some(number.as_str().to_owned()),
         (Kind::Ratio, DeValue::Float(number)) => Some(number.as_str().to_owned()),
         (Kind::Ratio, _) => None,

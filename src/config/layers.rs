@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::str::FromStr;
 
+use super::ServeConfig;
 use super::error::{ConfigError, Place, Said};
 use super::file::File;
-use super::setting::{Kind, SETTINGS, Setting};
+use super::setting::{Effect, Kind, Setting, Wrong};
+use super::table::SETTINGS;
 use super::variables::Variables;
+use crate::engine::UnknownPolicy;
+use crate::quote::Quote;
+use crate::redacted::shown;
 
 /// Where a setting's value comes from. The later of these overrides the earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,7 +32,7 @@ pub enum Source {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SettingSource {
     /// The setting.
-    pub setting: Setting,
+    pub setting: &'static Setting,
     /// Where its value comes from.
     pub source: Source,
 }
@@ -43,8 +47,6 @@ pub(super) struct Layers<'a> {
 impl<'a> Layers<'a> {
     /// Opens the file that `--config`, or its variable, names.
     pub(super) fn open(flag: Option<&str>, variables: &'a Variables) -> Result<Self, ConfigError> {
-        const CONFIG: Setting =
-            Setting { flag: "config", field: "", live: false, kind: Kind::Text(1, 4_096) };
         let mut layers = Self { variables, file: File::default(), found: BTreeMap::new() };
         if let Some(said) = layers.find(&CONFIG, flag)? {
             if said.text.expose().is_empty() {
@@ -55,73 +57,38 @@ impl<'a> Layers<'a> {
         Ok(layers)
     }
 
-    /// Sets `field` to the number that was given, if one was.
-    pub(super) fn number<N: TryFrom<u64>>(
+    /// Sets a setting's field to what the topmost layer that names it says, if one does.
+    pub(super) fn load(
         &mut self,
-        setting: &Setting,
-        flag: &Option<String>,
-        field: &mut N,
-    ) -> Result<(), ConfigError> {
-        let parse = |text: &str| {
-            let number = setting.number(text)?;
-            N::try_from(number).map_err(|_| "is too much")
-        };
-        self.set(setting, flag.as_deref(), field, parse)
-    }
-
-    /// Sets `field` to on or off, if either was given.
-    pub(super) fn switch(
-        &mut self,
-        setting: &Setting,
-        flag: &Option<String>,
-        field: &mut bool,
-    ) -> Result<(), ConfigError> {
-        self.set(setting, flag.as_deref(), field, Setting::switch)
-    }
-
-    /// Sets `field` to the text that was given, if one was: one of the setting's words, or of its length.
-    pub(super) fn word(
-        &mut self,
-        setting: &Setting,
-        flag: &Option<String>,
-        field: &mut String,
-    ) -> Result<(), ConfigError> {
-        self.set(setting, flag.as_deref(), field, |text| setting.word(text).map(str::to_owned))
-    }
-
-    /// Sets `field` to what a text that was given says, if one was.
-    pub(super) fn parsed<T: FromStr<Err: ToString>>(
-        &mut self,
-        setting: &Setting,
-        flag: &Option<String>,
-        field: &mut T,
-    ) -> Result<(), ConfigError> {
-        self.set(setting, flag.as_deref(), field, str::parse::<T>)
-    }
-
-    /// Sets `field` to what `parse` makes of a text that was given, if one was.
-    pub(super) fn set<T, E: ToString>(
-        &mut self,
-        setting: &Setting,
+        setting: &'static Setting,
         flag: Option<&str>,
-        field: &mut T,
-        parse: impl FnOnce(&str) -> Result<T, E>,
+        config: &mut ServeConfig,
     ) -> Result<(), ConfigError> {
         let Some(said) = self.find(setting, flag)? else { return Ok(()) };
-        match parse(said.text.expose()) {
-            Ok(value) => *field = value,
-            Err(problem) => return Err(bad(setting, said, problem.to_string())),
-        }
-        self.found.insert(setting.flag, said);
-        Ok(())
-    }
-
-    /// Refuses a setting that this build does not serve, if it was given.
-    pub(super) fn refuse(&mut self, setting: &Setting, flag: &Option<String>) -> Result<(), ConfigError> {
-        let Kind::NotServed(why) = setting.kind else { return Ok(()) };
-        match self.find(setting, flag.as_deref())? {
-            Some(said) => Err(ConfigError::NotServed { said, why, instead: "leave it out".to_owned() }),
-            None => Ok(()),
+        let loaded = match (setting.access, setting.kind) {
+            (Some(access), _) => (access.load)(setting, said.text.expose(), config),
+            (None, Kind::NotServed(why)) => Err(Wrong::NotServed(why)),
+            (None, _) => Ok(()),
+        };
+        match loaded {
+            Ok(()) => {
+                self.found.insert(setting.flag, said);
+                Ok(())
+            }
+            Err(Wrong::Value(problem)) => Err(bad(setting, said, problem)),
+            Err(Wrong::Policy) => {
+                let name = Quote::of(&*shown(said.text.expose()));
+                Err(ConfigError::Policy { place: said.place, source: UnknownPolicy { name } })
+            }
+            Err(Wrong::NotServed(why)) => {
+                let words = setting.words();
+                let instead = if words.is_empty() {
+                    "leave it out".to_owned()
+                } else {
+                    format!("give {}", setting.allowed())
+                };
+                Err(ConfigError::NotServed { said, why, instead })
+            }
         }
     }
 
@@ -146,7 +113,7 @@ impl<'a> Layers<'a> {
             Some(Place::Variable { .. }) => Source::Environment,
             Some(Place::Flag { .. }) => Source::Flag,
         };
-        SETTINGS.iter().map(|setting| SettingSource { setting: *setting, source: source(setting) }).collect()
+        SETTINGS.iter().map(|setting| SettingSource { setting, source: source(setting) }).collect()
     }
 
     /// The text of the topmost layer that has one.
@@ -168,8 +135,21 @@ impl<'a> Layers<'a> {
     }
 }
 
+/// What names the file, which is no setting.
+const CONFIG: Setting = Setting {
+    flag: "config",
+    field: "",
+    effect: Effect::Restart,
+    group: "",
+    help: "",
+    value_name: "FILE",
+    default: None,
+    kind: Kind::Text(1, 4_096),
+    access: None,
+};
+
 /// The error of a value that is not allowed.
-pub(super) fn bad(setting: &Setting, said: Said, problem: String) -> ConfigError {
+fn bad(setting: &Setting, said: Said, problem: String) -> ConfigError {
     let Said { place, text } = said;
     ConfigError::BadValue { place, text, problem, allowed: setting.allowed() }
 }

@@ -2,20 +2,13 @@
 
 use std::time::Duration;
 
-use super::setting::{self as of, Kind, SETTINGS, Setting};
-use super::{PolicyName, ServeConfig};
+use super::ServeConfig;
+use super::row::setting;
+use super::setting::{Kind, Setting, Wrong};
 use crate::engine::UnknownPolicy;
-use crate::entry::{ByteSize, duration_text};
+use crate::entry::duration_text;
+use crate::proto::FieldValue;
 use crate::quote::Quote;
-
-/// A live setting's value, in the unit of its field.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SettingValue {
-    /// Bytes, milliseconds or things.
-    Number(u64),
-    /// Text.
-    Text(String),
-}
 
 /// Why a setting cannot be set so.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,11 +42,11 @@ pub enum BadSetting {
 #[error("{} {one_text} contradicts {} {other_text}: {why}", one.field, other.field)]
 pub struct Clash {
     /// The one.
-    pub one: Setting,
+    pub one: &'static Setting,
     /// Its value.
     pub one_text: String,
     /// The other.
-    pub other: Setting,
+    pub other: &'static Setting,
     /// Its value.
     pub other_text: String,
     /// Why they cannot both hold, and what to do.
@@ -61,46 +54,32 @@ pub struct Clash {
 }
 
 impl Setting {
-    /// The setting of a field of the proto's `Config`.
-    #[must_use]
-    pub fn of_field(field: &str) -> Option<&'static Self> {
-        SETTINGS.iter().find(|setting| setting.field == field)
-    }
-
-    /// The setting of a flag, without its dashes.
-    #[must_use]
-    pub fn of_flag(flag: &str) -> Option<&'static Self> {
-        SETTINGS.iter().find(|setting| setting.flag == flag)
-    }
-
-    /// The field that a name resembles most, if it resembles any.
-    #[must_use]
-    pub fn nearest_field(name: &str) -> Option<&'static str> {
-        of::nearest(&name.to_ascii_lowercase().replace('-', "_"), |setting| setting.field)
-    }
-
-    /// The flag that a name resembles most, if it resembles any.
-    #[must_use]
-    pub fn nearest_flag(name: &str) -> Option<&'static str> {
-        of::nearest(&name.to_ascii_lowercase().replace('_', "-"), |setting| setting.flag)
-    }
-
-    /// What a live setting's text, written as for the flag, says.
+    /// What a live setting's text, written as for the flag, says in the proto's `Config`.
     ///
     /// # Errors
     /// What is wrong with it and what is allowed.
-    pub fn value(&self, text: &str) -> Result<SettingValue, String> {
-        let value = match self.kind {
-            Kind::Text(..) => self.word(text).map(|word| SettingValue::Text(word.to_owned())),
-            Kind::Policy => Ok(SettingValue::Text(text.to_owned())),
-            _ => self.number(text).map(SettingValue::Number),
+    pub fn change(&self, text: &str) -> Result<FieldValue, String> {
+        // The node knows which policies it has.
+        if self.kind == Kind::Policy {
+            return Ok(FieldValue::Text(text.to_owned()));
+        }
+        let (Some(access), mut config) = (self.access, ServeConfig::default()) else {
+            return Err(self.needs_restart().to_string());
         };
-        value.map_err(|problem| {
-            format!("{}: {:?} {problem}; give {}", self.flag, self.redacted(text), self.allowed())
-        })
+        match (access.load)(self, text, &mut config) {
+            Ok(()) => Ok((access.value)(&config)),
+            Err(Wrong::Value(problem)) => {
+                Err(format!("{}: {:?} {problem}; give {}", self.flag, self.redacted(text), self.allowed()))
+            }
+            Err(Wrong::Policy | Wrong::NotServed(_)) => Err(self.needs_restart().to_string()),
+        }
     }
 
-    fn check(&self, number: u64) -> Result<u64, BadSetting> {
+    pub(super) fn needs_restart(&self) -> BadSetting {
+        BadSetting::NeedsRestart { field: self.field, flag: self.flag }
+    }
+
+    pub(super) fn check(&self, number: u64) -> Result<u64, BadSetting> {
         match self.bounds() {
             Some(bounds) if !bounds.contains(&number) => {
                 let allowed = format!("not between {} and {}", bounds.start(), bounds.end());
@@ -110,7 +89,7 @@ impl Setting {
         }
     }
 
-    fn check_text(&self, text: &str) -> Result<String, BadSetting> {
+    pub(super) fn check_text(&self, text: &str) -> Result<String, BadSetting> {
         let bad = |problem| BadSetting::Value {
             field: self.field,
             value: Quote::of(&self.redacted(text).to_string()).to_string(),
@@ -125,85 +104,52 @@ impl ServeConfig {
     ///
     /// # Errors
     /// [`BadSetting`]; then nothing is changed.
-    pub fn set_live(&mut self, setting: &Setting, value: &SettingValue) -> Result<(), BadSetting> {
-        let number = match value {
-            SettingValue::Text(text) if *setting == of::POLICY => {
-                self.policy = text.parse::<PolicyName>()?;
-                return Ok(());
-            }
-            SettingValue::Text(text) if *setting == of::LOG => {
-                self.log = setting.check_text(text)?;
-                return Ok(());
-            }
-            SettingValue::Text(_) => 0,
-            SettingValue::Number(number) => setting.check(*number)?,
-        };
-        let small = u32::try_from(number).unwrap_or(u32::MAX);
-        match setting.field {
-            "memory_bytes" => self.memory_bytes = number,
-            "timeout_ms" => self.timeout_ms = number,
-            "stats_interval_ms" => self.stats_interval_ms = number,
-            "lame_duck_ms" => self.lame_duck_ms = number,
-            "drain_deadline_ms" => self.drain_deadline_ms = number,
-            "max_key_bytes" => self.max_key_bytes = number,
-            "max_value_bytes" => self.max_value_bytes = number,
-            "max_message_in_bytes" => self.max_message_in_bytes = number,
-            "max_message_out_bytes" => self.max_message_out_bytes = number,
-            "max_response_backlog_bytes" => self.max_response_backlog_bytes = number,
-            "max_batch" => self.max_batch = small,
-            "max_content_type_bytes" => self.max_content_type_bytes = number,
-            "max_tags" => self.max_tags = small,
-            "max_tag_bytes" => self.max_tag_bytes = number,
-            "max_ttl_ms" => self.max_ttl_ms = number,
-            "max_namespaces" => self.max_namespaces = small,
-            "max_connections" => self.max_connections = small,
-            "max_in_flight" => self.max_in_flight = small,
-            "slow_op_ms" => self.slow_op_ms = number,
-            "max_streams" => self.max_streams = small,
-            "first_byte_timeout_ms" => self.first_byte_timeout_ms = number,
-            "stall_timeout_ms" => self.stall_timeout_ms = number,
-            _ => return Err(BadSetting::NeedsRestart { field: setting.field, flag: setting.flag }),
+    pub fn set_live(&mut self, setting: &Setting, value: &FieldValue) -> Result<(), BadSetting> {
+        match setting.access {
+            Some(access) if setting.is_live() => (access.change)(setting, value, self),
+            _ => Err(setting.needs_restart()),
         }
-        Ok(())
     }
 
-    /// The first two settings of life and limits that cannot both hold.
+    /// The first two settings of time-outs and limits that cannot both hold.
     #[must_use]
     pub fn clash(&self) -> Option<Clash> {
-        if self.lame_duck_ms >= self.drain_deadline_ms {
-            let text = |ms| duration_text(Duration::from_millis(ms));
+        let timeouts = &self.timeouts;
+        if timeouts.lame_duck >= timeouts.drain_deadline {
+            let text = |duration: Duration| duration_text(duration);
             return Some(Clash {
-                one: of::LAME_DUCK,
-                one_text: text(self.lame_duck_ms),
-                other: of::DRAIN_DEADLINE,
-                other_text: text(self.drain_deadline_ms),
+                one: setting!(lame_duck),
+                one_text: text(timeouts.lame_duck),
+                other: setting!(drain_deadline),
+                other_text: text(timeouts.drain_deadline),
                 why: "the pause is part of the drain and leaves no time for the rest of it; make it shorter"
                     .to_owned(),
             });
         }
+        let limits = &self.limits;
         let sizes = [
-            (of::MAX_MESSAGE_IN, self.max_message_in_bytes, "such a value could never arrive"),
-            (of::MAX_MESSAGE_OUT, self.max_message_out_bytes, "such a value could never be read"),
-            (of::MEMORY, self.memory_bytes, "such a value could never be stored"),
+            (setting!(max_message_in), limits.max_message_in, "such a value could never arrive"),
+            (setting!(max_message_out), limits.max_message_out, "such a value could never be read"),
+            (setting!(memory), self.cache.memory, "such a value could never be stored"),
         ];
-        let value = sizes.into_iter().find(|(_, limit, _)| self.max_value_bytes > *limit);
+        let value = sizes.into_iter().find(|(_, limit, _)| limits.max_value > *limit);
         let Some((other, limit, why)) = value else { return self.backlog_clash() };
         Some(Clash {
-            one: of::MAX_VALUE,
-            one_text: ByteSize(self.max_value_bytes).to_string(),
-            other_text: ByteSize(limit).to_string(),
+            one: setting!(max_value),
+            one_text: limits.max_value.to_string(),
+            other_text: limit.to_string(),
             why: format!("{why}; lower --max-value or raise --{}", other.flag),
             other,
         })
     }
 
     fn backlog_clash(&self) -> Option<Clash> {
-        let (message, backlog) = (self.max_message_out_bytes, self.max_response_backlog_bytes);
-        (message > backlog / 2).then(|| Clash {
-            one: of::MAX_MESSAGE_OUT,
-            one_text: ByteSize(message).to_string(),
-            other: of::MAX_RESPONSE_BACKLOG,
-            other_text: ByteSize(backlog).to_string(),
+        let (message, backlog) = (self.limits.max_message_out, self.limits.max_response_backlog);
+        (message.0 > backlog.0 / 2).then(|| Clash {
+            one: setting!(max_message_out),
+            one_text: message.to_string(),
+            other: setting!(max_response_backlog),
+            other_text: backlog.to_string(),
             why: "one such answer would take more than half of it; lower --max-message-out or raise \
                   --max-response-backlog"
                 .to_owned(),
@@ -214,22 +160,25 @@ impl ServeConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SETTINGS;
+    use crate::config::setting::Kind;
 
     #[test]
     fn the_settings_that_are_live_are_those_that_can_be_set() {
         for setting in &SETTINGS {
             let least = setting.bounds().map_or(0, |bounds| *bounds.start());
             let value = match setting.kind {
-                Kind::Policy => SettingValue::Text("lru".to_owned()),
-                Kind::Text(..) => SettingValue::Text("warn".to_owned()),
-                _ => SettingValue::Number(least),
+                Kind::Policy => FieldValue::Text("lru".to_owned()),
+                Kind::Text(..) => FieldValue::Text("warn".to_owned()),
+                _ => FieldValue::Number(least),
             };
-            let mut config = ServeConfig { lame_duck_ms: 7, stats_interval_ms: 7, ..ServeConfig::default() };
+            let mut config = ServeConfig::default();
+            config.timeouts.lame_duck = Duration::from_millis(7);
             let before = config.clone();
             let set = config.set_live(setting, &value);
-            assert_eq!(set.is_ok(), setting.live, "{}", setting.field);
-            assert_eq!(config != before, setting.live, "{}", setting.field);
-            assert!(setting.is_served() || !setting.live);
+            assert_eq!(set.is_ok(), setting.is_live(), "{}", setting.field);
+            assert_eq!(config != before, setting.is_live(), "{}", setting.field);
+            assert!(setting.is_served() || !setting.is_live());
         }
     }
 
@@ -237,13 +186,13 @@ mod tests {
     fn bounds_are_those_of_the_flag_in_the_fields_unit() {
         let mut config = ServeConfig::default();
         let set = |config: &mut ServeConfig, field, number| {
-            config.set_live(Setting::of_field(field).unwrap(), &SettingValue::Number(number))
+            config.set_live(Setting::of_field(field).unwrap(), &FieldValue::Number(number))
         };
         let error = set(&mut config, "timeout_ms", 3_600_001).unwrap_err();
         assert_eq!(error.to_string(), "timeout_ms is 3600001, not between 0 and 3600000");
         assert!(set(&mut config, "drain_deadline_ms", 0).is_err());
         assert_eq!(config, ServeConfig::default());
         set(&mut config, "timeout_ms", 3_600_000).unwrap();
-        assert_eq!(config.timeout_ms, 3_600_000);
+        assert_eq!(config.timeouts.timeout, Some(Duration::from_secs(3_600)));
     }
 }

@@ -5,10 +5,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::defaults::MEMORY_BYTES_UNASKED_MIN;
+/// The least that the limit can be: what the engine needs to be one.
+pub(super) const MEMORY_BYTES_MIN: u64 = 1 << 20;
+/// The limit is at least this where none is given.
+const MEMORY_BYTES_UNASKED_MIN: u64 = 64 << 20;
 
 /// The limit on memory where none is given: a quarter of what the process may use, but at least
-/// [`MEMORY_BYTES_UNASKED_MIN`], which is also the answer where the system does not tell.
+/// 64 MiB, which is also the answer where the system does not tell.
 #[must_use]
 pub fn default_bytes() -> u64 {
     default_of(process_bytes())

@@ -12,9 +12,9 @@
 //! | short requests that wait for the disk | a twelfth | 64 MiB |
 //! | changes that wait for the disk | a thirty-second of the limit, at least 4 MiB | 64 MiB |
 
-use super::defaults::MAX_RESPONSE_BACKLOG_BYTES;
-
 const MIB: u64 = 1 << 20;
+/// The most that `--max-response-backlog` is where it is not given: eight answers of the longest kind.
+const MAX_RESPONSE_BACKLOG_BYTES: u64 = 32 * MIB;
 
 /// The parts, each in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +73,7 @@ mod tests {
             let MemoryPlan { answer_bytes, request_bytes, journal_bytes, window_bytes, .. } = plan;
             let all = answer_bytes + request_bytes + journal_bytes + plan.waiting_bytes + plan.unread_bytes;
             assert!(all <= (32 * MIB + memory_bytes / 10) / 12 * 10, "{memory_bytes}: {plan:?}");
-            assert!(plan.unread_bytes / window_bytes >= 60, "so many long requests may wait");
+            assert!(plan.unread_bytes / window_bytes >= 60, "60 long requests may wait");
             assert!(journal_bytes >= before.journal_bytes && window_bytes >= before.window_bytes);
             before = plan;
         }

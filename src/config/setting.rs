@@ -1,38 +1,75 @@
-//! The settings: every name, what kind of value it takes and between which bounds, in one table.
+//! One setting: its names, what its value may be, and how text, the configuration and the contract's `Config` have it.
 //!
-//! A setting's name is its flag and its key in the file; its variable is derived from it. Values are parsed
-//! from text here and nowhere else.
+//! [`super::table`] has a row for each. Values are parsed from text here and in [`super::value`] and nowhere else, so that
+//! the same mistake reads the same wherever it was made.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::defaults;
+use super::ServeConfig;
+use super::live::BadSetting;
+use super::table::SETTINGS;
 use crate::engine::PolicyName;
-use crate::entry::{
-    ByteSize, CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_BYTES_MAX, NAMESPACES_MAX, TAG_BYTES_MAX,
-    TAGS_MAX, TTL_MS_MAX, VALUE_BYTES_MAX, duration_text,
-};
+use crate::entry::{ByteSize, duration_text};
+use crate::proto::FieldValue;
 use crate::redacted::Redacted;
 
 /// One setting of `larder serve`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Setting {
     /// The flag without its dashes, and the key in the file: `max-value`.
     pub flag: &'static str,
     /// The field of the proto's `Config`: `max_value_bytes`.
     pub field: &'static str,
-    /// Whether it can be changed while a node serves.
-    pub live: bool,
+    /// From when on a change holds.
+    pub effect: Effect,
+    /// The heading that it stands under in the help and in the book.
+    pub group: &'static str,
+    pub(super) help: &'static str,
+    pub(super) value_name: &'static str,
+    pub(super) default: Option<&'static str>,
     pub(super) kind: Kind,
+    /// Its field of [`ServeConfig`]; `None`: this build does not serve it.
+    pub(super) access: Option<Access>,
+}
+
+/// From when on a change of a setting holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// A restart with another value: it cannot be changed while a node serves.
+    Restart,
+    /// The change.
+    AtOnce,
+    /// The next request, also on a connection that is open; what is stored stays.
+    NextRequest,
+    /// The next call.
+    NextCall,
+    /// The next connection; those that are open stay as they are.
+    NextConnection,
+    /// A drain that has yet to begin.
+    NextDrain,
+}
+
+/// How a setting's field of [`ServeConfig`] is read and written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Access {
+    /// Sets it to what a text says.
+    pub(super) load: fn(&Setting, &str, &mut ServeConfig) -> Result<(), Wrong>,
+    /// Its value, as the contract has it.
+    pub(super) value: fn(&ServeConfig) -> FieldValue,
+    /// Sets it to a value of the contract's, within its bounds.
+    pub(super) change: fn(&Setting, &FieldValue, &mut ServeConfig) -> Result<(), BadSetting>,
 }
 
 /// What a setting's value may be; numbers are inclusive bounds, in bytes, milliseconds or plainly counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Size(u64, u64),
-    /// Or 0, which stands for none.
-    SizeOrNone(u64, u64),
+    /// What 0 stands for, and the least beside it.
+    SizeOrNone(&'static str, u64),
     Duration(u64, u64),
+    /// What 0 stands for, and the most.
+    DurationOrNone(&'static str, u64),
     Count(u64, u64),
     Ratio,
     Switch,
@@ -40,7 +77,7 @@ pub(super) enum Kind {
     /// And words that the design knows and this build does not serve.
     ServedChoice(&'static [&'static str], &'static [&'static str]),
     Policy,
-    /// Text of so many bytes; the least is 0 or 1.
+    /// Text, and its length in bytes; the least is 0 or 1.
     Text(usize, usize),
     /// Something that a type of its own parses; what it is called and an example.
     Parsed(&'static str),
@@ -53,28 +90,81 @@ pub(super) enum Kind {
 /// What is wrong with a text, to be followed by what is allowed.
 pub(super) type Problem = &'static str;
 
+/// Why a text is no value of a setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Wrong {
+    /// To be followed by what is allowed.
+    Value(String),
+    /// It is no policy's name.
+    Policy,
+    /// The design knows it and this build does not serve it; what has to come first.
+    NotServed(&'static str),
+}
+
+impl From<Problem> for Wrong {
+    fn from(problem: Problem) -> Self {
+        Self::Value(problem.to_owned())
+    }
+}
+
+impl PartialEq for Setting {
+    fn eq(&self, other: &Self) -> bool {
+        self.flag == other.flag
+    }
+}
+
+impl Eq for Setting {}
+
+#[cfg(test)]
+impl Effect {
+    /// The word for it in the book, to follow "a change holds from".
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Restart => "a restart",
+            Self::AtOnce => "at once",
+            Self::NextRequest => "the next request",
+            Self::NextCall => "the next call",
+            Self::NextConnection => "the next connection",
+            Self::NextDrain => "the next drain",
+        }
+    }
+}
+
 impl Setting {
-    const fn of(flag: &'static str, field: &'static str, kind: Kind) -> Self {
-        Self { flag, field, live: false, kind }
+    /// The setting of a field of the proto's `Config`.
+    #[must_use]
+    pub fn of_field(field: &str) -> Option<&'static Self> {
+        SETTINGS.iter().find(|setting| setting.field == field)
     }
 
-    const fn live(flag: &'static str, field: &'static str, kind: Kind) -> Self {
-        Self { flag, field, live: true, kind }
+    /// The setting of a flag, without its dashes.
+    #[must_use]
+    pub fn of_flag(flag: &str) -> Option<&'static Self> {
+        SETTINGS.iter().find(|setting| setting.flag == flag)
+    }
+
+    /// The field that a name resembles most, if it resembles any.
+    #[must_use]
+    pub fn nearest_field(name: &str) -> Option<&'static str> {
+        nearest(&name.to_ascii_lowercase().replace('-', "_"), |setting| setting.field)
+    }
+
+    /// The flag that a name resembles most, if it resembles any.
+    #[must_use]
+    pub fn nearest_flag(name: &str) -> Option<&'static str> {
+        nearest(&name.to_ascii_lowercase().replace('_', "-"), |setting| setting.flag)
+    }
+
+    /// Whether it can be changed while a node serves.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.effect != Effect::Restart
     }
 
     /// Whether this build serves it.
     #[must_use]
     pub fn is_served(&self) -> bool {
-        !matches!(self.kind, Kind::NotServed(_))
-    }
-
-    /// The least and the most of its number, in the unit of its field.
-    pub(super) fn bounds(&self) -> Option<RangeInclusive<u64>> {
-        match self.kind {
-            Kind::Size(min, max) | Kind::Duration(min, max) | Kind::Count(min, max) => Some(min..=max),
-            Kind::SizeOrNone(_, max) => Some(0..=max),
-            _ => None,
-        }
+        self.access.is_some()
     }
 
     /// Its variable: `LARDER_MAX_VALUE`.
@@ -83,37 +173,104 @@ impl Setting {
         format!("LARDER_{}", self.flag.to_ascii_uppercase().replace('-', "_"))
     }
 
+    /// Its value in a configuration, as the proto's `Config` has it; `None`: this build does not serve it.
+    #[must_use]
+    pub fn value(&self, config: &ServeConfig) -> Option<FieldValue> {
+        self.access.map(|access| (access.value)(config))
+    }
+
+    /// A value of the proto's `Config`, written as the flag and the file take it.
+    #[must_use]
+    pub fn written(&self, value: &FieldValue) -> String {
+        match (self.kind, value) {
+            (Kind::Size(..) | Kind::SizeOrNone(..), FieldValue::Number(bytes)) if *bytes > 0 => {
+                ByteSize(*bytes).to_string()
+            }
+            (Kind::Duration(..) | Kind::DurationOrNone(..), FieldValue::Number(ms)) if *ms > 0 => {
+                duration_text(Duration::from_millis(*ms))
+            }
+            (_, FieldValue::Number(number)) => number.to_string(),
+            (_, FieldValue::Real(real)) => real.to_string(),
+            (_, FieldValue::Switch(on)) => on.to_string(),
+            (_, FieldValue::Text(text)) => text.clone(),
+            (_, FieldValue::Texts(texts)) => texts.join(","),
+        }
+    }
+
     /// What was given for it, to be kept so that no secret in it is shown.
     pub(super) fn redacted(&self, text: &str) -> Redacted {
         // A file's name is asked for: who gives the key itself is not to find it in the log.
-        if *self == CLUSTER_KEY { Redacted::secret(text) } else { Redacted::new(text) }
+        if self.flag == "cluster-key" { Redacted::secret(text) } else { Redacted::new(text) }
+    }
+
+    /// The least and the most of its number, in the unit of its field.
+    pub(super) fn bounds(&self) -> Option<RangeInclusive<u64>> {
+        match self.kind {
+            Kind::Size(min, max) | Kind::Duration(min, max) | Kind::Count(min, max) => Some(min..=max),
+            Kind::DurationOrNone(_, max) => Some(0..=max),
+            Kind::SizeOrNone(..) => Some(0..=u64::MAX),
+            _ => None,
+        }
     }
 
     /// What its value may be, to follow "give".
     pub(super) fn allowed(&self) -> String {
-        let duration = |ms| duration_text(Duration::from_millis(ms));
         match self.kind {
             Kind::Size(min, max) => {
                 format!("a size from {} to {}, such as 64MiB or 1000B", ByteSize(min), ByteSize(max))
             }
-            Kind::SizeOrNone(min, _) => {
-                format!("0 for none, or a size from {}, such as 64MiB or 10GiB", ByteSize(min))
+            Kind::SizeOrNone(none, min) => {
+                format!("0 for {none}, or a size from {}, such as 64MiB or 10GiB", ByteSize(min))
             }
-            Kind::Duration(0, max) => {
-                format!("0 or a duration up to {}, such as 250ms, 5s or 1h", duration(max))
+            Kind::DurationOrNone(_, max) => {
+                format!("0 or a duration up to {}, such as 250ms, 5s or 1h", milliseconds_text(max))
             }
-            Kind::Duration(min, max) => {
-                format!("a duration from {} to {}, such as 250ms, 5s or 1h", duration(min), duration(max))
-            }
+            Kind::Duration(min, max) => format!(
+                "a duration from {} to {}, such as 250ms, 5s or 1h",
+                milliseconds_text(min),
+                milliseconds_text(max)
+            ),
             Kind::Count(min, max) => format!("a whole number from {min} to {max}"),
             Kind::Ratio => "a number from 0 to 1".to_owned(),
             Kind::Switch => "true or false".to_owned(),
-            Kind::Choice(words) | Kind::ServedChoice(words, _) => one_of(words),
-            Kind::Policy => one_of(&PolicyName::ALL.map(PolicyName::as_str)),
+            Kind::Choice(_) | Kind::ServedChoice(..) | Kind::Policy => one_of(&self.words()),
             Kind::Text(0, max) => format!("text of up to {max} bytes without control characters"),
             Kind::Text(min, max) => format!("text of {min} to {max} bytes without control characters"),
             Kind::Parsed(what) | Kind::List(what) => what.to_owned(),
             Kind::NotServed(_) => "nothing: leave it out".to_owned(),
+        }
+    }
+
+    /// What its value may be, in few words; empty where its meaning says it.
+    pub(super) fn values(&self) -> String {
+        match self.kind {
+            Kind::Size(min, max) => format!("{} to {}", ByteSize(min), ByteSize(max)),
+            Kind::SizeOrNone(none, min) => format!("{} or more; 0 = {none}", ByteSize(min)),
+            Kind::Duration(min, max) => format!("{} to {}", milliseconds_text(min), milliseconds_text(max)),
+            Kind::DurationOrNone(none, max) => format!("up to {}; 0 = {none}", milliseconds_text(max)),
+            Kind::Count(min, max) => format!("{min} to {max}"),
+            Kind::Ratio => "0 to 1".to_owned(),
+            Kind::Choice(_) | Kind::ServedChoice(..) | Kind::Policy => one_of(&self.words()),
+            // Longer than what anybody gives.
+            Kind::Text(_, 4_096..) => String::new(),
+            Kind::Text(0, max) => format!("up to {max} bytes"),
+            Kind::Text(min, max) => format!("{min} to {max} bytes"),
+            Kind::Switch | Kind::Parsed(_) | Kind::List(_) => String::new(),
+            Kind::NotServed(_) => "not served by this build yet".to_owned(),
+        }
+    }
+
+    /// What it means.
+    pub(super) fn meaning(&self) -> &'static str {
+        self.help.trim()
+    }
+
+    /// What it is where nothing is given, in words or as the flag takes it; empty: this build does not serve it.
+    pub(super) fn default_text(&self) -> String {
+        let written = |value| self.written(&value);
+        match self.default {
+            Some(words) => words.to_owned(),
+            None => self.value(&ServeConfig::default()).map(written).unwrap_or_default(),
         }
     }
 
@@ -131,12 +288,13 @@ impl Setting {
     pub(super) fn number(&self, text: &str) -> Result<u64, Problem> {
         let (number, min, max) = match self.kind {
             Kind::Size(min, max) => (text.parse::<ByteSize>().map_err(|bad| bad.problem)?.0, min, max),
-            Kind::SizeOrNone(min, max) => match text.parse::<ByteSize>() {
+            Kind::SizeOrNone(_, min) => match text.parse::<ByteSize>() {
                 Ok(ByteSize(0)) => return Ok(0),
-                Ok(size) => (size.0, min, max),
+                Ok(size) => (size.0, min, u64::MAX),
                 Err(bad) => return Err(bad.problem),
             },
             Kind::Duration(min, max) => (milliseconds(text)?, min, max),
+            Kind::DurationOrNone(_, max) => (milliseconds(text)?, 0, max),
             Kind::Count(min, max) => (whole_number(text)?, min, max),
             _ => return Err("is no number"),
         };
@@ -144,24 +302,6 @@ impl Setting {
             n if n < min => Err("is too little"),
             n if n > max => Err("is too much"),
             n => Ok(n),
-        }
-    }
-
-    /// Whether a text switches on or off.
-    pub(super) fn switch(text: &str) -> Result<bool, Problem> {
-        match text {
-            "true" | "1" => Ok(true),
-            "false" | "0" => Ok(false),
-            _ => Err("is neither on nor off"),
-        }
-    }
-
-    /// The share that a text says.
-    pub(super) fn ratio(text: &str) -> Result<f64, Problem> {
-        match text.parse::<f64>() {
-            Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
-            Ok(_) => Err("is out of bounds"),
-            Err(_) => Err("is no number"),
         }
     }
 
@@ -202,8 +342,12 @@ fn milliseconds(text: &str) -> Result<u64, Problem> {
     Ok(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
+fn milliseconds_text(ms: u64) -> String {
+    duration_text(Duration::from_millis(ms))
+}
+
 /// The name that resembles another most, among those of all settings, if any does.
-pub(super) fn nearest(wanted: &str, name: impl Fn(&Setting) -> &'static str) -> Option<&'static str> {
+fn nearest(wanted: &str, name: impl Fn(&Setting) -> &'static str) -> Option<&'static str> {
     // What is much longer resembles none, and a caller of Admin may send what it likes.
     if wanted.len() > NAME_BYTES_MAX {
         return None;
@@ -220,153 +364,3 @@ pub(super) fn nearest(wanted: &str, name: impl Fn(&Setting) -> &'static str) -> 
 const LIKENESS_MIN: f64 = 0.75;
 /// Twice as long as the longest name of a setting.
 const NAME_BYTES_MAX: usize = 64;
-
-const HOUR_MS: u64 = 3_600_000;
-const URL: &str = "a URL such as tcp://127.0.0.1:7400 or tcp://[::1]:0";
-const CLUSTER: &str = "its nodes do not form a cluster";
-
-pub(super) const LISTEN: Setting = Setting::of("listen", "listen", Kind::List(URL));
-pub(super) const ADMIN: Setting = Setting::of("admin", "admin", Kind::Parsed(URL));
-pub(super) const HEALTH: Setting = Setting::of("health", "health", Kind::Parsed(URL));
-pub(super) const HTTP: Setting =
-    Setting::of("http", "http", Kind::Parsed("an address such as 127.0.0.1:7403 or [::1]:0"));
-pub(super) const DATA_DIR: Setting = Setting::of("data-dir", "data_dir", Kind::Text(1, 4_096));
-pub(super) const MEMORY: Setting =
-    Setting::live("memory", "memory_bytes", Kind::Size(defaults::MEMORY_BYTES_MIN, 16 << 40));
-pub(super) const SHARDS: Setting = Setting::of("shards", "shards", Kind::Count(1, 1_024));
-pub(super) const POLICY: Setting = Setting::live("policy", "policy", Kind::Policy);
-pub(super) const PERSISTENCE: Setting = Setting::of(
-    "persistence",
-    "persistence",
-    Kind::Choice(&["none", "journal", "snapshot", "journal+snapshot", "store"]),
-);
-pub(super) const BACKEND: Setting = Setting::of("backend", "backend", Kind::Choice(&["sled", "files"]));
-pub(super) const DURABILITY: Setting =
-    Setting::of("durability", "durability", Kind::Choice(&["buffered", "flushed"]));
-pub(super) const FLUSH_INTERVAL: Setting =
-    Setting::of("flush-interval", "flush_interval_ms", Kind::Duration(1, 3_600_000));
-pub(super) const SNAPSHOT_INTERVAL: Setting =
-    Setting::of("snapshot-interval", "snapshot_interval_ms", Kind::Duration(1_000, 7 * 86_400_000));
-pub(super) const DISK_LIMIT: Setting =
-    Setting::of("disk-limit", "disk_limit_bytes", Kind::SizeOrNone(defaults::DISK_LIMIT_BYTES_MIN, u64::MAX));
-pub(super) const RECOVERY: Setting = Setting::of(
-    "recovery",
-    "recovery",
-    Kind::ServedChoice(&["snapshot+journal", "snapshot", "journal", "lazy", "empty"], &["keys+origin"]),
-);
-pub(super) const NODE_ID: Setting = Setting::of("node-id", "node_id", Kind::Text(1, 255));
-pub(super) const ADVERTISE: Setting = Setting::of("advertise", "advertise", Kind::Parsed(URL));
-pub(super) const WEIGHT: Setting = Setting::of("weight", "weight", Kind::Count(1, 1_000));
-pub(super) const ZONE: Setting = Setting::of("zone", "zone", Kind::Text(0, 255));
-pub(super) const MEMBERS: Setting = Setting::of("members", "members", Kind::NotServed(CLUSTER));
-pub(super) const RING_POINTS: Setting = Setting::of("ring-points", "ring_points", Kind::NotServed(CLUSTER));
-pub(super) const ABSENCE_AFTER: Setting =
-    Setting::of("absence-after", "absence_after_ms", Kind::NotServed(CLUSTER));
-pub(super) const RESTART_GRACE: Setting =
-    Setting::of("restart-grace", "restart_grace_ms", Kind::NotServed(CLUSTER));
-pub(super) const GUEST_TTL: Setting = Setting::of("guest-ttl", "guest_ttl_ms", Kind::NotServed(CLUSTER));
-pub(super) const CLUSTER_KEY: Setting = Setting::of("cluster-key", "cluster_key", Kind::NotServed(CLUSTER));
-pub(super) const ORIGIN: Setting =
-    Setting::of("origin", "origin", Kind::NotServed("it loads missing keys from nowhere"));
-pub(super) const TIMEOUT: Setting = Setting::live("timeout", "timeout_ms", Kind::Duration(0, HOUR_MS));
-pub(super) const STATS_INTERVAL: Setting =
-    Setting::live("stats-interval", "stats_interval_ms", Kind::Duration(0, 24 * HOUR_MS));
-pub(super) const LAME_DUCK: Setting = Setting::live("lame-duck", "lame_duck_ms", Kind::Duration(0, HOUR_MS));
-pub(super) const DRAIN_DEADLINE: Setting =
-    Setting::live("drain-deadline", "drain_deadline_ms", Kind::Duration(1, HOUR_MS));
-pub(super) const STANDBY: Setting = Setting::of("standby", "standby", Kind::Switch);
-pub(super) const INSECURE: Setting = Setting::of("insecure", "insecure", Kind::Switch);
-pub(super) const LOG_FORMAT: Setting =
-    Setting::of("log-format", "log_format", Kind::Choice(&["text", "json"]));
-pub(super) const MAX_KEY: Setting =
-    Setting::live("max-key", "max_key_bytes", Kind::Size(1, KEY_BYTES_MAX as u64));
-pub(super) const MAX_VALUE: Setting =
-    Setting::live("max-value", "max_value_bytes", Kind::Size(1, VALUE_BYTES_MAX as u64));
-pub(super) const MAX_MESSAGE_IN: Setting =
-    Setting::live("max-message-in", "max_message_in_bytes", Kind::Size(1 << 10, MESSAGE_BYTES_MAX as u64));
-pub(super) const MAX_MESSAGE_OUT: Setting =
-    Setting::live("max-message-out", "max_message_out_bytes", Kind::Size(1 << 10, MESSAGE_BYTES_MAX as u64));
-pub(super) const MAX_BATCH: Setting = Setting::live("max-batch", "max_batch", Kind::Count(1, 1_000_000));
-pub(super) const MAX_CONTENT_TYPE: Setting =
-    Setting::live("max-content-type", "max_content_type_bytes", Kind::Size(1, CONTENT_TYPE_BYTES_MAX as u64));
-pub(super) const MAX_TAGS: Setting = Setting::live("max-tags", "max_tags", Kind::Count(0, TAGS_MAX as u64));
-pub(super) const MAX_TAG: Setting =
-    Setting::live("max-tag", "max_tag_bytes", Kind::Size(1, TAG_BYTES_MAX as u64));
-pub(super) const MAX_TTL: Setting = Setting::live("max-ttl", "max_ttl_ms", Kind::Duration(1, TTL_MS_MAX));
-pub(super) const MAX_NAMESPACES: Setting =
-    Setting::live("max-namespaces", "max_namespaces", Kind::Count(1, NAMESPACES_MAX as u64));
-pub(super) const MAX_CONNECTIONS: Setting =
-    Setting::live("max-connections", "max_connections", Kind::Count(1, 1_000_000));
-pub(super) const MAX_IN_FLIGHT: Setting =
-    Setting::live("max-in-flight", "max_in_flight", Kind::Count(1, 1_000_000));
-pub(super) const SLOW_OP: Setting = Setting::live("slow-op", "slow_op_ms", Kind::Duration(0, HOUR_MS));
-pub(super) const MAX_STREAMS: Setting = Setting::live("max-streams", "max_streams", Kind::Count(1, 1_024));
-pub(super) const FIRST_BYTE_TIMEOUT: Setting =
-    Setting::live("first-byte-timeout", "first_byte_timeout_ms", Kind::Duration(10, HOUR_MS / 6));
-pub(super) const STALL_TIMEOUT: Setting =
-    Setting::live("stall-timeout", "stall_timeout_ms", Kind::Duration(10, HOUR_MS / 6));
-pub(super) const MAX_RESPONSE_BACKLOG: Setting =
-    Setting::live("max-response-backlog", "max_response_backlog_bytes", Kind::Size(1 << 20, 1 << 40));
-pub(super) const THREADS: Setting = Setting::of("threads", "threads", Kind::Count(1, 1_024));
-pub(super) const LOG: Setting = Setting::live("log", "log", Kind::Text(1, 4_096));
-pub(super) const OTLP: Setting =
-    Setting::of("otlp", "otlp", Kind::Parsed("the URL of a collector such as http://127.0.0.1:4317"));
-pub(super) const TRACE_SAMPLE: Setting = Setting::of("trace-sample", "trace_sample", Kind::Ratio);
-
-/// Every setting, in the order of the proto's `Config`.
-pub const SETTINGS: [Setting; 54] = [
-    LISTEN,
-    ADMIN,
-    HEALTH,
-    HTTP,
-    DATA_DIR,
-    MEMORY,
-    SHARDS,
-    POLICY,
-    PERSISTENCE,
-    BACKEND,
-    DURABILITY,
-    FLUSH_INTERVAL,
-    DISK_LIMIT,
-    RECOVERY,
-    NODE_ID,
-    ADVERTISE,
-    WEIGHT,
-    ZONE,
-    MEMBERS,
-    RING_POINTS,
-    ABSENCE_AFTER,
-    RESTART_GRACE,
-    GUEST_TTL,
-    CLUSTER_KEY,
-    ORIGIN,
-    TIMEOUT,
-    STATS_INTERVAL,
-    LAME_DUCK,
-    DRAIN_DEADLINE,
-    STANDBY,
-    INSECURE,
-    LOG_FORMAT,
-    MAX_KEY,
-    MAX_VALUE,
-    MAX_MESSAGE_IN,
-    MAX_MESSAGE_OUT,
-    MAX_BATCH,
-    MAX_CONTENT_TYPE,
-    MAX_TAGS,
-    MAX_TAG,
-    MAX_TTL,
-    MAX_NAMESPACES,
-    MAX_CONNECTIONS,
-    MAX_IN_FLIGHT,
-    SLOW_OP,
-    MAX_STREAMS,
-    FIRST_BYTE_TIMEOUT,
-    THREADS,
-    LOG,
-    OTLP,
-    TRACE_SAMPLE,
-    STALL_TIMEOUT,
-    MAX_RESPONSE_BACKLOG,
-    SNAPSHOT_INTERVAL,
-];

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
 use super::error::ConfigError;
-use super::setting::SETTINGS;
+use super::table::SETTINGS;
 
 /// The variable that names the nodes to a client.
 pub const NODES_VARIABLE: &str = "LARDER_NODES";
@@ -264,7 +264,7 @@ mod tests {
         ]);
         assert_eq!(left.check().unwrap(), Vec::<String>::new());
         assert!(left.check_client().is_ok());
-        for setting in SETTINGS {
+        for setting in &SETTINGS {
             assert!(
                 !is_service_link(&setting.variable(), OsStr::new("tcp://10.0.0.1:1")),
                 "{}",

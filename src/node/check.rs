@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use super::parts::{engine_config, server_config};
+use super::parts::{control_urls, engine_config, server_config};
 use super::{descriptors, disk};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Loaded, ServeConfig};
@@ -19,13 +19,13 @@ pub fn in_force(loaded: &Loaded) -> v1::GetConfigResponse {
     let config = &loaded.config;
     let identity = config.identity(&[]);
     let live = LiveConfig {
-        listen: config.listen.iter().map(ToString::to_string).collect(),
-        control: [config.admin.to_string(), config.health.to_string(), config.http.to_string()],
+        listen: config.listeners.listen.iter().map(ToString::to_string).collect(),
+        control: control_urls(config),
         node_id: identity.node_id,
         advertise: identity.advertise,
-        memory_bytes: config.memory_bytes,
+        memory_bytes: config.cache.memory.0,
         shards: engine_config(config).shard_count(),
-        policy: config.policy.to_string(),
+        policy: config.cache.policy.to_string(),
     };
     config_response(loaded, &live)
 }

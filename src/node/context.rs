@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::descriptors::Shares;
-use super::parts::{bytes, request_limits};
+use super::parts::{control_urls, request_limits};
 use crate::cache::Cache;
 use crate::clock::{Clock, SystemClock, monotonic};
 use crate::config::{Loaded, ServeConfig};
@@ -67,20 +67,20 @@ pub(super) struct Bounds {
 impl Bounds {
     fn new(config: &ServeConfig, shares: Shares) -> Self {
         Self {
-            connections: Connections::new(config.max_connections as usize).within(shares.connections),
-            timeout: CallTimeout::new(config.timeout()),
-            in_flight: InFlight::new(config.max_in_flight as usize),
-            backlog: Backlog::new(bytes(config.max_response_backlog_bytes)),
+            connections: Connections::new(config.limits.max_connections as usize).within(shares.connections),
+            timeout: CallTimeout::new(config.timeouts.timeout),
+            in_flight: InFlight::new(config.limits.max_in_flight as usize),
+            backlog: Backlog::new(config.limits.max_response_backlog.bytes()),
             requests: Requests::new(request_limits(config)),
         }
     }
 
     /// Holds what comes from now on to a configuration.
     pub(super) fn set(&self, config: &ServeConfig) {
-        self.connections.set_limit(config.max_connections as usize);
-        self.timeout.set(config.timeout());
-        self.in_flight.set_limit(config.max_in_flight as usize);
-        self.backlog.set_bytes_max(bytes(config.max_response_backlog_bytes));
+        self.connections.set_limit(config.limits.max_connections as usize);
+        self.timeout.set(config.timeouts.timeout);
+        self.in_flight.set_limit(config.limits.max_in_flight as usize);
+        self.backlog.set_bytes_max(config.limits.max_response_backlog.bytes());
         self.requests.set_limits(request_limits(config));
     }
 }
@@ -92,8 +92,8 @@ impl NodeContext {
             bounds: Bounds::new(config, shares),
             cache,
             lifecycle: Lifecycle::new(),
-            slow_ops: Arc::new(SlowOps::new(config.slow_op())),
-            stats_interval: watch::Sender::new(config.stats_interval()),
+            slow_ops: Arc::new(SlowOps::new(config.telemetry.slow_op)),
+            stats_interval: watch::Sender::new(config.telemetry.stats_interval),
             started: monotonic(),
             incarnation: SystemClock::new().now().unix_us,
             server: OnceLock::new(),
@@ -132,14 +132,14 @@ impl NodeContext {
         let bound = bound.as_deref();
         let listen = bound.map_or(&[][..], |server| server.data_addresses());
         let identity = config.identity(listen);
-        let listen = if listen.is_empty() { &config.listen[..] } else { listen };
+        let listen = if listen.is_empty() { &config.listeners.listen[..] } else { listen };
         let control = match bound {
             Some(server) => [
                 server.admin_address().to_string(),
                 server.health_address().to_string(),
                 server.http_address().authority(),
             ],
-            None => [config.admin.to_string(), config.health.to_string(), config.http.to_string()],
+            None => control_urls(config),
         };
         LiveConfig {
             listen: listen.iter().map(ToString::to_string).collect(),

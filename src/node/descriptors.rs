@@ -85,9 +85,9 @@ pub(super) fn shares(config: &ServeConfig, limit: Option<u64>) -> Result<Shares,
     let some = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let all = Shares { connections: ConnectionBounds::NONE, blob_streams: some(BLOBS) };
     let Some(limit) = limit else { return Ok(all) };
-    let is_on_disk = config.persistence != Persistence::None;
+    let is_on_disk = config.disk.persistence != Persistence::None;
     let own = OWN
-        + config.listen.len() as u64 * PER_LISTENER
+        + config.listeners.listen.len() as u64 * PER_LISTENER
         + if is_on_disk { OWN_ON_DISK + BLOBS_MIN } else { 0 };
     let needed = own + CONTROL_LISTENERS * CONTROL_MIN + DATA_MIN;
     if limit < needed {
@@ -96,12 +96,12 @@ pub(super) fn shares(config: &ServeConfig, limit: Option<u64>) -> Result<Shares,
     let mut left = limit - own;
     let more_blobs = if is_on_disk { (BLOBS - BLOBS_MIN).min(left / BLOBS_PART) } else { 0 };
     left -= more_blobs;
-    if config.persistence == Persistence::Store {
+    if config.disk.persistence == Persistence::Store {
         left -= left / STORE_PART;
     }
     // Without a disk they take no files.
     let blob_streams = some(if is_on_disk { BLOBS_MIN + more_blobs } else { BLOBS });
-    let wanted = u64::from(config.max_connections);
+    let wanted = u64::from(config.limits.max_connections);
     if wanted.saturating_mul(1 + CONTROL_LISTENERS) <= left {
         return Ok(Shares { blob_streams, ..all });
     }
@@ -113,7 +113,7 @@ pub(super) fn shares(config: &ServeConfig, limit: Option<u64>) -> Result<Shares,
 
 /// Says so where fewer connections are taken than were asked for.
 pub(super) fn tell(config: &ServeConfig, limit: Option<u64>, shares: Shares) {
-    let (asked, bounds) = (config.max_connections as usize, shares.connections);
+    let (asked, bounds) = (config.limits.max_connections as usize, shares.connections);
     if let Some(limit) = limit.filter(|_| bounds.data < asked) {
         tracing::warn!(
             max_connections = asked,
@@ -160,7 +160,10 @@ mod tests {
     use super::*;
 
     fn config(persistence: Persistence, max_connections: u32) -> ServeConfig {
-        ServeConfig { persistence, max_connections, ..ServeConfig::default() }
+        let mut config = ServeConfig::default();
+        config.disk.persistence = persistence;
+        config.limits.max_connections = max_connections;
+        config
     }
 
     #[test]

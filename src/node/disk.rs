@@ -31,9 +31,9 @@ const TELLS_EVERY: Duration = Duration::from_secs(1);
 
 /// How the data directory is used; `None`: nothing is kept on disk.
 pub(super) fn options(config: &ServeConfig) -> Option<DiskOptions> {
-    let interval = Duration::from_millis(config.snapshot_interval_ms);
-    let plan = MemoryPlan::of(config.memory_bytes);
-    let (is_journaled, snapshot_interval) = match config.persistence {
+    let interval = config.disk.snapshot_interval;
+    let plan = MemoryPlan::of(config.cache.memory.0);
+    let (is_journaled, snapshot_interval) = match config.disk.persistence {
         Persistence::None => return None,
         Persistence::Journal => (true, None),
         Persistence::Snapshot => (false, Some(interval)),
@@ -42,22 +42,22 @@ pub(super) fn options(config: &ServeConfig) -> Option<DiskOptions> {
         Persistence::Store => (true, None),
     };
     Some(DiskOptions {
-        directory: config.data_dir.clone(),
-        backend: config.backend,
-        durability: config.durability,
+        directory: config.disk.data_dir.clone(),
+        backend: config.disk.backend,
+        durability: config.disk.durability,
         disk: DiskConfig {
             journal: JournalConfig {
-                flush_interval: Duration::from_millis(config.flush_interval_ms),
+                flush_interval: config.disk.flush_interval,
                 backlog_bytes: bytes(plan.journal_bytes),
                 waiting_bytes: bytes(plan.waiting_bytes),
                 segment_bytes: SEGMENT_BYTES,
                 reserve_bytes: RESERVE_BYTES,
             },
             is_journaled,
-            recovery: config.recovery,
+            recovery: config.disk.recovery,
             snapshot_interval,
-            limit_bytes: (config.disk_limit_bytes > 0).then_some(config.disk_limit_bytes),
-            is_store: config.persistence == Persistence::Store,
+            limit_bytes: config.disk.disk_limit.map(|limit| limit.0),
+            is_store: config.disk.persistence == Persistence::Store,
         },
     })
 }
@@ -317,7 +317,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_looks_on_sees_how_far_a_recovery_is_and_that_it_has_ended() {
+    async fn a_recovery_shows_how_far_it_is_and_that_it_has_ended() {
         let shown = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&shown);
         let show: ShowRecovery = Arc::new(move |at| seen.lock().push(at));

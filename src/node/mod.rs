@@ -121,10 +121,15 @@ impl RunningNode {
         Version::clock_at(cache.now().unix_us)?;
         let node_id = config.identity(&[]).node_id;
         let tracing = config
+            .telemetry
             .otlp
             .as_ref()
             .map(|endpoint| {
-                Tracing::start(TraceConfig { endpoint, node_id: &node_id, sample: config.trace_sample })
+                Tracing::start(TraceConfig {
+                    endpoint,
+                    node_id: &node_id,
+                    sample: config.telemetry.trace_sample,
+                })
             })
             .transpose()?;
         let tracer = tracing.as_ref().map_or_else(CallTracer::off, Tracing::tracer);

@@ -6,6 +6,7 @@ pub(crate) mod settings;
 
 pub use code::code_name;
 pub use larder::v1;
+pub use settings::FieldValue;
 
 /// The domain of every ErrorInfo.
 pub const DOMAIN: &str = "larder.dev";

@@ -1,68 +1,95 @@
-//! Config's fields by name, for UpdateConfig: those of settings that can be changed while a node serves.
+//! Config's fields by name, for GetConfig and UpdateConfig. Which there are is read off the contract by build.rs.
 
 use super::v1;
 
-macro_rules! numbers {
-    ($($field:ident,)*) => {
-        /// The number in a field; `None`: it has none, or cannot be changed.
-        pub(crate) fn number(config: &v1::Config, field: &str) -> Option<u64> {
+/// The value of a field of Config.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FieldValue {
+    /// Bytes, milliseconds or things.
+    Number(u64),
+    /// A share.
+    Real(f64),
+    /// On or off.
+    Switch(bool),
+    /// Text, or one of a few words.
+    Text(String),
+    /// Several texts.
+    Texts(Vec<String>),
+}
+
+macro_rules! config_fields {
+    ($($field:ident),+) => {
+        /// Config's fields, in its order.
+        pub(crate) const FIELDS: &[&str] = &[$(stringify!($field)),+];
+
+        /// The value of a field; `None`: there is none of that name.
+        pub(crate) fn value(config: &v1::Config, field: &str) -> Option<FieldValue> {
             match field {
-                $(stringify!($field) => Some(config.$field.into()),)*
+                $(stringify!($field) => Some(config.$field.value()),)+
                 _ => None,
             }
         }
 
-        /// Sets the number in a field, saturating; false: it has none, or cannot be changed.
-        pub(crate) fn set_number(config: &mut v1::Config, field: &str, number: u64) -> bool {
+        /// Sets a field; false: there is none of that name, or it has another type.
+        pub(crate) fn set(config: &mut v1::Config, field: &str, value: FieldValue) -> bool {
             match field {
-                $(stringify!($field) => config.$field = number.try_into().unwrap_or(u32::MAX.into()),)*
-                _ => return false,
+                $(stringify!($field) => config.$field.set(value),)+
+                _ => false,
             }
-            true
         }
     };
 }
 
-numbers! {
-    memory_bytes,
-    timeout_ms,
-    stats_interval_ms,
-    lame_duck_ms,
-    drain_deadline_ms,
-    max_key_bytes,
-    max_value_bytes,
-    max_message_in_bytes,
-    max_message_out_bytes,
-    max_response_backlog_bytes,
-    max_batch,
-    max_content_type_bytes,
-    max_tags,
-    max_tag_bytes,
-    max_ttl_ms,
-    max_namespaces,
-    max_connections,
-    max_in_flight,
-    slow_op_ms,
-    max_streams,
-    first_byte_timeout_ms,
-    stall_timeout_ms,
+include!(concat!(env!("OUT_DIR"), "/config_fields.rs"));
+
+/// A type that a field of Config has.
+trait Field {
+    fn value(&self) -> FieldValue;
+
+    /// Whether the value is one of the type.
+    fn set(&mut self, value: FieldValue) -> bool;
 }
 
-/// The text in a field; `None`: it has none, or cannot be changed.
-pub(crate) fn text<'c>(config: &'c v1::Config, field: &str) -> Option<&'c str> {
-    match field {
-        "policy" => Some(&config.policy),
-        "log" => Some(&config.log),
-        _ => None,
+macro_rules! fields {
+    ($($Type:ty, $Kind:ident($value:ident) => $into:expr;)+) => {
+        $(
+            impl Field for $Type {
+                fn value(&self) -> FieldValue {
+                    FieldValue::$Kind(self.clone().into())
+                }
+
+                fn set(&mut self, value: FieldValue) -> bool {
+                    let FieldValue::$Kind($value) = value else { return false };
+                    *self = $into;
+                    true
+                }
+            }
+        )+
+    };
+}
+
+fields! {
+    u64, Number(number) => number;
+    u32, Number(number) => u32::try_from(number).unwrap_or(u32::MAX);
+    f64, Real(real) => real;
+    bool, Switch(on) => on;
+    String, Text(text) => text;
+    Vec<String>, Texts(texts) => texts;
+}
+
+/// The one enum: a durability, by its word in lower case.
+impl Field for i32 {
+    fn value(&self) -> FieldValue {
+        let name = v1::Durability::try_from(*self).unwrap_or_default().as_str_name();
+        FieldValue::Text(name.trim_start_matches(DURABILITY).to_ascii_lowercase())
+    }
+
+    fn set(&mut self, value: FieldValue) -> bool {
+        let FieldValue::Text(word) = value else { return false };
+        let found = v1::Durability::from_str_name(&format!("{DURABILITY}{}", word.to_ascii_uppercase()));
+        found.map(|durability| *self = durability.into()).is_some()
     }
 }
 
-/// Sets the text in a field; false: it has none, or cannot be changed.
-pub(crate) fn set_text(config: &mut v1::Config, field: &str, text: String) -> bool {
-    match field {
-        "policy" => config.policy = text,
-        "log" => config.log = text,
-        _ => return false,
-    }
-    true
-}
+/// What the enum's names begin with.
+const DURABILITY: &str = "DURABILITY_";

@@ -1,14 +1,14 @@
 //! UpdateConfig: what a caller wants changed of a node's settings, read and checked.
 
 use super::error::CallError;
-use crate::config::{BadSetting, Clash, ServeConfig, Setting, SettingValue};
-use crate::proto::{settings, v1};
+use crate::config::{BadSetting, Clash, ServeConfig, Setting};
+use crate::proto::{FieldValue, settings, v1};
 use crate::quote::Quote;
 
 /// Settings and the values that they are to have.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ConfigUpdate {
-    changes: Vec<(&'static Setting, SettingValue)>,
+    changes: Vec<(&'static Setting, FieldValue)>,
 }
 
 impl ConfigUpdate {
@@ -22,11 +22,9 @@ impl ConfigUpdate {
         let config = request.config.as_ref().unwrap_or(&default);
         let change = |path: &String| {
             let setting = known(path)?;
-            let number = settings::number(config, setting.field).map(SettingValue::Number);
-            let text =
-                || settings::text(config, setting.field).map(|text| SettingValue::Text(text.to_owned()));
+            let value = settings::value(config, setting.field).filter(|_| setting.is_live());
             let needs_restart = BadSetting::NeedsRestart { field: setting.field, flag: setting.flag };
-            let value = number.or_else(text).ok_or_else(|| refused(setting, needs_restart))?;
+            let value = value.ok_or_else(|| refused(setting, needs_restart))?;
             Ok((setting, value))
         };
         Ok(Self { changes: paths.iter().map(change).collect::<Result<_, CallError>>()? })
@@ -61,8 +59,8 @@ impl ConfigUpdate {
     }
 
     /// The one of the two that is to change.
-    fn blame<'c>(&self, clash: &'c Clash) -> &'c Setting {
-        if self.changes(clash.one.field) { &clash.one } else { &clash.other }
+    fn blame(&self, clash: &Clash) -> &'static Setting {
+        if self.changes(clash.one.field) { clash.one } else { clash.other }
     }
 }
 
@@ -95,7 +93,104 @@ fn refused(setting: &Setting, bad: BadSetting) -> CallError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::SETTINGS;
+    use crate::config::{Loaded, SETTINGS, ServeArgs, Source, Variables};
+    use crate::service::stats::{LiveConfig, config_response};
+
+    /// One of these is another value than the default for each setting.
+    const TEXTS: [&str; 19] = [
+        "9",
+        "9ms",
+        "9s",
+        "200B",
+        "9MiB",
+        "0.5",
+        "true",
+        "text",
+        "json",
+        "none",
+        "files",
+        "flushed",
+        "snapshot",
+        "lru",
+        "tcp://127.0.0.1:1",
+        "127.0.0.1:1",
+        "http://127.0.0.1:1",
+        "300B",
+        "10m",
+    ];
+
+    /// What GetConfig answers.
+    fn shown(loaded: &Loaded) -> v1::GetConfigResponse {
+        let config = &loaded.config;
+        let listeners = &config.listeners;
+        let control = [listeners.admin.to_string(), listeners.health.to_string(), listeners.http.to_string()];
+        let identity = config.identity(&[]);
+        let live = LiveConfig {
+            listen: listeners.listen.iter().map(ToString::to_string).collect(),
+            control,
+            node_id: identity.node_id,
+            advertise: identity.advertise,
+            memory_bytes: config.cache.memory.0,
+            shards: config.cache.shards.unwrap_or_default(),
+            policy: config.cache.policy.to_string(),
+        };
+        config_response(loaded, &live)
+    }
+
+    #[test]
+    fn a_row_of_the_table_is_a_setting_everywhere() {
+        let none = Variables::default();
+        // What is sampled needs somewhere to go to.
+        let args = || ServeArgs::default().with("otlp", "http://127.0.0.1:2");
+        let plain = ServeConfig::load(&args(), &none).unwrap().config;
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("larder.toml");
+        for setting in SETTINGS.iter().filter(|setting| setting.is_served()) {
+            let flag = setting.flag;
+            let by_flag = |text: &'static str| {
+                let loaded = ServeConfig::load(&args().with(flag, text), &none).ok()?;
+                (setting.value(&loaded.config) != setting.value(&plain)).then_some((loaded, text))
+            };
+            let found = TEXTS.into_iter().find_map(by_flag);
+            let (loaded, text) = found.unwrap_or_else(|| panic!("TEXTS has nothing for {flag}"));
+            let value = setting.value(&loaded.config).unwrap();
+
+            let variables = Variables::from_iter([(setting.variable(), text.into())]);
+            let base = if flag == "otlp" { ServeArgs::default() } else { args() };
+            let by_variable = ServeConfig::load(&base, &variables).unwrap();
+            let by_key = [format!("{flag} = {text}"), format!("{flag} = {text:?}")].iter().find_map(|line| {
+                std::fs::write(&file, line).unwrap();
+                ServeConfig::load(&base.clone().with_file(file.display().to_string()), &none).ok()
+            });
+            let by_key = by_key.unwrap_or_else(|| panic!("{flag} = {text} is no line of a file"));
+            for (loaded, expected) in
+                [(&loaded, Source::Flag), (&by_variable, Source::Environment), (&by_key, Source::File)]
+            {
+                assert_eq!(setting.value(&loaded.config).as_ref(), Some(&value), "{flag} {expected:?}");
+                let source = loaded.sources.iter().find(|found| found.setting == setting).unwrap().source;
+                assert_eq!(source, expected, "{flag}");
+            }
+
+            let answer = shown(&loaded);
+            let config = answer.config.unwrap();
+            assert_eq!(settings::value(&config, setting.field).as_ref(), Some(&value), "{flag}");
+            let field = answer.fields.iter().find(|field| field.path == setting.field).unwrap();
+            assert_eq!((field.source(), field.live), (v1::ConfigSource::Flag, setting.is_live()), "{flag}");
+            // What is shown can be given again.
+            let again = ServeConfig::load(&args().with(flag, setting.written(&value)), &none).unwrap();
+            assert_eq!(again.config, loaded.config, "{flag}");
+
+            let update_mask = Some(prost_types::FieldMask { paths: vec![setting.field.to_owned()] });
+            let request = v1::UpdateConfigRequest { config: Some(config), update_mask };
+            let mut changed = plain.clone();
+            let update = ConfigUpdate::read(&request);
+            assert_eq!(update.is_ok(), setting.is_live(), "{flag}");
+            if let Ok(update) = update {
+                update.apply(&mut changed).unwrap();
+                assert_eq!(setting.value(&changed), Some(value), "{flag}");
+            }
+        }
+    }
 
     fn read(paths: &[&str]) -> Result<ConfigUpdate, CallError> {
         let update_mask =
@@ -105,8 +200,8 @@ mod tests {
 
     #[test]
     fn the_settings_that_are_live_are_those_that_are_read() {
-        for setting in SETTINGS {
-            assert_eq!(read(&[setting.field]).is_ok(), setting.live, "{}", setting.field);
+        for setting in &SETTINGS {
+            assert_eq!(read(&[setting.field]).is_ok(), setting.is_live(), "{}", setting.field);
         }
     }
 

@@ -3,7 +3,7 @@
 use super::control::NodeIdentity;
 use crate::config::{Loaded, Source};
 use crate::engine::{MissReason, NamespaceReport, PolicyEstimate, Stats};
-use crate::proto::v1;
+use crate::proto::{settings, v1};
 use crate::telemetry::NodeStats;
 
 /// A node's state by its word.
@@ -122,74 +122,40 @@ pub struct LiveConfig {
     pub policy: String,
 }
 
-/// GetConfigResponse.
+/// GetConfigResponse: every setting's value and where it comes from, in the order of Config's fields.
 pub(crate) fn config_response(loaded: &Loaded, live: &LiveConfig) -> v1::GetConfigResponse {
-    let config = &loaded.config;
+    let mut config = v1::Config::default();
+    let mut fields = Vec::with_capacity(loaded.sources.len());
+    for field in settings::FIELDS {
+        let Some(found) = loaded.sources.iter().find(|found| found.setting.field == *field) else { continue };
+        if let Some(value) = found.setting.value(&loaded.config) {
+            settings::set(&mut config, field, value);
+        }
+        let source = match found.source {
+            Source::Default => v1::ConfigSource::Default,
+            Source::File => v1::ConfigSource::File,
+            Source::Environment => v1::ConfigSource::Environment,
+            Source::Flag => v1::ConfigSource::Flag,
+            Source::Admin => v1::ConfigSource::Admin,
+        };
+        fields.push(v1::ConfigField {
+            path: (*field).to_owned(),
+            source: source as i32,
+            live: found.setting.is_live(),
+        });
+    }
     let [admin, health, http] = live.control.clone();
-    let fields = loaded
-        .sources
-        .iter()
-        .map(|source| {
-            let value = match source.source {
-                Source::Default => v1::ConfigSource::Default,
-                Source::File => v1::ConfigSource::File,
-                Source::Environment => v1::ConfigSource::Environment,
-                Source::Flag => v1::ConfigSource::Flag,
-                Source::Admin => v1::ConfigSource::Admin,
-            };
-            let path = source.setting.field.to_owned();
-            v1::ConfigField { path, source: value as i32, live: source.setting.live }
-        })
-        .collect();
     let config = v1::Config {
         listen: live.listen.clone(),
         admin,
         health,
         http,
-        data_dir: config.data_dir.display().to_string(),
         memory_bytes: live.memory_bytes,
         shards: live.shards,
         policy: live.policy.clone(),
-        persistence: config.persistence.as_str().to_owned(),
-        backend: config.backend.to_string(),
-        durability: v1::Durability::from(config.durability) as i32,
-        flush_interval_ms: config.flush_interval_ms,
-        snapshot_interval_ms: config.snapshot_interval_ms,
-        disk_limit_bytes: config.disk_limit_bytes,
-        recovery: config.recovery.to_string(),
         node_id: live.node_id.clone(),
         advertise: live.advertise.clone(),
-        weight: config.weight,
-        zone: config.zone.clone(),
-        timeout_ms: config.timeout_ms,
-        stats_interval_ms: config.stats_interval_ms,
-        lame_duck_ms: config.lame_duck_ms,
-        drain_deadline_ms: config.drain_deadline_ms,
-        standby: config.standby,
-        insecure: config.insecure,
-        log_format: config.log_format.as_str().to_owned(),
-        max_key_bytes: config.max_key_bytes,
-        max_value_bytes: config.max_value_bytes,
-        max_message_in_bytes: config.max_message_in_bytes,
-        max_message_out_bytes: config.max_message_out_bytes,
-        max_batch: config.max_batch,
-        max_content_type_bytes: config.max_content_type_bytes,
-        max_tags: config.max_tags,
-        max_tag_bytes: config.max_tag_bytes,
-        max_ttl_ms: config.max_ttl_ms,
-        max_namespaces: config.max_namespaces,
-        max_connections: config.max_connections,
-        max_in_flight: config.max_in_flight,
-        slow_op_ms: config.slow_op_ms,
-        max_streams: config.max_streams,
-        first_byte_timeout_ms: config.first_byte_timeout_ms,
-        threads: config.threads,
-        log: config.log.clone(),
-        otlp: config.otlp.as_ref().map(ToString::to_string).unwrap_or_default(),
-        trace_sample: config.trace_sample,
-        stall_timeout_ms: config.stall_timeout_ms,
-        max_response_backlog_bytes: config.max_response_backlog_bytes,
-        ..v1::Config::default()
+        ..config
     };
     v1::GetConfigResponse { config: Some(config), fields }
 }

@@ -482,7 +482,7 @@ fn admin_shows_and_changes_a_node() {
     let resized = on(&node, &["admin", "resize", "128MiB"]);
     assert_ends(&resized, Some(0), "bytes_limit 134217728\nprevious_bytes_limit 67108864\n", "");
     let config = stdout(&on(&node, &["admin", "config"]));
-    for line in ["memory_bytes 67108864 -\n", "policy lru flag\n"] {
+    for line in ["memory 64MiB -\n", "policy lru flag\n"] {
         assert!(config.contains(line), "{config}");
     }
     let (_, config) = json(&node, &["admin", "config"]);

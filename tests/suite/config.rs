@@ -3,13 +3,16 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use larder::config::{
-    BackendKind, ConfigError, Durability, Endpoint, Loaded, LogFormat, Method, Persistence, SETTINGS,
-    ServeArgs, ServeConfig, Source, Variables,
+    BackendKind, CacheSettings, ConfigError, DiskSettings, Durability, Endpoint, LimitSettings,
+    ListenerSettings, Loaded, LogFormat, Method, NodeSettings, Persistence, SETTINGS, ServeArgs, ServeConfig,
+    Source, TelemetrySettings, TimeoutSettings, Variables,
 };
 use larder::engine::PolicyName;
+use larder::entry::ByteSize;
 
 #[derive(Parser)]
 struct Cli {
@@ -54,11 +57,14 @@ fn nothing_said_gives_the_documented_defaults() {
     assert!(loaded.sources.iter().all(|found| found.source == Source::Default));
     assert!(loaded.warnings.is_empty());
     let config = loaded.config;
-    assert_eq!(config.listen[0].to_string(), "tcp://127.0.0.1:7400");
-    assert_eq!(config.admin.to_string(), "tcp://127.0.0.1:7401");
-    assert_eq!(config.health.to_string(), "tcp://127.0.0.1:7402");
-    assert_eq!(config.http.to_string(), "127.0.0.1:7403");
-    assert_eq!((config.policy, config.persistence), (PolicyName::Adaptive, Persistence::JournalAndSnapshot));
+    assert_eq!(config.listeners.listen[0].to_string(), "tcp://127.0.0.1:7400");
+    assert_eq!(config.listeners.admin.to_string(), "tcp://127.0.0.1:7401");
+    assert_eq!(config.listeners.health.to_string(), "tcp://127.0.0.1:7402");
+    assert_eq!(config.listeners.http.to_string(), "127.0.0.1:7403");
+    assert_eq!(
+        (config.cache.policy, config.disk.persistence),
+        (PolicyName::Adaptive, Persistence::JournalAndSnapshot)
+    );
     assert_eq!(config.identity(&[]).node_id, "tcp://127.0.0.1:7400");
 }
 
@@ -67,9 +73,9 @@ fn flags_override_variables_override_the_file() {
     let file = "memory = \"2MiB\"\ntimeout = \"2s\"\nzone = \"file\"\n";
     let variables = ["LARDER_MEMORY=3MiB", "LARDER_TIMEOUT=3s", "LARDER_ZONE=", "LARDER_NODE_ID="];
     let loaded = load(&["--memory", "4MiB"], &variables, file).unwrap();
-    assert_eq!(loaded.config.memory_bytes, 4 << 20);
-    assert_eq!(loaded.config.timeout_ms, 3_000);
-    assert_eq!(loaded.config.zone, "file", "an empty variable says nothing");
+    assert_eq!(loaded.config.cache.memory, ByteSize::mib(4));
+    assert_eq!(loaded.config.timeouts.timeout, Some(Duration::from_secs(3)));
+    assert_eq!(loaded.config.node.zone, "file", "an empty variable says nothing");
     assert_eq!(source(&loaded, "memory"), Source::Flag);
     assert_eq!(source(&loaded, "timeout"), Source::Environment);
     assert_eq!(source(&loaded, "zone"), Source::File);
@@ -129,60 +135,69 @@ fn every_served_setting_of_a_file_arrives() {
     "#;
     let url = |text: &str| text.parse::<Endpoint>().unwrap();
     let expected = ServeConfig {
-        listen: vec![url("tcp://127.0.0.1:1"), url("tcp://0.0.0.0:2")],
-        admin: url("tcp://[::1]:3"),
-        health: url("tcp://127.0.0.1:4"),
-        http: "0.0.0.0:5".parse().unwrap(),
-        data_dir: PathBuf::from("/tmp/larder"),
-        memory_bytes: 32 << 20,
-        shards: Some(16),
-        policy: PolicyName::Lru,
-        persistence: Persistence::Journal,
-        durability: Durability::Flushed,
-        backend: BackendKind::Files,
-        flush_interval_ms: 20,
-        snapshot_interval_ms: 120_000,
-        disk_limit_bytes: 1 << 30,
-        recovery: Method::Snapshot,
-        node_id: Some("a".to_owned()),
-        advertise: Some(url("tcp://cache-0.cache:1")),
-        weight: 7,
-        zone: "z".to_owned(),
-        timeout_ms: 0,
-        stats_interval_ms: 60_000,
-        lame_duck_ms: 1_000,
-        drain_deadline_ms: 2_000,
-        standby: true,
-        insecure: true,
-        log_format: LogFormat::Json,
-        max_key_bytes: 1 << 10,
-        max_value_bytes: 2 << 20,
-        max_message_in_bytes: 3 << 20,
-        max_message_out_bytes: 5 << 20,
-        max_response_backlog_bytes: 10 << 20,
-        max_batch: 1_000,
-        max_content_type_bytes: 9,
-        max_tags: 2,
-        max_tag_bytes: 20,
-        max_ttl_ms: 3_600_000,
-        max_namespaces: 7,
-        max_connections: 8,
-        max_in_flight: 9,
-        slow_op_ms: 5,
-        max_streams: 10,
-        first_byte_timeout_ms: 3_000,
-        stall_timeout_ms: 4_000,
-        threads: 3,
-        log: "warn".to_owned(),
-        otlp: Some("http://127.0.0.1:4317".into()),
-        trace_sample: 0.25,
+        listeners: ListenerSettings {
+            listen: vec![url("tcp://127.0.0.1:1"), url("tcp://0.0.0.0:2")],
+            admin: url("tcp://[::1]:3"),
+            health: url("tcp://127.0.0.1:4"),
+            http: "0.0.0.0:5".parse().unwrap(),
+            insecure: true,
+        },
+        cache: CacheSettings { memory: ByteSize::mib(32), shards: Some(16), policy: PolicyName::Lru },
+        disk: DiskSettings {
+            data_dir: PathBuf::from("/tmp/larder"),
+            persistence: Persistence::Journal,
+            durability: Durability::Flushed,
+            backend: BackendKind::Files,
+            flush_interval: Duration::from_millis(20),
+            snapshot_interval: Duration::from_secs(120),
+            disk_limit: Some(ByteSize(1 << 30)),
+            recovery: Method::Snapshot,
+        },
+        node: NodeSettings {
+            node_id: Some("a".to_owned()),
+            advertise: Some(url("tcp://cache-0.cache:1")),
+            weight: 7,
+            zone: "z".to_owned(),
+            standby: true,
+            threads: 3,
+        },
+        timeouts: TimeoutSettings {
+            timeout: None,
+            lame_duck: Duration::from_secs(1),
+            drain_deadline: Duration::from_secs(2),
+            first_byte_timeout: Duration::from_secs(3),
+            stall_timeout: Duration::from_secs(4),
+        },
+        limits: LimitSettings {
+            max_key: ByteSize(1 << 10),
+            max_value: ByteSize::mib(2),
+            max_message_in: ByteSize::mib(3),
+            max_message_out: ByteSize::mib(5),
+            max_response_backlog: ByteSize::mib(10),
+            max_batch: 1_000,
+            max_content_type: ByteSize(9),
+            max_tags: 2,
+            max_tag: ByteSize(20),
+            max_ttl: Duration::from_secs(3_600),
+            max_namespaces: 7,
+            max_connections: 8,
+            max_in_flight: 9,
+            max_streams: 10,
+        },
+        telemetry: TelemetrySettings {
+            stats_interval: Some(Duration::from_secs(60)),
+            slow_op: Some(Duration::from_millis(5)),
+            log_format: LogFormat::Json,
+            log: "warn".to_owned(),
+            otlp: Some("http://127.0.0.1:4317".into()),
+            trace_sample: 0.25,
+        },
     };
     let loaded = load(&[], &[], file).unwrap();
     assert_eq!(loaded.config, expected);
     assert_eq!(loaded.warnings.len(), 0);
     let unused = load(&["--data-dir", "/tmp/larder", "--persistence", "none"], &[], "").unwrap();
     assert_eq!(unused.warnings.len(), 1, "a data directory that is not used is not passed over in silence");
-    assert!(loaded.config.timeout().is_none());
 }
 
 #[test]
@@ -192,7 +207,7 @@ fn every_setting_is_a_flag_a_variable_and_a_key_and_is_checked_in_each() {
     let mut names: BTreeSet<String> = SETTINGS.iter().map(|setting| setting.flag.to_owned()).collect();
     names.extend(["check", "config"].map(str::to_owned));
     assert_eq!(flags, names);
-    for setting in SETTINGS {
+    for setting in &SETTINGS {
         let flag = format!("--{}=\u{7}", setting.flag);
         assert!(error(&[&flag], &[], "").starts_with(&format!("--{}", setting.flag)));
         let variable = setting.variable();
@@ -203,16 +218,16 @@ fn every_setting_is_a_flag_a_variable_and_a_key_and_is_checked_in_each() {
 }
 
 #[test]
-fn settings_of_the_proto_come_first_and_in_its_order() {
+fn every_field_of_the_proto_is_a_settings_and_each_setting_has_one() {
     let proto = std::fs::read_to_string("proto/larder/v1/admin.proto").unwrap();
     let message = proto.split("message Config {").nth(1).unwrap().split("\n}").next().unwrap();
-    let fields: Vec<&str> = message
+    let fields: BTreeSet<&str> = message
         .lines()
         .filter(|line| !line.trim_start().starts_with("//"))
         .filter_map(|line| line.split(" = ").next()?.split(' ').next_back())
         .filter(|name| !name.is_empty())
         .collect();
-    let ours: Vec<&str> = SETTINGS.iter().map(|setting| setting.field).collect();
+    let ours: BTreeSet<&str> = SETTINGS.iter().map(|setting| setting.field).collect();
     assert_eq!(ours, fields);
 }
 
@@ -280,7 +295,7 @@ fn files_that_cannot_be_read_or_parsed_are_named() {
     assert!(error(&[], &[], "memory = \"1MiB\"\nlisten = ").starts_with("larder.toml, line 2: "));
     let twice = error(&[], &[], "memory = \"1MiB\"\nmemory = \"2MiB\"");
     assert!(twice.starts_with("larder.toml, line 2: duplicate key"), "{twice}");
-    let args = ServeArgs { config: Some("/nowhere/l.toml".to_owned()), ..ServeArgs::default() };
+    let args = ServeArgs::default().with_file("/nowhere/l.toml");
     let text = ServeConfig::load(&args, &environment(&[])).unwrap_err().to_string();
     assert!(
         text.starts_with("--config names \"/nowhere/l.toml\", which cannot be read: No such file"),
@@ -525,11 +540,11 @@ fn settings_that_contradict_each_other_are_both_named() {
         assert_eq!(error(flags, variables, ""), *expected);
     }
     for none in ["0", "0B"] {
-        assert_eq!(load(&["--disk-limit", none], &[], "").unwrap().config.disk_limit_bytes, 0);
+        assert_eq!(load(&["--disk-limit", none], &[], "").unwrap().config.disk.disk_limit, None);
     }
     let free =
         ["--listen=tcp://127.0.0.1:0,tcp://127.0.0.1:0", "--admin=tcp://127.0.0.1:0", "--http=127.0.0.1:0"];
-    assert_eq!(load(&free, &[], "").unwrap().config.listen.len(), 2, "any number may have port 0");
+    assert_eq!(load(&free, &[], "").unwrap().config.listeners.listen.len(), 2, "any number may have port 0");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 
 use super::{ask, assert_refused};
 use crate::support::node::{FREE_PORTS, Process, larder};
+use larder::entry::ByteSize;
 
 fn texts(output: &Output) -> (Option<i32>, String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
@@ -114,7 +115,7 @@ fn a_check_tells_what_would_be_in_force_and_changes_nothing() {
     check.args(["serve", "--check"]).args(FREE_PORTS).arg("--data-dir").arg(&directory);
     let (code, stdout, stderr) = ran(check.args(["--policy", "lru"]).env("LARDER_MEMORY", "64Mi"));
     assert_eq!(code, Some(0), "{stderr}");
-    for line in ["policy lru flag\n", "memory_bytes 67108864 environment\n", "weight 1 default\n"] {
+    for line in ["policy lru flag\n", "memory 64MiB environment\n", "weight 1 default\n"] {
         assert!(stdout.contains(line), "{line} is not in {stdout}");
     }
     assert!(!directory.exists(), "nothing is made");
@@ -169,9 +170,8 @@ fn a_node_resizes_as_its_manual_shows() {
     // And one that was told nothing of memory.
     let process = Process::start(&[]);
     let config = ask(&process, &["admin", "config"]).1;
-    let bytes =
-        config.lines().find_map(|line| line.strip_prefix("memory_bytes ")?.split(' ').next()).unwrap();
-    let quarter = bytes.parse::<u64>().unwrap() / 4;
+    let memory = config.lines().find_map(|line| line.strip_prefix("memory ")?.split(' ').next()).unwrap();
+    let quarter = memory.parse::<ByteSize>().unwrap().0 / 4;
     let (code, _, stderr) = ask(&process, &["admin", "resize", &quarter.to_string()]);
     assert_eq!(code, Some(0), "{stderr}");
 }
@@ -232,7 +232,7 @@ fn the_manifest_for_kubernetes_starts_a_node_that_all_of_its_pod_can_reach() {
         TcpStream::connect(format!("{host}:{http}")).unwrap();
     }
     let config = ask(&process, &["admin", "config"]).1;
-    for line in ["advertise tcp://larder-0.larder:7400 flag\n", "memory_bytes 805306368 flag\n"] {
+    for line in ["advertise tcp://larder-0.larder:7400 flag\n", "memory 768MiB flag\n"] {
         assert!(config.contains(line), "{config}");
     }
 }
@@ -251,6 +251,6 @@ fn the_images_command_the_units_and_the_file_beside_them_are_valid() {
     for words in [image, unit, file] {
         let (code, stdout, stderr) = ran(larder().args(&words).arg("--check=settings"));
         assert_eq!(code, Some(0), "{words:?}: {stderr}");
-        assert!(stdout.contains("log_format json "), "{stdout}");
+        assert!(stdout.contains("log-format json "), "{stdout}");
     }
 }

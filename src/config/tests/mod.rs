@@ -1,5 +1,7 @@
 //! Rules that hold over several settings: secrets, sizes, listeners.
 
+mod book;
+
 use super::*;
 
 fn load(args: ServeArgs, variables: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
@@ -11,7 +13,7 @@ fn load_file(text: &str) -> Result<Loaded, ConfigError> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("larder.toml");
     std::fs::write(&path, text).unwrap();
-    load(ServeArgs { config: Some(path.display().to_string()), ..ServeArgs::default() }, &[])
+    load(ServeArgs::default().with_file(path.display().to_string()), &[])
 }
 
 #[test]
@@ -23,7 +25,7 @@ fn no_setting_tells_a_secret_wherever_it_was_given() {
         "user:hunter2@db:7400",
         "http://c:4317?token=hunter2",
     ];
-    for setting in SETTINGS {
+    for setting in &SETTINGS {
         for secret in secrets {
             let variable = load(ServeArgs::default(), &[(&setting.variable(), secret)]);
             let file = load_file(&format!("{} = {secret:?}", setting.flag));
@@ -38,11 +40,10 @@ fn no_setting_tells_a_secret_wherever_it_was_given() {
             }
         }
     }
-    let key = load(ServeArgs { cluster_key: Some("hunter2".to_owned()), ..ServeArgs::default() }, &[]);
+    let key = load(ServeArgs::default().with("cluster-key", "hunter2"), &[]);
     let error = key.unwrap_err();
     assert!(!format!("{error} {error:?}").contains("hunter2"), "the key in its file's place: {error}");
-    let config =
-        load(ServeArgs { config: Some("https://u:hunter2@a".to_owned()), ..ServeArgs::default() }, &[]);
+    let config = load(ServeArgs::default().with_file("https://u:hunter2@a"), &[]);
     let error = config.unwrap_err();
     assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
     for file in [
@@ -54,13 +55,13 @@ fn no_setting_tells_a_secret_wherever_it_was_given() {
         let error = load_file(file).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
     }
-    let args = ServeArgs { origin: Some("postgres://u:hunter2@a".to_owned()), ..ServeArgs::default() };
+    let args = ServeArgs::default().with("origin", "postgres://u:hunter2@a");
     assert!(!format!("{args:?}").contains("hunter2"));
 }
 
 #[test]
 fn what_is_refused_is_still_named() {
-    let origin = ServeArgs { origin: Some("postgres://user:secret@db/x".to_owned()), ..ServeArgs::default() };
+    let origin = ServeArgs::default().with("origin", "postgres://user:secret@db/x");
     assert_eq!(
         load(origin, &[]).unwrap_err().to_string(),
         "--origin postgres://***@db/x is not served by this build yet: it loads missing keys from nowhere; leave it \
@@ -74,10 +75,10 @@ fn sizes_are_bytes_or_have_the_units_of_kubernetes_too() {
     for (text, bytes) in
         [("1Gi", 1 << 30), ("512Mi", 512 << 20), ("1073741824", 1 << 30), ("2G", 2_000_000_000)]
     {
-        assert_eq!(memory(text).unwrap().config.memory_bytes, bytes, "{text}");
+        assert_eq!(memory(text).unwrap().config.cache.memory.0, bytes, "{text}");
     }
-    assert_eq!(load_file("memory = 1_073_741_824").unwrap().config.memory_bytes, 1 << 30);
-    assert_eq!(load_file("disk-limit = 0").unwrap().config.disk_limit_bytes, 0);
+    assert_eq!(load_file("memory = 1_073_741_824").unwrap().config.cache.memory.0, 1 << 30);
+    assert_eq!(load_file("disk-limit = 0").unwrap().config.disk.disk_limit, None);
     let error = memory("512m").unwrap_err().to_string();
     assert!(error.contains("a thousandth") && error.contains("64MiB"), "{error}");
 }
@@ -85,12 +86,7 @@ fn sizes_are_bytes_or_have_the_units_of_kubernetes_too() {
 #[test]
 fn an_address_that_another_listener_has_is_refused_however_it_is_written() {
     let listen = |listen: &str, admin: &str| {
-        let args = ServeArgs {
-            listen: vec![listen.to_owned()],
-            admin: Some(admin.to_owned()),
-            insecure: Some("true".to_owned()),
-            ..ServeArgs::default()
-        };
+        let args = ServeArgs::default().with("listen", listen).with("admin", admin).with("insecure", "true");
         load(args, &[])
     };
     for (data, admin) in [
@@ -107,10 +103,16 @@ fn an_address_that_another_listener_has_is_refused_however_it_is_written() {
 #[test]
 fn an_advertised_address_is_one_that_another_can_reach() {
     for url in ["tcp://0.0.0.0:7400", "tcp://[::]:7400", "tcp://[::ffff:0.0.0.0]:7400"] {
-        let args = ServeArgs { advertise: Some(url.to_owned()), ..ServeArgs::default() };
+        let args = ServeArgs::default().with("advertise", url);
         let error = load(args, &[]).unwrap_err().to_string();
         assert!(error.contains(url) && error.contains("every address"), "{error}");
     }
-    let args = ServeArgs { advertise: Some("tcp://fd00::1:7400".to_owned()), ..ServeArgs::default() };
+    let args = ServeArgs::default().with("advertise", "tcp://fd00::1:7400");
     assert_eq!(load(args, &[]).unwrap().config.identity(&[]).advertise, "tcp://[fd00::1]:7400");
+}
+
+#[test]
+fn a_flag_that_a_program_gives_and_that_there_is_not_is_refused() {
+    let error = load(ServeArgs::default().with("memroy", "64MiB"), &[]).unwrap_err();
+    assert_eq!(error.to_string(), "there is no setting \"memroy\"; did you mean \"memory\"?");
 }
