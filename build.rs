@@ -20,6 +20,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let descriptors = protox::compile(PROTOS, ["proto"])?;
     std::fs::write(out.join("larder.v1.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    let feature = |name: &str| std::env::var_os(format!("CARGO_FEATURE_{name}")).is_some();
+    tonic_prost_build::configure()
+        .bytes(".")
+        .build_client(feature("CLIENT"))
+        .build_server(feature("SERVER"))
+        .compile_fds(descriptors)?;
     Ok(())
 }

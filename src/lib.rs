@@ -75,26 +75,41 @@
 //! The book in `docs/` tells how to run and operate a node.
 
 pub mod api;
+#[cfg(feature = "server")]
 pub mod cache;
+#[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "client")]
 pub mod client;
 pub mod clock;
 pub mod code;
+#[cfg(feature = "server")]
 pub mod config;
 pub mod endpoint;
+#[cfg(feature = "server")]
 pub mod engine;
 pub mod entry;
+#[cfg(feature = "server")]
 pub mod node;
+#[cfg(feature = "server")]
 pub mod persistence;
 pub mod quote;
 pub mod redacted;
+#[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
 pub mod service;
+#[cfg(feature = "server")]
 pub mod shortage;
+#[cfg(feature = "server")]
 pub mod telemetry;
 pub mod verb;
 
+#[cfg(feature = "client")]
 pub use client::Client;
+#[cfg(feature = "server")]
 pub use config::ServeConfig;
+#[cfg(feature = "server")]
 pub use engine::Engine;
+#[cfg(feature = "server")]
 pub use node::RunningNode;

@@ -1,18 +1,30 @@
 //! The wire: generated types, and the only conversions between them and the domain's.
 
+#[cfg(feature = "server")]
 pub(crate) mod blob;
+#[cfg(feature = "server")]
 pub(crate) mod convert;
+#[cfg(feature = "server")]
 pub(crate) mod details;
+#[cfg(feature = "server")]
 pub(crate) mod encode;
+#[cfg(feature = "server")]
 pub(crate) mod namespace;
+#[cfg(feature = "server")]
 pub(crate) mod settings;
+#[cfg(feature = "server")]
 mod status;
+#[cfg(feature = "server")]
 pub(crate) mod wire;
 
+#[cfg(feature = "server")]
 pub use details::{DETAILS_BYTES_MAX, MESSAGE_BYTES_MAX};
 pub use larder::v1;
+#[cfg(feature = "server")]
 pub(crate) use status::STATUS_BYTES_MIN;
+#[cfg(feature = "server")]
 pub use status::{CallError, DOMAIN};
+#[cfg(feature = "server")]
 pub use wire::Malformed;
 
 /// What fuzz/ drives and nobody else can reach.

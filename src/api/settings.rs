@@ -13,6 +13,7 @@ macro_rules! numbers {
         }
 
         /// Sets the number in a field, saturating; false: it has none, or cannot be changed.
+        #[cfg(feature = "cli")]
         pub(crate) fn set_number(config: &mut v1::Config, field: &str, number: u64) -> bool {
             match field {
                 $(stringify!($field) => config.$field = number.try_into().unwrap_or(u32::MAX.into()),)*
@@ -58,6 +59,7 @@ pub(crate) fn text<'c>(config: &'c v1::Config, field: &str) -> Option<&'c str> {
 }
 
 /// Sets the text in a field; false: it has none, or cannot be changed.
+#[cfg(feature = "cli")]
 pub(crate) fn set_text(config: &mut v1::Config, field: &str, text: String) -> bool {
     match field {
         "policy" => config.policy = text,
