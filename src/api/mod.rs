@@ -42,10 +42,13 @@ pub mod fuzz {
 /// Generated packages, nested as protobuf names them.
 pub mod larder {
     /// The generated `larder.v1` package: messages, clients and servers.
-    #[expect(
-        clippy::allow_attributes,
-        clippy::allow_attributes_without_reason,
-        reason = "tonic's generator writes them"
+    #[cfg_attr(
+        any(feature = "client", feature = "server"),
+        expect(clippy::allow_attributes_without_reason, reason = "tonic's generator writes them")
+    )]
+    #[cfg_attr(
+        feature = "server",
+        expect(clippy::allow_attributes, reason = "tonic's generator writes them")
     )]
     pub mod v1 {
         tonic::include_proto!("larder.v1");

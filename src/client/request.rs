@@ -30,9 +30,14 @@ macro_rules! requests {
             }
         })*
 
+        /// The table's rows, for its tests.
         #[cfg(test)]
-        const ROWS: &[(Verb, &str, &str)] =
-            &[$((Verb::$verb, stringify!($request), stringify!($answer)),)*];
+        mod rows {
+            use crate::verb::Verb;
+
+            pub(super) const ROWS: &[(Verb, &str, &str)] =
+                &[$((Verb::$verb, stringify!($request), stringify!($answer)),)*];
+        }
     };
     (@key) => { |_| None };
     (@key $key:expr) => { $key };
@@ -82,6 +87,7 @@ requests! {
 mod tests {
     use prost_types::FileDescriptorSet;
 
+    use super::rows::ROWS;
     use super::*;
     use crate::verb::Keys;
 
