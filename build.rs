@@ -25,6 +25,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = messages.find(|message| message.name() == "Config").ok_or("there is no message Config")?;
     let fields: Vec<&str> = config.field.iter().map(|field| field.name()).collect();
     std::fs::write(out.join("config_fields.rs"), format!("config_fields! {{ {} }}\n", fields.join(", ")))?;
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    let feature = |name: &str| std::env::var_os(format!("CARGO_FEATURE_{name}")).is_some();
+    tonic_prost_build::configure()
+        .bytes(".")
+        .build_client(feature("CLIENT"))
+        .build_server(feature("SERVER"))
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -10,6 +10,10 @@ check:
     cargo clippy --all-targets --locked -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
 
+# Each feature by itself. Needs cargo-hack.
+features:
+    cargo hack clippy --locked --each-feature --exclude-features default --exclude-all-features --lib -- -D warnings
+
 # All tests, as the README says.
 test *ARGS:
     cargo test --locked {{ARGS}}

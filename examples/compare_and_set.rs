@@ -62,8 +62,8 @@ async fn lock(client: &Client, worker: u32) -> Result<Option<Version>, Failure> 
         ..Default::default()
     };
     Ok(match client.set(LOCK, format!("worker {worker}"), &options).await? {
-        SetOutcome::Stored(stored) => Some(Version(stored.version)),
-        SetOutcome::NotStored(_) => None,
+        SetOutcome::Stored(version) => Some(version),
+        _ => None,
     })
 }
 
@@ -74,8 +74,7 @@ async fn buy(client: Client) -> Result<u32, Failure> {
         let text = String::from_utf8_lossy(&shelf.value).into_owned();
         let numbers: Vec<u32> = text.split(' ').filter_map(|word| word.parse().ok()).collect();
         let [stock @ 1..=u32::MAX, sold] = numbers[..] else { break };
-        let options =
-            SetOptions { condition: SetCondition::IfVersion(Version(shelf.version)), ..Default::default() };
+        let options = SetOptions { condition: SetCondition::IfVersion(shelf.version), ..Default::default() };
         let now = format!("{} in stock, {} sold", stock - 1, sold + 1);
         if let SetOutcome::Stored(_) = client.set(SHELF, now, &options).await? {
             return Ok(tries);

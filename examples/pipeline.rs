@@ -12,11 +12,8 @@ mod support;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use larder::Client;
-use larder::client::{CounterOptions, GetOutcome};
+use larder::client::{CounterOptions, GetOutcome, PipelineOutcome};
 use larder::clock::monotonic;
-use larder::proto::v1::{
-    IncrementRequest, PipelineCommand, pipeline_command::Op, pipeline_reply::Result as Reply,
-};
 use support::{Failure, connect};
 
 const VIEWS: u64 = 100_000;
@@ -51,14 +48,14 @@ async fn main() -> Result<(), Failure> {
 async fn count_in_pipeline(client: &Client) -> Result<u64, Failure> {
     let (sender, mut receiver) = client.pipeline(MESSAGES_IN_FLIGHT);
     // Written by a task of its own: a stream that is not read is stopped by flow control.
+    let (writing, options) = (client.clone(), CounterOptions::default());
     let writer = tokio::spawn(async move {
         for first in (0..VIEWS).step_by(COMMANDS as usize) {
-            let command = |view| {
-                let key = key(view % PAGES).into();
-                let increment = IncrementRequest { key, delta: 1, ..Default::default() };
-                PipelineCommand { id: view, op: Some(Op::Increment(increment)), ..Default::default() }
-            };
-            if !sender.send((first..first + COMMANDS).map(command).collect()).await {
+            let mut commands = writing.commands();
+            for view in first..first + COMMANDS {
+                commands.increment(view, key(view % PAGES), 1, &options);
+            }
+            if !sender.send(commands).await {
                 break;
             }
         }
@@ -67,7 +64,7 @@ async fn count_in_pipeline(client: &Client) -> Result<u64, Failure> {
     while let Some(replies) = receiver.replies().await? {
         for reply in replies {
             match reply.result {
-                Some(Reply::Increment(_)) => answered += 1,
+                Ok(PipelineOutcome::Count(_)) => answered += 1,
                 other => return Err(format!("command {}: {other:?}", reply.id).into()),
             }
         }

@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use larder::Client;
 use larder::client::{DeleteOptions, GetOutcome, SetCondition, SetExpiration, SetOptions, SetOutcome};
-use larder::entry::Version;
 use support::{Failure, connect};
 
 const SESSION: &str = "session:8f14e45f";
@@ -37,7 +36,7 @@ async fn main() -> Result<(), Failure> {
     }
     let GetOutcome::Hit(session) = client.get(SESSION).await? else { return Err("no session".into()) };
     println!("cart: {}", std::str::from_utf8(&session.value)?);
-    println!("{tries} tries for 10 changes; {} ms to live", session.remaining_ttl_ms);
+    println!("{tries} tries for 10 changes; {:?} to live", session.remaining_ttl.unwrap_or_default());
 
     // A request that only reads renews the session. Log out; the next one finds none.
     println!("renewed: {}", client.touch(SESSION, TTL).await?);
@@ -57,7 +56,7 @@ async fn add_to_cart(client: Client, item: u32) -> Result<u32, Failure> {
         let cart = format!("{}{item} ", std::str::from_utf8(&session.value)?);
         let options = SetOptions {
             expiration: SetExpiration::After(TTL),
-            condition: SetCondition::IfVersion(Version(session.version)),
+            condition: SetCondition::IfVersion(session.version),
             ..Default::default()
         };
         if let SetOutcome::Stored(_) = client.set(SESSION, cart, &options).await? {

@@ -211,6 +211,7 @@ fn unit_problem(unit: &str) -> &'static str {
     }
 }
 
+#[cfg(feature = "server")]
 impl serde::Serialize for ByteSize {
     /// As the text that [`FromStr`] reads.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -218,6 +219,7 @@ impl serde::Serialize for ByteSize {
     }
 }
 
+#[cfg(feature = "server")]
 impl<'de> serde::Deserialize<'de> for ByteSize {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;

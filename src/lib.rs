@@ -1,8 +1,7 @@
 //! Larder: a distributed cache whose native protocol is gRPC.
 //!
-//! This crate is the `larder` program and what it is made of. Version 0.1 is one node, in memory and on
-//! disk: the contract in `proto/larder/v1` is whole, and what is not served yet (the ring, leases, origins, TLS)
-//! answers `UNIMPLEMENTED` and is never ignored in silence.
+//! This crate is the `larder` program and what it is made of. Version 0.1 is one node, in memory and on disk: what of the
+//! contract in `proto/larder/v1` is not served yet answers `UNIMPLEMENTED` and is never ignored in silence.
 //!
 //! # Layers
 //!
@@ -27,7 +26,6 @@
 //! # Ways in
 //!
 //! - **The engine in your own process**, without a socket: [`Engine`]. A call costs a hash, a lock and a copy.
-//!
 //!   ```
 //!   use larder::clock::{Clock, SystemClock};
 //!   use larder::engine::{Condition, EngineConfig, Expiration, Op, Outcome, Set};
@@ -49,72 +47,74 @@
 //! - **A whole node in your own process**, for tests above all: [`RunningNode`] with a [`ServeConfig`]. By default
 //!   it keeps everything in `./larder-data`: give it a `data_dir` of its own, or [`config::Persistence::None`].
 //! - **A client** of a node elsewhere: [`Client`].
-//!
 //!   ```no_run
 //!   # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//!   use larder::client::{GetOutcome, SetOptions};
-//!   use larder::Client;
+//!   use larder::client::{Client, GetOutcome, SetOptions};
 //!
 //!   let client = Client::builder(["tcp://127.0.0.1:7400".parse()?]).build()?;
 //!   client.set("colour", "green", &SetOptions::default()).await?;
-//!   match client.get("colour").await? {
-//!       GetOutcome::Hit(hit) => println!("{:?} of version {}", hit.value, hit.version),
-//!       other => println!("{other:?}"),
+//!   if let GetOutcome::Hit(hit) = client.get("colour").await? {
+//!       println!("{:?} of version {}", hit.value, hit.version);
 //!   }
 //!   # Ok(())
 //!   # }
 //!   ```
 //!
-//! # Words
-//!
-//! An *entry* is key, value, version, expiry, flags and content type. A *version* is drawn anew by every write
-//! and is the token for compare-and-set. An *outcome* is what an operation came to: a miss or a condition that
-//! does not hold is one, and is no error. A *policy* says which entry goes when bytes run out. The book in `docs/`
-//! tells how to run and operate a node.
+//! Words: an *entry* is key, value, version, expiry, flags and content type. A *version* is drawn anew by every write and
+//! is the token for compare-and-set. An *outcome* is what an operation came to: a miss is one, and no error.
 #![cfg_attr(
     not(feature = "testing"),
     expect(unreachable_pub, reason = "what tests look into is public to them alone")
 )]
 
+#[cfg(feature = "client")]
 pub mod client;
 pub mod clock;
+#[cfg(feature = "server")]
 pub mod config;
 pub mod endpoint;
+#[cfg(feature = "server")]
 pub mod engine;
 pub mod entry;
+#[cfg(feature = "server")]
 pub mod node;
 pub mod proto;
 
 // The program's own, for src/main.rs.
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
 
 // Inner rooms, and those of them that tests, benchmarks and fuzz/ look into.
-#[cfg(not(feature = "testing"))]
-mod cache;
 #[cfg(feature = "testing")]
 pub mod cache;
+#[cfg(all(feature = "server", not(feature = "testing")))]
+mod cache;
+#[cfg(feature = "server")]
 mod grpc;
+#[cfg(feature = "server")]
 mod lookup;
-#[cfg(not(feature = "testing"))]
-mod persistence;
 #[cfg(feature = "testing")]
 pub mod persistence;
+#[cfg(all(feature = "server", not(feature = "testing")))]
+mod persistence;
 mod quote;
 mod redacted;
-#[cfg(not(feature = "testing"))]
-mod server;
 #[cfg(feature = "testing")]
 pub mod server;
-#[cfg(not(feature = "testing"))]
-mod service;
+#[cfg(all(feature = "server", not(feature = "testing")))]
+mod server;
 #[cfg(feature = "testing")]
 pub mod service;
+#[cfg(all(feature = "server", not(feature = "testing")))]
+mod service;
+#[cfg(feature = "server")]
 mod shortage;
+#[cfg(feature = "server")]
 mod telemetry;
 mod verb;
 
+#[cfg(feature = "client")]
 pub use client::Client;
-pub use config::ServeConfig;
-pub use engine::Engine;
-pub use node::RunningNode;
+#[cfg(feature = "server")]
+pub use {config::ServeConfig, engine::Engine, node::RunningNode};

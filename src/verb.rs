@@ -72,6 +72,7 @@ macro_rules! verbs {
         /// A row of the table.
         #[derive(Debug)]
         struct Row {
+            path: &'static str,
             label: &'static str,
             access: Access,
             idempotency: Idempotency,
@@ -81,6 +82,7 @@ macro_rules! verbs {
 
         static ROWS: [Row; Verb::ALL.len()] = [
             $(Row {
+                path: concat!("/larder.v1.", $path),
                 label: concat!("larder.v1.", $path),
                 access: Access::$access,
                 idempotency: Idempotency::$idempotency,
@@ -88,6 +90,7 @@ macro_rules! verbs {
                 streams: Streams::$streams,
             },)*
             Row {
+                path: "",
                 label: "other",
                 access: Access::Other,
                 idempotency: Idempotency::Unknown,
@@ -166,6 +169,12 @@ impl Verb {
         self.row().label
     }
 
+    /// The path of its calls: `/larder.v1.Cache/Get`; empty for the rest.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        self.row().path
+    }
+
     /// The name alone: `Get`; `other` for the rest.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -238,6 +247,7 @@ mod tests {
                 let label = format!("larder.v1.{}/{}", service.name(), method.name());
                 let verb = Verb::of_path(&format!("/{label}"));
                 assert_eq!((verb.as_str(), verb.name()), (&*label, method.name()));
+                assert_eq!(verb.path(), format!("/{label}"));
                 let streams = match (method.client_streaming(), method.server_streaming()) {
                     (false, false) => Streams::Neither,
                     (true, false) => Streams::Request,

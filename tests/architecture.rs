@@ -7,163 +7,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Which room may know which other rooms, and of some only these names.
-///
-/// cli → node → server → service → cache → lookup → {persistence, engine} → entry; proto and grpc stand under all that speak gRPC.
-const ARROWS: &[(&str, &[(&str, Only)])] = &[
-    ("entry", &[]),
-    ("endpoint", &[]),
-    ("redacted", &[]),
-    ("clock", &[]),
-    // The contract: generated types, and the names of codes.
-    ("proto", &[]),
-    // What any gRPC server or client needs; it knows nothing of caches.
-    ("grpc", &[("proto", ALL), ("quote", ALL)]),
-    // What an error quotes of a caller, wherever it arises.
-    ("quote", &[]),
-    ("shortage", &[]),
-    // The table of verbs; its tests compare it with the contract.
-    ("verb", &[]),
-    ("engine", &[("clock", ALL), ("entry", ALL), ("quote", ALL)]),
-    ("persistence", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("quote", ALL), ("shortage", ALL)]),
-    // One future for what memory has not got, over its sources.
-    ("lookup", &[("clock", ALL), ("engine", ALL), ("persistence", ALL)]),
-    ("cache", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("lookup", ALL), ("persistence", ALL)]),
-    (
-        "service",
-        &[
-            ("cache", ALL),
-            ("clock", ALL),
-            // Configuration and figures, which Admin answers.
-            ("config", Some(&["BadSetting", "Clash", "Loaded", "ServeConfig", "Setting", "Source"])),
-            ("engine", ENGINE_WORDS),
-            ("entry", ALL),
-            ("grpc", ALL),
-            // What an operation waits for, and goes on with.
-            ("lookup", Some(&["Away", "Leaving", "Loaded", "Loading"])),
-            ("proto", ALL),
-            ("quote", ALL),
-            ("telemetry", Some(&["NodeStats", "Recalled", "SlowCalls", "SlowOps", "stripe_number"])),
-            ("verb", ALL),
-        ],
-    ),
-    (
-        "server",
-        &[
-            ("clock", ALL),
-            ("endpoint", ALL),
-            ("quote", ALL),
-            ("redacted", ALL),
-            ("shortage", ALL),
-            ("telemetry", Some(&["CallMetrics", "Format"])),
-        ],
-    ),
-    // Layers answer calls themselves, so they know how a call is answered.
-    (
-        "server/stack",
-        &[
-            ("clock", ALL),
-            ("grpc", ALL),
-            ("quote", ALL),
-            ("telemetry", Some(&["CallMetrics", "Recalled", "SlowCalls"])),
-            ("verb", ALL),
-        ],
-    ),
-    ("client", &[("clock", ALL), ("endpoint", ALL), ("entry", ALL), ("proto", ALL), ("redacted", ALL)]),
-    (
-        "config",
-        &[
-            // What a setting is in the contract's Config.
-            ("proto", Some(&["FieldValue"])),
-            ("endpoint", ALL),
-            ("engine", Some(&["PolicyName", "UnknownPolicy"])),
-            ("entry", ALL),
-            ("persistence", Some(&["BackendKind", "Method"])),
-            ("quote", ALL),
-            ("redacted", ALL),
-        ],
-    ),
-    (
-        "telemetry",
-        &[
-            ("clock", ALL),
-            ("config", Some(&["LogFormat"])),
-            // The names of status codes, as labels.
-            ("proto", Some(&["code_name"])),
-            ("redacted", ALL),
-            ("engine", Some(&["MissReason", "NamespaceReport", "PolicyEstimate", "PolicyName", "Stats"])),
-            ("verb", ALL),
-        ],
-    ),
-    // Puts everything together, and knows nothing of the command line or the client.
-    (
-        "node",
-        &[
-            ("cache", ALL),
-            ("clock", ALL),
-            ("config", ALL),
-            ("engine", Some(&["EngineConfig"])),
-            ("endpoint", ALL),
-            ("entry", ALL),
-            ("persistence", ALL),
-            ("proto", ALL),
-            ("server", ALL),
-            ("service", ALL),
-            ("telemetry", ALL),
-        ],
-    ),
-    (
-        "cli",
-        &[
-            ("client", ALL),
-            ("clock", ALL),
-            ("config", ALL),
-            ("endpoint", ALL),
-            ("entry", ALL),
-            ("node", ALL),
-            ("proto", ALL),
-            ("quote", ALL),
-            ("redacted", ALL),
-            ("server", Some(&["StartError", "Stop"])),
-            ("telemetry", Some(&["log"])),
-        ],
-    ),
-];
+#[path = "architecture/arrows.rs"]
+mod arrows;
 
-type Only = Option<&'static [&'static str]>;
-const ALL: Only = None;
-/// What operations, outcomes and policies are called; not the engine itself.
-const ENGINE_WORDS: Only = Some(&[
-    "BYTES_LIMIT_MIN",
-    "Condition",
-    "EntryView",
-    "Expiration",
-    "Explanation",
-    "HotKey",
-    "HotKeys",
-    "Increment",
-    "Memory",
-    "MissReason",
-    "Namespace",
-    "NamespaceChange",
-    "NamespaceConfig",
-    "NamespaceError",
-    "NamespaceReport",
-    "Op",
-    "Outcome",
-    "PolicyEstimate",
-    "PolicyName",
-    "Refusal",
-    "ScanPlace",
-    "ScanRange",
-    "Scope",
-    "Set",
-    "Stats",
-    "Tier",
-    "UnknownPolicy",
-    "Unread",
-    "ValueView",
-]);
+use arrows::ARROWS;
 
 /// The crates that the engine stands on: data structures and errors.
 const ENGINE_CRATES: &[&str] = &[
@@ -376,6 +223,96 @@ fn no_file_leaves_its_room_by_super() {
             source.path.display()
         );
     }
+}
+
+/// The most packages that a build of the client alone may compile, larder among them.
+const CLIENT_PACKAGES_MAX: usize = 115;
+
+#[test]
+fn the_client_needs_no_room_that_a_build_of_it_alone_leaves_out() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let lib = std::fs::read_to_string(root.join("src/lib.rs")).unwrap();
+    let (mut rooms, mut gates) = (BTreeSet::new(), Vec::new());
+    for line in lib.lines() {
+        let room =
+            line.trim_start_matches("pub ").strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';'));
+        let is_gated = |gate: &&str| gate.starts_with("#[cfg(") && *gate != "#[cfg(feature = \"client\")]";
+        match room {
+            Some(room) if !gates.iter().any(is_gated) => drop(rooms.insert(room)),
+            None if line.starts_with("#[") => {
+                gates.push(line);
+                continue;
+            }
+            _ => {}
+        }
+        gates.clear();
+    }
+    let expected = ["client", "clock", "endpoint", "entry", "proto", "quote", "redacted", "verb"];
+    assert_eq!(rooms.iter().copied().collect::<Vec<_>>(), expected);
+    let (_, arrows) = ARROWS.iter().find(|(from, _)| *from == "client").unwrap();
+    for (to, _) in *arrows {
+        assert!(rooms.contains(to), "client → {to}, which a build of the client alone does not have");
+    }
+}
+
+#[test]
+fn the_client_alone_is_few_packages() {
+    let tree = std::process::Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--locked", "--no-default-features", "--features", "client"])
+        .args(["--edges", "normal,build", "--prefix", "none", "--format", "{p}"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    // Name and version; what follows says where it is from, or that it was listed before.
+    let package = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    let packages: BTreeSet<String> = tree.lines().map(package).collect();
+    assert!(packages.len() > 50, "{} packages are not all", packages.len());
+    assert!(packages.len() <= CLIENT_PACKAGES_MAX, "{} packages: {packages:?}", packages.len());
+}
+
+/// A generated type in a signature or field of the client that others see: a change of the contract would be a change of
+/// the library. Admin's answers are generated still, in these files.
+const GENERATED_ANSWERS: &[&str] = &["client/admin.rs", "client/namespaces.rs"];
+
+#[test]
+fn what_the_client_gives_out_is_its_own() {
+    let mut shown = 0;
+    for source in sources().into_iter().filter(|source| source.room() == "client") {
+        let path = source.path.to_str().unwrap();
+        let generated: BTreeSet<&str> = ["v1::", "rpc::"].into();
+        for item in public_items(&source.code) {
+            shown += 1;
+            let leaks = generated.iter().any(|name| item.contains(name));
+            assert!(!leaks || GENERATED_ANSWERS.contains(&path), "src/{path}: {item}");
+        }
+    }
+    assert!(shown > 100, "{shown} items are not all");
+}
+
+/// The public functions up to their bodies, and public fields.
+fn public_items(code: &str) -> Vec<String> {
+    let mut items = Vec::new();
+    let mut lines = code.lines().map(str::trim);
+    while let Some(line) = lines.next() {
+        if !line.starts_with("pub ") {
+            continue;
+        }
+        let mut item = line.to_owned();
+        while !item.ends_with(['{', ';', ',', '}']) || is_open(&item) {
+            let Some(next) = lines.next() else { break };
+            item.push(' ');
+            item.push_str(next);
+        }
+        items.push(item);
+    }
+    items
+}
+
+/// Whether there is a parenthesis that is not closed.
+fn is_open(item: &str) -> bool {
+    item.matches('(').count() > item.matches(')').count()
 }
 
 #[test]

@@ -15,14 +15,14 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::escape::{bytes_json, escaped};
 use super::exit::{CliError, Exit, local};
+use super::get::ttl_ms;
 use super::global::Global;
 use super::keys::KeyForm;
 use super::output::{note, print, print_raw, token_json};
 use super::pages::{self, Wanted};
 use super::refusals::Refusals;
 use super::{parse, progress};
-use crate::client::{BlobDownload, BlobOptions, BlobRange, ClientError, ListBlobsOptions};
-use crate::proto::v1;
+use crate::client::{BlobDownload, BlobInfo, BlobOptions, BlobRange, ClientError, ListBlobsOptions};
 
 /// What is read of a file at once.
 const READ_BYTES: usize = 256 << 10;
@@ -108,10 +108,10 @@ pub(super) fn put(global: &Global, args: PutBlobArgs) -> Result<Exit, CliError> 
     bar.finish_and_clear();
     let stored = stored?;
     let sha256 = hex(&stored.sha256);
-    let document = json!({ "key": bytes_json(&key), "version": token_json(stored.version),
+    let document = json!({ "key": bytes_json(&key), "version": token_json(stored.version.0),
         "size_bytes": stored.size_bytes, "sha256": sha256 });
     let facts: [(&str, &dyn std::fmt::Display); 3] =
-        [("version", &stored.version), ("size_bytes", &stored.size_bytes), ("sha256", &sha256)];
+        [("version", &stored.version.0), ("size_bytes", &stored.size_bytes), ("sha256", &sha256)];
     print(global, &document, &facts)?;
     Ok(Exit::Done)
 }
@@ -177,20 +177,20 @@ pub(super) fn get(global: &Global, args: GetBlobArgs) -> Result<Exit, CliError> 
             Some(path) => save(&mut download, &bar, path).await,
         };
         bar.finish_and_clear();
-        Ok(Some((read?, download.header().clone())))
+        Ok(Some((read?, download.info().clone())))
     })?;
-    let Some((read, header)) = read else {
+    let Some((read, info)) = read else {
         note(&format!("there is no blob {}", escaped(&key)));
         return Ok(Exit::NotMet);
     };
     if args.out.is_some() {
-        let mut document = document(&header);
+        let mut document = document(&info);
         document["read_bytes"] = Value::from(read);
-        let sha256 = hex(&header.sha256);
+        let sha256 = hex(&info.sha256);
         let facts: [(&str, &dyn std::fmt::Display); 4] = [
             ("read_bytes", &read),
-            ("version", &header.version),
-            ("size_bytes", &header.size_bytes),
+            ("version", &info.version.0),
+            ("size_bytes", &info.size_bytes),
             ("sha256", &sha256),
         ];
         print(global, &document, &facts)?;
@@ -302,7 +302,7 @@ pub(super) fn list(global: &Global, args: BlobsArgs) -> Result<Exit, CliError> {
 }
 
 /// A line of its own for each blob: key, length and media type between tabs, or a JSON document.
-fn print_blob(global: &Global, blob: &v1::BlobHeader) -> Result<(), CliError> {
+fn print_blob(global: &Global, blob: &BlobInfo) -> Result<(), CliError> {
     let line = if global.json() {
         format!("{}\n", document(blob))
     } else {
@@ -312,14 +312,14 @@ fn print_blob(global: &Global, blob: &v1::BlobHeader) -> Result<(), CliError> {
     print_raw(line.as_bytes())
 }
 
-fn document(blob: &v1::BlobHeader) -> Value {
+fn document(blob: &BlobInfo) -> Value {
     json!({
         "key": bytes_json(&blob.key),
-        "version": token_json(blob.version),
+        "version": token_json(blob.version.0),
         "size_bytes": blob.size_bytes,
         "sha256": hex(&blob.sha256),
         "content_type": blob.content_type,
-        "remaining_ttl_ms": blob.ttl_ms,
+        "remaining_ttl_ms": ttl_ms(blob.remaining_ttl),
     })
 }
 

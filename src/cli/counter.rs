@@ -48,23 +48,18 @@ pub(super) fn run(global: &Global, args: CounterArgs, direction: Direction) -> R
     let asked = key.clone();
     let (initial, durability) = (args.initial, args.waits_for.durability);
     let options = CounterOptions { initial, ttl: args.ttl.unwrap_or_default(), durability };
-    let (value, version) = super::block_on(async {
+    let counter = super::block_on(async {
         let client = global.client()?;
         Ok(match direction {
-            Direction::Up => {
-                let answer = client.increment(asked, args.by, &options).await?;
-                (answer.value, answer.version)
-            }
-            Direction::Down => {
-                let answer = client.decrement(asked, args.by, &options).await?;
-                (answer.value, answer.version)
-            }
+            Direction::Up => client.increment(asked, args.by, &options).await?,
+            Direction::Down => client.decrement(asked, args.by, &options).await?,
         })
     })?;
     if global.json() {
-        print_json(&json!({ "key": bytes_json(&key), "value": value, "version": token_json(version) }))?;
+        let version = token_json(counter.version.0);
+        print_json(&json!({ "key": bytes_json(&key), "value": counter.value, "version": version }))?;
     } else {
-        print_raw(format!("{value}\n").as_bytes())?;
+        print_raw(format!("{}\n", counter.value).as_bytes())?;
     }
     Ok(Exit::Done)
 }

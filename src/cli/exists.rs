@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::escape::bytes_json;
 use super::exit::{CliError, Exit};
-use super::get::{hit, miss};
+use super::get::miss;
 use super::global::Global;
 use super::keys::KeyForm;
 use super::output::{note, print};
@@ -42,7 +42,7 @@ pub(super) fn run(global: &Global, args: ExistsArgs) -> Result<Exit, CliError> {
         match result {
             Err(why) => refused.add(key, &why),
             Ok(outcome) => {
-                let exists = hit(&outcome).is_some();
+                let exists = outcome.entry().is_some();
                 found += u64::from(exists);
                 documents.push(json!({ "key": bytes_json(key), "exists": exists }));
                 if !exists {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
@@ -14,7 +15,6 @@ use super::keys::KeyForm;
 use super::output::{note, print_json, print_raw, token_json};
 use super::refusals::Refusals;
 use crate::client::GetOutcome;
-use crate::proto::v1;
 
 /// Arguments of `get`.
 #[derive(Debug, Args)]
@@ -38,10 +38,10 @@ fn one(global: &Global, key: Bytes) -> Result<Exit, CliError> {
     let outcome = super::block_on(async { Ok(global.client()?.get(asked).await?) })?;
     if global.json() {
         print_json(&document(&key, &outcome))?;
-    } else if let Some(hit) = hit(&outcome) {
+    } else if let Some(hit) = outcome.entry() {
         print_value(&hit.value)?;
     }
-    if hit(&outcome).is_some() {
+    if outcome.entry().is_some() {
         return Ok(Exit::Done);
     }
     note(&miss(&key, &outcome));
@@ -63,7 +63,7 @@ fn many(global: &Global, form: KeyForm, texts: &[OsString]) -> Result<Exit, CliE
                 continue;
             }
         };
-        match hit(&outcome) {
+        match outcome.entry() {
             Some(hit) => {
                 found += 1;
                 if !global.json() {
@@ -106,41 +106,37 @@ fn print_value(value: &[u8]) -> Result<(), CliError> {
     print_raw(text.as_bytes())
 }
 
-/// The entry that was found, fresh or stale.
-pub(super) fn hit(outcome: &GetOutcome) -> Option<&v1::Hit> {
-    match outcome {
-        GetOutcome::Hit(hit) => Some(hit),
-        GetOutcome::Stale(stale) => stale.entry.as_ref(),
-        GetOutcome::Miss(_) => None,
-    }
-}
-
 /// What to say of a miss.
 pub(super) fn miss(key: &[u8], outcome: &GetOutcome) -> String {
     format!("miss: {} ({})", escaped(key), reason(outcome))
 }
 
 fn document(key: &[u8], outcome: &GetOutcome) -> Value {
-    let Some(hit) = hit(outcome) else {
+    let Some(hit) = outcome.entry() else {
         return json!({ "outcome": "miss", "key": bytes_json(key), "reason": reason(outcome) });
     };
     json!({
         "outcome": if matches!(outcome, GetOutcome::Stale(_)) { "stale" } else { "hit" },
         "key": bytes_json(key),
         "value": bytes_json(&hit.value),
-        "version": token_json(hit.version),
-        "remaining_ttl_ms": hit.remaining_ttl_ms,
+        "version": token_json(hit.version.0),
+        "remaining_ttl_ms": ttl_ms(hit.remaining_ttl),
         "flags": hit.flags,
         "content_type": hit.content_type,
-        "tier": lower(hit.tier().as_str_name(), "TIER_"),
+        "tier": hit.tier.as_str(),
     })
 }
 
-fn reason(outcome: &GetOutcome) -> String {
+fn reason(outcome: &GetOutcome) -> &'static str {
     match outcome {
-        GetOutcome::Miss(miss) => lower(miss.reason().as_str_name(), "MISS_REASON_"),
-        _ => String::new(),
+        GetOutcome::Miss(reason) => reason.as_str(),
+        _ => "",
     }
+}
+
+/// What is left of a life as documents and facts have it: 0 is one without an end.
+pub(super) fn ttl_ms(remaining: Option<Duration>) -> u64 {
+    remaining.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// An enum value's name as people write it: `MISS_REASON_OWNER_DOWN` is `owner_down`.

@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 use super::escape::{bytes_json, escaped};
 use super::exit::{CliError, Exit};
+use super::get::ttl_ms;
 use super::global::Global;
 use super::keys::KeyForm;
 use super::output::{print_raw, token_json};
 use super::pages::{self, Wanted};
 use super::refusals::Refusals;
-use crate::client::ScanOptions;
-use crate::proto::v1;
+use crate::client::{ScanItem, ScanOptions};
 
 /// Arguments of `scan`.
 #[derive(Debug, Args)]
@@ -77,22 +77,23 @@ fn put_raw(text: &mut Vec<u8>, key: &[u8], unprintable: &mut Refusals) {
 }
 
 /// A line of its own for each entry: the escaped key, or a JSON document.
-fn line(global: &Global, item: &v1::scan_response::Item, values: bool) -> String {
+fn line(global: &Global, item: &ScanItem, values: bool) -> String {
     if global.json() {
         return document(item, values).to_string();
     }
-    match &item.entry {
-        Some(entry) if values => format!("{}\t{}", escaped(&item.key), escaped(&entry.value)),
-        _ => escaped(&item.key).to_string(),
+    if values {
+        format!("{}\t{}", escaped(&item.key), escaped(&item.entry.value))
+    } else {
+        escaped(&item.key).to_string()
     }
 }
 
-fn document(item: &v1::scan_response::Item, values: bool) -> Value {
-    let entry = item.entry.clone().unwrap_or_default();
+fn document(item: &ScanItem, values: bool) -> Value {
+    let entry = &item.entry;
     let mut document = json!({
         "key": bytes_json(&item.key),
-        "version": token_json(entry.version),
-        "remaining_ttl_ms": entry.remaining_ttl_ms,
+        "version": token_json(entry.version.0),
+        "remaining_ttl_ms": ttl_ms(entry.remaining_ttl),
         "flags": entry.flags,
         "content_type": entry.content_type,
         "value_bytes": entry.value_bytes,

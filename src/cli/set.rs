@@ -17,9 +17,8 @@ use super::global::Global;
 use super::keys::KeyForm;
 use super::output::{note, print, token_json};
 use super::{parse, read};
-use crate::client::{SetCondition, SetExpiration, SetOptions, SetOutcome};
+use crate::client::{NotStored, SetCondition, SetExpiration, SetOptions, SetOutcome};
 use crate::entry::{CONTENT_TYPE_BYTES_MAX, Version};
-use crate::proto::v1::NotStored;
 
 /// Arguments of `set`.
 #[derive(Debug, Args)]
@@ -112,28 +111,33 @@ pub(super) fn run(global: &Global, args: SetArgs) -> Result<Exit, CliError> {
     let asked = key.clone();
     let outcome = super::block_on(async { Ok(global.client()?.set(asked, value, &options).await?) })?;
     match outcome {
-        SetOutcome::Stored(stored) => {
-            let document = json!({ "outcome": "stored", "key": bytes_json(&key), "version": token_json(stored.version) });
-            print(global, &document, &[("version", &stored.version)])?;
+        SetOutcome::Stored(version) => {
+            let document =
+                json!({ "outcome": "stored", "key": bytes_json(&key), "version": token_json(version.0) });
+            print(global, &document, &[("version", &version.0)])?;
             Ok(Exit::Done)
         }
-        SetOutcome::NotStored(not_stored) => {
-            let NotStored { current_version: version, owner_down, expired } = not_stored;
-            let document = json!({ "outcome": "not_stored", "key": bytes_json(&key),
-                "current_version": token_json(version), "owner_down": owner_down, "expired": expired });
-            print(global, &document, &[("current_version", &version)])?;
-            let why = match (owner_down, expired, version) {
-                (true, ..) => "the key's owner is out of service".to_owned(),
-                (false, true, _) => {
-                    "the time that it was to expire at has passed by the node's clock; what was \
-                                     there is deleted"
-                        .to_owned()
+        SetOutcome::NotStored(not) => {
+            let (current, why) = match not {
+                NotStored::OwnerDown => (None, "the key's owner is out of service".to_owned()),
+                NotStored::Expired => {
+                    let why = "the time that it was to expire at has passed by the node's clock; what was there is deleted";
+                    (None, why.to_owned())
                 }
-                (false, false, 0) => "the condition was not met: there is no entry".to_owned(),
-                (false, false, version) => {
-                    format!("the condition was not met: there is an entry of version {version}")
+                NotStored::ConditionNotMet { current: None } => {
+                    (None, "the condition was not met: there is no entry".to_owned())
+                }
+                NotStored::ConditionNotMet { current: Some(version) } => {
+                    let why =
+                        format!("the condition was not met: there is an entry of version {}", version.0);
+                    (Some(version), why)
                 }
             };
+            let current = current.unwrap_or(Version::NONE).0;
+            let document = json!({ "outcome": "not_stored", "key": bytes_json(&key),
+                "current_version": token_json(current), "owner_down": not == NotStored::OwnerDown,
+                "expired": not == NotStored::Expired });
+            print(global, &document, &[("current_version", &current)])?;
             note(&format!("not stored: {why}"));
             Ok(Exit::NotMet)
         }

@@ -13,8 +13,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use prost::Message;
 
-use super::calls::{Client, GetOutcome, SetOptions, SetOutcome, wire_durability};
+use super::calls::{Client, SetOptions};
+use super::convert::{self, wire_durability};
 use super::error::{ClientError, Refusal};
+use super::outcome::{GetOutcome, SetOutcome};
+use super::request::Request;
 use crate::entry::{Durability, Limits};
 use crate::proto::v1;
 
@@ -25,7 +28,7 @@ const MESSAGE_FIELDS_BYTES: usize = 32;
 
 /// What a node takes at once, as far as it has told.
 #[derive(Debug)]
-pub(crate) struct BatchLimits {
+pub(super) struct BatchLimits {
     items: AtomicUsize,
     message_bytes: AtomicUsize,
 }
@@ -119,14 +122,11 @@ impl Client {
     /// # Errors
     /// See [`Client::get`].
     pub async fn batch_get(&self, keys: Vec<Bytes>) -> Result<Vec<Result<GetOutcome, Refusal>>, ClientError> {
-        const METHOD: &str = "BatchGet";
-        let call = async |keys: Vec<Bytes>| {
-            let message = v1::BatchGetRequest { namespace: self.owned_namespace(), keys };
-            let mut cache = self.pool().cache();
-            let response = self.pool().finish(METHOD, cache.batch_get(self.pool().request(message))).await?;
-            Ok(response.results.into_iter().filter_map(|result| result.outcome.map(Ok)).collect())
+        let message = |keys| v1::BatchGetRequest { namespace: self.owned_namespace(), keys };
+        let results = |response: v1::BatchGetResponse| {
+            response.results.into_iter().filter_map(|result| convert::get_outcome(result).map(Ok)).collect()
         };
-        self.in_parts(METHOD, keys, Bytes::len, call).await
+        self.in_parts(keys, Bytes::len, message, results).await
     }
 
     /// Stores many entries, each with its own result, in the items' order. Not atomic.
@@ -139,26 +139,24 @@ impl Client {
         options: &SetOptions,
     ) -> Result<Vec<Result<SetOutcome, Refusal>>, ClientError> {
         use v1::set_result::Result as Item;
-        const METHOD: &str = "BatchSet";
-        let options_bytes = options.request("", Bytes::new(), Bytes::new()).encoded_len();
+        let request = |key, value| convert::set_request("", key, value, options);
+        let options_bytes = request(Bytes::new(), Bytes::new()).encoded_len();
         let bytes_of = |(key, value): &(Bytes, Bytes)| key.len() + value.len() + options_bytes;
-        let call = async |items: Vec<(Bytes, Bytes)>| {
-            let message = v1::BatchSetRequest {
-                namespace: self.owned_namespace(),
-                items: items.into_iter().map(|(key, value)| options.request("", key, value)).collect(),
-                // An item may ask for what the batch asks for, and for nothing else.
-                durability: wire_durability(options.durability),
-            };
-            let mut cache = self.pool().cache();
-            let response = self.pool().finish(METHOD, cache.batch_set(self.pool().request(message))).await?;
-            let url = self.pool().url();
+        let message = |items: Vec<(Bytes, Bytes)>| v1::BatchSetRequest {
+            namespace: self.owned_namespace(),
+            items: items.into_iter().map(|(key, value)| request(key, value)).collect(),
+            // An item may ask for what the batch asks for, and for nothing else.
+            durability: wire_durability(options.durability),
+        };
+        let url = self.node_of(None).url();
+        let results = |response: v1::BatchSetResponse| {
             let results = response.results.into_iter().filter_map(|result| match result.result? {
-                Item::Response(response) => response.outcome.map(Ok),
+                Item::Response(response) => convert::set_outcome(response).map(Ok),
                 Item::Error(status) => Some(Err(Refusal::of_item(url.to_string(), status))),
             });
-            Ok(results.collect())
+            results.collect()
         };
-        self.in_parts(METHOD, items, bytes_of, call).await
+        self.in_parts(items, bytes_of, message, results).await
     }
 
     /// Removes many keys; each result says whether there was an entry. Not atomic. `durability` is what the answer
@@ -171,36 +169,30 @@ impl Client {
         keys: Vec<Bytes>,
         durability: Option<Durability>,
     ) -> Result<Vec<Result<bool, Refusal>>, ClientError> {
-        const METHOD: &str = "BatchDelete";
-        let call = async |keys: Vec<Bytes>| {
-            let namespace = self.owned_namespace();
-            let message = v1::BatchDeleteRequest { namespace, keys, durability: wire_durability(durability) };
-            let mut cache = self.pool().cache();
-            let response =
-                self.pool().finish(METHOD, cache.batch_delete(self.pool().request(message))).await?;
-            Ok(response.deleted.into_iter().map(Ok).collect())
-        };
-        self.in_parts(METHOD, keys, Bytes::len, call).await
+        let durability = wire_durability(durability);
+        let message = |keys| v1::BatchDeleteRequest { namespace: self.owned_namespace(), keys, durability };
+        let results = |response: v1::BatchDeleteResponse| response.deleted.into_iter().map(Ok).collect();
+        self.in_parts(keys, Bytes::len, message, results).await
     }
 
     /// Sends items in as many messages as the node's limits ask for; `bytes_of` is an item's length in a message,
-    /// without the fields around it. No items are no call.
-    async fn in_parts<I: Clone, R>(
+    /// without the fields around it, and `results` what an answer says of each. No items are no call.
+    async fn in_parts<I: Clone, M: Request, R>(
         &self,
-        method: &'static str,
         items: Vec<I>,
         bytes_of: impl Fn(&I) -> usize,
-        call: impl AsyncFn(Vec<I>) -> Result<Vec<Result<R, Refusal>>, ClientError>,
+        message: impl Fn(Vec<I>) -> M,
+        results: impl Fn(M::Answer) -> Vec<Result<R, Refusal>>,
     ) -> Result<Vec<Result<R, Refusal>>, ClientError> {
-        let mut batch = Batch::new(items, self.pool().limits());
+        let mut batch = Batch::new(items, self.node_of(None).limits());
         while !batch.left.is_empty() {
             let (count, bytes) = batch.part(self.namespace().len(), &bytes_of);
             let part: Vec<I> = batch.left[..count].iter().map(|place| batch.items[*place].clone()).collect();
-            match call(part).await {
+            match self.call(message(part)).await.map(&results) {
                 Ok(results) if results.len() == count => batch.answered(count, results),
                 Ok(results) => {
                     let problem = format!("{} results for {count} items", results.len());
-                    return Err(self.pool().bad_answer(method, problem));
+                    return Err(self.bad_answer(M::VERB, &problem));
                 }
                 Err(ClientError::Status(refusal)) => {
                     if let ControlFlow::Break(refusal) = batch.refused(count, bytes, *refusal) {

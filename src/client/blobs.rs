@@ -12,11 +12,15 @@ use futures_util::{Stream, StreamExt, stream};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tonic::{Request, Streaming};
 
-use super::calls::{Client, wire_ms};
+use super::calls::Client;
+use super::convert::{self, wire_ms};
 use super::error::ClientError;
+use super::outcome::{BlobInfo, BlobPage, StoredBlob};
+use super::pool::Incoming;
+use super::request::Request;
 use crate::proto::v1;
+use crate::verb::Verb;
 use v1::get_blob_response::Part as Got;
 use v1::put_blob_request::Part as Put;
 
@@ -70,8 +74,7 @@ impl Client {
         key: impl Into<Bytes>,
         options: &BlobOptions,
         content: impl Stream<Item = io::Result<Bytes>>,
-    ) -> Result<v1::PutBlobResponse, ClientError> {
-        const METHOD: &str = "PutBlob";
+    ) -> Result<StoredBlob, ClientError> {
         let header = v1::BlobHeader {
             namespace: self.owned_namespace(),
             key: key.into(),
@@ -81,28 +84,26 @@ impl Client {
             sha256: options.sha256.map_or_else(Bytes::new, |sha256| Bytes::copy_from_slice(&sha256)),
             version: 0,
         };
-        let (pool, mut cache) = (self.pool(), self.pool().cache());
+        let pool = self.node_of(Some(&header.key));
         let (parts, outgoing) = mpsc::channel(CHUNKS_WAITING);
-        let mut call = pin!(cache.put_blob(Request::new(whole(outgoing))));
+        let mut call = pin!(pool.upload(Verb::PutBlob, whole(outgoing)));
         let mut feed = pin!(feed(header, content, parts, pool.timeout()));
         let wait = pool.timeout().max(STORED_WITHIN);
         let mut expected = None;
         let stored = loop {
             tokio::select! {
-                answer = &mut call => {
-                    break answer.map_err(|status| pool.error(METHOD, status))?.into_inner();
-                }
+                answer = &mut call => break convert::stored_blob(&answer?),
                 fed = &mut feed, if expected.is_none() => match fed {
                     Ok(fed) => expected = Some(fed),
                     Err(Unfed::Source(source)) => return Err(ClientError::Source { source }),
-                    Err(Unfed::Stalled) => return Err(pool.timed_out(METHOD)),
+                    Err(Unfed::Stalled) => return Err(pool.timed_out(Verb::PutBlob.name())),
                 },
-                () = tokio::time::sleep(wait), if expected.is_some() => return Err(pool.timed_out(METHOD)),
+                () = tokio::time::sleep(wait), if expected.is_some() => return Err(pool.timed_out(Verb::PutBlob.name())),
             }
         };
-        match expected {
-            Some((bytes, sha256)) if stored.size_bytes == bytes && stored.sha256 == sha256[..] => Ok(stored),
-            _ => Err(pool.bad_answer(METHOD, "another blob than was sent")),
+        match (stored, expected) {
+            (Some(stored), Some(sent)) if (stored.size_bytes, stored.sha256) == sent => Ok(stored),
+            _ => Err(self.bad_answer(Verb::PutBlob, "another blob than was sent")),
         }
     }
 
@@ -115,7 +116,7 @@ impl Client {
         key: impl Into<Bytes>,
         options: &BlobOptions,
         reader: impl AsyncRead + Unpin,
-    ) -> Result<v1::PutBlobResponse, ClientError> {
+    ) -> Result<StoredBlob, ClientError> {
         let content = stream::unfold(reader, |mut reader| async move {
             let mut part = BytesMut::with_capacity(CHUNK_BYTES);
             match reader.read_buf(&mut part).await {
@@ -136,7 +137,7 @@ impl Client {
         key: impl Into<Bytes>,
         options: &BlobOptions,
         content: impl Into<Bytes>,
-    ) -> Result<v1::PutBlobResponse, ClientError> {
+    ) -> Result<StoredBlob, ClientError> {
         let content = content.into();
         let options = BlobOptions {
             size_bytes: Some(content.len() as u64),
@@ -155,29 +156,27 @@ impl Client {
         key: impl Into<Bytes>,
         range: BlobRange,
     ) -> Result<Option<BlobDownload>, ClientError> {
-        let pool = self.pool();
         let message = v1::GetBlobRequest {
             namespace: self.owned_namespace(),
             key: key.into(),
             offset: range.offset,
             length: range.length,
         };
-        let mut cache = pool.cache();
-        let stream = match pool.finish(GET_BLOB, cache.get_blob(Request::new(message))).await {
+        let mut stream = match self.node_of(message.key()).open(message).await {
             Err(ClientError::Status(refusal)) if refusal.reason == "BLOB_NOT_FOUND" => return Ok(None),
             opened => opened?,
         };
-        let header = v1::BlobHeader::default();
-        let mut download =
-            BlobDownload { client: self.clone(), stream: Some(stream), header, left: 0, digest: None };
-        let Some(Got::Header(header)) = download.part().await? else {
-            return Err(pool.bad_answer(GET_BLOB, "no header"));
+        let wait = self.node_of(None).timeout();
+        let first = stream.next(Some(wait)).await?.and_then(|message| message.part);
+        let info = match first {
+            Some(Got::Header(header)) => convert::blob_info(header),
+            _ => None,
         };
+        let info = info.ok_or_else(|| self.bad_answer(Verb::GetBlob, "no header"))?;
         let end = if range.length == 0 { u64::MAX } else { range.offset.saturating_add(range.length) };
-        download.left = end.min(header.size_bytes).saturating_sub(range.offset);
-        download.digest = (download.left == header.size_bytes).then(Sha256::new);
-        download.header = header;
-        Ok(Some(download))
+        let left = end.min(info.size_bytes).saturating_sub(range.offset);
+        let digest = (left == info.size_bytes).then(Sha256::new);
+        Ok(Some(BlobDownload { client: self.clone(), stream: Some(stream), info, left, digest }))
     }
 
     /// Removes a blob. False: there was none.
@@ -186,8 +185,7 @@ impl Client {
     /// See [`Client::get`].
     pub async fn delete_blob(&self, key: impl Into<Bytes>) -> Result<bool, ClientError> {
         let message = v1::DeleteBlobRequest { namespace: self.owned_namespace(), key: key.into() };
-        let pool = self.pool();
-        Ok(pool.finish("DeleteBlob", pool.cache().delete_blob(pool.request(message))).await?.deleted)
+        Ok(self.call(message).await?.deleted)
     }
 
     /// A page of the blobs whose keys begin with the prefix, in the order of their keys; `next_page_token` is empty on
@@ -199,19 +197,17 @@ impl Client {
         &self,
         prefix: impl Into<Bytes>,
         options: ListBlobsOptions,
-    ) -> Result<v1::ListBlobsResponse, ClientError> {
+    ) -> Result<BlobPage, ClientError> {
         let message = v1::ListBlobsRequest {
             namespace: self.owned_namespace(),
             prefix: prefix.into(),
             page_size: options.page_size,
             page_token: options.page_token,
         };
-        let pool = self.pool();
-        pool.finish("ListBlobs", pool.cache().list_blobs(pool.request(message))).await
+        let page = convert::blob_page(self.call(message).await?);
+        page.ok_or_else(|| self.bad_answer(Verb::ListBlobs, "a blob without a SHA-256"))
     }
 }
-
-const GET_BLOB: &str = "GetBlob";
 
 /// Why a blob was not sent whole.
 enum Unfed {
@@ -274,8 +270,8 @@ fn whole(parts: mpsc::Receiver<Outgoing>) -> impl Stream<Item = v1::PutBlobReque
 pub struct BlobDownload {
     client: Client,
     /// `None`: it has ended.
-    stream: Option<Streaming<v1::GetBlobResponse>>,
-    header: v1::BlobHeader,
+    stream: Option<Incoming<v1::GetBlobResponse>>,
+    info: BlobInfo,
     /// Bytes that are still to come.
     left: u64,
     /// Of a blob that is read whole.
@@ -285,8 +281,8 @@ pub struct BlobDownload {
 impl BlobDownload {
     /// What is known of the blob, the whole one also where a range is read.
     #[must_use]
-    pub fn header(&self) -> &v1::BlobHeader {
-        &self.header
+    pub fn info(&self) -> &BlobInfo {
+        &self.info
     }
 
     /// How many bytes are still to come.
@@ -295,7 +291,7 @@ impl BlobDownload {
         self.left
     }
 
-    /// The next bytes. `None`: that was all, and of a whole blob it had the SHA-256 that the header says.
+    /// The next bytes. `None`: that was all, and of a whole blob it had the SHA-256 that was announced.
     ///
     /// # Errors
     /// See [`Client::get`]; `DATA_LOSS` where the blob is damaged on the node's disk, [`ClientError::BadAnswer`] where
@@ -315,7 +311,7 @@ impl BlobDownload {
             }
             None if self.left > 0 => self.client_says("less than was announced"),
             None => match self.digest.take() {
-                Some(digest) => match digest.finalize()[..] == self.header.sha256[..] {
+                Some(digest) => match digest.finalize()[..] == self.info.sha256[..] {
                     true => Ok(None),
                     false => self.client_says("content of another SHA-256"),
                 },
@@ -351,20 +347,19 @@ impl BlobDownload {
     }
 
     fn client_says<T>(&self, problem: &str) -> Result<T, ClientError> {
-        Err(self.client.pool().bad_answer(GET_BLOB, problem))
+        Err(self.client.bad_answer(Verb::GetBlob, problem))
     }
 
     async fn part(&mut self) -> Result<Option<Got>, ClientError> {
-        let pool = self.client.pool();
         let Some(stream) = &mut self.stream else { return Ok(None) };
-        let part = match tokio::time::timeout(pool.timeout(), stream.message()).await {
-            Ok(Ok(Some(message))) => match message.part {
+        let wait = self.client.node_of(None).timeout();
+        let part = match stream.next(Some(wait)).await {
+            Ok(Some(message)) => match message.part {
                 Some(part) => return Ok(Some(part)),
-                None => Err(pool.bad_answer(GET_BLOB, "a message without a part")),
+                None => self.client_says("a message without a part"),
             },
-            Ok(Ok(None)) => Ok(None),
-            Ok(Err(status)) => Err(pool.error(GET_BLOB, status)),
-            Err(_elapsed) => Err(pool.timed_out(GET_BLOB)),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
         };
         self.stream = None;
         part

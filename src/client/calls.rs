@@ -4,19 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tonic::transport::Channel;
 
 use super::builder::ClientBuilder;
+use super::convert::{self, wire_ms};
 use super::error::ClientError;
+use super::outcome::{Counter, Deletion, GetOutcome, SetOutcome};
 use super::pool::Pool;
+use super::request::Request;
 use super::url::NodeUrl;
 use crate::entry::{Durability, Version};
 use crate::proto::v1;
-
-/// What a Get came to: hit, stale or miss.
-pub type GetOutcome = v1::get_response::Outcome;
-/// What a Set came to: stored or not stored.
-pub type SetOutcome = v1::set_response::Outcome;
+use crate::verb::Verb;
 
 /// A client of one node's data plane. Cloning it is cheap and shares the connections.
 #[derive(Debug, Clone)]
@@ -94,52 +92,13 @@ pub struct DeleteOptions {
     pub durability: Option<Durability>,
 }
 
-/// What a Delete came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Deletion {
-    /// There was an entry, and it is gone.
-    pub deleted: bool,
-    /// The version that is there, where a condition was not met. [`Version::NONE`] otherwise.
-    pub current_version: Version,
-}
-
-impl SetOptions {
-    /// The request of a Set with these options.
-    #[must_use]
-    pub fn request(&self, namespace: &str, key: Bytes, value: Bytes) -> v1::SetRequest {
-        use v1::set_request::{Condition, Expiration};
-        v1::SetRequest {
-            namespace: namespace.to_owned(),
-            key,
-            value,
-            expiration: match self.expiration {
-                SetExpiration::NamespaceDefault => None,
-                SetExpiration::After(ttl) => Some(Expiration::TtlMs(wire_ms(ttl))),
-                SetExpiration::AtUnixMs(at) => Some(Expiration::ExpireAtUnixMs(at)),
-                SetExpiration::Keep => Some(Expiration::KeepTtl(true)),
-            },
-            condition: match self.condition {
-                SetCondition::Always => None,
-                SetCondition::IfAbsent => Some(Condition::IfAbsent(true)),
-                SetCondition::IfPresent => Some(Condition::IfPresent(true)),
-                SetCondition::IfVersion(version) => Some(Condition::IfVersion(version.0)),
-            },
-            flags: self.flags,
-            content_type: self.content_type.clone(),
-            tags: self.tags.clone(),
-            durability: wire_durability(self.durability),
-            ..v1::SetRequest::default()
-        }
-    }
-}
-
 impl Client {
     /// The way to a client.
     pub fn builder(nodes: impl IntoIterator<Item = NodeUrl>) -> ClientBuilder {
         ClientBuilder::new(nodes)
     }
 
-    pub(crate) fn new(pool: Pool, namespace: String) -> Self {
+    pub(super) fn new(pool: Pool, namespace: String) -> Self {
         Self { pool: Arc::new(pool), namespace: namespace.into() }
     }
 
@@ -149,26 +108,13 @@ impl Client {
         &self.namespace
     }
 
-    /// The next connection in turn, for a caller that brings its own codec.
-    #[must_use]
-    pub fn channel(&self) -> Channel {
-        self.pool.channel()
-    }
-
-    pub(crate) fn pool(&self) -> &Pool {
-        &self.pool
-    }
-
     /// Looks a key up.
     ///
     /// # Errors
     /// [`ClientError`], as every call here: unreachable, timed out, or the status that the node answered.
     pub async fn get(&self, key: impl Into<Bytes>) -> Result<GetOutcome, ClientError> {
-        let message =
-            v1::GetRequest { namespace: self.owned_namespace(), key: key.into(), ..Default::default() };
-        let mut cache = self.pool.cache();
-        let response = self.pool.finish("Get", cache.get(self.pool.request(message))).await?;
-        response.outcome.ok_or_else(|| self.pool.bad_answer("Get", "no outcome"))
+        let key = key.into();
+        self.look_up(v1::GetRequest { namespace: self.owned_namespace(), key, ..Default::default() }).await
     }
 
     /// Looks a key up without its value: what comes has `value_bytes` and everything else.
@@ -182,9 +128,12 @@ impl Client {
             metadata_only: true,
             ..Default::default()
         };
-        let mut cache = self.pool.cache();
-        let response = self.pool.finish("Get", cache.get(self.pool.request(message))).await?;
-        response.outcome.ok_or_else(|| self.pool.bad_answer("Get", "no outcome"))
+        self.look_up(message).await
+    }
+
+    async fn look_up(&self, message: v1::GetRequest) -> Result<GetOutcome, ClientError> {
+        let outcome = convert::get_outcome(self.call(message).await?);
+        outcome.ok_or_else(|| self.bad_answer(Verb::Get, "no outcome"))
     }
 
     /// Stores an entry.
@@ -197,10 +146,9 @@ impl Client {
         value: impl Into<Bytes>,
         options: &SetOptions,
     ) -> Result<SetOutcome, ClientError> {
-        let message = options.request(&self.namespace, key.into(), value.into());
-        let mut cache = self.pool.cache();
-        let response = self.pool.finish("Set", cache.set(self.pool.request(message))).await?;
-        response.outcome.ok_or_else(|| self.pool.bad_answer("Set", "no outcome"))
+        let message = convert::set_request(&self.namespace, key.into(), value.into(), options);
+        let outcome = convert::set_outcome(self.call(message).await?);
+        outcome.ok_or_else(|| self.bad_answer(Verb::Set, "no outcome"))
     }
 
     /// Removes an entry, of a given version where one is named.
@@ -212,15 +160,8 @@ impl Client {
         key: impl Into<Bytes>,
         options: &DeleteOptions,
     ) -> Result<Deletion, ClientError> {
-        let message = v1::DeleteRequest {
-            namespace: self.owned_namespace(),
-            key: key.into(),
-            if_version: options.if_version.map(|version| version.0),
-            durability: wire_durability(options.durability),
-        };
-        let mut cache = self.pool.cache();
-        let response = self.pool.finish("Delete", cache.delete(self.pool.request(message))).await?;
-        Ok(Deletion { deleted: response.deleted, current_version: Version(response.current_version) })
+        let message = convert::delete_request(&self.namespace, key.into(), options);
+        Ok(convert::deletion(&self.call(message).await?))
     }
 
     /// Adds to a counter and answers what it is then. Delta 0 counts as 1.
@@ -233,18 +174,9 @@ impl Client {
         key: impl Into<Bytes>,
         delta: i64,
         options: &CounterOptions,
-    ) -> Result<v1::IncrementResponse, ClientError> {
-        let message = v1::IncrementRequest {
-            namespace: self.owned_namespace(),
-            key: key.into(),
-            delta,
-            initial: options.initial,
-            ttl_ms: wire_ms(options.ttl),
-            durability: wire_durability(options.durability),
-            ..Default::default()
-        };
-        let mut cache = self.pool.cache();
-        self.pool.finish("Increment", cache.increment(self.pool.request(message))).await
+    ) -> Result<Counter, ClientError> {
+        let message = convert::increment_request(&self.namespace, key.into(), delta, options);
+        Ok(convert::incremented(&self.call(message).await?))
     }
 
     /// Takes from a counter, as [`Client::increment`] in everything else.
@@ -256,18 +188,9 @@ impl Client {
         key: impl Into<Bytes>,
         delta: i64,
         options: &CounterOptions,
-    ) -> Result<v1::DecrementResponse, ClientError> {
-        let message = v1::DecrementRequest {
-            namespace: self.owned_namespace(),
-            key: key.into(),
-            delta,
-            initial: options.initial,
-            ttl_ms: wire_ms(options.ttl),
-            durability: wire_durability(options.durability),
-            ..Default::default()
-        };
-        let mut cache = self.pool.cache();
-        self.pool.finish("Decrement", cache.decrement(self.pool.request(message))).await
+    ) -> Result<Counter, ClientError> {
+        let message = convert::decrement_request(&self.namespace, key.into(), delta, options);
+        Ok(convert::decremented(&self.call(message).await?))
     }
 
     /// Gives an entry a new time to live, counted from now; zero is never. False: there is no entry.
@@ -277,54 +200,28 @@ impl Client {
     pub async fn touch(&self, key: impl Into<Bytes>, ttl: Duration) -> Result<bool, ClientError> {
         let message =
             v1::TouchRequest { namespace: self.owned_namespace(), key: key.into(), ttl_ms: wire_ms(ttl) };
-        let mut cache = self.pool.cache();
-        Ok(self.pool.finish("Touch", cache.touch(self.pool.request(message))).await?.found)
+        Ok(self.call(message).await?.found)
+    }
+
+    /// The path of every call that is one request and one answer: to the node of the key that the request names.
+    pub(super) async fn call<R: Request>(&self, message: R) -> Result<R::Answer, ClientError> {
+        self.node_of(message.key()).call(message).await
+    }
+
+    /// The connections to the node that a key belongs to, or to any node for what names none. There is one.
+    pub(super) fn node_of(&self, _key: Option<&[u8]>) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    pub(super) fn bad_answer(&self, verb: Verb, problem: &str) -> ClientError {
+        self.pool.bad_answer(verb.name(), problem)
     }
 
     pub(super) fn owned_namespace(&self) -> String {
         self.namespace.as_ref().to_owned()
     }
-}
 
-/// A duration as the wire has it: whole milliseconds, rounded up so that a short one does not become "never".
-pub(super) fn wire_ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
-}
-
-/// A durability as the wire has it.
-pub(super) fn wire_durability(durability: Option<Durability>) -> i32 {
-    durability.map_or(v1::Durability::Unspecified, v1::Durability::from) as i32
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_duration_below_a_millisecond_is_not_never() {
-        assert_eq!(wire_ms(Duration::ZERO), 0);
-        assert_eq!(wire_ms(Duration::from_nanos(1)), 1);
-        assert_eq!(wire_ms(Duration::from_micros(1_500)), 2);
-        assert_eq!(wire_ms(Duration::MAX), u64::MAX);
-    }
-
-    #[test]
-    fn options_become_the_wires_oneofs() {
-        use v1::set_request::{Condition, Expiration};
-        let options = SetOptions {
-            expiration: SetExpiration::Keep,
-            condition: SetCondition::IfVersion(Version(7)),
-            flags: 3,
-            content_type: "text/plain".to_owned(),
-            tags: vec!["menu".to_owned()],
-            durability: Some(Durability::Flushed),
-        };
-        let request = options.request("ns", Bytes::from("k"), Bytes::from("v"));
-        assert_eq!(request.expiration, Some(Expiration::KeepTtl(true)));
-        assert_eq!(request.condition, Some(Condition::IfVersion(7)));
-        assert_eq!((request.namespace.as_str(), request.flags), ("ns", 3));
-        assert_eq!(request.durability(), v1::Durability::Flushed);
-        let plain = SetOptions::default().request("", Bytes::new(), Bytes::new());
-        assert_eq!((plain.expiration, plain.condition, plain.durability), (None, None, 0));
+    pub(super) fn shared_namespace(&self) -> Arc<str> {
+        self.namespace.clone()
     }
 }

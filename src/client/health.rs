@@ -1,11 +1,13 @@
 //! Asking a listener how it is, by the standard gRPC health protocol.
 
 use tonic::Code;
-use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::error::ClientError;
 use super::pool::Pool;
+
+const CHECK: &str = "/grpc.health.v1.Health/Check";
 
 /// A client of a listener's health service.
 #[derive(Debug)]
@@ -41,7 +43,7 @@ impl Serving {
 }
 
 impl HealthClient {
-    pub(crate) fn new(pool: Pool) -> Self {
+    pub(super) fn new(pool: Pool) -> Self {
         Self { pool }
     }
 
@@ -50,8 +52,8 @@ impl HealthClient {
     /// # Errors
     /// [`ClientError`] where there is no answer. A service that the listener does not know is one.
     pub async fn check(&self, service: &str) -> Result<Serving, ClientError> {
-        let request = self.pool.request(HealthCheckRequest { service: service.to_owned() });
-        match self.pool.finish("Check", self.pool.health().check(request)).await {
+        let message = HealthCheckRequest { service: service.to_owned() };
+        match self.pool.unary::<_, HealthCheckResponse>("Check", CHECK, message).await {
             Ok(answer) => Ok(match answer.status() {
                 ServingStatus::Serving => Serving::Serving,
                 ServingStatus::NotServing => Serving::NotServing,

@@ -3,8 +3,11 @@
 use bytes::Bytes;
 
 use super::calls::Client;
+use super::convert;
 use super::error::ClientError;
+use super::outcome::ScanPage;
 use crate::proto::v1;
+use crate::verb::Verb;
 
 /// What a Scan may say beside the prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -40,7 +43,7 @@ impl Client {
         &self,
         prefix: impl Into<Bytes>,
         options: ScanOptions,
-    ) -> Result<v1::ScanResponse, ClientError> {
+    ) -> Result<ScanPage, ClientError> {
         let message = v1::ScanRequest {
             namespace: self.owned_namespace(),
             prefix: prefix.into(),
@@ -48,8 +51,8 @@ impl Client {
             page_token: options.page_token,
             keys_only: options.keys_only,
         };
-        let pool = self.pool();
-        pool.finish("Scan", pool.cache().scan(pool.request(message))).await
+        let page = convert::scan_page(self.call(message).await?);
+        page.ok_or_else(|| self.bad_answer(Verb::Scan, "an item without an entry"))
     }
 
     /// Drops what the scope covers, in constant time however much that is; answers the namespace's count of
@@ -65,7 +68,6 @@ impl Client {
             InvalidateScope::All => Scope::All(true),
         };
         let message = v1::InvalidateRequest { namespace: self.owned_namespace(), scope: Some(scope) };
-        let pool = self.pool();
-        Ok(pool.finish("Invalidate", pool.cache().invalidate(pool.request(message))).await?.generation)
+        Ok(self.call(message).await?.generation)
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::admin::AdminClient;
-use super::calls::wire_ms;
+use super::convert::wire_ms;
 use super::error::ClientError;
 use crate::proto::v1;
 
@@ -24,9 +24,7 @@ impl AdminClient {
     /// # Errors
     /// See [`AdminClient::spawn`].
     pub async fn namespaces(&self) -> Result<Vec<v1::NamespaceConfig>, ClientError> {
-        let pool = self.pool();
-        let request = pool.request(v1::ListNamespacesRequest {});
-        Ok(pool.finish("ListNamespaces", pool.admin().list_namespaces(request)).await?.namespaces)
+        Ok(self.call(v1::ListNamespacesRequest {}).await?.namespaces)
     }
 
     /// Creates a namespace with the settings of the change, and the node's for the rest; answers what is in force.
@@ -38,10 +36,8 @@ impl AdminClient {
         name: &str,
         settings: &NamespaceUpdate,
     ) -> Result<v1::NamespaceConfig, ClientError> {
-        let pool = self.pool();
         let message = v1::CreateNamespaceRequest { namespace: Some(settings.config(name)) };
-        let request = pool.request(message);
-        let answer = pool.finish("CreateNamespace", pool.admin().create_namespace(request)).await?;
+        let answer = self.call(message).await?;
         Ok(answer.namespace.unwrap_or_default())
     }
 
@@ -54,13 +50,11 @@ impl AdminClient {
         name: &str,
         change: &NamespaceUpdate,
     ) -> Result<v1::NamespaceConfig, ClientError> {
-        let pool = self.pool();
         let message = v1::UpdateNamespaceRequest {
             namespace: Some(change.config(name)),
             update_mask: Some(prost_types::FieldMask { paths: change.paths() }),
         };
-        let request = pool.request(message);
-        let answer = pool.finish("UpdateNamespace", pool.admin().update_namespace(request)).await?;
+        let answer = self.call(message).await?;
         Ok(answer.namespace.unwrap_or_default())
     }
 
@@ -69,9 +63,7 @@ impl AdminClient {
     /// # Errors
     /// See [`AdminClient::spawn`].
     pub async fn delete_namespace(&self, name: &str) -> Result<v1::DeleteNamespaceResponse, ClientError> {
-        let pool = self.pool();
-        let request = pool.request(v1::DeleteNamespaceRequest { name: name.to_owned() });
-        pool.finish("DeleteNamespace", pool.admin().delete_namespace(request)).await
+        self.call(v1::DeleteNamespaceRequest { name: name.to_owned() }).await
     }
 }
 

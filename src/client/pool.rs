@@ -1,24 +1,38 @@
-//! The connections to one node.
+//! The connections to one node, and the one path of every call on them.
 //!
 //! One HTTP/2 connection is one socket read and written by one task, so several are kept and taken in turn
 //! (several gave about five times the throughput of one). Each is made on first use and made again after it
 //! breaks; keepalive pings find a peer that went silent.
+//!
+//! ```text
+//!  call     one request, one answer      deadline told to the node, and kept here
+//!  open     one request, a stream        deadline of the beginning; each wait for a message has the reader's own
+//!  upload   a stream, one answer         none: the caller bounds what it sends
+//!  exchange a stream each way, of bytes  none: the reader bounds each wait
+//! ```
 
 use std::future::Future;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::Stream;
+use http::uri::PathAndQuery;
+use prost::Message;
+use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Response, Status};
+use tonic::{Response, Status, Streaming};
+use tonic_prost::ProstCodec;
 
 use super::batch::BatchLimits;
+use super::codec::RawCodec;
 use super::error::ClientError;
+use super::request::Request;
 use super::url::{BadNodeUrl, NodeUrl};
 use crate::entry::MESSAGE_BYTES_MAX;
-use crate::proto::v1::admin_client::AdminClient;
-use crate::proto::v1::cache_client::CacheClient;
-use tonic_health::pb::health_client::HealthClient;
+use crate::verb::Verb;
 
 /// How long the local timer waits beyond the deadline that the node was told, so that the node's own answer
 /// wins where there is one.
@@ -31,7 +45,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 
 /// Several lazy connections to one node, and the deadline of a call on them.
 #[derive(Debug)]
-pub(crate) struct Pool {
+pub(super) struct Pool {
     url: NodeUrl,
     channels: Vec<Channel>,
     next: AtomicUsize,
@@ -41,7 +55,7 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn new(
+    pub(super) fn new(
         url: NodeUrl,
         connections: NonZeroUsize,
         timeout: Duration,
@@ -64,49 +78,101 @@ impl Pool {
     }
 
     /// What the node was seen to take at once.
-    pub(crate) fn limits(&self) -> &BatchLimits {
+    pub(super) fn limits(&self) -> &BatchLimits {
         &self.limits
     }
 
-    pub(crate) fn url(&self) -> &NodeUrl {
+    pub(super) fn url(&self) -> &NodeUrl {
         &self.url
     }
 
-    pub(crate) fn timeout(&self) -> Duration {
+    pub(super) fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// The next connection in turn.
-    pub(crate) fn channel(&self) -> Channel {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        self.channels[turn % self.channels.len()].clone()
+    /// Asks for what the message's verb does and awaits the answer, no longer than the deadline and a little.
+    pub(super) async fn call<R: Request>(&self, message: R) -> Result<R::Answer, ClientError> {
+        self.unary(R::VERB.name(), R::VERB.path(), message).await
     }
 
-    pub(crate) fn cache(&self) -> CacheClient<Channel> {
-        CacheClient::new(self.channel())
-            .max_decoding_message_size(self.max_message_bytes)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX)
-    }
-
-    pub(crate) fn admin(&self) -> AdminClient<Channel> {
-        AdminClient::new(self.channel())
-            .max_decoding_message_size(self.max_message_bytes)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX)
-    }
-
-    pub(crate) fn health(&self) -> HealthClient<Channel> {
-        HealthClient::new(self.channel())
-    }
-
-    /// A request that tells the node its deadline.
-    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
+    /// [`Self::call`] of a method that is not the contract's.
+    pub(super) async fn unary<M, A>(
+        &self,
+        method: &'static str,
+        path: &'static str,
+        message: M,
+    ) -> Result<A, ClientError>
+    where
+        M: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        let mut request = tonic::Request::new(message);
         request.set_timeout(self.timeout);
-        request
+        let path = PathAndQuery::from_static(path);
+        let call = async { self.grpc().await?.unary(request, path, ProstCodec::default()).await };
+        self.within(method, call).await
+    }
+
+    /// Asks for a stream of answers, and awaits that it is open.
+    pub(super) async fn open<R: Request>(
+        self: &Arc<Self>,
+        message: R,
+    ) -> Result<Incoming<R::Answer>, ClientError> {
+        // No grpc-timeout: the stream is meant to last.
+        let request = tonic::Request::new(message);
+        let path = PathAndQuery::from_static(R::VERB.path());
+        let call = async { self.grpc().await?.server_streaming(request, path, ProstCodec::default()).await };
+        self.incoming(R::VERB, call).await
+    }
+
+    /// Sends a stream of messages and awaits the answer, however long that takes.
+    pub(super) async fn upload<M, A>(
+        &self,
+        verb: Verb,
+        messages: impl Stream<Item = M> + Send + 'static,
+    ) -> Result<A, ClientError>
+    where
+        M: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        let path = PathAndQuery::from_static(verb.path());
+        let request = tonic::Request::new(messages);
+        let call = async { self.grpc().await?.client_streaming(request, path, ProstCodec::default()).await };
+        call.await.map(Response::into_inner).map_err(|status| self.error(verb.name(), status))
+    }
+
+    /// Opens a stream of messages each way, which are the caller's to write and read.
+    pub(super) async fn exchange(
+        &self,
+        verb: Verb,
+        messages: impl Stream<Item = Bytes> + Send + 'static,
+    ) -> Result<Response<Streaming<Bytes>>, Status> {
+        let path = PathAndQuery::from_static(verb.path());
+        self.grpc().await?.streaming(tonic::Request::new(messages), path, RawCodec).await
+    }
+
+    /// What a node sends on a stream that `call` opens.
+    pub(super) async fn incoming<T>(
+        self: &Arc<Self>,
+        verb: Verb,
+        call: impl Future<Output = Result<Response<Streaming<T>>, Status>>,
+    ) -> Result<Incoming<T>, ClientError> {
+        let messages = self.within(verb.name(), call).await?;
+        Ok(Incoming { pool: self.clone(), method: verb.name(), messages })
+    }
+
+    /// The next connection in turn, once it takes a call.
+    async fn grpc(&self) -> Result<Grpc<Channel>, Status> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut grpc = Grpc::new(self.channels[turn % self.channels.len()].clone())
+            .max_decoding_message_size(self.max_message_bytes)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+        Ok(grpc)
     }
 
     /// Awaits a call, no longer than its deadline and a little.
-    pub(crate) async fn finish<T>(
+    async fn within<T>(
         &self,
         method: &'static str,
         call: impl Future<Output = Result<Response<T>, Status>>,
@@ -118,15 +184,38 @@ impl Pool {
         }
     }
 
-    pub(crate) fn error(&self, method: &'static str, status: Status) -> ClientError {
+    fn error(&self, method: &'static str, status: Status) -> ClientError {
         ClientError::from_status(&self.url, method, self.timeout, status)
     }
 
-    pub(crate) fn timed_out(&self, method: &'static str) -> ClientError {
+    pub(super) fn timed_out(&self, method: &'static str) -> ClientError {
         ClientError::Timeout { url: self.url.to_string(), method, after: self.timeout }
     }
 
-    pub(crate) fn bad_answer(&self, method: &'static str, problem: impl Into<String>) -> ClientError {
+    pub(super) fn bad_answer(&self, method: &'static str, problem: impl Into<String>) -> ClientError {
         ClientError::BadAnswer { url: self.url.to_string(), method, problem: problem.into() }
+    }
+}
+
+/// What a node sends on a stream that is open.
+#[derive(Debug)]
+pub(super) struct Incoming<T> {
+    pool: Arc<Pool>,
+    method: &'static str,
+    messages: Streaming<T>,
+}
+
+impl<T> Incoming<T> {
+    /// The next message, waited for no longer than `wait`, where that is given. `None`: the node has ended the stream.
+    pub(super) async fn next(&mut self, wait: Option<Duration>) -> Result<Option<T>, ClientError> {
+        let next = self.messages.message();
+        let next = match wait {
+            None => next.await,
+            Some(wait) => match tokio::time::timeout(wait, next).await {
+                Ok(next) => next,
+                Err(_elapsed) => return Err(self.pool.timed_out(self.method)),
+            },
+        };
+        next.map_err(|status| self.pool.error(self.method, status))
     }
 }

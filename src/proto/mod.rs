@@ -2,10 +2,12 @@
 //! room may speak it.
 
 mod code;
+#[cfg(feature = "server")]
 pub(crate) mod settings;
 
 pub use code::code_name;
 pub use larder::v1;
+#[cfg(feature = "server")]
 pub use settings::FieldValue;
 
 /// The domain of every ErrorInfo.
@@ -14,10 +16,13 @@ pub const DOMAIN: &str = "larder.dev";
 /// Generated packages, nested as protobuf names them.
 pub mod larder {
     /// The generated `larder.v1` package: messages, clients and servers.
-    #[expect(
-        clippy::allow_attributes,
-        clippy::allow_attributes_without_reason,
-        reason = "tonic's generator writes them"
+    #[cfg_attr(
+        any(feature = "client", feature = "server"),
+        expect(clippy::allow_attributes_without_reason, reason = "tonic's generator writes them")
+    )]
+    #[cfg_attr(
+        feature = "server",
+        expect(clippy::allow_attributes, reason = "tonic's generator writes them")
     )]
     pub mod v1 {
         tonic::include_proto!("larder.v1");

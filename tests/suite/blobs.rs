@@ -350,9 +350,9 @@ async fn a_page_of_blobs_ends_before_the_message_limit() {
     }
     let (mut found, mut page_token) = (0, Bytes::new());
     loop {
-        let options = ListBlobsOptions { page_size: 100, page_token };
-        let page = stored.client().list_blobs("", options).await.unwrap();
-        assert!(prost::Message::encoded_len(&page) <= 16 << 10 && !page.blobs.is_empty());
+        let request = ListBlobsRequest { page_size: 100, page_token, ..Default::default() };
+        let page = soon(stored.calls.0.list_blobs(request)).await.unwrap().into_inner();
+        assert!(page.encoded_len() <= 16 << 10 && !page.blobs.is_empty());
         found += page.blobs.len();
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -490,7 +490,7 @@ async fn the_client_stores_from_readers_and_tells_whose_fault_an_error_is() {
         let mut copied = Vec::new();
         let download = client.get_blob(key, BlobRange::default()).await.unwrap().unwrap();
         assert_eq!(
-            (download.header().content_type.as_str(), download.left()),
+            (download.info().content_type.as_str(), download.left()),
             ("text/plain", body.len() as u64)
         );
         assert_eq!(download.copy_to(&mut copied).await.unwrap(), body.len() as u64);

@@ -14,7 +14,7 @@ use super::plan::Plan;
 use super::wire;
 use crate::cli::exit::CliError;
 use crate::cli::parse::Distribution;
-use crate::proto::v1;
+use crate::client::wire_durability;
 
 /// What a call, or a command of a Pipeline, does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,7 +185,7 @@ impl Load {
 
     fn put_durability(&self, buffer: &mut BytesMut, field: u8, operation: Operation) {
         if let (Operation::Set, Some(durability)) = (operation, self.plan.durability) {
-            wire::put_number(buffer, field, v1::Durability::from(durability) as u64);
+            wire::put_number(buffer, field, u64::from(wire_durability(Some(durability)).unsigned_abs()));
         }
     }
 

@@ -327,7 +327,7 @@ fn thread(
                         tokio::task::spawn_local(calls::caller(worker, unary.clone(), load))
                     }
                     Mode::Pipeline { depth } => {
-                        tokio::task::spawn_local(stream::caller(worker, client.channel(), load, depth))
+                        tokio::task::spawn_local(stream::caller(worker, client.clone(), load, depth))
                     }
                 });
             }

@@ -8,20 +8,16 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::uri::PathAndQuery;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::client::Grpc;
-use tonic::transport::Channel;
-use tonic::{Request, Status, Streaming};
+use tonic::Status;
 
 use super::load::Load;
 use super::run::{BACK_OFF, Worker};
-use super::wire::{self, Answer, RawCodec};
+use super::wire::{self, Answer};
+use crate::client::Client;
 use crate::clock::monotonic;
-use crate::entry::MESSAGE_BYTES_MAX;
 
-const PIPELINE: PathAndQuery = PathAndQuery::from_static("/larder.v1.Cache/Pipeline");
 /// A message in flight.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
@@ -40,11 +36,11 @@ struct Flight {
     items: usize,
 }
 
-pub(super) async fn caller(worker: Rc<Worker>, channel: Channel, mut load: Load, depth: usize) {
+pub(super) async fn caller(worker: Rc<Worker>, client: Client, mut load: Load, depth: usize) {
     loop {
         let flight =
             Flight { slots: RefCell::new(vec![Slot::free(monotonic()); depth]), items: worker.plan.items };
-        let Err(status) = stream(&worker, channel.clone(), &mut load, &flight).await else { return };
+        let Err(status) = stream(&worker, &client, &mut load, &flight).await else { return };
         // What was on its way is lost with the stream.
         let end = monotonic();
         let mut pause = None;
@@ -56,7 +52,7 @@ pub(super) async fn caller(worker: Rc<Worker>, channel: Channel, mut load: Load,
 }
 
 /// Runs one stream. Ok: the run is over, and everything was answered.
-async fn stream(worker: &Worker, channel: Channel, load: &mut Load, flight: &Flight) -> Result<(), Status> {
+async fn stream(worker: &Worker, client: &Client, load: &mut Load, flight: &Flight) -> Result<(), Status> {
     let (messages, outgoing) = mpsc::unbounded_channel();
     let (free, mut free_slots) = mpsc::unbounded_channel();
     for slot in 0..flight.slots.borrow().len() {
@@ -77,7 +73,7 @@ async fn stream(worker: &Worker, channel: Channel, load: &mut Load, flight: &Fli
         // Half-closes the stream; the node answers the rest and ends it.
         drop(messages);
     };
-    let receiving = receive(worker, channel, UnboundedReceiverStream::new(outgoing), flight, free);
+    let receiving = receive(worker, client, UnboundedReceiverStream::new(outgoing), flight, free);
     tokio::pin!(sending, receiving);
     tokio::select! {
         // A stream that breaks ends the sending; one that is through with sending is read to its end.
@@ -89,18 +85,13 @@ async fn stream(worker: &Worker, channel: Channel, load: &mut Load, flight: &Fli
 
 async fn receive(
     worker: &Worker,
-    channel: Channel,
+    client: &Client,
     outgoing: UnboundedReceiverStream<Bytes>,
     flight: &Flight,
     free: mpsc::UnboundedSender<Free>,
 ) -> Result<(), Status> {
     let timeout = worker.plan.timeout;
-    let mut grpc = Grpc::new(channel)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-    let call = grpc.streaming(Request::new(outgoing), PIPELINE, RawCodec);
-    let mut incoming: Streaming<Bytes> = call.await?.into_inner();
+    let mut incoming = client.raw_pipeline(outgoing).await?;
     loop {
         let message = match tokio::time::timeout(timeout, incoming.message()).await {
             Ok(message) => message?,

@@ -1,4 +1,4 @@
-//! Requests written, and answers counted, straight on protobuf's bytes.
+//! Requests written, and answers counted, straight on protobuf's bytes, by the client library's codec.
 //!
 //! ```text
 //!  GetRequest    1 namespace  2 key                        GetResponse   1 hit  2 stale  3 miss
@@ -7,7 +7,6 @@
 //!  BatchGet      1 namespace  2 keys…                      answer        1 GetResponse…
 //!  BatchSet      1 namespace  2 SetRequest…                answer        1 SetResult…   1 response  2 error
 //!                3 durability
-//!  Pipeline      2 command…   1 id  4 get  5 set           answer        1 reply…   1 id  3 get  4 set  9 error
 //!  google.rpc.Status          1 code  3 details, a RetryInfo among them
 //! ```
 //!
@@ -15,12 +14,13 @@
 
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use bytes::{BufMut, Bytes, BytesMut};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::load::Operation;
+use crate::client::codec::{self, CommandKind, Content, Fields, ReplyKind};
+pub(super) use crate::client::codec::{Malformed, put_length, put_number};
 
 pub(super) const NAMESPACE: u8 = 1;
 pub(super) const KEY: u8 = 2;
@@ -29,53 +29,6 @@ pub(super) const TTL_MS: u8 = 4;
 pub(super) const DURABILITY: u8 = 16;
 pub(super) const BATCH_SET_ITEMS: u8 = 2;
 pub(super) const BATCH_SET_DURABILITY: u8 = 3;
-const PIPELINE_COMMANDS: u8 = 2;
-const COMMAND_ID: u8 = 1;
-const COMMAND_GET: u8 = 4;
-const COMMAND_SET: u8 = 5;
-
-const VARINT: u8 = 0;
-const FIXED64: u8 = 1;
-const LENGTH: u8 = 2;
-const FIXED32: u8 = 5;
-
-/// Hands messages through as bytes.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct RawCodec;
-
-impl Codec for RawCodec {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for RawCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, dst: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        dst.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for RawCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(src.copy_to_bytes(src.remaining())))
-    }
-}
 
 /// What became of one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,10 +50,6 @@ impl Answer {
         if let Self::Refused { retry_after, .. } = self { retry_after } else { None }
     }
 }
-
-/// The answer is not what the protocol allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Malformed;
 
 /// Each key's answer in a GetResponse, SetResponse, BatchGetResponse or BatchSetResponse.
 pub(super) fn answers(
@@ -129,21 +78,17 @@ pub(super) fn answers(
 
 /// Each reply in a PipelineResponse, under its id.
 pub(super) fn replies(message: &[u8], mut each: impl FnMut(u64, Answer)) -> Result<(), Malformed> {
-    for field in Fields(message) {
-        let (1, Content::Bytes(reply)) = field? else { continue };
-        let (mut id, mut answer) = (0, None);
-        for field in Fields(reply) {
-            match field? {
-                (1, Content::Number(number)) => id = number,
-                (3, Content::Bytes(response)) => answer = Some(outcome(response, Operation::Get)?),
-                (4, Content::Bytes(response)) => answer = Some(outcome(response, Operation::Set)?),
-                (9, Content::Bytes(status)) => answer = Some(refused(status)?),
-                _ => {}
-            }
-        }
-        each(id, answer.ok_or(Malformed)?);
-    }
-    Ok(())
+    codec::replies(message, |reply| {
+        let answer = match reply.kind {
+            ReplyKind::Get => outcome(reply.result, Operation::Get)?,
+            ReplyKind::Set => outcome(reply.result, Operation::Set)?,
+            ReplyKind::Error => refused(reply.result)?,
+            // Nothing else was asked for.
+            _ => return Err(Malformed),
+        };
+        each(reply.id, answer);
+        Ok(())
+    })
 }
 
 fn outcome(response: &[u8], operation: Operation) -> Result<Answer, Malformed> {
@@ -180,68 +125,6 @@ fn first(message: &[u8]) -> Result<(u64, Content<'_>), Malformed> {
     Fields(message).next().unwrap_or(Err(Malformed))
 }
 
-/// A field's content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Content<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
-    Fixed,
-}
-
-/// A message's fields in order.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = Result<(u64, Content<'a>), Malformed>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let field = self.field();
-        if field.is_err() {
-            self.0 = &[];
-        }
-        Some(field)
-    }
-}
-
-impl<'a> Fields<'a> {
-    fn field(&mut self) -> Result<(u64, Content<'a>), Malformed> {
-        let tag = self.varint()?;
-        let content = match (tag & 7) as u8 {
-            VARINT => Content::Number(self.varint()?),
-            FIXED64 => self.take(8).map(|_| Content::Fixed)?,
-            FIXED32 => self.take(4).map(|_| Content::Fixed)?,
-            LENGTH => {
-                let bytes = usize::try_from(self.varint()?).map_err(|_| Malformed)?;
-                Content::Bytes(self.take(bytes)?)
-            }
-            _ => return Err(Malformed),
-        };
-        Ok((tag >> 3, content))
-    }
-
-    fn varint(&mut self) -> Result<u64, Malformed> {
-        let mut number = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let (byte, rest) = self.0.split_first().ok_or(Malformed)?;
-            self.0 = rest;
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(number);
-            }
-        }
-        Err(Malformed)
-    }
-
-    fn take(&mut self, bytes: usize) -> Result<&'a [u8], Malformed> {
-        let (taken, rest) = self.0.split_at_checked(bytes).ok_or(Malformed)?;
-        self.0 = rest;
-        Ok(taken)
-    }
-}
-
 pub(super) fn put_namespace(buffer: &mut BytesMut, namespace: &str) {
     if !namespace.is_empty() {
         put_bytes(buffer, NAMESPACE, namespace.as_bytes());
@@ -253,39 +136,14 @@ pub(super) fn put_bytes(buffer: &mut BytesMut, field: u8, bytes: &[u8]) {
     buffer.put_slice(bytes);
 }
 
-/// The head of a field of bytes, which the caller writes next.
-pub(super) fn put_length(buffer: &mut BytesMut, field: u8, bytes: usize) {
-    buffer.put_u8(field << 3 | LENGTH);
-    put_varint(buffer, bytes as u64);
-}
-
-pub(super) fn put_number(buffer: &mut BytesMut, field: u8, number: u64) {
-    put_varint(buffer, u64::from(field) << 3 | u64::from(VARINT));
-    put_varint(buffer, number);
-}
-
 /// A command of a Pipeline around the bytes of its GetRequest or SetRequest.
 pub(super) fn put_command(buffer: &mut BytesMut, id: u64, operation: Operation, request: &[u8]) {
-    let bytes = 1 + varint_bytes(id) + 1 + varint_bytes(request.len() as u64) + request.len();
-    put_length(buffer, PIPELINE_COMMANDS, bytes);
-    put_number(buffer, COMMAND_ID, id);
-    let field = match operation {
-        Operation::Get => COMMAND_GET,
-        Operation::Set => COMMAND_SET,
+    let kind = match operation {
+        Operation::Get => CommandKind::Get,
+        Operation::Set => CommandKind::Set,
     };
-    put_bytes(buffer, field, request);
-}
-
-fn put_varint(buffer: &mut BytesMut, mut number: u64) {
-    while number >= 0x80 {
-        buffer.put_u8(number as u8 | 0x80);
-        number >>= 7;
-    }
-    buffer.put_u8(number as u8);
-}
-
-fn varint_bytes(number: u64) -> usize {
-    (64 - (number | 1).leading_zeros() as usize).div_ceil(7)
+    codec::put_command_head(buffer, id, kind, request.len());
+    buffer.put_slice(request);
 }
 
 #[cfg(test)]

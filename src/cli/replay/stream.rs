@@ -9,25 +9,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use indicatif::ProgressBar;
-use prost::Message;
 use tokio::sync::mpsc;
 
 use super::trace::Request;
 use crate::cli::exit::CliError;
 use crate::client::{
-    Client, ClientError, PipelineReceiver, PipelineSender, Refusal, SetExpiration, SetOptions,
+    Client, ClientError, Commands, GetOutcome, PipelineOutcome, PipelineReceiver, PipelineReply,
+    PipelineSender, Refusal, SetExpiration, SetOptions, SetOutcome,
 };
 use crate::entry::{Durability, VALUE_BYTES_MAX};
 use crate::proto::code_name;
-use crate::proto::v1::{self, get_response, pipeline_command::Op, pipeline_reply, set_response};
 
 /// A message is closed at this many commands, or bytes of values asked for or sent, unless the node takes less.
 const MESSAGE_COMMANDS: usize = 512;
 const MESSAGE_BYTES: u64 = 1 << 20;
 /// What key, fields and options take of a message for each command, at most, beside the namespace.
 const COMMAND_BYTES: u64 = 128;
-/// What a message takes for a command beside the command itself, at most.
-const FIELD_BYTES: u64 = 8;
 const MESSAGES_IN_FLIGHT: usize = 4;
 
 /// What all streams share.
@@ -191,11 +188,7 @@ impl Stream {
     }
 
     /// Sends what is left of a window and takes answers in until nothing is outstanding.
-    async fn send(
-        &mut self,
-        messages: Vec<Vec<v1::PipelineCommand>>,
-        window: &mut Window,
-    ) -> Result<(), CliError> {
+    async fn send(&mut self, messages: Vec<Commands>, window: &mut Window) -> Result<(), CliError> {
         let (sender, receiver) = (&self.pipeline.0, &mut self.pipeline.1);
         let replayed = &mut self.replayed;
         let sending = async {
@@ -223,23 +216,20 @@ impl Stream {
     }
 
     /// Takes in that the node refused one of these messages for its length. False: that is not why.
-    fn takes_less(&mut self, refusal: &Refusal, messages: &[Vec<v1::PipelineCommand>]) -> bool {
+    fn takes_less(&mut self, refusal: &Refusal, messages: &[Commands]) -> bool {
         let below = |sent: u64| refusal.limit.filter(|limit| *limit < sent);
         match refusal.reason.as_str() {
             "BATCH_TOO_LONG" => {
-                let sent = messages.iter().map(Vec::len).max().unwrap_or_default();
+                let sent = messages.iter().map(Commands::len).max().unwrap_or_default();
                 let limit = below(sent as u64).map_or(sent / 2, length);
                 self.commands_max = limit.max(1);
                 sent > 1
             }
             "MESSAGE_TOO_LARGE" => {
-                let bytes = |message: &Vec<v1::PipelineCommand>| {
-                    message.iter().map(|command| command.encoded_len() as u64 + FIELD_BYTES).sum::<u64>()
-                };
-                let Some(longest) = messages.iter().max_by_key(|message| bytes(message)) else {
+                let Some(longest) = messages.iter().max_by_key(|message| message.bytes()) else {
                     return false;
                 };
-                let (sent, is_single) = (bytes(longest), longest.len() == 1);
+                let (sent, is_single) = (longest.bytes() as u64, longest.len() == 1);
                 let limit = below(sent).unwrap_or(if is_single { sent - 1 } else { sent / 2 });
                 self.bytes_max = self.bytes_max.min(limit);
                 if is_single || refusal.limit.is_some() {
@@ -284,37 +274,29 @@ impl Stream {
     }
 
     /// The commands of a window that are not answered, whose ids count up from 0, in messages of bounded size.
-    fn messages(&self, sets: &[Request], window: &Window) -> Vec<Vec<v1::PipelineCommand>> {
-        let mut messages = vec![Vec::new()];
-        let mut bytes = 0;
+    fn messages(&self, sets: &[Request], window: &Window) -> Vec<Commands> {
+        let (mut messages, mut message, mut bytes) = (Vec::new(), self.client.commands(), 0);
         let sets = sets.iter().map(|request| (request, true));
         let gets = self.gets.iter().map(|request| (request, false));
         let commands = sets.chain(gets).enumerate().filter(|(id, _)| !window.answered[*id]);
         for (id, (request, is_set)) in commands {
-            let key = Bytes::from(format!("{:016x}", request.key));
-            let op = if is_set {
-                let value = self.value.slice(..length(request.value_bytes));
-                Op::Set(self.options.request(&self.plan.namespace, key, value))
-            } else {
-                Op::Get(v1::GetRequest { namespace: self.plan.namespace.clone(), key, ..Default::default() })
-            };
-            let command = v1::PipelineCommand { id: id as u64, op: Some(op), ..Default::default() };
             // A get's value counts too, as its answer has to be read.
             let more = self.command_bytes(request);
-            match messages.last_mut() {
-                Some(message)
-                    if message.is_empty()
-                        || (message.len() < self.commands_max && bytes + more <= self.bytes_max) =>
-                {
-                    message.push(command);
-                    bytes += more;
-                }
-                _ => {
-                    messages.push(vec![command]);
-                    bytes = more;
-                }
+            let fits = message.len() < self.commands_max && bytes + more <= self.bytes_max;
+            if !message.is_empty() && !fits {
+                messages.push(std::mem::replace(&mut message, self.client.commands()));
+                bytes = 0;
             }
+            let key = format!("{:016x}", request.key);
+            if is_set {
+                let value = self.value.slice(..length(request.value_bytes));
+                message.set(id as u64, key, value, &self.options);
+            } else {
+                message.get(id as u64, key);
+            }
+            bytes += more;
         }
+        messages.push(message);
         messages
     }
 }
@@ -359,22 +341,19 @@ impl Window {
     }
 
     /// Counts one reply.
-    fn take(&mut self, replayed: &mut Replayed, reply: v1::PipelineReply) {
-        use pipeline_reply::Result as Reply;
+    fn take(&mut self, replayed: &mut Replayed, reply: PipelineReply) {
         let Some(id) = usize::try_from(reply.id).ok().filter(|id| self.answer(*id)) else { return };
         match reply.result {
-            Some(Reply::Get(v1::GetResponse { outcome: Some(get_response::Outcome::Miss(_)) })) => {
+            Ok(PipelineOutcome::Get(GetOutcome::Miss(_))) => {
                 replayed.misses += 1;
                 if let Some(missed) = id.checked_sub(self.first_get).and_then(|get| self.missed.get_mut(get))
                 {
                     *missed = true;
                 }
             }
-            Some(Reply::Get(_)) => replayed.hits += 1,
-            Some(Reply::Set(v1::SetResponse { outcome: Some(set_response::Outcome::Stored(_)) })) => {
-                replayed.stored += 1;
-            }
-            Some(Reply::Error(status)) => replayed.refuse(code_name(tonic::Code::from_i32(status.code))),
+            Ok(PipelineOutcome::Get(_)) => replayed.hits += 1,
+            Ok(PipelineOutcome::Set(SetOutcome::Stored(_))) => replayed.stored += 1,
+            Err(refusal) => replayed.refuse(code_name(refusal.code)),
             // A set that found the owner out of service, or an answer that the protocol does not allow.
             _ => replayed.refuse("NOT_STORED"),
         }

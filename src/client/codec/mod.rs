@@ -1,0 +1,68 @@
+//! The hot messages, written and read straight on protobuf's bytes: what a Pipeline carries, for the library's streams and
+//! for `larder bench`, which may not cost the load thread more than the calls that it measures.
+//!
+//! ```text
+//!  PipelineRequest    2 command…   1 id   4 get 5 set 6 delete 7 increment 8 decrement 9 touch 10 cancel
+//!  PipelineResponse   1 reply…     1 id   2 owner   3 get 4 set 5 delete 6 increment 7 decrement 8 touch 9 error
+//! ```
+//!
+//! What is inside a command or a reply is its caller's: the library writes and reads the generated messages there, the
+//! benchmark writes keys in place and looks at no more of an answer than what it came to.
+//!
+//! Tested against the generated types, which are the authority.
+
+mod read;
+mod write;
+
+use bytes::{Buf, BufMut, Bytes};
+use tonic::Status;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+
+#[cfg(feature = "cli")]
+pub(crate) use read::{Content, Fields};
+pub(crate) use read::{RawReply, ReplyKind, replies};
+pub(crate) use write::{CommandKind, put_command_head};
+#[cfg(feature = "cli")]
+pub(crate) use write::{put_length, put_number};
+
+/// The message is not what the protocol allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Malformed;
+
+/// Hands messages through as bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RawCodec;
+
+impl Codec for RawCodec {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for RawCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, dst: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        dst.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for RawCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(src.copy_to_bytes(src.remaining())))
+    }
+}

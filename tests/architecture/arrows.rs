@@ -1,0 +1,169 @@
+//! Which way arrows point: the rooms of src/, and what each may know of the others.
+
+/// Which room may know which other rooms, and of some only these names.
+///
+/// cli → node → server → service → cache → lookup → {persistence, engine} → entry; proto and grpc stand under all that speak gRPC.
+pub(crate) const ARROWS: &[(&str, &[(&str, Only)])] = &[
+    ("entry", &[]),
+    ("endpoint", &[]),
+    ("redacted", &[]),
+    ("clock", &[]),
+    // The contract: generated types, and the names of codes.
+    ("proto", &[]),
+    // What any gRPC server or client needs; it knows nothing of caches.
+    ("grpc", &[("proto", ALL), ("quote", ALL)]),
+    // What an error quotes of a caller, wherever it arises.
+    ("quote", &[]),
+    ("shortage", &[]),
+    // The table of verbs; its tests compare it with the contract.
+    ("verb", &[]),
+    ("engine", &[("clock", ALL), ("entry", ALL), ("quote", ALL)]),
+    ("persistence", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("quote", ALL), ("shortage", ALL)]),
+    // One future for what memory has not got, over its sources.
+    ("lookup", &[("clock", ALL), ("engine", ALL), ("persistence", ALL)]),
+    ("cache", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("lookup", ALL), ("persistence", ALL)]),
+    (
+        "service",
+        &[
+            ("cache", ALL),
+            ("clock", ALL),
+            // Configuration and figures, which Admin answers.
+            ("config", Some(&["BadSetting", "Clash", "Loaded", "ServeConfig", "Setting", "Source"])),
+            ("engine", ENGINE_WORDS),
+            ("entry", ALL),
+            ("grpc", ALL),
+            // What an operation waits for, and goes on with.
+            ("lookup", Some(&["Away", "Leaving", "Loaded", "Loading"])),
+            ("proto", ALL),
+            ("quote", ALL),
+            ("telemetry", Some(&["NodeStats", "Recalled", "SlowCalls", "SlowOps", "stripe_number"])),
+            ("verb", ALL),
+        ],
+    ),
+    (
+        "server",
+        &[
+            ("clock", ALL),
+            ("endpoint", ALL),
+            ("quote", ALL),
+            ("redacted", ALL),
+            ("shortage", ALL),
+            ("telemetry", Some(&["CallMetrics", "Format"])),
+        ],
+    ),
+    // Layers answer calls themselves, so they know how a call is answered.
+    (
+        "server/stack",
+        &[
+            ("clock", ALL),
+            ("grpc", ALL),
+            ("quote", ALL),
+            ("telemetry", Some(&["CallMetrics", "Recalled", "SlowCalls"])),
+            ("verb", ALL),
+        ],
+    ),
+    (
+        "client",
+        &[
+            ("proto", ALL),
+            ("clock", ALL),
+            ("endpoint", ALL),
+            ("entry", ALL),
+            ("redacted", ALL),
+            ("verb", ALL),
+        ],
+    ),
+    (
+        "config",
+        &[
+            // What a setting is in the contract's Config.
+            ("proto", Some(&["FieldValue"])),
+            ("endpoint", ALL),
+            ("engine", Some(&["PolicyName", "UnknownPolicy"])),
+            ("entry", ALL),
+            ("persistence", Some(&["BackendKind", "Method"])),
+            ("quote", ALL),
+            ("redacted", ALL),
+        ],
+    ),
+    (
+        "telemetry",
+        &[
+            ("clock", ALL),
+            ("config", Some(&["LogFormat"])),
+            // The names of status codes, as labels.
+            ("proto", Some(&["code_name"])),
+            ("redacted", ALL),
+            ("engine", Some(&["MissReason", "NamespaceReport", "PolicyEstimate", "PolicyName", "Stats"])),
+            ("verb", ALL),
+        ],
+    ),
+    // Puts everything together, and knows nothing of the command line or the client.
+    (
+        "node",
+        &[
+            ("cache", ALL),
+            ("clock", ALL),
+            ("config", ALL),
+            ("engine", Some(&["EngineConfig"])),
+            ("endpoint", ALL),
+            ("entry", ALL),
+            ("persistence", ALL),
+            ("proto", ALL),
+            ("server", ALL),
+            ("service", ALL),
+            ("telemetry", ALL),
+        ],
+    ),
+    (
+        "cli",
+        &[
+            ("client", ALL),
+            ("clock", ALL),
+            ("config", ALL),
+            ("endpoint", ALL),
+            ("entry", ALL),
+            ("node", ALL),
+            ("proto", ALL),
+            ("quote", ALL),
+            ("redacted", ALL),
+            ("server", Some(&["StartError", "Stop"])),
+            ("telemetry", Some(&["log"])),
+        ],
+    ),
+];
+
+pub(crate) type Only = Option<&'static [&'static str]>;
+const ALL: Only = None;
+/// What operations, outcomes and policies are called; not the engine itself.
+const ENGINE_WORDS: Only = Some(&[
+    "BYTES_LIMIT_MIN",
+    "Condition",
+    "EntryView",
+    "Expiration",
+    "Explanation",
+    "HotKey",
+    "HotKeys",
+    "Increment",
+    "Memory",
+    "MissReason",
+    "Namespace",
+    "NamespaceChange",
+    "NamespaceConfig",
+    "NamespaceError",
+    "NamespaceReport",
+    "Op",
+    "Outcome",
+    "PolicyEstimate",
+    "PolicyName",
+    "Refusal",
+    "ScanPlace",
+    "ScanRange",
+    "Scope",
+    "Set",
+    "Stats",
+    "Tier",
+    "UnknownPolicy",
+    "Unread",
+    "ValueView",
+]);
