@@ -4,7 +4,6 @@
 //! contract in `proto/larder/v1` is not served yet answers `UNIMPLEMENTED` and is never ignored in silence.
 //!
 //! # Layers
-//!
 //! ```text
 //!   larder serve                                              larder get, set, bench …
 //!   ┌──────────────────────────────────────────────┐          ┌─────────────────┐
@@ -24,7 +23,6 @@
 //! with its configuration, the client and what they speak of; the rest is the program's own.
 //!
 //! # Ways in
-//!
 //! - **The engine in your own process**, without a socket: [`Engine`]. A call costs a hash, a lock and a copy.
 //!   ```
 //!   use larder::clock::{Clock, SystemClock};
@@ -44,8 +42,7 @@
 //!   assert!(matches!(stored, Outcome::Stored(newer) if newer > version));
 //!   ```
 //!
-//! - **A whole node in your own process**, for tests above all: [`RunningNode`] with a [`ServeConfig`]. By default
-//!   it keeps everything in `./larder-data`: give it a `data_dir` of its own, or [`config::Persistence::None`].
+//! - **A whole node in your own process**: [`RunningNode`] with a [`ServeConfig`], which keeps all in `./larder-data`.
 //! - **A client** of a node elsewhere: [`Client`].
 //!   ```no_run
 //!   # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -59,12 +56,13 @@
 //!   # Ok(())
 //!   # }
 //!   ```
-//!
-//! Words: an *entry* is key, value, version, expiry, flags and content type. A *version* is drawn anew by every write and
-//! is the token for compare-and-set. An *outcome* is what an operation came to: a miss is one, and no error.
 #![cfg_attr(
-    not(feature = "testing"),
+    all(any(feature = "client", feature = "server"), not(feature = "testing")),
     expect(unreachable_pub, reason = "what tests look into is public to them alone")
+)]
+#![cfg_attr(
+    all(any(feature = "client", feature = "server"), not(any(feature = "cli", feature = "testing"))),
+    expect(dead_code, reason = "what all parts of the crate share is not all used by each")
 )]
 
 #[cfg(feature = "client")]
@@ -80,7 +78,6 @@ pub mod entry;
 pub mod node;
 pub mod proto;
 
-// The program's own, for src/main.rs.
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
@@ -98,7 +95,9 @@ mod lookup;
 pub mod persistence;
 #[cfg(all(feature = "server", not(feature = "testing")))]
 mod persistence;
+#[cfg(feature = "server")]
 mod quote;
+#[cfg(any(feature = "client", feature = "server"))]
 mod redacted;
 #[cfg(feature = "testing")]
 pub mod server;
@@ -112,6 +111,7 @@ mod service;
 mod shortage;
 #[cfg(feature = "server")]
 mod telemetry;
+#[cfg(any(feature = "client", feature = "server"))]
 mod verb;
 
 #[cfg(feature = "client")]

@@ -236,7 +236,7 @@ fn the_client_needs_no_room_that_a_build_of_it_alone_leaves_out() {
     for line in lib.lines() {
         let room =
             line.trim_start_matches("pub ").strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';'));
-        let is_gated = |gate: &&str| gate.starts_with("#[cfg(") && *gate != "#[cfg(feature = \"client\")]";
+        let is_gated = |gate: &&str| gate.starts_with("#[cfg(") && !gate.contains("feature = \"client\"");
         match room {
             Some(room) if !gates.iter().any(is_gated) => drop(rooms.insert(room)),
             None if line.starts_with("#[") => {
@@ -247,7 +247,7 @@ fn the_client_needs_no_room_that_a_build_of_it_alone_leaves_out() {
         }
         gates.clear();
     }
-    let expected = ["client", "clock", "endpoint", "entry", "proto", "quote", "redacted", "verb"];
+    let expected = ["client", "clock", "endpoint", "entry", "proto", "redacted", "verb"];
     assert_eq!(rooms.iter().copied().collect::<Vec<_>>(), expected);
     let (_, arrows) = ARROWS.iter().find(|(from, _)| *from == "client").unwrap();
     for (to, _) in *arrows {

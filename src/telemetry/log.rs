@@ -24,7 +24,9 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 
 use repeats::RepeatLimit;
-pub(crate) use streams::{draw, flush, lines_lost, print, start_streams, write_error};
+#[cfg(any(feature = "cli", test))]
+pub(crate) use streams::{draw, print, start_streams, write_error};
+pub(crate) use streams::{flush, lines_lost};
 
 use super::node_stats::{NodeStats, operations};
 use crate::config::LogFormat;
