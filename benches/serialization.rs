@@ -15,7 +15,7 @@ use std::hint::black_box;
 use bytes::Bytes;
 use larder::clock::monotonic;
 use larder::engine::{Put, Record, ValueView};
-use larder::entry::Version;
+use larder::entry::{Expiry, Version};
 use larder::persistence::record;
 use prost::Message;
 use serde::{Deserialize, Serialize, Serializer};
@@ -33,6 +33,14 @@ trait Format {
 
     /// Reads all records and looks at every field; how many there were.
     fn read(bytes: &Bytes) -> usize;
+}
+
+/// As an option, which the libraries know.
+fn at_ms(expiry: Expiry) -> Option<u64> {
+    match expiry {
+        Expiry::Never => None,
+        Expiry::AtMs(at) => Some(at),
+    }
 }
 
 struct Own;
@@ -87,7 +95,7 @@ impl Format for Prost {
             key: Bytes::copy_from_slice(put.key),
             value: Bytes::copy_from_slice(put.value.as_slice()),
             version: put.version.0,
-            expires_steady_ms: put.expires_steady_ms.unwrap_or(0),
+            expires_steady_ms: at_ms(put.expiry).unwrap_or(0),
             flags: put.flags,
             content_type: put.content_type.to_owned(),
             tags: put.tags.iter().map(|tag| (*tag).to_owned()).collect(),
@@ -139,7 +147,7 @@ impl Format for Postcard {
             key: put.key,
             value: put.value.as_slice(),
             version: put.version.0,
-            expires_steady_ms: put.expires_steady_ms,
+            expires_steady_ms: at_ms(put.expiry),
             flags: put.flags,
             content_type: put.content_type,
             tags: put.tags.to_vec(),
@@ -198,7 +206,7 @@ fn put(value: &[u8], attributes: bool) -> Put<'_> {
         key: b"0123456789abcdef",
         value: ValueView::Inline(value),
         version: Version(1_782_956_056_660_237_685),
-        expires_steady_ms: None,
+        expiry: Expiry::Never,
         flags: 0,
         content_type: "",
         tags: &[],
@@ -208,7 +216,7 @@ fn put(value: &[u8], attributes: bool) -> Put<'_> {
         return plain;
     }
     Put {
-        expires_steady_ms: Some(4_733_510_400_000),
+        expiry: Expiry::AtMs(4_733_510_400_000),
         flags: 7,
         content_type: "application/json",
         tags: &["customer:1234", "catalogue"],

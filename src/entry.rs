@@ -128,6 +128,37 @@ impl Ttl {
     }
 }
 
+/// When an entry expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Expiry {
+    /// It does not.
+    Never,
+    /// When the node's steady time reaches this many milliseconds.
+    AtMs(u64),
+}
+
+impl Expiry {
+    /// The end of a time to live that begins now, at `steady_ms`.
+    #[must_use]
+    #[inline]
+    pub fn after(ttl: Ttl, steady_ms: u64) -> Self {
+        match ttl {
+            Ttl::Never => Self::Never,
+            Ttl::Ms(ms) => Self::AtMs(steady_ms + ms),
+        }
+    }
+
+    /// Whether it has come by `steady_ms`.
+    #[must_use]
+    #[inline]
+    pub fn is_past(self, steady_ms: u64) -> bool {
+        match self {
+            Self::Never => false,
+            Self::AtMs(at) => at <= steady_ms,
+        }
+    }
+}
+
 /// A number of bytes, written `64MiB` in flags and files.
 ///
 /// Read besides: a plain number, which is bytes, and Kubernetes' quantities, in which `Mi` is MiB and `M` a million.

@@ -11,10 +11,10 @@ use crate::engine::{
     Admission, EntryView, Fetch, MissReason, Namespace, Op, Outcome, Put, Refusal, ScanPlace, ScanRange,
     Tier, Unread,
 };
-use crate::entry::Ttl;
+use crate::entry::{Expiry, Ttl};
 use crate::lookup::{Answer, Away, Loaded};
 use crate::persistence::disk::{Lookup, LookupError};
-use crate::persistence::tier::FetchError;
+use crate::persistence::tier::{FetchError, Scanned};
 
 /// Entries of the disk tier that a scan takes at a time.
 const SCANNED_AT_A_TIME: usize = 256;
@@ -299,7 +299,7 @@ impl Cache {
                     let rest = ScanRange { after: seen, ..range };
                     return Ok(self.engine.scan(namespace, rest, now, visit));
                 }
-                let Some(last) = next.map_err(FetchError::from)? else { break };
+                let Scanned::UpTo(last) = next.map_err(FetchError::from)? else { break };
                 if is_over || looked_at >= range.entries_max {
                     return Ok(Some(ScanPlace { shard, after: last }));
                 }
@@ -312,9 +312,9 @@ impl Cache {
 
 /// A record as an entry; `None`: its time has ended.
 fn view<'a>(put: &Put<'a>, now: Now) -> Option<EntryView<'a>> {
-    let remaining_ttl_ms = match put.expires_steady_ms {
-        None => 0,
-        Some(at) => at.checked_sub(now.steady_ms).filter(|left| *left > 0)?,
+    let remaining_ttl_ms = match put.expiry {
+        Expiry::Never => 0,
+        Expiry::AtMs(at) => at.checked_sub(now.steady_ms).filter(|left| *left > 0)?,
     };
     Some(EntryView {
         value: put.value,

@@ -12,6 +12,7 @@
 
 use super::arena::NIL;
 use super::record::{Deadline, Records};
+use crate::entry::Expiry;
 
 const TICK_BITS: u32 = 6;
 const LEVEL_BITS: u32 = 6;
@@ -76,7 +77,9 @@ impl Wheel {
 
     /// Puts an entry that has a deadline into its slot.
     pub(crate) fn insert(&mut self, records: &mut Records, entry: u32) {
-        let deadline = records.deadline_ms(entry, self.base_ms()).expect("only entries that expire get here");
+        let Expiry::AtMs(deadline) = records.expiry(entry, self.base_ms()) else {
+            unreachable!("only entries that expire get here")
+        };
         let slot = self.slot_for(deadline);
         let first = self.slots[slot];
         records.set_wheel_prev(entry, FIRST_OF_SLOT | slot as u32);
@@ -131,7 +134,10 @@ impl Wheel {
                     *budget -= 1;
                     let entry = self.slots[slot];
                     let base = self.base_ms();
-                    let due = records.deadline_ms(entry, base).map_or(0, tick_of) <= self.current;
+                    let due = match records.expiry(entry, base) {
+                        Expiry::Never => true,
+                        Expiry::AtMs(at) => tick_of(at) <= self.current,
+                    };
                     self.remove(records, entry);
                     if due {
                         return Some(entry);
@@ -205,7 +211,7 @@ impl Wheel {
             let mut prev = FIRST_OF_SLOT | slot as u32;
             while entry != NIL {
                 assert_eq!(records.wheel_links(entry).0, prev);
-                assert!(records.deadline_ms(entry, self.base_ms()).is_some());
+                assert!(records.expires(entry));
                 seen += 1;
                 prev = entry;
                 entry = records.wheel_links(entry).1;

@@ -24,7 +24,7 @@ use bytes::Bytes;
 use super::namespace::NamespaceConfig;
 use super::op::{Refusal, ValueView};
 use super::shard::Scope;
-use crate::entry::Version;
+use crate::entry::{Expiry, Version};
 
 /// The result of one change, which is what a journal keeps and a recovery applies.
 #[derive(Debug, Clone, Copy)]
@@ -44,8 +44,8 @@ pub enum Record<'a> {
         namespace: u16,
         /// The key.
         key: &'a [u8],
-        /// In ms of steady time; `None`: never.
-        expires_steady_ms: Option<u64>,
+        /// When it expires now.
+        expiry: Expiry,
     },
     /// An increment with a request id came to this.
     Counted {
@@ -101,8 +101,8 @@ pub struct Put<'a> {
     pub value: ValueView<'a>,
     /// Its version.
     pub version: Version,
-    /// When it expires, in ms of steady time; `None`: never.
-    pub expires_steady_ms: Option<u64>,
+    /// When it expires.
+    pub expiry: Expiry,
     /// The client's own number.
     pub flags: u32,
     /// The client's own content type.

@@ -24,7 +24,7 @@ use super::eviction::Slots;
 use super::op::{EntryView, Tier, ValueView};
 use super::prefetch::prefetch_bytes;
 use super::tags::{DraftTags, PACKED_BYTES_MAX, PackedTags};
-use crate::entry::{CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, Version};
+use crate::entry::{CONTENT_TYPE_BYTES_MAX, Expiry, KEY_BYTES_MAX, Version};
 
 /// The in-memory hash: seeded at random in each process, never on disk or the wire.
 pub(crate) type KeyHasher = foldhash::quality::RandomState;
@@ -374,8 +374,10 @@ impl Records {
         EntryView {
             value,
             version: Version(u64_at(cell, VERSION)),
-            remaining_ttl_ms: deadline_in(cell, base_ms)
-                .map_or(0, |deadline| deadline.saturating_sub(now_ms)),
+            remaining_ttl_ms: match expiry_in(cell, base_ms) {
+                Expiry::Never => 0,
+                Expiry::AtMs(at) => at.saturating_sub(now_ms),
+            },
             flags: if attributes & FLAGS == 0 { 0 } else { u32_at(cell, flags_at(attributes)) },
             content_type: content_type.get(1..).map_or("", |text| {
                 std::str::from_utf8(text).expect("a content type was text when it was stored")
@@ -389,10 +391,10 @@ impl Records {
         self.arena.cell(address)[ATTRIBUTES] & EXPIRES != 0
     }
 
-    /// The deadline; a near one is put together with `base_ms`, which no live deadline precedes.
+    /// When it expires; a near deadline is put together with `base_ms`, which no live deadline precedes.
     #[inline]
-    pub(crate) fn deadline_ms(&self, address: u32, base_ms: u64) -> Option<u64> {
-        deadline_in(self.arena.cell(address), base_ms)
+    pub(crate) fn expiry(&self, address: u32, base_ms: u64) -> Expiry {
+        expiry_in(self.arena.cell(address), base_ms)
     }
 
     /// Whether the entry's cell has the room that this deadline needs, no more and no less.
@@ -486,11 +488,11 @@ fn equal(mut one: &[u8], mut other: &[u8]) -> bool {
 }
 
 #[inline]
-fn deadline_in(cell: &[u8], base_ms: u64) -> Option<u64> {
+fn expiry_in(cell: &[u8], base_ms: u64) -> Expiry {
     match cell[ATTRIBUTES] & (EXPIRES | FAR_DEADLINE) {
-        0 => None,
-        EXPIRES => Some(base_ms + u64::from(u32_at(cell, DEADLINE).wrapping_sub(base_ms as u32))),
-        _ => Some(u64_at(cell, DEADLINE)),
+        0 => Expiry::Never,
+        EXPIRES => Expiry::AtMs(base_ms + u64::from(u32_at(cell, DEADLINE).wrapping_sub(base_ms as u32))),
+        _ => Expiry::AtMs(u64_at(cell, DEADLINE)),
     }
 }
 

@@ -394,6 +394,7 @@ fn too_long(record: &Record<'_>) -> Option<Refusal> {
 mod tests {
     use super::*;
     use crate::engine::EngineConfig;
+    use crate::entry::Expiry;
 
     const NOW: Now = Now { steady_ms: 0, unix_us: 0 };
 
@@ -403,7 +404,7 @@ mod tests {
             key,
             value: ValueView::Inline(value),
             version: Version(version),
-            expires_steady_ms: None,
+            expiry: Expiry::Never,
             flags: 0,
             content_type: "",
             tags: &[],

@@ -33,7 +33,7 @@ use super::requests::Requests;
 use super::stats::Stats;
 use super::tags::{DraftTags, PackedTags, TagFilter};
 use crate::clock::Now;
-use crate::entry::{Ttl, Version};
+use crate::entry::{Expiry, Ttl, Version};
 pub use namespace_shard::Scope;
 use namespace_shard::{NamespaceShard, Spaces};
 use sweep::Sweep;
@@ -154,7 +154,7 @@ impl Shard {
             return Outcome::NotStored(current);
         }
         let default_ttl = key.namespace.default_ttl();
-        let Some(expires_at) = self.expires_at(set.expiration, default_ttl, existing, now) else {
+        let Some(expiry) = self.expiry_for(set.expiration, default_ttl, existing, now) else {
             self.set_expired(key, existing);
             return Outcome::Expired;
         };
@@ -167,7 +167,7 @@ impl Shard {
             key: set.key,
             value: large.map_or(DraftValue::Inline(set.value), DraftValue::Large),
             version,
-            deadline: self.deadline(expires_at),
+            deadline: self.deadline(expiry),
             flags: set.flags,
             content_type: set.content_type,
             tags: DraftTags::Named(set.tags),
@@ -181,7 +181,7 @@ impl Shard {
                         key: set.key,
                         value: large.map_or(ValueView::Inline(set.value), ValueView::Shared),
                         version,
-                        expires_steady_ms: expires_at,
+                        expiry,
                         flags: set.flags,
                         content_type: set.content_type,
                         tags: set.tags,
@@ -238,21 +238,21 @@ impl Shard {
         let Some(slot) = self.find_live(key, now) else {
             return Outcome::Touched(false);
         };
-        let expires_at = ttl_end(ttl, now);
+        let expiry = Expiry::after(ttl, now.steady_ms);
         self.counts(key.namespace).touches += 1;
-        if let Err(refusal) = self.touch_until(key, slot, expires_at) {
+        if let Err(refusal) = self.touch_until(key, slot, expiry) {
             return Outcome::Refused(refusal);
         }
         if let Some(log) = &mut self.log {
             let namespace = key.namespace.number();
-            log.add(&Record::Expiry { namespace, key: key.key, expires_steady_ms: expires_at });
+            log.add(&Record::Expiry { namespace, key: key.key, expiry });
         }
         Outcome::Touched(true)
     }
 
     /// Gives an entry that is there a new expiry.
-    fn touch_until(&mut self, key: KeyRef<'_>, slot: u32, expires_at: Option<u64>) -> Result<(), Refusal> {
-        let deadline = self.deadline(expires_at);
+    fn touch_until(&mut self, key: KeyRef<'_>, slot: u32, expiry: Expiry) -> Result<(), Refusal> {
+        let deadline = self.deadline(expiry);
         if self.records.takes(slot, deadline) {
             if self.records.expires(slot) {
                 self.wheel.remove(&mut self.records, slot);
@@ -393,9 +393,7 @@ impl Shard {
 
     #[inline]
     fn if_live(&mut self, slot: u32, now: Now) -> Option<u32> {
-        if self.records.expires(slot)
-            && self.deadline_ms(slot).is_some_and(|deadline| deadline <= now.steady_ms)
-        {
+        if self.records.expires(slot) && self.expiry(slot).is_past(now.steady_ms) {
             self.wheel.remove(&mut self.records, slot);
             self.reclaim_expired(slot);
             return None;
@@ -420,30 +418,28 @@ impl Shard {
     }
 
     #[inline]
-    fn deadline_ms(&self, slot: u32) -> Option<u64> {
-        self.records.deadline_ms(slot, self.wheel.base_ms())
+    fn expiry(&self, slot: u32) -> Expiry {
+        self.records.expiry(slot, self.wheel.base_ms())
     }
 
-    /// The steady time at which an entry stored now expires: `Some(None)` never, `None` it is past already.
-    fn expires_at(
+    /// When an entry stored now expires; `None`: that is past already.
+    fn expiry_for(
         &self,
         expiration: Expiration,
         default_ttl: Ttl,
         existing: Option<u32>,
         now: Now,
-    ) -> Option<Option<u64>> {
-        match expiration {
-            Expiration::Default => Some(ttl_end(default_ttl, now)),
-            Expiration::In(ttl) => Some(ttl_end(ttl, now)),
-            Expiration::AtUnixMs(at) => {
+    ) -> Option<Expiry> {
+        let after = |ttl| Expiry::after(ttl, now.steady_ms);
+        Some(match (expiration, existing) {
+            (Expiration::Keep, Some(slot)) => self.expiry(slot),
+            (Expiration::Keep, None) | (Expiration::Default, _) => after(default_ttl),
+            (Expiration::In(ttl), _) => after(ttl),
+            (Expiration::AtUnixMs(at), _) => {
                 let left = at.checked_sub(now.unix_ms()).filter(|left| *left > 0)?;
-                Some(Some(now.steady_ms.saturating_add(left)))
+                Expiry::AtMs(now.steady_ms.saturating_add(left))
             }
-            Expiration::Keep => Some(match existing {
-                Some(slot) => self.deadline_ms(slot),
-                None => ttl_end(default_ttl, now),
-            }),
-        }
+        })
     }
 
     #[inline]
@@ -451,8 +447,11 @@ impl Shard {
         self.records.view(slot, self.wheel.base_ms(), now.steady_ms)
     }
 
-    fn deadline(&self, expires_at: Option<u64>) -> Deadline {
-        expires_at.map_or(Deadline::None, |at| self.wheel.deadline(at))
+    fn deadline(&self, expiry: Expiry) -> Deadline {
+        match expiry {
+            Expiry::Never => Deadline::None,
+            Expiry::AtMs(at) => self.wheel.deadline(at),
+        }
     }
 
     fn keep(&self, slot: u32) -> Kept {
@@ -511,12 +510,5 @@ impl Shard {
         }
         self.requests.validate();
         self.spaces.validate();
-    }
-}
-
-fn ttl_end(ttl: Ttl, now: Now) -> Option<u64> {
-    match ttl {
-        Ttl::Never => None,
-        Ttl::Ms(ms) => Some(now.steady_ms + ms),
     }
 }

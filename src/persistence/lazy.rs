@@ -13,7 +13,7 @@ use super::disk::{Lookup, SHORTAGE_PAUSE};
 use super::frame::{BadFrame, FrameKind, FrameReader, HEADER_BYTES, check};
 use super::replay::{Damage, From, replay};
 use super::snapshot::{Below, LoadContext, SnapshotInfo, apply, apply_head};
-use super::tier::DiskTier;
+use super::tier::{DiskTier, Scanned};
 use crate::clock::Clock;
 use crate::engine::{Engine, Fetch, Restorer};
 
@@ -191,8 +191,8 @@ pub(super) fn warm(
             });
             brought += bring(engine, lookup, clock, &keys, is_stopped);
             match next {
-                Ok(Some(last)) => after = last,
-                Ok(None) => break,
+                Ok(Scanned::UpTo(last)) => after = last,
+                Ok(Scanned::All) => break,
                 Err(error) if error.is_passing() => std::thread::sleep(SHORTAGE_PAUSE),
                 Err(_) => return brought,
             }

@@ -20,7 +20,7 @@
 use std::ops::Range;
 
 use crate::engine::{NamespaceConfig, PolicyName, Put, Record, Scope, ValueView};
-use crate::entry::{TAGS_MAX, Ttl, Version};
+use crate::entry::{Expiry, TAGS_MAX, Ttl, Version};
 
 const PUT: u8 = 1;
 const REMOVE: u8 = 2;
@@ -62,11 +62,11 @@ pub fn write(record: &Record<'_>, out: &mut Vec<u8>) {
             put_len(out, key.len());
             out.extend_from_slice(key);
         }
-        Record::Expiry { namespace, key, expires_steady_ms } => {
-            let attributes = if expires_steady_ms.is_some() { EXPIRES } else { 0 };
+        Record::Expiry { namespace, key, expiry } => {
+            let attributes = if *expiry == Expiry::Never { 0 } else { EXPIRES };
             head(out, EXPIRY, attributes, *namespace);
             put_len(out, key.len());
-            if let Some(at) = expires_steady_ms {
+            if let Expiry::AtMs(at) = expiry {
                 out.extend_from_slice(&at.to_le_bytes());
             }
             out.extend_from_slice(key);
@@ -112,7 +112,7 @@ fn write_put(put: &Put<'_>, out: &mut Vec<u8>) {
     let value = put.value.as_slice();
     let mut attributes = 0;
     let mut mark = |present: bool, bit: u8| attributes |= if present { bit } else { 0 };
-    mark(put.expires_steady_ms.is_some(), EXPIRES);
+    mark(put.expiry != Expiry::Never, EXPIRES);
     mark(put.flags != 0, FLAGS);
     mark(!put.content_type.is_empty(), CONTENT_TYPE);
     mark(!put.tags.is_empty(), TAGS);
@@ -134,7 +134,7 @@ fn write_put(put: &Put<'_>, out: &mut Vec<u8>) {
 }
 
 fn write_attributes(put: &Put<'_>, out: &mut Vec<u8>) {
-    if let Some(at) = put.expires_steady_ms {
+    if let Expiry::AtMs(at) = put.expiry {
         out.extend_from_slice(&at.to_le_bytes());
     }
     if put.flags != 0 {
@@ -212,9 +212,9 @@ fn read_one(reader: &mut Reader<'_>, visit: &mut impl FnMut(usize, &Record<'_>))
                 return Err("an attribute that no record of its kind has");
             }
             let len = reader.len()?;
-            let expires_steady_ms = if attributes == 0 { None } else { Some(reader.u64()?) };
+            let expiry = if attributes == 0 { Expiry::Never } else { Expiry::AtMs(reader.u64()?) };
             let key = reader.take(len)?;
-            visit(reader.rest.len(), &Record::Expiry { namespace, key, expires_steady_ms });
+            visit(reader.rest.len(), &Record::Expiry { namespace, key, expiry });
         }
         COUNTED => {
             let (key_len, id_len) = (reader.len()?, reader.len()?);
@@ -265,7 +265,7 @@ fn read_put(
     let key_len = reader.len()?;
     let value_len = u32::from_le_bytes(reader.array()?) as usize;
     let version = Version(reader.u64()?);
-    let expires_steady_ms = if attributes & EXPIRES == 0 { None } else { Some(reader.u64()?) };
+    let expiry = if attributes & EXPIRES == 0 { Expiry::Never } else { Expiry::AtMs(reader.u64()?) };
     let flags = if attributes & FLAGS == 0 { 0 } else { u32::from_le_bytes(reader.array()?) };
     let content_type = if attributes & CONTENT_TYPE == 0 { "" } else { reader.text()? };
     let mut tags = [""; TAGS_MAX];
@@ -283,17 +283,7 @@ fn read_put(
     let tags = &tags[..tag_count];
     visit(
         reader.rest.len(),
-        &Record::Put(Put {
-            namespace,
-            key,
-            value,
-            version,
-            expires_steady_ms,
-            flags,
-            content_type,
-            tags,
-            request_id,
-        }),
+        &Record::Put(Put { namespace, key, value, version, expiry, flags, content_type, tags, request_id }),
     );
     Ok(())
 }
@@ -353,7 +343,7 @@ mod tests {
             key: b"k",
             value: ValueView::Inline(b""),
             version: Version(7),
-            expires_steady_ms: None,
+            expiry: Expiry::Never,
             flags: 0,
             content_type: "",
             tags: &[],
@@ -363,7 +353,7 @@ mod tests {
         with(&Record::Put(Put {
             namespace: 9,
             value: ValueView::Inline(&[7; 300]),
-            expires_steady_ms: Some(u64::MAX),
+            expiry: Expiry::AtMs(u64::MAX),
             flags: 5,
             content_type: "text/plain",
             tags: &["a", "bc"],
@@ -371,8 +361,8 @@ mod tests {
             ..plain
         }));
         with(&Record::Remove { namespace: 1, key: b"gone" });
-        with(&Record::Expiry { namespace: 1, key: b"key", expires_steady_ms: Some(12) });
-        with(&Record::Expiry { namespace: 1, key: b"key", expires_steady_ms: None });
+        with(&Record::Expiry { namespace: 1, key: b"key", expiry: Expiry::AtMs(12) });
+        with(&Record::Expiry { namespace: 1, key: b"key", expiry: Expiry::Never });
         let version = Version(3);
         with(&Record::Counted { namespace: 2, key: b"n", request_id: "id", value: -5, version });
         for scope in [Scope::All, Scope::Prefix(b"user:"), Scope::Tag("hot")] {
@@ -424,7 +414,7 @@ mod tests {
             key: b"large",
             value: ValueView::Shared(&value),
             version: Version(1),
-            expires_steady_ms: None,
+            expiry: Expiry::Never,
             flags: 0,
             content_type: "",
             tags: &[],

@@ -18,7 +18,7 @@ use crate::engine::{
     Scope, Set, WalkPlace,
 };
 use crate::engine::{Expiration, Refusal};
-use crate::entry::Ttl;
+use crate::entry::{Expiry, Ttl};
 
 mod clocks;
 mod damage;
@@ -37,7 +37,7 @@ mod unfinished;
 mod unjournaled;
 
 /// What an engine has, in a form that can be compared: of each key everything but where it lies.
-type Content = BTreeMap<(String, Vec<u8>), (Vec<u8>, u64, Option<u64>, u32, String, Vec<String>)>;
+type Content = BTreeMap<(String, Vec<u8>), (Vec<u8>, u64, Expiry, u32, String, Vec<String>)>;
 
 fn config() -> DiskConfig {
     DiskConfig {
@@ -159,7 +159,7 @@ fn content(engine: &Engine, now: Now) -> Content {
     let mut place = WalkPlace::default();
     while engine.walk(&mut place, now, |record| {
         let Record::Put(put) = record else { panic!("{record:?}") };
-        let expires = put.expires_steady_ms;
+        let expires = put.expiry;
         let tags = put.tags.iter().map(|tag| (*tag).to_owned()).collect();
         let what = (
             put.value.as_slice().to_vec(),

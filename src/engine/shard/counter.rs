@@ -8,6 +8,7 @@ use crate::engine::op::{Increment, Outcome, Refusal, ValueView};
 use crate::engine::record::{Draft, DraftValue};
 use crate::engine::requests::Done;
 use crate::engine::tags::{DraftTags, PackedTags};
+use crate::entry::Expiry;
 
 impl Shard {
     /// Adds to a counter; a missing one counts as `initial`, one that exists keeps its time to live.
@@ -29,23 +30,23 @@ impl Shard {
             return Outcome::Counted { value, version };
         }
         let existing = self.find_live(key, now);
-        let (current, expires_at, flags, content_type) = match existing {
+        let (current, expiry, flags, content_type) = match existing {
             None => {
                 let default_ttl = key.namespace.default_ttl();
-                let expires_at = self.expires_at(increment.expiration, default_ttl, None, now);
-                (Some(increment.initial), expires_at, 0, String::new())
+                let expiry = self.expiry_for(increment.expiration, default_ttl, None, now);
+                (Some(increment.initial), expiry, 0, String::new())
             }
             Some(slot) => {
                 let view = self.view(slot, now);
                 let value = parse(view.value.as_slice());
-                (value, Some(self.deadline_ms(slot)), view.flags, view.content_type.to_owned())
+                (value, Some(self.expiry(slot)), view.flags, view.content_type.to_owned())
             }
         };
         let Some(current) = current else { return Outcome::Refused(Refusal::NotAnInteger) };
         let Ok(value) = i64::try_from(i128::from(current) + increment.delta) else {
             return Outcome::Refused(Refusal::CounterOverflow { current });
         };
-        let Some(expires_at) = expires_at else {
+        let Some(expiry) = expiry else {
             // The time is past that it was to expire at: nothing is there before and after.
             return Outcome::Expired;
         };
@@ -58,7 +59,7 @@ impl Shard {
             key: increment.key,
             value: DraftValue::Inline(text.as_bytes()),
             version,
-            deadline: self.deadline(expires_at),
+            deadline: self.deadline(expiry),
             flags,
             content_type: &content_type,
             tags: DraftTags::Packed(tags),
@@ -67,7 +68,7 @@ impl Shard {
             return Outcome::Refused(refusal);
         }
         self.counts(key.namespace).increments += 1;
-        self.log_counted(&draft, tags, increment.request_id, expires_at);
+        self.log_counted(&draft, tags, increment.request_id, expiry);
         if !increment.request_id.is_empty() {
             let done = Done { key, request_id: increment.request_id, value, version };
             self.requests.remember(&done, now.steady_ms);
@@ -77,20 +78,14 @@ impl Shard {
 }
 
 impl Shard {
-    fn log_counted(
-        &mut self,
-        draft: &Draft<'_>,
-        tags: PackedTags<'_>,
-        request_id: &str,
-        expires_steady_ms: Option<u64>,
-    ) {
+    fn log_counted(&mut self, draft: &Draft<'_>, tags: PackedTags<'_>, request_id: &str, expiry: Expiry) {
         let (Some(log), DraftValue::Inline(value)) = (&mut self.log, draft.value) else { return };
         log.add(&Record::Put(Put {
             namespace: draft.namespace,
             key: draft.key,
             value: ValueView::Inline(value),
             version: draft.version,
-            expires_steady_ms,
+            expiry,
             flags: draft.flags,
             content_type: draft.content_type,
             tags: &tags.names().collect::<Vec<_>>(),

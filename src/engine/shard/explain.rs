@@ -24,7 +24,7 @@ impl Shard {
         let number = key.namespace.number();
         let found = self.index.find(key.hash, |slot| self.records.is(slot, number, key.key));
         let Some(slot) = found else { return Err(self.eviction_log.reason(key.hash)) };
-        if self.deadline_ms(slot).is_some_and(|deadline| deadline <= now.steady_ms) {
+        if self.expiry(slot).is_past(now.steady_ms) {
             return Err(MissReason::Expired);
         }
         if let Some(reason) = self.dead_reason(slot) {

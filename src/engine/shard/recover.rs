@@ -15,6 +15,7 @@ use crate::engine::record::{Draft, DraftValue, is_large};
 use crate::engine::recover::Restored;
 use crate::engine::requests::Done;
 use crate::engine::tags::DraftTags;
+use crate::entry::Expiry;
 
 impl Shard {
     pub(in crate::engine) fn start_log(&mut self, config: LogConfig, drains: Arc<AtomicU64>) {
@@ -61,10 +62,8 @@ impl Shard {
         let slots: Vec<u32> = self.index.segment(segment).collect();
         slots.iter().for_each(|slot| self.records.prefetch(*slot));
         for slot in slots {
-            let deadline = self.deadline_ms(slot);
-            if deadline.is_some_and(|deadline| deadline <= now.steady_ms)
-                || self.sweep.is_due() && self.dead_reason(slot).is_some()
-            {
+            let expiry = self.expiry(slot);
+            if expiry.is_past(now.steady_ms) || self.sweep.is_due() && self.dead_reason(slot).is_some() {
                 continue;
             }
             let view = self.records.view(slot, self.wheel.base_ms(), now.steady_ms);
@@ -74,7 +73,7 @@ impl Shard {
                 key: self.records.key(slot),
                 value: view.value,
                 version: view.version,
-                expires_steady_ms: deadline,
+                expiry,
                 flags: view.flags,
                 content_type: view.content_type,
                 tags: &tags,
@@ -113,13 +112,13 @@ impl Shard {
                 self.restore_removed(key, MissReason::Deleted, now);
                 Restored::Applied
             }
-            Record::Expiry { expires_steady_ms, .. } => {
-                let Some(expires_at) = deadline_of(*expires_steady_ms, now) else {
+            Record::Expiry { expiry, .. } => {
+                let Some(expiry) = yet_to_come(*expiry, now) else {
                     self.restore_removed(key, MissReason::Expired, now);
                     return Restored::Expired;
                 };
                 let Some(slot) = self.find_live(key, now) else { return Restored::Applied };
-                self.touch_until(key, slot, expires_at).map_or_else(Restored::Refused, |()| Restored::Applied)
+                self.touch_until(key, slot, expiry).map_or_else(Restored::Refused, |()| Restored::Applied)
             }
             Record::Counted { request_id, value, version, .. } => {
                 let done = Done { key, request_id, value: *value, version: *version };
@@ -138,7 +137,7 @@ impl Shard {
             let done = Done { key, request_id: put.request_id, value, version: put.version };
             self.remember(&done, now);
         }
-        let Some(expires_at) = deadline_of(put.expires_steady_ms, now) else {
+        let Some(expiry) = yet_to_come(put.expiry, now) else {
             self.restore_removed(key, MissReason::Expired, now);
             return Restored::Expired;
         };
@@ -154,7 +153,7 @@ impl Shard {
             key: put.key,
             value: large.as_ref().map_or(DraftValue::Inline(value), DraftValue::Large),
             version: put.version,
-            deadline: self.deadline(expires_at),
+            deadline: self.deadline(expiry),
             flags: put.flags,
             content_type: put.content_type,
             tags: DraftTags::Named(put.tags),
@@ -191,8 +190,11 @@ const ENTRY_BYTES_MIN: u64 = 40;
 /// No entry was ever given longer than 100 years.
 const LEFT_MS_MAX: u64 = 200 * 365 * 86_400_000;
 
-/// When something expires that was read; `Some(None)`: never, `None`: that is past.
-fn deadline_of(expires_steady_ms: Option<u64>, now: Now) -> Option<Option<u64>> {
-    let Some(at) = expires_steady_ms else { return Some(None) };
-    (at > now.steady_ms).then(|| Some(at.min(now.steady_ms.saturating_add(LEFT_MS_MAX))))
+/// An expiry that was read, no further ahead than any was ever given; `None`: it is past.
+fn yet_to_come(expiry: Expiry, now: Now) -> Option<Expiry> {
+    match expiry {
+        Expiry::Never => Some(Expiry::Never),
+        Expiry::AtMs(at) if at <= now.steady_ms => None,
+        Expiry::AtMs(at) => Some(Expiry::AtMs(at.min(now.steady_ms.saturating_add(LEFT_MS_MAX)))),
+    }
 }

@@ -36,8 +36,8 @@ impl Shard {
         found.sort_unstable();
         let mut last = after;
         for (place, slot) in found {
-            let expired = self.deadline_ms(slot).is_some_and(|deadline| deadline <= now.steady_ms);
-            if expired || self.sweep.is_due() && self.dead_reason(slot).is_some() {
+            let is_expired = self.expiry(slot).is_past(now.steady_ms);
+            if is_expired || self.sweep.is_due() && self.dead_reason(slot).is_some() {
                 continue;
             }
             let view = self.view(slot, now);

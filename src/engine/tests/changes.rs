@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::engine::log::{Put, Record};
+use crate::entry::Expiry;
 
 /// A reader of an engine's log.
 pub(super) struct Changes {
@@ -53,27 +54,27 @@ impl Changes {
         lines
     }
 
-    pub(super) fn put(key: &[u8], version: Version, expires_at: Option<u64>) -> String {
-        format!("put {key:?} {version:?} {expires_at:?}")
+    pub(super) fn put(key: &[u8], version: Version, expiry: Expiry) -> String {
+        format!("put {key:?} {version:?} {expiry:?}")
     }
 
     pub(super) fn remove(key: &[u8]) -> String {
         format!("remove {key:?}")
     }
 
-    pub(super) fn expiry(key: &[u8], expires_at: Option<u64>) -> String {
-        format!("expiry {key:?} {expires_at:?}")
+    pub(super) fn expiry(key: &[u8], expiry: Expiry) -> String {
+        format!("expiry {key:?} {expiry:?}")
     }
 }
 
 fn encode(record: &Record<'_>, into: &mut Vec<u8>) {
     let (line, large) = match record {
-        Record::Put(Put { key, version, expires_steady_ms, value, .. }) => {
+        Record::Put(Put { key, version, expiry, value, .. }) => {
             let large = if let ValueView::Shared(value) = value { value.len() } else { 0 };
-            (Changes::put(key, *version, *expires_steady_ms), large)
+            (Changes::put(key, *version, *expiry), large)
         }
         Record::Remove { key, .. } => (Changes::remove(key), 0),
-        Record::Expiry { key, expires_steady_ms, .. } => (Changes::expiry(key, *expires_steady_ms), 0),
+        Record::Expiry { key, expiry, .. } => (Changes::expiry(key, *expiry), 0),
         other => (format!("{other:?}"), 0),
     };
     for length in [line.len(), large] {

@@ -10,6 +10,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
+use crate::entry::Expiry;
 
 const TAGS: [&str; 3] = ["red", "green", "blue"];
 
@@ -27,10 +28,16 @@ pub(super) fn config(name: &str, bytes_limit: u64) -> NamespaceConfig {
 struct Known {
     value: Vec<u8>,
     version: Version,
-    expires_at: Option<u64>,
+    expiry: Expiry,
     flags: u32,
     content_type: String,
     tags: Vec<&'static str>,
+}
+
+impl Known {
+    fn is_expired(&self, steady_ms: u64) -> bool {
+        matches!(self.expiry, Expiry::AtMs(at) if at <= steady_ms)
+    }
 }
 
 struct Model {
@@ -101,18 +108,17 @@ impl Model {
         Expiration::AtUnixMs(self.now.unix_ms() - 250 + self.rng.random_range(0..500))
     }
 
-    fn end(&self, ttl: Ttl) -> Option<u64> {
+    fn end(&self, ttl: Ttl) -> Expiry {
         match ttl {
-            Ttl::Never => None,
-            Ttl::Ms(ms) => Some(self.now.steady_ms + ms),
+            Ttl::Never => Expiry::Never,
+            Ttl::Ms(ms) => Expiry::AtMs(self.now.steady_ms + ms),
         }
     }
 
     /// What the model believes to be there; if the engine has evicted it, the model learns that first.
     fn current(&mut self, key: &[u8]) -> Option<Known> {
         let now = self.now.steady_ms;
-        if self.known.get(&self.place(key)).is_some_and(|known| known.expires_at.is_some_and(|at| at <= now))
-        {
+        if self.known.get(&self.place(key)).is_some_and(|known| known.is_expired(now)) {
             self.known.remove(&self.place(key));
         }
         let believed = self.known.get(&self.place(key)).cloned()?;
@@ -135,10 +141,10 @@ impl Model {
         (outcome, self.changes.read(&self.engine))
     }
 
-    fn stored(&mut self, changes: &[String], key: &[u8], version: Version, expires_at: Option<u64>) {
+    fn stored(&mut self, changes: &[String], key: &[u8], version: Version, expiry: Expiry) {
         assert!(version > self.last_version, "versions only grow");
         self.last_version = version;
-        assert_eq!(changes, [Changes::put(key, version, expires_at)]);
+        assert_eq!(changes, [Changes::put(key, version, expiry)]);
     }
 
     fn set(&mut self) {
@@ -176,21 +182,21 @@ impl Model {
             assert_eq!((outcome, changes), (Outcome::NotStored(there), vec![]));
             return;
         }
-        let expires_at = match expiration {
-            Expiration::Default => None,
+        let expiry = match expiration {
+            Expiration::Default => Expiry::Never,
             Expiration::In(ttl) => self.end(ttl),
-            Expiration::Keep => current.and_then(|known| known.expires_at),
+            Expiration::Keep => current.map_or(Expiry::Never, |known| known.expiry),
             Expiration::AtUnixMs(at) if at <= self.now.unix_ms() => {
                 assert_eq!((outcome, changes), (Outcome::Expired, vec![Changes::remove(&key)]));
                 self.known.remove(&self.place(&key));
                 return;
             }
-            Expiration::AtUnixMs(at) => Some(self.now.steady_ms + at - self.now.unix_ms()),
+            Expiration::AtUnixMs(at) => Expiry::AtMs(self.now.steady_ms + at - self.now.unix_ms()),
         };
         let Outcome::Stored(version) = outcome else { panic!("{outcome:?}") };
-        self.stored(&changes, &key, version, expires_at);
+        self.stored(&changes, &key, version, expiry);
         let content_type = content_type.to_owned();
-        self.known.insert(self.place(&key), Known { value, version, expires_at, flags, content_type, tags });
+        self.known.insert(self.place(&key), Known { value, version, expiry, flags, content_type, tags });
     }
 
     fn get(&mut self) {
@@ -202,16 +208,19 @@ impl Model {
             (Outcome::Miss(_), None) => assert_eq!(changes, [""; 0]),
             (Outcome::Hit(hit), Some(mut known)) => {
                 if let Some(ttl) = touch {
-                    known.expires_at = self.end(ttl);
+                    known.expiry = self.end(ttl);
                 }
-                let expected = touch.map(|_| Changes::expiry(&key, known.expires_at));
+                let expected = touch.map(|_| Changes::expiry(&key, known.expiry));
                 assert_eq!(changes, Vec::from_iter(expected));
                 assert_eq!(hit.value, known.value);
                 assert_eq!((hit.version, hit.flags), (known.version, known.flags));
                 assert_eq!(hit.content_type, known.content_type);
                 let explained = self.engine.explain(&self.namespace, &key, self.now);
                 assert_eq!(explained.tags, known.tags);
-                let remaining = known.expires_at.map_or(0, |at| at - self.now.steady_ms);
+                let remaining = match known.expiry {
+                    Expiry::Never => 0,
+                    Expiry::AtMs(at) => at - self.now.steady_ms,
+                };
                 assert_eq!(hit.remaining_ttl_ms, remaining);
                 self.known.insert(self.place(&key), known);
             }
@@ -244,17 +253,19 @@ impl Model {
                 assert_eq!((outcome, changes), (Outcome::Expired, vec![]));
                 return;
             }
-            Expiration::AtUnixMs(at) => Some((self.now.steady_ms + at).saturating_sub(self.now.unix_ms())),
-            _ => None,
+            Expiration::AtUnixMs(at) => {
+                Expiry::AtMs((self.now.steady_ms + at).saturating_sub(self.now.unix_ms()))
+            }
+            _ => Expiry::Never,
         };
         let Outcome::Counted { value, version } = outcome else { panic!("{outcome:?}") };
         assert_eq!(i128::from(value), i128::from(before) + delta);
-        let expires_at = current.as_ref().map_or(fresh, |known| known.expires_at);
-        self.stored(&changes, &key, version, expires_at);
+        let expiry = current.as_ref().map_or(fresh, |known| known.expiry);
+        self.stored(&changes, &key, version, expiry);
         let (flags, content_type, tags) = current
             .map_or((0, String::new(), Vec::new()), |known| (known.flags, known.content_type, known.tags));
         let value = value.to_string().into_bytes();
-        self.known.insert(self.place(&key), Known { value, version, expires_at, flags, content_type, tags });
+        self.known.insert(self.place(&key), Known { value, version, expiry, flags, content_type, tags });
     }
 
     fn delete_or_touch(&mut self) {
@@ -264,10 +275,10 @@ impl Model {
             let ttl = self.ttl();
             let (outcome, changes) = self.apply(&Op::Touch { key: &key, ttl });
             assert_eq!(outcome, Outcome::Touched(current.is_some()));
-            let (expires_at, place) = (self.end(ttl), self.place(&key));
-            assert_eq!(changes, Vec::from_iter(current.map(|_| Changes::expiry(&key, expires_at))));
+            let (expiry, place) = (self.end(ttl), self.place(&key));
+            assert_eq!(changes, Vec::from_iter(current.map(|_| Changes::expiry(&key, expiry))));
             if let Some(known) = self.known.get_mut(&place) {
-                known.expires_at = expires_at;
+                known.expiry = expiry;
             }
             return;
         }
@@ -384,7 +395,7 @@ impl Model {
         found.sort_unstable();
         let now = self.now.steady_ms;
         let name = self.namespace.name();
-        let alive = |known: &Known| known.expires_at.is_none_or(|at| at > now);
+        let alive = |known: &Known| !known.is_expired(now);
         let expected: HashMap<&[u8], Version> = self
             .known
             .iter()

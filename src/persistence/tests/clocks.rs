@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::*;
 use crate::clock::monotonic;
 use crate::engine::Condition;
-use crate::entry::Version;
+use crate::entry::{Expiry, Version};
 use crate::persistence::frame::{FrameReader, HEADER_BYTES};
 use crate::persistence::mark::JournalMark;
 
@@ -95,7 +95,12 @@ impl Running {
         if let Some(lookup) = self.disk.lookup() {
             lookup.arrived().unwrap();
             let found = lookup.tier.fetch(self.engine.place_of(0, key), 0, key).unwrap();
-            let expires = found.and_then(|found| found.visit(|put| put.expires_steady_ms.unwrap()));
+            let expires = found.and_then(|found| {
+                found.visit(|put| match put.expiry {
+                    Expiry::Never => panic!("{} was given a time to live", key.escape_ascii()),
+                    Expiry::AtMs(at) => at,
+                })
+            });
             let on_disk = expires.map(|at| at.saturating_sub(now.steady_ms)).filter(|left| *left > 0);
             assert_eq!(on_disk, in_memory, "of {}", key.escape_ascii());
         }

@@ -3,7 +3,7 @@
 use super::damage::{batches, judge, judge_synced, written_bytes};
 use super::*;
 use crate::engine::{Put, ValueView};
-use crate::entry::Version;
+use crate::entry::{Expiry, Version};
 use crate::persistence::backend::memory::{Call, Fault, Refusal as Said, Strikes};
 use crate::persistence::frame::{FrameKind, FrameWriter, HEADER_BYTES, Place};
 use crate::persistence::record;
@@ -153,7 +153,7 @@ fn put(key: &[u8]) -> Record<'_> {
         key,
         value: ValueView::Inline(b"value"),
         version: Version(7),
-        expires_steady_ms: None,
+        expiry: Expiry::Never,
         flags: 0,
         content_type: "",
         tags: &[],

@@ -29,6 +29,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use super::backend::{Backend, BackendError, FileId, ReadAt};
 use super::record::{self, Malformed};
 use crate::engine::{Engine, Put, Record, Refusal, Scope};
+use crate::entry::Expiry;
 pub use moving::Moves;
 use places::{Place, Places};
 use standing::Standing;
@@ -102,7 +103,16 @@ struct Indexing {
 pub struct Found {
     bytes: Vec<u8>,
     /// The expiry that it was given after it was written.
-    expiry: Option<Option<u64>>,
+    expiry: Option<Expiry>,
+}
+
+/// How far a scan of a shard came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scanned {
+    /// To the shard's end.
+    All,
+    /// To the entry of this hash, and there may be more; `None`: past no entry.
+    UpTo(Option<u64>),
 }
 
 /// Why an entry could not be read.
@@ -323,9 +333,9 @@ impl DiskTier {
                     let (shard, hash) = engine.place_of(namespace, key);
                     self.shards[shard].lock().remove(hash);
                 }
-                Record::Expiry { namespace, key, expires_steady_ms } => {
+                Record::Expiry { namespace, key, expiry } => {
                     let (shard, hash) = engine.place_of(namespace, key);
-                    self.shards[shard].lock().expire(hash, expires_steady_ms);
+                    self.shards[shard].lock().expire(hash, expiry);
                 }
                 Record::Invalidated { namespace, scope: Scope::All, .. }
                 | Record::Cleared { namespace }
@@ -449,7 +459,7 @@ impl DiskTier {
     }
 
     /// Visits the entries of a shard after one of a hash, in the order of their hashes, until `visit` says that it is
-    /// enough; the hash of the last. `None`: that was all of the shard. Waits for indexing to end; blocks.
+    /// enough. Waits for indexing to end; blocks.
     ///
     /// # Errors
     /// The disk refuses. A damaged record is passed over.
@@ -459,7 +469,7 @@ impl DiskTier {
         after: Option<u64>,
         entries_max: usize,
         mut visit: impl FnMut(&Put<'_>) -> ControlFlow<()>,
-    ) -> Result<Option<Option<u64>>, BackendError> {
+    ) -> Result<Scanned, BackendError> {
         self.wait_indexed();
         let hashes = self.shards[shard].lock().after(after, entries_max);
         let is_last = hashes.len() < entries_max;
@@ -475,11 +485,11 @@ impl DiskTier {
                 found.visit(|put| if is_dead(put) { ControlFlow::Continue(()) } else { visit(put) })
             });
             if visited.is_some_and(|visited| visited.is_break()) {
-                return Ok(Some(last));
+                return Ok(Scanned::UpTo(last));
             }
             last = Some(hash);
         }
-        Ok(if is_last { None } else { Some(last) })
+        Ok(if is_last { Scanned::All } else { Scanned::UpTo(last) })
     }
 
     fn find(&self, shard: usize, hash: u64) -> Result<Option<Found>, FetchError> {
@@ -533,8 +543,8 @@ impl Found {
         let (mut visit, mut visited) = (Some(visit), None);
         record::read(&self.bytes, |record| {
             if let (Record::Put(put), Some(visit)) = (record, visit.take()) {
-                let expires_steady_ms = self.expiry.unwrap_or(put.expires_steady_ms);
-                visited = Some(visit(&Put { expires_steady_ms, ..*put }));
+                let expiry = self.expiry.unwrap_or(put.expiry);
+                visited = Some(visit(&Put { expiry, ..*put }));
             }
         })
         .ok()?;

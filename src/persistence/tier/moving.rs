@@ -14,6 +14,7 @@ use super::DiskTier;
 use super::places::Place;
 use crate::clock::Now;
 use crate::engine::{Engine, Put, Record, WalkPlace};
+use crate::entry::Expiry;
 use crate::persistence::backend::{BackendError, FileId, ReadAt};
 use crate::persistence::frame::{BadFrame, Frame, FrameKind, FrameReader, check};
 use crate::persistence::record;
@@ -30,7 +31,7 @@ struct Move {
     /// Where it is written, counted from the body's beginning.
     range: Range<usize>,
     /// The later expiry that it was written with.
-    expiry: Option<Option<u64>>,
+    expiry: Option<Expiry>,
 }
 
 /// Everything that lies in the files at the moment when this is made.
@@ -207,10 +208,9 @@ impl Moving<'_> {
         if (from.file(), from.offset()) != here {
             return;
         }
-        let put = Put { expires_steady_ms: expiry.unwrap_or(put.expires_steady_ms), ..*put };
+        let put = Put { expiry: expiry.unwrap_or(put.expiry), ..*put };
         let long_before = now.steady_ms.saturating_sub(UNDER_WAY_MS);
-        let is_expired = put.expires_steady_ms.is_some_and(|at| at <= long_before);
-        if is_expired || self.tier.standing.read().covers(&put) {
+        if put.expiry.is_past(long_before) || self.tier.standing.read().covers(&put) {
             return places.drop_at(hash, from);
         }
         drop(places);

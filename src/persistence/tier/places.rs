@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::ops::Bound;
 
+use crate::entry::Expiry;
+
 /// Where a record lies, in 24 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
@@ -63,7 +65,7 @@ impl Place {
 pub(super) struct Places {
     by_hash: BTreeMap<u64, Place>,
     /// Expiries that were given after the record was written.
-    expiries: HashMap<u64, Option<u64>>,
+    expiries: HashMap<u64, Expiry>,
     /// Keys that are removed are remembered.
     keeps_removed: bool,
 }
@@ -85,7 +87,7 @@ impl Places {
     }
 
     /// A key's place, and the expiry that it was given since.
-    pub(super) fn get(&self, hash: u64) -> Option<(Place, Option<Option<u64>>)> {
+    pub(super) fn get(&self, hash: u64) -> Option<(Place, Option<Expiry>)> {
         let place = self.by_hash.get(&hash)?;
         Some((*place, self.expiries.get(&hash).copied()))
     }
@@ -100,7 +102,7 @@ impl Places {
     }
 
     /// As [`Self::put_if_vacant`], of a key that was given an expiry since, unless it was given one here too.
-    pub(super) fn put_if_vacant_with(&mut self, hash: u64, place: Place, expiry: Option<Option<u64>>) {
+    pub(super) fn put_if_vacant_with(&mut self, hash: u64, place: Place, expiry: Option<Expiry>) {
         if let Entry::Vacant(vacant) = self.by_hash.entry(hash) {
             vacant.insert(place);
             if let Some(expiry) = expiry {
@@ -110,7 +112,7 @@ impl Places {
     }
 
     /// Visits every key's place, and the expiry that it was given since.
-    pub(super) fn each(&self, mut visit: impl FnMut(u64, Place, Option<Option<u64>>)) {
+    pub(super) fn each(&self, mut visit: impl FnMut(u64, Place, Option<Expiry>)) {
         self.by_hash.iter().for_each(|(hash, place)| visit(*hash, *place, self.expiries.get(hash).copied()));
     }
 
@@ -123,9 +125,9 @@ impl Places {
         self.forget_expiry(hash);
     }
 
-    pub(super) fn expire(&mut self, hash: u64, expires_steady_ms: Option<u64>) {
+    pub(super) fn expire(&mut self, hash: u64, expiry: Expiry) {
         if self.keeps_removed || self.by_hash.contains_key(&hash) {
-            self.expiries.insert(hash, expires_steady_ms);
+            self.expiries.insert(hash, expiry);
         }
     }
 
@@ -164,7 +166,7 @@ impl Places {
     }
 
     /// Leads a key to another place, if it is at the first one still. An expiry that was written there is forgotten.
-    pub(super) fn lead(&mut self, hash: u64, from: Place, to: Place, written: Option<Option<u64>>) {
+    pub(super) fn lead(&mut self, hash: u64, from: Place, to: Place, written: Option<Expiry>) {
         if let Some(place) = self.by_hash.get_mut(&hash)
             && *place == from
         {
@@ -206,7 +208,7 @@ mod tests {
         let mut places = Places::default();
         for hash in 0..10_000 {
             places.put(hash, Place::new(1, hash * 10, b"record"));
-            places.expire(hash, Some(hash));
+            places.expire(hash, Expiry::AtMs(hash));
         }
         assert!(places.bytes() > 10_000 * (PLACE_BYTES + EXPIRY_BYTES), "{}", places.bytes());
         for hash in 0..5_000 {

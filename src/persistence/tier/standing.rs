@@ -148,7 +148,7 @@ impl Standing {
 mod tests {
     use super::Standing;
     use crate::engine::{Put, Scope, ValueView};
-    use crate::entry::Version;
+    use crate::entry::{Expiry, Version};
 
     fn put<'a>(key: &'a [u8], version: u64, tags: &'a [&'a str]) -> Put<'a> {
         Put {
@@ -156,7 +156,7 @@ mod tests {
             key,
             value: ValueView::Inline(b"value"),
             version: Version(version),
-            expires_steady_ms: None,
+            expiry: Expiry::Never,
             flags: 0,
             content_type: "",
             tags,
