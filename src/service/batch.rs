@@ -145,6 +145,7 @@ struct Answers {
 
 impl Answers {
     /// Puts the next answer, if it finds room.
+    #[inline]
     fn put(&mut self, read: Result<EntryView<'_>, Unread<()>>) -> ControlFlow<()> {
         let hit = match &read {
             Ok(entry) => Ok(HitMessage::new(entry, false)),
