@@ -114,7 +114,7 @@ impl Cache {
         self.engine.bytes_limit_min()
     }
 
-    /// The least that [`Self::resize`] may ask for if values of so many bytes are to be stored.
+    /// The least that [`Self::resize`] may ask for if values of `value_bytes_max` bytes are to be stored.
     #[must_use]
     pub fn bytes_limit_min_for(&self, value_bytes_max: u64) -> u64 {
         self.engine.bytes_limit_min_for(value_bytes_max)
@@ -153,10 +153,10 @@ impl Cache {
         self.engine.reports()
     }
 
-    /// Lets everything of a namespace die that the scope covers; see [`Engine::invalidate`].
+    /// Removes everything in a namespace that the scope covers; see [`Engine::invalidate`].
     ///
     /// # Errors
-    /// So much was invalidated that is not taken out yet that no more can be noted. Nothing was done.
+    /// Too many earlier invalidations still wait for the sweep, so no more can be noted. Nothing was done.
     pub fn invalidate(&self, namespace: &Namespace, scope: Scope<'_>, now: Now) -> Result<u64, Refusal> {
         if let Some(below) = self.disk_tier() {
             below.tier.takes_invalidation(namespace.number(), scope, self.bytes_limit())?;
@@ -164,7 +164,7 @@ impl Cache {
         self.engine.invalidate(namespace, scope, now)
     }
 
-    /// Takes out entries that invalidations cover, until it has looked at so many; whether any may be left.
+    /// Takes out entries that invalidations cover. Looks at `entries_max` entries at most; true if any may be left.
     pub fn sweep(&self, entries_max: usize) -> bool {
         self.engine.sweep(entries_max)
     }

@@ -50,8 +50,8 @@ impl Cache {
         self.blobs.blobs.get()
     }
 
-    /// Has what it takes to know the blobs count as memory in use, and bounds it by the limit on that. To be called
-    /// every so often.
+    /// Counts the memory of the blobs' index as memory in use, and bounds it by the limit on that. To be called
+    /// periodically.
     pub fn charge_blobs(&self) {
         let Some(blobs) = self.blobs() else { return };
         blobs.set_key_bytes_max(self.bytes_limit() / BLOB_KEYS_PART);

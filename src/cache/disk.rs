@@ -244,7 +244,7 @@ impl Cache {
         self.disk().map_or(Ok(()), |disk| disk.stop().map(|_| ()))
     }
 
-    /// As [`Self::close_disk`], for whoever cannot wait for a snapshot: see [`Disk::stop_at_once`].
+    /// As [`Self::close_disk`], without waiting for a snapshot: see [`Disk::stop_at_once`].
     ///
     /// # Errors
     /// The disk refuses.

@@ -81,7 +81,7 @@ fn log_target() -> ProgressDrawTarget {
     ProgressDrawTarget::term_like_with_hz(Box::new(LogTerminal), REDRAWS_PER_S)
 }
 
-/// A terminal that whoever draws on it never waits for.
+/// A terminal whose writer never waits for it.
 #[derive(Debug)]
 struct LogTerminal;
 

@@ -50,9 +50,9 @@ pub enum Persistence {
     None,
     /// A journal of every change; snapshots only to shorten it.
     Journal,
-    /// A snapshot every so often.
+    /// Snapshots at an interval.
     Snapshot,
-    /// A journal, and a snapshot every so often.
+    /// A journal, and snapshots at an interval.
     JournalAndSnapshot,
     /// Every entry: memory is a cache over the disk.
     Store,
@@ -88,9 +88,9 @@ pub struct Identity {
 }
 
 impl ServeConfig {
-    /// Who the node is, with the URLs that its data listeners were bound to. Before that, in standby, the
-    /// configured ones stand in for them. What others are told is the first that they can reach: no Unix socket, if there
-    /// is any other.
+    /// Who the node is, with the URLs that its data listeners were bound to, or before that, in standby, the configured
+    /// ones. Other nodes and clients are given the first URL that they can reach: a Unix socket only if there is
+    /// nothing else.
     #[must_use]
     pub fn identity(&self, bound: &[Endpoint]) -> Identity {
         let listen = if bound.is_empty() { &self.listeners.listen[..] } else { bound };

@@ -199,7 +199,7 @@ impl Setting {
 
     /// What was given for it, to be kept so that no secret in it is shown.
     pub(super) fn redacted(&self, text: &str) -> Redacted {
-        // A file's name is asked for: who gives the key itself is not to find it in the log.
+        // The setting is a file's name, but a key that is given by mistake must not be found in the log.
         if self.flag == "cluster-key" { Redacted::secret(text) } else { Redacted::new(text) }
     }
 

@@ -13,7 +13,8 @@ use super::op::{EntryView, Unread};
 use super::shard::KeyRef;
 use super::{Engine, Namespace};
 
-/// Keys that are asked for before the first is read; their entries stay near until then.
+/// Keys that are prefetched before the first is read: few enough that their entries are still in the processor's cache
+/// then.
 const WINDOW_KEYS: usize = 64;
 
 impl Engine {

@@ -1,11 +1,11 @@
-//! Entries that lie below the engine, on a disk: an operation whose key is not in memory can have it fetched.
+//! Entries that are not in memory but on a disk: an operation whose key is not in memory can have its entry fetched.
 //!
-//! While the engine is [`Engine::start_fetching`], memory is a cache over something larger, and that a key is not in
-//! memory says nothing. [`Engine::apply_or_fetch`] then gives a [`Fetch`] in place of an outcome. Whoever has it looks
-//! below and comes back with what is there; [`Engine::apply_fetched`] puts that into memory and does the operation,
-//! both under one hold of the shard's lock, so that nothing can be evicted in between. If the key was changed meanwhile
-//! what was found is worth nothing: there is another `Fetch` to do, unless memory has the key by then. So what is
-//! fetched late never takes the place of what is newer.
+//! While the engine is [`Engine::start_fetching`], memory is a cache over something larger, and a key that is not in
+//! memory may still exist. [`Engine::apply_or_fetch`] then gives a [`Fetch`] in place of an outcome. The caller looks
+//! on the disk and comes back with what is there; [`Engine::apply_fetched`] puts that into memory and does the
+//! operation, both under one hold of the shard's lock, so that nothing can be evicted in between. If the key was
+//! changed meanwhile, what was found is worth nothing: there is another `Fetch` to do, unless memory has the key by
+//! then. So what is fetched late never takes the place of what is newer.
 //!
 //! The engine does not know where entries lie nor how they are read.
 

@@ -162,7 +162,7 @@ impl Engine {
         if let Some(refusal) = barriers.refusal() {
             return Err(refusal);
         }
-        // Whoever adds to what is noted holds the barriers, so what there is room for now stays so.
+        // Noting an invalidation takes the barriers' lock, which is held here: what there is room for now stays so.
         for shard in &self.shards {
             shard.lock().takes_invalidation(namespace, scope)?;
         }

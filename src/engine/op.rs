@@ -208,14 +208,14 @@ pub enum Refusal {
         /// What a shard may hold, in bytes.
         limit: u64,
     },
-    /// Invalidate: so many invalidations wait to be swept that no more can be noted now.
+    /// Invalidate: too many invalidations wait to be swept, so that no more can be noted now.
     Unswept {
         /// What a shard has noted of them, in bytes.
         bytes: u64,
         /// What it may note, in bytes.
         limit: u64,
     },
-    /// Invalidate: the prefixes that wait to be swept have so many lengths that one more would cost lookups too much.
+    /// Invalidate: the prefixes that wait to be swept have too many lengths: one more would make lookups too slow.
     UnsweptLengths {
         /// How many lengths they may have.
         limit: usize,

@@ -104,8 +104,7 @@ impl Engine {
         self.versions.newest()
     }
 
-    /// A version above all that have been drawn, ahead of the wall clock by so many µs; see
-    /// [`Self::set_version_ceiling`].
+    /// A version above all that have been drawn, `by_us` µs ahead of the wall clock; see [`Self::set_version_ceiling`].
     #[must_use]
     pub fn version_ahead(&self, now: Now, by_us: u64) -> Version {
         self.versions.ahead(now, by_us)
@@ -197,7 +196,8 @@ impl<'a> Restorer<'a> {
         self.engine.shards.len()
     }
 
-    /// Makes ready for so many entries, of so many bytes together as records: no index grows on the way there.
+    /// Makes the indices ready for `entries` entries that take `bytes` bytes together as records, so that none grows on
+    /// the way.
     pub fn expect(&self, entries: u64, bytes: u64) {
         let shards = self.engine.shards.len() as u64;
         for shard in &self.engine.shards {

@@ -1,9 +1,9 @@
-//! One load per key: those who ask for a key that is being loaded wait for the same load.
+//! One load per key: operations that ask for a key that is being loaded wait for the same load.
 //!
-//! A flight is joined only by operations to which what it finds is as good as what they would find themselves: those of
-//! the same key that saw it changed as often as the flight's first did. It stays in the table until the last that waits
-//! has left, also when it is over, so that one who comes then takes what was found. It outlives who began it; one that
-//! everybody has left before a thread took it is not done at all.
+//! An operation joins a flight only if what the flight finds is as good as what it would find itself: it is for the
+//! same key, and saw it changed as often as the flight's first operation did. A flight stays in the table until the
+//! last waiting operation has left, also when it is over, so that one that comes then takes what was found. It outlives
+//! the operation that began it; one that all have left before a thread took it is not done at all.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};

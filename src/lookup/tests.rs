@@ -10,7 +10,7 @@ use super::*;
 use crate::clock::{Clock, SystemClock};
 use crate::engine::{EngineConfig, Op, Outcome, Set};
 
-/// A source that says what it is asked for, and answers when it is told what.
+/// A source that reports each lookup, and answers it with the next answer that the test sends.
 #[derive(Debug)]
 struct Held {
     asked: Sender<Vec<u8>>,
@@ -20,7 +20,7 @@ struct Held {
 impl Source for Held {
     fn load(&self, wanted: &Wanted) -> Answer {
         self.asked.send(wanted.key.to_vec()).unwrap();
-        self.answers.lock().recv().expect("it is told")
+        self.answers.lock().recv().expect("the test sends an answer")
     }
 }
 

@@ -5,9 +5,9 @@
 //!   | the node's own files and sockets | blobs | admin | health | HTTP | data connections |
 //! ```
 //!
-//! What a node needs to go on is kept from connections: a journal that cannot open its next segment, a snapshot and a
-//! blob that find no descriptor are worse than a client that is told to come back. The bounds of connections are below
-//! `--max-connections` only where the limit is.
+//! Descriptors that the node itself needs are kept from connections: refusing a client is better than a journal that
+//! cannot open its next segment, or a snapshot or a blob that cannot open its file. Connections get fewer than
+//! `--max-connections` only where the process's limit demands it.
 
 use std::sync::Weak;
 use std::time::Duration;

@@ -240,7 +240,7 @@ fn log(cache: &Cache, report: &Report) {
         );
     }
     if report.torn_bytes > 0 {
-        // Who has lost the mark cannot know.
+        // A node that has lost the mark cannot know.
         let flushed = if report.damages.is_empty() { "; nothing in it was ever flushed" } else { "" };
         warn!(bytes = report.torn_bytes, "cut a torn tail off the journal{flushed}");
     }

@@ -166,13 +166,13 @@ pub enum BlobError {
     /// A write of this blob failed before: whose fault it was, was said then.
     #[error("an earlier write of this blob failed")]
     Broken,
-    /// Whoever was asked last said that the blob must not be stored: the namespace is gone.
+    /// The last check said that the blob must not be stored: the namespace is gone.
     #[error("the blob is not wanted any more")]
     Unwanted,
-    /// Whoever was asked last said that nothing may be written any more: the disk failed.
+    /// The last check said that nothing may be written any more: the disk failed.
     #[error("the journal is poisoned, so that no write is accepted")]
     Poisoned,
-    /// Whoever draws versions has none any more.
+    /// No versions are left for the blob.
     #[error("there is no version for the blob above those that were drawn")]
     NoVersion,
     /// The limit on the disk.
@@ -242,7 +242,7 @@ impl Blobs {
         self.0.state.lock().stats
     }
 
-    /// From now on all files together may have so many bytes; `None`: any number. Blobs that are there stay.
+    /// From now on all files together may take `bytes` bytes; `None`: any number. Blobs that are there stay.
     #[cfg(any(test, feature = "testing"))]
     pub fn set_limit(&self, limit_bytes: Option<u64>) {
         self.0.room.set_limit(limit_bytes);
@@ -349,7 +349,7 @@ impl Blobs {
     }
 
     /// Visits the blobs of a namespace whose keys begin with `prefix` and come after the key `after`, in order, until
-    /// `visit` breaks off. It is told also of what has expired, as `None`, so that it can bound the work. `visit` must
+    /// `visit` breaks off. An expired blob is visited too, as `None`, so that `visit` can bound the work. `visit` must
     /// not call the store.
     ///
     /// # Errors

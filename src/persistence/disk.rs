@@ -55,8 +55,8 @@ pub struct DiskConfig {
     pub is_journaled: bool,
     /// How the content comes back.
     pub recovery: Method,
-    /// A snapshot is taken so long after the one before, if anything has changed; `None`: only where the journal has
-    /// grown long or somebody asks for one.
+    /// How long after one snapshot the next is taken, if anything has changed; `None`: only where the journal has grown
+    /// long or somebody asks for one.
     pub snapshot_interval: Option<Duration>,
     /// What may be on disk; `None`: as much as fits.
     pub limit_bytes: Option<u64>,
@@ -93,7 +93,7 @@ struct Inner {
     /// Held while a snapshot is taken, so that there is one at a time.
     taking: Mutex<()>,
     history: SnapshotHistory,
-    /// Newest first. Held for moments only: whoever asks for figures waits for it.
+    /// Newest first. Locked for moments only, as reading the node's figures waits for it.
     snapshots: Mutex<Vec<SnapshotInfo>>,
     /// The numbers of those that somebody deleted, until there is one in their place.
     lost: Mutex<Vec<u64>>,
@@ -146,7 +146,7 @@ impl DiskConfig {
     fn method(&self, is_unjournaled: bool) -> Method {
         match self.recovery {
             recovery if is_unjournaled => recovery.of_snapshots(),
-            // What is read late is told apart by the journal.
+            // Recovery in the background uses the journal to tell what changed since.
             Method::Lazy if !self.is_journaled => Method::SnapshotAndJournal,
             recovery => recovery,
         }
@@ -254,7 +254,7 @@ impl Disk {
         threads.push(start("snapshots", &inner, Inner::upkeep)?);
         let disk = Self { threads: Mutex::new(threads), inner };
         if !report.damages.is_empty() && disk.snapshot().is_ok() {
-            // What was saved is safe in a file of its own now; the damaged ones are kept for whoever looks into it.
+            // What was saved is safe in a file of its own now; the damaged files are kept for an investigation.
             disk.set_damaged_aside()?;
         }
         Ok((disk, report))

@@ -165,7 +165,7 @@ pub(super) fn index_at(
 
 /// Keys that are watched at a time while their entries are brought to memory.
 const BATCH: usize = 256;
-/// Memory is left alone when so much of it is in use, in percent.
+/// Entries are no longer brought to memory when this much of it is in use, in percent.
 const WARM_PERCENT: u64 = 90;
 
 /// Brings entries to memory as long as there is room for more; how many. It waits for nobody: where the journal is

@@ -1,8 +1,8 @@
 //! What outlives the node: a journal of every change, snapshots of the whole content, and blobs.
 //!
 //! All of it stands on a [`Backend`], which knows files that only grow, one small mark, and a catalogue; it does not
-//! know what is in them. Whatever is read back was checksummed when it was written, so that damage is found here and
-//! not by whoever asked for a value.
+//! know what is in them. Everything carries a checksum from when it was written, so that damage is found here and no
+//! damaged value is served.
 //!
 //! - [`backend`]: the trait and its implementations.
 //! - [`blob`]: large objects, a file each.

@@ -1,10 +1,10 @@
 //! Reading the journal back: every batch in order, up to its end, and what that end is.
 //!
 //! A journal ends in one of three ways. *Clean*: after a whole frame. *Torn*: the last frames of the last segment are
-//! not whole, and none of them was synced: a crash cut them off, which loses nothing that was promised. *Damaged*:
-//! what was synced is not as it was written, or not there. Then what is before the damage is applied, what is after it
-//! is not (it may rest on what is lost), and the damage is told. A torn tail stays in its file: the segment that was begun
-//! after it continues the chain from the last whole frame, which tells the one from the other.
+//! not whole, and none of them was synced: a crash cut them off, which loses nothing that was promised. *Damaged*: what
+//! was synced is not as it was written, or not there. Then what is before the damage is applied, what is after it is
+//! not (it may rest on what is lost), and the damage is reported. A torn tail stays in its file: the segment that was
+//! begun after it continues the chain from the last whole frame, which distinguishes it from damage.
 //!
 //! Zeroes up to the end of a file were reserved and never written, or what was written there has not reached the disk:
 //! the file ends before them.

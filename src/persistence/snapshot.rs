@@ -2,8 +2,8 @@
 //!
 //! A snapshot walks through the engine a few hundred entries at a time and lets go of the shard's lock in between, so
 //! what it has written when it is done was never there all at once. What makes it whole is the stretch of journal that
-//! was written meanwhile, which it carries behind the entries: whoever applies the entries and then that tail has the
-//! state at the tail's end, because records are results and the tail has every change that the walk may have missed.
+//! was written meanwhile, which it carries behind the entries: applying the entries and then that tail gives the state
+//! at the tail's end, because records are results and the tail has every change that the walk may have missed.
 //!
 //! ```text
 //! ┌───────────────────────┬───────────────────┬───┬──────────────┬───┬──────────────────────────────────┐
@@ -69,7 +69,7 @@ impl SnapshotInfo {
 
 /// Entries are written in frames of about this size.
 const CHUNK_BYTES: usize = 256 << 10;
-/// So much is synced at a time: a sync of more stands in the way of the journal's, and keeps its processor for milliseconds.
+/// Bytes that are synced at a time: a longer sync delays the journal's, and keeps its processor for milliseconds.
 const SYNC_BYTES: u64 = 2 << 20;
 const END_BYTES: usize = 48;
 

@@ -7,9 +7,9 @@
 //!      └───────────────────────────────────────┘
 //! ```
 //!
-//! [`Lifecycle`] is made before anything else and given to whoever asks (the Admin service, signals) or must
-//! know (readiness, streams that end when the node drains). [`Server`](super::Server) does the work. A state is
-//! never left along any other arrow, and health changes before the state that it follows can be seen.
+//! [`Lifecycle`] is made before anything else. It is given to all that ask for a change of state (the Admin service,
+//! signals) or must know it (readiness, streams that end when the node drains). [`Server`](super::Server) does the
+//! work. A state is never left along any other arrow, and health changes before the state that it follows can be seen.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

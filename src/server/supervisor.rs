@@ -29,7 +29,7 @@ use super::serve::Stop;
 use super::signals::{Signals, obey};
 use crate::endpoint::Endpoint;
 
-/// A node's listeners and what it was told to do with them.
+/// A node's listeners and the commands that it was given for them.
 pub(crate) struct Supervisor<D> {
     pub(crate) lifecycle: Lifecycle,
     pub(crate) requests: Requests,
@@ -66,7 +66,7 @@ impl<D: ConnectionService> Supervisor<D> {
     async fn live(mut self) {
         let mut data = Vec::new();
         self.serve(&mut data).await;
-        // Whoever still waits for spawn learns that there will be none.
+        // Those that still wait for spawn learn that there will be none.
         self.requests.spawns.close();
         while self.requests.spawns.try_recv().is_ok() {}
         self.drain(data).await;
@@ -86,7 +86,7 @@ impl<D: ConnectionService> Supervisor<D> {
                 _ = state.wait_for(|state| *state >= NodeState::Draining) => return,
                 spawned = self.spawn(data) => spawned,
             };
-            // Whoever asked may have gone: what was asked for is done all the same.
+            // The caller may have gone: the command is done all the same.
             let _ = answer.send(spawned);
         }
     }

@@ -29,7 +29,7 @@ use crate::telemetry::stripe_number;
 pub(super) const COUNTED_BYTES_MIN: usize = 1 << 10;
 /// Answers up to this length may use the whole budget.
 pub(super) const SHORT_BYTES_MAX: usize = 16 << 10;
-/// From so many bytes on that came together in a stripe, they go to the shared count.
+/// A stripe adds its bytes to the shared count once it has this many.
 const BATCH_BYTES: i64 = 16 << 10;
 /// What an answer that grows takes at a time.
 const STEP_BYTES: usize = 64 << 10;
@@ -75,7 +75,7 @@ impl Backlog {
         }))
     }
 
-    /// From now on it holds so much at most; what is held stays.
+    /// Sets the limit to `bytes_max` bytes; what is held stays.
     pub fn set_bytes_max(&self, bytes_max: usize) {
         self.0.bytes_max.store(bytes_max, Relaxed);
     }
@@ -93,7 +93,7 @@ impl Backlog {
         self.0.refused.load(Relaxed)
     }
 
-    /// Makes room for an answer of so many bytes, which may become longer.
+    /// Reserves room for an answer of `bytes` bytes, which may become longer.
     pub(super) fn take(&self, bytes: usize) -> Result<Held, CallError> {
         let mut held = Held { backlog: self.clone(), bytes: 0 };
         held.settle(bytes)?;
@@ -141,7 +141,8 @@ impl Default for Backlog {
 }
 
 impl Held {
-    /// Makes room for an answer that is about to become so long. A short one finds its room when it is whole.
+    /// Makes room for an answer that is about to become `bytes` bytes long. A short one finds its room when it is
+    /// whole.
     #[inline]
     pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), CallError> {
         if bytes <= self.bytes.max(SHORT_BYTES_MAX) {

@@ -76,11 +76,11 @@ pub(super) struct PipelineBody<B> {
     unread: Option<Unread>,
 }
 
-/// What reading a message counts as: a command for so many bytes.
+/// Reading this number of bytes of a message counts as one command.
 const BYTES_PER_COMMAND: usize = 256;
 /// Commands that are done before others run: some 200 µs of work.
 const COMMANDS_PER_TURN: usize = 512;
-/// So many batches of replies may wait for the disk before no more commands are done.
+/// Batches of replies that may wait for the disk; beyond that no more commands are done.
 const FLUSHING_MAX: usize = 64;
 
 /// What a stream's body answers when it is polled.

@@ -111,7 +111,7 @@ impl<'a> Request<'a> {
         one.into_iter().chain(batch.into_iter().flatten().map(key))
     }
 
-    /// What it is about, for what is told of it later: its first key, and how many it has.
+    /// What the slow log says of the request: its first key, and the number of its keys.
     pub(super) fn about(&self) -> Recalled {
         // What a prefix covers is no number of keys.
         let (key, items) = match self {

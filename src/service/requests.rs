@@ -125,7 +125,8 @@ impl Requests {
         (units.saturating_sub(self.0.room.available_permits()) * UNIT_BYTES) as u64
     }
 
-    /// Takes a place for a request of so many bytes, on a connection of which so many wait.
+    /// Admits a request of `bytes` bytes, at once or when there is room for it; `stopped` counts the calls of its
+    /// connection that wait.
     ///
     /// # Errors
     /// There is no room, and no more may wait.

@@ -149,7 +149,7 @@ impl SlowCalls {
         Self { ops, peer: peer.into() }
     }
 
-    /// Whether a call that took so long is to be kept.
+    /// Whether a call that took `elapsed` is to be kept.
     #[must_use]
     #[inline]
     pub fn is_slow(&self, elapsed: Duration) -> bool {

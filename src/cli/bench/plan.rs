@@ -22,16 +22,16 @@ pub(super) enum Mode {
     Unary,
     /// BatchGet and BatchSet.
     Batch,
-    /// Pipeline, with so many messages in flight on a stream.
+    /// Pipeline, with `depth` messages in flight on a stream.
     Pipeline { depth: usize },
 }
 
 /// When to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Until {
-    /// After so many keys.
+    /// After this number of keys.
     Keys(u64),
-    /// After so long.
+    /// After this time.
     Elapsed(Duration),
 }
 
@@ -40,7 +40,7 @@ pub(super) enum Until {
 pub(super) enum Pace {
     /// When the last one of the caller is answered.
     Closed,
-    /// At so many keys a second.
+    /// At `keys_per_s` keys a second, however fast they are answered.
     Open { keys_per_s: u64, arrivals: Arrivals },
 }
 

@@ -341,7 +341,7 @@ fn thread(
     if let Some(queue) = &worker.queue {
         worker.results.borrow_mut().unsent += queue.waiting() as u64;
     }
-    // Here and not where threads are waited for, as who waits looks at intervals only.
+    // Here and not where threads are waited for, as the waiting thread looks at intervals only.
     let elapsed = monotonic().saturating_duration_since(worker.control.record_from);
     let results = worker.results.borrow().clone();
     Ok(Results { elapsed, ..results })

@@ -91,8 +91,8 @@ impl Shard {
         self.hot.begin_at(now);
     }
 
-    /// Makes the index large enough for so many entries of so many bytes each, or for as many of them as the shard has
-    /// room for, if there is none yet.
+    /// Makes the index large enough for `entries` entries of `bytes_each` bytes each, or for as many of them as the
+    /// shard has room for, if there is none yet.
     pub(in crate::engine) fn expect(&mut self, entries: u64, bytes_each: u64) {
         let fits = self.config.bytes_limit / bytes_each.max(ENTRY_BYTES_MIN);
         if self.index.len() == 0 {

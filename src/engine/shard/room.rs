@@ -7,7 +7,7 @@ use crate::engine::namespace::Namespace;
 use crate::engine::op::{MissReason, Refusal};
 use crate::engine::record::Draft;
 
-/// Pages are emptied only while this much of what is held (one part in so many) lies in free cells …
+/// Pages are emptied only while one part in this number of what is held lies in free cells …
 const SPARE_PART: u64 = 32;
 /// … and at least this much.
 const SPARE_BYTES_MIN: u64 = 128 << 10;
@@ -64,7 +64,7 @@ impl Shard {
             }
             if !self.empty_a_page() && !self.sweep_some() && !self.evict() {
                 if self.hot.bytes() > 0 {
-                    // In a small shard the counted keys may be what is in the way.
+                    // In a small shard the counted keys may take the room that is wanted.
                     self.hot.clear();
                 } else {
                     return Err(Refusal::TooLarge { needs, limit: most });

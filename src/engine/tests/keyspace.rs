@@ -294,7 +294,7 @@ fn room_is_found_among_the_dead_before_the_living_go() {
         set(&engine, namespace, format!("new-{n}").as_bytes(), &[0; 100]);
     }
     assert_eq!(engine.stats().evictions, 0);
-    assert!(engine.stats().invalidated > 0, "some of the dead were in the way");
+    assert!(engine.stats().invalidated > 0, "some of the invalidated entries were met");
 }
 
 #[test]

@@ -28,7 +28,7 @@ use crate::clock::Now;
 use crate::entry::Version;
 use crate::persistence::{Backend, BackendError, CatalogueChange, DiskBudget, FileKind};
 
-/// How many damages are told one by one.
+/// Damages that are reported one by one.
 const DAMAGES_TOLD: usize = 100;
 
 /// What the store found when it was opened.

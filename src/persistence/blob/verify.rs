@@ -10,7 +10,7 @@ use crate::entry::Ttl;
 
 /// Manifests that are looked at between two looks at the catalogue.
 const KEYS_PER_SCAN: usize = 256;
-/// How many damages are told one by one.
+/// Damages that are reported one by one.
 const DAMAGES_TOLD: usize = 1_000;
 
 /// What was found when everything was read.
@@ -81,7 +81,7 @@ impl Blobs {
         }
     }
 
-    /// Reads one; `go_on` is told how long each chunk was.
+    /// Reads one blob; `go_on` gets the length of each chunk in bytes.
     fn verify_one(
         &self,
         catalogue_key: &[u8],

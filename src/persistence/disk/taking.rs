@@ -1,4 +1,4 @@
-//! Who takes a snapshot and who waits for it, and how that went.
+//! Taking snapshots: one at a time, which others may wait for, and how each went.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

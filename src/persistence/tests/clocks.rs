@@ -209,7 +209,7 @@ fn starts_with_a_clock_that_is_set_back_lengthen_no_life() {
             let clock = HandSet::at(BEGUN_US - HOUR_S * 1_000_000);
             let node = Running::start(&backend, &clock, &config);
             assert_eq!(node.has("key"), round * 8 < 20, "start {round} by {config:?}");
-            // Without a journal only a change lets a node that is told to stop write a snapshot.
+            // Without a journal a node that stops writes a snapshot only if something has changed.
             node.set_for(&format!("other:{round}"), HOUR_S);
             clock.goes_on(8);
             node.stop();

@@ -31,7 +31,7 @@ fn told_of(stand: &Stand, place: &str) -> bool {
     stand.report.damages.iter().any(|damage| damage.place == place)
 }
 
-/// A node that was told to stop, with something in it.
+/// A node that was stopped in order, with something in it.
 fn stopped(config: &DiskConfig) -> (MemoryBackend, Content) {
     let stand = Stand::over(MemoryBackend::new(), config).unwrap();
     (0..20).for_each(|n| drop(stand.set(&format!("key:{n}"), "v")));
@@ -55,7 +55,7 @@ fn a_mark_that_is_gone_or_anothers_is_told_and_costs_nothing() {
                 assert!(stand.backend.quarantined().is_empty());
                 stand.disk.stop().unwrap();
                 stand = stand.crashed(&config);
-                assert!(stand.report.damages.is_empty(), "it is told once: {:?}", stand.report);
+                assert!(stand.report.damages.is_empty(), "it is reported once: {:?}", stand.report);
             }
         }
     }
@@ -108,7 +108,7 @@ fn a_snapshot_that_was_finished_and_is_not_there_is_told() {
         assert_eq!(stand.get("key:0").as_deref(), Some("v"));
         assert_eq!(stand.get("key:1").is_some(), config.is_journaled, "the journal has it, if there is one");
         let again = stand.crashed(&config);
-        assert!(again.report.damages.is_empty(), "it is told once: {:?}", again.report);
+        assert!(again.report.damages.is_empty(), "it is reported once: {:?}", again.report);
     }
 }
 

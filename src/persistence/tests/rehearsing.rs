@@ -9,7 +9,7 @@ use crate::persistence::backend::{
 };
 use crate::persistence::rehearse::{LOOKS_MAX, rehearse};
 
-/// Is told how many such calls there were before.
+/// Gets the number of such calls so far.
 pub(super) type Meanwhile = Box<dyn Fn(u64) + Send + Sync>;
 
 /// The disk of a node that does something just before a rehearsal lists files or opens one.

@@ -56,7 +56,7 @@ fn one_that_was_finished_and_is_cut_off_is_damage() {
         let left = stand.backend.crash(Lose::Unsynced);
         assert!(left.truncate(taken, length as u64));
         let again = Stand::over(left, &config()).unwrap();
-        assert!(!again.report.damages.is_empty(), "cut to {length}, and nobody is told");
+        assert!(!again.report.damages.is_empty(), "cut to {length}, and that is not reported");
         assert_eq!(again.content(), stand.content(), "{length}");
         assert_eq!(again.backend.quarantined(), [taken], "{length}");
         // Its note went with it: the next start knows nothing of it.

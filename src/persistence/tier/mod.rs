@@ -7,7 +7,7 @@
 //! keys of one namespace with the same 64-bit hash would take each other's place: one in 10^5 at ten million keys. The
 //! one that was written first is missed then; never is one answered for the other.)
 //!
-//! - A lookup is right for everything that had arrived: whoever looks waits for what its shard had logged
+//! - A lookup is right for everything that had arrived: it waits for what its shard had logged
 //!   ([`DiskTier::has_arrived`]).
 //! - Invalidations by prefix and tag stand beside the places and are held against each record that is read; a
 //!   namespace that is cleared loses its places at once.
@@ -46,7 +46,7 @@ pub struct DiskTier {
     standing: RwLock<Standing>,
     indexing: Mutex<Indexing>,
     indexed: Condvar,
-    /// [`Indexing::is_under_way`], to be read by who does not wait.
+    /// [`Indexing::is_under_way`], to be read without a lock.
     is_indexing: AtomicBool,
     has_ended: AtomicBool,
     counters: TierCounters,
@@ -135,7 +135,7 @@ pub enum FetchError {
 }
 
 impl DiskTier {
-    /// Below an engine of so many shards, with nothing in it.
+    /// An empty tier under an engine of `shards` shards.
     #[must_use]
     pub fn new(backend: Arc<dyn Backend>, shards: usize) -> Self {
         Self {
@@ -222,7 +222,7 @@ impl DiskTier {
         self.standing.read().takes(namespace, scope, bytes_limit / STANDING_PART)
     }
 
-    /// Whether so many invalidations stand that it is time for a snapshot.
+    /// Whether the invalidations are so many that it is time for a snapshot.
     #[must_use]
     pub fn is_crowded(&self, bytes_limit: u64) -> bool {
         self.standing.read().is_crowded(bytes_limit / STANDING_PART)
@@ -258,8 +258,8 @@ impl DiskTier {
         Ok(self.files.write().add((file, reader)))
     }
 
-    /// As [`Self::open`], a file that is being written and is so long now: what is read of it is no more than has arrived
-    /// ([`Self::set_written`]).
+    /// As [`Self::open`], for a file of `bytes` bytes that is still being written: no more of it is read than has
+    /// arrived ([`Self::set_written`]).
     ///
     /// # Errors
     /// It cannot be opened.
@@ -362,7 +362,7 @@ impl DiskTier {
         }
     }
 
-    /// Whether so much of what a shard has logged has arrived.
+    /// Whether the first `logged` records of a shard have arrived.
     #[must_use]
     pub fn has_arrived(&self, shard: usize, logged: u64) -> bool {
         self.arrived[shard].load(Ordering::Acquire) >= logged
@@ -414,7 +414,7 @@ impl DiskTier {
         }
     }
 
-    /// What there is has been indexed: who waits for that goes on.
+    /// Everything has been indexed: lookups that wait for that go on.
     pub fn end_indexing(&self) {
         let mut indexing = self.indexing.lock();
         *indexing = Indexing::default();

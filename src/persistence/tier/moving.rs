@@ -123,10 +123,10 @@ impl DiskTier {
 }
 
 impl Moving<'_> {
-    /// Visits the live records of the next frame, each with how many bytes it takes to note where it is written;
-    /// false: that was all. Everything that was logged before `now` must have arrived: an entry that had expired long
-    /// before is dropped, and a touch that is under way must not be. What is damaged is told in the log and to
-    /// [`DiskTier::is_damaged`], and of what is around it every record that is whole is visited.
+    /// Visits the live records of the next frame, each with how many bytes it takes to note where it is written; false:
+    /// that was all. Everything that was logged before `now` must have arrived: an entry that had expired long before
+    /// is dropped, and a touch that is under way must not be. Damage is logged and noted in [`DiskTier::is_damaged`],
+    /// and of what is around it every record that is whole is visited.
     ///
     /// # Errors
     /// The disk refuses.

@@ -1,7 +1,7 @@
 //! Invalidations that what lies on disk has not been held to yet.
 //!
-//! A record on disk cannot be told to be dead: whoever reads it asks here. An invalidation stands until a snapshot has
-//! left out everything that it covers.
+//! A record on disk cannot be marked as invalidated, so every reader of one asks here. An invalidation is kept until a
+//! snapshot has left out everything that it covers.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -27,7 +27,7 @@ pub(super) struct Standing {
     bytes: u64,
 }
 
-/// The prefixes of a namespace have so many lengths at most: each costs every lookup one of its own.
+/// The most lengths that a namespace's prefixes may have: each costs every lookup a lookup of its own.
 const LENGTHS_MAX: usize = 256;
 /// What a prefix or a tag takes beside its text: its place in a map that is half full, and what the allocator rounds.
 const INVALIDATION_BYTES: u64 = 112;
@@ -52,7 +52,7 @@ impl Standing {
         }
     }
 
-    /// Whether one more may be added where they may take so many bytes.
+    /// Whether one more may be added where prefixes and tags may take `bytes_max` bytes.
     pub(super) fn takes(&self, namespace: u16, scope: Scope<'_>, bytes_max: u64) -> Result<(), Refusal> {
         if scope != Scope::All && self.bytes >= bytes_max {
             return Err(Refusal::Unswept { bytes: self.bytes, limit: bytes_max });
@@ -73,7 +73,7 @@ impl Standing {
         self.bytes
     }
 
-    /// Whether a snapshot should be taken for their sake, where they may take so many bytes.
+    /// Whether a snapshot should be taken to make room here, where prefixes and tags may take `bytes_max` bytes.
     pub(super) fn is_crowded(&self, bytes_max: u64) -> bool {
         let namespaces: BTreeSet<u16> = self.lengths.iter().map(|(number, _)| *number).collect();
         self.bytes > bytes_max / 2
@@ -113,7 +113,7 @@ impl Standing {
         self.added
     }
 
-    /// Forgets the first so many that were ever added.
+    /// Forgets the first `added` that were ever added.
     pub(super) fn forget(&mut self, added: u64) {
         self.prefixes.retain(|_, until| until.nth > added);
         self.tags.retain(|_, until| until.nth > added);

@@ -209,7 +209,7 @@ impl Body for Timed {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
         let Some(body) = &mut this.body else { return Poll::Ready(None) };
-        // Nobody asks for a frame while the peer does not read: then whoever runs the stream ends it.
+        // Nobody asks for a frame while the peer does not read: then the runner of the stream ends it.
         until(this.sleep.deadline().into_std());
         if this.sleep.as_mut().poll(cx).is_ready() {
             this.body = None;

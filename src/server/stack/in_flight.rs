@@ -1,4 +1,5 @@
-//! Concurrency and load shed: only so many calls may wait, and the next one is told at once to come again.
+//! Concurrency and load shed: a bounded number of calls may wait, and the next one is refused at once with a time to
+//! retry after.
 //!
 //! A call that is done where it was accepted never waits and takes no permit: the limit is on what holds memory,
 //! not on what passes through, and the hot path touches no counter that others touch. One that has begun to change

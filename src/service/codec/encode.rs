@@ -42,7 +42,7 @@ pub(crate) struct Room<'a> {
 }
 
 impl<'a> Room<'a> {
-    /// Room for exactly so many bytes.
+    /// A buffer with room for exactly `bytes` bytes.
     #[inline]
     pub(crate) fn at_end_of(out: &'a mut Vec<u8>, len: usize) -> Self {
         let before = out.len();

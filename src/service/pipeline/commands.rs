@@ -27,7 +27,7 @@ use crate::service::unary::{Undone, execute, namespace};
 
 /// Replies are sent when this many bytes of them are ready, or when no request is.
 const REPLIES_BYTES: usize = 256 << 10;
-/// The clock is read again after so many commands.
+/// The clock is read again after this number of commands.
 const COMMANDS_PER_CLOCK: usize = 64;
 /// What a reply takes beside its result, at most.
 pub(super) const REPLY_HEADS_BYTES: usize = 32;
@@ -129,7 +129,7 @@ pub(super) struct Replies {
     pub(super) message_max: usize,
     /// How many commands are done before others run.
     pub(super) commands_left: usize,
-    /// When so many bytes are here, they are sent.
+    /// The replies are sent once they have this number of bytes.
     enough: usize,
     /// A reply that is longer finds no room in the backlog.
     pub(super) longest: usize,
@@ -254,8 +254,8 @@ impl Defer for NoDefer {
 /// A command takes two bytes or more.
 const COMMAND_BYTES_MIN: usize = 2;
 
-/// Refuses a message with too many commands before the first is done. Only a message that may have so many is
-/// counted; one that is malformed is for [`run`] to tell.
+/// Refuses a message of more than `max` commands before the first is done. Commands are counted only where the message
+/// is long enough to have more; a malformed message is left to [`run`].
 pub(super) fn check_length(message: &[u8], max: usize) -> Result<(), CallError> {
     if message.len() / COMMAND_BYTES_MIN <= max {
         return Ok(());
@@ -498,7 +498,7 @@ fn answer(
             if may_wait {
                 return Answer::WantsTurn;
             }
-            // It has waited until then.
+            // It has waited for its turn, perhaps beyond its deadline.
             if message.is_late(command) {
                 error = GrpcError::DeadlineExceeded.into();
             }

@@ -1,8 +1,8 @@
 //! Commands of a Pipeline that are deferred: they wait for the disk, or for one before them that does and has the same key.
 //!
-//! Those of one key are done one behind the other, each when what it needs is loaded ([`crate::lookup`]). Until then a
-//! command can be given up, by a Cancel or at its deadline. A load that was begun for one that was given up counts until it
-//! is over.
+//! Those of one key are done one behind the other, each when what it needs is loaded ([`crate::lookup`]). Before that a
+//! command can be given up, by a Cancel or at its deadline. A load that was begun for one that was given up counts
+//! until it is over.
 //!
 //! A write that the journal's backlog has no room for waits until its turn has come. No place in the journal's queue is kept
 //! while the client has a frame to read, as nobody knows when the stream is asked for the next.

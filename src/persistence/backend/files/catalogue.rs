@@ -14,10 +14,10 @@
 //! - An append that fails is cut off again. After a sync that failed nobody knows what the disk has: the next commit
 //!   begins a new log.
 //!
-//! At opening, an incomplete commit at the end is a crash's and is cut off. If whole ones come after it, or there are
-//! fewer than [`LogCatalogue::committed`] knows of, the disk has forgotten something: the log is set aside as it is, an
-//! empty one is begun, and a note says so. What the commits before the damage say was true once, and is believed no
-//! more than nothing: whoever rested on it would take the files that it does not know of for superfluous.
+//! At opening, an incomplete commit at the end comes of a crash and is cut off. If whole commits come after it, or
+//! there are fewer than [`LogCatalogue::committed`] has counted, the disk has lost something: the log is set aside as
+//! it is, an empty one is begun, and a note says so. The commits before the damage were true once, but nothing may rest
+//! on them: the files that they do not know of would be taken for superfluous.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
