@@ -1,8 +1,9 @@
 //! What lies on disk: how fast a node is back, and what it costs to keep it there.
 //!
 //! `cargo bench --bench persistence [-- --quick] [-- restart flushed snapshot pipeline blobs]`: all parts, or those that
-//! are named. The data lie in the target folder, which is to be on a real disk; where a node is loaded, it has core 0 and
-//! the load core 1. A machine that is slow today is told by its own append + fdatasync, measured in turns with ours.
+//! are named. The data lie in the target folder, which is to be on a real disk; where a node is loaded, it has core 0
+//! and the load core 1. To recognise a machine that is slow today, its own append + fdatasync is measured in turns with
+//! ours.
 
 mod support;
 

@@ -46,7 +46,7 @@ pub(crate) fn blob_files(backend: &MemoryBackend) -> usize {
     files.iter().filter(|(file, _)| file.kind == FileKind::Blob).count()
 }
 
-/// Waits until there are so many.
+/// Waits until there are `count` files of blobs.
 pub(crate) async fn blob_files_become(backend: &MemoryBackend, count: usize) {
     soon(async {
         while blob_files(backend) != count {

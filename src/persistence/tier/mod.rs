@@ -222,7 +222,7 @@ impl DiskTier {
         self.standing.read().takes(namespace, scope, bytes_limit / STANDING_PART)
     }
 
-    /// Whether the invalidations are so many that it is time for a snapshot.
+    /// Whether the noted invalidations fill half of their memory, so that a snapshot should be taken.
     #[must_use]
     pub fn is_crowded(&self, bytes_limit: u64) -> bool {
         self.standing.read().is_crowded(bytes_limit / STANDING_PART)

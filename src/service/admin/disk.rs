@@ -121,7 +121,7 @@ impl AdminService {
         let config = self.node.config().config;
         if config.is_some_and(|config| config.persistence != "none") {
             let what = format!(
-                "Admin.{method} needs what is on disk, which is read when the node is told to serve (larder admin spawn)"
+                "Admin.{method} needs what is on disk, which is read when the node begins to serve (larder admin spawn)"
             );
             return Err(CallError::NotReady { state: self.node.state(), what });
         }
