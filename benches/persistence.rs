@@ -22,7 +22,7 @@ use larder::engine::{Engine, EngineConfig, Op, Set};
 use larder::persistence::disk::{Disk, DiskConfig};
 use larder::persistence::journal::{JournalConfig, RESERVE_BYTES, SEGMENT_BYTES};
 use larder::persistence::recover::{Recovery, RecoveryProgress};
-use larder::persistence::{FilesBackend, Method};
+use larder::persistence::{FilesBackend, RecoveryMethod};
 use support::{LARDER, Process, headline, larder_bench, larder_report, median, quick};
 use tempfile::TempDir;
 
@@ -80,7 +80,7 @@ fn restart() {
         journal,
         is_journaled: true,
         is_store: false,
-        recovery: Method::SnapshotAndJournal,
+        recovery: RecoveryMethod::SnapshotAndJournal,
         snapshot_interval: None,
         limit_bytes: None,
     };
@@ -112,7 +112,8 @@ fn restart() {
                 tier: None,
             };
             let cpu = support::cpu_seconds(std::process::id());
-            let report = recovery.run(Method::SnapshotAndJournal).expect("it is as it was written").report;
+            let report =
+                recovery.run(RecoveryMethod::SnapshotAndJournal).expect("it is as it was written").report;
             cpu_seconds.push(support::cpu_seconds(std::process::id()) - cpu);
             assert_eq!(engine.stats().entries, entries());
             seconds.push(report.elapsed.as_secs_f64());

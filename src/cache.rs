@@ -24,13 +24,15 @@ use disk::DiskShelf;
 use live_limits::LiveLimits;
 
 pub use crate::persistence::blob::{
-    BlobError, BlobReader, BlobWriter, Blobs, Digest, Draft, Finish, Listed, Manifest, Removed,
+    BlobError, BlobReader, BlobWriter, Blobs, Digest, Finish, Listed, Manifest, NewBlob, Removed,
 };
 pub use crate::persistence::disk::LookupError;
 pub use crate::persistence::journal::Turn;
 pub use blobs::BlobStream;
 pub use disk::{DiskError, DiskOptions};
-pub use operator::{BackendError, Damage, Method, Rehearsal, SnapshotError, SnapshotInfo, Stopped, Verified};
+pub use operator::{
+    BackendError, Damage, RecoveryMethod, Rehearsal, SnapshotError, SnapshotInfo, Stopped, Verified,
+};
 
 /// A node's cache.
 #[derive(Debug)]

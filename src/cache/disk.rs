@@ -261,7 +261,7 @@ mod tests {
     use crate::engine::{EngineConfig, Op, Outcome, PolicyName, Set};
     use crate::entry::Limits;
     use crate::persistence::journal::{JournalConfig, RESERVE_BYTES, SEGMENT_BYTES};
-    use crate::persistence::{MemoryBackend, Method};
+    use crate::persistence::{MemoryBackend, RecoveryMethod};
 
     fn cache() -> Cache {
         Cache::new(&EngineConfig { bytes_limit: 16 << 20, ..EngineConfig::default() }, Limits::default())
@@ -278,7 +278,7 @@ mod tests {
         let disk = DiskConfig {
             journal,
             is_journaled: true,
-            recovery: Method::SnapshotAndJournal,
+            recovery: RecoveryMethod::SnapshotAndJournal,
             snapshot_interval: None,
             limit_bytes: None,
             is_store: false,
@@ -337,12 +337,12 @@ mod tests {
 
     #[test]
     fn blobs_count_as_memory_in_use_and_are_bounded_by_its_limit() {
-        use crate::persistence::blob::{BlobError, Digest, Draft, Finish};
+        use crate::persistence::blob::{BlobError, Digest, Finish, NewBlob};
         let (directory, cache) = (tempfile::tempdir().unwrap(), cache());
         cache.open_disk(&options(directory.path().to_owned()), &RecoveryProgress::default()).unwrap();
         let blobs = cache.blobs().unwrap();
         let put = |key: &str| {
-            let writer = blobs.begin(Draft { key: key.into(), ..Draft::default() })?;
+            let writer = blobs.begin(NewBlob { key: key.into(), ..NewBlob::default() })?;
             let version = cache.engine.draw_version(cache.now()).unwrap();
             writer.finish(Digest::default(), Finish { version, ttl: Ttl::Never, now: cache.now() }, || Ok(()))
         };

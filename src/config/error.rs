@@ -10,7 +10,7 @@ use crate::redacted::Redacted;
 
 /// Where a value was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum SettingLocation {
     /// Nowhere: it is the default of this flag.
     Default {
         /// The flag, without its dashes.
@@ -37,7 +37,7 @@ pub enum Place {
     },
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for SettingLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default { flag } => write!(f, "the default of --{flag}"),
@@ -52,7 +52,7 @@ impl fmt::Display for Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said {
     /// Where.
-    pub place: Place,
+    pub place: SettingLocation,
     /// What.
     pub text: Redacted,
 }
@@ -61,10 +61,10 @@ impl fmt::Display for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { place, text } = self;
         match place {
-            Place::Default { flag } => write!(f, "--{flag} {text} (the default)"),
-            Place::File { .. } => write!(f, "{place} = {text:?}"),
-            Place::Variable { name } => write!(f, "{name}={text}"),
-            Place::Flag { flag } => write!(f, "--{flag} {text}"),
+            SettingLocation::Default { flag } => write!(f, "--{flag} {text} (the default)"),
+            SettingLocation::File { .. } => write!(f, "{place} = {text:?}"),
+            SettingLocation::Variable { name } => write!(f, "{name}={text}"),
+            SettingLocation::Flag { flag } => write!(f, "--{flag} {text}"),
         }
     }
 }
@@ -79,7 +79,7 @@ pub enum ConfigError {
     )]
     Unreadable {
         /// Who named the file.
-        place: Place,
+        place: SettingLocation,
         /// The file.
         path: Redacted,
         /// What the system said.
@@ -130,7 +130,7 @@ pub enum ConfigError {
     #[error("{place} is {found}; give {allowed}")]
     WrongType {
         /// Where.
-        place: Place,
+        place: SettingLocation,
         /// The type that was found, with its article.
         found: &'static str,
         /// What is allowed.
@@ -148,7 +148,7 @@ pub enum ConfigError {
     #[error("{place}: {text:?} {problem}; give {allowed}")]
     BadValue {
         /// Where.
-        place: Place,
+        place: SettingLocation,
         /// The value.
         text: Redacted,
         /// What is wrong with it.
@@ -190,7 +190,7 @@ pub enum ConfigError {
     #[error("{place}: {source}")]
     Policy {
         /// Where.
-        place: Place,
+        place: SettingLocation,
         /// Which, and what is served.
         source: UnknownPolicy,
     },

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::ServeConfig;
-use super::error::{ConfigError, Place, Said};
+use super::error::{ConfigError, Said, SettingLocation};
 use super::file::File;
 use super::setting::{Effect, Kind, Setting, Wrong};
 use super::table::SETTINGS;
@@ -95,7 +95,7 @@ impl<'a> Layers<'a> {
     /// What holds for a setting and who said so; `default` is what it is if nobody did.
     pub(super) fn said(&self, setting: &Setting, default: impl ToString) -> Said {
         self.given(setting).cloned().unwrap_or_else(|| Said {
-            place: Place::Default { flag: setting.flag },
+            place: SettingLocation::Default { flag: setting.flag },
             text: default.to_string().into(),
         })
     }
@@ -108,10 +108,10 @@ impl<'a> Layers<'a> {
     /// Where every setting's value comes from.
     pub(super) fn sources(&self) -> Vec<SettingSource> {
         let source = |setting: &Setting| match self.found.get(setting.flag).map(|said| &said.place) {
-            None | Some(Place::Default { .. }) => Source::Default,
-            Some(Place::File { .. }) => Source::File,
-            Some(Place::Variable { .. }) => Source::Environment,
-            Some(Place::Flag { .. }) => Source::Flag,
+            None | Some(SettingLocation::Default { .. }) => Source::Default,
+            Some(SettingLocation::File { .. }) => Source::File,
+            Some(SettingLocation::Variable { .. }) => Source::Environment,
+            Some(SettingLocation::Flag { .. }) => Source::Flag,
         };
         SETTINGS.iter().map(|setting| SettingSource { setting, source: source(setting) }).collect()
     }
@@ -119,14 +119,14 @@ impl<'a> Layers<'a> {
     /// The text of the topmost layer that has one.
     fn find(&self, setting: &Setting, flag: Option<&str>) -> Result<Option<Said>, ConfigError> {
         if let Some(text) = flag {
-            let place = Place::Flag { flag: setting.flag };
+            let place = SettingLocation::Flag { flag: setting.flag };
             return Ok(Some(Said { place, text: setting.redacted(text) }));
         }
         let name = setting.variable();
         if let Some(value) = self.variables.get(&name) {
             return match value.to_str() {
                 Some(text) => {
-                    Ok(Some(Said { place: Place::Variable { name }, text: setting.redacted(text) }))
+                    Ok(Some(Said { place: SettingLocation::Variable { name }, text: setting.redacted(text) }))
                 }
                 None => Err(ConfigError::NotUnicode { name, allowed: setting.allowed() }),
             };

@@ -6,7 +6,7 @@ use super::row::setting;
 use super::setting::Setting;
 use super::table::SETTINGS;
 use super::variables::Variables;
-use super::{Durability, Endpoint, Loaded, MemoryPlan, Method, Persistence, ServeArgs, ServeConfig};
+use super::{Durability, Endpoint, Loaded, MemoryPlan, Persistence, RecoveryMethod, ServeArgs, ServeConfig};
 use crate::entry::ByteSize;
 
 impl ServeConfig {
@@ -64,11 +64,11 @@ impl ServeConfig {
                 "what is written between two snapshots is not on disk; leave --durability out or give \
                  buffered, or keep a journal with --persistence journal+snapshot",
             ),
-            (Persistence::Snapshot, _, Method::Journal) => contradicts(
+            (Persistence::Snapshot, _, RecoveryMethod::Journal) => contradicts(
                 layers.said(setting!(recovery), self.disk.recovery.as_str()),
                 "there is no journal to recover from; give snapshot",
             ),
-            (Persistence::Snapshot, _, Method::Lazy) => contradicts(
+            (Persistence::Snapshot, _, RecoveryMethod::Lazy) => contradicts(
                 layers.said(setting!(recovery), self.disk.recovery.as_str()),
                 "what is read late is told apart by the journal, and there is none; give snapshot",
             ),

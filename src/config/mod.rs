@@ -26,7 +26,7 @@ mod value;
 mod variables;
 
 pub use args::ServeArgs;
-pub use error::{ConfigError, Place, Said};
+pub use error::{ConfigError, Said, SettingLocation};
 pub use layers::{SettingSource, Source};
 pub use live::{BadSetting, Clash};
 pub use memory_plan::MemoryPlan;
@@ -40,7 +40,7 @@ pub use variables::{ADMIN_VARIABLE, NODES_VARIABLE, Variables};
 pub use crate::endpoint::{BadEndpoint, Endpoint, HostPort};
 use crate::engine::PolicyName;
 pub use crate::entry::Durability;
-pub use crate::persistence::{BackendKind, Method};
+pub use crate::persistence::{BackendKind, RecoveryMethod};
 
 /// What is kept on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -18,7 +18,7 @@ use super::row::settings;
 use super::setting::Kind::{
     self, Choice, Count, DurationOrNone, List, Parsed, Ratio, Size, SizeOrNone, Switch, Text,
 };
-use super::{Durability, Endpoint, HostPort, LogFormat, MemoryPlan, Method, Persistence, PolicyName};
+use super::{Durability, Endpoint, HostPort, LogFormat, MemoryPlan, Persistence, PolicyName, RecoveryMethod};
 use crate::entry::{
     ByteSize, CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_BYTES_MAX, NAMESPACES_MAX, TAG_BYTES_MAX,
     TAGS_MAX, TTL_MS_MAX, VALUE_BYTES_MAX,
@@ -87,8 +87,8 @@ settings! {
             SIZE, takes SizeOrNone("none", DISK_LIMIT_BYTES_MIN), default None, live Restart
         }
         /// How the content comes back at a start
-        recovery: Method {
-            METHOD, takes Kind::ServedChoice(RECOVERIES, &["keys+origin"]), default Method::SnapshotAndJournal,
+        recovery: RecoveryMethod {
+            METHOD, takes Kind::ServedChoice(RECOVERIES, &["keys+origin"]), default RecoveryMethod::SnapshotAndJournal,
             live Restart
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::live::BadSetting;
 use super::setting::{Problem, Setting, Wrong};
 use super::table::NO_ORIGIN;
-use super::{Durability, Endpoint, HostPort, LogFormat, Method, Persistence, PolicyName};
+use super::{Durability, Endpoint, HostPort, LogFormat, Persistence, PolicyName, RecoveryMethod};
 use crate::endpoint::port_of;
 use crate::entry::ByteSize;
 use crate::persistence::BackendKind;
@@ -264,7 +264,7 @@ impl Value for PolicyName {
 }
 
 /// What a recovery loads from an origin is known and not served.
-impl Value for Method {
+impl Value for RecoveryMethod {
     fn parse(setting: &Setting, text: &str) -> Result<Self, Wrong> {
         setting.word(text)?.parse().map_err(|_| Wrong::NotServed(NO_ORIGIN))
     }

@@ -28,7 +28,7 @@ use super::index::Index;
 use super::log::{Put, Record, ShardLog};
 use super::namespace::Namespace;
 use super::op::{Condition, EntryView, Expiration, MissReason, Outcome, Refusal, Set, ValueView};
-use super::record::{Deadline, Draft, DraftValue, KeyHasher, Records};
+use super::record::{Deadline, DraftValue, KeyHasher, RecordDraft, Records};
 use super::requests::Requests;
 use super::stats::Stats;
 use super::tags::{DraftTags, PackedTags, TagFilter};
@@ -162,7 +162,7 @@ impl Shard {
             return Outcome::Refused(Refusal::NoVersion);
         };
         let number = key.namespace.number();
-        let draft = Draft {
+        let draft = RecordDraft {
             namespace: number,
             key: set.key,
             value: large.map_or(DraftValue::Inline(set.value), DraftValue::Large),
@@ -264,7 +264,7 @@ impl Shard {
             return Ok(());
         }
         let kept = self.keep(slot);
-        let draft = Draft {
+        let draft = RecordDraft {
             namespace: key.namespace.number(),
             key: &kept.key,
             value: if kept.large { DraftValue::Large(&kept.value) } else { DraftValue::Inline(&kept.value) },

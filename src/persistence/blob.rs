@@ -17,7 +17,7 @@
 //!   catalogue at all, for then it was lost, and the files' footers say what it held: none that has one is deleted.
 //! - Of two writes of a key at once the one of the higher version stays, whichever ends first.
 //! - A reader reads the blob that it opened, also when that is replaced, deleted or expires meanwhile.
-//! - Every byte that is handed out was checked against its chunk's CRC. Damage is an error, never another value.
+//! - Every byte that is handed out was checked against its chunk's CRC. BlobDamage is an error, never another value.
 //! - A blob is not served after its time to live, which is counted on steady time ([`crate::clock`]): a jump of the wall
 //!   clock changes nothing.
 //!
@@ -54,7 +54,7 @@ pub use format::Manifest;
 pub use opening::Opened;
 pub use reader::BlobReader;
 pub use verify::Verified;
-pub use writer::{BlobWriter, Digest, Draft, Finish};
+pub use writer::{BlobWriter, Digest, Finish, NewBlob};
 
 /// Manifests that are removed in one commit.
 const KEYS_PER_COMMIT: usize = 256;
@@ -94,7 +94,7 @@ pub struct BlobStats {
     pub blobs: u64,
     /// Their bytes, without overhead.
     pub bytes: u64,
-    /// Damage that readers came upon since the store was opened.
+    /// BlobDamage that readers came upon since the store was opened.
     pub damages: u64,
 }
 
@@ -121,7 +121,7 @@ pub struct Removed {
 /// Bytes on disk that are not what was written there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place} is damaged at byte {offset}: {what}")]
-pub struct Damage {
+pub struct BlobDamage {
     /// The file, or the catalogue's key.
     pub place: String,
     /// Where in it.
@@ -145,12 +145,12 @@ pub enum BlobError {
         /// Where the blob ends.
         size_bytes: u64,
     },
-    /// What came is not what the draft said: the caller's.
+    /// What came is not what the caller had announced: the caller's.
     #[error("{field} is {came}, and the header said {said}")]
     Differs {
         /// `size_bytes` or `sha256`.
         field: &'static str,
-        /// What the draft said.
+        /// What the caller had announced.
         said: String,
         /// What came.
         came: String,
@@ -204,9 +204,9 @@ pub enum BlobError {
     /// The disk itself is full.
     #[error(transparent)]
     DiskFull(BackendError),
-    /// Damage on disk.
+    /// BlobDamage on disk.
     #[error(transparent)]
-    Damaged(#[from] Damage),
+    Damaged(#[from] BlobDamage),
     /// The disk refuses.
     #[error(transparent)]
     Backend(BackendError),
@@ -521,9 +521,9 @@ impl Blobs {
     }
 
     /// Counts damage.
-    fn damage(&self, place: String, offset: u64, what: &'static str) -> Damage {
+    fn damage(&self, place: String, offset: u64, what: &'static str) -> BlobDamage {
         self.0.state.lock().stats.damages += 1;
-        Damage { place, offset, what }
+        BlobDamage { place, offset, what }
     }
 }
 

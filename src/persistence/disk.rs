@@ -35,7 +35,7 @@ use super::directory_notes;
 use super::disk_budget::DiskBudget;
 use super::failpoint::Failpoint;
 use super::journal::{Journal, JournalConfig};
-use super::recover::{Method, Recovered, Recovery, RecoveryProgress, Report};
+use super::recover::{Recovered, Recovery, RecoveryMethod, RecoveryProgress, Report};
 use super::snapshot::{SnapshotError, SnapshotInfo};
 use super::tier::DiskTier;
 use crate::clock::{Clock, monotonic};
@@ -54,7 +54,7 @@ pub struct DiskConfig {
     /// Changes between snapshots are kept.
     pub is_journaled: bool,
     /// How the content comes back.
-    pub recovery: Method,
+    pub recovery: RecoveryMethod,
     /// How long after one snapshot the next is taken, if anything has changed; `None`: only where the journal has grown
     /// long or somebody asks for one.
     pub snapshot_interval: Option<Duration>,
@@ -143,11 +143,11 @@ pub struct Rehearsal {
 
 impl DiskConfig {
     /// How the content comes back of a directory whose journal counts, or does not.
-    fn method(&self, is_unjournaled: bool) -> Method {
+    fn method(&self, is_unjournaled: bool) -> RecoveryMethod {
         match self.recovery {
             recovery if is_unjournaled => recovery.of_snapshots(),
             // Recovery in the background uses the journal to tell what changed since.
-            Method::Lazy if !self.is_journaled => Method::SnapshotAndJournal,
+            RecoveryMethod::Lazy if !self.is_journaled => RecoveryMethod::SnapshotAndJournal,
             recovery => recovery,
         }
     }
@@ -187,7 +187,7 @@ impl Disk {
         let backend = Arc::clone(room.backend());
         let is_unjournaled = directory_notes::is_unjournaled(&*backend)?;
         let method = config.method(is_unjournaled);
-        let is_lazy = method == Method::Lazy;
+        let is_lazy = method == RecoveryMethod::Lazy;
         let tier = (config.is_store || is_lazy)
             .then(|| Arc::new(DiskTier::new(Arc::clone(&backend), engine.shard_count())));
         if let (true, Some(tier)) = (is_lazy, &tier) {
@@ -209,7 +209,7 @@ impl Disk {
         let (kept, last) = sort_snapshots(&*backend, &mut recovered)?;
         Failpoint::RECOVERY_SORTED.reached();
         let Recovered { report, mut end, .. } = recovered;
-        if end.lineage == 0 || method == Method::Empty {
+        if end.lineage == 0 || method == RecoveryMethod::Empty {
             end.lineage = rand::random::<u64>().max(1);
         }
         let damaged = opening::damaged_segments(&*backend, &report)?;
@@ -335,7 +335,7 @@ impl Disk {
     ///
     /// # Errors
     /// The disk refuses.
-    pub fn rehearse(&self, method: Method) -> Result<Rehearsal, BackendError> {
+    pub fn rehearse(&self, method: RecoveryMethod) -> Result<Rehearsal, BackendError> {
         let Inner { backend, engine, clock, .. } = &*self.inner;
         let bytes_limit = engine.default_namespace().config().bytes_limit;
         let method = if self.keeps_journal() { method } else { method.of_snapshots() };
@@ -350,7 +350,7 @@ impl Disk {
 
     /// How the content comes back at the next start.
     #[must_use]
-    pub fn recovery(&self) -> Method {
+    pub fn recovery(&self) -> RecoveryMethod {
         self.inner.config.method(!self.keeps_journal())
     }
 

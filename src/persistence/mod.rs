@@ -39,7 +39,7 @@ pub use backend::{Appender, Backend, BackendError, BackendKind, CatalogueChange,
 pub use backend::{DiskSpace, FilesBackend, MARK_BYTES, SledBackend, UnknownBackend, Visit};
 pub use disk_budget::DiskBudget;
 pub use lock::{DirectoryLock, LockError};
-pub use recover::Method;
+pub use recover::RecoveryMethod;
 
 #[cfg(test)]
 mod tests;

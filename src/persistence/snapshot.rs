@@ -23,7 +23,7 @@ use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::disk_budget::{DiskBudget, Promise};
 use super::failpoint::Failpoint;
 use super::frame::{
-    BadFrame, FORMAT, Frame, FrameKind, FrameReader, FrameWriter, HEADER_BYTES, Place, check,
+    BadFrame, BatchInfo, FORMAT, Frame, FrameKind, FrameReader, FrameWriter, HEADER_BYTES, check,
 };
 use super::journal::Journal;
 use super::record;
@@ -150,8 +150,8 @@ impl Taking<'_> {
         for (index, fact) in facts.iter().enumerate() {
             end[8 * index..8 * index + 8].copy_from_slice(&fact.to_le_bytes());
         }
-        let place = Place { first_position: position, records: 0, time };
-        self.append(FrameKind::SnapshotEnd, place, &[&end])?;
+        let batch = BatchInfo { first_position: position, records: 0, time };
+        self.append(FrameKind::SnapshotEnd, batch, &[&end])?;
         Failpoint::SNAPSHOT_ENDED.reached();
         self.frames.sync()?;
         Ok(SnapshotInfo {
@@ -229,8 +229,8 @@ impl Taking<'_> {
             let header = &frame.header;
             if header.first_position <= to && failed.is_none() {
                 let (first_position, records, time) = (header.first_position, header.records, header.time);
-                let place = Place { first_position, records, time };
-                failed = self.append(FrameKind::SnapshotTail, place, &[body]).err();
+                let batch = BatchInfo { first_position, records, time };
+                failed = self.append(FrameKind::SnapshotTail, batch, &[body]).err();
                 Failpoint::SNAPSHOT_TAIL.reached();
             }
             Ok(())
@@ -253,9 +253,9 @@ impl Taking<'_> {
     /// Writes the records as a frame, and takes them out.
     fn put_chunk(&mut self, kind: FrameKind) -> Result<Written, BackendError> {
         let records = self.chunk.records() as u32;
-        let place = Place { first_position: 0, records, time: self.clock.now() };
+        let batch = BatchInfo { first_position: 0, records, time: self.clock.now() };
         let chunk = std::mem::take(&mut self.chunk);
-        self.append(kind, place, &chunk.pieces().collect::<Vec<_>>())?;
+        self.append(kind, batch, &chunk.pieces().collect::<Vec<_>>())?;
         Ok(chunk)
     }
 
@@ -266,11 +266,11 @@ impl Taking<'_> {
     }
 
     /// Appends a frame, if it leaves the journal its room.
-    fn append(&mut self, kind: FrameKind, place: Place, body: &[&[u8]]) -> Result<(), BackendError> {
+    fn append(&mut self, kind: FrameKind, batch: BatchInfo, body: &[&[u8]]) -> Result<(), BackendError> {
         let body_bytes: usize = body.iter().map(|part| part.len()).sum();
         let bytes = (HEADER_BYTES + body_bytes) as u64;
         self.room.cover_snapshot(&mut self.promise, bytes, self.frames.bytes())?;
-        self.frames.append(kind, place, body)?;
+        self.frames.append(kind, batch, body)?;
         self.room.written(&mut self.promise, bytes);
         if self.frames.bytes() - self.synced_bytes >= SYNC_BYTES {
             self.frames.sync()?;

@@ -80,13 +80,13 @@ struct Waiting {
 
 /// A long request's place in the budget: waited for, then held until it is dropped.
 pub(super) struct Admission {
-    place: Place,
+    state: AdmissionState,
     requests: Requests,
     /// Ends when it should have come whole and others wait.
     wanted: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
-enum Place {
+enum AdmissionState {
     Waits(Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>),
     Admitted(#[expect(dead_code, reason = "held for what its drop does")] OwnedSemaphorePermit),
 }
@@ -135,19 +135,19 @@ impl Requests {
         let permits = u32::try_from(units(bytes).min(in_all)).unwrap_or(u32::MAX);
         // Fails also while others wait.
         if let Ok(permit) = Arc::clone(&self.0.room).try_acquire_many_owned(permits) {
-            return Ok(self.admission(Place::Admitted(permit)));
+            return Ok(self.admission(AdmissionState::Admitted(permit)));
         }
         let waiting = self.wait(stopped).ok_or(CallError::RequestsFull { max: in_all * UNIT_BYTES })?;
         let room = Arc::clone(&self.0.room);
-        Ok(self.admission(Place::Waits(Box::pin(async move {
+        Ok(self.admission(AdmissionState::Waits(Box::pin(async move {
             let permit = room.acquire_many_owned(permits).await.expect("nobody closes it");
             drop(waiting);
             permit
         }))))
     }
 
-    fn admission(&self, place: Place) -> Admission {
-        Admission { place, requests: self.clone(), wanted: None }
+    fn admission(&self, state: AdmissionState) -> Admission {
+        Admission { state, requests: self.clone(), wanted: None }
     }
 
     /// Waits until a request that was admitted when this began has had its time, and others wait for what it takes.
@@ -204,8 +204,8 @@ impl Drop for StoppedCall {
 impl Admission {
     /// Waits until the request may be read.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Place::Waits(admitted) = &mut self.place {
-            self.place = Place::Admitted(ready!(admitted.as_mut().poll(cx)));
+        if let AdmissionState::Waits(admitted) = &mut self.state {
+            self.state = AdmissionState::Admitted(ready!(admitted.as_mut().poll(cx)));
         }
         Poll::Ready(())
     }
@@ -225,7 +225,7 @@ impl Admission {
 
 impl std::fmt::Debug for Admission {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if matches!(self.place, Place::Waits(_)) { "Waits" } else { "Admitted" })
+        f.write_str(if matches!(self.state, AdmissionState::Waits(_)) { "Waits" } else { "Admitted" })
     }
 }
 

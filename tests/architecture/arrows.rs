@@ -81,7 +81,7 @@ pub(crate) const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("endpoint", ALL),
             ("engine", Some(&["PolicyName", "UnknownPolicy"])),
             ("entry", ALL),
-            ("persistence", Some(&["BackendKind", "Method"])),
+            ("persistence", Some(&["BackendKind", "RecoveryMethod"])),
             ("quote", ALL),
             ("redacted", ALL),
         ],

@@ -8,8 +8,8 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser};
 use larder::config::{
     BackendKind, CacheSettings, ConfigError, DiskSettings, Durability, Endpoint, LimitSettings,
-    ListenerSettings, Loaded, LogFormat, Method, NodeSettings, Persistence, SETTINGS, ServeArgs, ServeConfig,
-    Source, TelemetrySettings, TimeoutSettings, Variables,
+    ListenerSettings, Loaded, LogFormat, NodeSettings, Persistence, RecoveryMethod, SETTINGS, ServeArgs,
+    ServeConfig, Source, TelemetrySettings, TimeoutSettings, Variables,
 };
 use larder::engine::PolicyName;
 use larder::entry::ByteSize;
@@ -151,7 +151,7 @@ fn every_served_setting_of_a_file_arrives() {
             flush_interval: Duration::from_millis(20),
             snapshot_interval: Duration::from_secs(120),
             disk_limit: Some(ByteSize(1 << 30)),
-            recovery: Method::Snapshot,
+            recovery: RecoveryMethod::Snapshot,
         },
         node: NodeSettings {
             node_id: Some("a".to_owned()),

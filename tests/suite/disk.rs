@@ -18,7 +18,7 @@ use larder::entry::Ttl;
 use larder::persistence::backend::{self, BackendKind};
 use larder::persistence::disk::{Disk, DiskConfig};
 use larder::persistence::journal::{JournalConfig, RESERVE_BYTES, SEGMENT_BYTES};
-use larder::persistence::recover::{Method, RecoveryProgress};
+use larder::persistence::recover::{RecoveryMethod, RecoveryProgress};
 use larder::proto::v1::admin_client::AdminClient;
 use larder::proto::v1::*;
 use tonic::transport::Channel;
@@ -476,7 +476,7 @@ fn written_ahead(directory: &Path, by_ms: i64, hours: &[u64]) -> u64 {
             reserve_bytes: RESERVE_BYTES,
         },
         is_journaled: true,
-        recovery: Method::SnapshotAndJournal,
+        recovery: RecoveryMethod::SnapshotAndJournal,
         snapshot_interval: None,
         limit_bytes: None,
         is_store: false,

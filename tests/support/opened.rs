@@ -10,7 +10,7 @@ use larder::entry::Durability;
 use larder::persistence::backend::BackendKind;
 use larder::persistence::disk::DiskConfig;
 use larder::persistence::journal::{JournalConfig, RESERVE_BYTES, SEGMENT_BYTES};
-use larder::persistence::recover::Method;
+use larder::persistence::recover::RecoveryMethod;
 use larder::persistence::{Backend, FileKind, MemoryBackend};
 
 use super::node::soon;
@@ -31,7 +31,7 @@ pub(crate) fn options(directory: &Path, is_store: bool) -> DiskOptions {
         disk: DiskConfig {
             journal,
             is_journaled: true,
-            recovery: Method::SnapshotAndJournal,
+            recovery: RecoveryMethod::SnapshotAndJournal,
             snapshot_interval: None,
             limit_bytes: None,
             is_store,

@@ -11,7 +11,7 @@ use crate::engine::expiry::Wheel;
 use crate::engine::index::{Index, order};
 use crate::engine::log::{LogConfig, Logged, Put, Record, ShardLog};
 use crate::engine::op::MissReason;
-use crate::engine::record::{Draft, DraftValue, is_large};
+use crate::engine::record::{DraftValue, RecordDraft, is_large};
 use crate::engine::recover::Restored;
 use crate::engine::requests::Done;
 use crate::engine::tags::DraftTags;
@@ -148,7 +148,7 @@ impl Shard {
         let is_large = is_large(value, put.key, put.content_type, put.tags);
         let large = is_large.then(|| Bytes::copy_from_slice(value));
         let existing = self.find_live(key, now);
-        let draft = Draft {
+        let draft = RecordDraft {
             namespace: put.namespace,
             key: put.key,
             value: large.as_ref().map_or(DraftValue::Inline(value), DraftValue::Large),

@@ -5,7 +5,7 @@ use crate::engine::arena::cell_bytes;
 use crate::engine::eviction::{Policy, Slots};
 use crate::engine::namespace::Namespace;
 use crate::engine::op::{MissReason, Refusal};
-use crate::engine::record::Draft;
+use crate::engine::record::RecordDraft;
 
 /// Pages are emptied only while one part in this number of what is held lies in free cells …
 const SPARE_PART: u64 = 32;
@@ -32,7 +32,12 @@ impl Shard {
     /// Sees to it that a cell of the class can be allocated for a draft whose key has this hash, and its large value be
     /// held. A namespace that would pass its own cap gives way to itself. While the shard is above its limit, because
     /// that was lowered, it may stay there but not grow.
-    pub(super) fn make_room(&mut self, draft: &Draft<'_>, hash: u64, class: usize) -> Result<(), Refusal> {
+    pub(super) fn make_room(
+        &mut self,
+        draft: &RecordDraft<'_>,
+        hash: u64,
+        class: usize,
+    ) -> Result<(), Refusal> {
         let large_bytes = draft.large_bytes();
         let needs = large_bytes + cell_bytes(class) as u64;
         let most = match self.spaces.of(draft.namespace).namespace.bytes_limit() {

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use super::format::{all_blobs, footer, read_catalogue_value};
 use super::reader::BlobReader;
-use super::{BlobError, Blobs, Damage, Digest, Result, catalogue_place, file_id};
+use super::{BlobDamage, BlobError, Blobs, Digest, Result, catalogue_place, file_id};
 use crate::clock::Now;
 use crate::entry::Ttl;
 
@@ -23,7 +23,7 @@ pub struct Verified {
     /// Blobs that are damaged.
     pub damaged: u64,
     /// The first 1,000 of the damages.
-    pub damages: Vec<Damage>,
+    pub damages: Vec<BlobDamage>,
 }
 
 /// How far it has come.
@@ -40,7 +40,7 @@ impl Blobs {
     /// chunk. Blobs that come, go or are replaced meanwhile may be left out.
     ///
     /// # Errors
-    /// [`BlobError::Backend`]. Damage is no error here.
+    /// [`BlobError::Backend`]. BlobDamage is no error here.
     pub fn verify(&self, now: Now, go_on: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Verified> {
         let (mut verified, mut progress) = (Verified::default(), Progress::default());
         let mut after: Option<Vec<u8>> = None;
@@ -59,7 +59,7 @@ impl Blobs {
                         progress.bytes += chunk;
                         go_on(progress)
                     }),
-                    Err(what) => Err(Damage { place: catalogue_place(&key), offset: 0, what }.into()),
+                    Err(what) => Err(BlobDamage { place: catalogue_place(&key), offset: 0, what }.into()),
                 };
                 match read {
                     Ok(ControlFlow::Continue(())) => {

@@ -9,7 +9,7 @@ use crate::clock::{Clock, monotonic};
 use crate::engine::{Drained, Engine, LogConfig};
 use crate::persistence::backend::{Backend, BackendError, FileId, FileKind};
 use crate::persistence::failpoint::Failpoint;
-use crate::persistence::frame::{FrameKind, FrameWriter, HEADER_BYTES, Place};
+use crate::persistence::frame::{BatchInfo, FrameKind, FrameWriter, HEADER_BYTES};
 use crate::persistence::mark::JournalMark;
 use crate::persistence::segment::{Segment, SegmentBody};
 use crate::persistence::tier::DiskTier;
@@ -256,14 +256,14 @@ impl Writer {
         self.next_segment_in_time()?;
         let body: Vec<&[u8]> = drained.pieces().collect();
         let time = self.clock.now();
-        let place = Place { first_position: self.position + 1, records: records as u32, time };
+        let batch = BatchInfo { first_position: self.position + 1, records: records as u32, time };
         let begin = self.frames.bytes() + HEADER_BYTES as u64;
         Failpoint::JOURNAL_DRAINED.reached();
         // Before it is written, so that what is logged meanwhile is refused already where this reaches the limit.
         if !self.is_pending {
             self.shared.room.grew((HEADER_BYTES + drained.bytes()) as u64);
         }
-        self.append(FrameKind::Batch, place, &body)?;
+        self.append(FrameKind::Batch, batch, &body)?;
         Failpoint::JOURNAL_APPENDED.reached();
         self.position += records;
         self.frame_bytes = (HEADER_BYTES + drained.bytes()) as u64;
@@ -307,9 +307,9 @@ impl Writer {
     }
 
     /// Appends to the segment that is listed last.
-    fn append(&mut self, kind: FrameKind, place: Place, body: &[&[u8]]) -> Result<(), BackendError> {
+    fn append(&mut self, kind: FrameKind, batch: BatchInfo, body: &[&[u8]]) -> Result<(), BackendError> {
         self.clear_not_begun()?;
-        self.frames.append(kind, place, body)?;
+        self.frames.append(kind, batch, body)?;
         self.is_dirty = true;
         if let Some(written) = self.shared.segments.lock().last_mut() {
             written.bytes = self.frames.bytes();
@@ -385,9 +385,9 @@ impl Writer {
     /// then on the one before may be deleted ([`Journal::forget`](super::Journal::forget)).
     pub(super) fn begin_segment(&mut self, begins: bool) -> Result<(), BackendError> {
         let (number, first_position) = (self.frames.sequence, self.position + 1);
-        let place = Place { first_position, records: 0, time: self.clock.now() };
+        let batch = BatchInfo { first_position, records: 0, time: self.clock.now() };
         let body = SegmentBody { lineage: self.mark.lineage, begins }.write();
-        self.frames.append(FrameKind::Segment, place, &[&body])?;
+        self.frames.append(FrameKind::Segment, batch, &[&body])?;
         self.is_dirty = true;
         self.let_tier_go();
         let bytes = self.frames.bytes();

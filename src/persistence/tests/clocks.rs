@@ -123,8 +123,8 @@ impl Running {
 }
 
 fn modes() -> [DiskConfig; 4] {
-    let lazy = DiskConfig { recovery: Method::Lazy, ..super::config() };
-    let snapshots = DiskConfig { is_journaled: false, recovery: Method::Snapshot, ..super::config() };
+    let lazy = DiskConfig { recovery: RecoveryMethod::Lazy, ..super::config() };
+    let snapshots = DiskConfig { is_journaled: false, recovery: RecoveryMethod::Snapshot, ..super::config() };
     [super::config(), snapshots, lazy, DiskConfig { is_store: true, ..super::config() }]
 }
 
@@ -264,7 +264,7 @@ fn a_rehearsal_goes_by_the_same_time() {
     clock.jumps(TEN_YEARS_S);
     node.disk.journal().flush().unwrap();
     clock.goes_on(60);
-    assert_eq!(node.disk.rehearse(Method::SnapshotAndJournal).unwrap().entries, 1);
+    assert_eq!(node.disk.rehearse(RecoveryMethod::SnapshotAndJournal).unwrap().entries, 1);
 }
 
 #[test]

@@ -117,7 +117,7 @@ fn no_call_that_meets_a_shortage_costs_a_store_anything() {
 
 #[test]
 fn no_call_that_meets_a_shortage_costs_a_lazy_recovery_anything() {
-    at_every_call(&short_segments(DiskConfig { recovery: Method::Lazy, ..config() }));
+    at_every_call(&short_segments(DiskConfig { recovery: RecoveryMethod::Lazy, ..config() }));
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn a_touch_that_is_under_way_while_its_entry_expires_is_not_lost_to_a_snapshot()
 fn entries_of_a_damaged_snapshot_come_lazily_from_the_one_before_and_the_journal() {
     let mut random = StdRng::seed_from_u64(rand::random());
     for is_store in [false, true] {
-        let config = DiskConfig { is_store, recovery: Method::Lazy, ..config() };
+        let config = DiskConfig { is_store, recovery: RecoveryMethod::Lazy, ..config() };
         let stand = Stand::new();
         (0..300).for_each(|_| step(&stand, &mut random));
         stand.disk.snapshot().unwrap();

@@ -42,7 +42,7 @@ fn one_that_is_being_taken_is_no_damage_to_a_rehearsal() {
     let begun = FileId { number: taken.number + 1, ..taken };
     let part = stand.backend.content(taken).unwrap().split_off(100);
     stand.backend.put_content(begun, part);
-    let found = stand.disk.rehearse(Method::SnapshotAndJournal).unwrap();
+    let found = stand.disk.rehearse(RecoveryMethod::SnapshotAndJournal).unwrap();
     assert!(found.report.damages.is_empty(), "{:?}", found.report);
     assert_eq!(found.entries, 51);
     assert!(stand.backend.content(begun).is_some(), "it changes nothing");

@@ -7,7 +7,7 @@ use tonic::{Code, Response, Status};
 
 use super::{AdminService, blocking};
 use crate::cache::{
-    BackendError, Cache, Damage, Method, Rehearsal, SnapshotError, SnapshotInfo, Stopped, Verified,
+    BackendError, Cache, Damage, RecoveryMethod, Rehearsal, SnapshotError, SnapshotInfo, Stopped, Verified,
 };
 use crate::clock::monotonic;
 use crate::grpc::{Failure, STATUS_BYTES_MAX};
@@ -51,7 +51,7 @@ impl AdminService {
         let method = match request.method.as_str() {
             "" => None,
             word => Some(
-                word.parse::<Method>()
+                word.parse::<RecoveryMethod>()
                     .map_err(|error| CallError::Invalid { field: "method", why: error.to_string() })?,
             ),
         };
