@@ -19,8 +19,8 @@ use crate::engine::{
 use crate::entry::Limits;
 use crate::lookup::Lookup;
 
-use blobs::BlobShelf;
-use disk::DiskShelf;
+use blobs::BlobState;
+use disk::OpenDisk;
 use live_limits::LiveLimits;
 
 pub use crate::persistence::blob::{
@@ -41,8 +41,8 @@ pub struct Cache {
     clock: Arc<SystemClock>,
     limits: LiveLimits,
     id: u64,
-    blobs: BlobShelf,
-    disk: DiskShelf,
+    blobs: BlobState,
+    disk: OnceLock<OpenDisk>,
     /// Looks for what is not in memory, since there was something below it.
     lookup: OnceLock<Lookup>,
 }
@@ -58,8 +58,8 @@ impl Cache {
             clock,
             limits: LiveLimits::new(&limits),
             id: rand::random(),
-            blobs: BlobShelf::default(),
-            disk: DiskShelf::default(),
+            blobs: BlobState::default(),
+            disk: OnceLock::new(),
             lookup: OnceLock::new(),
         }
     }

@@ -24,12 +24,12 @@ pub(super) struct File {
 
 impl File {
     /// Reads and checks a file that `place` named.
-    pub(super) fn read(path: &Path, place: SettingLocation) -> Result<Self, ConfigError> {
+    pub(super) fn read(path: &Path, location: SettingLocation) -> Result<Self, ConfigError> {
         match read(path) {
             Ok(text) => Self::parse(path, &text),
             Err(source) => {
                 let path = path.to_string_lossy().into_owned().into();
-                Err(ConfigError::Unreadable { place, path, source })
+                Err(ConfigError::Unreadable { location, path, source })
             }
         }
     }
@@ -53,7 +53,7 @@ impl File {
                 return Err(ConfigError::UnknownKey { path, line, key: name.into(), nearest });
             };
             let text = text_of(setting, value).ok_or_else(|| ConfigError::WrongType {
-                place: SettingLocation::File { path: path.to_owned(), line, key: setting.flag },
+                location: SettingLocation::File { path: path.to_owned(), line, key: setting.flag },
                 found: with_article(value.get_ref()),
                 allowed: as_toml(setting),
             })?;

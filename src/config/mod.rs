@@ -26,9 +26,9 @@ mod value;
 mod variables;
 
 pub use args::ServeArgs;
-pub use error::{ConfigError, Said, SettingLocation};
+pub use error::{ConfigError, GivenValue, SettingLocation};
 pub use layers::{SettingSource, Source};
-pub use live::{BadSetting, Clash};
+pub use live::{BadSetting, Conflict};
 pub use memory_plan::MemoryPlan;
 pub use setting::{Effect, Setting};
 pub use table::{
@@ -69,7 +69,7 @@ pub enum LogFormat {
 
 /// A configuration, with where it comes from.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Loaded {
+pub struct LoadedConfig {
     /// The configuration.
     pub config: ServeConfig,
     /// Every setting of [`SETTINGS`], in that order, and where its value comes from.

@@ -54,7 +54,7 @@ pub enum Effect {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Access {
     /// Sets it to what a text says.
-    pub(super) load: fn(&Setting, &str, &mut ServeConfig) -> Result<(), Wrong>,
+    pub(super) load: fn(&Setting, &str, &mut ServeConfig) -> Result<(), InvalidValue>,
     /// Its value, as the contract has it.
     pub(super) value: fn(&ServeConfig) -> FieldValue,
     /// Sets it to a value of the contract's, within its bounds.
@@ -92,7 +92,7 @@ pub(super) type Problem = &'static str;
 
 /// Why a text is no value of a setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Wrong {
+pub(super) enum InvalidValue {
     /// To be followed by what is allowed.
     Value(String),
     /// It is no policy's name.
@@ -101,7 +101,7 @@ pub(super) enum Wrong {
     NotServed(&'static str),
 }
 
-impl From<Problem> for Wrong {
+impl From<Problem> for InvalidValue {
     fn from(problem: Problem) -> Self {
         Self::Value(problem.to_owned())
     }

@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 
 use crate::cache::Cache;
 use crate::clock::monotonic;
-use crate::config::Loaded;
+use crate::config::LoadedConfig;
 use crate::entry::{Version, WallClockError};
 use crate::server::ServerConfig;
 use crate::telemetry::log::StatsLog;
@@ -74,7 +74,7 @@ pub struct RunningNode {
 
 /// How far a recovery is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RecoveryNews {
+pub struct RecoveryStatus {
     /// Records that are applied.
     pub applied: u64,
     /// Entries that the snapshot has; `None`: not known, or there is none. The journal's records come on top.
@@ -82,7 +82,7 @@ pub struct RecoveryNews {
 }
 
 /// Told how far a recovery is, some times a second, and that it has ended: `None`.
-pub type ShowRecovery = Arc<dyn Fn(Option<RecoveryNews>) + Send + Sync>;
+pub type ShowRecovery = Arc<dyn Fn(Option<RecoveryStatus>) + Send + Sync>;
 
 impl RunningNode {
     /// Starts a node in the runtime that this is called in. Returns when it serves, or in standby when it can be
@@ -90,7 +90,7 @@ impl RunningNode {
     ///
     /// # Errors
     /// [`NodeError`]; then nothing is left open.
-    pub async fn start(loaded: Loaded) -> Result<Self, NodeError> {
+    pub async fn start(loaded: LoadedConfig) -> Result<Self, NodeError> {
         let config = server_config(&loaded.config);
         Self::start_as(config, loaded, None).await
     }
@@ -101,21 +101,24 @@ impl RunningNode {
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub async fn start_as_program(loaded: Loaded, show: Option<ShowRecovery>) -> Result<Self, NodeError> {
+    pub async fn start_as_program(
+        loaded: LoadedConfig,
+        show: Option<ShowRecovery>,
+    ) -> Result<Self, NodeError> {
         let config = ServerConfig { signals: true, ..server_config(&loaded.config) };
         Self::start_as(config, loaded, show).await
     }
 
     async fn start_as(
         server_config: ServerConfig,
-        loaded: Loaded,
+        loaded: LoadedConfig,
         show: Option<ShowRecovery>,
     ) -> Result<Self, NodeError> {
         let config = &loaded.config;
         let has_signals = server_config.signals;
         let open_files = descriptors::limit();
         let shares = descriptors::shares(config, open_files)?;
-        descriptors::tell(config, open_files, shares);
+        descriptors::log_shares(config, open_files, shares);
         let cache = Arc::new(Cache::new(&engine_config(config), limits(config)));
         cache.set_blob_streams_max(shares.blob_streams);
         Version::clock_at(cache.now().unix_us)?;

@@ -228,10 +228,10 @@ impl Lifecycle {
     }
 
     /// What the node is asked for; `None` when another node has it already.
-    pub(crate) fn take_requests(&self, drain: DrainTimes) -> Option<Requests> {
+    pub(crate) fn take_requests(&self, drain: DrainTimes) -> Option<LifecycleRequests> {
         let spawns = self.0.spawns_asked.lock().take()?;
         self.set_drain_times(drain);
-        Some(Requests { spawns, drain: self.0.drain.subscribe() })
+        Some(LifecycleRequests { spawns, drain: self.0.drain.subscribe() })
     }
 }
 
@@ -285,7 +285,7 @@ impl Default for DrainTimes {
 pub(crate) type SpawnAnswer = oneshot::Sender<Result<Vec<Endpoint>, SpawnError>>;
 
 /// A node's end of its [`Lifecycle`].
-pub(crate) struct Requests {
+pub(crate) struct LifecycleRequests {
     pub(crate) spawns: mpsc::Receiver<SpawnAnswer>,
     pub(crate) drain: watch::Receiver<Duration>,
 }

@@ -22,7 +22,7 @@ use super::accept::Listening;
 use super::connection::{ConnectionService, LiveConnectionConfig};
 use super::connections::Connections;
 use super::health::Mount;
-use super::lifecycle::{Lifecycle, NodeState, Requests, SpawnError};
+use super::lifecycle::{Lifecycle, LifecycleRequests, NodeState, SpawnError};
 use super::listen::{Bound, bind};
 use super::listener::{Role, Serving, serve_grpc_on};
 use super::serve::Stop;
@@ -32,7 +32,7 @@ use crate::endpoint::Endpoint;
 /// A node's listeners and the commands that it was given for them.
 pub(crate) struct Supervisor<D> {
     pub(crate) lifecycle: Lifecycle,
-    pub(crate) requests: Requests,
+    pub(crate) requests: LifecycleRequests,
     pub(crate) data: DataPlane<D>,
     /// Admin, health and HTTP, which outlive the data listeners.
     pub(crate) control: Vec<Listening>,

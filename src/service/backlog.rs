@@ -44,19 +44,19 @@ pub struct Backlog(Arc<Counts>);
 struct Counts {
     bytes_max: AtomicUsize,
     /// What is held, but for what the stripes have not given to it; less than nothing at times.
-    bytes: Apart<AtomicI64>,
-    stripes: Box<[Apart<AtomicI64>]>,
+    bytes: CachePadded<AtomicI64>,
+    stripes: Box<[CachePadded<AtomicI64>]>,
     refused: AtomicU64,
 }
 
 /// Something on cache lines of its own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Apart<T>(T);
+struct CachePadded<T>(T);
 
 /// Bytes in the backlog, until they are dropped.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct BacklogPermit {
     backlog: Backlog,
     bytes: usize,
 }
@@ -69,8 +69,8 @@ impl Backlog {
         let stripes = (2 * processors).next_power_of_two();
         Self(Arc::new(Counts {
             bytes_max: bytes_max.into(),
-            bytes: Apart::default(),
-            stripes: (0..stripes).map(|_| Apart::default()).collect(),
+            bytes: CachePadded::default(),
+            stripes: (0..stripes).map(|_| CachePadded::default()).collect(),
             refused: 0.into(),
         }))
     }
@@ -94,8 +94,8 @@ impl Backlog {
     }
 
     /// Reserves room for an answer of `bytes` bytes, which may become longer.
-    pub(super) fn take(&self, bytes: usize) -> Result<Held, CallError> {
-        let mut held = Held { backlog: self.clone(), bytes: 0 };
+    pub(super) fn take(&self, bytes: usize) -> Result<BacklogPermit, CallError> {
+        let mut held = BacklogPermit { backlog: self.clone(), bytes: 0 };
         held.settle(bytes)?;
         Ok(held)
     }
@@ -105,7 +105,7 @@ impl Backlog {
         if message.len() < COUNTED_BYTES_MIN {
             return message.into();
         }
-        Held { backlog: self.clone(), bytes: 0 }.hold_done(message)
+        BacklogPermit { backlog: self.clone(), bytes: 0 }.hold_done(message)
     }
 
     /// What is left for an answer of such a length.
@@ -140,7 +140,7 @@ impl Default for Backlog {
     }
 }
 
-impl Held {
+impl BacklogPermit {
     /// Makes room for an answer that is about to become `bytes` bytes long. A short one finds its room when it is
     /// whole.
     #[inline]
@@ -193,7 +193,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for BacklogPermit {
     fn drop(&mut self) {
         self.count(0);
     }
@@ -202,7 +202,7 @@ impl Drop for Held {
 /// The bytes of an answer and their place in the backlog, which they have as long as any part of them is there.
 struct Holding<T> {
     bytes: T,
-    _held: Held,
+    _held: BacklogPermit,
 }
 
 impl<T: AsRef<[u8]>> AsRef<[u8]> for Holding<T> {

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-use super::backlog::Held;
+use super::backlog::BacklogPermit;
 use super::data::Plane;
 use super::request::Request;
 use super::turns::{STEP_ITEMS, Turns};
@@ -38,7 +38,7 @@ const AHEAD_MAX: usize = 4;
 
 /// How far a call is that the journal's backlog had no room for.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct BatchProgress {
     batch: Option<Box<Batch>>,
     gives_up: bool,
 }
@@ -53,7 +53,7 @@ struct Batch {
     out: Vec<u8>,
     /// What a BatchDelete did.
     deleted: Vec<bool>,
-    held: Held,
+    held: BacklogPermit,
 }
 
 impl Batch {
@@ -66,7 +66,7 @@ impl Batch {
     }
 }
 
-impl Progress {
+impl BatchProgress {
     /// What finds no room from now on is refused.
     pub(super) fn give_up(&mut self) {
         self.gives_up = true;
@@ -96,7 +96,7 @@ impl Progress {
 pub(super) async fn batch(
     plane: &Plane,
     request: &Request<'_>,
-    progress: &mut Progress,
+    progress: &mut BatchProgress,
     mut turns: Turns,
 ) -> Result<(Unary, bool), Undone> {
     match request {
@@ -137,7 +137,7 @@ async fn get(plane: &Plane, view: &BatchView<'_>, turns: &mut Turns) -> Result<(
 /// The answers of a BatchGet so far.
 struct Answers {
     out: Vec<u8>,
-    held: Held,
+    held: BacklogPermit,
     max: usize,
     answered: usize,
     refused: Option<CallError>,
@@ -245,7 +245,7 @@ impl Ahead {
 async fn set(
     plane: &Plane,
     view: &BatchView<'_>,
-    progress: &mut Progress,
+    progress: &mut BatchProgress,
     turns: &mut Turns,
 ) -> Result<(Unary, bool), Undone> {
     let cache = &*plane.cache;
@@ -328,7 +328,7 @@ async fn begin_sets(plane: &Plane, view: &BatchView<'_>, turns: &mut Turns) -> R
 async fn delete(
     plane: &Plane,
     view: &BatchView<'_>,
-    progress: &mut Progress,
+    progress: &mut BatchProgress,
     turns: &mut Turns,
 ) -> Result<(Unary, bool), Undone> {
     let cache = &*plane.cache;
@@ -438,7 +438,7 @@ mod tests {
     fn at_once(verb: Verb, plane: &Plane, request: &impl Message) -> Answered {
         let message = request.encode_to_vec();
         let request = Request::decode(verb, &message, 10_000).unwrap().unwrap();
-        let done = batch(plane, &request, &mut Progress::default(), Turns::one()).now_or_never();
+        let done = batch(plane, &request, &mut BatchProgress::default(), Turns::one()).now_or_never();
         done.expect("it has one turn").map_err(|undone| match undone {
             Undone::Failed(error) => error,
             Undone::Away(_) => unreachable!("all is in memory"),
@@ -529,7 +529,7 @@ mod tests {
             let request = Request::decode(verb, &message, 10_000).unwrap().unwrap();
             assert!(request.is_long(message.len()));
             let before = turns.load(Ordering::Relaxed);
-            let mut progress = Progress::default();
+            let mut progress = BatchProgress::default();
             in_turns(&plane, &request, &mut progress, Turns::many()).await.unwrap();
             let others = turns.load(Ordering::Relaxed) - before;
             assert!(others >= 2, "{verb:?}: others ran {others} times");

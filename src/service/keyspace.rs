@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use prost::Message;
 
-use super::backlog::Held;
+use super::backlog::BacklogPermit;
 use super::data::Plane;
 use super::turns::Turns;
 use super::unary::{Answered, flushes, namespace};
@@ -91,7 +91,7 @@ struct Page {
     /// The items' bytes, and how many there may be.
     bytes: usize,
     room: usize,
-    held: Held,
+    held: BacklogPermit,
     refused: Option<CallError>,
     /// No more finds room.
     is_full: bool,

@@ -23,7 +23,7 @@ use tower_service::Service;
 
 use super::error::LayerError;
 use crate::clock::monotonic;
-use crate::grpc::{GrpcError, Recall, ResponseBody, grpc_timeout};
+use crate::grpc::{DescribeCall, GrpcError, ResponseBody, grpc_timeout};
 use crate::server::stall::until;
 use crate::verb::{Streams, Verb};
 
@@ -175,13 +175,13 @@ where
     }
 }
 
-impl<F: Recall> Recall for DeadlineFuture<F> {
-    type About = F::About;
+impl<F: DescribeCall> DescribeCall for DeadlineFuture<F> {
+    type Description = F::Description;
 
-    fn recall(&self) -> F::About {
+    fn describe(&self) -> F::Description {
         match &self.call {
-            Call::Running { future } => future.recall(),
-            Call::Refused { .. } => F::About::default(),
+            Call::Running { future } => future.describe(),
+            Call::Refused { .. } => F::Description::default(),
         }
     }
 }

@@ -18,7 +18,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::error::LayerError;
-use crate::grpc::{Begun, Recall, ResponseBody};
+use crate::grpc::{Begun, DescribeCall, ResponseBody};
 
 /// The calls of a node that wait, on all its listeners. Clones are the same.
 #[derive(Debug, Clone)]
@@ -146,11 +146,11 @@ where
     }
 }
 
-impl<F: Recall> Recall for InFlightFuture<F> {
-    type About = F::About;
+impl<F: DescribeCall> DescribeCall for InFlightFuture<F> {
+    type Description = F::Description;
 
-    fn recall(&self) -> F::About {
-        self.inner.recall()
+    fn describe(&self) -> F::Description {
+        self.inner.describe()
     }
 }
 

@@ -206,7 +206,7 @@ pub(super) trait Defer {
     fn has(&self, place: u64) -> bool;
 
     /// Keeps a command, if there is room for it, and says so else.
-    fn keep(&mut self, kept: Kept<'_>) -> Result<(), NoRoom>;
+    fn keep(&mut self, kept: DeferredCommand<'_>) -> Result<(), NoRoom>;
 
     /// Gives up the command of an id, if it keeps it.
     fn cancel(&mut self, id: u64, out: &mut Replies);
@@ -217,7 +217,7 @@ pub(super) trait Defer {
 pub(super) struct NoRoom;
 
 /// A command that is not done as it is read.
-pub(super) struct Kept<'a> {
+pub(super) struct DeferredCommand<'a> {
     pub(super) id: u64,
     pub(super) timeout_ms: u32,
     pub(super) arrived: Instant,
@@ -244,7 +244,7 @@ impl Defer for NoDefer {
         false
     }
 
-    fn keep(&mut self, _: Kept<'_>) -> Result<(), NoRoom> {
+    fn keep(&mut self, _: DeferredCommand<'_>) -> Result<(), NoRoom> {
         Err(NoRoom)
     }
 
@@ -354,7 +354,7 @@ fn one(
         op => request_of(op),
     };
     let (id, timeout_ms, arrived) = (command.id, command.timeout_ms, message.arrived);
-    let kept = |place, key, away| Kept { id, timeout_ms, arrived, bytes, key, place, away };
+    let kept = |place, key, away| DeferredCommand { id, timeout_ms, arrived, bytes, key, place, away };
     if !message.by_ring && !defer.is_empty() {
         let behind = request.as_ref().ok().and_then(|request| {
             let key = request.keys().next()?;
@@ -381,7 +381,7 @@ fn one(
 /// Keeps a command, or refuses it where it may not wait for room.
 pub(super) fn keep(
     defer: &mut impl Defer,
-    kept: Kept<'_>,
+    kept: DeferredCommand<'_>,
     message: &mut Message,
     out: &mut Replies,
 ) -> Stands {

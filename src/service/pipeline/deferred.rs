@@ -17,14 +17,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::time::{Sleep, sleep_until};
 
-use super::commands::{Answer, BacklogTurn, Defer, Kept, Message, NoRoom, Replies, run_one};
+use super::commands::{Answer, BacklogTurn, Defer, DeferredCommand, Message, NoRoom, Replies, run_one};
 use crate::cache::Turn;
 use crate::clock::monotonic;
 use crate::grpc::GrpcError;
 use crate::lookup::{Leaving, Loaded, Loading};
 use crate::service::error::CallError;
 use crate::service::requests::StoppedCall;
-use crate::service::slow::recall_first;
+use crate::service::slow::describe_first;
 use crate::telemetry::SlowCalls;
 
 /// Commands of a stream that may wait.
@@ -197,7 +197,7 @@ impl Deferred {
                 self.bytes -= command.bytes.len();
                 let elapsed = monotonic().saturating_duration_since(command.arrived);
                 if slow.is_slow(elapsed)
-                    && let Some((verb, about)) = recall_first(&command.bytes)
+                    && let Some((verb, about)) = describe_first(&command.bytes)
                 {
                     slow.keep(verb, about, elapsed, Duration::ZERO, message.code);
                 }
@@ -260,7 +260,7 @@ impl Defer for Deferred {
         self.commands.iter().any(|command| command.place == place)
     }
 
-    fn keep(&mut self, kept: Kept<'_>) -> Result<(), NoRoom> {
+    fn keep(&mut self, kept: DeferredCommand<'_>) -> Result<(), NoRoom> {
         if self.commands.len() + self.leaving.len() >= COMMANDS_MAX || self.bytes >= BYTES_MAX {
             return Err(NoRoom);
         }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use super::commands::{
-    Defer, Kept, Message, REPLY_HEADS_BYTES, Replies, SHORT_REPLY_BYTES_MAX, Stands, keep,
+    Defer, DeferredCommand, Message, REPLY_HEADS_BYTES, Replies, SHORT_REPLY_BYTES_MAX, Stands, keep,
 };
 use crate::cache::Cache;
 use crate::clock::Now;
@@ -113,7 +113,8 @@ impl<'a> Gets<'a> {
             let PendingGet { id, begin, end, .. } = asked[at];
             let (key, place) = (keys[at], cache.place_of(namespace, keys[at]));
             let arrived = message.arrived;
-            let kept = Kept { id, timeout_ms: 0, arrived, bytes: &bytes[begin..end], key, place, away };
+            let kept =
+                DeferredCommand { id, timeout_ms: 0, arrived, bytes: &bytes[begin..end], key, place, away };
             if matches!(keep(defer, kept, message, out), Stands::Held) {
                 message.is_held = true;
                 message.done -= keys.len() - at;
