@@ -34,7 +34,7 @@ impl Engine {
         for (part, keys) in keys.chunks(WINDOW_KEYS).enumerate() {
             let mut placed = [(0, KeyRef { namespace, key: &[], hash: 0 }); WINDOW_KEYS];
             for (place, key) in placed.iter_mut().zip(keys) {
-                *place = self.place(namespace, key);
+                *place = self.locate(namespace, key);
             }
             let placed = &placed[..keys.len()];
             for (shard, key) in placed {
@@ -94,7 +94,7 @@ mod tests {
         for change in changes {
             set(b"one", b"old");
             set(b"other", b"stays");
-            let (_, key) = engine.place(namespace, b"one");
+            let (_, key) = engine.locate(namespace, b"one");
             let likely = engine.shards[0].lock().prefetch_entry(key.hash);
             assert!(likely.is_some());
             let read =

@@ -51,7 +51,7 @@ pub use admission::Admission;
 pub use eviction::{Estimate, PolicyName, UnknownPolicy};
 pub use fetch::Fetch;
 pub use hot::{HotKey, HotKeys};
-pub use keyspace::{Explanation, ScanPlace, ScanRange};
+pub use keyspace::{Explanation, ScanCursor, ScanRange};
 pub use log::{Drained, Encode, LogBudget, LogConfig, Put, Record, Written};
 pub use memory::Memory;
 pub use namespace::{
@@ -61,7 +61,7 @@ pub use op::{
     Condition, EntryView, Expiration, Hit, Increment, MissReason, Op, Outcome, Refusal, Set, Tier, Unread,
     ValueView,
 };
-pub use recover::{Placed, Restored, Restorer, WalkPlace};
+pub use recover::{Placed, Restored, Restorer, WalkCursor};
 pub use shard::Scope;
 pub use stats::Stats;
 
@@ -202,7 +202,7 @@ impl Engine {
     pub fn apply(&self, namespace: &Namespace, op: &Op<'_>, admission: impl Admission) -> Outcome {
         // A large value is copied to its own allocation before the lock is taken.
         let large = op.large_value();
-        let (number, key) = self.place(namespace, op.key());
+        let (number, key) = self.locate(namespace, op.key());
         match self.hold(number, admission) {
             Ok((mut shard, now)) => self.apply_in(&mut shard, key, op, large.as_ref(), now),
             Err(refusal) => Outcome::Refused(refusal),
@@ -258,7 +258,7 @@ impl Engine {
         now: Now,
         found: impl FnOnce(EntryView<'_>) -> R,
     ) -> Result<R, MissReason> {
-        let (number, key) = self.place(namespace, key);
+        let (number, key) = self.locate(namespace, key);
         let mut shard = self.shards[number].lock();
         shard.maintain(now);
         shard.read(key, touch, now, found)
@@ -383,7 +383,7 @@ impl Engine {
     }
 
     #[inline]
-    fn place<'a>(&self, namespace: &'a Namespace, key: &'a [u8]) -> (usize, KeyRef<'a>) {
+    fn locate<'a>(&self, namespace: &'a Namespace, key: &'a [u8]) -> (usize, KeyRef<'a>) {
         let hash = hash_key(&self.hasher, namespace.number(), key);
         (self.shard_of(hash), KeyRef { namespace, key, hash })
     }

@@ -16,7 +16,7 @@ use crate::entry::{KEY_BYTES_MAX, TAG_BYTES_MAX, Version};
 
 /// Where a walk through all entries goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct WalkPlace {
+pub struct WalkCursor {
     shard: usize,
     after: Option<u64>,
 }
@@ -77,11 +77,11 @@ impl Engine {
     /// Visits what the next few hundred entries are now, of all namespaces, and goes on from `place`; false: that was
     /// all. What is there throughout the walk is visited once. `visit` is called under a shard's lock: it must be quick
     /// and must not call the engine.
-    pub fn walk(&self, place: &mut WalkPlace, now: Now, mut visit: impl FnMut(&Record<'_>)) -> bool {
+    pub fn walk(&self, place: &mut WalkCursor, now: Now, mut visit: impl FnMut(&Record<'_>)) -> bool {
         let Some(shard) = self.shards.get(place.shard) else { return false };
         let end = shard.lock().record_segment(place.after, now, &mut visit);
         if end == u64::MAX {
-            *place = WalkPlace { shard: place.shard + 1, after: None };
+            *place = WalkCursor { shard: place.shard + 1, after: None };
         } else {
             place.after = Some(end);
         }
@@ -229,7 +229,7 @@ impl<'a> Restorer<'a> {
             return Err(Restored::Refused(refusal));
         }
         let Some(namespace) = self.namespace(number) else { return Err(Restored::NoNamespace(number)) };
-        let (shard, key) = self.engine.place(namespace, key);
+        let (shard, key) = self.engine.locate(namespace, key);
         Ok(Placed { shard, hash: key.hash, at })
     }
 

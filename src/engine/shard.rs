@@ -93,7 +93,7 @@ pub(super) struct Shard {
 }
 
 /// An entry's own copy of what its cell holds, to write it again in another form.
-struct Kept {
+struct EntryCopy {
     key: Vec<u8>,
     value: Bytes,
     large: bool,
@@ -454,9 +454,9 @@ impl Shard {
         }
     }
 
-    fn keep(&self, slot: u32) -> Kept {
+    fn keep(&self, slot: u32) -> EntryCopy {
         let view = self.records.view(slot, self.wheel.base_ms(), 0);
-        Kept {
+        EntryCopy {
             key: self.records.key(slot).to_vec(),
             value: view.value.to_bytes(),
             large: matches!(view.value, super::op::ValueView::Shared(_)),

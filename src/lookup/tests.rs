@@ -18,8 +18,8 @@ struct Held {
 }
 
 impl Source for Held {
-    fn load(&self, wanted: &Wanted) -> Answer {
-        self.asked.send(wanted.key.to_vec()).unwrap();
+    fn load(&self, target: &LoadTarget) -> Answer {
+        self.asked.send(target.key.to_vec()).unwrap();
         self.answers.lock().recv().expect("the test sends an answer")
     }
 }
@@ -49,7 +49,7 @@ impl Stand {
         let namespace = self.engine.default_namespace();
         let fetch = self.engine.begin_fetch(namespace, key, self.clock.now()).expect("it is not in memory");
         let _entered = self.runtime.enter();
-        self.lookup.away(fetch, namespace).begin(key)
+        self.lookup.pending_load(fetch, namespace).begin(key)
     }
 
     fn set(&self, key: &[u8]) {

@@ -221,7 +221,7 @@ fn bring(
     let mut brought = 0;
     for (namespace, key, mut fetch) in watched {
         brought += loop {
-            let place = (fetch.shard(), fetch.place());
+            let place = (fetch.shard(), fetch.walk_hash());
             let found = match lookup.fetch(place, fetch.logged(), namespace.number(), key) {
                 Ok(Some(found)) => found,
                 // What is not brought now is not looked for again.

@@ -30,7 +30,7 @@ use super::record;
 use super::replay::{Damage, From, replay};
 use super::tier::{DiskTier, Moves};
 use crate::clock::{Clock, Now, Pace};
-use crate::engine::{Engine, Put, Record, WalkPlace, Written};
+use crate::engine::{Engine, Put, Record, WalkCursor, Written};
 use crate::entry::Version;
 pub use error::SnapshotError;
 pub use load::{Below, LoadContext, Loaded, load};
@@ -168,12 +168,12 @@ impl Taking<'_> {
     }
 
     fn entries(&mut self, engine: &Engine) -> Result<(), SnapshotError> {
-        let mut place = WalkPlace::default();
+        let mut cursor = WalkCursor::default();
         let mut pace = Pace::new();
         loop {
             pace.rest();
             let chunk = &mut self.chunk;
-            let more = engine.walk(&mut place, self.clock.now(), |record| chunk.add(record::write, record));
+            let more = engine.walk(&mut cursor, self.clock.now(), |record| chunk.add(record::write, record));
             if self.chunk.size() >= CHUNK_BYTES || !more {
                 self.entries += self.chunk.records();
                 self.put(FrameKind::SnapshotEntries)?;

@@ -15,7 +15,7 @@ use super::recover::{RecoveryMethod, RecoveryProgress, Report};
 use crate::clock::{Clock, Now, SystemClock};
 use crate::engine::{
     Engine, EngineConfig, Increment, NamespaceChange, NamespaceConfig, Op, Outcome, PolicyName, Record,
-    Scope, Set, WalkPlace,
+    Scope, Set, WalkCursor,
 };
 use crate::engine::{Expiration, Refusal};
 use crate::entry::{Expiry, Ttl};
@@ -156,8 +156,8 @@ fn content(engine: &Engine, now: Now) -> Content {
         }
     });
     let mut content = Content::new();
-    let mut place = WalkPlace::default();
-    while engine.walk(&mut place, now, |record| {
+    let mut cursor = WalkCursor::default();
+    while engine.walk(&mut cursor, now, |record| {
         let Record::Put(put) = record else { panic!("{record:?}") };
         let expires = put.expiry;
         let tags = put.tags.iter().map(|tag| (*tag).to_owned()).collect();

@@ -154,7 +154,7 @@ impl Answers {
                 self.refused = Some(CallError::refused(*refusal, 0));
                 return ControlFlow::Break(());
             }
-            Err(Unread::Away(never)) => match *never {},
+            Err(Unread::NeedsLoad(never)) => match *never {},
         };
         let length = hit.as_ref().map_or(encode::MISS_LEN, HitMessage::len);
         let whole = self.out.len() + encode::field_len(length);
@@ -192,12 +192,12 @@ async fn read_step(
     loop {
         let rest = &keys[at..];
         let read = cache.try_read_batch(namespace, rest, cache.now(), |_, read| answers.put(read));
-        let Err((index, away)) = read else { return Ok(()) };
+        let Err((index, pending)) = read else { return Ok(()) };
         if turns.is_one() {
-            return Err(Undone::Away(away));
+            return Err(Undone::NeedsLoad(pending));
         }
         at += index;
-        let mut loading = Some(away.begin(keys[at]));
+        let mut loading = Some(pending.begin(keys[at]));
         ahead.look(cache, namespace, keys, at);
         while let Some(now_loading) = loading.take() {
             let loaded = Some(now_loading.await);
@@ -207,7 +207,7 @@ async fn read_step(
                 Ok(()) => {}
                 Err(unread) => match unread.settled() {
                     Ok(unread) => next = answers.put(Err(unread)),
-                    Err(away) => loading = Some(away.begin(keys[at])),
+                    Err(pending) => loading = Some(pending.begin(keys[at])),
                 },
             }
             if next.is_break() {
@@ -234,8 +234,8 @@ impl Ahead {
         while self.loads.len() < AHEAD_MAX
             && let Some(key) = keys.get(self.looked_at)
         {
-            if let Some(away) = cache.look_ahead(namespace, key) {
-                self.loads.push_back((self.looked_at, away.begin(key)));
+            if let Some(pending) = cache.begin_load_ahead(namespace, key) {
+                self.loads.push_back((self.looked_at, pending.begin(key)));
             }
             self.looked_at += 1;
         }
@@ -269,12 +269,12 @@ async fn set(
         };
         let field = match done {
             Ok(_) => 1,
-            Err(Undone::Away(away)) if turns.is_one() => {
+            Err(Undone::NeedsLoad(pending)) if turns.is_one() => {
                 progress.keep(batch, namespace);
-                return Err(Undone::Away(away));
+                return Err(Undone::NeedsLoad(pending));
             }
-            Err(Undone::Away(away)) => {
-                loaded = Some(away.begin(item.key).await);
+            Err(Undone::NeedsLoad(pending)) => {
+                loaded = Some(pending.begin(item.key).await);
                 continue;
             }
             Err(Undone::Failed(error)) if progress.breaks_off(&error) => {
@@ -345,12 +345,12 @@ async fn delete(
         let delete = Op::Delete { key, if_version: None };
         match cache.try_apply(&namespace, &delete, now, loaded.take()) {
             Ok(Outcome::Deleted(deleted)) => batch.deleted.push(deleted),
-            Err(away) if turns.is_one() => {
+            Err(pending) if turns.is_one() => {
                 progress.keep(batch, namespace);
-                return Err(Undone::Away(away));
+                return Err(Undone::NeedsLoad(pending));
             }
-            Err(away) => {
-                loaded = Some(away.begin(key).await);
+            Err(pending) => {
+                loaded = Some(pending.begin(key).await);
                 continue;
             }
             Ok(other) => {
@@ -441,7 +441,7 @@ mod tests {
         let done = batch(plane, &request, &mut BatchProgress::default(), Turns::one()).now_or_never();
         done.expect("it has one turn").map_err(|undone| match undone {
             Undone::Failed(error) => error,
-            Undone::Away(_) => unreachable!("all is in memory"),
+            Undone::NeedsLoad(_) => unreachable!("all is in memory"),
         })
     }
 

@@ -398,10 +398,10 @@ fn at_once(
         Ok((answer, true)) => Ok(AtOnce::Flushes(answer)),
         Err(Undone::Failed(CallError::JournalBacklog { .. })) => Ok(AtOnce::Deferred(Why::Backlogged)),
         Err(Undone::Failed(error)) => Err(error),
-        Err(Undone::Away(_)) if request.batch().is_some() => Ok(AtOnce::Deferred(Why::ManySteps)),
-        Err(Undone::Away(away)) => {
+        Err(Undone::NeedsLoad(_)) if request.batch().is_some() => Ok(AtOnce::Deferred(Why::ManySteps)),
+        Err(Undone::NeedsLoad(pending)) => {
             let key = request.keys().next().unwrap_or_default();
-            Ok(AtOnce::Deferred(Why::Away(away.begin(key))))
+            Ok(AtOnce::Deferred(Why::Loading(pending.begin(key))))
         }
     }
 }

@@ -47,7 +47,7 @@ pub(super) enum Why {
     /// It waits for its turn before it is done or goes on.
     Backlogged,
     /// The entry of its one key is being loaded.
-    Away(Loading),
+    Loading(Loading),
     /// It is done in turns with others, and may wait for entries in between.
     ManySteps,
 }
@@ -96,7 +96,7 @@ impl Deferred {
     async fn done(mut self) -> Answered {
         let (mut is_backlogged, mut loading) = match std::mem::replace(&mut self.why, Why::ManySteps) {
             Why::Backlogged => (true, None),
-            Why::Away(loading) => (false, Some(loading)),
+            Why::Loading(loading) => (false, Some(loading)),
             Why::ManySteps => (false, None),
         };
         if is_backlogged {
@@ -117,10 +117,10 @@ impl Deferred {
             (self, done) = self.tried(loaded).await;
             is_backlogged = match done {
                 Ok(answered) => return Ok(answered),
-                Err(Undone::Away(away)) => {
+                Err(Undone::NeedsLoad(pending)) => {
                     let request = Request::decode(self.verb, &self.message, 0)?;
                     let key = request.as_ref().and_then(|request| request.keys().next());
-                    loading = Some(away.begin(key.unwrap_or_default()));
+                    loading = Some(pending.begin(key.unwrap_or_default()));
                     // It keeps its turn.
                     false
                 }

@@ -33,7 +33,7 @@ pub(crate) const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("entry", ALL),
             ("grpc", ALL),
             // What an operation waits for, and goes on with.
-            ("lookup", Some(&["Away", "Leaving", "Loaded", "Loading"])),
+            ("lookup", Some(&["AbandonedLoad", "Loaded", "Loading", "PendingLoad"])),
             ("proto", ALL),
             ("quote", ALL),
             ("telemetry", Some(&["NodeStats", "CallDescription", "SlowCalls", "SlowOps", "stripe_number"])),
@@ -157,7 +157,7 @@ const ENGINE_WORDS: Only = Some(&[
     "PolicyEstimate",
     "PolicyName",
     "Refusal",
-    "ScanPlace",
+    "ScanCursor",
     "ScanRange",
     "Scope",
     "Set",

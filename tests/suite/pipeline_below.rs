@@ -97,7 +97,7 @@ impl Drop for Store {
 }
 
 fn is_cold(cache: &Cache, key: &str) -> bool {
-    cache.is_away(cache.engine().default_namespace(), key.as_bytes())
+    cache.needs_load(cache.engine().default_namespace(), key.as_bytes())
 }
 
 fn ids(replies: &[PipelineReply]) -> Vec<u64> {

@@ -349,7 +349,7 @@ fn a_scan_goes_on_from_any_place_that_it_is_told() {
         (u32::MAX, Some(u64::MAX), 0),
     ] {
         let range =
-            ScanRange { prefix: b"", after: Some(ScanPlace { shard, after }), entries_max: usize::MAX };
+            ScanRange { prefix: b"", after: Some(ScanCursor { shard, after }), entries_max: usize::MAX };
         let mut visited = 0;
         let next = engine.scan(engine.default_namespace(), range, at(1), |_, _| {
             visited += 1;

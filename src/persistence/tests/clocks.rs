@@ -94,7 +94,7 @@ impl Running {
         };
         if let Some(lookup) = self.disk.lookup() {
             lookup.arrived().unwrap();
-            let found = lookup.tier.fetch(self.engine.place_of(0, key), 0, key).unwrap();
+            let found = lookup.tier.fetch(self.engine.shard_and_walk_hash(0, key), 0, key).unwrap();
             let expires = found.and_then(|found| {
                 found.visit(|put| match put.expiry {
                     Expiry::Never => panic!("{} was given a time to live", key.escape_ascii()),

@@ -327,15 +327,15 @@ impl DiskTier {
                 |range: Range<usize>| RecordLocation::new(file, offset + range.start as u64, &body[range]);
             match *record {
                 Record::Put(Put { namespace, key, .. }) => {
-                    let (shard, hash) = engine.place_of(namespace, key);
+                    let (shard, hash) = engine.shard_and_walk_hash(namespace, key);
                     self.shards[shard].lock().put(hash, location(range).of(namespace));
                 }
                 Record::Remove { namespace, key } => {
-                    let (shard, hash) = engine.place_of(namespace, key);
+                    let (shard, hash) = engine.shard_and_walk_hash(namespace, key);
                     self.shards[shard].lock().remove(hash);
                 }
                 Record::Expiry { namespace, key, expiry } => {
-                    let (shard, hash) = engine.place_of(namespace, key);
+                    let (shard, hash) = engine.shard_and_walk_hash(namespace, key);
                     self.shards[shard].lock().expire(hash, expiry);
                 }
                 Record::Invalidated { namespace, scope: Scope::All, .. }
@@ -386,7 +386,7 @@ impl DiskTier {
             let Record::Put(put) = record else { return };
             let location =
                 RecordLocation::new(file, offset + range.start as u64, &body[range]).of(put.namespace);
-            let (shard, hash) = engine.place_of(put.namespace, put.key);
+            let (shard, hash) = engine.shard_and_walk_hash(put.namespace, put.key);
             // Held on to, so that no namespace is cleared in between.
             let indexing = self.indexing.lock();
             if !indexing.cleared.contains(&put.namespace) {

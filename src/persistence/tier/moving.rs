@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use super::DiskTier;
 use super::record_index::RecordLocation;
 use crate::clock::Now;
-use crate::engine::{Engine, Put, Record, WalkPlace};
+use crate::engine::{Engine, Put, Record, WalkCursor};
 use crate::entry::Expiry;
 use crate::persistence::backend::{BackendError, FileId, ReadAt};
 use crate::persistence::frame::{BadFrame, Frame, FrameKind, FrameReader, check};
@@ -49,7 +49,7 @@ pub struct Moving<'a> {
     /// Records that are not as they were written, by shard and hash: memory may have them.
     lost: HashMap<(usize, u64), RecordLocation>,
     /// How far memory was gone through for those.
-    walked: WalkPlace,
+    walked: WalkCursor,
 }
 
 /// How long an operation takes at most that goes by an earlier clock than what is dropped as expired.
@@ -71,7 +71,7 @@ impl DiskTier {
             .map(|(number, (file, reader))| (*number, *file, Arc::clone(reader)))
             .collect();
         files.sort_unstable_by_key(|(number, ..)| std::cmp::Reverse(*number));
-        let (lost, walked) = (HashMap::new(), WalkPlace::default());
+        let (lost, walked) = (HashMap::new(), WalkCursor::default());
         let (reader, body, salvaged) = (None, Vec::new(), Vec::new());
         Moving { tier: self, engine, files, pending_invalidations, reader, body, salvaged, lost, walked }
     }
@@ -203,7 +203,7 @@ impl Moving<'_> {
         write: &mut impl FnMut(&Put<'_>) -> Range<usize>,
     ) {
         let Record::Put(put) = record else { return };
-        let (shard, hash) = self.engine.place_of(put.namespace, put.key);
+        let (shard, hash) = self.engine.shard_and_walk_hash(put.namespace, put.key);
         let mut locations = self.tier.shards[shard].lock();
         let Some((from, expiry)) = locations.get(hash) else { return };
         if (from.file(), from.offset()) != here {
@@ -254,7 +254,7 @@ impl Moving<'_> {
         let (engine, lost) = (self.engine, &mut self.lost);
         let more = engine.walk(&mut self.walked, now, |record| {
             let Record::Put(put) = record else { return };
-            let (shard, hash) = engine.place_of(put.namespace, put.key);
+            let (shard, hash) = engine.shard_and_walk_hash(put.namespace, put.key);
             if let Some(from) = lost.remove(&(shard, hash)) {
                 // What memory says of its expiry is the latest.
                 moves.0.push(Move { shard, hash, from, range: write(put), expiry: None });

@@ -13,7 +13,7 @@ use crate::clock::{Now, monotonic};
 use crate::engine::Unread;
 use crate::grpc::frame::{PREFIX, finish};
 use crate::grpc::{Failure, GrpcError};
-use crate::lookup::{Away, Loaded};
+use crate::lookup::{Loaded, PendingLoad};
 use crate::service::backlog::SHORT_BYTES_MAX;
 use crate::service::codec::Malformed;
 use crate::service::codec::convert;
@@ -202,8 +202,8 @@ pub(super) trait Defer {
     /// Whether it keeps none.
     fn is_empty(&self) -> bool;
 
-    /// Whether it keeps one of the key that this place stands for.
-    fn has(&self, place: u64) -> bool;
+    /// Whether it keeps a command of the key with this hash.
+    fn has(&self, key_hash: u64) -> bool;
 
     /// Keeps a command, if there is room for it, and says so else.
     fn keep(&mut self, kept: DeferredCommand<'_>) -> Result<(), NoRoom>;
@@ -224,10 +224,10 @@ pub(super) struct DeferredCommand<'a> {
     /// Its bytes in its message.
     pub(super) bytes: &'a [u8],
     pub(super) key: &'a [u8],
-    /// What stands for its key.
-    pub(super) place: u64,
+    /// Its key's hash.
+    pub(super) key_hash: u64,
     /// Its entry, which is to be loaded; `None`: it waits for others of its key.
-    pub(super) away: Option<Away>,
+    pub(super) pending: Option<PendingLoad>,
 }
 
 /// Where everything is in memory, nothing is kept.
@@ -354,26 +354,27 @@ fn one(
         op => request_of(op),
     };
     let (id, timeout_ms, arrived) = (command.id, command.timeout_ms, message.arrived);
-    let kept = |place, key, away| DeferredCommand { id, timeout_ms, arrived, bytes, key, place, away };
+    let kept =
+        |key_hash, key, pending| DeferredCommand { id, timeout_ms, arrived, bytes, key, key_hash, pending };
     if !message.by_ring && !defer.is_empty() {
         let behind = request.as_ref().ok().and_then(|request| {
             let key = request.keys().next()?;
-            let place = cache.place_of(&*cache.namespace(request.namespace())?, key);
-            defer.has(place).then_some((place, key))
+            let key_hash = cache.key_hash(&*cache.namespace(request.namespace())?, key);
+            defer.has(key_hash).then_some((key_hash, key))
         });
-        if let Some((place, key)) = behind {
-            return keep(defer, kept(place, key, None), message, out);
+        if let Some((key_hash, key)) = behind {
+            return keep(defer, kept(key_hash, key, None), message, out);
         }
     }
     match answer(cache, now, command, &request, None, message, out) {
         Answer::Given => Stands::Done,
         Answer::WantsTurn => Stands::WantsTurn,
-        Answer::Away(away) => {
-            let request = request.expect("what is away was read");
+        Answer::NeedsLoad(pending) => {
+            let request = request.expect("what is pending was read");
             let key = request.keys().next().unwrap_or_default();
             let namespace = cache.namespace(request.namespace());
-            let place = namespace.map_or(0, |namespace| cache.place_of(&namespace, key));
-            keep(defer, kept(place, key, Some(away)), message, out)
+            let key_hash = namespace.map_or(0, |namespace| cache.key_hash(&namespace, key));
+            keep(defer, kept(key_hash, key, Some(pending)), message, out)
         }
     }
 }
@@ -462,7 +463,7 @@ pub(super) enum Answer {
     /// It is to wait for its turn.
     WantsTurn,
     /// Its entry is to be loaded first.
-    Away(Away),
+    NeedsLoad(PendingLoad),
 }
 
 /// Does one command, with what was loaded for it, and puts its reply, nothing of which is put before it is certain.
@@ -484,7 +485,7 @@ fn answer(
         Ok(request) => put_write(cache, now, command, request, loaded, out),
     };
     let error = match done {
-        Err(Undone::Away(away)) => return Answer::Away(away),
+        Err(Undone::NeedsLoad(pending)) => return Answer::NeedsLoad(pending),
         Err(Undone::Failed(error)) => Some(error),
         Ok(()) => None,
     };
@@ -528,7 +529,7 @@ fn put_get(
         Ok(()) => {}
         Err(Unread::Miss(reason)) => put_read(id, false, Err(Unread::Miss(reason)), out),
         Err(Unread::Refused(refusal)) => return Err(CallError::refused(refusal, 0).into()),
-        Err(Unread::Away(away)) => return Err(Undone::Away(away)),
+        Err(Unread::NeedsLoad(pending)) => return Err(Undone::NeedsLoad(pending)),
     }
     Ok(())
 }
