@@ -54,7 +54,7 @@ fuzz_target!(|input: &[u8]| {
         progress: &progress,
         tier: tier.as_ref(),
     };
-    time::go_on(&*backend, &SystemClock::new()).unwrap();
+    time::resume_clock(&*backend, &SystemClock::new()).unwrap();
     recovery.run(method).unwrap();
     if let Some(tier) = &tier {
         for shard in 0..engine.shard_count() {

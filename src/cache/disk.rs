@@ -98,7 +98,7 @@ impl Cache {
         }
         // First what changes nothing in memory. Blobs are held to the same time as entries.
         Version::clock_at(self.now().unix_us)?;
-        time::go_on(&*backend, &*self.clock)?;
+        time::resume_clock(&*backend, &*self.clock)?;
         let room = Arc::new(DiskBudget::new(backend, options.disk.limit_bytes));
         let (blobs, found) = self.open_blobs(Arc::clone(&room))?;
         let clock: Arc<dyn Clock> = self.clock.clone();

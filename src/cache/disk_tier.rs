@@ -123,7 +123,7 @@ impl Cache {
             // What was evicted and never arrived is lost, and may have been the newest.
             let is_lost = refusal == Refusal::Poisoned;
             let reason = if is_lost { MissReason::Evicted } else { MissReason::Corrupt };
-            self.engine.count_missed_below((namespace, key), reason, None);
+            self.engine.count_disk_miss((namespace, key), reason, None);
             return Err(Unread::Miss(reason));
         }
         let (fetch, now) = (loaded.into_fetch(), admission.admit());
@@ -137,12 +137,12 @@ impl Cache {
             match (read, put.zip(now.ok()).and_then(|(put, now)| view(put, now))) {
                 // What memory has no room for is answered from where it lies.
                 (Err(Unread::Miss(counted)), Some(entry)) if !namespace.is_deleted() => {
-                    self.engine.count_hit_below((namespace, key), counted);
+                    self.engine.count_disk_hit((namespace, key), counted);
                     Ok(see(entry))
                 }
                 (Err(Unread::Miss(counted)), _) if matches!(*answer, Answer::Damaged) => {
                     let corrupt = MissReason::Corrupt;
-                    self.engine.count_missed_below((namespace, key), corrupt, Some(counted));
+                    self.engine.count_disk_miss((namespace, key), corrupt, Some(counted));
                     Err(Unread::Miss(corrupt))
                 }
                 (read, _) => read,
@@ -243,13 +243,13 @@ impl Cache {
     ) -> Result<Option<ScanCursor>, LookupError> {
         match self.disk_tier() {
             None => Ok(self.engine.scan(namespace, range, now, visit)),
-            Some(lookup) => self.scan_below(&lookup, namespace, range, now, visit),
+            Some(lookup) => self.scan_disk_tier(&lookup, namespace, range, now, visit),
         }
     }
 
     /// Every entry has a record below, and those of a shard are in the order of the engine's own walk: so that is what
     /// is scanned, whatever is in memory, and a scan can go on in memory when the tier ends.
-    fn scan_below(
+    fn scan_disk_tier(
         &self,
         lookup: &Lookup<'_>,
         namespace: &Namespace,

@@ -40,18 +40,18 @@ impl Engine {
             for (shard, key) in placed {
                 self.shards[*shard].lock().prefetch_index(key.hash);
             }
-            let mut likely = [None; WINDOW_KEYS];
-            for (likely, (shard, key)) in likely.iter_mut().zip(placed) {
-                *likely = self.shards[*shard].lock().prefetch_entry(key.hash);
+            let mut hint = [None; WINDOW_KEYS];
+            for (hint, (shard, key)) in hint.iter_mut().zip(placed) {
+                *hint = self.shards[*shard].lock().prefetch_entry(key.hash);
             }
-            for (index, (likely, (shard, key))) in likely.iter().zip(placed).enumerate() {
+            for (index, (hint, (shard, key))) in hint.iter().zip(placed).enumerate() {
                 let index = part * WINDOW_KEYS + index;
                 let mut next = ControlFlow::Continue(());
                 let found_it = |entry: EntryView<'_>| next = found(index, Ok(entry));
                 let read = match self.hold(*shard, &admission) {
                     Ok((mut held, now)) => match Fetch::begin(&mut held, *shard, *key, now) {
                         Some(fetch) => return Err((index, fetch)),
-                        None => held.get(*key, *likely, now, found_it).map_err(Unread::Miss),
+                        None => held.get(*key, *hint, now, found_it).map_err(Unread::Miss),
                     },
                     Err(refusal) => Err(Unread::Refused(refusal)),
                 };
@@ -95,15 +95,14 @@ mod tests {
             set(b"one", b"old");
             set(b"other", b"stays");
             let (_, key) = engine.locate(namespace, b"one");
-            let likely = engine.shards[0].lock().prefetch_entry(key.hash);
-            assert!(likely.is_some());
-            let read =
-                |likely| engine.shards[0].lock().get(key, likely, at(0), |entry| entry.value.to_bytes());
-            assert_eq!(read(likely).unwrap(), "old");
+            let hint = engine.shards[0].lock().prefetch_entry(key.hash);
+            assert!(hint.is_some());
+            let read = |hint| engine.shards[0].lock().get(key, hint, at(0), |entry| entry.value.to_bytes());
+            assert_eq!(read(hint).unwrap(), "old");
             change();
-            assert!(read(likely).is_err());
+            assert!(read(hint).is_err());
             set(b"one", b"new");
-            assert_eq!(read(likely).unwrap(), "new");
+            assert_eq!(read(hint).unwrap(), "new");
         }
     }
 }

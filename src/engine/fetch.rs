@@ -134,9 +134,9 @@ impl Engine {
     }
 
     /// Says what it takes, in bytes for each shard, to know where entries lie below: that counts as memory in use.
-    pub fn set_below_bytes(&self, bytes: impl Iterator<Item = u64>) {
+    pub fn set_disk_tier_bytes(&self, bytes: impl Iterator<Item = u64>) {
         for (shard, bytes) in self.shards.iter().zip(bytes) {
-            shard.lock().set_below_bytes(bytes);
+            shard.lock().set_disk_tier_bytes(bytes);
         }
     }
 
@@ -278,7 +278,7 @@ impl Engine {
     }
 
     /// Counts a lookup that came to nothing because of what lies below, in place of the miss that it was counted as.
-    pub fn count_missed_below(
+    pub fn count_disk_miss(
         &self,
         (namespace, key): (&Namespace, &[u8]),
         reason: MissReason,
@@ -290,7 +290,7 @@ impl Engine {
 
     /// Counts a lookup that was answered from below, as memory has no room for the entry, in place of the miss that it was
     /// counted as.
-    pub fn count_hit_below(&self, (namespace, key): (&Namespace, &[u8]), counted: MissReason) {
+    pub fn count_disk_hit(&self, (namespace, key): (&Namespace, &[u8]), counted: MissReason) {
         let (number, key) = self.locate(namespace, key);
         let mut shard = self.shards[number].lock();
         shard.uncount_miss(key.namespace, counted);
@@ -340,7 +340,7 @@ mod tests {
         let other = engine.create_namespace(&config).unwrap();
         for namespace in [engine.default_namespace(), &other] {
             let missed = || engine.read(namespace, b"key", None, at(0), |_| ()).unwrap_err();
-            engine.count_hit_below((namespace, b"key"), missed());
+            engine.count_disk_hit((namespace, b"key"), missed());
             let stats = engine.report(namespace).stats;
             assert_eq!((stats.hits, stats.hits_on_disk, stats.misses()), (1, 1, 0), "{stats:?}");
         }

@@ -72,7 +72,7 @@ impl Counter {
 
 /// A shard's count.
 #[derive(Debug)]
-pub(crate) struct Hot {
+pub(crate) struct HotKeyCounter {
     random: u64,
     samples: u64,
     /// When the counting began, and when counts were last halved, in steady time.
@@ -91,7 +91,7 @@ pub(crate) struct Hot {
     key_bytes_max: usize,
 }
 
-impl Hot {
+impl HotKeyCounter {
     /// For a shard of `bytes_limit` bytes.
     pub(crate) fn new(bytes_limit: u64, now: Now) -> Self {
         Self {
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn long_keys_take_no_more_than_a_sixty_fourth_and_are_counted_as_well() {
         let engine = Engine::new(&EngineConfig::default(), NOW);
-        let mut hot = Hot::new(8 << 20, NOW);
+        let mut hot = HotKeyCounter::new(8 << 20, NOW);
         for n in 0..20_000u64 {
             let mut key = vec![7; 4_000];
             key[..8].copy_from_slice(&n.to_le_bytes());

@@ -274,7 +274,7 @@ impl Index {
 
     /// The first slot that may be of a key with this hash, so that a caller can prefetch its entry.
     #[inline]
-    pub(crate) fn likely(&self, hash: u64) -> Option<u32> {
+    pub(crate) fn slot_hint(&self, hash: u64) -> Option<u32> {
         self.find(hash, |_| true)
     }
 

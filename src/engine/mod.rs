@@ -35,7 +35,7 @@ mod op;
 mod prefetch;
 mod record;
 mod recover;
-mod requests;
+mod request_ids;
 mod shard;
 pub mod simulate;
 mod stats;

@@ -17,7 +17,7 @@
 //!   catalogue at all, for then it was lost, and the files' footers say what it held: none that has one is deleted.
 //! - Of two writes of a key at once the one of the higher version stays, whichever ends first.
 //! - A reader reads the blob that it opened, also when that is replaced, deleted or expires meanwhile.
-//! - Every byte that is handed out was checked against its chunk's CRC. BlobDamage is an error, never another value.
+//! - Every byte that is handed out was checked against its chunk's CRC. Damage is an error, never another value.
 //! - A blob is not served after its time to live, which is counted on steady time ([`crate::clock`]): a jump of the wall
 //!   clock changes nothing.
 //!
@@ -94,7 +94,7 @@ pub struct BlobStats {
     pub blobs: u64,
     /// Their bytes, without overhead.
     pub bytes: u64,
-    /// BlobDamage that readers came upon since the store was opened.
+    /// Damage that readers came upon since the store was opened.
     pub damages: u64,
 }
 
@@ -204,7 +204,7 @@ pub enum BlobError {
     /// The disk itself is full.
     #[error(transparent)]
     DiskFull(BackendError),
-    /// BlobDamage on disk.
+    /// Damage on disk.
     #[error(transparent)]
     Damaged(#[from] BlobDamage),
     /// The disk refuses.

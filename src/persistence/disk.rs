@@ -167,7 +167,7 @@ impl Disk {
         progress: &RecoveryProgress,
     ) -> Result<(Self, Report), SnapshotError> {
         crate::entry::Version::clock_at(clock.now().unix_us)?;
-        super::time::go_on(&*backend, &*clock)?;
+        super::time::resume_clock(&*backend, &*clock)?;
         let room = Arc::new(DiskBudget::new(backend, config.limit_bytes));
         Self::open_in(room, engine, clock, config, progress)
     }
@@ -202,7 +202,7 @@ impl Disk {
             tier: tier.as_deref(),
         };
         let mut recovered = recovery.run(method)?;
-        opening::look_before(&*backend, &recovered, is_unjournaled)?;
+        opening::check_given_up(&*backend, &recovered, is_unjournaled)?;
         Failpoint::RECOVERY_APPLIED.reached();
         clear_away(&*backend, &recovered, is_unjournaled)?;
         Failpoint::RECOVERY_CLEARED.reached();
@@ -404,7 +404,7 @@ impl Inner {
                 return;
             }
             if let Some(tier) = &self.tier {
-                self.engine.set_below_bytes(tier.bytes());
+                self.engine.set_disk_tier_bytes(tier.bytes());
             }
             self.room.count_in_time();
             match self.keep_up(last) {

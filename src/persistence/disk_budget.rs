@@ -1,10 +1,11 @@
 //! Room on the disk: how much of it is used, who may write how much more, and what the journal keeps for itself.
 //!
-//! `--disk-limit` bounds what all files together have, and the file system bounds it anyway. Below either, the last bytes
-//! are kept for the journal, the *reserve*, as a journal that finds no room is poisoned. No blob takes of it. When half of
-//! it is left on the disk, or no more than a quarter beside what a snapshot takes, writes are refused, and what waits for
-//! the disk already takes of the rest; so does a snapshot, which makes room, down to a quarter. There may be many writers at once, so each is promised a stretch at a time; what
-//! is promised and not yet written counts as used.
+//! `--disk-limit` bounds what all files together take; the file system bounds it anyway. Under either bound the last
+//! bytes are kept for the journal, the *reserve*, as a journal that finds no room is poisoned. No blob takes of it.
+//! When half of the reserve is left on the disk, or no more than a quarter beside what a snapshot takes, writes are
+//! refused, and what already waits for the disk takes of the rest; so does a snapshot, which makes room, down to a
+//! quarter. There may be many writers at once, so each reserves a stretch at a time; what is reserved and not yet
+//! written counts as used.
 //!
 //! Counting what is on disk takes a look at every file. In between, what is written is added as it is written; what is
 //! deleted is noticed at the next count, so that what counts as used is too much rather than too little.
@@ -20,7 +21,7 @@ use super::backend::{Backend, BackendError, DiskSpace};
 use crate::clock::{Throttle, monotonic};
 use crate::engine::Engine;
 
-/// How much a writer of blobs is promised at once, where there is room.
+/// How much a writer of blobs reserves at once, where there is room.
 const BLOB_STRETCH_BYTES: u64 = 16 << 20;
 /// And a snapshot.
 const SNAPSHOT_STRETCH_BYTES: u64 = 2 << 20;
@@ -39,8 +40,8 @@ const UNLIMITED: u64 = u64::MAX;
 pub struct DiskBudget {
     backend: Arc<dyn Backend>,
     limit: AtomicU64,
-    /// Promised and not yet written, over all writers.
-    promised: Mutex<u64>,
+    /// Reserved and not yet written, over all writers.
+    reserved: Mutex<u64>,
     count: Mutex<Count>,
     /// Bytes that were ever written.
     grown: AtomicU64,
@@ -79,9 +80,9 @@ struct Count {
     at: Option<Instant>,
 }
 
-/// What one writer was promised and has not written yet.
+/// What one writer has reserved and has not written yet.
 #[derive(Debug, Default)]
-pub(super) struct Promise(u64);
+pub(super) struct Reservation(u64);
 
 /// Why something may not be written.
 #[derive(Debug)]
@@ -105,7 +106,7 @@ impl DiskBudget {
         Self {
             backend,
             limit: AtomicU64::new(limit_bytes.unwrap_or(UNLIMITED)),
-            promised: Mutex::default(),
+            reserved: Mutex::default(),
             count: Mutex::default(),
             grown: AtomicU64::new(0),
             snapshot_bytes: AtomicU64::new(0),
@@ -224,7 +225,7 @@ impl DiskBudget {
     }
 
     /// Notes that `bytes` bytes are being written.
-    pub(super) fn grew(&self, bytes: u64) {
+    pub(super) fn add_written(&self, bytes: u64) {
         let grown = self.grown.fetch_add(bytes, Ordering::Relaxed) + bytes;
         // Far from the end it is looked at seldom, and the nearer it comes the oftener. Where that fails, so will writing.
         let since = grown - self.looked_at.load(Ordering::Relaxed).min(grown);
@@ -308,23 +309,23 @@ impl DiskBudget {
 
     /// The same, of one that is not to be begun if it may not come to its end.
     pub(super) fn begin_whole_snapshot(&self, bytes: u64) -> Result<(), BackendError> {
-        self.spare(bytes, *self.promised.lock())
+        self.spare(bytes, *self.reserved.lock())
     }
 
-    /// Extends the promise to the next `needs` bytes of a snapshot that has written `bytes` bytes. The limit does not
+    /// Extends the reservation to the next `needs` bytes of a snapshot that has written `bytes` bytes. The limit does not
     /// bound it, as it is the snapshot that makes room.
     pub(super) fn cover_snapshot(
         &self,
-        promise: &mut Promise,
+        reservation: &mut Reservation,
         needs: u64,
         bytes: u64,
     ) -> Result<(), BackendError> {
-        let spare = |more, promised| self.spare(more, promised);
+        let spare = |more, reserved| self.spare(more, reserved);
         if self.is_short() && self.is_unjournaled.load(Ordering::Relaxed) {
             // It is given up rather than the writes that are journaled because of it.
             self.spare(needs.max(reserve_of(self.backend.space()?.total_bytes)), 0)?;
         }
-        self.promise(promise, needs, SNAPSHOT_STRETCH_BYTES, spare).inspect_err(|_| {
+        self.reserve(reservation, needs, SNAPSHOT_STRETCH_BYTES, spare).inspect_err(|_| {
             self.snapshot_bytes.store(bytes + needs, Ordering::Relaxed);
         })
     }
@@ -334,11 +335,11 @@ impl DiskBudget {
         self.snapshot_bytes.store(0, Ordering::Relaxed);
     }
 
-    /// What the disk has for a snapshot beside what is promised, and how much is kept for the journal in all.
+    /// What the disk has for a snapshot beside what is reserved, and how much is kept for the journal in all.
     pub(super) fn spare_and_reserve(&self) -> Result<(u64, u64), BackendError> {
         let space = self.backend.space()?;
         let reserve = reserve_of(space.total_bytes);
-        let kept = self.kept_from_snapshots(space).saturating_add(*self.promised.lock());
+        let kept = self.kept_from_snapshots(space).saturating_add(*self.reserved.lock());
         Ok((space.free_bytes.saturating_sub(kept), reserve))
     }
 
@@ -347,76 +348,76 @@ impl DiskBudget {
         reserve_of(space.total_bytes) / if self.is_short() { 16 } else { 4 }
     }
 
-    /// Whether the disk has `bytes` bytes free beside what is promised and what the journal keeps.
-    fn spare(&self, bytes: u64, promised: u64) -> Result<(), BackendError> {
+    /// Whether the disk has `bytes` bytes free beside what is reserved and what the journal keeps.
+    fn spare(&self, bytes: u64, reserved: u64) -> Result<(), BackendError> {
         if self.is_free_for_all.load(Ordering::Relaxed) {
             return Ok(());
         }
         let space = self.backend.space()?;
-        fits(space, self.kept_from_snapshots(space), bytes.saturating_add(promised))
+        fits(space, self.kept_from_snapshots(space), bytes.saturating_add(reserved))
     }
 
     /// Whether `needs` bytes of a blob would fit now, for a writer that knows the length beforehand.
     pub(super) fn check(&self, needs: u64) -> Result<(), BudgetExceeded> {
-        self.left(needs, *self.promised.lock())
+        self.left(needs, *self.reserved.lock())
     }
 
-    /// Sees to it that the promise covers what is to be written next of a blob.
-    pub(super) fn cover(&self, promise: &mut Promise, needs: u64) -> Result<(), BudgetExceeded> {
-        self.promise(promise, needs, BLOB_STRETCH_BYTES, |more, promised| self.left(more, promised))
+    /// Sees to it that the reservation covers what is to be written next of a blob.
+    pub(super) fn cover(&self, reservation: &mut Reservation, needs: u64) -> Result<(), BudgetExceeded> {
+        self.reserve(reservation, needs, BLOB_STRETCH_BYTES, |more, reserved| self.left(more, reserved))
     }
 
-    /// Promises a stretch, or what is needed at least, if `fits` says that it does beside what is promised already.
-    fn promise<E>(
+    /// Reserves a stretch, or what is needed at least, if `fits` says that it does beside what is reserved already.
+    fn reserve<E>(
         &self,
-        promise: &mut Promise,
+        reservation: &mut Reservation,
         needs: u64,
         stretch: u64,
         fits: impl Fn(u64, u64) -> Result<(), E>,
     ) -> Result<(), E> {
-        if promise.0 >= needs {
+        if reservation.0 >= needs {
             return Ok(());
         }
-        let mut promised = self.promised.lock();
-        let missing = needs - promise.0;
+        let mut reserved = self.reserved.lock();
+        let missing = needs - reservation.0;
         let mut more = stretch.max(missing);
-        if fits(more, *promised).is_err() {
-            fits(missing, *promised)?;
+        if fits(more, *reserved).is_err() {
+            fits(missing, *reserved)?;
             more = missing;
         }
-        *promised += more;
-        promise.0 += more;
+        *reserved += more;
+        reservation.0 += more;
         Ok(())
     }
 
-    /// Notes that `bytes` bytes of a promise were written: the disk counts them from now on.
-    pub(super) fn written(&self, promise: &mut Promise, bytes: u64) {
-        self.take_back(promise, bytes);
-        self.grew(bytes);
+    /// Notes that `bytes` bytes of a reservation were written: the disk counts them from now on.
+    pub(super) fn written(&self, reservation: &mut Reservation, bytes: u64) {
+        self.take_back(reservation, bytes);
+        self.add_written(bytes);
     }
 
-    /// Takes back what is left of a promise.
-    pub(super) fn release(&self, promise: &mut Promise) {
-        self.take_back(promise, u64::MAX);
+    /// Takes back what is left of a reservation.
+    pub(super) fn release(&self, reservation: &mut Reservation) {
+        self.take_back(reservation, u64::MAX);
     }
 
-    fn take_back(&self, promise: &mut Promise, bytes: u64) {
-        let bytes = bytes.min(promise.0);
-        promise.0 -= bytes;
-        *self.promised.lock() -= bytes;
+    fn take_back(&self, reservation: &mut Reservation, bytes: u64) {
+        let bytes = bytes.min(reservation.0);
+        reservation.0 -= bytes;
+        *self.reserved.lock() -= bytes;
     }
 
     /// Whether there are `needs` bytes for blobs, under the limit and on the disk. Looks at every file where there is a
     /// limit.
-    fn left(&self, needs: u64, promised: u64) -> Result<(), BudgetExceeded> {
+    fn left(&self, needs: u64, reserved: u64) -> Result<(), BudgetExceeded> {
         if let Some(limit) = self.limit() {
-            let (used, reserve) = (self.count()?.saturating_add(promised), reserve_of(limit));
+            let (used, reserve) = (self.count()?.saturating_add(reserved), reserve_of(limit));
             if used.saturating_add(needs) > limit - reserve {
                 return Err(BudgetExceeded::Limit { needs, used, limit, reserve });
             }
         }
         let space = self.backend.space()?;
-        Ok(fits(space, reserve_of(space.total_bytes), needs.saturating_add(promised))?)
+        Ok(fits(space, reserve_of(space.total_bytes), needs.saturating_add(reserved))?)
     }
 }
 

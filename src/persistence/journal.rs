@@ -80,7 +80,7 @@ pub struct JournalConfig {
 
 /// How far a journal is.
 #[derive(Debug, Clone, Default)]
-pub struct Progress {
+pub struct JournalProgress {
     /// The last drain that is written.
     pub written: u64,
     /// The last drain that is synced.
@@ -158,8 +158,8 @@ struct Shared {
     given_up: Mutex<Option<BackendError>>,
     /// Why the segment that was asked for last was not begun.
     no_segment: Mutex<Option<BackendError>>,
-    progress: watch::Sender<Progress>,
-    /// [`Progress::poisoned`], for those who would be woken hundreds of times a second by all other news.
+    progress: watch::Sender<JournalProgress>,
+    /// [`JournalProgress::poisoned`], for those who would be woken hundreds of times a second by all other news.
     poisoned: watch::Sender<Option<Arc<str>>>,
     /// The callers that wait for a drain to be synced: each is woken once, when its drain is.
     waiting: Mutex<Waiting>,
@@ -197,10 +197,10 @@ impl Journal {
             given_up: Mutex::default(),
             no_segment: Mutex::default(),
             poisoned: watch::Sender::default(),
-            progress: watch::Sender::new(Progress {
+            progress: watch::Sender::new(JournalProgress {
                 position: end.position,
                 synced_position: end.position,
-                ..Progress::default()
+                ..JournalProgress::default()
             }),
             waiting: Mutex::default(),
             thread: OnceLock::new(),
@@ -263,7 +263,7 @@ impl Journal {
     /// # Errors
     /// The journal has stopped: it may or may not be there.
     pub async fn wait_flushed(&self, ticket: u64) -> Result<u64, Stopped> {
-        let reached = |progress: &Progress| progress.synced;
+        let reached = |progress: &JournalProgress| progress.synced;
         let woken = {
             let mut waiting = self.shared.waiting.lock();
             let now = self.shared.progress.borrow();
@@ -316,7 +316,7 @@ impl Journal {
 
     /// How far it is, for those who wait for news.
     #[must_use]
-    pub fn progress(&self) -> watch::Receiver<Progress> {
+    pub fn progress(&self) -> watch::Receiver<JournalProgress> {
         self.shared.progress.subscribe()
     }
 
@@ -447,11 +447,15 @@ impl Journal {
         ticket
     }
 
-    fn block(&self, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Stopped> {
+    fn block(&self, ticket: u64, reached: fn(&JournalProgress) -> u64) -> Result<JournalProgress, Stopped> {
         futures_executor::block_on(self.wait(ticket, reached))
     }
 
-    async fn wait(&self, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Stopped> {
+    async fn wait(
+        &self,
+        ticket: u64,
+        reached: fn(&JournalProgress) -> u64,
+    ) -> Result<JournalProgress, Stopped> {
         let mut progress = self.shared.progress.subscribe();
         let news = progress.wait_for(|now| reached(now) >= ticket || now.stopped().is_some()).await;
         let now = news.map_err(|_| Stopped::Ended)?.clone();
@@ -459,14 +463,18 @@ impl Journal {
     }
 }
 
-fn settled(now: Progress, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Stopped> {
+fn settled(
+    now: JournalProgress,
+    ticket: u64,
+    reached: fn(&JournalProgress) -> u64,
+) -> Result<JournalProgress, Stopped> {
     match now.stopped() {
         Some(why) if reached(&now) < ticket => Err(why),
         _ => Ok(now),
     }
 }
 
-impl Progress {
+impl JournalProgress {
     fn stopped(&self) -> Option<Stopped> {
         let poisoned = self.poisoned.as_ref().map(|why| Stopped::Poisoned(Arc::clone(why)));
         poisoned.or(self.ended.then_some(Stopped::Ended))

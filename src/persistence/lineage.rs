@@ -8,7 +8,7 @@
 use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::mark::JournalMark;
 use super::recover::Inspected;
-use super::replay::{Damage, is_begun, said_by};
+use super::replay::{Damage, is_begun, read_segment_body};
 
 /// What a directory says of itself.
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ impl Lineage {
         let files = backend.files()?.into_iter().map(|(file, _)| file);
         let segments: Vec<FileId> = files.filter(|file| file.kind == FileKind::Journal).collect();
         for file in &segments {
-            lineages.extend(said_by(backend, *file)?.map(|said| said.lineage));
+            lineages.extend(read_segment_body(backend, *file)?.map(|said| said.lineage));
         }
         // Segments begin where a lineage does, and go on for longer than any snapshot.
         let lineage = lineages.last().copied().unwrap_or(0);

@@ -20,20 +20,20 @@ mod error;
 mod load;
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
-use super::disk_budget::{DiskBudget, Promise};
+use super::disk_budget::{DiskBudget, Reservation};
 use super::failpoint::Failpoint;
 use super::frame::{
     BadFrame, BatchInfo, FORMAT, Frame, FrameKind, FrameReader, FrameWriter, HEADER_BYTES, check,
 };
 use super::journal::Journal;
 use super::record;
-use super::replay::{Damage, From, replay};
+use super::replay::{Damage, ReplayFrom, replay};
 use super::tier::{DiskTier, Moves};
 use crate::clock::{Clock, Now, Pace};
 use crate::engine::{Engine, Put, Record, WalkCursor, Written};
 use crate::entry::Version;
 pub use error::SnapshotError;
-pub use load::{Below, LoadContext, Loaded, load};
+pub use load::{LoadContext, LoadedSnapshot, TierFile, load};
 pub(super) use load::{apply, apply_head};
 
 /// What a snapshot is.
@@ -92,10 +92,10 @@ pub fn take(
     let frames = FrameWriter::new(backend.create(file)?, 1, 0);
     Failpoint::SNAPSHOT_CREATED.reached();
     let tier = tier.map(|tier| tier.open(file).map(|number| (tier, number))).transpose()?;
-    let (chunk, promise) = (Written::default(), Promise::default());
-    let mut taking = Taking { frames, room, promise, clock, tier, chunk, entries: 0, synced_bytes: 0 };
+    let (chunk, reservation) = (Written::default(), Reservation::default());
+    let mut taking = Taking { frames, room, reservation, clock, tier, chunk, entries: 0, synced_bytes: 0 };
     let taken = taking.all(engine, journal, backend, number);
-    room.release(&mut taking.promise);
+    room.release(&mut taking.reservation);
     if taken.is_err() && tier.is_none() {
         drop(taking);
         // What the error was about matters more than that half a file stays, which a start clears away.
@@ -110,7 +110,7 @@ pub fn take(
 struct Taking<'a> {
     frames: FrameWriter,
     room: &'a DiskBudget,
-    promise: Promise,
+    reservation: Reservation,
     clock: &'a dyn Clock,
     /// What is below memory, and what it calls the file.
     tier: Option<(&'a DiskTier, u32)>,
@@ -225,7 +225,7 @@ impl Taking<'_> {
 
     fn tail(&mut self, backend: &dyn Backend, from: u64, to: u64) -> Result<(), SnapshotError> {
         let mut failed = None;
-        let end = replay(backend, None, From::Behind(from), &mut |_, frame, body| {
+        let end = replay(backend, None, ReplayFrom::Behind(from), &mut |_, frame, body| {
             let header = &frame.header;
             if header.first_position <= to && failed.is_none() {
                 let (first_position, records, time) = (header.first_position, header.records, header.time);
@@ -269,9 +269,9 @@ impl Taking<'_> {
     fn append(&mut self, kind: FrameKind, batch: BatchInfo, body: &[&[u8]]) -> Result<(), BackendError> {
         let body_bytes: usize = body.iter().map(|part| part.len()).sum();
         let bytes = (HEADER_BYTES + body_bytes) as u64;
-        self.room.cover_snapshot(&mut self.promise, bytes, self.frames.bytes())?;
+        self.room.cover_snapshot(&mut self.reservation, bytes, self.frames.bytes())?;
         self.frames.append(kind, batch, body)?;
-        self.room.written(&mut self.promise, bytes);
+        self.room.written(&mut self.reservation, bytes);
         if self.frames.bytes() - self.synced_bytes >= SYNC_BYTES {
             self.frames.sync()?;
             self.synced_bytes = self.frames.bytes();

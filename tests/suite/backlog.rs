@@ -15,7 +15,7 @@ use bytes::Bytes;
 use h2::client::ResponseFuture;
 use larder::engine::LogBudget;
 use larder::persistence::DirectoryLock;
-use larder::persistence::backend::memory::{Call, Fault, Refusal, Strikes};
+use larder::persistence::backend::memory::{Call, Fault, IoFault, Strikes};
 use larder::persistence::recover::RecoveryProgress;
 use larder::proto::v1::pipeline_command::Op;
 use larder::proto::v1::pipeline_reply::Result as Reply;
@@ -330,7 +330,7 @@ async fn a_journal_that_is_poisoned_ends_the_waiting_with_that() {
     let mut stream = Stream::open(&mut stuck.calls).await;
     stream.send(message([command(1, Op::Set(set("stream", "v")))])).await;
     let fault =
-        Fault { call: Some(Call::Append), passing: 0, refusal: Refusal::Io, strikes: Strikes::FromThenOn };
+        Fault { call: Some(Call::Append), passing: 0, refusal: IoFault::Io, strikes: Strikes::FromThenOn };
     stuck.disk.plan(fault);
     stuck.disk.let_appends_go();
     let status = ended(single).await.unwrap_err();

@@ -408,7 +408,7 @@ fn an_entry_that_is_damaged_on_disk_is_a_miss_and_never_a_wrong_value() {
     let (mut hits, mut misses) = (0, 0);
     for n in 0..5_000 {
         // What the upkeep says each second: memory has less room, so that entries go while they are asked for.
-        cache.engine().set_below_bytes([n * 60; 2].into_iter());
+        cache.engine().set_disk_tier_bytes([n * 60; 2].into_iter());
         let now = cache.now().plus(Duration::from_millis(100 * n));
         let read = cache.read(namespace, format!("key:{n}").as_bytes(), None, now, |entry| {
             assert!(entry.value.as_slice().iter().all(|byte| *byte == b'v'));

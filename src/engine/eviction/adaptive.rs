@@ -33,7 +33,7 @@ mod remembered;
 mod shadow;
 
 use judge::{CANDIDATES, Judge};
-use queues::{Entry, Queues, SAMPLED, Setting};
+use queues::{MainAdmission, Queues, SAMPLED, Setting};
 use remembered::Remembered;
 use shadow::{Shadows, tag};
 
@@ -46,15 +46,15 @@ pub(super) const SIDE_BYTES_MIN: usize = 8 << 10;
 /// Keys remembered for each entry, at most.
 const KEYS_PER_ENTRY_MAX: usize = 8;
 
-const CONTEST: Entry = Entry::ByContest { patience: 16 };
+const CONTEST: MainAdmission = MainAdmission::ByContest { patience: 16 };
 /// What is tried, by name.
 const TRIED: [(&str, Setting); CANDIDATES] = [
-    ("window-1", Setting { window: 10, entry: Entry::ByContest { patience: 24 } }),
+    ("window-1", Setting { window: 10, entry: MainAdmission::ByContest { patience: 24 } }),
     ("window-10", Setting { window: 100, entry: CONTEST }),
     ("window-30", Setting { window: 300, entry: CONTEST }),
     ("window-60", Setting { window: 600, entry: CONTEST }),
     ("lru", Setting { window: 1_000, entry: CONTEST }),
-    ("s3-fifo", Setting { window: 100, entry: Entry::ByHits }),
+    ("s3-fifo", Setting { window: 100, entry: MainAdmission::ByHits }),
 ];
 /// A shadow's hits may exceed those of the cache that follows it by this part of its lookups, …
 const LAG_ALLOWED: f32 = 0.05;

@@ -6,7 +6,7 @@ use crate::engine::VersionClock;
 use crate::engine::log::{Put, Record};
 use crate::engine::op::{Increment, Outcome, Refusal, ValueView};
 use crate::engine::record::{DraftValue, RecordDraft};
-use crate::engine::requests::Done;
+use crate::engine::request_ids::Done;
 use crate::engine::tags::{DraftTags, PackedTags};
 use crate::entry::Expiry;
 
@@ -19,7 +19,7 @@ impl Shard {
         versions: &VersionClock,
         now: Now,
     ) -> Outcome {
-        if let Err(refusal) = self.takes_writes().and_then(|()| self.open_space(key.namespace)) {
+        if let Err(refusal) = self.takes_writes().and_then(|()| self.ensure_namespace(key.namespace)) {
             return Outcome::Refused(refusal);
         }
         self.changes(key);

@@ -196,7 +196,7 @@ pub enum Scope<'a> {
 /// The most lengths that the prefixes that are not yet swept may have.
 const LENGTHS_MAX: usize = 64;
 /// What a prefix or a tag takes beside its text: its place in a map that is half full, and what the allocator rounds.
-const KILLED_BYTES: u64 = 96;
+const INVALIDATION_BYTES: u64 = 96;
 
 impl Invalidations {
     #[inline]
@@ -204,24 +204,24 @@ impl Invalidations {
         self.all.is_none() && self.prefixes.is_empty() && self.tags.is_empty()
     }
 
-    pub(super) fn kill_all(&mut self, until: Version, round: u64, reason: MissReason) {
+    pub(super) fn invalidate_all(&mut self, until: Version, round: u64, reason: MissReason) {
         // Whatever else was killed before is covered.
         *self =
             Self { all: Some(Invalidation { until, round }), all_reason: Some(reason), ..Self::default() };
     }
 
-    pub(super) fn kill_prefix(&mut self, prefix: &[u8], until: Version, round: u64) {
+    pub(super) fn invalidate_prefix(&mut self, prefix: &[u8], until: Version, round: u64) {
         if self.prefixes.insert(prefix.into(), Invalidation { until, round }).is_none() {
-            self.bytes += prefix.len() as u64 + KILLED_BYTES;
+            self.bytes += prefix.len() as u64 + INVALIDATION_BYTES;
         }
         if let Err(place) = self.lengths.binary_search(&prefix.len()) {
             self.lengths.insert(place, prefix.len());
         }
     }
 
-    pub(super) fn kill_tag(&mut self, tag: &str, until: Version, round: u64) {
+    pub(super) fn invalidate_tag(&mut self, tag: &str, until: Version, round: u64) {
         if self.tags.insert(tag.into(), Invalidation { until, round }).is_none() {
-            self.bytes += tag.len() as u64 + KILLED_BYTES;
+            self.bytes += tag.len() as u64 + INVALIDATION_BYTES;
         }
     }
 
@@ -263,8 +263,10 @@ impl Invalidations {
         let lengths: BTreeSet<usize> = self.prefixes.keys().map(|prefix| prefix.len()).collect();
         self.lengths = lengths.into_iter().collect();
         let texts = self.prefixes.keys().map(|prefix| prefix.len());
-        self.bytes =
-            texts.chain(self.tags.keys().map(|tag| tag.len())).map(|text| text as u64 + KILLED_BYTES).sum();
+        self.bytes = texts
+            .chain(self.tags.keys().map(|tag| tag.len()))
+            .map(|text| text as u64 + INVALIDATION_BYTES)
+            .sum();
     }
 
     #[inline]
@@ -275,7 +277,7 @@ impl Invalidations {
 
 /// A shard's spaces, by the namespaces' numbers.
 #[derive(Debug)]
-pub(super) struct Spaces {
+pub(super) struct NamespaceShards {
     default: NamespaceShard,
     /// Those of the other namespaces that have been stored to here; number 1 comes first.
     named: Vec<Option<Box<NamespaceShard>>>,
@@ -285,7 +287,7 @@ pub(super) struct Spaces {
     settled_bytes: u64,
 }
 
-impl Spaces {
+impl NamespaceShards {
     pub(super) fn new(default: NamespaceShard) -> Self {
         Self { default, named: Vec::new(), changing: DEFAULT, settled_bytes: 0 }
     }

@@ -13,7 +13,7 @@ use crate::engine::log::{LogConfig, Logged, Put, Record, ShardLog};
 use crate::engine::op::MissReason;
 use crate::engine::record::{DraftValue, RecordDraft, is_large};
 use crate::engine::recover::Restored;
-use crate::engine::requests::Done;
+use crate::engine::request_ids::Done;
 use crate::engine::tags::DraftTags;
 use crate::entry::Expiry;
 
@@ -141,7 +141,7 @@ impl Shard {
             self.restore_removed(key, MissReason::Expired, now);
             return Restored::Expired;
         };
-        if let Err(refusal) = self.open_space(key.namespace) {
+        if let Err(refusal) = self.ensure_namespace(key.namespace) {
             return Restored::Refused(refusal);
         }
         let value = put.value.as_slice();

@@ -25,7 +25,7 @@ impl Shard {
             + self.eviction_log.bytes()
             + self.requests.bytes()
             + self.hot.bytes()
-            + self.below_bytes
+            + self.disk_tier_bytes
             + self.blob_bytes
     }
 

@@ -10,7 +10,7 @@ use crate::engine::tags::DraftTags;
 
 impl Shard {
     /// Sees to it that the namespace has a space here.
-    pub(super) fn open_space(&mut self, namespace: &Namespace) -> Result<(), Refusal> {
+    pub(super) fn ensure_namespace(&mut self, namespace: &Namespace) -> Result<(), Refusal> {
         if namespace.is_deleted() {
             return Err(Refusal::NoNamespace);
         }

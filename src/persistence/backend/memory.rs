@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use draws::Draws;
-pub use faults::{Call, Fault, Refusal, Strikes};
+pub use faults::{Call, Fault, IoFault, Strikes};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::{
@@ -151,7 +151,7 @@ impl MemoryBackend {
 
     /// Makes one call fail with EIO, after `passing` calls of any kind.
     pub fn fail_once_after(&self, passing: u64) {
-        self.plan(Fault { call: None, passing, refusal: Refusal::Io, strikes: Strikes::Once });
+        self.plan(Fault { call: None, passing, refusal: IoFault::Io, strikes: Strikes::Once });
     }
 
     /// Forgets all faults that are planned.
@@ -444,7 +444,7 @@ impl Appender for Growing {
         }
         let room = state.room_left().saturating_add(self.reserved());
         if bytes.len() as u64 > room {
-            called = Err(refused("append to", self.file, Refusal::Full.error()));
+            called = Err(refused("append to", self.file, IoFault::Full.error()));
             bytes.truncate(usize::try_from(room).unwrap_or(usize::MAX));
         }
         self.content.lock().bytes.extend_from_slice(&bytes);
@@ -488,7 +488,7 @@ impl Appender for Growing {
         let mut called = state.call(Call::Reserve, "reserve room in", self.file);
         let room = state.room_left().saturating_add(self.reserved());
         if bytes > room {
-            called = called.and(Err(refused("reserve room in", self.file, Refusal::Full.error())));
+            called = called.and(Err(refused("reserve room in", self.file, IoFault::Full.error())));
         }
         let mut content = self.content.lock();
         let length = content.bytes.len();

@@ -8,7 +8,7 @@ use super::format::{CHUNK_BYTES, MARKER};
 use super::*;
 use crate::entry::Version;
 use crate::persistence::MemoryBackend;
-use crate::persistence::backend::memory::{Call, Fault, Lose, Refusal, Strikes};
+use crate::persistence::backend::memory::{Call, Fault, IoFault, Lose, Strikes};
 
 mod keys;
 mod lost;
@@ -297,7 +297,7 @@ fn at_every_call(before: &Found, after: &Found, act: impl Fn(&Blobs) -> Result<(
             }
             put(&blobs, "other", 1, b"other").unwrap();
             let calls = backend.calls();
-            backend.plan(Fault { call: None, passing, refusal: Refusal::Io, strikes });
+            backend.plan(Fault { call: None, passing, refusal: IoFault::Io, strikes });
             let done = act(&blobs);
             let over = backend.calls() - calls <= passing;
             let about = format!("call {passing} of {:?}: {done:?}", backend.calls() - calls);
@@ -357,7 +357,7 @@ fn a_deletion_that_fails_anywhere_leaves_all_or_nothing() {
 
 #[test]
 fn a_shortage_anywhere_refuses_the_call_and_the_next_one_works() {
-    for refusal in [Refusal::NoDescriptor, Refusal::NoMemory] {
+    for refusal in [IoFault::NoDescriptor, IoFault::NoMemory] {
         for passing in 0.. {
             let backend = MemoryBackend::new();
             let (blobs, _) = open(&backend);
@@ -395,7 +395,7 @@ fn a_second_put_after_one_whose_commit_failed_is_whole_too() {
     backend.plan(Fault {
         call: Some(Call::Commit),
         passing: 0,
-        refusal: Refusal::Io,
+        refusal: IoFault::Io,
         strikes: Strikes::Once,
     });
     assert!(matches!(put(&blobs, "k", 2, b"two"), Err(BlobError::Backend(_))));

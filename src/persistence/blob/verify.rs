@@ -28,7 +28,7 @@ pub struct Verified {
 
 /// How far it has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Progress {
+pub struct VerifyProgress {
     /// Blobs that were read so far and are whole.
     pub blobs: u64,
     /// Bytes that were read so far.
@@ -40,9 +40,13 @@ impl Blobs {
     /// chunk. Blobs that come, go or are replaced meanwhile may be left out.
     ///
     /// # Errors
-    /// [`BlobError::Backend`]. BlobDamage is no error here.
-    pub fn verify(&self, now: Now, go_on: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Verified> {
-        let (mut verified, mut progress) = (Verified::default(), Progress::default());
+    /// [`BlobError::Backend`]. Damage is no error here.
+    pub fn verify(
+        &self,
+        now: Now,
+        go_on: &mut dyn FnMut(VerifyProgress) -> ControlFlow<()>,
+    ) -> Result<Verified> {
+        let (mut verified, mut progress) = (Verified::default(), VerifyProgress::default());
         let mut after: Option<Vec<u8>> = None;
         loop {
             let mut found = Vec::new();

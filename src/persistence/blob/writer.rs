@@ -11,7 +11,7 @@ use super::format::{
 use super::{BlobError, Blobs, Result, file_id};
 use crate::clock::Now;
 use crate::entry::{CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, NAMESPACE_BYTES_MAX, Ttl, Version};
-use crate::persistence::disk_budget::Promise;
+use crate::persistence::disk_budget::Reservation;
 use crate::persistence::failpoint::Failpoint;
 use crate::persistence::{Appender, CatalogueChange};
 
@@ -71,7 +71,7 @@ pub struct BlobWriter {
     chunk: Vec<u8>,
     chunks: u64,
     size_bytes: u64,
-    promise: Promise,
+    reservation: Reservation,
     /// The file is the catalogue's, or nobody knows whose.
     given_away: bool,
 }
@@ -107,7 +107,7 @@ impl Blobs {
             chunk: Vec::new(),
             chunks: 0,
             size_bytes: 0,
-            promise: Promise::default(),
+            reservation: Reservation::default(),
             given_away: false,
         };
         writer.append(&[&head(file, CHUNK_BYTES)])?;
@@ -252,19 +252,19 @@ impl BlobWriter {
     fn append(&mut self, parts: &[&[u8]]) -> Result<()> {
         let inner = &self.blobs.0;
         let bytes = parts.iter().map(|part| part.len() as u64).sum();
-        inner.room.cover(&mut self.promise, bytes)?;
+        inner.room.cover(&mut self.reservation, bytes)?;
         let mut appender = self.appender.take().ok_or(BlobError::Broken)?;
         // After an error any part of it may be there, so it is not given back.
         appender.append(parts)?;
         self.appender = Some(appender);
-        inner.room.written(&mut self.promise, bytes);
+        inner.room.written(&mut self.reservation, bytes);
         Ok(())
     }
 }
 
 impl Drop for BlobWriter {
     fn drop(&mut self) {
-        self.blobs.0.room.release(&mut self.promise);
+        self.blobs.0.room.release(&mut self.reservation);
         if self.given_away {
             return;
         }

@@ -3,11 +3,11 @@
 use crate::persistence::backend::{Backend, BackendError, FileId, FileKind};
 use crate::persistence::directory_notes;
 use crate::persistence::recover::{Recovered, RecoveryMethod, Report};
-use crate::persistence::replay::{From, replay};
+use crate::persistence::replay::{ReplayFrom, replay};
 use crate::persistence::snapshot::{SnapshotError, SnapshotInfo};
 
 /// Whether what a recovery would give up was asked to be given up: nothing on disk is changed where it was not.
-pub(super) fn look_before(
+pub(super) fn check_given_up(
     backend: &dyn Backend,
     recovered: &Recovered,
     is_unjournaled: bool,
@@ -21,7 +21,7 @@ pub(super) fn look_before(
         return Err(SnapshotError::Newer(newer.clone()));
     }
     if report.method == RecoveryMethod::Snapshot && !is_unjournaled && report.snapshot.is_none() {
-        let end = replay(backend, None, From::First, &mut |_, _, _| Ok(()))?;
+        let end = replay(backend, None, ReplayFrom::First, &mut |_, _, _| Ok(()))?;
         if end.first_position > 0 {
             return Err(SnapshotError::NoSnapshot { first: end.first_position, last: end.position });
         }

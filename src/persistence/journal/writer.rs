@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{CEILING_AHEAD_US, JournalConfig, Progress, Shared, Waiting};
+use super::{CEILING_AHEAD_US, JournalConfig, JournalProgress, Shared, Waiting};
 use crate::clock::{Clock, monotonic};
 use crate::engine::{Drained, Engine, LogConfig};
 use crate::persistence::backend::{Backend, BackendError, FileId, FileKind};
@@ -124,7 +124,7 @@ impl Writer {
         }
     }
 
-    fn is_wanted(&self, wanted: &AtomicU64, reached: fn(&Progress) -> u64) -> bool {
+    fn is_wanted(&self, wanted: &AtomicU64, reached: fn(&JournalProgress) -> u64) -> bool {
         wanted.load(Ordering::SeqCst) > reached(&self.shared.progress.borrow())
     }
 
@@ -261,7 +261,7 @@ impl Writer {
         Failpoint::JOURNAL_DRAINED.reached();
         // Before it is written, so that what is logged meanwhile is refused already where this reaches the limit.
         if !self.is_pending {
-            self.shared.room.grew((HEADER_BYTES + drained.bytes()) as u64);
+            self.shared.room.add_written((HEADER_BYTES + drained.bytes()) as u64);
         }
         self.append(FrameKind::Batch, batch, &body)?;
         Failpoint::JOURNAL_APPENDED.reached();

@@ -4,7 +4,7 @@ use super::damage::{batches, judge, judge_synced, written_bytes};
 use super::*;
 use crate::engine::{Put, ValueView};
 use crate::entry::{Expiry, Version};
-use crate::persistence::backend::memory::{Call, Fault, Refusal as Said, Strikes};
+use crate::persistence::backend::memory::{Call, Fault, IoFault, Strikes};
 use crate::persistence::frame::{BatchInfo, FrameKind, FrameWriter, HEADER_BYTES};
 use crate::persistence::record;
 use crate::persistence::tier::{DiskTier, Moves};
@@ -92,7 +92,7 @@ fn what_was_not_synced_may_be_zeroes_in_any_part() {
 
 #[test]
 fn room_that_cannot_be_reserved_is_done_without() {
-    for refusal in [Said::Io, Said::Full] {
+    for refusal in [IoFault::Io, IoFault::Full] {
         let backend = MemoryBackend::new();
         let call = Some(Call::Reserve);
         backend.plan(Fault { call, passing: 0, refusal, strikes: Strikes::FromThenOn });

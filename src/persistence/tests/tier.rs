@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::*;
 use crate::persistence::disk::Lookup;
 use crate::persistence::lazy;
-use crate::persistence::snapshot::Below;
+use crate::persistence::snapshot::TierFile;
 use crate::persistence::tier::DiskTier;
 
 /// The system's clock, some time later.
@@ -43,11 +43,11 @@ fn what_is_looked_for_while_indexing_ends_is_found() {
                 begun.wait();
                 tier.fetch(engine.shard_and_walk_hash(0, b"key"), 0, b"key").unwrap().is_some()
             });
-            let below = Below { tier: &tier, engine, file: tier.open(file).unwrap() };
+            let tier_file = TierFile { tier: &tier, engine, file: tier.open(file).unwrap() };
             begun.wait();
             // Each round at another moment.
             (0..round % 300).for_each(|_| std::hint::spin_loop());
-            lazy::index(&*backend, taken.number, below, &|| false).unwrap().unwrap();
+            lazy::index(&*backend, taken.number, tier_file, &|| false).unwrap().unwrap();
             tier.end_indexing();
             assert!(found.join().unwrap(), "round {round}");
         });
@@ -137,7 +137,7 @@ fn what_memory_has_no_room_for_is_told_where_there_is_no_store() {
     assert!(served < 800);
     assert_eq!(again.report.refused, 800 - served);
     let store = Stand::over(stand.backend.crash(Lose::Nothing), &DiskConfig { is_store: true, ..config() });
-    assert_eq!(store.unwrap().report.refused, 0, "they are below memory");
+    assert_eq!(store.unwrap().report.refused, 0, "they are tier_file memory");
 }
 
 #[test]

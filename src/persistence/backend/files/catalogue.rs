@@ -31,7 +31,7 @@ use parking_lot::{Mutex, RwLock};
 use super::super::mark::{MARK_FILE_BYTES, MarkFile, mark_of, number_in};
 use super::super::on_files::Catalogue;
 use super::super::payload::{Payload, Quarantine, in_blocks, make_directory, read_at, sync_directory};
-use super::super::presence::Identity;
+use super::super::presence::InodeId;
 use super::super::sled::SledCatalogue;
 use super::super::{BackendError, BackendKind, CatalogueChange, Visit};
 use super::frame::{self, CHANGE_HEAD_BYTES, COMMIT_HEAD_BYTES, Change, CommitBuilder, CommitHead, Tip};
@@ -296,7 +296,7 @@ impl Log {
     /// Returns when all that was written is safe, under the log's name.
     fn sync(&self) -> Result<(), BackendError> {
         self.file.sync_data().map_err(|error| BackendError::lasting("sync", &self.path, error))?;
-        let identity = Identity::of(&self.file);
+        let identity = InodeId::of(&self.file);
         let identity = identity.map_err(|error| BackendError::lasting("look at", &self.path, error))?;
         identity.check(&self.path)
     }
