@@ -132,7 +132,7 @@ impl Inner {
     fn begun(&self, standing: Standing) -> Result<SnapshotInfo, SnapshotError> {
         self.begin_snapshot()?;
         if standing == Standing::Alone {
-            self.journal.roll()??;
+            self.journal.roll()?;
             Failpoint::COMPACTION_ROLLED.reached();
         }
         if self.config.is_journaled { self.take() } else { self.take_alone() }
