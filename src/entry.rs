@@ -32,6 +32,12 @@ pub const CONTENT_TYPE_BYTES_MAX: usize = 255;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Version(pub u64);
 
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl Version {
     /// No version: there is no entry.
     pub const NONE: Self = Self(0);
@@ -344,6 +350,64 @@ pub const REQUEST_ID_BYTES_MAX: usize = 64;
 #[must_use]
 pub fn duration_text(duration: Duration) -> String {
     humantime::format_duration(duration).to_string().replace(' ', "")
+}
+
+/// Why a key was not there, as far as the node's bounded memory of departed keys can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum MissReason {
+    /// Never seen, or forgotten, or a reason that this build does not know.
+    Unknown = 1,
+    /// Its time to live ended, or it is staler than the caller accepts.
+    Expired = 2,
+    /// The eviction policy let it go.
+    Evicted = 3,
+    /// A delete, or the end of its namespace, removed it.
+    Deleted = 4,
+    /// An invalidation covered it.
+    Invalidated = 5,
+    /// It might have been out of date after the node's absence or a move of the key.
+    Fenced = 6,
+    /// The key's owner is out of service.
+    OwnerDown = 7,
+    /// Its bytes were damaged.
+    Corrupt = 8,
+}
+
+impl MissReason {
+    /// Every reason, in the order of its number.
+    pub const ALL: [Self; 8] = [
+        Self::Unknown,
+        Self::Expired,
+        Self::Evicted,
+        Self::Deleted,
+        Self::Invalidated,
+        Self::Fenced,
+        Self::OwnerDown,
+        Self::Corrupt,
+    ];
+
+    /// The word for it in labels, logs and the client: `owner_down`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Expired => "expired",
+            Self::Evicted => "evicted",
+            Self::Deleted => "deleted",
+            Self::Invalidated => "invalidated",
+            Self::Fenced => "fenced",
+            Self::OwnerDown => "owner_down",
+            Self::Corrupt => "corrupt",
+        }
+    }
+}
+
+impl fmt::Display for MissReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 #[cfg(test)]

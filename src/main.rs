@@ -11,7 +11,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// After this time, memory that was freed goes back to the system. jemalloc's own ten seconds would leave some 20 MiB more
 /// in a process that large values come to and go from.
-const DIRTY_DECAY_MS: isize = 200;
+const DIRTY_DECAY_MS: isize = 100;
 
 fn main() -> ExitCode {
     // Where it cannot, freed memory stays longer, and nothing else is different.

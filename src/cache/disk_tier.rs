@@ -108,7 +108,7 @@ impl Cache {
             None => self.engine.read_or_fetch(namespace, key, touch, admission, found),
             Some(loaded) => self.read_loaded((namespace, key), touch, admission, loaded, found),
         };
-        read.map_err(|unread| self.unread(unread, namespace))
+        read.map_err(|unread| unread.map_away(|fetch| self.away(fetch, namespace)))
     }
 
     fn read_loaded<R>(
@@ -152,7 +152,6 @@ impl Cache {
     }
 
     /// Reads entries where they lie, in the order of their keys, until one has to be loaded; see [`Engine::read_batch`].
-    /// What is not admitted is a miss.
     ///
     /// [`Engine::read_batch`]: crate::engine::Engine::read_batch
     ///
@@ -164,19 +163,10 @@ impl Cache {
         namespace: &Namespace,
         keys: &[&[u8]],
         admission: impl Admission,
-        mut found: impl FnMut(usize, Result<EntryView<'_>, Unread<()>>) -> ControlFlow<()>,
+        found: impl FnMut(usize, Result<EntryView<'_>, Unread>) -> ControlFlow<()>,
     ) -> Result<(), (usize, Away)> {
-        let mut away = None;
-        self.engine.read_batch(namespace, keys, admission, |index, read| match read {
-            Ok(entry) => found(index, Ok(entry)),
-            Err(Unread::Miss(reason)) => found(index, Err(Unread::Miss(reason))),
-            Err(Unread::Refused(refusal)) => found(index, Err(Unread::Refused(refusal))),
-            Err(Unread::Away(fetch)) => {
-                away = Some((index, fetch));
-                ControlFlow::Break(())
-            }
-        });
-        away.map_or(Ok(()), |(index, fetch)| Err((index, self.away(fetch, namespace))))
+        let read = self.engine.read_batch(namespace, keys, admission, found);
+        read.map_err(|(index, fetch)| (index, self.away(fetch, namespace)))
     }
 
     /// What is to be loaded of a key that a read comes to soon; `None`: it is in memory.
@@ -218,7 +208,7 @@ impl Cache {
             match self.try_read(namespace, key, touch, now, loaded, &mut found) {
                 Ok(read) => return Ok(read),
                 Err(Unread::Miss(reason)) => return Err(reason),
-                Err(Unread::Refused(_)) => unreachable!("whoever says what time it is admits everything"),
+                Err(Unread::Refused(_)) => unreachable!("a time admits every operation"),
                 Err(Unread::Away(away)) => loaded = Some(away.load(key)),
             }
         }
@@ -226,14 +216,6 @@ impl Cache {
 
     fn away(&self, fetch: Fetch, namespace: &Namespace) -> Away {
         self.lookup.get().expect("an engine fetches where there is something below it").away(fetch, namespace)
-    }
-
-    fn unread(&self, unread: Unread<Fetch>, namespace: &Namespace) -> Unread<Away> {
-        match unread {
-            Unread::Miss(reason) => Unread::Miss(reason),
-            Unread::Refused(refusal) => Unread::Refused(refusal),
-            Unread::Away(fetch) => Unread::Away(self.away(fetch, namespace)),
-        }
     }
 
     /// Whether memory has room to know where the entry lies on disk that an operation stores, if it stores one.

@@ -8,10 +8,10 @@ use bytes::Bytes;
 
 use super::calls::{CounterOptions, DeleteOptions, SetCondition, SetExpiration, SetOptions};
 use super::outcome::{
-    BlobInfo, BlobPage, Counter, Deletion, GetOutcome, Hit, MissReason, NotStored, ScanItem, ScanPage,
-    SetOutcome, StoredBlob, Tier,
+    BlobInfo, BlobPage, Counter, Deletion, GetOutcome, Hit, NotStored, ScanItem, ScanPage, SetOutcome,
+    StoredBlob, Tier,
 };
-use crate::entry::{Durability, Version};
+use crate::entry::{Durability, MissReason, Version};
 use crate::proto::v1;
 
 /// A duration as the wire has it: whole milliseconds, rounded up so that a short one does not become "never".

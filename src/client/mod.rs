@@ -35,6 +35,7 @@ mod pool;
 mod request;
 mod url;
 
+pub use crate::entry::MissReason;
 pub use admin::{AdminClient, StatsStream};
 pub use blobs::{BlobDownload, BlobOptions, BlobRange, ListBlobsOptions};
 pub use builder::ClientBuilder;
@@ -46,8 +47,8 @@ pub use health::{HealthClient, Serving};
 pub use keyspace::{InvalidateScope, ScanOptions};
 pub use namespaces::NamespaceUpdate;
 pub use outcome::{
-    BlobInfo, BlobPage, Counter, Deletion, GetOutcome, Hit, MissReason, NotStored, PipelineOutcome,
-    PipelineReply, ScanItem, ScanPage, SetOutcome, StoredBlob, Tier,
+    BlobInfo, BlobPage, Counter, Deletion, GetOutcome, Hit, NotStored, PipelineOutcome, PipelineReply,
+    ScanItem, ScanPage, SetOutcome, StoredBlob, Tier,
 };
 pub use pipeline::{Commands, PipelineReceiver, PipelineSender};
 pub use url::{BadNodeUrl, NodeUrl};

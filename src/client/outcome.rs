@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::error::Refusal;
-use crate::entry::Version;
+use crate::entry::{MissReason, Version};
 
 /// What a Get came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,51 +91,6 @@ impl Tier {
 }
 
 impl fmt::Display for Tier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Why a key missed, as far as the node remembers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum MissReason {
-    /// Never seen, or seen so long ago that the reason is forgotten, or a reason that this build does not know.
-    Unknown,
-    /// Its time to live ran out, or it is staler than the caller accepts.
-    Expired,
-    /// The eviction policy gave its room to others.
-    Evicted,
-    /// A delete, or the end of its namespace, removed it.
-    Deleted,
-    /// An invalidation covered it.
-    Invalidated,
-    /// It might have been out of date after the node's absence or a move of the key.
-    Fenced,
-    /// The key's owner is out of service.
-    OwnerDown,
-    /// Its checksum on disk did not match.
-    Corrupt,
-}
-
-impl MissReason {
-    /// Its name: `owner_down`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Expired => "expired",
-            Self::Evicted => "evicted",
-            Self::Deleted => "deleted",
-            Self::Invalidated => "invalidated",
-            Self::Fenced => "fenced",
-            Self::OwnerDown => "owner_down",
-            Self::Corrupt => "corrupt",
-        }
-    }
-}
-
-impl fmt::Display for MissReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }

@@ -62,11 +62,13 @@ mod tests {
         assert!(matches!(read(), Err(Unread::Refused(Refusal::Shortage))));
         assert_eq!(engine.apply(namespace, &set, &two), Outcome::Refused(Refusal::Shortage));
         let mut seen = 0;
-        engine.read_batch(namespace, &[b"k", b"k"], &two, |_, read| {
-            assert!(matches!(read, Err(Unread::Refused(Refusal::Shortage))));
-            seen += 1;
-            std::ops::ControlFlow::Continue(())
-        });
+        engine
+            .read_batch(namespace, &[b"k", b"k"], &two, |_, read| {
+                assert!(matches!(read, Err(Unread::Refused(Refusal::Shortage))));
+                seen += 1;
+                std::ops::ControlFlow::Continue(())
+            })
+            .unwrap();
         let stats = engine.stats();
         assert_eq!((seen, stats.hits, stats.misses(), stats.sets), (2, 1, 0, 1));
     }

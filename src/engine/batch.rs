@@ -19,14 +19,17 @@ const WINDOW_KEYS: usize = 64;
 impl Engine {
     /// Reads many entries, in the order of their keys. `found` is called once for each key with its index, under its
     /// shard's lock: as for [`Self::read`] it must be quick and must not call the engine. Where it breaks off, the
-    /// keys after are not read. Whoever is given a [`Fetch`] keeps it until this is over.
+    /// keys after are not read.
+    ///
+    /// # Errors
+    /// The index of the first key that has to be fetched: no key from there on was read.
     pub fn read_batch(
         &self,
         namespace: &Namespace,
         keys: &[&[u8]],
         admission: impl Admission,
-        mut found: impl FnMut(usize, Result<EntryView<'_>, Unread<Fetch>>) -> ControlFlow<()>,
-    ) {
+        mut found: impl FnMut(usize, Result<EntryView<'_>, Unread>) -> ControlFlow<()>,
+    ) -> Result<(), (usize, Fetch)> {
         for (part, keys) in keys.chunks(WINDOW_KEYS).enumerate() {
             let mut placed = [(0, KeyRef { namespace, key: &[], hash: 0 }); WINDOW_KEYS];
             for (place, key) in placed.iter_mut().zip(keys) {
@@ -44,10 +47,9 @@ impl Engine {
                 let index = part * WINDOW_KEYS + index;
                 let mut next = ControlFlow::Continue(());
                 let found_it = |entry: EntryView<'_>| next = found(index, Ok(entry));
-                let held = self.hold(*shard, &admission);
-                let read = match held {
+                let read = match self.hold(*shard, &admission) {
                     Ok((mut held, now)) => match Fetch::begin(&mut held, *shard, *key, now) {
-                        Some(fetch) => Err(Unread::Away(fetch)),
+                        Some(fetch) => return Err((index, fetch)),
                         None => held.get(*key, *likely, now, found_it).map_err(Unread::Miss),
                     },
                     Err(refusal) => Err(Unread::Refused(refusal)),
@@ -56,10 +58,11 @@ impl Engine {
                     next = found(index, Err(unread));
                 }
                 if next.is_break() {
-                    return;
+                    return Ok(());
                 }
             }
         }
+        Ok(())
     }
 }
 

@@ -298,12 +298,6 @@ impl Engine {
         shard.count_hit_on_disk(key.namespace);
     }
 
-    /// Takes back a miss that was counted of a lookup which goes on below.
-    pub fn uncount_miss(&self, (namespace, key): (&Namespace, &[u8]), counted: MissReason) {
-        let (number, key) = self.place(namespace, key);
-        self.shards[number].lock().uncount_miss(key.namespace, counted);
-    }
-
     /// Gives a fetch back that came to nothing.
     pub fn end_fetch(&self, fetch: Fetch) {
         self.shards[fetch.shard].lock().end_fetch(fetch.hash, fetch.changes);
@@ -347,7 +341,6 @@ mod tests {
         for namespace in [engine.default_namespace(), &other] {
             let missed = || engine.read(namespace, b"key", None, at(0), |_| ()).unwrap_err();
             engine.count_hit_below((namespace, b"key"), missed());
-            engine.uncount_miss((namespace, b"key"), missed());
             let stats = engine.report(namespace).stats;
             assert_eq!((stats.hits, stats.hits_on_disk, stats.misses()), (1, 1, 0), "{stats:?}");
         }

@@ -1,12 +1,14 @@
-//! The whole data plane as three enums: an [`Op`] goes in, an [`Outcome`] and a [`Change`] come out.
+//! The whole data plane as two enums: an [`Op`] goes in, an [`Outcome`] comes out.
 //!
-//! An outcome is what the caller asked to know; a miss or an unmet condition is an outcome, not an error. A
-//! change is what a journal would have to write so that replaying it gives the same state: results, never
-//! operations, numbered under the shard's lock, so that journal order is apply order for each key.
+//! An outcome is what the caller asked to know; a miss or an unmet condition is an outcome, not an error. What a
+//! journal writes of an operation is in [`log`](super::log).
+
+use std::convert::Infallible;
 
 use bytes::Bytes;
 
 use super::record::is_large;
+pub use crate::entry::MissReason;
 use crate::entry::{Ttl, Version};
 
 /// One operation on one key.
@@ -251,15 +253,38 @@ pub enum Refusal {
     },
 }
 
-/// Why a lookup has found nothing to read in memory.
+/// Why a lookup has found nothing to read in memory. Without an `A`, the entry is nowhere else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unread<A> {
+pub enum Unread<A = Infallible> {
     /// There is no entry, and why as far as is known.
     Miss(MissReason),
     /// It was not admitted.
     Refused(Refusal),
     /// The entry may lie somewhere else, and this is to be taken there.
     Away(A),
+}
+
+impl<A> Unread<A> {
+    /// With what is to be taken there made into something else.
+    pub fn map_away<B>(self, away: impl FnOnce(A) -> B) -> Unread<B> {
+        match self {
+            Self::Miss(reason) => Unread::Miss(reason),
+            Self::Refused(refusal) => Unread::Refused(refusal),
+            Self::Away(what) => Unread::Away(away(what)),
+        }
+    }
+
+    /// Tells what is settled from what is to be taken somewhere else.
+    ///
+    /// # Errors
+    /// That.
+    pub fn settled(self) -> Result<Unread, A> {
+        match self {
+            Self::Miss(reason) => Ok(Unread::Miss(reason)),
+            Self::Refused(refusal) => Ok(Unread::Refused(refusal)),
+            Self::Away(what) => Err(what),
+        }
+    }
 }
 
 /// An entry as it was read, with its own copy of a small value or a shared reference to a large one.
@@ -344,57 +369,6 @@ impl EntryView<'_> {
             remaining_ttl_ms: self.remaining_ttl_ms,
             flags: self.flags,
             content_type: self.content_type.to_owned(),
-        }
-    }
-}
-
-/// Why a key was not there, as far as a bounded memory of departed keys can tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum MissReason {
-    /// Never seen, or forgotten.
-    Unknown = 1,
-    /// Its time to live ended.
-    Expired = 2,
-    /// The policy let it go.
-    Evicted = 3,
-    /// A client deleted it.
-    Deleted = 4,
-    /// An invalidation covered it.
-    Invalidated = 5,
-    /// The node fenced itself.
-    Fenced = 6,
-    /// The owner is out of service.
-    OwnerDown = 7,
-    /// Its bytes were damaged.
-    Corrupt = 8,
-}
-
-impl MissReason {
-    /// Every reason, in the order of its number.
-    pub const ALL: [Self; 8] = [
-        Self::Unknown,
-        Self::Expired,
-        Self::Evicted,
-        Self::Deleted,
-        Self::Invalidated,
-        Self::Fenced,
-        Self::OwnerDown,
-        Self::Corrupt,
-    ];
-
-    /// The word for it in labels and logs.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Expired => "expired",
-            Self::Evicted => "evicted",
-            Self::Deleted => "deleted",
-            Self::Invalidated => "invalidated",
-            Self::Fenced => "fenced",
-            Self::OwnerDown => "owner_down",
-            Self::Corrupt => "corrupt",
         }
     }
 }

@@ -67,10 +67,12 @@ fn a_batch_does_not_look_for_an_entry_where_it_was_before_it_expired() {
     // The page of the first goes with the last of its entries, which some gets of the batch find expired.
     let asked: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
     let mut misses = 0;
-    engine.read_batch(engine.default_namespace(), &asked, at(1_000), |_, entry| {
-        misses += usize::from(entry.is_err());
-        ControlFlow::Continue(())
-    });
+    engine
+        .read_batch(engine.default_namespace(), &asked, at(1_000), |_, entry| {
+            misses += usize::from(entry.is_err());
+            ControlFlow::Continue(())
+        })
+        .unwrap();
     assert_eq!((misses, engine.stats().entries), (300, 0));
     engine.validate();
 }
@@ -149,23 +151,27 @@ fn a_batch_reads_what_single_gets_read() {
     }
     let asked: Vec<&[u8]> = keys.iter().map(String::as_bytes).collect();
     let mut read: Vec<Option<Outcome>> = vec![None; keys.len()];
-    engine.read_batch(engine.default_namespace(), &asked, at(10), |index, entry| {
-        let outcome = match entry {
-            Ok(entry) => Outcome::Hit(entry.to_hit()),
-            Err(Unread::Miss(reason)) => Outcome::Miss(reason),
-            Err(other) => panic!("{other:?}"),
-        };
-        assert_eq!(read[index].replace(outcome), None, "each key is answered once");
-        ControlFlow::Continue(())
-    });
+    engine
+        .read_batch(engine.default_namespace(), &asked, at(10), |index, entry| {
+            let outcome = match entry {
+                Ok(entry) => Outcome::Hit(entry.to_hit()),
+                Err(Unread::Miss(reason)) => Outcome::Miss(reason),
+                Err(other) => panic!("{other:?}"),
+            };
+            assert_eq!(read[index].replace(outcome), None, "each key is answered once");
+            ControlFlow::Continue(())
+        })
+        .unwrap();
     for (key, read) in asked.iter().zip(read) {
         assert_eq!(read, Some(get(&engine, key, at(10))));
     }
     let mut order = Vec::new();
-    engine.read_batch(engine.default_namespace(), &asked, at(10), |index, _| {
-        order.push(index);
-        if index == 99 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
+    engine
+        .read_batch(engine.default_namespace(), &asked, at(10), |index, _| {
+            order.push(index);
+            if index == 99 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .unwrap();
     assert_eq!(order, (0..100).collect::<Vec<_>>(), "in the keys' order, and no further than is wanted");
 }
 

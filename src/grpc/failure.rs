@@ -48,7 +48,7 @@ impl Facts {
         Self { field: Some(field.to_owned()), ..Self::new(Code::InvalidArgument, reason) }
     }
 
-    /// The same, of a limit of so many `unit`.
+    /// The same, of a limit in `unit`.
     #[must_use]
     pub(crate) fn with_limit(self, limit: u64, unit: &'static str) -> Self {
         Self { limit: Some((limit, unit)), ..self }

@@ -1,4 +1,4 @@
-//! One load per key: whoever asks for a key that is being loaded waits for the same load.
+//! One load per key: those who ask for a key that is being loaded wait for the same load.
 //!
 //! A flight is joined only by operations to which what it finds is as good as what they would find themselves: those of
 //! the same key that saw it changed as often as the flight's first did. It stays in the table until the last that waits
@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::pool::{BlockingPool, Job};
 use super::{Answer, Source, Wanted};
+use crate::engine::Refusal;
 
 /// Flights by the place of their key. Clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -60,11 +61,12 @@ impl Flights {
             flight.state.lock().passengers += 1;
             return Passenger { flight: Arc::clone(flight), flights: Some(self.clone()) };
         }
-        let is_alone = known.is_some();
+        // Of another key with the same hash, or as the key was before.
+        let has_place = known.is_none();
         let state = State { passengers: 1, ..State::default() };
         let source = Arc::clone(source);
         let flight = Arc::new(Flight { wanted, changes, source, state: state.into() });
-        if !is_alone {
+        if has_place {
             by_place.insert(flight.wanted.place, Arc::clone(&flight));
         }
         drop(by_place);
@@ -77,7 +79,7 @@ impl Flights {
         self.by_place.lock().len()
     }
 
-    /// One leaves; whether the flight is over or nobody else waits for it.
+    /// One leaves; whether it was the last that waited.
     fn leave(&self, flight: &Arc<Flight>) -> bool {
         let mut by_place = self.by_place.lock();
         let mut state = flight.state.lock();
@@ -95,6 +97,17 @@ impl Flight {
         let of_it = &self.wanted;
         (of_it.namespace, &of_it.key, of_it.shard, self.changes)
             == (wanted.namespace, &wanted.key, wanted.shard, changes)
+    }
+
+    fn poll(&self, cx: &Context<'_>) -> Poll<Arc<Answer>> {
+        let mut state = self.state.lock();
+        if let Some(answer) = &state.answer {
+            return Poll::Ready(Arc::clone(answer));
+        }
+        if !state.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+            state.wakers.push(cx.waker().clone());
+        }
+        Poll::Pending
     }
 }
 
@@ -115,7 +128,7 @@ impl Job for Flight {
 
     fn has_panicked(&self) -> Vec<Waker> {
         let mut state = self.state.lock();
-        state.answer = Some(Arc::new(Answer::Failed(crate::engine::Refusal::Unreadable)));
+        state.answer = Some(Arc::new(Answer::Failed(Refusal::Unreadable)));
         std::mem::take(&mut state.wakers)
     }
 }
@@ -131,19 +144,6 @@ impl Passenger {
         let state = self.flight.state.lock();
         let is_under_way = state.has_begun && state.answer.is_none();
         (is_last && is_under_way).then(|| Leaving(Arc::downgrade(&self.flight)))
-    }
-}
-
-impl Flight {
-    fn poll(&self, cx: &Context<'_>) -> Poll<Arc<Answer>> {
-        let mut state = self.state.lock();
-        if let Some(answer) = &state.answer {
-            return Poll::Ready(Arc::clone(answer));
-        }
-        if !state.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
-            state.wakers.push(cx.waker().clone());
-        }
-        Poll::Pending
     }
 }
 

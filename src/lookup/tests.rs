@@ -1,4 +1,4 @@
-//! One load per key, of a source that holds whoever asks it.
+//! One load per key, of a source that answers when a test lets it.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::Waker;

@@ -172,8 +172,8 @@ impl Lifecycle {
     }
 
     /// Says that a part has ended which the node cannot do without: a listener, a thread. The node drains, as half a node
-    /// serves nobody, and [`Server::stopped`](super::Server::stopped) says [`Stop::Failed`](super::Stop::Failed): whoever runs
-    /// it starts it anew. From here on health says NOT_SERVING.
+    /// serves nobody, and [`Server::stopped`](super::Server::stopped) says [`Stop::Failed`](super::Stop::Failed), so
+    /// that it is started anew. From here on health says NOT_SERVING.
     pub fn fail(&self, part: &str) {
         error!(part, "a part of the node has ended that it cannot do without: draining, then exit status 3");
         self.0.has_failed.store(true, Ordering::SeqCst);

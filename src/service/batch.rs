@@ -145,7 +145,8 @@ struct Answers {
 
 impl Answers {
     /// Puts the next answer, if it finds room.
-    fn put(&mut self, read: Result<EntryView<'_>, Unread<()>>) -> ControlFlow<()> {
+    #[inline]
+    fn put(&mut self, read: Result<EntryView<'_>, Unread>) -> ControlFlow<()> {
         let hit = match &read {
             Ok(entry) => Ok(HitMessage::new(entry, false)),
             Err(Unread::Miss(reason)) => Err(*reason),
@@ -153,7 +154,7 @@ impl Answers {
                 self.refused = Some(CallError::refused(*refusal, 0));
                 return ControlFlow::Break(());
             }
-            Err(Unread::Away(())) => unreachable!("what is away is loaded"),
+            Err(Unread::Away(never)) => match *never {},
         };
         let length = hit.as_ref().map_or(encode::MISS_LEN, HitMessage::len);
         let whole = self.out.len() + encode::field_len(length);
@@ -204,9 +205,10 @@ async fn read_step(
             let found = |entry: EntryView<'_>| next = answers.put(Ok(entry));
             match cache.try_read(namespace, keys[at], None, cache.now(), loaded, found) {
                 Ok(()) => {}
-                Err(Unread::Miss(reason)) => next = answers.put(Err(Unread::Miss(reason))),
-                Err(Unread::Refused(refusal)) => next = answers.put(Err(Unread::Refused(refusal))),
-                Err(Unread::Away(away)) => loading = Some(away.begin(keys[at])),
+                Err(unread) => match unread.settled() {
+                    Ok(unread) => next = answers.put(Err(unread)),
+                    Err(away) => loading = Some(away.begin(keys[at])),
+                },
             }
             if next.is_break() {
                 return Ok(());

@@ -17,8 +17,13 @@ impl Shard {
 
     /// Watches a key that is not in memory: how often it was changed, and how much was logged up to now. `None`: it is
     /// in memory, or there is nothing below.
+    #[inline]
     pub(in crate::engine) fn begin_fetch(&mut self, key: KeyRef<'_>, now: Now) -> Option<(u64, u64)> {
         self.fetches.as_ref()?;
+        self.watch(key, now)
+    }
+
+    fn watch(&mut self, key: KeyRef<'_>, now: Now) -> Option<(u64, u64)> {
         if self.find_live(key, now).is_some() {
             return None;
         }

@@ -55,11 +55,14 @@ fn read(arena: &Arena, rng: &mut SmallRng) -> &'static str {
     let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
     let (namespace, enough) = (arena.namespace(rng), rng.random_range(1..150));
     let mut next = 0;
-    arena.engine.read_batch(&namespace, &keys, arena.now(), |index, _| {
-        assert_eq!(index, next);
-        next += 1;
-        if next == enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
+    arena
+        .engine
+        .read_batch(&namespace, &keys, arena.now(), |index, _| {
+            assert_eq!(index, next);
+            next += 1;
+            if next == enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+        .unwrap();
     assert_eq!(next, keys.len().min(enough));
     "read_batch"
 }

@@ -351,8 +351,7 @@ fn one(
             }
             return Stands::Done;
         }
-        Some((number, op)) => Request::of_command(number, op).and_then(|op| op.ok_or(CallError::NoOp)),
-        None => Err(CallError::NoOp),
+        op => request_of(op),
     };
     let (id, timeout_ms, arrived) = (command.id, command.timeout_ms, message.arrived);
     let kept = |place, key, away| Kept { id, timeout_ms, arrived, bytes, key, place, away };
@@ -412,11 +411,14 @@ pub(super) fn run_one(
     let bytes = message.bytes.clone();
     let Some(command) = next_command(&mut Reader::new(&bytes), message)? else { return Ok(Answer::Given) };
     message.done += 1;
-    let request = match command.op {
-        Some((number, op)) => Request::of_command(number, op).and_then(|op| op.ok_or(CallError::NoOp)),
-        None => Err(CallError::NoOp),
-    };
+    let request = request_of(command.op);
     Ok(answer(cache, cache.now(), &command, &request, loaded, message, out))
+}
+
+/// The request that a command is.
+fn request_of(op: Option<(u32, &[u8])>) -> Result<Request<'_>, CallError> {
+    let (number, message) = op.ok_or(CallError::NoOp)?;
+    Request::of_command(number, message)?.ok_or(CallError::NoOp)
 }
 
 /// The id in a CancelRequest; `None`: it cannot be read, and cancels nothing.

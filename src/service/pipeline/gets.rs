@@ -139,12 +139,7 @@ fn run_of_others(
 
 /// Puts the reply of a Get.
 #[inline]
-pub(super) fn put_read(
-    id: u64,
-    metadata_only: bool,
-    read: Result<EntryView<'_>, Unread<()>>,
-    out: &mut Replies,
-) {
+pub(super) fn put_read(id: u64, metadata_only: bool, read: Result<EntryView<'_>, Unread>, out: &mut Replies) {
     match read {
         Ok(entry) => {
             let hit = HitMessage::new(&entry, metadata_only);
@@ -168,6 +163,5 @@ pub(super) fn put_read(
             encode::put_miss(&mut out.bytes, reason);
         }
         Err(Unread::Refused(refusal)) => out.put_error(id, &CallError::refused(refusal, 0)),
-        Err(Unread::Away(())) => unreachable!("what is away is loaded"),
     }
 }
