@@ -2,7 +2,7 @@
 //! room may speak it.
 
 mod code;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "client", feature = "server"))]
 pub(crate) mod settings;
 #[cfg(any(feature = "client", feature = "server"))]
 pub(crate) mod wire;
