@@ -49,9 +49,15 @@ pub struct Cache {
 
 impl Cache {
     /// An empty cache.
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn new(engine: &EngineConfig, limits: Limits) -> Self {
-        let clock = Arc::new(SystemClock::new());
+        Self::with_clock(engine, limits, Arc::new(SystemClock::new()))
+    }
+
+    /// An empty cache whose clock is given.
+    #[must_use]
+    pub fn with_clock(engine: &EngineConfig, limits: Limits, clock: Arc<SystemClock>) -> Self {
         let engine = Arc::new(Engine::new(engine, clock.now()));
         Self {
             engine,

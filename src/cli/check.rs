@@ -3,13 +3,14 @@
 use super::exit::{CliError, Exit};
 use super::output::{note, print_error, print_raw};
 use super::{admin, block_on, global::Output};
+use crate::client::settings_in_force;
 use crate::config::LoadedConfig;
 use crate::node::{check, descriptors};
 use crate::telemetry::log;
 
 /// Prints the settings in force, then everything that is wrong; `settings_only` asks nothing of the system.
 pub(super) fn run(loaded: &LoadedConfig, settings_only: bool) -> Result<Exit, CliError> {
-    print_raw(admin::config_lines(&check::in_force(loaded)).as_bytes())?;
+    print_raw(admin::config_lines(settings_in_force(&check::in_force(loaded))).as_bytes())?;
     for warning in &loaded.warnings {
         note(&format!("warning: {warning}"));
     }

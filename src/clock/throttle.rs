@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::monotonic;
+use super::unpaused;
 
 /// Holds a log line that a client can bring about as often as it likes to one a second. A line of a connection or of a
 /// call goes through one, at warning and above:
@@ -33,7 +33,7 @@ impl Throttle {
 
     /// Says it, or leaves it out. `line` is given how many were left out since the last; `None`: none.
     pub fn say(&self, line: impl FnOnce(Option<u64>)) {
-        if let Some(left_out) = self.pass(monotonic().saturating_duration_since(begun())) {
+        if let Some(left_out) = self.pass(unpaused().saturating_duration_since(begun())) {
             line((left_out > 0).then_some(left_out));
         }
     }
@@ -60,7 +60,7 @@ impl Default for Throttle {
 /// When the process first asked, so that a moment fits in an atomic.
 fn begun() -> Instant {
     static BEGUN: OnceLock<Instant> = OnceLock::new();
-    *BEGUN.get_or_init(monotonic)
+    *BEGUN.get_or_init(unpaused)
 }
 
 const EVERY_MS: u64 = 1_000;

@@ -86,16 +86,21 @@ impl Bounds {
 }
 
 impl NodeContext {
-    pub(super) fn new(cache: Arc<Cache>, loaded: LoadedConfig, shares: DescriptorShares) -> Self {
+    pub(super) fn new(
+        cache: Arc<Cache>,
+        clock: Arc<SystemClock>,
+        loaded: LoadedConfig,
+        shares: DescriptorShares,
+    ) -> Self {
         let config = &loaded.config;
         Self {
             bounds: Bounds::new(config, shares),
             cache,
             lifecycle: Lifecycle::new(),
-            slow_ops: Arc::new(SlowOps::new(config.telemetry.slow_op)),
+            slow_ops: Arc::new(SlowOps::new(config.telemetry.slow_op, Arc::clone(&clock))),
             stats_interval: watch::Sender::new(config.telemetry.stats_interval),
             started: monotonic(),
-            incarnation: SystemClock::new().now().unix_us,
+            incarnation: clock.now().unix_us,
             server: OnceLock::new(),
             current: CurrentConfig::new(loaded),
         }

@@ -106,6 +106,17 @@ pub enum Stopped {
     Ended,
 }
 
+/// Why the journal began no new segment.
+#[derive(Debug, thiserror::Error)]
+pub enum RollError {
+    /// Nothing is written any more.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// A file for it could not be had for now, and the journal goes on in the segment that it has.
+    #[error(transparent)]
+    Shortage(BackendError),
+}
+
 /// What is counted for metrics.
 #[derive(Debug, Default)]
 pub struct JournalCounters {
@@ -356,29 +367,29 @@ impl Journal {
         self.shared.segments.lock().clone()
     }
 
-    /// Ends the segment that is being written, so that [`Self::forget`] can delete it; blocks. One caller at a time. The
-    /// inner error is a shortage, for which it goes on.
+    /// Ends the segment that is being written, so that [`Self::forget`] can delete it; blocks. One caller at a time.
     ///
     /// # Errors
-    /// The journal has stopped.
-    pub fn roll(&self) -> Result<Result<(), BackendError>, Stopped> {
+    /// The journal has stopped, or a shortage keeps it in the segment that it has.
+    pub fn roll(&self) -> Result<(), RollError> {
         self.shared.roll.store(true, Ordering::SeqCst);
-        self.written().map(|_| self.segment_begun())
+        self.segment_begun()
     }
 
     /// Keeps changes from now on, or none; blocks. Those that were not kept have one position together, so that what
-    /// comes after them is never taken for what follows on what was before. One caller at a time. The inner error is a
-    /// shortage, for which all stays as it was.
+    /// comes after them is never taken for what follows on what was before. One caller at a time.
     ///
     /// # Errors
-    /// The journal has stopped.
-    pub fn keep(&self, is_kept: bool) -> Result<Result<(), BackendError>, Stopped> {
+    /// The journal has stopped, or a shortage leaves all as it was.
+    pub fn keep(&self, is_kept: bool) -> Result<(), RollError> {
         self.shared.keep.store(is_kept, Ordering::SeqCst);
-        self.written().map(|_| self.segment_begun())
+        self.segment_begun()
     }
 
-    fn segment_begun(&self) -> Result<(), BackendError> {
-        self.shared.no_segment.lock().take().map_or(Ok(()), Err)
+    /// Waits until the thread has begun the segment that it was asked for, or could not.
+    fn segment_begun(&self) -> Result<(), RollError> {
+        self.written()?;
+        self.shared.no_segment.lock().take().map_or(Ok(()), |error| Err(RollError::Shortage(error)))
     }
 
     /// Gives up the segments all of whose records are at or before a position; `clear` does away with their files.

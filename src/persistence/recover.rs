@@ -22,7 +22,7 @@ use super::failpoint::Failpoint;
 use super::lazy;
 use super::lineage::Lineage;
 use super::mark::JournalMark;
-use super::replay::{Damage, JournalEnd, ReplayFrom, replay};
+use super::replay::{Damage, JournalEnd, ReadError, ReplayFrom, replay};
 use super::snapshot::{self, LoadContext, LoadedSnapshot, SnapshotInfo, TierFile};
 use super::tier::DiskTier;
 use crate::clock::{Now, monotonic};
@@ -251,9 +251,9 @@ impl Recovery<'_> {
             LoadContext { now: self.now, threads: self.threads, applied: &self.progress.applied, tier_file };
         let loaded = match report.method {
             RecoveryMethod::Lazy => {
-                lazy::load_around(self.backend, info, restorer, &context)?.map(|()| LoadedSnapshot::default())
+                lazy::load_around(self.backend, info, restorer, &context).map(|()| LoadedSnapshot::default())
             }
-            _ => snapshot::load(self.backend, info, restorer, &context)?,
+            _ => snapshot::load(self.backend, info, restorer, &context),
         };
         Failpoint::RECOVERY_LOADED.reached();
         match loaded {
@@ -265,7 +265,8 @@ impl Recovery<'_> {
                 self.engine.raise_versions(info.newest_version);
                 Ok(true)
             }
-            Err(damage) => {
+            Err(ReadError::Backend(error)) => Err(error),
+            Err(ReadError::Damaged(damage)) => {
                 report.damages.push(damage);
                 restorer.empty(self.now);
                 self.tier.iter().for_each(|tier| tier.clear());
@@ -361,8 +362,10 @@ pub fn snapshots(backend: &dyn Backend) -> Result<Vec<Inspected>, BackendError> 
     numbers.sort_unstable_by_key(|number| std::cmp::Reverse(*number));
     numbers
         .into_iter()
-        .map(|number| {
-            snapshot::inspect(backend, number).map(|found| found.map_err(|damage| (number, damage)))
+        .map(|number| match snapshot::inspect(backend, number) {
+            Ok(info) => Ok(Ok(info)),
+            Err(ReadError::Damaged(damage)) => Ok(Err((number, damage))),
+            Err(ReadError::Backend(error)) => Err(error),
         })
         .collect()
 }

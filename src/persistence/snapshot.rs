@@ -23,11 +23,11 @@ use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::disk_budget::{DiskBudget, Reservation};
 use super::failpoint::Failpoint;
 use super::frame::{
-    BadFrame, BatchInfo, FORMAT, Frame, FrameKind, FrameReader, FrameWriter, HEADER_BYTES, check,
+    BadFrame, BatchInfo, FORMAT, Frame, FrameError, FrameKind, FrameReader, FrameWriter, HEADER_BYTES, check,
 };
 use super::journal::Journal;
 use super::record;
-use super::replay::{Damage, ReplayFrom, replay};
+use super::replay::{ReadError, ReplayFrom, replay};
 use super::tier::{DiskTier, Moves};
 use crate::clock::{Clock, Now, Pace};
 use crate::engine::{Engine, Put, Record, WalkCursor, Written};
@@ -138,7 +138,7 @@ impl Taking<'_> {
             Some((tier, number)) => self.live_entries(engine, tier, number, begun)?,
         }
         // What comes after it has a segment of its own: a recovery reads no part of the journal that is in here.
-        journal.roll()??;
+        journal.roll()?;
         Failpoint::SNAPSHOT_ROLLED.reached();
         let position = journal.written()?;
         self.tail(backend, first_position, position)?;
@@ -280,29 +280,28 @@ impl Taking<'_> {
     }
 }
 
-/// What a snapshot says of itself in its end, read over its frames' headers; inside, why it is none.
+/// What a snapshot says of itself in its end, read over its frames' headers.
 ///
 /// # Errors
-/// The disk refuses.
-pub fn inspect(backend: &dyn Backend, number: u64) -> Result<Result<SnapshotInfo, Damage>, BackendError> {
+/// The disk refuses, or it is damaged.
+pub fn inspect(backend: &dyn Backend, number: u64) -> Result<SnapshotInfo, ReadError> {
     let file = FileId { kind: FileKind::Snapshot, number };
     let mut reader = FrameReader::new(backend.open(file)?)?;
     let bytes = reader.end();
-    let damage = |offset, why: BadFrame| Damage::of(file, offset, &why);
     let mut body = Vec::new();
     loop {
         let offset = reader.offset();
-        match reader.skip(|kind| kind == FrameKind::SnapshotEnd, &mut body)? {
+        let end = match reader.skip(|kind| kind == FrameKind::SnapshotEnd, &mut body) {
             Ok(Some(frame)) if frame.header.kind == FrameKind::SnapshotEnd => {
-                return Ok(read_end(number, bytes, &frame, &body).map_err(|why| damage(offset, why)));
+                read_end(number, bytes, &frame, &body).map_err(FrameError::Bad)
             }
-            Ok(Some(_)) => {}
+            Ok(Some(_)) => continue,
             Ok(None) => {
-                let why = BadFrame::Short { found: 0, expected: super::frame::HEADER_BYTES + END_BYTES };
-                return Ok(Err(damage(offset, why)));
+                Err(BadFrame::Short { found: 0, expected: super::frame::HEADER_BYTES + END_BYTES }.into())
             }
-            Err(why) => return Ok(Err(damage(offset, why))),
-        }
+            Err(why) => Err(why),
+        };
+        return end.map_err(|why| ReadError::of(file, offset, why));
     }
 }
 

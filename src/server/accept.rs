@@ -233,6 +233,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::clock::monotonic;
     use crate::endpoint::PeerAddress;
 
     /// Accepts what the script gives, then waits for ever; panics at [`PANIC`].
@@ -270,11 +271,11 @@ mod tests {
         let incoming = Scripted(Arc::new(Mutex::new(script.into_iter().collect())));
         let connections = Connections::new(limit);
         let (sender, taken) = mpsc::unbounded_channel();
-        let began = tokio_now();
+        let began = now();
         let serve = move |socket: DuplexStream, _, mut phase: PhaseSignal| {
             let sender = sender.clone();
             async move {
-                sender.send(tokio_now()).unwrap();
+                sender.send(now()).unwrap();
                 phase.left_open().await;
                 drop(socket);
             }
@@ -291,9 +292,8 @@ mod tests {
         Run { listening, connections, taken, began, lost }
     }
 
-    /// tokio's paused clock, which `clock::monotonic` does not follow.
-    fn tokio_now() -> Instant {
-        sleep(Duration::ZERO).deadline()
+    fn now() -> Instant {
+        monotonic().into()
     }
 
     fn out_of_descriptors() -> io::Result<()> {

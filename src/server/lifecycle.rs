@@ -18,6 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+#[cfg(feature = "testing")]
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info};
@@ -183,6 +185,14 @@ impl Lifecycle {
     /// Runs such a part to its end on this thread, and says so if it panics.
     pub fn run_part(&self, part: &str, run: impl FnOnce()) {
         if catch_unwind(AssertUnwindSafe(run)).is_err() {
+            self.fail(part);
+        }
+    }
+
+    /// The same of a part that is a task.
+    #[cfg(feature = "testing")]
+    pub(crate) async fn run_task(&self, part: &str, run: impl Future<Output = ()>) {
+        if AssertUnwindSafe(run).catch_unwind().await.is_err() {
             self.fail(part);
         }
     }

@@ -25,6 +25,7 @@ use super::health::Mount;
 use super::lifecycle::{Lifecycle, LifecycleRequests, NodeState, SpawnError};
 use super::listen::{Bound, bind};
 use super::listener::{Role, Serving, serve_grpc_on};
+use super::platform::Platform;
 use super::serve::Stop;
 use super::signals::{Signals, obey};
 use crate::endpoint::Endpoint;
@@ -43,6 +44,7 @@ pub(crate) struct Supervisor<D> {
 /// What opens the data listeners.
 pub(crate) struct DataPlane<D> {
     pub(crate) runtime: Handle,
+    pub(crate) platform: Platform,
     pub(crate) addresses: Vec<Endpoint>,
     pub(crate) service: D,
     pub(crate) connections: Connections,
@@ -151,7 +153,7 @@ impl<D: ConnectionService> DataPlane<D> {
     async fn bind(&self) -> Result<Vec<Bound>, super::ListenError> {
         let mut bound = Vec::with_capacity(self.addresses.len());
         for address in &self.addresses {
-            bound.push(bind(address, &self.runtime).await?);
+            bound.push(bind(&self.platform, address, &self.runtime).await?);
         }
         Ok(bound)
     }

@@ -19,9 +19,10 @@ use crate::grpc::Unary;
 use crate::grpc::frame::{PREFIX, finish};
 use crate::grpc::{Failure, STATUS_BYTES_MIN};
 use crate::lookup::Loading;
+use crate::proto::wire;
 use crate::service::codec::convert;
 use crate::service::codec::encode::{self, HitMessage};
-use crate::service::codec::wire::{BatchView, SetView};
+use crate::service::codec::view::{BatchView, SetView};
 use crate::service::error::CallError;
 
 /// What room is made for each answer of a BatchGet before its size is known.
@@ -112,7 +113,7 @@ async fn get(plane: &Plane, view: &BatchView<'_>, turns: &mut Turns) -> Result<(
     convert::batch(view.items, limits)?;
     let namespace = namespace(cache, view.namespace)?;
     let keys = keys(view, limits)?;
-    let held = plane.backlog.take(PREFIX + encode::field_len(encode::MISS_LEN) * keys.len())?;
+    let held = plane.backlog.take(PREFIX + wire::field_len(encode::MISS_LEN) * keys.len())?;
     let mut out = Vec::with_capacity(PREFIX + ANSWER_BYTES_LIKELY * keys.len());
     out.resize(PREFIX, 0);
     let max = limits.message_out_bytes_max;
@@ -157,7 +158,7 @@ impl Answers {
             Err(Unread::NeedsLoad(never)) => match *never {},
         };
         let length = hit.as_ref().map_or(encode::MISS_LEN, HitMessage::len);
-        let whole = self.out.len() + encode::field_len(length);
+        let whole = self.out.len() + wire::field_len(length);
         if whole - PREFIX > self.max {
             return ControlFlow::Break(());
         }
@@ -170,7 +171,7 @@ impl Answers {
                 hit.write_field(1, &mut self.out);
             }
             Err(reason) => {
-                encode::put_head(&mut self.out, 1, encode::MISS_LEN);
+                wire::put_head(&mut self.out, 1, encode::MISS_LEN);
                 encode::put_miss(&mut self.out, reason);
             }
         }
@@ -290,8 +291,8 @@ async fn set(
                 2
             }
         };
-        encode::put_head(&mut batch.out, 1, encode::field_len(response.len()));
-        encode::put_head(&mut batch.out, field, response.len());
+        wire::put_head(&mut batch.out, 1, wire::field_len(response.len()));
+        wire::put_head(&mut batch.out, field, response.len());
         batch.out.extend_from_slice(&response);
         batch.done += 1;
         if batch.done.is_multiple_of(STEP_ITEMS) {
@@ -387,9 +388,9 @@ fn begin_deletes(plane: &Plane, view: &BatchView<'_>) -> Result<Batch, CallError
     convert::batch(view.items, limits)?;
     namespace(cache, view.namespace)?;
     flushes(cache, view.durability)?;
-    answer_fits(view.items, encode::field_len(view.items), limits.message_out_bytes_max)?;
+    answer_fits(view.items, wire::field_len(view.items), limits.message_out_bytes_max)?;
     keys(view, limits)?;
-    let held = plane.backlog.take(PREFIX + encode::field_len(view.items))?;
+    let held = plane.backlog.take(PREFIX + wire::field_len(view.items))?;
     let deleted = Vec::with_capacity(view.items);
     Ok(Batch { namespace: None, done: 0, out: Vec::new(), deleted, held })
 }

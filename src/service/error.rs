@@ -7,9 +7,9 @@
 
 use tonic::{Code, Status};
 
-use super::codec::Malformed;
 use crate::engine::{NamespaceError, Refusal, UnknownPolicy};
 use crate::grpc::{Facts, Failure, GrpcError};
+use crate::proto::wire::Malformed;
 use crate::quote::Quote;
 
 /// Why a call, or an item of one, fails. Whatever fails has changed nothing.

@@ -46,7 +46,7 @@ pub mod fuzz {
     /// # Panics
     /// Where the two differ.
     pub fn requests_agree(bytes: &[u8]) {
-        super::codec::wire::agree::agree(bytes);
+        super::codec::view::agree::agree(bytes);
     }
 
     /// Reads `bytes` as a stream of PutBlob, cut into pieces as long as the first byte says.

@@ -2,7 +2,7 @@
 
 use super::request::{Request, sets_of};
 use crate::cache::Cache;
-use crate::service::codec::wire::{ExpirationView, SetView};
+use crate::service::codec::view::{ExpirationView, SetView};
 
 /// Where a request is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

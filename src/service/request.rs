@@ -3,8 +3,9 @@
 //! namespace, its keys, and what it is about.
 
 use crate::proto::v1;
+use crate::proto::wire::op;
 use crate::service::codec::convert::{self, Direction};
-use crate::service::codec::wire::{BatchView, DeleteView, GetView, IncrementView, SetView, TouchView, op};
+use crate::service::codec::view::{BatchView, DeleteView, GetView, IncrementView, SetView, TouchView};
 use crate::service::error::CallError;
 use crate::telemetry::CallDescription;
 use crate::verb::Verb;

@@ -3,9 +3,10 @@
 use http::HeaderMap;
 
 use super::codec::convert;
-use super::codec::wire::{CommandView, Field, Reader};
+use super::codec::view::CommandView;
 use super::request::{Request, verb_of};
 use crate::proto::v1;
+use crate::proto::wire::{Field, Reader};
 use crate::telemetry::{CallDescription, SlowOps};
 use crate::verb::Verb;
 
@@ -49,7 +50,7 @@ pub(super) fn traceparent(headers: &HeaderMap) -> &str {
 
 /// The verb and the content of a Pipeline message's first command.
 pub(super) fn describe_first(message: &[u8]) -> Option<(Verb, CallDescription)> {
-    let mut reader = Reader::with_items(message, usize::MAX);
+    let mut reader = Reader::unlimited(message);
     let (mut first, mut commands) = (None, 0);
     while let Ok(Some((number, field))) = reader.next() {
         if let (2, Field::Bytes(command)) = (number, field) {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::{JoinError, yield_now};
 
-use crate::clock::monotonic;
+use crate::clock::{monotonic, since};
 
 /// How long a call works before it lets others run.
 const TURN: Duration = Duration::from_micros(200);
@@ -40,7 +40,7 @@ impl Turns {
 
     /// Ends the turn if it was long enough, and waits for the next one.
     pub(super) async fn pass(&mut self) {
-        if self.begun.is_some_and(|begun| begun.elapsed() >= TURN) {
+        if self.begun.is_some_and(|begun| since(begun) >= TURN) {
             yield_now().await;
             self.begun = Some(monotonic());
         }

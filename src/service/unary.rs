@@ -22,7 +22,7 @@ use crate::lookup::{Loaded, PendingLoad};
 use crate::quote::Quote;
 use crate::service::codec::convert::{self, Direction};
 use crate::service::codec::encode::{self, HitMessage};
-use crate::service::codec::wire::{DeleteView, GetView, IncrementView, SetView, TouchView};
+use crate::service::codec::view::{DeleteView, GetView, IncrementView, SetView, TouchView};
 use crate::service::error::CallError;
 
 /// An answer, and whether it waits until what was done is on the disk.

@@ -56,6 +56,7 @@ pub struct SlowOps {
     /// What a call may take, in ns; `u64::MAX`: none are kept.
     threshold_ns: AtomicU64,
     kept: Mutex<Kept>,
+    clock: Arc<SystemClock>,
 }
 
 #[derive(Debug, Default)]
@@ -66,10 +67,10 @@ struct Kept {
 }
 
 impl SlowOps {
-    /// Keeps calls that take longer than `threshold`; `None`: none.
+    /// Keeps calls that take longer than `threshold`, with the time that `clock` shows; `None`: none.
     #[must_use]
-    pub fn new(threshold: Option<Duration>) -> Self {
-        let ops = Self { threshold_ns: AtomicU64::new(u64::MAX), kept: Mutex::default() };
+    pub fn new(threshold: Option<Duration>, clock: Arc<SystemClock>) -> Self {
+        let ops = Self { threshold_ns: AtomicU64::new(u64::MAX), kept: Mutex::default(), clock };
         ops.set_threshold(threshold);
         ops
     }
@@ -160,7 +161,7 @@ impl SlowCalls {
     #[cold]
     pub fn keep(&self, verb: Verb, about: CallDescription, elapsed: Duration, queued: Duration, code: Code) {
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        let started_unix_ms = SystemClock::new().now().unix_ms().saturating_sub(elapsed_ms);
+        let started_unix_ms = self.ops.clock.now().unix_ms().saturating_sub(elapsed_ms);
         let peer = Arc::clone(&self.peer);
         self.ops.keep(SlowOp { verb, about, started_unix_ms, elapsed, queued, code, peer });
     }
@@ -169,7 +170,7 @@ impl SlowCalls {
 impl Default for SlowCalls {
     /// Keeps none.
     fn default() -> Self {
-        Self::new(Arc::new(SlowOps::new(None)), "")
+        Self::new(Arc::new(SlowOps::new(None, Arc::default())), "")
     }
 }
 
@@ -185,7 +186,7 @@ mod tests {
 
     #[test]
     fn the_latest_are_kept_and_all_are_counted() {
-        let ops = Arc::new(SlowOps::new(Some(2 * MS)));
+        let ops = Arc::new(SlowOps::new(Some(2 * MS), Arc::default()));
         let calls = SlowCalls::new(Arc::clone(&ops), "10.0.0.1:5");
         (0..OPS_KEPT + 7).for_each(|items| keep(&calls, items));
         let (latest, total) = ops.latest();
@@ -208,7 +209,7 @@ mod tests {
 
     #[test]
     fn what_takes_as_long_as_it_may_is_not_slow() {
-        let ops = Arc::new(SlowOps::new(Some(2 * MS)));
+        let ops = Arc::new(SlowOps::new(Some(2 * MS), Arc::default()));
         let calls = SlowCalls::new(Arc::clone(&ops), "");
         assert!(!calls.is_slow(2 * MS) && calls.is_slow(2 * MS + Duration::from_nanos(1)));
         ops.set_threshold(None);

@@ -16,7 +16,7 @@ use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
-use super::ends::{is_unfinished, read_end};
+use super::ends::{EndError, is_unfinished, read_end};
 use super::format::{
     MARKER, Manifest, all_blobs, catalogue_value, read_catalogue_value, split_catalogue_key,
 };
@@ -181,7 +181,7 @@ fn find(
     let mut found: BTreeMap<Vec<u8>, Manifest> = BTreeMap::new();
     let mut of_no_use = Vec::new();
     for (file, len) in files.iter().filter(|(file, _)| !known.files.contains(*file)) {
-        match read_end(backend, *file, *len)? {
+        match read_end(backend, *file, *len) {
             Ok((key, manifest)) if is_wanted(&key) => {
                 let older = match found.get(&key) {
                     Some(other) if other.version >= manifest.version => Some(manifest),
@@ -190,8 +190,9 @@ fn find(
                 of_no_use.extend(older.map(|older| (older.file, "its blob was replaced")));
             }
             Ok(_) => of_no_use.push((*file, "its blob was replaced or deleted")),
-            Err(_) if is_unfinished(backend, *file)? => {}
-            Err(what) => {
+            Err(EndError::Backend(error)) => return Err(error.into()),
+            Err(EndError::Bad(_)) if is_unfinished(backend, *file)? => {}
+            Err(EndError::Bad(what)) => {
                 opened.damage(file_id(*file).to_string(), 0, what);
                 of_no_use.push((*file, what));
             }

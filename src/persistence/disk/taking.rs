@@ -132,7 +132,7 @@ impl Inner {
     fn begun(&self, older: OlderSnapshots) -> Result<SnapshotInfo, SnapshotError> {
         self.begin_snapshot()?;
         if older == OlderSnapshots::Removed {
-            self.journal.roll()??;
+            self.journal.roll()?;
             Failpoint::COMPACTION_ROLLED.reached();
         }
         if self.config.is_journaled { self.take() } else { self.take_alone() }

@@ -294,7 +294,7 @@ fn an_idle_node_writes_the_time_down_every_ten_seconds() {
 fn in_format_1(content: &MemoryBackend, file: FileId) -> Vec<u8> {
     let mut reader = FrameReader::new(content.open(file).unwrap()).unwrap();
     let (mut body, mut previous, mut older) = (Vec::new(), None, Vec::new());
-    while let Some(frame) = reader.next(&mut body).unwrap().unwrap() {
+    while let Some(frame) = reader.next(&mut body).unwrap() {
         let header = frame.header;
         let (mut bytes, _) = header.write();
         bytes[4] = 1;

@@ -47,7 +47,7 @@ fn what_is_looked_for_while_indexing_ends_is_found() {
             begun.wait();
             // Each round at another moment.
             (0..round % 300).for_each(|_| std::hint::spin_loop());
-            lazy::index(&*backend, taken.number, tier_file, &|| false).unwrap().unwrap();
+            lazy::index(&*backend, taken.number, tier_file, &|| false).unwrap();
             tier.end_indexing();
             assert!(found.join().unwrap(), "round {round}");
         });

@@ -16,7 +16,7 @@ use crate::clock::Now;
 use crate::engine::{Engine, Put, Record, WalkCursor};
 use crate::entry::Expiry;
 use crate::persistence::backend::{BackendError, FileId, ReadAt};
-use crate::persistence::frame::{BadFrame, Frame, FrameKind, FrameReader, check};
+use crate::persistence::frame::{BadFrame, Frame, FrameError, FrameKind, FrameReader, check};
 use crate::persistence::record;
 
 /// Live records on their way to another file.
@@ -150,12 +150,13 @@ impl Moving<'_> {
         };
         let (number, file, begin) = (*number, *file, reader.offset());
         let mut body = std::mem::take(&mut self.body);
-        let read = reader.next(&mut body)?;
+        let read = reader.next(&mut body);
         let (offset, end) = (reader.offset(), reader.end());
-        match read.and_then(|frame| self.frame(frame, &body, (number, now), moves, &mut write)) {
+        match read.and_then(|frame| Ok(self.frame(frame, &body, (number, now), moves, &mut write)?)) {
             Ok(true) => {}
             Ok(false) => self.reader = None,
-            Err(why) => {
+            Err(FrameError::Backend(error)) => return Err(error),
+            Err(FrameError::Bad(why)) => {
                 let is_passed = offset > begin;
                 // A tail that a crash has torn off is here too: nothing leads there.
                 self.salvaged = self.tier.places_in(number, begin..if is_passed { offset } else { end });

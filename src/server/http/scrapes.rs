@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use crate::clock::monotonic;
+use crate::clock::{monotonic, since};
 use crate::telemetry::Format;
 
 /// Making pages takes a quarter of a processor at the most, …
@@ -109,7 +109,7 @@ impl Shared {
                 bytes
             }
         };
-        *rests_until = Some(monotonic() + (begun.elapsed() * RESTS).min(REST_MAX));
+        *rests_until = Some(monotonic() + (since(begun) * RESTS).min(REST_MAX));
         bytes
     }
 

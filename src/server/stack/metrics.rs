@@ -19,7 +19,7 @@ use tonic::Code;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::clock::monotonic;
+use crate::clock::{monotonic, since};
 use crate::grpc::{DescribeCall, ResponseBody};
 use crate::telemetry::{CallDescription, CallMetrics, SlowCalls};
 use crate::verb::Verb;
@@ -41,7 +41,7 @@ impl Record {
     /// Counts a call, and keeps it if it was slow; a stream takes as long as its peers like.
     #[inline]
     fn record(&self, verb: Verb, code: Code, begun: Instant, about: impl FnOnce() -> CallDescription) {
-        let elapsed = begun.elapsed();
+        let elapsed = since(begun);
         self.calls.record(verb, code, elapsed);
         if self.slow.is_slow(elapsed) && !verb.is_stream() {
             self.slow.keep(verb, about(), elapsed, Duration::ZERO, code);

@@ -9,7 +9,7 @@ use super::{AdminService, blocking};
 use crate::cache::{
     BackendError, Cache, Damage, RecoveryMethod, Rehearsal, SnapshotError, SnapshotInfo, Stopped, Verified,
 };
-use crate::clock::monotonic;
+use crate::clock::{monotonic, since};
 use crate::grpc::{Failure, STATUS_BYTES_MAX};
 use crate::proto::v1;
 use crate::service::blobs;
@@ -60,7 +60,7 @@ impl AdminService {
         let found = self.on_disk("VerifyRecovery", rehearse).await?;
         let mut report = rehearsed(&found.map_err(disk_failed)?);
         add_blobs(&mut report, &self.verify_blobs().await?);
-        report.elapsed_ms = begun.elapsed().as_millis() as u64;
+        report.elapsed_ms = since(begun).as_millis() as u64;
         if report.damages_total > 0 {
             return Err(data_loss(&report));
         }

@@ -14,11 +14,11 @@ use crate::engine::Unread;
 use crate::grpc::frame::{PREFIX, finish};
 use crate::grpc::{Failure, GrpcError};
 use crate::lookup::{Loaded, PendingLoad};
+use crate::proto::wire::{Field, Malformed, Reader, op, result};
 use crate::service::backlog::SHORT_BYTES_MAX;
-use crate::service::codec::Malformed;
 use crate::service::codec::convert;
 use crate::service::codec::encode;
-use crate::service::codec::wire::{CommandView, Field, GetView, Reader, op};
+use crate::service::codec::view::{CommandView, GetView};
 use crate::service::data::Plane;
 use crate::service::error::CallError;
 use crate::service::request::Request;
@@ -33,8 +33,6 @@ const COMMANDS_PER_CLOCK: usize = 64;
 pub(super) const REPLY_HEADS_BYTES: usize = 32;
 /// A reply that is neither a Hit nor an error, at most.
 pub(super) const SHORT_REPLY_BYTES_MAX: usize = 64;
-/// PipelineReply's field for an error.
-const REPLY_ERROR: u32 = 9;
 
 /// A request message that is being worked on.
 pub(super) struct Message {
@@ -192,7 +190,7 @@ impl Replies {
     pub(super) fn put_error(&mut self, id: u64, error: &CallError) {
         let status = error.to_rpc_status_bytes_within(self.message_max.saturating_sub(REPLY_HEADS_BYTES));
         self.make_room(status.len() + REPLY_HEADS_BYTES);
-        encode::put_reply_head(&mut self.bytes, id, REPLY_ERROR, status.len());
+        encode::put_reply_head(&mut self.bytes, id, result::ERROR, status.len());
         self.bytes.extend_from_slice(&status);
     }
 }

@@ -10,9 +10,10 @@ use crate::cache::Cache;
 use crate::clock::Now;
 use crate::engine::{EntryView, Namespace, Unread};
 use crate::entry::Limits;
+use crate::proto::wire::{op, result};
 use crate::service::codec::convert;
 use crate::service::codec::encode::{self, HitMessage};
-use crate::service::codec::wire::{CommandView, GetView, op};
+use crate::service::codec::view::{CommandView, GetView};
 use crate::service::error::CallError;
 
 /// Gets that are read together, at the most.
@@ -163,11 +164,11 @@ pub(super) fn put_read(id: u64, metadata_only: bool, read: Result<EntryView<'_>,
                 );
             }
             out.make_room(length);
-            hit.write_reply(id, op::GET - 1, &mut out.bytes);
+            hit.write_reply(id, result::GET, &mut out.bytes);
         }
         Err(Unread::Miss(reason)) => {
             out.make_room(SHORT_REPLY_BYTES_MAX);
-            encode::put_reply_head(&mut out.bytes, id, op::GET - 1, encode::MISS_LEN);
+            encode::put_reply_head(&mut out.bytes, id, result::GET, encode::MISS_LEN);
             encode::put_miss(&mut out.bytes, reason);
         }
         Err(Unread::Refused(refusal)) => out.put_error(id, &CallError::refused(refusal, 0)),
