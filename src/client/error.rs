@@ -29,9 +29,9 @@ pub enum ClientError {
         "{count} nodes are named ({urls}), but this build cannot route between nodes yet; name exactly one"
     )]
     SeveralNodes {
-        /// How many.
+        /// How many nodes.
         count: usize,
-        /// Which.
+        /// The URLs of the nodes.
         urls: String,
     },
 

@@ -51,9 +51,9 @@ impl fmt::Display for SettingLocation {
 /// A value and where it was given, as a sentence can name it: `--policy lru`, `LARDER_POLICY=lru`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenValue {
-    /// Where.
+    /// Where it was given.
     pub location: SettingLocation,
-    /// What.
+    /// The value's text, which is not shown where it may be a secret.
     pub text: Redacted,
 }
 

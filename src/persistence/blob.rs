@@ -158,7 +158,7 @@ pub enum BlobError {
     /// A name that is too long for the format: the caller's.
     #[error("{field} has {bytes} bytes, which no blob's has")]
     Unwritable {
-        /// Which.
+        /// The field.
         field: &'static str,
         /// How long it is.
         bytes: usize,
