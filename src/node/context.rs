@@ -86,7 +86,12 @@ impl Bounds {
 }
 
 impl NodeContext {
-    pub(super) fn new(cache: Arc<Cache>, clock: Arc<SystemClock>, loaded: LoadedConfig, shares: DescriptorShares) -> Self {
+    pub(super) fn new(
+        cache: Arc<Cache>,
+        clock: Arc<SystemClock>,
+        loaded: LoadedConfig,
+        shares: DescriptorShares,
+    ) -> Self {
         let config = &loaded.config;
         Self {
             bounds: Bounds::new(config, shares),
