@@ -19,18 +19,20 @@ use crate::engine::{
 use crate::entry::Limits;
 use crate::lookup::Lookup;
 
-use blobs::BlobShelf;
-use disk::DiskShelf;
+use blobs::BlobState;
+use disk::OpenDisk;
 use live_limits::LiveLimits;
 
 pub use crate::persistence::blob::{
-    BlobError, BlobReader, BlobWriter, Blobs, Digest, Draft, Finish, Listed, Manifest, Removed,
+    BlobError, BlobReader, BlobWriter, Blobs, Digest, Finish, Listed, Manifest, NewBlob, Removed,
 };
 pub use crate::persistence::disk::LookupError;
 pub use crate::persistence::journal::Turn;
 pub use blobs::BlobStream;
 pub use disk::{DiskError, DiskOptions};
-pub use operator::{BackendError, Damage, Method, Rehearsal, SnapshotError, SnapshotInfo, Stopped, Verified};
+pub use operator::{
+    BackendError, Damage, RecoveryMethod, Rehearsal, SnapshotError, SnapshotInfo, Stopped, Verified,
+};
 
 /// A node's cache.
 #[derive(Debug)]
@@ -39,8 +41,8 @@ pub struct Cache {
     clock: Arc<SystemClock>,
     limits: LiveLimits,
     id: u64,
-    blobs: BlobShelf,
-    disk: DiskShelf,
+    blobs: BlobState,
+    disk: OnceLock<OpenDisk>,
     /// Looks for what is not in memory, since there was something below it.
     lookup: OnceLock<Lookup>,
 }
@@ -62,8 +64,8 @@ impl Cache {
             clock,
             limits: LiveLimits::new(&limits),
             id: rand::random(),
-            blobs: BlobShelf::default(),
-            disk: DiskShelf::default(),
+            blobs: BlobState::default(),
+            disk: OnceLock::new(),
             lookup: OnceLock::new(),
         }
     }
@@ -120,7 +122,7 @@ impl Cache {
         self.engine.bytes_limit_min()
     }
 
-    /// The least that [`Self::resize`] may ask for if values of so many bytes are to be stored.
+    /// The least that [`Self::resize`] may ask for if values of `value_bytes_max` bytes are to be stored.
     #[must_use]
     pub fn bytes_limit_min_for(&self, value_bytes_max: u64) -> u64 {
         self.engine.bytes_limit_min_for(value_bytes_max)
@@ -159,10 +161,10 @@ impl Cache {
         self.engine.reports()
     }
 
-    /// Lets everything of a namespace die that the scope covers; see [`Engine::invalidate`].
+    /// Removes everything in a namespace that the scope covers; see [`Engine::invalidate`].
     ///
     /// # Errors
-    /// So much was invalidated that is not taken out yet that no more can be noted. Nothing was done.
+    /// Too many earlier invalidations still wait for the sweep, so no more can be noted. Nothing was done.
     pub fn invalidate(&self, namespace: &Namespace, scope: Scope<'_>, now: Now) -> Result<u64, Refusal> {
         if let Some(below) = self.disk_tier() {
             below.tier.takes_invalidation(namespace.number(), scope, self.bytes_limit())?;
@@ -170,7 +172,7 @@ impl Cache {
         self.engine.invalidate(namespace, scope, now)
     }
 
-    /// Takes out entries that invalidations cover, until it has looked at so many; whether any may be left.
+    /// Takes out entries that invalidations cover. Looks at `entries_max` entries at most; true if any may be left.
     pub fn sweep(&self, entries_max: usize) -> bool {
         self.engine.sweep(entries_max)
     }

@@ -130,9 +130,9 @@ impl Clock for SystemClock {
     }
 }
 
-/// The operating system's clocks as of its last tick: up to 4 ms late (1 ms where the kernel ticks that often), for
-/// who asks a cache of the same process millions of times a second. A reading takes a fifth of [`SystemClock`]'s time,
-/// which may be as long as finding an entry.
+/// The operating system's clocks as of its last tick: up to 4 ms late (1 ms where the kernel ticks that often), for a
+/// caller that asks a cache in its own process millions of times a second. A reading takes a fifth of the time of
+/// [`SystemClock`]'s, which may take as long as finding an entry.
 ///
 /// Where there are no such clocks, which is everywhere but on Linux, it is as exact and as slow as the other.
 #[derive(Debug)]
@@ -295,7 +295,7 @@ mod tests {
             assert!(now.steady_ms >= last.steady_ms);
             last = now;
         }
-        // A tick is 10 ms at most; whoever is not let run in between says nothing of the clock.
+        // A tick is 10 ms at most; the closest pair counts, as the thread may be preempted between two readings.
         let closest = (0..100).map(|_| exact.now().unix_us.abs_diff(coarse.now().unix_us)).min();
         assert!(closest.is_some_and(|us| us <= 10_000), "{closest:?} us apart");
     }

@@ -34,8 +34,8 @@ use super::url::{BadNodeUrl, NodeUrl};
 use crate::entry::MESSAGE_BYTES_MAX;
 use crate::verb::Verb;
 
-/// How long the local timer waits beyond the deadline that the node was told, so that the node's own answer
-/// wins where there is one.
+/// How long the local timer waits beyond the deadline that was sent to the node, so that the node's own answer wins
+/// where there is one.
 const GRACE: Duration = Duration::from_millis(50);
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);

@@ -15,7 +15,8 @@ use super::unpaused;
 /// UNREADABLE.say(|left_out| tracing::error!(left_out, "an entry cannot be read"));
 /// ```
 ///
-/// `left_out` is no field of the line where it is `None`. What is left out last is told with the next line that is not.
+/// `left_out` is the number of lines that were left out since the last one; where it is `None` the line has no such
+/// field.
 #[derive(Debug)]
 pub struct Throttle {
     /// From when on the next is said, in ms since [`begun`]; 0: at once.

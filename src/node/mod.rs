@@ -30,7 +30,7 @@ use parking_lot::Mutex;
 
 use crate::cache::Cache;
 use crate::clock::{SystemClock, monotonic};
-use crate::config::Loaded;
+use crate::config::LoadedConfig;
 use crate::entry::{Version, WallClockError};
 use crate::server::ServerConfig;
 use crate::telemetry::log::StatsLog;
@@ -84,7 +84,7 @@ pub struct RunningNode {
 
 /// How far a recovery is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RecoveryNews {
+pub struct RecoveryStatus {
     /// Records that are applied.
     pub applied: u64,
     /// Entries that the snapshot has; `None`: not known, or there is none. The journal's records come on top.
@@ -92,7 +92,7 @@ pub struct RecoveryNews {
 }
 
 /// Told how far a recovery is, some times a second, and that it has ended: `None`.
-pub type ShowRecovery = Arc<dyn Fn(Option<RecoveryNews>) + Send + Sync>;
+pub type ShowRecovery = Arc<dyn Fn(Option<RecoveryStatus>) + Send + Sync>;
 
 impl RunningNode {
     /// Starts a node in the runtime that this is called in. Returns when it serves, or in standby when it can be
@@ -100,7 +100,7 @@ impl RunningNode {
     ///
     /// # Errors
     /// [`NodeError`]; then nothing is left open.
-    pub async fn start(loaded: Loaded) -> Result<Self, NodeError> {
+    pub async fn start(loaded: LoadedConfig) -> Result<Self, NodeError> {
         let config = server_config(&loaded.config);
         Self::start_as(config, SystemClock::new(), loaded, None).await
     }
@@ -111,7 +111,10 @@ impl RunningNode {
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub async fn start_as_program(loaded: Loaded, show: Option<ShowRecovery>) -> Result<Self, NodeError> {
+    pub async fn start_as_program(
+        loaded: LoadedConfig,
+        show: Option<ShowRecovery>,
+    ) -> Result<Self, NodeError> {
         let config = ServerConfig { signals: true, ..server_config(&loaded.config) };
         Self::start_as(config, SystemClock::new(), loaded, show).await
     }
@@ -119,14 +122,14 @@ impl RunningNode {
     async fn start_as(
         server_config: ServerConfig,
         clock: SystemClock,
-        loaded: Loaded,
+        loaded: LoadedConfig,
         show: Option<ShowRecovery>,
     ) -> Result<Self, NodeError> {
         let config = &loaded.config;
         let (has_signals, platform) = (server_config.signals, server_config.platform.clone());
         let open_files = descriptors::limit();
         let shares = descriptors::shares(config, open_files)?;
-        descriptors::tell(config, open_files, shares);
+        descriptors::log_shares(config, open_files, shares);
         let clock = Arc::new(clock);
         let cache = Arc::new(Cache::with_clock(&engine_config(config), limits(config), Arc::clone(&clock)));
         cache.set_blob_streams_max(shares.blob_streams);

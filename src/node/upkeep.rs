@@ -1,4 +1,4 @@
-//! What a node does every so often: it reclaims what has expired and so on, and logs its figures.
+//! A node's periodic work: it reclaims expired entries, takes out invalidated ones, and logs the node's figures.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -82,7 +82,8 @@ fn sweep_once(cache: &Cache, mut goes_on: impl FnMut() -> bool) -> bool {
     is_more
 }
 
-/// Logs the figures every so often, while they are to be; [`RunningNode::stopped`](super::RunningNode::stopped) logs the last ones.
+/// Logs the figures at the configured interval; [`RunningNode::stopped`](super::RunningNode::stopped) logs the last
+/// ones.
 pub(super) fn log_stats(context: &Arc<NodeContext>) -> Arc<Mutex<StatsLog>> {
     let log = Arc::new(Mutex::new(StatsLog::new(context.started)));
     let (mut every, lines) = (context.stats_interval.subscribe(), Arc::clone(&log));

@@ -144,7 +144,7 @@ pub enum StartError {
     /// There is nothing to serve data on.
     #[error("no data listener is configured: give --listen at least once")]
     NoDataListener,
-    /// The node was told to leave while it started, or what is on disk cannot be used.
+    /// The node was stopped while it started, or what is on disk cannot be used.
     #[error(transparent)]
     Spawn(SpawnError),
     /// The lifecycle is another node's.
@@ -156,7 +156,7 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Whether nothing is wrong: the node was told to drain before it served.
+    /// Whether nothing is wrong: the node was drained before it served.
     #[must_use]
     pub fn is_leaving(&self) -> bool {
         matches!(self, Self::Spawn(SpawnError::Leaving { .. }))
@@ -170,7 +170,7 @@ pub enum Stop {
     Drained,
     /// It drained by itself, as a part of it had ended that it cannot do without.
     Failed,
-    /// It drained, and what it was told last may not be on its disk.
+    /// It drained, and the last writes may not be on its disk.
     Unsaved,
     /// A second signal cut that short: exit now.
     Forced,

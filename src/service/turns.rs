@@ -1,8 +1,8 @@
 //! Turns: a call that is long lets others run while it is under way.
 //!
-//! What is done at once holds its thread, and every connection on it, for as long as it takes. So work that grows with
-//! what a caller sends is done in steps of some items, and whoever has worked for [`TURN`] goes to the end of the queue
-//! of what is ready. No lock is held then.
+//! A call that is done without waiting holds its thread, and every connection on it, for as long as it takes. So work
+//! that grows with the size of a request is done in steps of some items, and a call that has worked for [`TURN`] goes
+//! to the end of the queue of ready tasks. No lock is held then.
 
 use std::time::{Duration, Instant};
 

@@ -24,7 +24,7 @@ pub struct SlowOp {
     /// The method; of a Pipeline's command that of its op.
     pub verb: Verb,
     /// What it was about.
-    pub about: Recalled,
+    pub about: CallDescription,
     /// When it came in, in milliseconds since 1970-01-01 UTC.
     pub started_unix_ms: u64,
     /// How long it took in all.
@@ -39,7 +39,7 @@ pub struct SlowOp {
 
 /// What a call was about, as far as its request was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Recalled {
+pub struct CallDescription {
     /// The namespace.
     pub namespace: String,
     /// The key, cut to [`KEY_BYTES_KEPT`]; of several the first; empty: it had none.
@@ -106,7 +106,7 @@ impl SlowOps {
     }
 }
 
-impl Recalled {
+impl CallDescription {
     /// A call with this key, one of `items`.
     #[must_use]
     pub fn new(namespace: &str, key: &[u8], items: usize) -> Self {
@@ -150,7 +150,7 @@ impl SlowCalls {
         Self { ops, peer: peer.into() }
     }
 
-    /// Whether a call that took so long is to be kept.
+    /// Whether a call that took `elapsed` is to be kept.
     #[must_use]
     #[inline]
     pub fn is_slow(&self, elapsed: Duration) -> bool {
@@ -159,7 +159,7 @@ impl SlowCalls {
 
     /// Keeps a call that has just ended.
     #[cold]
-    pub fn keep(&self, verb: Verb, about: Recalled, elapsed: Duration, queued: Duration, code: Code) {
+    pub fn keep(&self, verb: Verb, about: CallDescription, elapsed: Duration, queued: Duration, code: Code) {
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         let started_unix_ms = self.ops.clock.now().unix_ms().saturating_sub(elapsed_ms);
         let peer = Arc::clone(&self.peer);
@@ -181,7 +181,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn keep(calls: &SlowCalls, items: usize) {
-        calls.keep(Verb::BatchGet, Recalled::new("ns", &[b'k'; 300], items), 3 * MS, MS, Code::Ok);
+        calls.keep(Verb::BatchGet, CallDescription::new("ns", &[b'k'; 300], items), 3 * MS, MS, Code::Ok);
     }
 
     #[test]
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn what_a_caller_sent_is_kept_within_bounds() {
         let long = "ü".repeat(1_000_000);
-        let about = Recalled::new(&long, long.as_bytes(), usize::MAX).traced(&long);
+        let about = CallDescription::new(&long, long.as_bytes(), usize::MAX).traced(&long);
         assert_eq!((about.namespace.len(), about.key.len(), about.traceparent.len()), (254, 256, 128));
         assert_eq!(about.items, u32::MAX);
     }

@@ -7,7 +7,7 @@ use tonic::{Code, Response, Status};
 
 use super::{AdminService, blocking};
 use crate::cache::{
-    BackendError, Cache, Damage, Method, Rehearsal, SnapshotError, SnapshotInfo, Stopped, Verified,
+    BackendError, Cache, Damage, RecoveryMethod, Rehearsal, SnapshotError, SnapshotInfo, Stopped, Verified,
 };
 use crate::clock::{monotonic, since};
 use crate::grpc::{Failure, STATUS_BYTES_MAX};
@@ -51,7 +51,7 @@ impl AdminService {
         let method = match request.method.as_str() {
             "" => None,
             word => Some(
-                word.parse::<Method>()
+                word.parse::<RecoveryMethod>()
                     .map_err(|error| CallError::Invalid { field: "method", why: error.to_string() })?,
             ),
         };
@@ -121,7 +121,7 @@ impl AdminService {
         let config = self.node.config().config;
         if config.is_some_and(|config| config.persistence != "none") {
             let what = format!(
-                "Admin.{method} needs what is on disk, which is read when the node is told to serve (larder admin spawn)"
+                "Admin.{method} needs what is on disk, which is read when the node begins to serve (larder admin spawn)"
             );
             return Err(CallError::NotReady { state: self.node.state(), what });
         }
