@@ -19,12 +19,10 @@ pub struct Simulation {
 
 /// A node that cannot be simulated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a simulated node has no {what}: that has threads, and sockets or files, of the operating system's; leave {flag} out"
-)]
+#[error("a simulated node has no {what}, which would have threads of its own: {remedy}")]
 pub struct NotSimulated {
     what: &'static str,
-    flag: &'static str,
+    remedy: &'static str,
 }
 
 impl RunningNode {
@@ -42,10 +40,26 @@ impl RunningNode {
 
 fn check(config: &ServeConfig) -> Result<(), NotSimulated> {
     if config.disk.persistence != Persistence::None {
-        return Err(NotSimulated { what: "disk", flag: "--persistence (or give none)" });
+        return Err(NotSimulated { what: "disk", remedy: "give --persistence none" });
     }
     if config.telemetry.otlp.is_some() {
-        return Err(NotSimulated { what: "collector of traces", flag: "--otlp" });
+        return Err(NotSimulated { what: "collector of traces", remedy: "leave --otlp out" });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_threads_of_its_own_is_refused() {
+        let mut config = ServeConfig::default();
+        let refused = |config: &ServeConfig| check(config).unwrap_err().to_string();
+        assert!(refused(&config).ends_with("give --persistence none"), "the default keeps a disk");
+        config.disk.persistence = Persistence::None;
+        check(&config).unwrap();
+        config.telemetry.otlp = Some("http://127.0.0.1:4317".into());
+        assert!(refused(&config).ends_with("leave --otlp out"));
+    }
 }

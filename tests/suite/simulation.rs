@@ -19,19 +19,23 @@ impl Events {
     }
 }
 
-/// Runs what a client does beside three nodes to its end; what it noted.
-fn simulate<F: Future<Output = ()> + 'static>(seed: u64, client: impl FnOnce(Events) -> F) -> Vec<String> {
-    let mut simulation = three_nodes(seed);
-    let events = Events::default();
-    let running = client(events.clone());
-    simulation.client("client", async move {
-        // Until they listen.
-        sleep(Duration::from_millis(100)).await;
-        running.await;
-        Ok(())
+/// Runs what a client does beside three nodes to its end, twice, and compares; what it noted.
+fn simulate<F: Future<Output = ()> + 'static>(seed: u64, client: impl Fn(Events) -> F) -> Vec<String> {
+    let [first, second] = [0, 1].map(|_| {
+        let mut simulation = three_nodes(seed);
+        let events = Events::default();
+        let running = client(events.clone());
+        simulation.client("client", async move {
+            // Until they listen.
+            sleep(Duration::from_millis(100)).await;
+            running.await;
+            Ok(())
+        });
+        simulation.run().unwrap();
+        events.0.take()
     });
-    simulation.run().unwrap();
-    events.0.take()
+    assert_eq!(first, second, "one seed, one order of events");
+    first
 }
 
 /// Sets and gets keys of each node, all at once.
@@ -56,15 +60,14 @@ async fn set_and_get(events: Events) {
 
 #[test]
 fn one_seed_makes_one_order_of_events_and_another_another() {
-    let first = simulate(7, set_and_get);
-    assert_eq!(first.len(), 60);
-    assert_eq!(first, simulate(7, set_and_get));
-    assert_ne!(first, simulate(8, set_and_get));
+    let events = simulate(7, set_and_get);
+    assert_eq!(events.len(), 60);
+    assert_ne!(events, simulate(8, set_and_get));
 }
 
 #[test]
 fn a_life_passes_in_simulated_time_and_what_it_leaves_is_reclaimed() {
-    simulate(1, |_| async {
+    simulate(1, |events| async move {
         let (data, admin) =
             (client("one", DATA).build().unwrap(), client("one", ADMIN).build_admin().unwrap());
         let hour = Duration::from_secs(3_600);
@@ -75,7 +78,11 @@ fn a_life_passes_in_simulated_time_and_what_it_leaves_is_reclaimed() {
         sleep(Duration::from_secs(9)).await;
         let GetOutcome::Hit(hit) = data.get("short").await.unwrap() else { panic!("it lives for 10 s") };
         assert!(turmoil::elapsed() - begun > Duration::from_secs(9), "{hit:?}");
-        let entries = async || admin.stats().await.unwrap().entries;
+        let entries = async || {
+            let stats = admin.stats().await.unwrap();
+            events.note(format_args!("since {}, for {} ms", stats.incarnation, stats.uptime_ms));
+            stats.entries
+        };
         assert_eq!(entries().await, 2);
         sleep(Duration::from_secs(2)).await;
         // Nobody has asked for it: the upkeep has taken it out.
@@ -87,7 +94,7 @@ fn a_life_passes_in_simulated_time_and_what_it_leaves_is_reclaimed() {
 
 #[test]
 fn a_node_that_is_parted_is_found_out_in_time_and_found_again() {
-    let events = simulate(2, |events| async move {
+    simulate(2, |events| async move {
         let (one, two) = (client("one", DATA).build().unwrap(), client("two", DATA).build().unwrap());
         for client in [&one, &two] {
             client.set("key", "value", &SetOptions::default()).await.unwrap();
@@ -95,23 +102,26 @@ fn a_node_that_is_parted_is_found_out_in_time_and_found_again() {
         turmoil::partition("client", "two");
         let begun = turmoil::elapsed();
         let refused = two.get("key").await.unwrap_err();
+        events.note(&refused);
         let took = turmoil::elapsed() - begun;
         assert!(matches!(refused, ClientError::Timeout { .. }), "{refused}");
         assert!((2_000..2_100).contains(&took.as_millis()), "{took:?}");
         assert!(matches!(one.get("key").await.unwrap(), GetOutcome::Hit(_)), "others are not concerned");
         turmoil::repair("client", "two");
+        let mut refusals = 0;
         while let Err(error) = two.get("key").await {
             events.note(error);
+            refusals += 1;
         }
+        assert!(refusals > 0, "the connection was wedged");
         assert!(matches!(two.get("key").await.unwrap(), GetOutcome::Hit(_)));
         assert!(turmoil::elapsed() < Duration::from_secs(30), "keepalive finds what is wedged");
     });
-    assert!(!events.is_empty(), "the connection was wedged");
 }
 
 #[test]
 fn a_node_drains_and_tells_so_on_every_listener() {
-    simulate(3, |_| async {
+    simulate(3, |events| async move {
         let (data, admin) =
             (client("one", DATA).build().unwrap(), client("one", ADMIN).build_admin().unwrap());
         let health = client("one", HEALTH).build_health().unwrap();
@@ -122,11 +132,49 @@ fn a_node_drains_and_tells_so_on_every_listener() {
         admin.drain(None).await.unwrap();
         while let Ok(serving) = health.check("larder.v1.Cache").await {
             assert_eq!(serving, Serving::NotServing);
+            events.note("it drains");
         }
         let refused = data.get("key").await.unwrap_err();
+        events.note(&refused);
         assert!(matches!(refused, ClientError::Unreachable { .. }), "{refused}");
         // The others go on.
         let two = client("two", DATA).build().unwrap();
         two.set("key", "value", &SetOptions::default()).await.unwrap();
     });
+}
+
+#[test]
+fn a_node_that_crashes_is_begun_anew_with_later_versions() {
+    let mut simulation = three_nodes(4);
+    let events = Events::default();
+    let noted = events.clone();
+    simulation.client("client", async move {
+        sleep(Duration::from_millis(100)).await;
+        let client = client("one", DATA).build().unwrap();
+        let set = async || client.set("key", "value", &SetOptions::default()).await;
+        let SetOutcome::Stored(before) = set().await.unwrap() else { panic!("there was room") };
+        noted.note("stored");
+        while set().await.is_ok() {}
+        noted.note("lost");
+        let found = loop {
+            match client.get("key").await {
+                Ok(found) => break found,
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            }
+        };
+        assert!(matches!(found, GetOutcome::Miss(_)), "it was in memory: {found:?}");
+        let SetOutcome::Stored(after) = set().await.unwrap() else { panic!("there was room") };
+        assert!(after > before, "{after:?} after {before:?}");
+        Ok(())
+    });
+    let until = |simulation: &mut turmoil::Sim<'_>, number| {
+        while events.0.borrow().len() < number {
+            assert!(!simulation.step().unwrap());
+        }
+    };
+    until(&mut simulation, 1);
+    simulation.crash("one");
+    until(&mut simulation, 2);
+    simulation.bounce("one");
+    simulation.run().unwrap();
 }
