@@ -80,7 +80,7 @@ fn a_life_passes_in_simulated_time_and_what_it_leaves_is_reclaimed() {
         assert!(turmoil::elapsed() - begun > Duration::from_secs(9), "{hit:?}");
         let entries = async || {
             let stats = admin.stats().await.unwrap();
-            events.note(format_args!("since {}, for {} ms", stats.incarnation, stats.uptime_ms));
+            events.note(format_args!("since {:?}, for {:?}", stats.incarnation, stats.uptime));
             stats.entries
         };
         assert_eq!(entries().await, 2);
