@@ -15,9 +15,9 @@ use super::unary::{Undone, flushes, namespace, put_set, unexpected};
 use crate::cache::Cache;
 use crate::engine::{EntryView, Namespace, Op, Outcome, Unread};
 use crate::entry::Limits;
-use crate::grpc::Unary;
 use crate::grpc::frame::{PREFIX, finish};
 use crate::grpc::{Failure, STATUS_BYTES_MIN};
+use crate::grpc::{Trailers, Unary};
 use crate::lookup::Loading;
 use crate::proto::wire;
 use crate::service::codec::convert;
@@ -37,9 +37,11 @@ const _: () = assert!(RESULT_BYTES_MAX >= ERROR_HEADS_BYTES + STATUS_BYTES_MIN);
 /// Entries on disk that a BatchGet has loaded before it comes to them.
 const AHEAD_MAX: usize = 4;
 
-/// How far a call is that the journal's backlog had no room for.
+/// How far a call is that the journal's backlog had no room for, and what its answer is to say beside the message.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
+    /// What goes into the answer's trailers, be it a message or a refusal.
+    pub(super) trailers: Trailers,
     batch: Option<Box<Batch>>,
     gives_up: bool,
 }

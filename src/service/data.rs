@@ -30,7 +30,7 @@ use super::slow::recall;
 use super::unary::{Undone, call};
 use crate::cache::Cache;
 use crate::grpc::frame::{PREFIX, message_len};
-use crate::grpc::{Begun, GrpcError, Recall, ResponseBody, Unary};
+use crate::grpc::{Begun, GrpcError, Recall, ResponseBody, Trailers, Unary};
 use crate::quote::Quote;
 use crate::service::error::CallError;
 use crate::telemetry::{Recalled, SlowCalls};
@@ -288,15 +288,19 @@ where
                 };
                 let mut progress = Progress::default();
                 let why = match at_once(*verb, plane, whole, &mut progress) {
-                    Ok(AtOnce::Done(answer)) => return Poll::Ready(Ok(ResponseBody::unary(answer))),
+                    Ok(AtOnce::Done(answer)) => {
+                        return Poll::Ready(Ok(progress.trailers.onto(ResponseBody::unary(answer))));
+                    }
                     Ok(AtOnce::Flushes(answer)) => {
                         let recalled = recall_of(*verb, message, headers, plane);
-                        let flushing = Flushing::new(&plane.cache, answer, recalled);
+                        let flushing = Flushing::new(&plane.cache, answer, progress.trailers, recalled);
                         self.set(Self::Flushing { flushing });
                         return self.poll(cx);
                     }
                     Ok(AtOnce::Deferred(why)) => why,
-                    Err(error) => return Poll::Ready(Ok(ResponseBody::error(error))),
+                    Err(error) => {
+                        return Poll::Ready(Ok(progress.trailers.onto(ResponseBody::error(error))));
+                    }
                 };
                 let (verb, plane) = (*verb, Arc::clone(plane));
                 let recalled = recall_of(verb, message, headers, &plane);
@@ -306,13 +310,15 @@ where
                 self.poll(cx)
             }
             DataProjection::Deferred { call } => match ready!(call.poll(cx)) {
-                Ok((answer, false)) => Poll::Ready(Ok(ResponseBody::unary(answer))),
-                Ok((answer, true)) => {
-                    let flushing = Flushing::new(call.cache(), answer, call.recalled().clone());
+                (Ok((answer, false)), trailers) => {
+                    Poll::Ready(Ok(trailers.onto(ResponseBody::unary(answer))))
+                }
+                (Ok((answer, true)), trailers) => {
+                    let flushing = Flushing::new(call.cache(), answer, trailers, call.recalled().clone());
                     self.set(Self::Flushing { flushing });
                     self.poll(cx)
                 }
-                Err(error) => Poll::Ready(Ok(ResponseBody::error(error))),
+                (Err(error), trailers) => Poll::Ready(Ok(trailers.onto(ResponseBody::error(error)))),
             },
             DataProjection::Flushing { flushing } => Pin::new(flushing).poll(cx).map(Ok),
             DataProjection::PutBlob { call } => {
@@ -407,13 +413,15 @@ fn recall_of(verb: Verb, message: &Gathered, headers: &HeaderMap, plane: &Plane)
 pub struct Flushing {
     flushed: Pin<Box<dyn Future<Output = bool> + Send>>,
     answer: Option<Unary>,
+    trailers: Trailers,
     recalled: Recalled,
 }
 
 impl Flushing {
-    fn new(cache: &Arc<Cache>, answer: Unary, recalled: Recalled) -> Self {
+    fn new(cache: &Arc<Cache>, answer: Unary, trailers: Trailers, recalled: Recalled) -> Self {
         let flushed = cache.flushed();
-        Self { flushed: Box::pin(async move { flushed.await.is_ok() }), answer: Some(answer), recalled }
+        let flushed = Box::pin(async move { flushed.await.is_ok() });
+        Self { flushed, answer: Some(answer), trailers, recalled }
     }
 }
 
@@ -428,10 +436,11 @@ impl Future for Flushing {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let flushed = ready!(self.flushed.as_mut().poll(cx));
-        Poll::Ready(match self.answer.take() {
+        let response = match self.answer.take() {
             Some(answer) if flushed => ResponseBody::unary(answer),
             _ => ResponseBody::error(CallError::JournalPoisoned),
-        })
+        };
+        Poll::Ready(std::mem::take(&mut self.trailers).onto(response))
     }
 }
 
