@@ -1,6 +1,6 @@
 //! The house's rules, read off the sources: which way arrows point, how long files are, what is not written.
 //!
-//! A rule that stands in the way is a reason to look at the design, not to loosen it in passing.
+//! A change that breaks a rule is a reason to look at the design, not to loosen the rule in passing.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -38,10 +38,10 @@ pub(super) fn run(global: &Global, args: ExistsArgs) -> Result<Exit, CliError> {
         asked.try_collect::<Vec<_>>().await
     })?;
     let (mut found, mut documents, mut missing) = (0_u64, Vec::new(), Vec::new());
-    for (key, result) in keys.iter().zip(results) {
-        match result {
-            Err(why) => refused.add(key, &why),
-            Ok(outcome) => {
+    for (key, asked) in keys.iter().zip(results) {
+        match asked {
+            Asked::Refused(why) => refused.add(key, &why),
+            Asked::Answered(outcome) => {
                 let exists = outcome.entry().is_some();
                 found += u64::from(exists);
                 documents.push(json!({ "key": bytes_json(key), "exists": exists }));
@@ -63,11 +63,19 @@ pub(super) fn run(global: &Global, args: ExistsArgs) -> Result<Exit, CliError> {
     })
 }
 
-/// What a node knows of a key, or why it does not answer for this one.
-async fn ask(client: &Client, key: Bytes) -> Result<Result<GetOutcome, String>, CliError> {
+/// What came of asking a node for one key.
+enum Asked {
+    Answered(GetOutcome),
+    /// Something is wrong with this key alone.
+    Refused(String),
+}
+
+async fn ask(client: &Client, key: Bytes) -> Result<Asked, CliError> {
     match client.metadata(key).await {
-        Ok(outcome) => Ok(Ok(outcome)),
-        Err(ClientError::Status(refusal)) if !refusal.fields.is_empty() => Ok(Err(refusal.to_string())),
+        Ok(outcome) => Ok(Asked::Answered(outcome)),
+        Err(ClientError::Status(refusal)) if !refusal.fields.is_empty() => {
+            Ok(Asked::Refused(refusal.to_string()))
+        }
         Err(error) => Err(error.into()),
     }
 }

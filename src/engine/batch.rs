@@ -13,7 +13,8 @@ use super::op::{EntryView, Unread};
 use super::shard::KeyRef;
 use super::{Engine, Namespace};
 
-/// Keys that are asked for before the first is read; their entries stay near until then.
+/// Keys that are prefetched before the first is read: few enough that their entries are still in the processor's cache
+/// then.
 const WINDOW_KEYS: usize = 64;
 
 impl Engine {
@@ -33,7 +34,7 @@ impl Engine {
         for (part, keys) in keys.chunks(WINDOW_KEYS).enumerate() {
             let mut placed = [(0, KeyRef { namespace, key: &[], hash: 0 }); WINDOW_KEYS];
             for (place, key) in placed.iter_mut().zip(keys) {
-                *place = self.place(namespace, key);
+                *place = self.locate(namespace, key);
             }
             let placed = &placed[..keys.len()];
             for (shard, key) in placed {
@@ -93,7 +94,7 @@ mod tests {
         for change in changes {
             set(b"one", b"old");
             set(b"other", b"stays");
-            let (_, key) = engine.place(namespace, b"one");
+            let (_, key) = engine.locate(namespace, b"one");
             let likely = engine.shards[0].lock().prefetch_entry(key.hash);
             assert!(likely.is_some());
             let read =

@@ -167,7 +167,7 @@ impl Requests {
         self.shrink();
     }
 
-    /// Forgets the oldest until there is room for one more of so many bytes.
+    /// Forgets the oldest until there is room for one more of `bytes` bytes.
     fn keep_within(&mut self, bytes: usize) {
         while !self.order.is_empty()
             && (self.order.len() >= REMEMBERED_MAX

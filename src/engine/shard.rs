@@ -28,7 +28,7 @@ use super::index::Index;
 use super::log::{Put, Record, ShardLog};
 use super::namespace::Namespace;
 use super::op::{Condition, EntryView, Expiration, MissReason, Outcome, Refusal, Set, ValueView};
-use super::record::{Deadline, Draft, DraftValue, KeyHasher, Records};
+use super::record::{Deadline, DraftValue, KeyHasher, RecordDraft, Records};
 use super::requests::Requests;
 use super::stats::Stats;
 use super::tags::{DraftTags, PackedTags, TagFilter};
@@ -93,7 +93,7 @@ pub(super) struct Shard {
 }
 
 /// An entry's own copy of what its cell holds, to write it again in another form.
-struct Kept {
+struct EntryCopy {
     key: Vec<u8>,
     value: Bytes,
     large: bool,
@@ -162,7 +162,7 @@ impl Shard {
             return Outcome::Refused(Refusal::NoVersion);
         };
         let number = key.namespace.number();
-        let draft = Draft {
+        let draft = RecordDraft {
             namespace: number,
             key: set.key,
             value: large.map_or(DraftValue::Inline(set.value), DraftValue::Large),
@@ -264,7 +264,7 @@ impl Shard {
             return Ok(());
         }
         let kept = self.keep(slot);
-        let draft = Draft {
+        let draft = RecordDraft {
             namespace: key.namespace.number(),
             key: &kept.key,
             value: if kept.large { DraftValue::Large(&kept.value) } else { DraftValue::Inline(&kept.value) },
@@ -454,9 +454,9 @@ impl Shard {
         }
     }
 
-    fn keep(&self, slot: u32) -> Kept {
+    fn keep(&self, slot: u32) -> EntryCopy {
         let view = self.records.view(slot, self.wheel.base_ms(), 0);
-        Kept {
+        EntryCopy {
             key: self.records.key(slot).to_vec(),
             value: view.value.to_bytes(),
             large: matches!(view.value, super::op::ValueView::Shared(_)),

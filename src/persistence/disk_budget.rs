@@ -28,9 +28,9 @@ const SNAPSHOT_STRETCH_BYTES: u64 = 2 << 20;
 const RESERVE_BYTES_MAX: u64 = 64 << 20;
 /// And where there is little in all, this part of it.
 const RESERVE_PART: u64 = 4;
-/// Files are counted so often where there is no limit.
+/// Where there is no limit, files are counted at this interval.
 const COUNTS: Duration = Duration::from_secs(10);
-/// The disk is looked at no oftener than after so much was written.
+/// The disk's free space is read again only after this number of bytes was written.
 const LOOKS_BYTES_MIN: u64 = 32 << 10;
 const UNLIMITED: u64 = u64::MAX;
 
@@ -44,7 +44,7 @@ pub struct DiskBudget {
     count: Mutex<Count>,
     /// Bytes that were ever written.
     grown: AtomicU64,
-    /// What the next snapshot must find: the one before was given up when it wanted so much.
+    /// The bytes that the next snapshot must find free: the one before was given up when it wanted these.
     snapshot_bytes: AtomicU64,
     /// What the disk had left when somebody looked, and how much had ever been written then.
     free: AtomicU64,
@@ -64,7 +64,7 @@ pub struct DiskBudget {
     ample: Throttle,
     /// What refuses writes then. Weak, as the engine's log leads here.
     refuses: OnceLock<Weak<Engine>>,
-    /// Somebody is to look after it once so much was ever written.
+    /// The waiting thread is woken once this number of bytes was ever written.
     look_at: AtomicU64,
     is_woken: Mutex<bool>,
     woken: Condvar,
@@ -99,7 +99,7 @@ impl From<BackendError> for BudgetExceeded {
 }
 
 impl DiskBudget {
-    /// On a backend's disk, of which all files together may take so much; `None`: any number of bytes.
+    /// The budget of a backend's disk. All files together may take `limit_bytes`; `None`: any number.
     #[must_use]
     pub fn new(backend: Arc<dyn Backend>, limit_bytes: Option<u64>) -> Self {
         Self {
@@ -184,12 +184,12 @@ impl DiskBudget {
         self.settle();
     }
 
-    /// Notes what a snapshot would take now, about, so that so much is left for it.
+    /// Notes that a snapshot would take about `bytes` bytes now: these are kept free for it.
     pub(super) fn keep_for_snapshot(&self, bytes: u64) {
         self.for_snapshot.store(bytes, Ordering::Relaxed);
     }
 
-    /// Looks at what the disk has left when so much more is written, and whether that is enough for writes.
+    /// Reads the disk's free space, counts it as `more` bytes less, and notes whether that is enough for writes.
     pub(super) fn look_at_disk(&self, more: u64) -> Result<(), BackendError> {
         let mut space = self.backend.space()?;
         space.free_bytes = space.free_bytes.saturating_sub(more);
@@ -217,13 +217,13 @@ impl DiskBudget {
         self.short.subscribe()
     }
 
-    /// Whether the disk has so much more than anybody is kept from.
+    /// Whether `bytes` bytes fit and leave free more than all that is kept from anybody.
     pub(super) fn is_ample(&self, bytes: u64) -> bool {
         let free = self.free.load(Ordering::Relaxed);
         free > bytes.saturating_add(2 * RESERVE_BYTES_MAX)
     }
 
-    /// Notes that so much is being written.
+    /// Notes that `bytes` bytes are being written.
     pub(super) fn grew(&self, bytes: u64) {
         let grown = self.grown.fetch_add(bytes, Ordering::Relaxed) + bytes;
         // Far from the end it is looked at seldom, and the nearer it comes the oftener. Where that fails, so will writing.
@@ -275,18 +275,18 @@ impl DiskBudget {
         self.wake();
     }
 
-    /// Wakes who waits as soon as so much more is written.
+    /// Wakes the waiting thread as soon as `bytes` bytes more are written.
     pub(super) fn wake_after(&self, bytes: u64) {
         self.look_at.store(self.grown.load(Ordering::Relaxed).saturating_add(bytes), Ordering::Relaxed);
     }
 
-    /// Wakes who waits.
+    /// Wakes the waiting thread.
     pub(super) fn wake(&self) {
         *self.is_woken.lock() = true;
         self.woken.notify_all();
     }
 
-    /// Waits until it is woken, or so long.
+    /// Waits until it is woken, but no longer than `no_longer`.
     pub(super) fn wait(&self, no_longer: Duration) {
         let mut is_woken = self.is_woken.lock();
         if !*is_woken {
@@ -300,8 +300,8 @@ impl DiskBudget {
         self.is_free_for_all.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a snapshot may begin that has so many bytes at the most: not if nothing is left for it, or it is known that
-    /// it would not come to its end.
+    /// Whether a snapshot of at most `bytes` bytes may begin: not if nothing is left for it, or if it is known that it
+    /// could not be finished.
     pub(super) fn begin_snapshot(&self, bytes: u64) -> Result<(), BackendError> {
         self.begin_whole_snapshot(bytes.min(self.snapshot_bytes.load(Ordering::Relaxed)))
     }
@@ -311,8 +311,8 @@ impl DiskBudget {
         self.spare(bytes, *self.promised.lock())
     }
 
-    /// Sees to it that the promise covers what is written next of a snapshot that has so many bytes. The limit does not
-    /// bound it: it is what makes room.
+    /// Extends the promise to the next `needs` bytes of a snapshot that has written `bytes` bytes. The limit does not
+    /// bound it, as it is the snapshot that makes room.
     pub(super) fn cover_snapshot(
         &self,
         promise: &mut Promise,
@@ -347,7 +347,7 @@ impl DiskBudget {
         reserve_of(space.total_bytes) / if self.is_short() { 16 } else { 4 }
     }
 
-    /// Whether the disk has so much beside what is promised and the journal's.
+    /// Whether the disk has `bytes` bytes free beside what is promised and what the journal keeps.
     fn spare(&self, bytes: u64, promised: u64) -> Result<(), BackendError> {
         if self.is_free_for_all.load(Ordering::Relaxed) {
             return Ok(());
@@ -356,7 +356,7 @@ impl DiskBudget {
         fits(space, self.kept_from_snapshots(space), bytes.saturating_add(promised))
     }
 
-    /// Whether so many bytes of a blob would fit now, for a writer that says beforehand what comes.
+    /// Whether `needs` bytes of a blob would fit now, for a writer that knows the length beforehand.
     pub(super) fn check(&self, needs: u64) -> Result<(), BudgetExceeded> {
         self.left(needs, *self.promised.lock())
     }
@@ -389,7 +389,7 @@ impl DiskBudget {
         Ok(())
     }
 
-    /// Notes that so much was written: the disk counts it from now on.
+    /// Notes that `bytes` bytes of a promise were written: the disk counts them from now on.
     pub(super) fn written(&self, promise: &mut Promise, bytes: u64) {
         self.take_back(promise, bytes);
         self.grew(bytes);
@@ -406,7 +406,8 @@ impl DiskBudget {
         *self.promised.lock() -= bytes;
     }
 
-    /// Whether there is so much for blobs, under the limit and on the disk. Looks at every file where there is a limit.
+    /// Whether there are `needs` bytes for blobs, under the limit and on the disk. Looks at every file where there is a
+    /// limit.
     fn left(&self, needs: u64, promised: u64) -> Result<(), BudgetExceeded> {
         if let Some(limit) = self.limit() {
             let (used, reserve) = (self.count()?.saturating_add(promised), reserve_of(limit));
@@ -419,7 +420,7 @@ impl DiskBudget {
     }
 }
 
-/// Whether a disk with this space has so much beside what is kept of it.
+/// Whether a disk with this space has `needs` bytes free beside the `reserve`.
 fn fits(space: DiskSpace, reserve: u64, needs: u64) -> Result<(), BackendError> {
     let free = space.free_bytes;
     if free < reserve.saturating_add(needs) {
@@ -428,7 +429,7 @@ fn fits(space: DiskSpace, reserve: u64, needs: u64) -> Result<(), BackendError> 
     Ok(())
 }
 
-/// What the journal keeps for itself of so much.
+/// The bytes that the journal keeps for itself of `total` bytes.
 fn reserve_of(total: u64) -> u64 {
     (total / RESERVE_PART).min(RESERVE_BYTES_MAX)
 }

@@ -193,6 +193,17 @@ pub enum BadFrame {
     Unexpected { found: FrameKind },
 }
 
+/// Why no frame was read.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The disk refuses.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// What is there is no frame as it was written.
+    #[error(transparent)]
+    Bad(#[from] BadFrame),
+}
+
 /// Writes frames to a file, one behind the other.
 #[derive(Debug)]
 pub struct FrameWriter {
@@ -214,7 +225,7 @@ impl FrameWriter {
     ///
     /// # Errors
     /// The disk refuses. The file must not be appended to any more.
-    pub fn append(&mut self, kind: FrameKind, place: Place, body: &[&[u8]]) -> Result<(), BackendError> {
+    pub fn append(&mut self, kind: FrameKind, batch: BatchInfo, body: &[&[u8]]) -> Result<(), BackendError> {
         let mut crc = crc32fast::Hasher::new();
         let mut body_bytes = 0;
         for part in body {
@@ -225,10 +236,10 @@ impl FrameWriter {
             format: FORMAT,
             kind,
             sequence: self.sequence,
-            first_position: place.first_position,
-            records: place.records,
+            first_position: batch.first_position,
+            records: batch.records,
             body_bytes: body_bytes as u32,
-            time: place.time,
+            time: batch.time,
             previous: self.previous,
             body_crc: crc.finalize(),
         };
@@ -273,7 +284,7 @@ impl FrameWriter {
 
 /// Where and when a frame's records are.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Place {
+pub struct BatchInfo {
     /// The position of the first record.
     pub first_position: u64,
     /// How many there are.
@@ -379,8 +390,8 @@ impl FrameReader {
     /// yet: [`check`] does that, on whichever thread has time for it.
     ///
     /// # Errors
-    /// Outside, the disk refuses; inside, what is here is no frame. Either way the reader stays where it is.
-    pub fn next(&mut self, body: &mut Vec<u8>) -> Result<Result<Option<Frame>, BadFrame>, BackendError> {
+    /// The disk refuses, or what is here is no frame. Either way the reader stays where it is.
+    pub fn next(&mut self, body: &mut Vec<u8>) -> Result<Option<Frame>, FrameError> {
         self.skip(|_| true, body)
     }
 
@@ -392,49 +403,53 @@ impl FrameReader {
         &mut self,
         wanted: impl Fn(FrameKind) -> bool,
         body: &mut Vec<u8>,
-    ) -> Result<Result<Option<Frame>, BadFrame>, BackendError> {
-        let frame = match self.head()? {
-            Ok(Some(frame)) => frame,
-            other => return Ok(other),
-        };
-        if wanted(frame.header.kind)
-            && let Err(bad) = self.body(&frame, body)?
-        {
-            return Ok(Err(bad));
+    ) -> Result<Option<Frame>, FrameError> {
+        let Some(frame) = self.head()? else { return Ok(None) };
+        if wanted(frame.header.kind) {
+            self.body(&frame, body)?;
         }
         self.offset = frame.body_offset() + u64::from(frame.header.body_bytes);
-        Ok(Ok(Some(frame)))
+        Ok(Some(frame))
     }
 
     /// The header of the frame here, whose body is in the file.
-    fn head(&self) -> Result<Result<Option<Frame>, BadFrame>, BackendError> {
+    fn head(&self) -> Result<Option<Frame>, FrameError> {
         // A file that is being written has grown since: what is behind `end` is not looked at.
         let left = self.end.saturating_sub(self.offset) as usize;
         if left == 0 {
-            return Ok(Ok(None));
+            return Ok(None);
         }
         let mut head = [0; HEADER_BYTES];
         let found = self.file.read_at(self.offset, &mut head)?.min(left);
-        let (header, called) = match Header::read(&head[..found]) {
-            Ok(read) => read,
-            Err(bad) => return Ok(Err(bad)),
-        };
+        let (header, called) = Header::read(&head[..found])?;
         let expected = header.body_bytes as usize;
         let found = left - header.header_bytes();
         if found < expected {
-            return Ok(Err(BadFrame::Short { found, expected }));
+            return Err(BadFrame::Short { found, expected }.into());
         }
-        Ok(Ok(Some(Frame { header, called, offset: self.offset })))
+        Ok(Some(Frame { header, called, offset: self.offset }))
     }
 
-    fn body(&self, frame: &Frame, body: &mut Vec<u8>) -> Result<Result<(), BadFrame>, BackendError> {
+    fn body(&self, frame: &Frame, body: &mut Vec<u8>) -> Result<(), FrameError> {
         let expected = frame.header.body_bytes as usize;
         body.resize(expected, 0);
         let found = self.file.read_at(frame.body_offset(), body)?;
         if found < expected {
-            return Ok(Err(BadFrame::Short { found, expected }));
+            return Err(BadFrame::Short { found, expected }.into());
         }
-        Ok(Ok(()))
+        Ok(())
+    }
+}
+
+/// What was read, where what is no frame is as good as none.
+///
+/// # Errors
+/// The disk refuses.
+pub(super) fn if_a_frame(read: Result<Option<Frame>, FrameError>) -> Result<Option<Frame>, BackendError> {
+    match read {
+        Ok(frame) => Ok(frame),
+        Err(FrameError::Bad(_)) => Ok(None),
+        Err(FrameError::Backend(error)) => Err(error),
     }
 }
 

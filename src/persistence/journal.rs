@@ -4,7 +4,7 @@
 //! frame ([`super::frame`]) and, when it is time or somebody waits, syncs the file. So a write costs its caller no I/O,
 //! and however many wait for the disk share a sync.
 //!
-//! - A *drain* has a number. Whoever has applied a change is safe once a drain is synced that began after it: see
+//! - A *drain* has a number. A change is safe once a drain is synced that began after it was applied: see
 //!   [`Journal::ask_flush`].
 //! - The *position* is the count of all records that were ever written; a batch has its first record's.
 //! - A *segment* is a file of about [`SEGMENT_BYTES`]; the chain of checksums runs on from one to the next.
@@ -43,7 +43,7 @@ use crate::engine::{Drained, Engine, LogBudget, LogConfig};
 pub use backlog::{BacklogQueue, Turn};
 use writer::{Writer, segment_file};
 
-/// A segment is ended when it is at least so long.
+/// The length in bytes from which on a segment is ended.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
 /// What is reserved at a time of the segment that is being written, where many wait for syncs: see
 /// [`JournalConfig::reserve_bytes`].
@@ -57,7 +57,7 @@ const KEPT_BYTES: usize = 512 << 10;
 /// How long a node that stops waits for what meets a shortage: with the drain before that, which is 8 s unless it is set
 /// otherwise, the process is gone within 10 s.
 pub(super) const SHORTAGE_AT_STOP_MAX: Duration = Duration::from_millis(1_500);
-/// Versions are safe for so long ahead.
+/// How far ahead of the wall clock versions are safe.
 const CEILING_AHEAD_US: u64 = 60_000_000;
 
 /// How a journal is kept.
@@ -70,11 +70,11 @@ pub struct JournalConfig {
     pub backlog_bytes: usize,
     /// What those that wait for room in the backlog may hold in memory: see [`BacklogQueue`].
     pub waiting_bytes: usize,
-    /// A segment is ended when it is at least so long: [`SEGMENT_BYTES`].
+    /// The length in bytes from which on a segment is ended: [`SEGMENT_BYTES`].
     pub segment_bytes: u64,
-    /// Where one sync after the other is waited for and each has little to write, so many bytes of the segment are
-    /// filled with zeroes at once, so that those syncs have no length and blocks of the file to write: [`RESERVE_BYTES`].
-    /// 0: never.
+    /// Where one sync after the other is waited for and each has little to write, this number of bytes of the segment
+    /// is filled with zeroes at once, so that those syncs need not write the file's length and blocks:
+    /// [`RESERVE_BYTES`]. 0: never.
     pub reserve_bytes: u64,
 }
 
@@ -101,9 +101,20 @@ pub enum Stopped {
     /// The disk failed.
     #[error("the journal is poisoned: {0}")]
     Poisoned(Arc<str>),
-    /// The node was told to stop.
+    /// The node was stopped.
     #[error("the journal has ended: the node is stopping")]
     Ended,
+}
+
+/// Why the journal began no new segment.
+#[derive(Debug, thiserror::Error)]
+pub enum RollError {
+    /// Nothing is written any more.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// A file for it could not be had for now, and the journal goes on in the segment that it has.
+    #[error(transparent)]
+    Shortage(BackendError),
 }
 
 /// What is counted for metrics.
@@ -132,11 +143,11 @@ struct Waiting {
     asleep: Vec<(u64, oneshot::Sender<()>)>,
     /// What they wait for has come, and they are to be woken.
     to_wake: Vec<oneshot::Sender<()>>,
-    /// The thread waits until so many are asleep; 0: it does not.
+    /// The thread waits until this number of callers is asleep; 0: it does not wait.
     gathered: usize,
 }
 
-/// Wakes who is to be woken, however the waiting that it is part of ends.
+/// Wakes the callers that are to be woken, however the waiting that it is part of ends.
 struct Relay<'a>(&'a Mutex<Waiting>);
 
 #[derive(Debug)]
@@ -161,7 +172,7 @@ struct Shared {
     progress: watch::Sender<Progress>,
     /// [`Progress::poisoned`], for those who would be woken hundreds of times a second by all other news.
     poisoned: watch::Sender<Option<Arc<str>>>,
-    /// Who waits for which drain to be synced: each is woken once, when it is.
+    /// The callers that wait for a drain to be synced: each is woken once, when its drain is.
     waiting: Mutex<Waiting>,
     thread: OnceLock<Thread>,
     segments: Mutex<Vec<Segment>>,
@@ -280,7 +291,7 @@ impl Journal {
         };
         if let Some(woken) = woken {
             let _relay = Relay(&self.shared.waiting);
-            // Who is not woken is let go of: the journal has stopped.
+            // A caller that is not woken learns that the journal has stopped by the end of its channel.
             let _ = woken.await;
         }
         let now = self.shared.progress.borrow().clone();
@@ -356,29 +367,29 @@ impl Journal {
         self.shared.segments.lock().clone()
     }
 
-    /// Ends the segment that is being written, so that [`Self::forget`] can delete it; blocks. One caller at a time. The
-    /// inner error is a shortage, for which it goes on.
+    /// Ends the segment that is being written, so that [`Self::forget`] can delete it; blocks. One caller at a time.
     ///
     /// # Errors
-    /// The journal has stopped.
-    pub fn roll(&self) -> Result<Result<(), BackendError>, Stopped> {
+    /// The journal has stopped, or a shortage keeps it in the segment that it has.
+    pub fn roll(&self) -> Result<(), RollError> {
         self.shared.roll.store(true, Ordering::SeqCst);
-        self.written().map(|_| self.segment_begun())
+        self.segment_begun()
     }
 
     /// Keeps changes from now on, or none; blocks. Those that were not kept have one position together, so that what
-    /// comes after them is never taken for what follows on what was before. One caller at a time. The inner error is a
-    /// shortage, for which all stays as it was.
+    /// comes after them is never taken for what follows on what was before. One caller at a time.
     ///
     /// # Errors
-    /// The journal has stopped.
-    pub fn keep(&self, is_kept: bool) -> Result<Result<(), BackendError>, Stopped> {
+    /// The journal has stopped, or a shortage leaves all as it was.
+    pub fn keep(&self, is_kept: bool) -> Result<(), RollError> {
         self.shared.keep.store(is_kept, Ordering::SeqCst);
-        self.written().map(|_| self.segment_begun())
+        self.segment_begun()
     }
 
-    fn segment_begun(&self) -> Result<(), BackendError> {
-        self.shared.no_segment.lock().take().map_or(Ok(()), Err)
+    /// Waits until the thread has begun the segment that it was asked for, or could not.
+    fn segment_begun(&self) -> Result<(), RollError> {
+        self.written()?;
+        self.shared.no_segment.lock().take().map_or(Ok(()), |error| Err(RollError::Shortage(error)))
     }
 
     /// Gives up the segments all of whose records are at or before a position; `clear` does away with their files.
@@ -474,7 +485,7 @@ impl Progress {
 }
 
 impl Waiting {
-    /// Whether fewer than so many wait for a sync; then who makes it so many wakes the thread.
+    /// Whether fewer than `wanted` callers wait for a sync; then the caller that completes the number wakes the thread.
     fn gather(&mut self, wanted: usize) -> bool {
         self.gathered = wanted;
         self.asleep.len() < wanted
@@ -493,7 +504,7 @@ impl Drop for Relay<'_> {
     fn drop(&mut self) {
         let to_wake = std::mem::take(&mut self.0.lock().to_wake);
         for wake in to_wake {
-            // Who does not wait any more needs no word.
+            // A caller that does not wait any more needs no word.
             let _ = wake.send(());
         }
     }

@@ -8,32 +8,32 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
-use super::backend::{Backend, BackendError, FileId, FileKind};
+use super::backend::{Backend, FileId, FileKind};
 use super::disk::{Lookup, SHORTAGE_PAUSE};
-use super::frame::{BadFrame, FrameKind, FrameReader, HEADER_BYTES, check};
-use super::replay::{Damage, From, replay};
+use super::frame::{BadFrame, FrameError, FrameKind, FrameReader, HEADER_BYTES, check};
+use super::replay::{From, ReadError, replay};
 use super::snapshot::{Below, LoadContext, SnapshotInfo, apply, apply_head};
 use super::tier::{DiskTier, Scanned};
 use crate::clock::Clock;
 use crate::engine::{Engine, Fetch, Restorer};
 
-/// Applies what a snapshot has around its entries, whose headers alone are looked at; inside, why it cannot be believed.
+/// Applies what a snapshot has around its entries, whose headers alone are looked at.
 ///
 /// # Errors
-/// The disk refuses.
+/// The disk refuses, or the snapshot is damaged and cannot be believed.
 pub(super) fn load_around(
     backend: &dyn Backend,
     info: &SnapshotInfo,
     restorer: &mut Restorer<'_>,
     context: &LoadContext<'_>,
-) -> Result<Result<(), Damage>, BackendError> {
+) -> Result<(), ReadError> {
     let file = FileId { kind: FileKind::Snapshot, number: info.number };
     let mut reader = FrameReader::new(backend.open(file)?)?;
     let mut body = Vec::new();
     let (mut sequence, mut called) = (0, 0);
     loop {
         let offset = reader.offset();
-        let read = reader.skip(|kind| kind != FrameKind::SnapshotEntries, &mut body)?;
+        let read = reader.skip(|kind| kind != FrameKind::SnapshotEntries, &mut body);
         let taken = read.and_then(|frame| {
             let expected = HEADER_BYTES;
             let frame = frame.ok_or(BadFrame::Short { found: 0, expected })?;
@@ -50,30 +50,29 @@ pub(super) fn load_around(
             Ok(frame.header.kind)
         });
         match taken {
-            Ok(FrameKind::SnapshotEnd) => return Ok(Ok(())),
+            Ok(FrameKind::SnapshotEnd) => return Ok(()),
             Ok(_) => {}
-            Err(why) => return Ok(Err(Damage::of(file, offset, &why))),
+            Err(why) => return Err(ReadError::of(file, offset, why)),
         }
     }
 }
 
-/// Finds the places of a snapshot's entries, until `is_stopped`; inside, what is damaged: a frame's entries are not
-/// found, or all from there on.
+/// Finds the places of a snapshot's entries, until `is_stopped`.
 ///
 /// # Errors
-/// The disk refuses.
+/// The disk refuses, or something is damaged: a frame's entries are not found, or all from there on.
 pub(super) fn index(
     backend: &dyn Backend,
     number: u64,
     below: Below<'_>,
     is_stopped: &dyn Fn() -> bool,
-) -> Result<Result<(), Damage>, BackendError> {
+) -> Result<(), ReadError> {
     let file = FileId { kind: FileKind::Snapshot, number };
     let mut reader = FrameReader::new(backend.open(file)?)?;
     let (mut body, mut damage) = (Vec::new(), Ok(()));
     while !is_stopped() {
         let offset = reader.offset();
-        let taken = reader.next(&mut body)?.and_then(|frame| {
+        let taken = reader.next(&mut body).and_then(|frame| {
             let Some(frame) = frame else { return Ok(false) };
             match frame.header.kind {
                 FrameKind::SnapshotHead => {}
@@ -91,37 +90,37 @@ pub(super) fn index(
         match taken {
             Ok(true) => {}
             Ok(false) => break,
+            Err(FrameError::Backend(error)) => return Err(error.into()),
             Err(why) => {
                 below.tier.counters().damaged.fetch_add(1, Ordering::Relaxed);
-                damage = damage.and_then(|()| Err(Damage::of(file, offset, &why)));
+                damage = damage.and_then(|()| Err(ReadError::of(file, offset, why)));
                 if reader.offset() == offset {
                     break;
                 }
             }
         }
     }
-    Ok(damage)
+    damage
 }
 
-/// Finds the places of all entries as they were at a position, by an older snapshot and the journal behind it; inside,
-/// what is damaged, so that nothing that was found can be believed.
+/// Finds the places of all entries as they were at a position, by an older snapshot and the journal behind it.
 ///
 /// # Errors
-/// The disk refuses.
+/// The disk refuses, or something is damaged, so that nothing that was found can be believed.
 pub(super) fn index_at(
     backend: &dyn Backend,
     position: u64,
     older: &SnapshotInfo,
     tier: &DiskTier,
     engine: &Engine,
-) -> Result<Result<(), Damage>, BackendError> {
+) -> Result<(), ReadError> {
     let file = FileId { kind: FileKind::Snapshot, number: older.number };
     let below = Below { tier, engine, file: tier.open(file)? };
     let mut reader = FrameReader::new(backend.open(file)?)?;
     let mut body = Vec::new();
     loop {
         let offset = reader.offset();
-        let taken = reader.next(&mut body)?.and_then(|frame| {
+        let taken = reader.next(&mut body).and_then(|frame| {
             let expected = HEADER_BYTES;
             let frame = frame.ok_or(BadFrame::Short { found: 0, expected })?;
             check(&frame.header, &body)?;
@@ -134,7 +133,7 @@ pub(super) fn index_at(
         match taken {
             Ok(false) => {}
             Ok(true) => break,
-            Err(why) => return Ok(Err(Damage::of(file, offset, &why))),
+            Err(why) => return Err(ReadError::of(file, offset, why)),
         }
     }
     let (mut segments, mut unopened) = (HashMap::new(), None);
@@ -149,23 +148,20 @@ pub(super) fn index_at(
         file.map_or(Ok(()), |file| Below { file, ..below }.arrive(frame, body))
     })?;
     let is_there = unopened.is_none() && end.lineage == older.lineage && end.position >= position;
-    Ok(match end.damage {
-        Some(damage) if damage.position <= position => Err(damage),
+    match end.damage {
+        Some(damage) if damage.position <= position => Err(ReadError::Damaged(damage)),
         _ if older.position >= position || is_there => Ok(()),
         _ => {
             let place = FileId { kind: FileKind::Journal, number: end.sequence };
-            Err(Damage::of(
-                unopened.unwrap_or(place),
-                0,
-                &BadFrame::Short { found: 0, expected: HEADER_BYTES },
-            ))
+            let why = BadFrame::Short { found: 0, expected: HEADER_BYTES };
+            Err(ReadError::of(unopened.unwrap_or(place), 0, why.into()))
         }
-    })
+    }
 }
 
 /// Keys that are watched at a time while their entries are brought to memory.
 const BATCH: usize = 256;
-/// Memory is left alone when so much of it is in use, in percent.
+/// Entries are no longer brought to memory when this much of it is in use, in percent.
 const WARM_PERCENT: u64 = 90;
 
 /// Brings entries to memory as long as there is room for more; how many. It waits for nobody: where the journal is
@@ -221,7 +217,7 @@ fn bring(
     let mut brought = 0;
     for (namespace, key, mut fetch) in watched {
         brought += loop {
-            let place = (fetch.shard(), fetch.place());
+            let place = (fetch.shard(), fetch.walk_hash());
             let found = match lookup.fetch(place, fetch.logged(), namespace.number(), key) {
                 Ok(Some(found)) => found,
                 // What is not brought now is not looked for again.

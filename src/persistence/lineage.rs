@@ -1,9 +1,9 @@
 //! Which lineage a data directory is of, and whether its mark can be believed.
 //!
-//! A lineage is drawn when a directory is made, and when what is in it is given up; the mark, every segment and every
-//! snapshot say theirs. A mark that is gone, or is not as it was written, is told: whether the end of the journal was
-//! synced cannot be known without it. So is one of a lineage of which nothing is there, as another directory's is that
-//! was copied here. Either way the files say which lineage goes on.
+//! A lineage is drawn when a directory is made, and when its content is given up; the mark, every segment and every
+//! snapshot name theirs. A missing or damaged mark is reported, as it alone says whether the end of the journal was
+//! synced. So is a mark of a lineage that no file here belongs to, as when another directory's was copied here. In each
+//! case the files say which lineage goes on.
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::mark::JournalMark;

@@ -22,7 +22,7 @@ use super::failpoint::Failpoint;
 use super::lazy;
 use super::lineage::Lineage;
 use super::mark::JournalMark;
-use super::replay::{Damage, From, JournalEnd, replay};
+use super::replay::{Damage, From, JournalEnd, ReadError, replay};
 use super::snapshot::{self, Below, LoadContext, Loaded, SnapshotInfo};
 use super::tier::DiskTier;
 use crate::clock::{Now, monotonic};
@@ -31,7 +31,7 @@ use crate::quote::Quote;
 
 /// How a node gets its content back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Method {
+pub enum RecoveryMethod {
     /// It begins with nothing.
     Empty,
     /// From the newest snapshot alone.
@@ -44,7 +44,7 @@ pub enum Method {
     Lazy,
 }
 
-impl Method {
+impl RecoveryMethod {
     /// Every method.
     pub const ALL: [Self; 5] =
         [Self::Empty, Self::Snapshot, Self::Journal, Self::SnapshotAndJournal, Self::Lazy];
@@ -77,22 +77,22 @@ impl Method {
 
 /// A word that is no recovery method.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{word} is no recovery method; there are {}", Method::ALL.map(Method::as_str).join(", "))]
-pub struct UnknownMethod {
+#[error("{word} is no recovery method; there are {}", RecoveryMethod::ALL.map(RecoveryMethod::as_str).join(", "))]
+pub struct UnknownRecoveryMethod {
     /// The word.
     pub word: Quote,
 }
 
-impl FromStr for Method {
-    type Err = UnknownMethod;
+impl FromStr for RecoveryMethod {
+    type Err = UnknownRecoveryMethod;
 
-    fn from_str(word: &str) -> Result<Self, UnknownMethod> {
+    fn from_str(word: &str) -> Result<Self, UnknownRecoveryMethod> {
         let found = Self::ALL.into_iter().find(|method| method.as_str() == word);
-        found.ok_or_else(|| UnknownMethod { word: Quote::of(word) })
+        found.ok_or_else(|| UnknownRecoveryMethod { word: Quote::of(word) })
     }
 }
 
-impl fmt::Display for Method {
+impl fmt::Display for RecoveryMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -102,7 +102,7 @@ impl fmt::Display for Method {
 #[derive(Debug, Clone)]
 pub struct Report {
     /// How.
-    pub method: Method,
+    pub method: RecoveryMethod,
     /// Entries that it applied whose time had ended.
     pub expired: u64,
     /// Entries that did not fit into memory, or whose namespace is missing.
@@ -167,14 +167,14 @@ impl Recovery<'_> {
     ///
     /// # Errors
     /// The disk refuses. Damage is no error but told in the report.
-    pub fn run(&self, method: Method) -> Result<Recovered, BackendError> {
+    pub fn run(&self, method: RecoveryMethod) -> Result<Recovered, BackendError> {
         self.run_into(method, Restorer::new(self.engine))
     }
 
     /// [`Self::run`] by a restorer of the engine.
     pub(super) fn run_into(
         &self,
-        method: Method,
+        method: RecoveryMethod,
         mut restorer: Restorer<'_>,
     ) -> Result<Recovered, BackendError> {
         let begun = monotonic();
@@ -210,7 +210,7 @@ impl Recovery<'_> {
         }
         let from = match (&report.snapshot, method) {
             (Some(snapshot), _) => From::Behind(snapshot.position),
-            (None, Method::Journal) => From::First,
+            (None, RecoveryMethod::Journal) => From::First,
             (None, _) => From::Behind(0),
         };
         let mut end = if method.reads_journal() {
@@ -250,10 +250,10 @@ impl Recovery<'_> {
         let context =
             LoadContext { now: self.now, threads: self.threads, applied: &self.progress.applied, below };
         let loaded = match report.method {
-            Method::Lazy => {
-                lazy::load_around(self.backend, info, restorer, &context)?.map(|()| Loaded::default())
+            RecoveryMethod::Lazy => {
+                lazy::load_around(self.backend, info, restorer, &context).map(|()| Loaded::default())
             }
-            _ => snapshot::load(self.backend, info, restorer, &context)?,
+            _ => snapshot::load(self.backend, info, restorer, &context),
         };
         Failpoint::RECOVERY_LOADED.reached();
         match loaded {
@@ -265,7 +265,8 @@ impl Recovery<'_> {
                 self.engine.raise_versions(info.newest_version);
                 Ok(true)
             }
-            Err(damage) => {
+            Err(ReadError::Backend(error)) => Err(error),
+            Err(ReadError::Damaged(damage)) => {
                 report.damages.push(damage);
                 restorer.empty(self.now);
                 self.tier.iter().for_each(|tier| tier.clear());
@@ -359,8 +360,10 @@ pub fn snapshots(backend: &dyn Backend) -> Result<Vec<Inspected>, BackendError> 
     numbers.sort_unstable_by_key(|number| std::cmp::Reverse(*number));
     numbers
         .into_iter()
-        .map(|number| {
-            snapshot::inspect(backend, number).map(|found| found.map_err(|damage| (number, damage)))
+        .map(|number| match snapshot::inspect(backend, number) {
+            Ok(info) => Ok(Ok(info)),
+            Err(ReadError::Damaged(damage)) => Ok(Err((number, damage))),
+            Err(ReadError::Backend(error)) => Err(error),
         })
         .collect()
 }

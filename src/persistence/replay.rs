@@ -1,16 +1,16 @@
 //! Reading the journal back: every batch in order, up to its end, and what that end is.
 //!
 //! A journal ends in one of three ways. *Clean*: after a whole frame. *Torn*: the last frames of the last segment are
-//! not whole, and none of them was synced: a crash cut them off, which loses nothing that was promised. *Damaged*:
-//! what was synced is not as it was written, or not there. Then what is before the damage is applied, what is after it
-//! is not (it may rest on what is lost), and the damage is told. A torn tail stays in its file: the segment that was begun
-//! after it continues the chain from the last whole frame, which tells the one from the other.
+//! not whole, and none of them was synced: a crash cut them off, which loses nothing that was promised. *Damaged*: what
+//! was synced is not as it was written, or not there. Then what is before the damage is applied, what is after it is
+//! not (it may rest on what is lost), and the damage is reported. A torn tail stays in its file: the segment that was
+//! begun after it continues the chain from the last whole frame, which distinguishes it from damage.
 //!
 //! Zeroes up to the end of a file were reserved and never written, or what was written there has not reached the disk:
 //! the file ends before them.
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
-use super::frame::{BadFrame, Frame, FrameKind, FrameReader, HEADER_BYTES, check};
+use super::frame::{BadFrame, Frame, FrameError, FrameKind, FrameReader, HEADER_BYTES, check, if_a_frame};
 use super::mark::JournalMark;
 use super::segment::{Segment, SegmentBody};
 
@@ -36,6 +36,33 @@ impl Damage {
     pub(super) fn of(file: FileId, offset: u64, why: &BadFrame) -> Self {
         let is_newer = matches!(why, BadFrame::Format { .. });
         Self { place: file.to_string(), offset, description: why.to_string(), is_newer, ..Self::default() }
+    }
+}
+
+/// Why a file could not be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The disk refuses.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// It is not as it was written.
+    #[error("{} is damaged at byte {}: {}", .0.place, .0.offset, .0.description)]
+    Damaged(Damage),
+}
+
+impl ReadError {
+    /// Whether nothing is wrong with the disk, and the file can be read in a moment.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Backend(error) if error.is_passing())
+    }
+
+    /// Why the frame at an offset of a file was not read.
+    pub(super) fn of(file: FileId, offset: u64, why: FrameError) -> Self {
+        match why {
+            FrameError::Backend(error) => Self::Backend(error),
+            FrameError::Bad(why) => Self::Damaged(Damage::of(file, offset, &why)),
+        }
     }
 }
 
@@ -143,7 +170,7 @@ pub fn replay(
 pub(super) fn said_by(backend: &dyn Backend, file: FileId) -> Result<Option<SegmentBody>, BackendError> {
     let mut reader = FrameReader::new(backend.open(file)?)?;
     let mut body = Vec::new();
-    let Ok(Some(Frame { header, .. })) = reader.next(&mut body)? else { return Ok(None) };
+    let Some(Frame { header, .. }) = if_a_frame(reader.next(&mut body))? else { return Ok(None) };
     let is_whole = header.kind == FrameKind::Segment && check(&header, &body).is_ok();
     Ok(if is_whole { SegmentBody::read(&body) } else { None })
 }
@@ -154,7 +181,7 @@ pub(super) fn said_by(backend: &dyn Backend, file: FileId) -> Result<Option<Segm
 /// The disk refuses.
 pub(super) fn is_begun(backend: &dyn Backend, file: FileId) -> Result<bool, BackendError> {
     let mut reader = FrameReader::new(backend.open(file)?)?;
-    let is_whole = matches!(reader.next(&mut Vec::new())?, Ok(Some(_)));
+    let is_whole = if_a_frame(reader.next(&mut Vec::new()))?.is_some();
     Ok(is_whole || reader.written_from(0)? > (HEADER_BYTES + SegmentBody::BYTES) as u64)
 }
 
@@ -186,15 +213,15 @@ impl Replay<'_> {
         loop {
             let offset = reader.offset();
             let mut body = std::mem::take(&mut self.body);
-            let read = reader.next(&mut body)?;
-            let taken = match read {
+            let taken = match reader.next(&mut body) {
                 Ok(None) if is_first => Err(BadFrame::Short { found: 0, expected: HEADER_BYTES }),
                 Ok(None) => {
                     self.body = body;
                     return Ok(None);
                 }
                 Ok(Some(frame)) => self.frame(&frame, &body, number, is_first),
-                Err(why) => Err(why),
+                Err(FrameError::Bad(why)) => Err(why),
+                Err(FrameError::Backend(error)) => return Err(error),
             };
             self.body = body;
             if let Err(why) = taken {
@@ -267,8 +294,8 @@ impl Replay<'_> {
         let mut is_behind = false;
         for number in std::mem::take(numbers) {
             let mut reader = FrameReader::new(self.backend.open(segment_file(number))?)?;
-            let first = reader.next(&mut self.body)?;
-            if let Ok(Some(Frame { header, .. })) = first {
+            let first = if_a_frame(reader.next(&mut self.body))?;
+            if let Some(Frame { header, .. }) = first {
                 if check(&header, &self.body).is_ok()
                     && SegmentBody::read(&self.body).is_some_and(|said| said.begins)
                 {
@@ -308,8 +335,8 @@ impl Replay<'_> {
             return Ok(false);
         }
         let mut reader = FrameReader::new(self.backend.open(segment_file(next))?)?;
-        let first = reader.next(&mut Vec::new())?;
-        Ok(matches!(first, Ok(Some(frame)) if frame.header.previous == self.end.called))
+        let first = if_a_frame(reader.next(&mut Vec::new()))?;
+        Ok(first.is_some_and(|frame| frame.header.previous == self.end.called))
     }
 
     fn passed_over(&mut self, frame: &Frame, number: u64, why: &BadFrame) {

@@ -2,8 +2,8 @@
 //!
 //! A snapshot walks through the engine a few hundred entries at a time and lets go of the shard's lock in between, so
 //! what it has written when it is done was never there all at once. What makes it whole is the stretch of journal that
-//! was written meanwhile, which it carries behind the entries: whoever applies the entries and then that tail has the
-//! state at the tail's end, because records are results and the tail has every change that the walk may have missed.
+//! was written meanwhile, which it carries behind the entries: applying the entries and then that tail gives the state
+//! at the tail's end, because records are results and the tail has every change that the walk may have missed.
 //!
 //! ```text
 //! ┌───────────────────────┬───────────────────┬───┬──────────────┬───┬──────────────────────────────────┐
@@ -23,14 +23,14 @@ use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::disk_budget::{DiskBudget, Promise};
 use super::failpoint::Failpoint;
 use super::frame::{
-    BadFrame, FORMAT, Frame, FrameKind, FrameReader, FrameWriter, HEADER_BYTES, Place, check,
+    BadFrame, BatchInfo, FORMAT, Frame, FrameError, FrameKind, FrameReader, FrameWriter, HEADER_BYTES, check,
 };
 use super::journal::Journal;
 use super::record;
-use super::replay::{Damage, From, replay};
+use super::replay::{From, ReadError, replay};
 use super::tier::{DiskTier, Moves};
 use crate::clock::{Clock, Now, Pace};
-use crate::engine::{Engine, Put, Record, WalkPlace, Written};
+use crate::engine::{Engine, Put, Record, WalkCursor, Written};
 use crate::entry::Version;
 pub use error::SnapshotError;
 pub use load::{Below, LoadContext, Loaded, load};
@@ -69,7 +69,7 @@ impl SnapshotInfo {
 
 /// Entries are written in frames of about this size.
 const CHUNK_BYTES: usize = 256 << 10;
-/// So much is synced at a time: a sync of more stands in the way of the journal's, and keeps its processor for milliseconds.
+/// Bytes that are synced at a time: a longer sync delays the journal's, and keeps its processor for milliseconds.
 const SYNC_BYTES: u64 = 2 << 20;
 const END_BYTES: usize = 48;
 
@@ -138,7 +138,7 @@ impl Taking<'_> {
             Some((tier, number)) => self.live_entries(engine, tier, number, begun)?,
         }
         // What comes after it has a segment of its own: a recovery reads no part of the journal that is in here.
-        journal.roll()??;
+        journal.roll()?;
         Failpoint::SNAPSHOT_ROLLED.reached();
         let position = journal.written()?;
         self.tail(backend, first_position, position)?;
@@ -150,8 +150,8 @@ impl Taking<'_> {
         for (index, fact) in facts.iter().enumerate() {
             end[8 * index..8 * index + 8].copy_from_slice(&fact.to_le_bytes());
         }
-        let place = Place { first_position: position, records: 0, time };
-        self.append(FrameKind::SnapshotEnd, place, &[&end])?;
+        let batch = BatchInfo { first_position: position, records: 0, time };
+        self.append(FrameKind::SnapshotEnd, batch, &[&end])?;
         Failpoint::SNAPSHOT_ENDED.reached();
         self.frames.sync()?;
         Ok(SnapshotInfo {
@@ -168,12 +168,12 @@ impl Taking<'_> {
     }
 
     fn entries(&mut self, engine: &Engine) -> Result<(), SnapshotError> {
-        let mut place = WalkPlace::default();
+        let mut cursor = WalkCursor::default();
         let mut pace = Pace::new();
         loop {
             pace.rest();
             let chunk = &mut self.chunk;
-            let more = engine.walk(&mut place, self.clock.now(), |record| chunk.add(record::write, record));
+            let more = engine.walk(&mut cursor, self.clock.now(), |record| chunk.add(record::write, record));
             if self.chunk.size() >= CHUNK_BYTES || !more {
                 self.entries += self.chunk.records();
                 self.put(FrameKind::SnapshotEntries)?;
@@ -229,8 +229,8 @@ impl Taking<'_> {
             let header = &frame.header;
             if header.first_position <= to && failed.is_none() {
                 let (first_position, records, time) = (header.first_position, header.records, header.time);
-                let place = Place { first_position, records, time };
-                failed = self.append(FrameKind::SnapshotTail, place, &[body]).err();
+                let batch = BatchInfo { first_position, records, time };
+                failed = self.append(FrameKind::SnapshotTail, batch, &[body]).err();
                 Failpoint::SNAPSHOT_TAIL.reached();
             }
             Ok(())
@@ -253,9 +253,9 @@ impl Taking<'_> {
     /// Writes the records as a frame, and takes them out.
     fn put_chunk(&mut self, kind: FrameKind) -> Result<Written, BackendError> {
         let records = self.chunk.records() as u32;
-        let place = Place { first_position: 0, records, time: self.clock.now() };
+        let batch = BatchInfo { first_position: 0, records, time: self.clock.now() };
         let chunk = std::mem::take(&mut self.chunk);
-        self.append(kind, place, &chunk.pieces().collect::<Vec<_>>())?;
+        self.append(kind, batch, &chunk.pieces().collect::<Vec<_>>())?;
         Ok(chunk)
     }
 
@@ -266,11 +266,11 @@ impl Taking<'_> {
     }
 
     /// Appends a frame, if it leaves the journal its room.
-    fn append(&mut self, kind: FrameKind, place: Place, body: &[&[u8]]) -> Result<(), BackendError> {
+    fn append(&mut self, kind: FrameKind, batch: BatchInfo, body: &[&[u8]]) -> Result<(), BackendError> {
         let body_bytes: usize = body.iter().map(|part| part.len()).sum();
         let bytes = (HEADER_BYTES + body_bytes) as u64;
         self.room.cover_snapshot(&mut self.promise, bytes, self.frames.bytes())?;
-        self.frames.append(kind, place, body)?;
+        self.frames.append(kind, batch, body)?;
         self.room.written(&mut self.promise, bytes);
         if self.frames.bytes() - self.synced_bytes >= SYNC_BYTES {
             self.frames.sync()?;
@@ -280,29 +280,28 @@ impl Taking<'_> {
     }
 }
 
-/// What a snapshot says of itself in its end, read over its frames' headers; inside, why it is none.
+/// What a snapshot says of itself in its end, read over its frames' headers.
 ///
 /// # Errors
-/// The disk refuses.
-pub fn inspect(backend: &dyn Backend, number: u64) -> Result<Result<SnapshotInfo, Damage>, BackendError> {
+/// The disk refuses, or it is damaged.
+pub fn inspect(backend: &dyn Backend, number: u64) -> Result<SnapshotInfo, ReadError> {
     let file = FileId { kind: FileKind::Snapshot, number };
     let mut reader = FrameReader::new(backend.open(file)?)?;
     let bytes = reader.end();
-    let damage = |offset, why: BadFrame| Damage::of(file, offset, &why);
     let mut body = Vec::new();
     loop {
         let offset = reader.offset();
-        match reader.skip(|kind| kind == FrameKind::SnapshotEnd, &mut body)? {
+        let end = match reader.skip(|kind| kind == FrameKind::SnapshotEnd, &mut body) {
             Ok(Some(frame)) if frame.header.kind == FrameKind::SnapshotEnd => {
-                return Ok(read_end(number, bytes, &frame, &body).map_err(|why| damage(offset, why)));
+                read_end(number, bytes, &frame, &body).map_err(FrameError::Bad)
             }
-            Ok(Some(_)) => {}
+            Ok(Some(_)) => continue,
             Ok(None) => {
-                let why = BadFrame::Short { found: 0, expected: super::frame::HEADER_BYTES + END_BYTES };
-                return Ok(Err(damage(offset, why)));
+                Err(BadFrame::Short { found: 0, expected: super::frame::HEADER_BYTES + END_BYTES }.into())
             }
-            Err(why) => return Ok(Err(damage(offset, why))),
-        }
+            Err(why) => Err(why),
+        };
+        return end.map_err(|why| ReadError::of(file, offset, why));
     }
 }
 

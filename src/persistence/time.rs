@@ -20,7 +20,7 @@
 //! expired by.
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
-use super::frame::{FrameKind, FrameReader, check};
+use super::frame::{FrameKind, FrameReader, check, if_a_frame};
 use super::lineage::Lineage;
 use super::mark::JournalMark;
 use super::recover::{Inspected, snapshots};
@@ -91,7 +91,7 @@ fn last_of_segment(backend: &dyn Backend, file: FileId, lineage: u64) -> Result<
     let mut reader = FrameReader::new(backend.open(file)?)?;
     let mut body = Vec::new();
     let mut last: Option<Now> = None;
-    while let Ok(Some(frame)) = reader.skip(|kind| kind == FrameKind::Segment, &mut body)? {
+    while let Some(frame) = if_a_frame(reader.skip(|kind| kind == FrameKind::Segment, &mut body))? {
         if frame.header.kind == FrameKind::Segment {
             let is_whole = check(&frame.header, &body).is_ok();
             if !is_whole || SegmentBody::read(&body).is_none_or(|said| said.lineage != lineage) {

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-use super::backlog::Held;
+use super::backlog::BacklogPermit;
 use super::data::Plane;
 use super::request::Request;
 use super::turns::{STEP_ITEMS, Turns};
@@ -39,7 +39,7 @@ const AHEAD_MAX: usize = 4;
 
 /// How far a call is that the journal's backlog had no room for, and what its answer is to say beside the message.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct CallProgress {
     /// What goes into the answer's trailers, be it a message or a refusal.
     pub(super) trailers: Trailers,
     batch: Option<Box<Batch>>,
@@ -56,7 +56,7 @@ struct Batch {
     out: Vec<u8>,
     /// What a BatchDelete did.
     deleted: Vec<bool>,
-    held: Held,
+    held: BacklogPermit,
 }
 
 impl Batch {
@@ -69,7 +69,7 @@ impl Batch {
     }
 }
 
-impl Progress {
+impl CallProgress {
     /// What finds no room from now on is refused.
     pub(super) fn give_up(&mut self) {
         self.gives_up = true;
@@ -99,7 +99,7 @@ impl Progress {
 pub(super) async fn batch(
     plane: &Plane,
     request: &Request<'_>,
-    progress: &mut Progress,
+    progress: &mut CallProgress,
     mut turns: Turns,
 ) -> Result<(Unary, bool), Undone> {
     match request {
@@ -140,7 +140,7 @@ async fn get(plane: &Plane, view: &BatchView<'_>, turns: &mut Turns) -> Result<(
 /// The answers of a BatchGet so far.
 struct Answers {
     out: Vec<u8>,
-    held: Held,
+    held: BacklogPermit,
     max: usize,
     answered: usize,
     refused: Option<CallError>,
@@ -157,7 +157,7 @@ impl Answers {
                 self.refused = Some(CallError::refused(*refusal, 0));
                 return ControlFlow::Break(());
             }
-            Err(Unread::Away(never)) => match *never {},
+            Err(Unread::NeedsLoad(never)) => match *never {},
         };
         let length = hit.as_ref().map_or(encode::MISS_LEN, HitMessage::len);
         let whole = self.out.len() + wire::field_len(length);
@@ -195,12 +195,12 @@ async fn read_step(
     loop {
         let rest = &keys[at..];
         let read = cache.try_read_batch(namespace, rest, cache.now(), |_, read| answers.put(read));
-        let Err((index, away)) = read else { return Ok(()) };
+        let Err((index, pending)) = read else { return Ok(()) };
         if turns.is_one() {
-            return Err(Undone::Away(away));
+            return Err(Undone::NeedsLoad(pending));
         }
         at += index;
-        let mut loading = Some(away.begin(keys[at]));
+        let mut loading = Some(pending.begin(keys[at]));
         ahead.look(cache, namespace, keys, at);
         while let Some(now_loading) = loading.take() {
             let loaded = Some(now_loading.await);
@@ -210,7 +210,7 @@ async fn read_step(
                 Ok(()) => {}
                 Err(unread) => match unread.settled() {
                     Ok(unread) => next = answers.put(Err(unread)),
-                    Err(away) => loading = Some(away.begin(keys[at])),
+                    Err(pending) => loading = Some(pending.begin(keys[at])),
                 },
             }
             if next.is_break() {
@@ -237,8 +237,8 @@ impl Ahead {
         while self.loads.len() < AHEAD_MAX
             && let Some(key) = keys.get(self.looked_at)
         {
-            if let Some(away) = cache.look_ahead(namespace, key) {
-                self.loads.push_back((self.looked_at, away.begin(key)));
+            if let Some(pending) = cache.begin_load_ahead(namespace, key) {
+                self.loads.push_back((self.looked_at, pending.begin(key)));
             }
             self.looked_at += 1;
         }
@@ -248,7 +248,7 @@ impl Ahead {
 async fn set(
     plane: &Plane,
     view: &BatchView<'_>,
-    progress: &mut Progress,
+    progress: &mut CallProgress,
     turns: &mut Turns,
 ) -> Result<(Unary, bool), Undone> {
     let cache = &*plane.cache;
@@ -272,12 +272,12 @@ async fn set(
         };
         let field = match done {
             Ok(_) => 1,
-            Err(Undone::Away(away)) if turns.is_one() => {
+            Err(Undone::NeedsLoad(pending)) if turns.is_one() => {
                 progress.keep(batch, namespace);
-                return Err(Undone::Away(away));
+                return Err(Undone::NeedsLoad(pending));
             }
-            Err(Undone::Away(away)) => {
-                loaded = Some(away.begin(item.key).await);
+            Err(Undone::NeedsLoad(pending)) => {
+                loaded = Some(pending.begin(item.key).await);
                 continue;
             }
             Err(Undone::Failed(error)) if progress.breaks_off(&error) => {
@@ -331,7 +331,7 @@ async fn begin_sets(plane: &Plane, view: &BatchView<'_>, turns: &mut Turns) -> R
 async fn delete(
     plane: &Plane,
     view: &BatchView<'_>,
-    progress: &mut Progress,
+    progress: &mut CallProgress,
     turns: &mut Turns,
 ) -> Result<(Unary, bool), Undone> {
     let cache = &*plane.cache;
@@ -348,12 +348,12 @@ async fn delete(
         let delete = Op::Delete { key, if_version: None };
         match cache.try_apply(&namespace, &delete, now, loaded.take()) {
             Ok(Outcome::Deleted(deleted)) => batch.deleted.push(deleted),
-            Err(away) if turns.is_one() => {
+            Err(pending) if turns.is_one() => {
                 progress.keep(batch, namespace);
-                return Err(Undone::Away(away));
+                return Err(Undone::NeedsLoad(pending));
             }
-            Err(away) => {
-                loaded = Some(away.begin(key).await);
+            Err(pending) => {
+                loaded = Some(pending.begin(key).await);
                 continue;
             }
             Ok(other) => {
@@ -441,10 +441,10 @@ mod tests {
     fn at_once(verb: Verb, plane: &Plane, request: &impl Message) -> Answered {
         let message = request.encode_to_vec();
         let request = Request::decode(verb, &message, 10_000).unwrap().unwrap();
-        let done = batch(plane, &request, &mut Progress::default(), Turns::one()).now_or_never();
+        let done = batch(plane, &request, &mut CallProgress::default(), Turns::one()).now_or_never();
         done.expect("it has one turn").map_err(|undone| match undone {
             Undone::Failed(error) => error,
-            Undone::Away(_) => unreachable!("all is in memory"),
+            Undone::NeedsLoad(_) => unreachable!("all is in memory"),
         })
     }
 
@@ -532,7 +532,7 @@ mod tests {
             let request = Request::decode(verb, &message, 10_000).unwrap().unwrap();
             assert!(request.is_long(message.len()));
             let before = turns.load(Ordering::Relaxed);
-            let mut progress = Progress::default();
+            let mut progress = CallProgress::default();
             in_turns(&plane, &request, &mut progress, Turns::many()).await.unwrap();
             let others = turns.load(Ordering::Relaxed) - before;
             assert!(others >= 2, "{verb:?}: others ran {others} times");

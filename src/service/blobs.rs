@@ -135,11 +135,11 @@ async fn list(cache: &Arc<Cache>, message: Bytes) -> Result<Response<ResponseBod
     let after = token_key(&request)?;
     let page =
         spawn_blocking(move || page(&blobs, &request, after, wanted, limits.message_out_bytes_max, now));
-    let page = joined(page).await.map_err(|error| refused(error, b""))??;
+    let page = joined(page).await?;
     Ok(ResponseBody::unary(framed(&page).into()))
 }
 
-/// One page; the inner error is the caller's.
+/// One page of a listing.
 fn page(
     blobs: &Blobs,
     request: &v1::ListBlobsRequest,
@@ -147,7 +147,7 @@ fn page(
     wanted: usize,
     message_bytes_max: usize,
     now: Now,
-) -> Result<Result<v1::ListBlobsResponse, CallError>, BlobError> {
+) -> Result<v1::ListBlobsResponse, CallError> {
     let mut page = v1::ListBlobsResponse::default();
     let (mut bytes, mut seen, mut more) = (0, 0, false);
     let mut last = after.clone().unwrap_or_default();
@@ -171,10 +171,11 @@ fn page(
         page.blobs.push(header);
         ControlFlow::Continue(())
     };
-    blobs.list(&request.namespace, &request.prefix, after.as_deref(), now, &mut visit)?;
+    let listed = blobs.list(&request.namespace, &request.prefix, after.as_deref(), now, &mut visit);
+    listed.map_err(|error| refused(error, b""))?;
     if more && page.blobs.is_empty() && seen < MANIFESTS_PER_PAGE {
         let max = message_bytes_max;
-        return Ok(Err(CallError::AnswerTooLarge { answered: 0, keys: 1, max }));
+        return Err(CallError::AnswerTooLarge { answered: 0, keys: 1, max });
     }
     if more {
         let mut token = vec![TOKEN_FORM];
@@ -182,7 +183,7 @@ fn page(
         token.extend_from_slice(&last);
         page.next_page_token = token.into();
     }
-    Ok(Ok(page))
+    Ok(page)
 }
 
 fn range_hash(request: &v1::ListBlobsRequest) -> u64 {

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::task::{spawn_blocking, yield_now};
 
-use super::batch::Progress;
+use super::batch::CallProgress;
 use super::data::{Ending, Plane};
 use super::request::Request;
 use super::requests::Admission;
@@ -24,7 +24,7 @@ use crate::cache::{Cache, Turn};
 use crate::grpc::{Trailers, Unary};
 use crate::lookup::{Loaded, Loading};
 use crate::service::error::CallError;
-use crate::telemetry::Recalled;
+use crate::telemetry::CallDescription;
 use crate::verb::Verb;
 
 /// A unary request that is whole.
@@ -37,7 +37,7 @@ pub(super) struct Deferred {
     /// Its place among those that wait for the journal.
     pub(super) turn: Option<Turn>,
     /// How far it is, if it has begun.
-    pub(super) progress: Progress,
+    pub(super) progress: CallProgress,
     pub(super) why: Why,
 }
 
@@ -47,7 +47,7 @@ pub(super) enum Why {
     /// It waits for its turn before it is done or goes on.
     Backlogged,
     /// The entry of its one key is being loaded.
-    Away(Loading),
+    Loading(Loading),
     /// It is done in turns with others, and may wait for entries in between.
     ManySteps,
 }
@@ -59,7 +59,7 @@ pub struct DeferredCall {
     has_begun: bool,
     call: Pin<Box<dyn Future<Output = (Answered, Trailers)> + Send>>,
     plane: Arc<Plane>,
-    recalled: Recalled,
+    description: CallDescription,
 }
 
 impl std::fmt::Debug for DeferredCall {
@@ -69,9 +69,9 @@ impl std::fmt::Debug for DeferredCall {
 }
 
 impl DeferredCall {
-    pub(super) fn new(deferred: Deferred, recalled: Recalled) -> Self {
+    pub(super) fn new(deferred: Deferred, description: CallDescription) -> Self {
         let (has_begun, plane) = (deferred.progress.has_begun(), Arc::clone(&deferred.plane));
-        Self { has_begun, call: Box::pin(deferred.done()), plane, recalled }
+        Self { has_begun, call: Box::pin(deferred.done()), plane, description }
     }
 
     /// Whether some of it was done before it had to wait.
@@ -83,8 +83,8 @@ impl DeferredCall {
         &self.plane.cache
     }
 
-    pub(super) fn recalled(&self) -> &Recalled {
-        &self.recalled
+    pub(super) fn description(&self) -> &CallDescription {
+        &self.description
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(Answered, Trailers)> {
@@ -97,7 +97,7 @@ impl Deferred {
     async fn done(mut self) -> (Answered, Trailers) {
         let (mut is_backlogged, mut loading) = match std::mem::replace(&mut self.why, Why::ManySteps) {
             Why::Backlogged => (true, None),
-            Why::Away(loading) => (false, Some(loading)),
+            Why::Loading(loading) => (false, Some(loading)),
             Why::ManySteps => (false, None),
         };
         if is_backlogged {
@@ -118,13 +118,13 @@ impl Deferred {
             (self, done) = self.tried(loaded).await;
             is_backlogged = match done {
                 Ok(answered) => break Ok(answered),
-                Err(Undone::Away(away)) => {
+                Err(Undone::NeedsLoad(pending)) => {
                     let request = match Request::decode(self.verb, &self.message, 0) {
                         Ok(request) => request,
                         Err(error) => break Err(error),
                     };
                     let key = request.as_ref().and_then(|request| request.keys().next());
-                    loading = Some(away.begin(key.unwrap_or_default()));
+                    loading = Some(pending.begin(key.unwrap_or_default()));
                     // It keeps its turn.
                     false
                 }
@@ -230,7 +230,7 @@ mod tests {
             message: message.into(),
             admission: None,
             turn: None,
-            progress: Progress::default(),
+            progress: CallProgress::default(),
             why: Why::ManySteps,
         }
     }
@@ -271,7 +271,7 @@ mod tests {
                 let trailers: Trailers = has_owner.then(owner).into_iter().collect();
                 let mut deferred = deferred(&plane, verb, message.clone());
                 deferred.progress.trailers = trailers;
-                let call = DeferredCall::new(deferred, Recalled::default());
+                let call = DeferredCall::new(deferred, CallDescription::default());
                 let (head, trailers) = over_http2(DataFuture::Deferred { call }).await;
                 let end = if status == "0" { trailers } else { head };
                 assert_eq!(of(&end, "grpc-status").as_deref(), Some(status), "{verb:?} {end:?}");
@@ -289,7 +289,7 @@ mod tests {
         let message = v1::BatchSetRequest { items, ..v1::BatchSetRequest::default() }.encode_to_vec();
         let admission = plane.requests.admit(1 << 20, &plane.stopped).ok();
         let deferred = Deferred { admission, ..deferred(&plane, Verb::BatchSet, message) };
-        let mut call = DeferredCall::new(deferred, Recalled::default());
+        let mut call = DeferredCall::new(deferred, CallDescription::default());
         let mut cx = Context::from_waker(Waker::noop());
         // The first time it has not begun, the second time its work is on its way.
         for _ in 0..2 {

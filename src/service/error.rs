@@ -297,7 +297,7 @@ impl CallError {
         Some((limit, unit))
     }
 
-    /// What stands in the way of an operation that the engine refused.
+    /// The error for an operation that the engine refused.
     #[must_use]
     pub fn refused(refusal: Refusal, delta: i128) -> Self {
         match refusal {

@@ -34,7 +34,7 @@ pub use data::DataService;
 pub use error::CallError;
 pub use generated::GeneratedService;
 pub use live_config::ConfigUpdate;
-pub use requests::{RequestLimits, Requests, WINDOWS_PER_CONNECTION};
+pub use requests::{LongRequests, RequestLimits, WINDOWS_PER_CONNECTION};
 pub use stats::LiveConfig;
 pub(crate) use stats::config_response;
 

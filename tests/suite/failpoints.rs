@@ -69,7 +69,7 @@ fn is_often_passed(point: Failpoint) -> bool {
     by_batch.contains(&point)
 }
 
-/// Whether the newest snapshot is whole here, also if nobody was told.
+/// Whether the newest snapshot is whole at this failpoint, also if its caller never got an answer.
 fn is_behind_a_snapshot(point: Failpoint) -> bool {
     let behind = [
         Failpoint::SNAPSHOT_SYNCED,

@@ -256,7 +256,7 @@ fn each_frame(backend: &dyn Backend, mut visit: impl FnMut(&Frame, &[u8])) {
     for (file, _) in backend.files().unwrap().iter().filter(|(file, _)| file.kind != FileKind::Blob) {
         let mut reader = FrameReader::new(backend.open(*file).unwrap()).unwrap();
         let mut body = Vec::new();
-        while let Some(frame) = reader.next(&mut body).unwrap().unwrap() {
+        while let Some(frame) = reader.next(&mut body).unwrap() {
             visit(&frame, &body);
         }
     }

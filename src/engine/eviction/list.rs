@@ -101,7 +101,8 @@ impl List {
         match next {
             NONE => {
                 self.back = prev;
-                // Who takes the last takes the one before it soon, and changes a link of the one before that.
+                // A caller that takes the last soon takes the one before it too, and changes a link of the one before
+                // that.
                 if prev != NONE
                     && let Some(newer) = Self::newer(slots, prev)
                 {

@@ -12,16 +12,18 @@ use crate::engine::stats::Stats;
 use crate::engine::tags::PackedTags;
 use crate::entry::Version;
 
-/// A policy is told its size again when that has changed by one part in so many.
+/// A policy is resized when the bytes of its entries have changed by one part in this number.
 const SIZE_PART_TOLD: u64 = 16;
 
-/// A policy may take one part in so many beside the entries where it would like to take more.
+/// A policy may take one part in this number of the limit beside the entries, where it would like to take more.
 const SIDE_PART: u64 = 32;
-/// What the policies of all named namespaces may take so is one part in so many of the shard's limit, …
+/// The policies of all named namespaces together may take one part in this number of the shard's limit beside the
+/// entries, …
 const NAMED_SIDE_PART: u64 = 8;
-/// … of which a new one gets one part in so many of what is left: the first are given more than the last.
+/// … of which a new one gets one part in this number of what is left: the first get more than the last.
 const LEFT_PART: u64 = 16;
-/// All that named namespaces take beside their entries may be one part in so many when one more is added.
+/// A namespace may be added while all named ones take less than one part in this number of the limit beside their
+/// entries.
 const NAMED_PART: u64 = 4;
 
 fn side_bytes(bytes_limit: u64) -> usize {
@@ -191,7 +193,7 @@ pub enum Scope<'a> {
     All,
 }
 
-/// Prefixes that the sweep has not been everywhere for have so many lengths at most.
+/// The most lengths that the prefixes that are not yet swept may have.
 const LENGTHS_MAX: usize = 64;
 /// What a prefix or a tag takes beside its text: its place in a map that is half full, and what the allocator rounds.
 const KILLED_BYTES: u64 = 96;
@@ -311,7 +313,7 @@ impl Spaces {
         self.get_mut(number).expect("an entry's namespace has a space")
     }
 
-    /// Adds the space of a namespace whose entries may take so many bytes, to a shard of this limit.
+    /// Adds a namespace whose entries may take `cap` bytes to a shard with a limit of `bytes_limit` bytes.
     ///
     /// # Errors
     /// What the named ones take beside their entries is as much as it may be.

@@ -7,7 +7,7 @@ use crate::engine::namespace::Namespace;
 use crate::engine::op::{EntryView, MissReason};
 use crate::entry::Ttl;
 
-/// A slot that was a live entry's when the shard had freed so many.
+/// A slot that was a live entry's when the shard had freed `freed` slots.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::engine) struct Likely {
     slot: u32,

@@ -5,7 +5,7 @@ use crate::engine::arena::{class_of, largest_cell_for};
 use crate::engine::eviction::{Policy, Slots};
 use crate::engine::namespace::Namespace;
 use crate::engine::op::{MissReason, Refusal};
-use crate::engine::record::{Deadline, Draft};
+use crate::engine::record::{Deadline, RecordDraft};
 use crate::engine::tags::DraftTags;
 
 impl Shard {
@@ -24,7 +24,7 @@ impl Shard {
     /// Puts a draft in the place of `existing`, or beside the others.
     pub(super) fn store(
         &mut self,
-        draft: &Draft<'_>,
+        draft: &RecordDraft<'_>,
         hash: u64,
         existing: Option<u32>,
     ) -> Result<(), Refusal> {
@@ -69,13 +69,13 @@ impl Shard {
         is_made
     }
 
-    fn fits_in_place(&self, slot: u32, draft: &Draft<'_>, cell: usize) -> bool {
+    fn fits_in_place(&self, slot: u32, draft: &RecordDraft<'_>, cell: usize) -> bool {
         let has = self.records.arena.cell_size(slot);
         let large_before = self.records.weight(slot) - has as u64;
         has >= cell && has <= largest_cell_for(class_of(cell)) && draft.large_bytes() <= large_before
     }
 
-    fn overwrite(&mut self, slot: u32, draft: &Draft<'_>) {
+    fn overwrite(&mut self, slot: u32, draft: &RecordDraft<'_>) {
         let was = self.records.weight(slot);
         if self.records.expires(slot) {
             self.wheel.remove(&mut self.records, slot);

@@ -9,7 +9,7 @@
 //! - A failed append has written some part of what it was given; one that met a shortage has not.
 //! - A failed sync has lost what it was for: the bytes are still read back, as they are from a page cache, but neither
 //!   a crash nor a later sync that succeeds brings them to the disk.
-//! - A failed commit may be there after a crash, or not; one whose sync failed is there until then.
+//! - A failed commit may be there after a crash, or not; one whose sync failed is there until the crash.
 //! - A file that was deleted may be there again after a crash, until a new file in its directory was synced.
 //!
 //! Nothing here is drawn from outside: the same calls and the same seeds leave the same bytes.
@@ -165,8 +165,8 @@ impl MemoryBackend {
         self.state.lock().meanwhile = Some((call, Meanwhile(Arc::new(act))));
     }
 
-    /// Lets files hold so many bytes in all, `None` any number. An append that goes beyond writes what has room and
-    /// fails.
+    /// Lets all files together hold `bytes` bytes; `None`: any number. An append that goes beyond writes what has room
+    /// and fails.
     pub fn set_room(&self, bytes: Option<u64>) {
         self.state.lock().room = bytes;
     }
@@ -199,7 +199,7 @@ impl MemoryBackend {
         self.with_bytes(file, |bytes| bytes.cut(usize::try_from(length).unwrap_or(usize::MAX))).is_some()
     }
 
-    /// Takes a file away behind the node's back; who has it open keeps it. Says whether there was one.
+    /// Removes a file behind the node's back; an open file stays readable. Says whether there was one.
     pub fn take_away(&self, file: FileId) -> bool {
         let mut state = self.state.lock();
         let is_taken = state.files.remove(&file).is_some();

@@ -283,7 +283,7 @@ impl Appender for Growing {
         let begin = self.length;
         let appended = self.append_all(parts);
         if appended.as_ref().is_err_and(BackendError::is_passing) {
-            // What is there of it is written over by whoever tries again, and is a torn end for whoever does not.
+            // The part that was written is overwritten by the next try; if there is none, it is a torn end.
             let back = self.file.seek(SeekFrom::Start(begin));
             back.map_err(|error| BackendError::lasting("append to", &self.path, error))?;
             self.length = begin;

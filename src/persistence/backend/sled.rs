@@ -257,6 +257,14 @@ enum Unopened {
     Damaged(String),
 }
 
+/// sled, opened and read.
+enum Opened {
+    /// All of it is as it was written; the number of its last commit.
+    Whole(Db, u64),
+    /// What is wrong with it.
+    Damaged(Db, String),
+}
+
 /// Opens it and reads all of it. Says the number of its last commit.
 fn open_whole(directory: &Path, expected: u64) -> Result<(Db, u64), Unopened> {
     // sled itself would let others look into it, where the umask does.
@@ -267,20 +275,19 @@ fn open_whole(directory: &Path, expected: u64) -> Result<(Db, u64), Unopened> {
         for stored in db.range::<&[u8], _>((Bound::Excluded(NUMBER_KEY), Bound::Unbounded)) {
             let (key, value) = stored?;
             if value_in(&key, &value).is_none() {
-                return Ok((db, Err("a value does not fit its CRC32".to_owned())));
+                return Ok(Opened::Damaged(db, "a value does not fit its CRC32".to_owned()));
             }
         }
         let number = number.map_or(Some(0), |number| number.first_chunk().map(|n| u64::from_le_bytes(*n)));
-        let number = match number {
-            Some(number) if number >= expected => Ok(number),
-            Some(number) => Err(format!("it ends with commit {number} and had {expected}")),
-            None => Err("the number of its last commit is damaged".to_owned()),
-        };
-        Ok((db, number))
+        Ok(match number {
+            Some(number) if number >= expected => Opened::Whole(db, number),
+            Some(number) => Opened::Damaged(db, format!("it ends with commit {number} and had {expected}")),
+            None => Opened::Damaged(db, "the number of its last commit is damaged".to_owned()),
+        })
     });
     match opened {
-        Ok(Ok((db, Ok(number)))) => Ok((db, number)),
-        Ok(Ok((db, Err(reason)))) => {
+        Ok(Ok(Opened::Whole(db, number))) => Ok((db, number)),
+        Ok(Ok(Opened::Damaged(db, reason))) => {
             let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
             Err(Unopened::Damaged(reason))
         }

@@ -5,39 +5,48 @@ use super::format::{
     payload_len, read_footer, record_len,
 };
 use super::{Result, file_id};
-use crate::persistence::{Backend, ReadAt};
+use crate::persistence::{Backend, BackendError, ReadAt};
 
-/// The catalogue's key and the manifest, or what is wrong.
-pub(super) type End = std::result::Result<(Vec<u8>, Manifest), &'static str>;
+/// Why a file says nothing of itself.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EndError {
+    /// The disk refuses.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// What is at its end is no footer of it.
+    #[error("{0}")]
+    Bad(&'static str),
+}
 
-/// What a file says of itself; the inner error is what is wrong with it.
-pub(super) fn read_end(backend: &dyn Backend, number: u64, len: u64) -> Result<End> {
+/// The catalogue's key and the manifest, as a file's footer says them.
+pub(super) fn read_end(
+    backend: &dyn Backend,
+    number: u64,
+    len: u64,
+) -> std::result::Result<(Vec<u8>, Manifest), EndError> {
     let file = backend.open(file_id(number))?;
     let Some(end_offset) = len.checked_sub(FOOTER_END_BYTES as u64) else {
-        return Ok(Err("it is too short"));
+        return Err(EndError::Bad("it is too short"));
     };
     let mut end = [0; FOOTER_END_BYTES];
     if file.read_at(end_offset, &mut end)? != FOOTER_END_BYTES {
-        return Ok(Err("it is too short"));
+        return Err(EndError::Bad("it is too short"));
     }
-    let Some(record) = record_len(&end) else { return Ok(Err("it has no end")) };
+    let Some(record) = record_len(&end) else { return Err(EndError::Bad("it has no end")) };
     let Some(footer_offset) = end_offset.checked_sub(record as u64) else {
-        return Ok(Err("its footer is longer than it is"));
+        return Err(EndError::Bad("its footer is longer than it is"));
     };
     let mut footer = vec![0; record + FOOTER_END_BYTES];
     if file.read_at(footer_offset, &mut footer)? != footer.len() {
-        return Ok(Err("it is too short"));
+        return Err(EndError::Bad("it is too short"));
     }
-    let (key, manifest) = match read_footer(&footer) {
-        Ok(read) => read,
-        Err(what) => return Ok(Err(what)),
-    };
+    let (key, manifest) = read_footer(&footer).map_err(EndError::Bad)?;
     let mut first = [0; HEAD_BYTES];
     file.read_at(0, &mut first)?;
     let whole = manifest.file == number
         && manifest.footer_offset() == footer_offset
         && first == head(number, manifest.chunk_bytes);
-    Ok(if whole { Ok((key, manifest)) } else { Err("its footer is another file's") })
+    if whole { Ok((key, manifest)) } else { Err(EndError::Bad("its footer is another file's")) }
 }
 
 /// Whether a file is what is left of a write that was never finished: a head, whole chunks, and then nothing, zeroes, or

@@ -16,19 +16,19 @@ use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
-use super::ends::{is_unfinished, read_end};
+use super::ends::{EndError, is_unfinished, read_end};
 use super::format::{
     MARKER, Manifest, all_blobs, catalogue_value, read_catalogue_value, split_catalogue_key,
 };
 use super::{
-    BlobStats, Blobs, Damage, Deadlines, Inner, KEYS_PER_COMMIT, Removed, Result, State, catalogue_place,
+    BlobDamage, BlobStats, Blobs, Deadlines, Inner, KEYS_PER_COMMIT, Removed, Result, State, catalogue_place,
     file_id,
 };
 use crate::clock::Now;
 use crate::entry::Version;
 use crate::persistence::{Backend, BackendError, CatalogueChange, DiskBudget, FileKind};
 
-/// How many damages are told one by one.
+/// Damages that are reported one by one.
 const DAMAGES_TOLD: usize = 100;
 
 /// What the store found when it was opened.
@@ -48,7 +48,7 @@ pub struct Opened {
     pub set_aside: u64,
     /// Manifests without a file, or that cannot be read, and files that cannot be made sense of when the catalogue is
     /// rebuilt: the first 100.
-    pub damages: Vec<Damage>,
+    pub damages: Vec<BlobDamage>,
     /// How many of those there are.
     pub damaged: u64,
     /// The namespaces that have blobs whose time has not ended, but the default one.
@@ -59,7 +59,7 @@ impl Opened {
     fn damage(&mut self, place: String, offset: u64, what: &'static str) {
         self.damaged += 1;
         if self.damages.len() < DAMAGES_TOLD {
-            self.damages.push(Damage { place, offset, what });
+            self.damages.push(BlobDamage { place, offset, what });
         }
     }
 }
@@ -181,7 +181,7 @@ fn find(
     let mut found: BTreeMap<Vec<u8>, Manifest> = BTreeMap::new();
     let mut of_no_use = Vec::new();
     for (file, len) in files.iter().filter(|(file, _)| !known.files.contains(*file)) {
-        match read_end(backend, *file, *len)? {
+        match read_end(backend, *file, *len) {
             Ok((key, manifest)) if is_wanted(&key) => {
                 let older = match found.get(&key) {
                     Some(other) if other.version >= manifest.version => Some(manifest),
@@ -190,8 +190,9 @@ fn find(
                 of_no_use.extend(older.map(|older| (older.file, "its blob was replaced")));
             }
             Ok(_) => of_no_use.push((*file, "its blob was replaced or deleted")),
-            Err(_) if is_unfinished(backend, *file)? => {}
-            Err(what) => {
+            Err(EndError::Backend(error)) => return Err(error.into()),
+            Err(EndError::Bad(_)) if is_unfinished(backend, *file)? => {}
+            Err(EndError::Bad(what)) => {
                 opened.damage(file_id(*file).to_string(), 0, what);
                 of_no_use.push((*file, what));
             }

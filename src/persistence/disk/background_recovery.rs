@@ -8,6 +8,7 @@ use super::{Inner, Lookup, SHORTAGE_PAUSE, start};
 use crate::clock::monotonic;
 use crate::persistence::backend::{BackendError, FileId, FileKind};
 use crate::persistence::lazy;
+use crate::persistence::replay::ReadError;
 use crate::persistence::snapshot::{Below, SnapshotError, SnapshotInfo};
 use crate::persistence::tier::DiskTier;
 
@@ -58,25 +59,23 @@ impl Inner {
         let is_stopped = || *self.stopping.lock();
         let file = FileId { kind: FileKind::Snapshot, number: snapshot.number };
         let index = || {
-            tier.open(file).and_then(|file| {
-                let below = Below { tier, engine: &self.engine, file };
-                lazy::index(&*self.backend, snapshot.number, below, &is_stopped)
-            })
+            let below = Below { tier, engine: &self.engine, file: tier.open(file)? };
+            lazy::index(&*self.backend, snapshot.number, below, &is_stopped)
         };
         let mut indexed = index();
         // A shortage says nothing of the file. What was found of it before is found again.
-        while indexed.as_ref().is_err_and(BackendError::is_passing) && !is_stopped() {
+        while indexed.as_ref().is_err_and(ReadError::is_passing) && !is_stopped() {
             std::thread::sleep(SHORTAGE_PAUSE);
             indexed = index();
         }
         match indexed {
-            Ok(Ok(())) => return Ok(()),
+            Ok(()) => return Ok(()),
             Err(error) if error.is_passing() => return Ok(()),
-            Ok(Err(damage)) => tracing::error!(
+            Err(ReadError::Damaged(damage)) => tracing::error!(
                 place = %damage.place, offset = damage.offset,
                 "damage on disk: {}; its entries are looked for in what is older", damage.description
             ),
-            Err(error) => tracing::error!(
+            Err(ReadError::Backend(error)) => tracing::error!(
                 %error, %file, "not all entries can be read; they are looked for in what is older"
             ),
         }
@@ -102,7 +101,7 @@ impl Inner {
         let older = older.ok_or(SnapshotError::NotWhole)?;
         let at = DiskTier::new(Arc::clone(&self.backend), self.engine.shard_count());
         let (backend, engine) = (&*self.backend, &self.engine);
-        lazy::index_at(backend, damaged.position, older, &at, engine)?.map_err(SnapshotError::Damaged)?;
+        lazy::index_at(backend, damaged.position, older, &at, engine)?;
         let before = tier.len();
         tier.index_all(&at);
         let (entries, older) = (tier.len() - before, older.name());

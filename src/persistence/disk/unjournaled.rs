@@ -31,7 +31,7 @@ impl Inner {
     /// Takes a snapshot, with a journal while it is taken.
     pub(super) fn take_alone(&self) -> Result<SnapshotInfo, SnapshotError> {
         let figures = Figures::of(&self.engine);
-        self.journal.keep(true)??;
+        self.journal.keep(true)?;
         let taken = self.take();
         self.idle()?;
         if taken.is_ok() {
@@ -42,7 +42,7 @@ impl Inner {
 
     /// Keeps no changes, and forgets those that were kept.
     fn idle(&self) -> Result<(), SnapshotError> {
-        self.journal.keep(false)??;
+        self.journal.keep(false)?;
         Ok(self.journal.forget(u64::MAX - 1, &|file| self.backend.delete(file))?)
     }
 

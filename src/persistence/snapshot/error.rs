@@ -2,8 +2,8 @@
 
 use crate::entry::WallClockError;
 use crate::persistence::backend::BackendError;
-use crate::persistence::journal::Stopped;
-use crate::persistence::replay::Damage;
+use crate::persistence::journal::{RollError, Stopped};
+use crate::persistence::replay::{Damage, ReadError};
 
 /// Why no snapshot was taken, or what is on disk was not recovered.
 #[derive(Debug, thiserror::Error)]
@@ -41,4 +41,22 @@ pub enum SnapshotError {
         /// The last.
         last: u64,
     },
+}
+
+impl From<RollError> for SnapshotError {
+    fn from(why: RollError) -> Self {
+        match why {
+            RollError::Stopped(why) => Self::Stopped(why),
+            RollError::Shortage(error) => Self::Backend(error),
+        }
+    }
+}
+
+impl From<ReadError> for SnapshotError {
+    fn from(why: ReadError) -> Self {
+        match why {
+            ReadError::Backend(error) => Self::Backend(error),
+            ReadError::Damaged(damage) => Self::Damaged(damage),
+        }
+    }
 }

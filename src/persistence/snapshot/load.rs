@@ -9,9 +9,9 @@ use super::{END_BYTES, SnapshotInfo, read_end};
 use crate::clock::Now;
 use crate::engine::{Engine, Record, Restored, Restorer};
 use crate::persistence::backend::{Backend, BackendError, FileId, FileKind};
-use crate::persistence::frame::{BadFrame, Frame, FrameKind, FrameReader, check};
+use crate::persistence::frame::{BadFrame, Frame, FrameError, FrameKind, FrameReader, check};
 use crate::persistence::record;
-use crate::persistence::replay::Damage;
+use crate::persistence::replay::ReadError;
 use crate::persistence::tier::DiskTier;
 
 /// What loading a snapshot came to.
@@ -63,17 +63,17 @@ impl Below<'_> {
     }
 }
 
-/// Applies a snapshot, checking every byte; inside, why it cannot be believed. Then some of it may have been applied
-/// already, and the engine is to be emptied.
+/// Applies a snapshot, checking every byte.
 ///
 /// # Errors
-/// The disk refuses.
+/// The disk refuses, or it is damaged and cannot be believed. Then some of it may have been applied already, and the
+/// engine is to be emptied.
 pub fn load(
     backend: &dyn Backend,
     info: &SnapshotInfo,
     restorer: &mut Restorer<'_>,
     context: &LoadContext<'_>,
-) -> Result<Result<Loaded, Damage>, BackendError> {
+) -> Result<Loaded, ReadError> {
     let file = FileId { kind: FileKind::Snapshot, number: info.number };
     let reading = Mutex::new(Reading {
         frames: FrameReader::new(backend.open(file)?)?,
@@ -84,12 +84,9 @@ pub fn load(
     });
     let counted = Counted::default();
     let mut body = Vec::new();
-    let damage = |reading: &Reading, why: BadFrame| Damage::of(file, reading.offset, &why);
-    let head = reading.lock().next(&mut body)?;
-    let head = head.and_then(|frame| apply_head(&frame, &body, restorer, context.now));
-    if let Err(why) = head {
-        return Ok(Err(damage(&reading.lock(), why)));
-    }
+    let head = reading.lock().next(&mut body);
+    head.and_then(|frame| Ok(apply_head(&frame, &body, restorer, context.now)?))
+        .map_err(|why| ReadError::of(file, reading.lock().offset, why))?;
     restorer.expect(info.entries, info.bytes);
     let failed = std::thread::scope(|scope| {
         let shared: &Restorer<'_> = restorer;
@@ -104,14 +101,12 @@ pub fn load(
         std::iter::once(loaded).chain(others.collect::<Vec<_>>()).find_map(Result::err)
     });
     if let Some(error) = failed {
-        return Err(error);
+        return Err(error.into());
     }
     let mut reading = reading.into_inner();
-    let rest = load_rest(&mut reading, restorer, context, info)?;
-    if let Err(why) = rest {
-        return Ok(Err(damage(&reading, why)));
-    }
-    Ok(Ok(Loaded { expired: counted.expired.into_inner(), refused: counted.refused.into_inner() }))
+    load_rest(&mut reading, restorer, context, info)
+        .map_err(|why| ReadError::of(file, reading.offset, why))?;
+    Ok(Loaded { expired: counted.expired.into_inner(), refused: counted.refused.into_inner() })
 }
 
 #[derive(Debug, Default)]
@@ -131,18 +126,12 @@ struct Reading {
 }
 
 impl Reading {
-    fn next(&mut self, body: &mut Vec<u8>) -> Result<Result<Frame, BadFrame>, BackendError> {
+    fn next(&mut self, body: &mut Vec<u8>) -> Result<Frame, FrameError> {
         self.offset = self.frames.offset();
-        let frame = match self.frames.next(body)? {
-            Ok(Some(frame)) => frame,
-            Ok(None) => return Ok(Err(BadFrame::Short { found: 0, expected: END_BYTES })),
-            Err(why) => return Ok(Err(why)),
-        };
-        if let Err(why) = frame.follows(self.sequence, self.called) {
-            return Ok(Err(why));
-        }
+        let frame = self.frames.next(body)?.ok_or(BadFrame::Short { found: 0, expected: END_BYTES })?;
+        frame.follows(self.sequence, self.called)?;
         (self.sequence, self.called) = (frame.header.sequence, frame.called);
-        Ok(Ok(frame))
+        Ok(frame)
     }
 }
 
@@ -164,16 +153,17 @@ fn load_entries(
             if reading.stopped.is_some() {
                 return Ok(());
             }
-            match reading.next(&mut body)? {
+            match reading.next(&mut body) {
                 Ok(frame) if frame.header.kind == FrameKind::SnapshotEntries => frame,
                 Ok(frame) => {
                     reading.stopped = Some(Ok((frame, body)));
                     return Ok(());
                 }
-                Err(why) => {
+                Err(FrameError::Bad(why)) => {
                     reading.stopped = Some(Err(why));
                     return Ok(());
                 }
+                Err(FrameError::Backend(error)) => return Err(error),
             }
         };
         let (mut expired, mut refused) = (0, 0);
@@ -212,29 +202,21 @@ fn load_rest(
     restorer: &mut Restorer<'_>,
     context: &LoadContext<'_>,
     info: &SnapshotInfo,
-) -> Result<Result<(), BadFrame>, BackendError> {
-    let (mut frame, mut body) = match reading.stopped.take() {
-        Some(Ok(stopped)) => stopped,
-        Some(Err(why)) => return Ok(Err(why)),
-        None => return Ok(Err(BadFrame::Short { found: 0, expected: END_BYTES })),
-    };
+) -> Result<(), FrameError> {
+    let stopped = reading.stopped.take().ok_or(BadFrame::Short { found: 0, expected: END_BYTES })?;
+    let (mut frame, mut body) = stopped?;
     while frame.header.kind == FrameKind::SnapshotTail {
-        let applied = apply(&frame, &body, &mut |record| {
+        apply(&frame, &body, &mut |record| {
             restorer.apply(record, context.now);
-        });
-        let applied = applied.and_then(|()| context.arrive(&frame, &body));
-        if let Err(why) = applied {
-            return Ok(Err(why));
-        }
-        frame = match reading.next(&mut body)? {
-            Ok(frame) => frame,
-            Err(why) => return Ok(Err(why)),
-        };
+        })?;
+        context.arrive(&frame, &body)?;
+        frame = reading.next(&mut body)?;
     }
     if frame.header.kind != FrameKind::SnapshotEnd {
-        return Ok(Err(BadFrame::Unexpected { found: frame.header.kind }));
+        return Err(BadFrame::Unexpected { found: frame.header.kind }.into());
     }
-    Ok(read_end(info.number, info.bytes, &frame, &body).map(|_| ()))
+    read_end(info.number, info.bytes, &frame, &body)?;
+    Ok(())
 }
 
 /// Applies a head, with increments in the order in which they were done. They lie there shard by shard, and a shard of this

@@ -3,7 +3,7 @@
 use super::*;
 use crate::persistence::backend::memory::{Call, Fault, Refusal as Said, Strikes};
 
-/// A call that fails once, after so many have passed.
+/// A call that fails once, after `passing` calls have passed.
 fn once(call: Option<Call>, passing: u64) -> Fault {
     Fault { call, passing, refusal: Said::Io, strikes: Strikes::Once }
 }

@@ -5,7 +5,7 @@ use super::*;
 use crate::engine::{Put, ValueView};
 use crate::entry::{Expiry, Version};
 use crate::persistence::backend::memory::{Call, Fault, Refusal as Said, Strikes};
-use crate::persistence::frame::{FrameKind, FrameWriter, HEADER_BYTES, Place};
+use crate::persistence::frame::{BatchInfo, FrameKind, FrameWriter, HEADER_BYTES};
 use crate::persistence::record;
 use crate::persistence::tier::{DiskTier, Moves};
 
@@ -116,7 +116,7 @@ fn a_mover_reads_no_further_than_what_has_arrived() {
     let (file, other) =
         (FileId { kind: FileKind::Journal, number: 1_000 }, FileId { kind: FileKind::Snapshot, number: 0 });
     let mut frames = FrameWriter::new(backend.create(file).unwrap(), file.number, 0);
-    frames.append(FrameKind::Segment, Place::default(), &[&[0; 9]]).unwrap();
+    frames.append(FrameKind::Segment, BatchInfo::default(), &[&[0; 9]]).unwrap();
     let tier = DiskTier::new(Arc::clone(&backend), stand.engine.shard_count());
     let number = tier.open_written(file, frames.bytes()).unwrap();
     drop(backend.create(other).unwrap());
@@ -130,7 +130,7 @@ fn a_mover_reads_no_further_than_what_has_arrived() {
         let begin = end - body.len() as u64;
         tier.arrive(&stand.engine, (number, begin), body).unwrap();
     };
-    frames.append(FrameKind::Batch, Place { records: 1, ..Place::default() }, &[&bodies[0]]).unwrap();
+    frames.append(FrameKind::Batch, BatchInfo { records: 1, ..BatchInfo::default() }, &[&bodies[0]]).unwrap();
     arrive(&bodies[0], frames.bytes());
     tier.set_written(number, frames.bytes());
     // The second is under way: its header is not there yet, and its room is.

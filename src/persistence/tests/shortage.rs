@@ -4,6 +4,7 @@ use super::*;
 use crate::clock::monotonic;
 use crate::persistence::backend::memory::{Call, Fault, Refusal as Said, Strikes};
 use crate::persistence::disk::Rehearsal;
+use crate::persistence::journal::RollError;
 use crate::persistence::snapshot::SnapshotError;
 
 const SHORTAGES: [Said; 2] = [Said::NoDescriptor, Said::NoMemory];
@@ -117,7 +118,7 @@ fn no_call_that_meets_a_shortage_costs_a_store_anything() {
 
 #[test]
 fn no_call_that_meets_a_shortage_costs_a_lazy_recovery_anything() {
-    at_every_call(&short_segments(DiskConfig { recovery: Method::Lazy, ..config() }));
+    at_every_call(&short_segments(DiskConfig { recovery: RecoveryMethod::Lazy, ..config() }));
 }
 
 #[test]
@@ -223,9 +224,13 @@ fn what_is_left_of_a_segment_that_was_not_begun_poisons_nothing_and_is_no_damage
             };
             fails(call, 0);
             (0..deletes).for_each(|nth| fails(Call::Delete, nth));
-            assert!(stand.disk.journal().roll().unwrap().unwrap_err().is_passing(), "{what}");
+            let refused = stand.disk.journal().roll().unwrap_err();
+            assert!(
+                matches!(&refused, RollError::Shortage(error) if error.is_passing()),
+                "{what}: {refused}"
+            );
             if deletes == 1 {
-                stand.disk.journal().roll().unwrap().unwrap_or_else(|why| panic!("{what}: {why}"));
+                stand.disk.journal().roll().unwrap_or_else(|why| panic!("{what}: {why}"));
             }
             assert!(matches!(stand.set("after", "value"), Outcome::Stored(_)), "{what}");
             stand.disk.journal().flush().unwrap();

@@ -82,7 +82,7 @@ fn entries_are_not_brought_to_memory_for_ever_when_none_can_be_read() {
     stand.set("k", "v");
     stand.disk.snapshot().unwrap();
     stand.disk.stop().unwrap();
-    let config = DiskConfig { recovery: Method::Lazy, is_store: true, ..config() };
+    let config = DiskConfig { recovery: RecoveryMethod::Lazy, is_store: true, ..config() };
     let whole = Stand::over(stand.backend.crash(Lose::Nothing), &config).unwrap();
     while whole.get("k").is_none() {
         std::thread::yield_now();

@@ -28,8 +28,8 @@ fn a_restart_has_the_last_snapshots_content() {
         stand.set("between", "is lost");
         stand.disk.journal().written().unwrap();
         assert_eq!(journal_bytes(&stand), still, "the journal is idle");
-        let found = stand.disk.rehearse(Method::SnapshotAndJournal).unwrap();
-        assert_eq!((found.report.method, found.entries), (Method::Snapshot, before.len() as u64));
+        let found = stand.disk.rehearse(RecoveryMethod::SnapshotAndJournal).unwrap();
+        assert_eq!((found.report.method, found.entries), (RecoveryMethod::Snapshot, before.len() as u64));
         assert!(found.report.damages.is_empty(), "{:?}", found.report);
         stand = stand.crashed(&unjournaled());
         assert!(stand.report.damages.is_empty(), "round {round}: {:?}", stand.report);
@@ -44,7 +44,7 @@ fn what_a_crash_leaves_of_a_snapshots_journal_is_never_applied() {
     stand.set("a", "kept");
     stand.disk.snapshot().unwrap();
     stand.set("a", "first");
-    stand.disk.journal().keep(true).unwrap().unwrap();
+    stand.disk.journal().keep(true).unwrap();
     stand.set("b", "second");
     stand.disk.journal().flush().unwrap();
     for config in [config(), unjournaled()] {
@@ -84,7 +84,7 @@ fn where_the_catalogue_is_lost_nothing_is_deleted_and_nothing_applied_by_halves(
     stand.set("a", "kept");
     let snapshot = stand.disk.snapshot().unwrap();
     stand.set("a", "first");
-    stand.disk.journal().keep(true).unwrap().unwrap();
+    stand.disk.journal().keep(true).unwrap();
     stand.set("b", "second");
     stand.disk.journal().flush().unwrap();
     let begun = stand.disk.journal().segments().last().unwrap().number;

@@ -196,7 +196,7 @@ pub(crate) struct BatchView<'a> {
 }
 
 impl<'a> BatchView<'a> {
-    /// Reads a BatchGetRequest that may have so many items.
+    /// Reads a BatchGetRequest of at most `items_max` items.
     pub(crate) fn read_get(message: &'a [u8], items_max: usize) -> Result<Self> {
         Self::read(message, items_max, |_, _| Ok(()))
     }

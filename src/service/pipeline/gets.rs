@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use super::commands::{
-    Defer, Kept, Message, REPLY_HEADS_BYTES, Replies, SHORT_REPLY_BYTES_MAX, Stands, keep,
+    Defer, DeferredCommand, Message, REPLY_HEADS_BYTES, Replies, SHORT_REPLY_BYTES_MAX, Stands, keep,
 };
 use crate::cache::Cache;
 use crate::clock::Now;
@@ -105,16 +105,24 @@ impl<'a> Gets<'a> {
             if left.is_some() {
                 return left;
             }
-            let (index, away) = match read {
+            let (index, pending) = match read {
                 Ok(()) if end == keys.len() => break,
                 Ok(()) => (end - at, None),
-                Err((index, away)) => (index, Some(away)),
+                Err((index, pending)) => (index, Some(pending)),
             };
             at += index;
             let PendingGet { id, begin, end, .. } = asked[at];
-            let (key, place) = (keys[at], cache.place_of(namespace, keys[at]));
+            let (key, key_hash) = (keys[at], cache.key_hash(namespace, keys[at]));
             let arrived = message.arrived;
-            let kept = Kept { id, timeout_ms: 0, arrived, bytes: &bytes[begin..end], key, place, away };
+            let kept = DeferredCommand {
+                id,
+                timeout_ms: 0,
+                arrived,
+                bytes: &bytes[begin..end],
+                key,
+                key_hash,
+                pending,
+            };
             if matches!(keep(defer, kept, message, out), Stands::Held) {
                 message.is_held = true;
                 message.done -= keys.len() - at;
@@ -134,7 +142,7 @@ fn run_of_others(
     at: usize,
     defer: &impl Defer,
 ) -> usize {
-    let is_other = |key: &&&[u8]| !defer.has(cache.place_of(namespace, key));
+    let is_other = |key: &&&[u8]| !defer.has(cache.key_hash(namespace, key));
     at + keys[at..].iter().take_while(is_other).count()
 }
 

@@ -23,18 +23,18 @@ pub(super) struct RepeatLimit {
 impl<S: Subscriber> Layer<S> for RepeatLimit {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let metadata = event.metadata();
-        // Who asks for more than warnings gets all of it.
+        // A filter that lets more than warnings through gets every line.
         if *metadata.level() > Level::WARN || metadata.target().split("::").next() == Some("larder") {
             return true;
         }
-        let mut said = None;
+        let (mut is_said, mut left_out) = (false, None);
         let mut places = self.places.lock();
-        places.entry(metadata.callsite()).or_default().say(|left_out| said = Some(left_out));
+        places.entry(metadata.callsite()).or_default().say(|times| (is_said, left_out) = (true, times));
         drop(places);
-        if let Some(Some(times)) = said {
+        if let Some(times) = left_out {
             tracing::warn!(target: "larder::log", of = metadata.target(), times, "left out what a library says again and again");
         }
-        said.is_some()
+        is_said
     }
 }
 

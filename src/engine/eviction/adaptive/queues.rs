@@ -38,8 +38,8 @@ pub(super) struct Setting {
 /// How an entry enters the main queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Entry {
-    /// It was asked for oftener than the one at main's end, which goes. One that stays so many times (on average)
-    /// counts half from then on.
+    /// It was asked for oftener than the one at main's end, which goes. One that wins `patience` times (on average) has
+    /// its count halved.
     ByContest { patience: u32 },
     /// It was hit twice in the window, or was here lately (S3-FIFO).
     ByHits,
@@ -227,7 +227,7 @@ impl Queues {
         slot
     }
 
-    /// True once in so many times (Marsaglia's xorshift32).
+    /// True once in `sides` times on average (Marsaglia's xorshift32).
     fn rolls_one_of(&mut self, sides: u32) -> bool {
         self.dice ^= self.dice << 13;
         self.dice ^= self.dice >> 17;

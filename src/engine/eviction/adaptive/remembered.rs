@@ -47,7 +47,7 @@ impl Remembered {
         entries > self.entries + self.entries / 4 || entries < self.entries / 2
     }
 
-    /// Makes it anew, empty, with room for so many keys beside so many entries.
+    /// Makes it anew, empty, with room for `keys` keys beside `entries` entries.
     pub(super) fn fit(&mut self, entries: usize, keys: usize) {
         let sets = keys.div_ceil(CELLS_IN_SET).max(1);
         self.words = vec![0; sets * 2];
@@ -60,7 +60,7 @@ impl Remembered {
         self.words.fill(0);
     }
 
-    /// The keys that so many bytes are room for.
+    /// The number of keys that `bytes` bytes are room for.
     pub(super) const fn keys_in(bytes: usize) -> usize {
         bytes / size_of::<u64>() * CELLS_IN_WORD as usize
     }
