@@ -3,7 +3,7 @@
 use super::parts::server_config;
 use super::{NodeError, RunningNode};
 use crate::clock::{SimulatedTime, SystemClock};
-use crate::config::{Loaded, Persistence, ServeConfig};
+use crate::config::{LoadedConfig, Persistence, ServeConfig};
 use crate::endpoint::network::SharedNetwork;
 use crate::server::{Platform, ServerConfig};
 
@@ -32,7 +32,7 @@ impl RunningNode {
     ///
     /// # Errors
     /// As [`Self::start`]; [`NodeError::NotSimulated`] where it is to keep something on disk or to send traces.
-    pub async fn start_simulated(loaded: Loaded, simulation: Simulation) -> Result<Self, NodeError> {
+    pub async fn start_simulated(loaded: LoadedConfig, simulation: Simulation) -> Result<Self, NodeError> {
         check(&loaded.config)?;
         let platform = Platform::Simulated(simulation.network);
         let config = ServerConfig { platform, ..server_config(&loaded.config) };

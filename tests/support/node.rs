@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser;
-use larder::config::{Loaded, ServeArgs, ServeConfig, Variables};
+use larder::config::{LoadedConfig, ServeArgs, ServeConfig, Variables};
 use larder::node::RunningNode;
 use larder::proto::v1::admin_client::AdminClient;
 use larder::proto::v1::cache_client::CacheClient;
@@ -65,7 +65,7 @@ struct Flags {
 }
 
 /// The configuration of a node with 64 MiB on free ports, nothing on disk, and these flags of `larder serve`.
-pub(crate) fn loaded(flags: &[&str]) -> Loaded {
+pub(crate) fn loaded(flags: &[&str]) -> LoadedConfig {
     let mut words = [&["serve"], &FREE_PORTS[..], &["--memory", "64MiB"], &NO_DISK].concat();
     // A flag of the test's takes the place of ours.
     for flag in flags {
