@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use tonic::{Code, Status};
 
@@ -63,12 +63,47 @@ impl Drop for Observed {
     }
 }
 
+/// What the trailers of one answer have beside its status, such as who owns the key. Nothing, as a rule, and that takes no
+/// memory.
+#[derive(Debug, Default)]
+pub(crate) struct Trailers(Option<Box<HeaderMap>>);
+
+impl FromIterator<(HeaderName, HeaderValue)> for Trailers {
+    fn from_iter<I: IntoIterator<Item = (HeaderName, HeaderValue)>>(trailers: I) -> Self {
+        let map: HeaderMap = trailers.into_iter().collect();
+        Self((!map.is_empty()).then(|| Box::new(map)))
+    }
+}
+
+impl Trailers {
+    /// Puts them into the answer to a unary call, before its status: behind its message, or into its head where it is a
+    /// refusal, which has no trailers apart from that.
+    pub(crate) fn onto(self, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+        if let Some(trailers) = self.0 {
+            match &mut response.body_mut().0 {
+                Inner::Unary(unary) => unary.trailers = Self(Some(trailers)),
+                _ => response.headers_mut().extend(*trailers),
+            }
+        }
+        response
+    }
+
+    /// All trailers of a call that was done.
+    fn ok(self) -> HeaderMap {
+        let mut trailers = self.0.map_or_else(|| HeaderMap::with_capacity(1), |trailers| *trailers);
+        trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
+        trailers
+    }
+}
+
 /// One framed message, in one chunk or, around a large value, in three; then the trailers.
 #[derive(Debug)]
 pub(crate) struct Unary {
     chunks: [Option<Bytes>; 3],
     next: usize,
-    trailers: bool,
+    /// Whether the trailers were sent.
+    is_over: bool,
+    trailers: Trailers,
 }
 
 impl From<Vec<u8>> for Unary {
@@ -79,14 +114,15 @@ impl From<Vec<u8>> for Unary {
 
 impl From<Bytes> for Unary {
     fn from(message: Bytes) -> Self {
-        Self { chunks: [Some(message), None, None], next: 0, trailers: true }
+        Self { chunks: [Some(message), None, None], next: 0, is_over: false, trailers: Trailers::default() }
     }
 }
 
 impl Unary {
     /// A message whose middle is a large value.
     pub(crate) fn around(head: Vec<u8>, value: Bytes, tail: Vec<u8>) -> Self {
-        Self { chunks: [Some(head.into()), Some(value), Some(tail.into())], next: 0, trailers: true }
+        let chunks = [Some(head.into()), Some(value), Some(tail.into())];
+        Self { chunks, next: 0, is_over: false, trailers: Trailers::default() }
     }
 
     fn next_frame(&mut self) -> Option<Frame<Bytes>> {
@@ -96,7 +132,8 @@ impl Unary {
                 return Some(Frame::data(chunk));
             }
         }
-        std::mem::take(&mut self.trailers).then(|| Frame::trailers(ok_trailers()))
+        let was_over = std::mem::replace(&mut self.is_over, true);
+        (!was_over).then(|| Frame::trailers(std::mem::take(&mut self.trailers).ok()))
     }
 
     fn remaining(&self) -> u64 {
@@ -105,9 +142,7 @@ impl Unary {
 }
 
 pub(crate) fn ok_trailers() -> HeaderMap {
-    let mut trailers = HeaderMap::with_capacity(1);
-    trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
-    trailers
+    Trailers::default().ok()
 }
 
 fn response(body: ResponseBody) -> Response<ResponseBody> {
@@ -210,7 +245,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Inner::Empty => true,
-            Inner::Unary(unary) => !unary.trailers,
+            Inner::Unary(unary) => unary.is_over,
             Inner::Stream(body) => body.is_end_stream(),
             Inner::Generated(body) => body.is_end_stream(),
             Inner::Observed(observed) => observed.body.is_end_stream(),
@@ -225,5 +260,54 @@ impl Body for ResponseBody {
             Inner::Generated(body) => body.size_hint(),
             Inner::Observed(observed) => observed.body.size_hint(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+    use crate::grpc::GrpcError;
+
+    fn owner() -> Trailers {
+        [(HeaderName::from_static("larder-owner"), HeaderValue::from_static("n2"))].into_iter().collect()
+    }
+
+    /// The frames of a body that waits for nothing.
+    fn frames(mut body: ResponseBody) -> Vec<Frame<Bytes>> {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut frames = Vec::new();
+        while let Poll::Ready(Some(frame)) = Pin::new(&mut body).poll_frame(&mut cx) {
+            assert!(!body.is_end_stream() || frame.as_ref().is_ok_and(Frame::is_trailers));
+            frames.push(frame.unwrap());
+        }
+        frames
+    }
+
+    #[test]
+    fn a_message_is_followed_by_its_trailers_once() {
+        for (trailers, expected) in [(owner(), Some("n2")), (Trailers::default(), None)] {
+            let message = Unary::around(b"head".to_vec(), Bytes::from("value"), b"tail".to_vec());
+            let mut frames = frames(trailers.onto(ResponseBody::unary(message)).into_body());
+            assert_eq!(frames.len(), 4);
+            let end = frames.pop().and_then(|frame| frame.into_trailers().ok()).unwrap();
+            assert_eq!(end.get("larder-owner").map(|owner| owner.to_str().unwrap()), expected);
+            assert_eq!((end.get_all(GRPC_STATUS).iter().count(), code_in(&end)), (1, Some(Code::Ok)));
+        }
+    }
+
+    #[test]
+    fn a_refusal_has_its_trailers_in_its_head() {
+        let refusal = owner().onto(ResponseBody::error(GrpcError::DeadlineExceeded));
+        assert_eq!(refusal.headers()["larder-owner"], "n2");
+        assert_eq!(code_in(refusal.headers()), Some(Code::DeadlineExceeded));
+        assert!(frames(refusal.into_body()).is_empty());
+    }
+
+    #[test]
+    fn no_trailers_take_no_memory() {
+        assert_eq!(size_of::<Trailers>(), size_of::<usize>());
+        assert!(Trailers::from_iter([]).0.is_none());
     }
 }

@@ -11,7 +11,7 @@ pub(crate) mod frame;
 mod timeout;
 
 pub(crate) use body::ResponseBody;
-pub(crate) use body::{Unary, ok_trailers};
+pub(crate) use body::{Trailers, Unary, ok_trailers};
 pub(crate) use call::{Begun, DescribeCall};
 pub(crate) use details::STATUS_BYTES_MAX;
 #[cfg(test)]

@@ -15,9 +15,9 @@ use super::unary::{Undone, flushes, namespace, put_set, unexpected};
 use crate::cache::Cache;
 use crate::engine::{EntryView, Namespace, Op, Outcome, Unread};
 use crate::entry::Limits;
-use crate::grpc::Unary;
 use crate::grpc::frame::{PREFIX, finish};
 use crate::grpc::{Failure, STATUS_BYTES_MIN};
+use crate::grpc::{Trailers, Unary};
 use crate::lookup::Loading;
 use crate::proto::wire;
 use crate::service::codec::convert;
@@ -37,9 +37,11 @@ const _: () = assert!(RESULT_BYTES_MAX >= ERROR_HEADS_BYTES + STATUS_BYTES_MIN);
 /// Entries on disk that a BatchGet has loaded before it comes to them.
 const AHEAD_MAX: usize = 4;
 
-/// How far a call is that the journal's backlog had no room for.
+/// How far a call is that the journal's backlog had no room for, and what its answer is to say beside the message.
 #[derive(Debug, Default)]
-pub(super) struct BatchProgress {
+pub(super) struct CallProgress {
+    /// What goes into the answer's trailers, be it a message or a refusal.
+    pub(super) trailers: Trailers,
     batch: Option<Box<Batch>>,
     gives_up: bool,
 }
@@ -67,7 +69,7 @@ impl Batch {
     }
 }
 
-impl BatchProgress {
+impl CallProgress {
     /// What finds no room from now on is refused.
     pub(super) fn give_up(&mut self) {
         self.gives_up = true;
@@ -97,7 +99,7 @@ impl BatchProgress {
 pub(super) async fn batch(
     plane: &Plane,
     request: &Request<'_>,
-    progress: &mut BatchProgress,
+    progress: &mut CallProgress,
     mut turns: Turns,
 ) -> Result<(Unary, bool), Undone> {
     match request {
@@ -246,7 +248,7 @@ impl Ahead {
 async fn set(
     plane: &Plane,
     view: &BatchView<'_>,
-    progress: &mut BatchProgress,
+    progress: &mut CallProgress,
     turns: &mut Turns,
 ) -> Result<(Unary, bool), Undone> {
     let cache = &*plane.cache;
@@ -329,7 +331,7 @@ async fn begin_sets(plane: &Plane, view: &BatchView<'_>, turns: &mut Turns) -> R
 async fn delete(
     plane: &Plane,
     view: &BatchView<'_>,
-    progress: &mut BatchProgress,
+    progress: &mut CallProgress,
     turns: &mut Turns,
 ) -> Result<(Unary, bool), Undone> {
     let cache = &*plane.cache;
@@ -439,7 +441,7 @@ mod tests {
     fn at_once(verb: Verb, plane: &Plane, request: &impl Message) -> Answered {
         let message = request.encode_to_vec();
         let request = Request::decode(verb, &message, 10_000).unwrap().unwrap();
-        let done = batch(plane, &request, &mut BatchProgress::default(), Turns::one()).now_or_never();
+        let done = batch(plane, &request, &mut CallProgress::default(), Turns::one()).now_or_never();
         done.expect("it has one turn").map_err(|undone| match undone {
             Undone::Failed(error) => error,
             Undone::NeedsLoad(_) => unreachable!("all is in memory"),
@@ -530,7 +532,7 @@ mod tests {
             let request = Request::decode(verb, &message, 10_000).unwrap().unwrap();
             assert!(request.is_long(message.len()));
             let before = turns.load(Ordering::Relaxed);
-            let mut progress = BatchProgress::default();
+            let mut progress = CallProgress::default();
             in_turns(&plane, &request, &mut progress, Turns::many()).await.unwrap();
             let others = turns.load(Ordering::Relaxed) - before;
             assert!(others >= 2, "{verb:?}: others ran {others} times");

@@ -17,7 +17,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::backlog::Backlog;
-use super::batch::BatchProgress;
+use super::batch::CallProgress;
 use super::blobs::BlobCall;
 use super::deferred::{Deferred, DeferredCall, Why};
 use super::generated::{GeneratedFuture, GeneratedService};
@@ -30,7 +30,7 @@ use super::slow::describe;
 use super::unary::{Undone, call};
 use crate::cache::Cache;
 use crate::grpc::frame::{PREFIX, message_len};
-use crate::grpc::{Begun, DescribeCall, GrpcError, ResponseBody, Unary};
+use crate::grpc::{Begun, DescribeCall, GrpcError, ResponseBody, Trailers, Unary};
 use crate::quote::Quote;
 use crate::service::error::CallError;
 use crate::telemetry::{CallDescription, SlowCalls};
@@ -287,17 +287,21 @@ where
                     Ok(whole) => whole,
                     Err(error) => return Poll::Ready(Ok(ResponseBody::error(error))),
                 };
-                let mut progress = BatchProgress::default();
+                let mut progress = CallProgress::default();
                 let why = match at_once(*verb, plane, whole, &mut progress) {
-                    Ok(AtOnce::Done(answer)) => return Poll::Ready(Ok(ResponseBody::unary(answer))),
+                    Ok(AtOnce::Done(answer)) => {
+                        return Poll::Ready(Ok(progress.trailers.onto(ResponseBody::unary(answer))));
+                    }
                     Ok(AtOnce::Flushes(answer)) => {
                         let description = describe_request(*verb, message, headers, plane);
-                        let flushing = Flushing::new(&plane.cache, answer, description);
+                        let flushing = Flushing::new(&plane.cache, answer, progress.trailers, description);
                         self.set(Self::Flushing { flushing });
                         return self.poll(cx);
                     }
                     Ok(AtOnce::Deferred(why)) => why,
-                    Err(error) => return Poll::Ready(Ok(ResponseBody::error(error))),
+                    Err(error) => {
+                        return Poll::Ready(Ok(progress.trailers.onto(ResponseBody::error(error))));
+                    }
                 };
                 let (verb, plane) = (*verb, Arc::clone(plane));
                 let description = describe_request(verb, message, headers, &plane);
@@ -307,13 +311,16 @@ where
                 self.poll(cx)
             }
             DataProjection::Deferred { call } => match ready!(call.poll(cx)) {
-                Ok((answer, false)) => Poll::Ready(Ok(ResponseBody::unary(answer))),
-                Ok((answer, true)) => {
-                    let flushing = Flushing::new(call.cache(), answer, call.description().clone());
+                (Ok((answer, false)), trailers) => {
+                    Poll::Ready(Ok(trailers.onto(ResponseBody::unary(answer))))
+                }
+                (Ok((answer, true)), trailers) => {
+                    let description = call.description().clone();
+                    let flushing = Flushing::new(call.cache(), answer, trailers, description);
                     self.set(Self::Flushing { flushing });
                     self.poll(cx)
                 }
-                Err(error) => Poll::Ready(Ok(ResponseBody::error(error))),
+                (Err(error), trailers) => Poll::Ready(Ok(trailers.onto(ResponseBody::error(error)))),
             },
             DataProjection::Flushing { flushing } => Pin::new(flushing).poll(cx).map(Ok),
             DataProjection::PutBlob { call } => {
@@ -382,7 +389,7 @@ fn at_once(
     verb: Verb,
     plane: &Plane,
     message: &[u8],
-    progress: &mut BatchProgress,
+    progress: &mut CallProgress,
 ) -> Result<AtOnce, CallError> {
     let cache = &plane.cache;
     let request = CacheRequest::decode(verb, message, cache.limits().batch_items_max)?;
@@ -415,13 +422,15 @@ fn describe_request(verb: Verb, message: &Gathered, headers: &HeaderMap, plane: 
 pub struct Flushing {
     flushed: Pin<Box<dyn Future<Output = bool> + Send>>,
     answer: Option<Unary>,
+    trailers: Trailers,
     description: CallDescription,
 }
 
 impl Flushing {
-    fn new(cache: &Arc<Cache>, answer: Unary, description: CallDescription) -> Self {
+    fn new(cache: &Arc<Cache>, answer: Unary, trailers: Trailers, description: CallDescription) -> Self {
         let flushed = cache.flushed();
-        Self { flushed: Box::pin(async move { flushed.await.is_ok() }), answer: Some(answer), description }
+        let flushed = Box::pin(async move { flushed.await.is_ok() });
+        Self { flushed, answer: Some(answer), trailers, description }
     }
 }
 
@@ -436,10 +445,11 @@ impl Future for Flushing {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let flushed = ready!(self.flushed.as_mut().poll(cx));
-        Poll::Ready(match self.answer.take() {
+        let response = match self.answer.take() {
             Some(answer) if flushed => ResponseBody::unary(answer),
             _ => ResponseBody::error(CallError::JournalPoisoned),
-        })
+        };
+        Poll::Ready(std::mem::take(&mut self.trailers).onto(response))
     }
 }
 

@@ -14,14 +14,14 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::task::{spawn_blocking, yield_now};
 
-use super::batch::BatchProgress;
+use super::batch::CallProgress;
 use super::data::{Ending, Plane};
 use super::request::Request;
 use super::requests::Admission;
 use super::turns::{Turns, joined};
 use super::unary::{Answered, Undone, call, in_turns};
 use crate::cache::{Cache, Turn};
-use crate::grpc::Unary;
+use crate::grpc::{Trailers, Unary};
 use crate::lookup::{Loaded, Loading};
 use crate::service::error::CallError;
 use crate::telemetry::CallDescription;
@@ -37,7 +37,7 @@ pub(super) struct Deferred {
     /// Its place among those that wait for the journal.
     pub(super) turn: Option<Turn>,
     /// How far it is, if it has begun.
-    pub(super) progress: BatchProgress,
+    pub(super) progress: CallProgress,
     pub(super) why: Why,
 }
 
@@ -57,7 +57,7 @@ pub(super) enum Why {
 /// wait, has changed nothing. A batch that met the full backlog where it was done at once has begun before.
 pub struct DeferredCall {
     has_begun: bool,
-    call: Pin<Box<dyn Future<Output = Answered> + Send>>,
+    call: Pin<Box<dyn Future<Output = (Answered, Trailers)> + Send>>,
     plane: Arc<Plane>,
     description: CallDescription,
 }
@@ -87,13 +87,14 @@ impl DeferredCall {
         &self.description
     }
 
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answered> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(Answered, Trailers)> {
         self.call.as_mut().poll(cx)
     }
 }
 
 impl Deferred {
-    async fn done(mut self) -> Answered {
+    /// What the call comes to, and what is to be in its answer's trailers.
+    async fn done(mut self) -> (Answered, Trailers) {
         let (mut is_backlogged, mut loading) = match std::mem::replace(&mut self.why, Why::ManySteps) {
             Why::Backlogged => (true, None),
             Why::Loading(loading) => (false, Some(loading)),
@@ -105,7 +106,7 @@ impl Deferred {
         if loading.is_none() && !self.progress.has_begun() {
             yield_now().await;
         }
-        loop {
+        let answered = loop {
             if is_backlogged && !self.has_turn().await {
                 self.progress.give_up();
             }
@@ -116,9 +117,12 @@ impl Deferred {
             let done;
             (self, done) = self.tried(loaded).await;
             is_backlogged = match done {
-                Ok(answered) => return Ok(answered),
+                Ok(answered) => break Ok(answered),
                 Err(Undone::NeedsLoad(pending)) => {
-                    let request = Request::decode(self.verb, &self.message, 0)?;
+                    let request = match Request::decode(self.verb, &self.message, 0) {
+                        Ok(request) => request,
+                        Err(error) => break Err(error),
+                    };
                     let key = request.as_ref().and_then(|request| request.keys().next());
                     loading = Some(pending.begin(key.unwrap_or_default()));
                     // It keeps its turn.
@@ -128,9 +132,10 @@ impl Deferred {
                     self.queue();
                     true
                 }
-                Err(Undone::Failed(error)) => return Err(error),
+                Err(Undone::Failed(error)) => break Err(error),
             };
-        }
+        };
+        (answered, self.progress.trailers)
     }
 
     /// Takes its place among those that wait for the journal, or goes back there if it had its turn.
@@ -205,12 +210,75 @@ impl Deferred {
 mod tests {
     use std::task::Waker;
 
+    use http::{HeaderMap, HeaderName, HeaderValue};
+    use http_body_util::Full;
+    use hyper::server::conn::http2;
+    use hyper::service::service_fn;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
     use prost::Message;
 
     use super::*;
     use crate::engine::EngineConfig;
     use crate::entry::Limits;
     use crate::proto::v1;
+    use crate::service::data::DataFuture;
+
+    fn deferred(plane: &Arc<Plane>, verb: Verb, message: Vec<u8>) -> Deferred {
+        Deferred {
+            verb,
+            plane: Arc::clone(plane),
+            message: message.into(),
+            admission: None,
+            turn: None,
+            progress: CallProgress::default(),
+            why: Why::ManySteps,
+        }
+    }
+
+    /// The head and the trailers with which a call's answer comes over a connection.
+    async fn over_http2(call: DataFuture<Full<Bytes>>) -> (HeaderMap, HeaderMap) {
+        let (near, far) = tokio::io::duplex(64 << 10);
+        let call = std::sync::Mutex::new(Some(call));
+        let service = service_fn(move |_| call.lock().unwrap().take().expect("one call is made"));
+        let server = http2::Builder::new(TokioExecutor::new());
+        tokio::spawn(server.serve_connection(TokioIo::new(far), service));
+        let (client, connection) = h2::client::handshake(near).await.unwrap();
+        tokio::spawn(connection);
+        let request = http::Request::post("http://node/").body(()).unwrap();
+        let (answer, _) = client.ready().await.unwrap().send_request(request, true).unwrap();
+        let (head, mut body) = answer.await.unwrap().into_parts();
+        while let Some(data) = body.data().await {
+            assert!(!data.unwrap().is_empty());
+        }
+        (head.headers, body.trailers().await.unwrap().unwrap_or_default())
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_each_kind_has_the_trailers_of_its_call() {
+        let plane = Arc::new(Plane::alone(Cache::new(&EngineConfig::default(), Limits::default())));
+        let set = |key: &'static str| v1::SetRequest { key: key.into(), ..v1::SetRequest::default() };
+        let batch = v1::BatchSetRequest { items: vec![set("k"), set("l")], ..Default::default() };
+        let owner = || (HeaderName::from_static("larder-owner"), HeaderValue::from_static("n2"));
+        let of = |map: &HeaderMap, name: &str| map.get(name).map(|value| value.to_str().unwrap().to_owned());
+        // A message, a batch's, and a refusal, whose head is its trailers.
+        for (verb, message, status) in [
+            (Verb::Set, set("k").encode_to_vec(), "0"),
+            (Verb::BatchSet, batch.encode_to_vec(), "0"),
+            (Verb::Set, set("").encode_to_vec(), "3"),
+            (Verb::BatchSet, vec![0xff], "3"),
+        ] {
+            for has_owner in [true, false] {
+                let trailers: Trailers = has_owner.then(owner).into_iter().collect();
+                let mut deferred = deferred(&plane, verb, message.clone());
+                deferred.progress.trailers = trailers;
+                let call = DeferredCall::new(deferred, CallDescription::default());
+                let (head, trailers) = over_http2(DataFuture::Deferred { call }).await;
+                let end = if status == "0" { trailers } else { head };
+                assert_eq!(of(&end, "grpc-status").as_deref(), Some(status), "{verb:?} {end:?}");
+                assert_eq!(of(&end, "larder-owner").is_some(), has_owner, "{verb:?} {end:?}");
+            }
+        }
+    }
 
     #[tokio::test]
     async fn what_a_call_holds_counts_until_its_work_is_done_also_when_nobody_waits_for_it() {
@@ -220,15 +288,7 @@ mod tests {
         let items = (0..ITEMS).map(item).collect();
         let message = v1::BatchSetRequest { items, ..v1::BatchSetRequest::default() }.encode_to_vec();
         let admission = plane.requests.admit(1 << 20, &plane.stopped).ok();
-        let deferred = Deferred {
-            verb: Verb::BatchSet,
-            plane: Arc::clone(&plane),
-            message: message.into(),
-            admission,
-            turn: None,
-            progress: BatchProgress::default(),
-            why: Why::ManySteps,
-        };
+        let deferred = Deferred { admission, ..deferred(&plane, Verb::BatchSet, message) };
         let mut call = DeferredCall::new(deferred, CallDescription::default());
         let mut cx = Context::from_waker(Waker::noop());
         // The first time it has not begun, the second time its work is on its way.

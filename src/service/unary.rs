@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 
 use super::backlog::COUNTED_BYTES_MIN;
-use super::batch::BatchProgress;
+use super::batch::CallProgress;
 use super::data::Plane;
 use super::request::Request;
 use super::turns::Turns;
@@ -47,7 +47,7 @@ impl<E: Into<CallError>> From<E> for Undone {
 pub(super) async fn in_turns(
     plane: &Plane,
     request: &Request<'_>,
-    progress: &mut BatchProgress,
+    progress: &mut CallProgress,
     turns: Turns,
 ) -> Result<(Unary, bool), Undone> {
     match request {
@@ -61,7 +61,7 @@ pub(super) async fn in_turns(
 pub(super) fn call(
     plane: &Plane,
     request: &Request<'_>,
-    progress: &mut BatchProgress,
+    progress: &mut CallProgress,
     loaded: Option<Loaded>,
 ) -> Result<(Unary, bool), Undone> {
     let cache = &*plane.cache;

@@ -81,7 +81,7 @@ async fn set(global: &Global, admin: &AdminClient, changes: Vec<Change>) -> Resu
     let in_force = |client::Setting { name, value, .. }| SettingInForce {
         name,
         value,
-        source: SettingSource::Admin,
+        source: Some(SettingSource::Admin),
         live: true,
     };
     let changed = lines_of(now.into_iter().map(in_force).collect());
@@ -103,7 +103,7 @@ async fn show(global: &Global, admin: &AdminClient) -> Result<Exit, CliError> {
         table.load_style(UTF8_FULL_CONDENSED).set_header(["setting", "value", "from", "live"]);
         for line in settings {
             let live = if line.live { "yes" } else { "" };
-            table.add_row([line.name(), line.plain(), line.source.to_string(), live.to_owned()]);
+            table.add_row([line.name(), line.plain(), line.source().to_owned(), live.to_owned()]);
         }
         print_raw(format!("{table}\n").as_bytes())?;
     } else {
@@ -118,7 +118,7 @@ pub(in crate::cli) fn lines(settings: Vec<SettingInForce>) -> String {
 }
 
 fn text(lines: &[Line]) -> String {
-    lines.iter().map(|line| format!("{} {} {}\n", line.name(), line.plain(), line.source)).collect()
+    lines.iter().map(Line::text).collect()
 }
 
 fn document(lines: &[Line]) -> Value {
@@ -129,7 +129,7 @@ fn document(lines: &[Line]) -> Value {
 struct Line {
     setting: &'static Setting,
     value: FieldValue,
-    source: SettingSource,
+    source: Option<SettingSource>,
     live: bool,
 }
 
@@ -150,6 +150,16 @@ impl Line {
         self.setting.flag.to_owned()
     }
 
+    fn source(&self) -> &'static str {
+        self.source.map_or("", SettingSource::as_str)
+    }
+
+    /// Its name, its value and where that comes from, on a line.
+    fn text(&self) -> String {
+        let source = Fact::Text(self.source().to_owned()).plain();
+        format!("{} {} {source}\n", self.name(), self.plain())
+    }
+
     /// As the flag and the file take it.
     fn plain(&self) -> String {
         Fact::Text(self.setting.written(&self.value)).plain()
@@ -164,8 +174,8 @@ impl Line {
             FieldValue::Text(text) => Value::from(text.as_str()),
             FieldValue::Texts(texts) => Value::from(texts.clone()),
         };
-        let source = self.source.as_str();
-        json!({ "value": value, "field": self.setting.field, "source": source, "live": self.live })
+        let (field, source) = (self.setting.field, self.source());
+        json!({ "value": value, "field": field, "source": source, "live": self.live })
     }
 }
 

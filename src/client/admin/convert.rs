@@ -265,7 +265,7 @@ pub(crate) fn settings_in_force(answer: &v1::GetConfigResponse) -> Vec<SettingIn
         SettingInForce {
             name: fields::flag(field),
             value,
-            source: known.map_or(SettingSource::Unknown, |known| source(known.source())),
+            source: known.and_then(|known| source(known.source())),
             live: known.is_some_and(|known| known.live),
         }
     };
@@ -284,15 +284,15 @@ fn values(config: &v1::Config) -> impl Iterator<Item = (&'static str, SettingVal
     fields::FIELDS.iter().copied().filter_map(value)
 }
 
-fn source(source: v1::ConfigSource) -> SettingSource {
-    match source {
-        v1::ConfigSource::Unspecified => SettingSource::Unknown,
+fn source(source: v1::ConfigSource) -> Option<SettingSource> {
+    Some(match source {
+        v1::ConfigSource::Unspecified => return None,
         v1::ConfigSource::Default => SettingSource::Default,
         v1::ConfigSource::File => SettingSource::File,
         v1::ConfigSource::Environment => SettingSource::Environment,
         v1::ConfigSource::Flag => SettingSource::Flag,
         v1::ConfigSource::Admin => SettingSource::Admin,
-    }
+    })
 }
 
 /// What the wire writes as 0 where there is none.

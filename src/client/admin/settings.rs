@@ -29,8 +29,8 @@ pub struct SettingInForce {
     pub name: String,
     /// Its value; defaults are filled in.
     pub value: SettingValue,
-    /// Where the value comes from.
-    pub source: SettingSource,
+    /// Where the value comes from. `None`: the node did not say, or said what this build does not know.
+    pub source: Option<SettingSource>,
     /// Whether [`AdminClient::update_config`] can change it. Otherwise that needs a restart.
     pub live: bool,
 }
@@ -69,8 +69,6 @@ pub enum SettingSource {
     Flag,
     /// An Admin call since the start.
     Admin,
-    /// The node did not say, or said what this build does not know.
-    Unknown,
 }
 
 impl Setting {
@@ -90,7 +88,6 @@ impl SettingSource {
             Self::Environment => "environment",
             Self::Flag => "flag",
             Self::Admin => "admin",
-            Self::Unknown => "unknown",
         }
     }
 }
