@@ -1,12 +1,12 @@
 //! The table of verbs: every method of the contract, with all that is to be known of it before its request is read.
 //!
-//! Paths, metric labels, span names, time-outs, the slow log, what the data listener serves and which writes wait for the
-//! disk: all ask this table. A new verb is a row here and the code that does it.
+//! Paths, metric labels, span names, time-outs, the slow log, how a listener serves it and which calls queue behind writes
+//! that wait for the disk: all ask this table. A new verb is a row here and the code that does it.
 
 /// What a verb does to what it names, and so the right that its caller needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Access {
-    /// It reads entries or blobs.
+    /// It reads entries or blobs. A Get may renew a time to live.
     Read,
     /// It changes entries or blobs.
     Write,
@@ -55,8 +55,25 @@ pub enum Streams {
     Both,
 }
 
+/// What answers a verb.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Served {
+    /// The data plane, with one message for one message: `service::request::Request` has a case for it.
+    Unary,
+    /// The data plane, as the stream of commands.
+    Pipeline,
+    /// The data plane, as the stream of a blob's parts.
+    PutBlob,
+    /// The data plane, from the blobs, to a request of one message.
+    Blob,
+    /// Nothing yet: the contract has it, and a call is UNIMPLEMENTED.
+    Planned,
+    /// A service that tonic generated.
+    Generated,
+}
+
 macro_rules! verbs {
-    ($($verb:ident = $path:literal $access:ident $idempotency:ident $keys:ident $streams:ident,)*) => {
+    ($($verb:ident = $path:literal $access:ident $idempotency:ident $keys:ident $streams:ident $served:ident,)*) => {
         /// A method of the Cache, Admin or Cluster service.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(u8)]
@@ -78,6 +95,7 @@ macro_rules! verbs {
             idempotency: Idempotency,
             keys: Keys,
             streams: Streams,
+            served: Served,
         }
 
         static ROWS: [Row; Verb::ALL.len()] = [
@@ -88,6 +106,7 @@ macro_rules! verbs {
                 idempotency: Idempotency::$idempotency,
                 keys: Keys::$keys,
                 streams: Streams::$streams,
+                served: Served::$served,
             },)*
             Row {
                 path: "",
@@ -96,6 +115,7 @@ macro_rules! verbs {
                 idempotency: Idempotency::Unknown,
                 keys: Keys::None,
                 streams: Streams::Both,
+                served: Served::Generated,
             },
         ];
 
@@ -116,50 +136,50 @@ macro_rules! verbs {
 }
 
 verbs! {
-    Get = "Cache/Get" Read Idempotent One Neither,
-    Set = "Cache/Set" Write Idempotent One Neither,
-    Delete = "Cache/Delete" Write Idempotent One Neither,
-    Increment = "Cache/Increment" Write Unknown One Neither,
-    Decrement = "Cache/Decrement" Write Unknown One Neither,
-    Touch = "Cache/Touch" Write Idempotent One Neither,
-    BatchGet = "Cache/BatchGet" Read NoSideEffects Many Neither,
-    BatchSet = "Cache/BatchSet" Write Idempotent Many Neither,
-    BatchDelete = "Cache/BatchDelete" Write Idempotent Many Neither,
-    Pipeline = "Cache/Pipeline" ReadWrite Unknown Many Both,
-    PutBlob = "Cache/PutBlob" Write Idempotent One Request,
-    GetBlob = "Cache/GetBlob" Read NoSideEffects One Response,
-    DeleteBlob = "Cache/DeleteBlob" Write Idempotent One Neither,
-    ListBlobs = "Cache/ListBlobs" Read NoSideEffects None Neither,
-    Scan = "Cache/Scan" Read NoSideEffects None Neither,
-    Invalidate = "Cache/Invalidate" Write Idempotent None Neither,
-    Watch = "Cache/Watch" Read NoSideEffects None Response,
-    Spawn = "Admin/Spawn" Operate Idempotent None Neither,
-    Drain = "Admin/Drain" Operate Idempotent None Neither,
-    GetStats = "Admin/GetStats" Operate NoSideEffects None Neither,
-    StreamStats = "Admin/StreamStats" Operate NoSideEffects None Response,
-    ResetStats = "Admin/ResetStats" Operate Idempotent None Neither,
-    SetEvictionPolicy = "Admin/SetEvictionPolicy" Operate Idempotent None Neither,
-    Resize = "Admin/Resize" Operate Idempotent None Neither,
-    CreateNamespace = "Admin/CreateNamespace" Operate Unknown None Neither,
-    UpdateNamespace = "Admin/UpdateNamespace" Operate Idempotent None Neither,
-    ListNamespaces = "Admin/ListNamespaces" Operate NoSideEffects None Neither,
-    DeleteNamespace = "Admin/DeleteNamespace" Operate Unknown None Neither,
-    Clear = "Admin/Clear" Operate Idempotent None Neither,
-    Flush = "Admin/Flush" Operate Idempotent None Neither,
-    CreateSnapshot = "Admin/CreateSnapshot" Operate Unknown None Neither,
-    ListSnapshots = "Admin/ListSnapshots" Operate NoSideEffects None Neither,
-    VerifyRecovery = "Admin/VerifyRecovery" Operate NoSideEffects None Neither,
-    CompactJournal = "Admin/CompactJournal" Operate Idempotent None Neither,
-    GetConfig = "Admin/GetConfig" Operate NoSideEffects None Neither,
-    UpdateConfig = "Admin/UpdateConfig" Operate Idempotent None Neither,
-    ListHotKeys = "Admin/ListHotKeys" Operate NoSideEffects None Neither,
-    ListSlowOps = "Admin/ListSlowOps" Operate NoSideEffects None Neither,
-    GetMemoryReport = "Admin/GetMemoryReport" Operate NoSideEffects None Neither,
-    ExplainKey = "Admin/ExplainKey" Operate NoSideEffects One Neither,
-    GetRing = "Cluster/GetRing" Route NoSideEffects None Neither,
-    WatchRing = "Cluster/WatchRing" Route NoSideEffects None Response,
-    Forward = "Cluster/Forward" Route Unknown Many Both,
-    Fence = "Cluster/Fence" Route Idempotent None Neither,
+    Get = "Cache/Get" Read Idempotent One Neither Unary,
+    Set = "Cache/Set" Write Idempotent One Neither Unary,
+    Delete = "Cache/Delete" Write Idempotent One Neither Unary,
+    Increment = "Cache/Increment" Write Unknown One Neither Unary,
+    Decrement = "Cache/Decrement" Write Unknown One Neither Unary,
+    Touch = "Cache/Touch" Write Idempotent One Neither Unary,
+    BatchGet = "Cache/BatchGet" Read NoSideEffects Many Neither Unary,
+    BatchSet = "Cache/BatchSet" Write Idempotent Many Neither Unary,
+    BatchDelete = "Cache/BatchDelete" Write Idempotent Many Neither Unary,
+    Pipeline = "Cache/Pipeline" ReadWrite Unknown Many Both Pipeline,
+    PutBlob = "Cache/PutBlob" Write Idempotent One Request PutBlob,
+    GetBlob = "Cache/GetBlob" Read NoSideEffects One Response Blob,
+    DeleteBlob = "Cache/DeleteBlob" Write Idempotent One Neither Blob,
+    ListBlobs = "Cache/ListBlobs" Read NoSideEffects None Neither Blob,
+    Scan = "Cache/Scan" Read NoSideEffects None Neither Unary,
+    Invalidate = "Cache/Invalidate" Write Idempotent None Neither Unary,
+    Watch = "Cache/Watch" Read NoSideEffects None Response Planned,
+    Spawn = "Admin/Spawn" Operate Idempotent None Neither Generated,
+    Drain = "Admin/Drain" Operate Idempotent None Neither Generated,
+    GetStats = "Admin/GetStats" Operate NoSideEffects None Neither Generated,
+    StreamStats = "Admin/StreamStats" Operate NoSideEffects None Response Generated,
+    ResetStats = "Admin/ResetStats" Operate Idempotent None Neither Generated,
+    SetEvictionPolicy = "Admin/SetEvictionPolicy" Operate Idempotent None Neither Generated,
+    Resize = "Admin/Resize" Operate Idempotent None Neither Generated,
+    CreateNamespace = "Admin/CreateNamespace" Operate Unknown None Neither Generated,
+    UpdateNamespace = "Admin/UpdateNamespace" Operate Idempotent None Neither Generated,
+    ListNamespaces = "Admin/ListNamespaces" Operate NoSideEffects None Neither Generated,
+    DeleteNamespace = "Admin/DeleteNamespace" Operate Unknown None Neither Generated,
+    Clear = "Admin/Clear" Operate Idempotent None Neither Generated,
+    Flush = "Admin/Flush" Operate Idempotent None Neither Generated,
+    CreateSnapshot = "Admin/CreateSnapshot" Operate Unknown None Neither Generated,
+    ListSnapshots = "Admin/ListSnapshots" Operate NoSideEffects None Neither Generated,
+    VerifyRecovery = "Admin/VerifyRecovery" Operate NoSideEffects None Neither Generated,
+    CompactJournal = "Admin/CompactJournal" Operate Idempotent None Neither Generated,
+    GetConfig = "Admin/GetConfig" Operate NoSideEffects None Neither Generated,
+    UpdateConfig = "Admin/UpdateConfig" Operate Idempotent None Neither Generated,
+    ListHotKeys = "Admin/ListHotKeys" Operate NoSideEffects None Neither Generated,
+    ListSlowOps = "Admin/ListSlowOps" Operate NoSideEffects None Neither Generated,
+    GetMemoryReport = "Admin/GetMemoryReport" Operate NoSideEffects None Neither Generated,
+    ExplainKey = "Admin/ExplainKey" Operate NoSideEffects One Neither Generated,
+    GetRing = "Cluster/GetRing" Route NoSideEffects None Neither Planned,
+    WatchRing = "Cluster/WatchRing" Route NoSideEffects None Response Planned,
+    Forward = "Cluster/Forward" Route Unknown Many Both Planned,
+    Fence = "Cluster/Fence" Route Idempotent None Neither Planned,
 }
 
 impl Verb {
@@ -211,6 +231,12 @@ impl Verb {
     #[must_use]
     pub fn keys(self) -> Keys {
         self.row().keys
+    }
+
+    /// What answers it.
+    #[must_use]
+    pub fn served(self) -> Served {
+        self.row().served
     }
 
     /// Which sides of it are streams.

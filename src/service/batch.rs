@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 
 use super::backlog::BacklogPermit;
 use super::data::Plane;
-use super::request::Request;
+use super::request::BatchKind;
 use super::turns::{STEP_ITEMS, Turns};
 use super::unary::{Undone, flushes, namespace, put_set, unexpected};
 use crate::cache::Cache;
@@ -98,15 +98,15 @@ impl CallProgress {
 /// Does a batch. Where it has one turn only, what is not in memory breaks it off.
 pub(super) async fn batch(
     plane: &Plane,
-    request: &Request<'_>,
+    kind: BatchKind,
+    view: &BatchView<'_>,
     progress: &mut CallProgress,
     mut turns: Turns,
 ) -> Result<(Unary, bool), Undone> {
-    match request {
-        Request::BatchGet(view) => get(plane, view, &mut turns).await,
-        Request::BatchSet(view) => set(plane, view, progress, &mut turns).await,
-        Request::BatchDelete(view) => delete(plane, view, progress, &mut turns).await,
-        _ => unreachable!("a request of one key is no batch"),
+    match kind {
+        BatchKind::Get => get(plane, view, &mut turns).await,
+        BatchKind::Set => set(plane, view, progress, &mut turns).await,
+        BatchKind::Delete => delete(plane, view, progress, &mut turns).await,
     }
 }
 

@@ -34,7 +34,7 @@ use crate::grpc::{Begun, DescribeCall, GrpcError, ResponseBody, Trailers, Unary}
 use crate::quote::Quote;
 use crate::service::error::CallError;
 use crate::telemetry::{CallDescription, SlowCalls};
-use crate::verb::Verb;
+use crate::verb::{Served, Verb};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -113,44 +113,6 @@ impl DataService {
     }
 }
 
-/// How a verb is served on a data listener.
-enum Served {
-    Unary,
-    Pipeline,
-    PutBlob,
-    /// A blob's, whose request is one message.
-    Blob,
-    /// In the contract, and not served yet.
-    Planned,
-    /// In Cache or Cluster, and not in the contract.
-    Unknown,
-    /// By the generated services.
-    Generated,
-}
-
-impl Served {
-    fn of(verb: Verb, path: &str) -> Self {
-        match verb {
-            Verb::Get | Verb::Set | Verb::Delete | Verb::Increment | Verb::Decrement | Verb::Touch => {
-                Self::Unary
-            }
-            Verb::BatchGet | Verb::BatchSet | Verb::BatchDelete | Verb::Scan | Verb::Invalidate => {
-                Self::Unary
-            }
-            Verb::Pipeline => Self::Pipeline,
-            Verb::PutBlob => Self::PutBlob,
-            Verb::GetBlob | Verb::DeleteBlob | Verb::ListBlobs => Self::Blob,
-            Verb::Watch | Verb::GetRing | Verb::WatchRing | Verb::Forward | Verb::Fence => Self::Planned,
-            Verb::Other
-                if ["/larder.v1.Cache/", "/larder.v1.Cluster/"].iter().any(|own| path.starts_with(own)) =>
-            {
-                Self::Unknown
-            }
-            _ => Self::Generated,
-        }
-    }
-}
-
 impl<B> Service<Request<B>> for DataService
 where
     B: Body<Data = Bytes> + Send + 'static,
@@ -165,9 +127,15 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> DataFuture<B> {
-        let verb = Verb::of_path(request.uri().path());
-        let served = Served::of(verb, request.uri().path());
-        if let Served::Generated = served {
+        let path = request.uri().path();
+        let verb = Verb::of_path(path);
+        let is_generated = match verb {
+            Verb::Other => {
+                !["/larder.v1.Cache/", "/larder.v1.Cluster/"].iter().any(|own| path.starts_with(own))
+            }
+            verb => verb.served() == Served::Generated,
+        };
+        if is_generated {
             return DataFuture::Other { future: self.others.call(request) };
         }
         if let Some(response) = no_grpc(&request) {
@@ -176,9 +144,9 @@ where
         if let Err(error) = metadata::check(request.headers()) {
             return DataFuture::failed(error);
         }
-        match served {
+        match verb.served() {
             Served::Planned => {
-                let what = request.uri().path().trim_start_matches("/larder.v1.").replace('/', ".");
+                let what = verb.path().trim_start_matches("/larder.v1.").replace('/', ".");
                 DataFuture::failed(CallError::NotServed { what })
             }
             Served::Pipeline => {
@@ -206,7 +174,8 @@ where
                     message: Gathered::default(),
                 }
             }
-            Served::Unknown | Served::Generated => {
+            // In Cache or Cluster by its path, and not in the contract.
+            Served::Generated => {
                 DataFuture::failed(CallError::NoSuchMethod { path: Quote::of(request.uri().path()) })
             }
         }
@@ -394,11 +363,12 @@ fn at_once(
     let cache = &plane.cache;
     let request = CacheRequest::decode(verb, message, cache.limits().batch_items_max)?;
     let request = request.expect("what is served as unary is a request");
-    if verb.writes() && cache.has_waiting_writes() {
-        return Ok(AtOnce::Deferred(Why::Backlogged));
-    }
-    if request.is_long(message.len()) || plan(cache, &request) == Plan::Disk {
-        return Ok(AtOnce::Deferred(Why::ManySteps));
+    match plan(cache, &request, message.len()) {
+        Plan::Local | Plan::Steps if verb.writes() && cache.has_waiting_writes() => {
+            return Ok(AtOnce::Deferred(Why::Backlogged));
+        }
+        Plan::Steps => return Ok(AtOnce::Deferred(Why::ManySteps)),
+        Plan::Local => {}
     }
     match call(plane, &request, progress, None) {
         Ok((answer, false)) => Ok(AtOnce::Done(answer)),

@@ -1,36 +1,40 @@
-//! Where a request is done. A request of many nodes' keys is to be passed on to their owners from here.
+//! How and where a request is done: what a call asks before it does anything. A unary request of keys that other nodes own
+//! is to turn off here; a Pipeline's commands, in `pipeline::commands`.
 
-use super::request::{Request, sets_of};
+use super::request::{BatchKind, Request, sets_of};
 use crate::cache::Cache;
 use crate::service::codec::view::{ExpirationView, SetView};
 
-/// Where a request is done.
+/// How and where a request is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Plan {
-    /// Here, in memory. An entry that turns out not to be there after all is loaded.
+    /// Here, at once. An entry that turns out not to be in memory is loaded then.
     Local,
-    /// Here, and entries are looked for on the disk, so that it is done step by step.
-    Disk,
+    /// Here, in steps between which other calls run, as it is long or its entries are looked for on the disk.
+    Steps,
 }
 
-/// Says where a request is done.
+/// Says how a request is done whose message has this length.
 #[inline]
-pub(super) fn plan(cache: &Cache, request: &Request<'_>) -> Plan {
-    if cache.has_disk_tier() { plan_over_disk(cache, request) } else { Plan::Local }
+pub(super) fn plan(cache: &Cache, request: &Request<'_>, message_bytes: usize) -> Plan {
+    if request.is_long(message_bytes) || (cache.has_disk_tier() && reads_disk(cache, request)) {
+        Plan::Steps
+    } else {
+        Plan::Local
+    }
 }
 
-/// Whether a single entry is in memory is found out when the request is done. For many it is asked beforehand, as a
-/// request that was half done would have to be continued. A malformed or refused request is answered at once.
-fn plan_over_disk(cache: &Cache, request: &Request<'_>) -> Plan {
-    let Some(namespace) = cache.namespace(request.namespace()) else { return Plan::Local };
+/// Whether a batch needs an entry that is not in memory: asked before it is begun, as it would block its connection's
+/// thread while it loads them one by one. A request of one key finds that out when it is done. A malformed or refused
+/// request needs none.
+fn reads_disk(cache: &Cache, request: &Request<'_>) -> bool {
+    let Request::Batch(kind, batch) = request else { return false };
+    let Some(namespace) = cache.namespace(request.namespace()) else { return false };
     let needs_load = |key: &[u8]| cache.needs_load(&namespace, key);
-    let is_on_disk = match request {
-        Request::Scan(_) => true,
-        Request::BatchGet(_) | Request::BatchDelete(_) => request.keys().any(needs_load),
-        Request::BatchSet(batch) => sets_of(batch).any(|set| needs_entry(&set) && needs_load(set.key)),
-        _ => false,
-    };
-    if is_on_disk { Plan::Disk } else { Plan::Local }
+    match kind {
+        BatchKind::Get | BatchKind::Delete => request.keys().any(needs_load),
+        BatchKind::Set => sets_of(batch).any(|set| needs_entry(&set) && needs_load(set.key)),
+    }
 }
 
 /// Whether what a Set comes to depends on the entry that is there.

@@ -18,17 +18,29 @@ const BYTES_AT_ONCE: usize = 256 << 10;
 #[derive(Debug)]
 pub(super) enum Request<'a> {
     Get(GetView<'a>),
+    Write(WriteRequest<'a>),
+    Batch(BatchKind, BatchView<'a>),
+    Scan(Box<v1::ScanRequest>),
+    Invalidate(Box<v1::InvalidateRequest>),
+}
+
+/// A request that changes the entry of one key.
+#[derive(Debug)]
+pub(super) enum WriteRequest<'a> {
     Set(SetView<'a>),
     Delete(DeleteView<'a>),
     /// Increment and Decrement.
     Increment(IncrementView<'a>, Direction),
     Touch(TouchView<'a>),
-    BatchGet(BatchView<'a>),
+}
+
+/// What is done with each item of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BatchKind {
+    Get,
     /// Its items are messages of Set, without a namespace of their own.
-    BatchSet(BatchView<'a>),
-    BatchDelete(BatchView<'a>),
-    Scan(Box<v1::ScanRequest>),
-    Invalidate(Box<v1::InvalidateRequest>),
+    Set,
+    Delete,
 }
 
 impl<'a> Request<'a> {
@@ -38,14 +50,18 @@ impl<'a> Request<'a> {
     pub(super) fn decode(verb: Verb, message: &'a [u8], items_max: usize) -> Result<Option<Self>, CallError> {
         Ok(Some(match verb {
             Verb::Get => Self::Get(GetView::read(message)?),
-            Verb::Set => Self::Set(SetView::read(message)?),
-            Verb::Delete => Self::Delete(DeleteView::read(message)?),
-            Verb::Increment => Self::Increment(IncrementView::read(message)?, Direction::Up),
-            Verb::Decrement => Self::Increment(IncrementView::read(message)?, Direction::Down),
-            Verb::Touch => Self::Touch(TouchView::read(message)?),
-            Verb::BatchGet => Self::BatchGet(BatchView::read_get(message, items_max)?),
-            Verb::BatchSet => Self::BatchSet(BatchView::read_write(message, items_max)?),
-            Verb::BatchDelete => Self::BatchDelete(BatchView::read_write(message, items_max)?),
+            Verb::Set => Self::Write(WriteRequest::Set(SetView::read(message)?)),
+            Verb::Delete => Self::Write(WriteRequest::Delete(DeleteView::read(message)?)),
+            Verb::Increment => {
+                Self::Write(WriteRequest::Increment(IncrementView::read(message)?, Direction::Up))
+            }
+            Verb::Decrement => {
+                Self::Write(WriteRequest::Increment(IncrementView::read(message)?, Direction::Down))
+            }
+            Verb::Touch => Self::Write(WriteRequest::Touch(TouchView::read(message)?)),
+            Verb::BatchGet => Self::Batch(BatchKind::Get, BatchView::read_get(message, items_max)?),
+            Verb::BatchSet => Self::Batch(BatchKind::Set, BatchView::read_write(message, items_max)?),
+            Verb::BatchDelete => Self::Batch(BatchKind::Delete, BatchView::read_write(message, items_max)?),
             Verb::Scan => Self::Scan(Box::new(convert::decode(message)?)),
             Verb::Invalidate => Self::Invalidate(Box::new(convert::decode(message)?)),
             _ => return Ok(None),
@@ -62,11 +78,8 @@ impl<'a> Request<'a> {
     pub(super) fn namespace(&self) -> &str {
         match self {
             Self::Get(view) => view.namespace,
-            Self::Set(view) => view.namespace,
-            Self::Delete(view) => view.namespace,
-            Self::Increment(view, _) => view.namespace,
-            Self::Touch(view) => view.namespace,
-            Self::BatchGet(view) | Self::BatchSet(view) | Self::BatchDelete(view) => view.namespace,
+            Self::Write(write) => write.namespace(),
+            Self::Batch(_, view) => view.namespace,
             Self::Scan(request) => &request.namespace,
             Self::Invalidate(request) => &request.namespace,
         }
@@ -75,8 +88,8 @@ impl<'a> Request<'a> {
     /// The batch that it is, if it is one.
     pub(super) fn batch(&self) -> Option<&BatchView<'a>> {
         match self {
-            Self::BatchGet(view) | Self::BatchSet(view) | Self::BatchDelete(view) => Some(view),
-            _ => None,
+            Self::Batch(_, view) => Some(view),
+            Self::Get(_) | Self::Write(_) | Self::Scan(_) | Self::Invalidate(_) => None,
         }
     }
 
@@ -94,17 +107,12 @@ impl<'a> Request<'a> {
     pub(super) fn keys(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let (one, batch) = match self {
             Self::Get(view) => (Some(view.key), None),
-            Self::Set(view) => (Some(view.key), None),
-            Self::Delete(view) => (Some(view.key), None),
-            Self::Increment(view, _) => (Some(view.key), None),
-            Self::Touch(view) => (Some(view.key), None),
-            Self::BatchGet(view) | Self::BatchDelete(view) | Self::BatchSet(view) => {
-                (None, Some(view.iter()))
-            }
+            Self::Write(write) => (Some(write.key()), None),
+            Self::Batch(_, view) => (None, Some(view.iter())),
             // What a prefix or a tag covers.
             Self::Scan(_) | Self::Invalidate(_) => (None, None),
         };
-        let is_of_sets = matches!(self, Self::BatchSet(_));
+        let is_of_sets = matches!(self, Self::Batch(BatchKind::Set, _));
         let key = move |item| match is_of_sets {
             true => SetView::read(item).map_or(&[][..], |item| item.key),
             false => item,
@@ -121,6 +129,27 @@ impl<'a> Request<'a> {
             others => (others.keys().next(), others.batch().map_or(1, |batch| batch.items)),
         };
         CallDescription::new(self.namespace(), key.unwrap_or_default(), items)
+    }
+}
+
+impl<'a> WriteRequest<'a> {
+    /// The name of its namespace.
+    fn namespace(&self) -> &'a str {
+        match self {
+            Self::Set(view) => view.namespace,
+            Self::Delete(view) => view.namespace,
+            Self::Increment(view, _) => view.namespace,
+            Self::Touch(view) => view.namespace,
+        }
+    }
+
+    fn key(&self) -> &'a [u8] {
+        match self {
+            Self::Set(view) => view.key,
+            Self::Delete(view) => view.key,
+            Self::Increment(view, _) => view.key,
+            Self::Touch(view) => view.key,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use super::backlog::COUNTED_BYTES_MIN;
 use super::batch::CallProgress;
 use super::data::Plane;
-use super::request::Request;
+use super::request::{Request, WriteRequest};
 use super::turns::Turns;
 use super::{batch, keyspace};
 use crate::cache::Cache;
@@ -52,7 +52,8 @@ pub(super) async fn in_turns(
 ) -> Result<(Unary, bool), Undone> {
     match request {
         Request::Scan(request) => Ok(keyspace::scan(plane, request, turns).await?),
-        batch => batch::batch(plane, batch, progress, turns).await,
+        Request::Batch(kind, view) => batch::batch(plane, *kind, view, progress, turns).await,
+        Request::Get(_) | Request::Write(_) | Request::Invalidate(_) => call(plane, request, progress, None),
     }
 }
 
@@ -69,11 +70,11 @@ pub(super) fn call(
     match request {
         Request::Get(view) => get(plane, now, view, loaded).map(|answer| (answer, false)),
         Request::Invalidate(request) => Ok(keyspace::invalidate(cache, now, request)?),
-        Request::BatchGet(_) | Request::BatchSet(_) | Request::BatchDelete(_) | Request::Scan(_) => {
+        Request::Batch(..) | Request::Scan(_) => {
             let done = in_turns(plane, request, progress, Turns::one()).now_or_never();
             done.expect("what has one turn waits for nothing")
         }
-        write => {
+        Request::Write(write) => {
             let mut out = vec![0; PREFIX];
             let flush = execute(cache, now, write, loaded, &mut out)?;
             finish(&mut out, 0);
@@ -87,16 +88,17 @@ pub(super) fn call(
 pub(super) fn execute(
     cache: &Cache,
     now: Now,
-    request: &Request<'_>,
+    write: &WriteRequest<'_>,
     loaded: Option<Loaded>,
     out: &mut Vec<u8>,
 ) -> Result<bool, Undone> {
-    match request {
-        Request::Set(view) => put_set(cache, &*namespace(cache, view.namespace)?, now, view, loaded, out),
-        Request::Delete(view) => put_delete(cache, now, view, loaded, out),
-        Request::Touch(view) => put_touch(cache, now, view, loaded, out),
-        Request::Increment(view, direction) => put_increment(cache, now, view, *direction, loaded, out),
-        _ => unreachable!("entries are answered where they lie, and what is of many keys step by step"),
+    match write {
+        WriteRequest::Set(view) => {
+            put_set(cache, &*namespace(cache, view.namespace)?, now, view, loaded, out)
+        }
+        WriteRequest::Delete(view) => put_delete(cache, now, view, loaded, out),
+        WriteRequest::Touch(view) => put_touch(cache, now, view, loaded, out),
+        WriteRequest::Increment(view, direction) => put_increment(cache, now, view, *direction, loaded, out),
     }
 }
 

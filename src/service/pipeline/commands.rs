@@ -21,7 +21,7 @@ use crate::service::codec::encode;
 use crate::service::codec::view::{CommandView, GetView};
 use crate::service::data::Plane;
 use crate::service::error::CallError;
-use crate::service::request::Request;
+use crate::service::request::{Request, WriteRequest};
 use crate::service::requests::Admission;
 use crate::service::unary::{Undone, execute, namespace};
 
@@ -480,7 +480,9 @@ fn answer(
         Ok(_) if message.by_ring => Err(CallError::NotServed { what: "ring_epoch".to_owned() }.into()),
         Ok(Request::Get(view)) => put_get(cache, now, command.id, view, loaded, out),
         Ok(_) if message.queues(cache) => return Answer::WantsTurn,
-        Ok(request) => put_write(cache, now, command, request, loaded, out),
+        Ok(Request::Write(write)) => put_write(cache, now, command, write, loaded, out),
+        // No field of a command's op reads as one; see `Request::of_command`.
+        Ok(other) => Err(CallError::NotServed { what: format!("{other:?} in a Pipeline") }.into()),
     };
     let error = match done {
         Err(Undone::NeedsLoad(pending)) => return Answer::NeedsLoad(pending),
@@ -536,13 +538,13 @@ fn put_write(
     cache: &Cache,
     now: Now,
     command: &CommandView<'_>,
-    request: &Request<'_>,
+    write: &WriteRequest<'_>,
     loaded: Option<Loaded>,
     out: &mut Replies,
 ) -> Result<(), Undone> {
     // None of these answers is longer than 32 bytes.
     let mut result = Vec::with_capacity(32);
-    let flush = execute(cache, now, request, loaded, &mut result)?;
+    let flush = execute(cache, now, write, loaded, &mut result)?;
     let out = if flush {
         &mut out.later
     } else {
