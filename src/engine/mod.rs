@@ -38,6 +38,7 @@ mod recover;
 mod requests;
 mod shard;
 pub mod simulate;
+mod slot;
 mod stats;
 mod tags;
 

@@ -5,12 +5,13 @@ use crate::clock::Now;
 use crate::engine::eviction::Policy;
 use crate::engine::namespace::Namespace;
 use crate::engine::op::{EntryView, MissReason};
+use crate::engine::slot::Slot;
 use crate::entry::Ttl;
 
 /// A slot that was a live entry's when the shard had freed so many.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::engine) struct Likely {
-    slot: u32,
+    slot: Slot,
     freed: u64,
 }
 
@@ -90,7 +91,7 @@ impl Shard {
 
     /// The slot of a likely place, if it is a live entry's and that of this key.
     #[inline]
-    fn confirm(&self, likely: Likely, key: KeyRef<'_>) -> Option<u32> {
+    fn confirm(&self, likely: Likely, key: KeyRef<'_>) -> Option<Slot> {
         let slot = likely.slot;
         let is_live = likely.freed == self.records.arena.freed();
         (is_live && self.records.is(slot, key.namespace.number(), key.key)).then_some(slot)
