@@ -1,8 +1,9 @@
 //! What lies on disk: how fast a node is back, and what it costs to keep it there.
 //!
 //! `cargo bench --bench persistence [-- --quick] [-- restart flushed snapshot pipeline blobs]`: all parts, or those that
-//! are named. The data lie in the target folder, which is to be on a real disk; where a node is loaded, it has core 0 and
-//! the load core 1. A machine that is slow today is told by its own append + fdatasync, measured in turns with ours.
+//! are named. The data lie in the target folder, which is to be on a real disk; where a node is loaded, it has core 0
+//! and the load core 1. To recognise a machine that is slow today, its own append + fdatasync is measured in turns with
+//! ours.
 
 mod support;
 
@@ -21,7 +22,7 @@ use larder::engine::{Engine, EngineConfig, Op, Set};
 use larder::persistence::disk::{Disk, DiskConfig};
 use larder::persistence::journal::{JournalConfig, RESERVE_BYTES, SEGMENT_BYTES};
 use larder::persistence::recover::{Recovery, RecoveryProgress};
-use larder::persistence::{FilesBackend, Method};
+use larder::persistence::{FilesBackend, RecoveryMethod};
 use support::{LARDER, Process, headline, larder_bench, larder_report, median, quick};
 use tempfile::TempDir;
 
@@ -79,7 +80,7 @@ fn restart() {
         journal,
         is_journaled: true,
         is_store: false,
-        recovery: Method::SnapshotAndJournal,
+        recovery: RecoveryMethod::SnapshotAndJournal,
         snapshot_interval: None,
         limit_bytes: None,
     };
@@ -111,7 +112,8 @@ fn restart() {
                 tier: None,
             };
             let cpu = support::cpu_seconds(std::process::id());
-            let report = recovery.run(Method::SnapshotAndJournal).expect("it is as it was written").report;
+            let report =
+                recovery.run(RecoveryMethod::SnapshotAndJournal).expect("it is as it was written").report;
             cpu_seconds.push(support::cpu_seconds(std::process::id()) - cpu);
             assert_eq!(engine.stats().entries, entries());
             seconds.push(report.elapsed.as_secs_f64());

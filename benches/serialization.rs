@@ -21,7 +21,7 @@ use prost::Message;
 use serde::{Deserialize, Serialize, Serializer};
 use support::{headline, median, quick};
 
-/// A buffer has about so many bytes, as a snapshot's frame does.
+/// The size in bytes of a buffer, about that of a snapshot's frame.
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// A way to write records.

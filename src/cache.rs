@@ -19,18 +19,20 @@ use crate::engine::{
 use crate::entry::Limits;
 use crate::lookup::Lookup;
 
-use blobs::BlobShelf;
-use disk::DiskShelf;
+use blobs::BlobState;
+use disk::OpenDisk;
 use live_limits::LiveLimits;
 
 pub use crate::persistence::blob::{
-    BlobError, BlobReader, BlobWriter, Blobs, Digest, Draft, Finish, Listed, Manifest, Removed,
+    BlobError, BlobReader, BlobWriter, Blobs, Digest, Finish, Listed, Manifest, NewBlob, Removed,
 };
 pub use crate::persistence::disk::LookupError;
 pub use crate::persistence::journal::Turn;
 pub use blobs::BlobStream;
 pub use disk::{DiskError, DiskOptions};
-pub use operator::{BackendError, Damage, Method, Rehearsal, SnapshotError, SnapshotInfo, Stopped, Verified};
+pub use operator::{
+    BackendError, Damage, RecoveryMethod, Rehearsal, SnapshotError, SnapshotInfo, Stopped, Verified,
+};
 
 /// A node's cache.
 #[derive(Debug)]
@@ -39,25 +41,31 @@ pub struct Cache {
     clock: Arc<SystemClock>,
     limits: LiveLimits,
     id: u64,
-    blobs: BlobShelf,
-    disk: DiskShelf,
+    blobs: BlobState,
+    disk: OnceLock<OpenDisk>,
     /// Looks for what is not in memory, since there was something below it.
     lookup: OnceLock<Lookup>,
 }
 
 impl Cache {
     /// An empty cache.
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn new(engine: &EngineConfig, limits: Limits) -> Self {
-        let clock = Arc::new(SystemClock::new());
+        Self::with_clock(engine, limits, Arc::new(SystemClock::new()))
+    }
+
+    /// An empty cache whose clock is given.
+    #[must_use]
+    pub fn with_clock(engine: &EngineConfig, limits: Limits, clock: Arc<SystemClock>) -> Self {
         let engine = Arc::new(Engine::new(engine, clock.now()));
         Self {
             engine,
             clock,
             limits: LiveLimits::new(&limits),
             id: rand::random(),
-            blobs: BlobShelf::default(),
-            disk: DiskShelf::default(),
+            blobs: BlobState::default(),
+            disk: OnceLock::new(),
             lookup: OnceLock::new(),
         }
     }
@@ -114,7 +122,7 @@ impl Cache {
         self.engine.bytes_limit_min()
     }
 
-    /// The least that [`Self::resize`] may ask for if values of so many bytes are to be stored.
+    /// The least that [`Self::resize`] may ask for if values of `value_bytes_max` bytes are to be stored.
     #[must_use]
     pub fn bytes_limit_min_for(&self, value_bytes_max: u64) -> u64 {
         self.engine.bytes_limit_min_for(value_bytes_max)
@@ -153,10 +161,10 @@ impl Cache {
         self.engine.reports()
     }
 
-    /// Lets everything of a namespace die that the scope covers; see [`Engine::invalidate`].
+    /// Removes everything in a namespace that the scope covers; see [`Engine::invalidate`].
     ///
     /// # Errors
-    /// So much was invalidated that is not taken out yet that no more can be noted. Nothing was done.
+    /// Too many earlier invalidations still wait for the sweep, so no more can be noted. Nothing was done.
     pub fn invalidate(&self, namespace: &Namespace, scope: Scope<'_>, now: Now) -> Result<u64, Refusal> {
         if let Some(below) = self.disk_tier() {
             below.tier.takes_invalidation(namespace.number(), scope, self.bytes_limit())?;
@@ -164,7 +172,7 @@ impl Cache {
         self.engine.invalidate(namespace, scope, now)
     }
 
-    /// Takes out entries that invalidations cover, until it has looked at so many; whether any may be left.
+    /// Takes out entries that invalidations cover. Looks at `entries_max` entries at most; true if any may be left.
     pub fn sweep(&self, entries_max: usize) -> bool {
         self.engine.sweep(entries_max)
     }

@@ -10,8 +10,13 @@
 //!   (`persistence::time`). In a directory that is new it begins as the wall clock's time, so that its numbers can be
 //!   read; from then on the two are apart by all jumps that the wall clock has made.
 //!
-//! The engine takes a [`Now`] with every call, so that tests can set it.
+//! The engine takes a [`Now`] with every call, so that tests can set it. Elsewhere the monotonic clock is that of the runtime
+//! that asks ([`monotonic`]), as its timers go by it: where tokio's time is paused, all of a node follows simulated time. Of a
+//! node in a simulation the wall clock is made up as well, from where it stood and how fast it goes
+//! (`SystemClock::simulated`).
 
+#[cfg(feature = "testing")]
+mod simulated;
 mod throttle;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +24,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
+#[cfg(feature = "testing")]
+pub use simulated::SimulatedTime;
 pub use throttle::Throttle;
 
 /// One reading of both clocks, taken once per request or batch and passed down. Written down, it is a time mark.
@@ -61,27 +68,49 @@ pub struct SystemClock {
     origin: Instant,
     /// What steady time was at the origin.
     begun_ms: AtomicU64,
+    /// What takes the place of the operating system's wall clock, and says how fast both go.
+    #[cfg(feature = "testing")]
+    simulated: Option<SimulatedTime>,
 }
 
 impl SystemClock {
     /// A clock whose steady time is 0 now.
     #[must_use]
     pub fn new() -> Self {
-        Self { origin: monotonic(), begun_ms: AtomicU64::new(0) }
+        Self {
+            origin: monotonic(),
+            begun_ms: AtomicU64::new(0),
+            #[cfg(feature = "testing")]
+            simulated: None,
+        }
     }
 
     /// The [`Now`] of an [`Instant`] that the caller has already read, so that one reading serves both the
     /// engine and a latency histogram.
     #[must_use]
     pub fn at(&self, instant: Instant) -> Now {
-        let steady_ms = self.begun_ms.load(Ordering::Relaxed).saturating_add(self.elapsed_ms(instant));
+        let elapsed = self.elapsed(instant);
+        let steady_ms = self.begun_ms.load(Ordering::Relaxed).saturating_add(whole_ms(elapsed));
+        #[cfg(feature = "testing")]
+        if let Some(time) = &self.simulated {
+            return Now { steady_ms, unix_us: time.unix_us_after(elapsed) };
+        }
         Now { steady_ms, unix_us: unix_us() }
     }
 
-    fn elapsed_ms(&self, instant: Instant) -> u64 {
+    /// How long it has gone, by itself.
+    fn elapsed(&self, instant: Instant) -> Duration {
         let elapsed = instant.saturating_duration_since(self.origin);
-        elapsed.as_secs().saturating_mul(1_000).saturating_add(elapsed.subsec_millis().into())
+        #[cfg(feature = "testing")]
+        if let Some(time) = &self.simulated {
+            return time.elapsed(elapsed);
+        }
+        elapsed
     }
+}
+
+fn whole_ms(duration: Duration) -> u64 {
+    duration.as_secs().saturating_mul(1_000).saturating_add(duration.subsec_millis().into())
 }
 
 impl Default for SystemClock {
@@ -96,14 +125,14 @@ impl Clock for SystemClock {
     }
 
     fn advance_to(&self, steady_ms: u64) {
-        let begun_ms = steady_ms.saturating_sub(self.elapsed_ms(monotonic()));
+        let begun_ms = steady_ms.saturating_sub(whole_ms(self.elapsed(monotonic())));
         self.begun_ms.fetch_max(begun_ms, Ordering::Relaxed);
     }
 }
 
-/// The operating system's clocks as of its last tick: up to 4 ms late (1 ms where the kernel ticks that often), for
-/// who asks a cache of the same process millions of times a second. A reading takes a fifth of [`SystemClock`]'s time,
-/// which may be as long as finding an entry.
+/// The operating system's clocks as of its last tick: up to 4 ms late (1 ms where the kernel ticks that often), for a
+/// caller that asks a cache in its own process millions of times a second. A reading takes a fifth of the time of
+/// [`SystemClock`]'s, which may take as long as finding an entry.
 ///
 /// Where there are no such clocks, which is everywhere but on Linux, it is as exact and as slow as the other.
 #[derive(Debug)]
@@ -172,15 +201,15 @@ impl Pace {
     /// For work that begins now.
     #[must_use]
     pub fn new() -> Self {
-        Self { begun: monotonic() }
+        Self { begun: unpaused() }
     }
 
     /// Rests, if it has worked for long enough; blocks.
     pub fn rest(&mut self) {
-        let worked = self.begun.elapsed();
+        let worked = unpaused().saturating_duration_since(self.begun);
         if worked >= WORK_MIN {
             std::thread::sleep((worked * RESTS).min(REST_MAX));
-            self.begun = monotonic();
+            self.begun = unpaused();
         }
     }
 }
@@ -195,10 +224,33 @@ const WORK_MIN: Duration = Duration::from_micros(150);
 const RESTS: u32 = 4;
 const REST_MAX: Duration = Duration::from_millis(5);
 
-/// The monotonic clock, for latencies and deadlines.
+/// The monotonic clock, for latencies and deadlines: the one that the timers of the runtime go by which this is called in.
+/// That is the operating system's, but for a test that has paused its runtime's time, which only a build for tests can.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "this module is the one that reads the clocks")]
+#[inline]
+#[cfg(any(feature = "client", feature = "server"))]
 pub fn monotonic() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// The operating system's monotonic clock.
+#[must_use]
+#[cfg(not(any(feature = "client", feature = "server")))]
+pub fn monotonic() -> Instant {
+    unpaused()
+}
+
+/// How long ago that was, by the same clock as [`monotonic`]; [`Instant::elapsed`] would ask the operating system's.
+#[must_use]
+#[inline]
+pub fn since(begun: Instant) -> Duration {
+    monotonic().saturating_duration_since(begun)
+}
+
+/// The operating system's monotonic clock, also where a test has paused its runtime's: what is said to people, and what
+/// rests on a thread, takes time of theirs.
+#[expect(clippy::disallowed_methods, reason = "this module is the one that reads the clocks")]
+fn unpaused() -> Instant {
     Instant::now()
 }
 
@@ -243,7 +295,7 @@ mod tests {
             assert!(now.steady_ms >= last.steady_ms);
             last = now;
         }
-        // A tick is 10 ms at most; whoever is not let run in between says nothing of the clock.
+        // A tick is 10 ms at most; the closest pair counts, as the thread may be preempted between two readings.
         let closest = (0..100).map(|_| exact.now().unix_us.abs_diff(coarse.now().unix_us)).min();
         assert!(closest.is_some_and(|us| us <= 10_000), "{closest:?} us apart");
     }

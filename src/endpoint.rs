@@ -10,6 +10,9 @@
 //!                                                          last colon is the port, which must always be there.
 //! ```
 
+#[cfg(feature = "testing")]
+pub mod network;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;

@@ -204,7 +204,7 @@ const DECIMAL_UNITS: [(&str, u64); 5] =
     [("", 1), ("T", 1_000_000_000_000), ("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)];
 
 impl ByteSize {
-    /// So many MiB.
+    /// `mib` MiB.
     #[must_use]
     pub const fn mib(n: u64) -> Self {
         Self(n << 20)

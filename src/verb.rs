@@ -36,7 +36,7 @@ pub enum Idempotency {
 pub enum Keys {
     /// None: it is about a namespace, a prefix or the node.
     None,
-    /// One.
+    /// One key.
     One,
     /// As many as its message has.
     Many,

@@ -2,8 +2,8 @@
 //! sizes of the entries do, and also while writes come faster than the disk takes them; with 1,000 clients that do not
 //! read, fifteen hundredths instead of the tenth.
 //!
-//! `LARDER_SOAK_SECONDS` makes it long: 256 MiB, for so many seconds. Without it a node of 16 MiB is filled a few times
-//! over.
+//! `LARDER_SOAK_SECONDS` makes it long: 256 MiB, for that number of seconds. Without it a node of 16 MiB is filled a
+//! few times over.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -95,7 +95,7 @@ impl Churned {
         BatchSetRequest { items, ..BatchSetRequest::default() }
     }
 
-    /// Stores values of these sizes, and reads and deletes some, until there were so many bytes.
+    /// Stores values of these sizes, and reads and deletes some, until `bytes` bytes were stored.
     async fn churn(&mut self, calls: &mut Calls, sizes: (usize, usize), bytes: u64) {
         let mut stored = 0;
         while stored < bytes {
@@ -149,7 +149,7 @@ async fn resident_memory_stays_near_the_limit_whatever_the_sizes_do() {
 const WRITERS: usize = 12;
 const CONNECTIONS: usize = 3;
 
-/// Sets of these items each until there were so many bytes; how many items were stored.
+/// Stores Sets of `items` items each until `bytes` bytes were stored; the number of items stored.
 async fn write(mut calls: Calls, writer: usize, (items, value_bytes): (usize, usize), bytes: usize) -> usize {
     let mut stored = 0;
     for batch in 0..bytes.div_ceil(items * value_bytes) {

@@ -25,7 +25,7 @@ def main() -> None:
         print("get:", answer.hit.value, "for", answer.hit.remaining_ttl_ms, "ms")
         print("get:", cache.Get(pb.GetRequest(key=b"no such key"), timeout=1).WhichOneof("outcome"))
 
-        # Compare-and-set: the second writer that read the same version is told so.
+        # Compare-and-set: of two writers that read the same version, the second is answered not_stored.
         version = answer.hit.version
         for value in (b"red", b"blue"):
             answer = cache.Set(pb.SetRequest(key=b"colour", value=value, if_version=version), timeout=1)

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use larder::clock::{Now, SystemClock};
 use larder::engine::{Engine, EngineConfig};
 use larder::persistence::blob::format;
-use larder::persistence::frame::{FrameKind, FrameWriter, Header, Place};
-use larder::persistence::recover::{Method, Recovery, RecoveryProgress};
+use larder::persistence::frame::{BatchInfo, FrameKind, FrameWriter, Header};
+use larder::persistence::recover::{Recovery, RecoveryMethod, RecoveryProgress};
 use larder::persistence::tier::{DiskTier, Moves};
 use larder::persistence::{Backend, FileId, FileKind, MemoryBackend, record, time};
 use libfuzzer_sys::fuzz_target;
@@ -34,9 +34,9 @@ fuzz_target!(|input: &[u8]| {
         // Whole frames around records that nobody wrote.
         _ => {
             let mut frames = FrameWriter::new(backend.create(journal).unwrap(), 1, 0);
-            let place = Place { first_position: 1, records: 1, time: Now { steady_ms: 1, unix_us: 1 } };
-            frames.append(FrameKind::Segment, place, &[&[7; 9][..]]).unwrap();
-            frames.append(FrameKind::Batch, place, &[bytes]).unwrap();
+            let batch = BatchInfo { first_position: 1, records: 1, time: Now { steady_ms: 1, unix_us: 1 } };
+            frames.append(FrameKind::Segment, batch, &[&[7; 9][..]]).unwrap();
+            frames.append(FrameKind::Batch, batch, &[bytes]).unwrap();
         }
     }
     let now = Now { steady_ms: 1_000, unix_us: 1_700_000_000_000_000 };
@@ -45,7 +45,7 @@ fuzz_target!(|input: &[u8]| {
     let progress = RecoveryProgress::default();
     let backend = Arc::new(backend);
     let tier = (form / 6 % 2 == 1).then(|| DiskTier::new(backend.clone(), engine.shard_count()));
-    let method = if form / 12 % 2 == 1 { Method::Lazy } else { Method::SnapshotAndJournal };
+    let method = if form / 12 % 2 == 1 { RecoveryMethod::Lazy } else { RecoveryMethod::SnapshotAndJournal };
     let recovery = Recovery {
         backend: &*backend,
         engine: &engine,
@@ -54,7 +54,7 @@ fuzz_target!(|input: &[u8]| {
         progress: &progress,
         tier: tier.as_ref(),
     };
-    time::go_on(&*backend, &SystemClock::new()).unwrap();
+    time::resume_clock(&*backend, &SystemClock::new()).unwrap();
     recovery.run(method).unwrap();
     if let Some(tier) = &tier {
         for shard in 0..engine.shard_count() {

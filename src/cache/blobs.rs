@@ -12,7 +12,7 @@ const BLOB_STREAMS_MAX: usize = 64;
 const BLOB_KEYS_PART: u64 = 8;
 
 #[derive(Debug)]
-pub(super) struct BlobShelf {
+pub(super) struct BlobState {
     blobs: OnceLock<Blobs>,
     streams: Arc<AtomicUsize>,
     streams_max: AtomicUsize,
@@ -20,7 +20,7 @@ pub(super) struct BlobShelf {
     charged: AtomicU64,
 }
 
-impl Default for BlobShelf {
+impl Default for BlobState {
     fn default() -> Self {
         let (blobs, streams) = (OnceLock::new(), Arc::default());
         let streams_max = AtomicUsize::new(BLOB_STREAMS_MAX);
@@ -50,8 +50,8 @@ impl Cache {
         self.blobs.blobs.get()
     }
 
-    /// Has what it takes to know the blobs count as memory in use, and bounds it by the limit on that. To be called
-    /// every so often.
+    /// Counts the memory of the blobs' index as memory in use, and bounds it by the limit on that. To be called
+    /// periodically.
     pub fn charge_blobs(&self) {
         let Some(blobs) = self.blobs() else { return };
         blobs.set_key_bytes_max(self.bytes_limit() / BLOB_KEYS_PART);

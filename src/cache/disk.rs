@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::{Blobs, Cache};
 use crate::clock::Clock;
@@ -55,13 +55,9 @@ pub enum DiskError {
     Open,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct DiskShelf {
-    kept: OnceLock<Kept>,
-}
-
+/// The data directory of a cache, once it is open.
 #[derive(Debug)]
-struct Kept {
+pub(super) struct OpenDisk {
     disk: Disk,
     durability: Durability,
     damages: u64,
@@ -75,7 +71,7 @@ impl Cache {
     /// # Errors
     /// [`DiskError`]. The cache is as it was: this may be tried again.
     pub fn open_disk(&self, options: &DiskOptions, progress: &RecoveryProgress) -> Result<Report, DiskError> {
-        if self.disk.kept.get().is_some() {
+        if self.disk.get().is_some() {
             return Err(DiskError::Open);
         }
         let lock = DirectoryLock::take(&options.directory)?;
@@ -97,12 +93,12 @@ impl Cache {
         options: &DiskOptions,
         progress: &RecoveryProgress,
     ) -> Result<Report, DiskError> {
-        if self.disk.kept.get().is_some() {
+        if self.disk.get().is_some() {
             return Err(DiskError::Open);
         }
         // First what changes nothing in memory. Blobs are held to the same time as entries.
         Version::clock_at(self.now().unix_us)?;
-        time::go_on(&*backend, &*self.clock)?;
+        time::resume_clock(&*backend, &*self.clock)?;
         let room = Arc::new(DiskBudget::new(backend, options.disk.limit_bytes));
         let (blobs, found) = self.open_blobs(Arc::clone(&room))?;
         let clock: Arc<dyn Clock> = self.clock.clone();
@@ -111,8 +107,8 @@ impl Cache {
         let (disk, report) = opened.inspect_err(|_| self.forget_all())?;
         let damages = found.damaged + report.damages.len() as u64;
         let reader = disk.reader();
-        let kept = Kept { disk, durability: options.durability, damages, _lock: lock };
-        self.disk.kept.set(kept).map_err(|_| DiskError::Open)?;
+        let open = OpenDisk { disk, durability: options.durability, damages, _lock: lock };
+        self.disk.set(open).map_err(|_| DiskError::Open)?;
         if let Some(reader) = reader {
             self.lookup.get_or_init(|| Lookup::new(Arc::clone(&self.engine), Arc::new(reader)));
         }
@@ -178,13 +174,13 @@ impl Cache {
     /// The data directory in use; `None`: nothing is kept on disk.
     #[must_use]
     pub fn disk(&self) -> Option<&Disk> {
-        self.disk.kept.get().map(|kept| &kept.disk)
+        self.disk.get().map(|open| &open.disk)
     }
 
     /// Places on disk that were found damaged when the data directory was opened.
     #[must_use]
     pub fn disk_damages(&self) -> u64 {
-        self.disk.kept.get().map_or(0, |kept| kept.damages)
+        self.disk.get().map_or(0, |open| open.damages)
     }
 
     /// Whether a write waits for the disk that asks for this (`None`: for nothing); `None`: there is nothing to wait
@@ -192,10 +188,10 @@ impl Cache {
     #[must_use]
     #[inline]
     pub fn flushes(&self, wanted: Option<Durability>) -> Option<bool> {
-        match (self.disk.kept.get().filter(|kept| kept.disk.keeps_journal()), wanted) {
+        match (self.disk.get().filter(|open| open.disk.keeps_journal()), wanted) {
             (None, Some(Durability::Flushed)) => None,
             (None, _) => Some(false),
-            (Some(kept), wanted) => Some(wanted.unwrap_or(kept.durability) == Durability::Flushed),
+            (Some(open), wanted) => Some(wanted.unwrap_or(open.durability) == Durability::Flushed),
         }
     }
 
@@ -204,7 +200,7 @@ impl Cache {
     #[must_use]
     #[inline]
     pub fn journal_backlog(&self) -> Option<&Arc<BacklogQueue>> {
-        self.disk.kept.get().map(|kept| kept.disk.journal().backlog())
+        self.disk.get().map(|open| open.disk.journal().backlog())
     }
 
     /// Whether writes wait for the journal, so that one that comes now is to wait behind them.
@@ -244,7 +240,7 @@ impl Cache {
         self.disk().map_or(Ok(()), |disk| disk.stop().map(|_| ()))
     }
 
-    /// As [`Self::close_disk`], for whoever cannot wait for a snapshot: see [`Disk::stop_at_once`].
+    /// As [`Self::close_disk`], without waiting for a snapshot: see [`Disk::stop_at_once`].
     ///
     /// # Errors
     /// The disk refuses.
@@ -261,7 +257,7 @@ mod tests {
     use crate::engine::{EngineConfig, Op, Outcome, PolicyName, Set};
     use crate::entry::Limits;
     use crate::persistence::journal::{JournalConfig, RESERVE_BYTES, SEGMENT_BYTES};
-    use crate::persistence::{MemoryBackend, Method};
+    use crate::persistence::{MemoryBackend, RecoveryMethod};
 
     fn cache() -> Cache {
         Cache::new(&EngineConfig { bytes_limit: 16 << 20, ..EngineConfig::default() }, Limits::default())
@@ -278,7 +274,7 @@ mod tests {
         let disk = DiskConfig {
             journal,
             is_journaled: true,
-            recovery: Method::SnapshotAndJournal,
+            recovery: RecoveryMethod::SnapshotAndJournal,
             snapshot_interval: None,
             limit_bytes: None,
             is_store: false,
@@ -337,12 +333,12 @@ mod tests {
 
     #[test]
     fn blobs_count_as_memory_in_use_and_are_bounded_by_its_limit() {
-        use crate::persistence::blob::{BlobError, Digest, Draft, Finish};
+        use crate::persistence::blob::{BlobError, Digest, Finish, NewBlob};
         let (directory, cache) = (tempfile::tempdir().unwrap(), cache());
         cache.open_disk(&options(directory.path().to_owned()), &RecoveryProgress::default()).unwrap();
         let blobs = cache.blobs().unwrap();
         let put = |key: &str| {
-            let writer = blobs.begin(Draft { key: key.into(), ..Draft::default() })?;
+            let writer = blobs.begin(NewBlob { key: key.into(), ..NewBlob::default() })?;
             let version = cache.engine.draw_version(cache.now()).unwrap();
             writer.finish(Digest::default(), Finish { version, ttl: Ttl::Never, now: cache.now() }, || Ok(()))
         };

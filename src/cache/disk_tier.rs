@@ -1,6 +1,6 @@
 //! Entries that are not in memory: the disk tier answers for them, and what is asked for comes to memory.
 //!
-//! [`Cache::try_apply`] and its siblings do what memory can answer for, and say what is [`Away`] else: see
+//! [`Cache::try_apply`] and its siblings do what memory can answer for, and give a [`PendingLoad`] else: see
 //! [`crate::lookup`] for how that goes on. [`Cache::apply`] and [`Cache::read`] look for it themselves, which blocks.
 
 use std::ops::ControlFlow;
@@ -8,10 +8,10 @@ use std::ops::ControlFlow;
 use super::Cache;
 use crate::clock::Now;
 use crate::engine::{
-    Admission, EntryView, Fetch, MissReason, Namespace, Op, Outcome, Refusal, ScanPlace, ScanRange, Unread,
+    Admission, EntryView, Fetch, MissReason, Namespace, Op, Outcome, Refusal, ScanCursor, ScanRange, Unread,
 };
 use crate::entry::Ttl;
-use crate::lookup::{Answer, Away, Loaded};
+use crate::lookup::{Answer, Loaded, PendingLoad};
 use crate::persistence::disk::{Lookup, LookupError};
 use crate::persistence::tier::{FetchError, Scanned};
 
@@ -34,18 +34,17 @@ impl Cache {
 
     /// Whether an operation that needs this key's entry would have to look for it on disk.
     #[must_use]
-    pub fn is_away(&self, namespace: &Namespace, key: &[u8]) -> bool {
+    pub fn needs_load(&self, namespace: &Namespace, key: &[u8]) -> bool {
         self.has_disk_tier() && !self.engine.has(namespace, key)
     }
 
-    /// What stands for a key and its namespace while the cache is there. That two share it is as likely as that their
-    /// hashes are the same.
+    /// The 64-bit hash of a key and its namespace, which stays the same for as long as the cache lives.
     #[must_use]
-    pub fn place_of(&self, namespace: &Namespace, key: &[u8]) -> u64 {
-        self.engine.place_of(namespace.number(), key).1
+    pub fn key_hash(&self, namespace: &Namespace, key: &[u8]) -> u64 {
+        self.engine.shard_and_walk_hash(namespace.number(), key).1
     }
 
-    /// Does one operation in a namespace, with what was loaded for it if it was away before.
+    /// Does one operation in a namespace, with what was loaded for it if its key was not in memory before.
     ///
     /// # Errors
     /// Its key's entry has to be loaded; nothing was done.
@@ -56,7 +55,7 @@ impl Cache {
         op: &Op<'_>,
         admission: impl Admission,
         loaded: Option<Loaded>,
-    ) -> Result<Outcome, Away> {
+    ) -> Result<Outcome, PendingLoad> {
         if let Some(loaded) = loaded {
             return self.apply_loaded(namespace, op, admission, loaded);
         }
@@ -68,7 +67,7 @@ impl Cache {
             return Ok(self.engine.apply(namespace, op, admission));
         }
         let applied = self.engine.apply_or_fetch(namespace, op, admission);
-        applied.map_err(|fetch| self.away(fetch, namespace))
+        applied.map_err(|fetch| self.pending_load(fetch, namespace))
     }
 
     fn apply_loaded(
@@ -77,17 +76,17 @@ impl Cache {
         op: &Op<'_>,
         admission: impl Admission,
         loaded: Loaded,
-    ) -> Result<Outcome, Away> {
+    ) -> Result<Outcome, PendingLoad> {
         let answer = loaded.answer().clone();
         if let Answer::Failed(refusal) = *answer {
             return Ok(Outcome::Refused(refusal));
         }
         let fetch = loaded.into_fetch();
         let applied = answer.visit(|put| self.engine.apply_fetched(namespace, op, fetch, put, admission));
-        applied.map_err(|fetch| self.away(fetch, namespace))
+        applied.map_err(|fetch| self.pending_load(fetch, namespace))
     }
 
-    /// Reads an entry where it lies, with what was loaded of it if it was away before; see [`Engine::read`].
+    /// Reads an entry where it lies, with what was loaded of it if its key was not in memory before; see [`Engine::read`].
     ///
     /// [`Engine::read`]: crate::engine::Engine::read
     ///
@@ -102,12 +101,12 @@ impl Cache {
         admission: impl Admission,
         loaded: Option<Loaded>,
         found: impl FnOnce(EntryView<'_>) -> R,
-    ) -> Result<R, Unread<Away>> {
+    ) -> Result<R, Unread<PendingLoad>> {
         let read = match loaded {
             None => self.engine.read_or_fetch(namespace, key, touch, admission, found),
             Some(loaded) => self.read_loaded((namespace, key), touch, admission, loaded, found),
         };
-        read.map_err(|unread| unread.map_away(|fetch| self.away(fetch, namespace)))
+        read.map_err(|unread| unread.map_load(|fetch| self.pending_load(fetch, namespace)))
     }
 
     fn read_loaded<R>(
@@ -123,7 +122,7 @@ impl Cache {
             // What was evicted and never arrived is lost, and may have been the newest.
             let is_lost = refusal == Refusal::Poisoned;
             let reason = if is_lost { MissReason::Evicted } else { MissReason::Corrupt };
-            self.engine.count_missed_below((namespace, key), reason, None);
+            self.engine.count_disk_miss((namespace, key), reason, None);
             return Err(Unread::Miss(reason));
         }
         let fetch = loaded.into_fetch();
@@ -132,7 +131,7 @@ impl Cache {
             match read {
                 Err(Unread::Miss(counted)) if matches!(*answer, Answer::Damaged) => {
                     let corrupt = MissReason::Corrupt;
-                    self.engine.count_missed_below((namespace, key), corrupt, Some(counted));
+                    self.engine.count_disk_miss((namespace, key), corrupt, Some(counted));
                     Err(Unread::Miss(corrupt))
                 }
                 read => read,
@@ -153,16 +152,16 @@ impl Cache {
         keys: &[&[u8]],
         admission: impl Admission,
         found: impl FnMut(usize, Result<EntryView<'_>, Unread>) -> ControlFlow<()>,
-    ) -> Result<(), (usize, Away)> {
+    ) -> Result<(), (usize, PendingLoad)> {
         let read = self.engine.read_batch(namespace, keys, admission, found);
-        read.map_err(|(index, fetch)| (index, self.away(fetch, namespace)))
+        read.map_err(|(index, fetch)| (index, self.pending_load(fetch, namespace)))
     }
 
     /// What is to be loaded of a key that a read comes to soon; `None`: it is in memory.
     #[must_use]
-    pub fn look_ahead(&self, namespace: &Namespace, key: &[u8]) -> Option<Away> {
+    pub fn begin_load_ahead(&self, namespace: &Namespace, key: &[u8]) -> Option<PendingLoad> {
         let fetch = self.engine.begin_fetch(namespace, key, self.now())?;
-        Some(self.away(fetch, namespace))
+        Some(self.pending_load(fetch, namespace))
     }
 
     /// Does one operation in a namespace. Blocks where its entry is on disk.
@@ -172,7 +171,7 @@ impl Cache {
         loop {
             match self.try_apply(namespace, op, now, loaded) {
                 Ok(outcome) => return outcome,
-                Err(away) => loaded = Some(away.load(op.key())),
+                Err(pending) => loaded = Some(pending.load(op.key())),
             }
         }
     }
@@ -198,13 +197,16 @@ impl Cache {
                 Ok(read) => return Ok(read),
                 Err(Unread::Miss(reason)) => return Err(reason),
                 Err(Unread::Refused(_)) => unreachable!("a time admits every operation"),
-                Err(Unread::Away(away)) => loaded = Some(away.load(key)),
+                Err(Unread::NeedsLoad(pending)) => loaded = Some(pending.load(key)),
             }
         }
     }
 
-    fn away(&self, fetch: Fetch, namespace: &Namespace) -> Away {
-        self.lookup.get().expect("an engine fetches where there is something below it").away(fetch, namespace)
+    fn pending_load(&self, fetch: Fetch, namespace: &Namespace) -> PendingLoad {
+        self.lookup
+            .get()
+            .expect("an engine fetches where there is something below it")
+            .pending_load(fetch, namespace)
     }
 
     /// Whether memory has room to know where the entry lies on disk that an operation stores, if it stores one.
@@ -213,8 +215,8 @@ impl Cache {
         if !op.may_add_entry() || !lookup.tier.is_full() || self.engine.has(namespace, op.key()) {
             return Ok(());
         }
-        let place = self.engine.place_of(namespace.number(), op.key());
-        lookup.tier.takes_key(place, self.engine.default_namespace().bytes_limit())
+        let walk_hash = self.engine.shard_and_walk_hash(namespace.number(), op.key());
+        lookup.tier.takes_key(walk_hash, self.engine.default_namespace().bytes_limit())
     }
 
     /// Visits entries of a namespace; see [`crate::engine::Engine::scan`]. Blocks where [`Self::has_disk_tier`].
@@ -227,25 +229,25 @@ impl Cache {
         range: ScanRange<'_>,
         now: Now,
         visit: impl FnMut(&[u8], EntryView<'_>) -> ControlFlow<()>,
-    ) -> Result<Option<ScanPlace>, LookupError> {
+    ) -> Result<Option<ScanCursor>, LookupError> {
         match self.disk_tier() {
             None => Ok(self.engine.scan(namespace, range, now, visit)),
-            Some(lookup) => self.scan_below(&lookup, namespace, range, now, visit),
+            Some(lookup) => self.scan_disk_tier(&lookup, namespace, range, now, visit),
         }
     }
 
     /// Every entry has a record below, and those of a shard are in the order of the engine's own walk: so that is what
     /// is scanned, whatever is in memory, and a scan can go on in memory when the tier ends.
-    fn scan_below(
+    fn scan_disk_tier(
         &self,
         lookup: &Lookup<'_>,
         namespace: &Namespace,
         range: ScanRange<'_>,
         now: Now,
         mut visit: impl FnMut(&[u8], EntryView<'_>) -> ControlFlow<()>,
-    ) -> Result<Option<ScanPlace>, LookupError> {
+    ) -> Result<Option<ScanCursor>, LookupError> {
         lookup.arrived()?;
-        let begin = range.after.unwrap_or(ScanPlace { shard: 0, after: None });
+        let begin = range.after.unwrap_or(ScanCursor { shard: 0, after: None });
         let (mut looked_at, mut seen) = (0, range.after);
         for number in begin.shard as usize..self.engine.shard_count() {
             let shard = number as u32;
@@ -261,8 +263,8 @@ impl Cache {
                     };
                     is_over = visited.is_break();
                     if !is_over {
-                        let (_, place) = self.engine.place_of(put.namespace, put.key);
-                        seen = Some(ScanPlace { shard, after: Some(place) });
+                        let (_, walk_hash) = self.engine.shard_and_walk_hash(put.namespace, put.key);
+                        seen = Some(ScanCursor { shard, after: Some(walk_hash) });
                     }
                     visited
                 });
@@ -272,7 +274,7 @@ impl Cache {
                 }
                 let Scanned::UpTo(last) = next.map_err(FetchError::from)? else { break };
                 if is_over || looked_at >= range.entries_max {
-                    return Ok(Some(ScanPlace { shard, after: last }));
+                    return Ok(Some(ScanCursor { shard, after: last }));
                 }
                 after = last;
             }
@@ -289,14 +291,14 @@ mod tests {
     use super::*;
     use crate::engine::EngineConfig;
     use crate::entry::Limits;
-    use crate::lookup::{Lookup as BelowMemory, Source, Wanted};
+    use crate::lookup::{LoadTarget, Lookup as BelowMemory, Source};
 
     /// Has nothing.
     #[derive(Debug)]
     struct Nothing;
 
     impl Source for Nothing {
-        fn load(&self, _: &Wanted) -> Answer {
+        fn load(&self, _: &LoadTarget) -> Answer {
             Answer::Absent
         }
     }
@@ -318,7 +320,7 @@ mod tests {
         cache.lookup.set(BelowMemory::new(Arc::clone(&cache.engine), Arc::new(Nothing))).unwrap();
         let (namespace, admission) = (cache.engine.default_namespace(), Counting(cache.now(), Cell::new(0)));
         let read = |loaded| cache.try_read(namespace, b"k", None, &admission, loaded, |_| ());
-        let Err(Unread::Away(away)) = read(None) else { panic!("it may lie below") };
+        let Err(Unread::NeedsLoad(away)) = read(None) else { panic!("it may lie below") };
         assert_eq!(admission.1.get(), 1);
         assert!(matches!(read(Some(away.load(b"k"))), Err(Unread::Miss(_))));
         assert_eq!(admission.1.get(), 2);

@@ -15,7 +15,7 @@ pub use crate::persistence::disk::Rehearsal;
 pub use crate::persistence::journal::Stopped;
 pub use crate::persistence::replay::Damage;
 pub use crate::persistence::snapshot::{SnapshotError, SnapshotInfo};
-pub use crate::persistence::{BackendError, Method};
+pub use crate::persistence::{BackendError, RecoveryMethod};
 
 /// What a data directory has, and how far its journal is.
 #[derive(Debug, Clone)]
@@ -175,7 +175,10 @@ impl Cache {
     /// Rehearses a recovery of what is on disk now, by a method or the configured one, in memory of its own; `None`:
     /// nothing is kept on disk. Blocks.
     #[must_use]
-    pub fn rehearse_recovery(&self, method: Option<Method>) -> Option<Result<Rehearsal, BackendError>> {
+    pub fn rehearse_recovery(
+        &self,
+        method: Option<RecoveryMethod>,
+    ) -> Option<Result<Rehearsal, BackendError>> {
         self.disk().map(|disk| disk.rehearse(method.unwrap_or(disk.recovery())))
     }
 

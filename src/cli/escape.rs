@@ -28,7 +28,7 @@ pub(super) fn shown(value: &[u8]) -> String {
     let mut text = String::with_capacity(value.len());
     for chunk in value.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if matches!(c, '\n' | '\t') || prints(c, Place::Within) {
+            if matches!(c, '\n' | '\t') || prints(c, CharPosition::Within) {
                 text.push(c);
             } else {
                 put_hex(&mut text, c.encode_utf8(&mut [0; 4]).as_bytes());
@@ -50,7 +50,7 @@ impl fmt::Display for Escaped<'_> {
         if self.in_quotes {
             text.push('"');
         }
-        let mut place = Place::First;
+        let mut place = CharPosition::First;
         for chunk in self.bytes.utf8_chunks() {
             for c in chunk.valid().chars() {
                 match c {
@@ -58,7 +58,7 @@ impl fmt::Display for Escaped<'_> {
                     c if prints(c, place) && !(c == '"' && self.in_quotes) => text.push(c),
                     c => put_hex(&mut text, c.encode_utf8(&mut [0; 4]).as_bytes()),
                 }
-                place = Place::Within;
+                place = CharPosition::Within;
             }
             put_hex(&mut text, chunk.invalid());
         }
@@ -71,13 +71,13 @@ impl fmt::Display for Escaped<'_> {
 
 /// Where a character stands in its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum CharPosition {
     First,
     Within,
 }
 
 /// True where a character has a glyph of its own or, within a text, belongs to the one before it.
-fn prints(c: char, place: Place) -> bool {
+fn prints(c: char, place: CharPosition) -> bool {
     if c.is_ascii() {
         return (' '..='~').contains(&c);
     }
@@ -85,7 +85,7 @@ fn prints(c: char, place: Place) -> bool {
     // letter before it.
     let mut text = [b'a', 0, 0, 0, 0];
     let end = 1 + c.encode_utf8(&mut text[1..]).len();
-    let from = if place == Place::First { 1 } else { 0 };
+    let from = if place == CharPosition::First { 1 } else { 0 };
     std::str::from_utf8(&text[from..end]).is_ok_and(|text| !text.escape_debug().any(|c| c == '\\'))
 }
 

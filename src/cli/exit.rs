@@ -16,7 +16,7 @@ pub enum Exit {
     Usage,
     /// 3: the server, the network or stdout refused.
     Refused,
-    /// 4: the node stopped, and what it was told last may not be on its disk.
+    /// 4: the node stopped, and the last writes may not be on its disk.
     NotSaved,
     /// 130: Ctrl-C ended a measurement early, as a shell calls what SIGINT has ended.
     Interrupted,

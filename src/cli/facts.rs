@@ -8,6 +8,11 @@ use serde_json::{Map, Value};
 use super::output::token_json;
 use crate::entry::duration_text;
 
+/// A duration's whole milliseconds.
+pub(super) fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// One fact's value, with its unit.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Fact {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::escape::{bytes_json, escaped, shown};
 use super::exit::{CliError, Exit};
+use super::facts::whole_ms;
 use super::global::Global;
 use super::keys::KeyForm;
 use super::output::{note, print_json, print_raw, token_json};
@@ -136,10 +137,5 @@ fn reason(outcome: &GetOutcome) -> &'static str {
 
 /// What is left of a life as documents and facts have it: 0 is one without an end.
 pub(super) fn ttl_ms(remaining: Option<Duration>) -> u64 {
-    remaining.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// An enum value's name as people write it: `MISS_REASON_OWNER_DOWN` is `owner_down`.
-pub(super) fn lower(name: &str, prefix: &str) -> String {
-    name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase()
+    remaining.map_or(0, whole_ms)
 }

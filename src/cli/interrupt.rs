@@ -1,4 +1,4 @@
-//! Ctrl-C during a measurement: it ends early, and what was measured until then is shown.
+//! Ctrl-C during a measurement: it ends early, and what was measured so far is shown.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -121,19 +121,19 @@ fn next_line(line_at: Instant, now: Instant) -> Instant {
 
 /// Round trips since the last line, and all of them.
 struct Measured {
-    since_line: Figures,
-    all: Figures,
+    since_line: LatencyFigures,
+    all: LatencyFigures,
     last_error: Option<ClientError>,
 }
 
 /// Round trips of some time.
 #[derive(Clone)]
-struct Figures {
+struct LatencyFigures {
     ns: Histogram<u64>,
     errors: u64,
 }
 
-impl Figures {
+impl LatencyFigures {
     fn new() -> Result<Self, CliError> {
         let ns = Histogram::new_with_bounds(1, NS_MAX, DIGITS)
             .map_err(|error| CliError::Usage(format!("the latency histogram: {error}")))?;
@@ -173,7 +173,7 @@ impl Figures {
 
 impl Measured {
     fn new() -> Result<Self, CliError> {
-        Ok(Self { since_line: Figures::new()?, all: Figures::new()?, last_error: None })
+        Ok(Self { since_line: LatencyFigures::new()?, all: LatencyFigures::new()?, last_error: None })
     }
 
     fn add(&mut self, took: Duration, end: Result<(), ClientError>) {

@@ -18,8 +18,8 @@
 //! where the call failed; colours, tables and progress bars appear on a terminal only.
 //!
 //! Exit status: 0; 1 for a miss or a condition not met; 2 for wrong usage or configuration; 3 when the server, the
-//! network or stdout refused; 4, of `serve` alone, when what the node was told last may not be on its disk; 130, of `bench` and
-//! `replay`, when Ctrl-C ended them early. A reader of stdout that has gone away (`| head`) is no failure.
+//! network or stdout refused; 4, of `serve` alone, when the node's last writes may not be on its disk; 130, of `bench`
+//! and `replay`, when Ctrl-C ended them early. A reader of stdout that has gone away (`| head`) is no failure.
 
 mod admin;
 mod bench;
@@ -140,7 +140,7 @@ exits at once. A SIGHUP that is ignored when the node starts, as under nohup, st
 
 Exit status: 0 when it has drained; 2 for a wrong configuration or a data directory that cannot be used; 3 when a listener \
 cannot be opened, at a second signal, and when the node has drained by itself because a part of it had ended (the log says \
-which); 4 when it has stopped and what it was told last may not be on its disk (the log says why).";
+which); 4 when it has stopped and its last writes may not be on its disk (the log says why).";
 
 /// The subcommands that call no node, and so take none of the client's flags.
 const WITHOUT_CLIENT: [&str; 2] = ["serve", "completions"];

@@ -69,7 +69,7 @@ fn wait_out(error: io::Error) -> io::Result<()> {
     Ok(())
 }
 
-/// A word to whoever is watching, on stderr.
+/// A note on stderr for the person at the terminal.
 pub(super) fn note(text: &str) {
     log::write_error(&format!("larder: {text}"));
 }

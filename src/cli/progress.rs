@@ -10,7 +10,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 use parking_lot::Mutex;
 
-use crate::node::{RecoveryNews, ShowRecovery};
+use crate::node::{RecoveryStatus, ShowRecovery};
 use crate::telemetry::log;
 
 const REDRAWS_PER_S: u8 = 8;
@@ -50,8 +50,8 @@ pub(super) fn recovery() -> Option<ShowRecovery> {
 }
 
 /// Draws a bar from the first news on, and clears it away at the end: the log says what it came to.
-fn follow(bar: &mut Option<ProgressBar>, at: Option<RecoveryNews>, target: fn() -> ProgressDrawTarget) {
-    let Some(RecoveryNews { applied, expected }) = at else {
+fn follow(bar: &mut Option<ProgressBar>, at: Option<RecoveryStatus>, target: fn() -> ProgressDrawTarget) {
+    let Some(RecoveryStatus { applied, expected }) = at else {
         if let Some(bar) = bar.take() {
             bar.finish_and_clear();
         }
@@ -81,7 +81,7 @@ fn log_target() -> ProgressDrawTarget {
     ProgressDrawTarget::term_like_with_hz(Box::new(LogTerminal), REDRAWS_PER_S)
 }
 
-/// A terminal that whoever draws on it never waits for.
+/// A terminal whose writer never waits for it.
 #[derive(Debug)]
 struct LogTerminal;
 
@@ -158,7 +158,7 @@ mod tests {
             follow(&mut bar, at, ProgressDrawTarget::hidden);
             bar.as_ref().map(|bar| (bar.position(), bar.length()))
         };
-        let at = |applied, expected| Some(RecoveryNews { applied, expected });
+        let at = |applied, expected| Some(RecoveryStatus { applied, expected });
         assert_eq!(show(None), None, "it was over before anybody looked");
         assert_eq!(show(at(0, None)), Some((0, None)));
         assert_eq!(show(at(5, Some(10))), Some((5, Some(10))));

@@ -9,7 +9,7 @@ use crate::quote::Quote;
 
 /// How many are named on stderr.
 const NAMED: usize = 20;
-/// The longest name that is told whole.
+/// The longest name that is shown whole.
 const NAME_BYTES: usize = 256;
 /// How many are listed in the JSON document.
 const LISTED: usize = 1_000;
@@ -58,7 +58,7 @@ impl Refusals {
     }
 }
 
-/// A name as it is told: whole where it is short, else quoted and cut.
+/// A name as it is shown: whole where it is short, else quoted and cut.
 fn shown(name: &[u8]) -> String {
     match name.len() {
         1..=NAME_BYTES => escaped(name).to_string(),

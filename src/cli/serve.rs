@@ -4,7 +4,7 @@ use rustix::fs::Mode;
 
 use super::exit::{CliError, Exit, local};
 use super::{check, progress};
-use crate::config::{Loaded, ServeArgs, ServeConfig, Variables};
+use crate::config::{LoadedConfig, ServeArgs, ServeConfig, Variables};
 use crate::node::{NodeError, RunningNode, descriptors};
 use crate::server::{StartError, Stop};
 use crate::telemetry::log;
@@ -50,7 +50,7 @@ fn keep_pages_small() {
     }
 }
 
-async fn serve(loaded: Loaded) -> Result<Exit, CliError> {
+async fn serve(loaded: LoadedConfig) -> Result<Exit, CliError> {
     let node = match RunningNode::start_as_program(loaded, progress::recovery()).await {
         Ok(node) => node,
         // It has served nobody, and changed nothing that a kill would not leave as well.

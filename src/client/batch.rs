@@ -229,7 +229,8 @@ mod tests {
     /// What came of each item, or the reason that ended the batch.
     type Outcome = Result<Vec<Result<usize, String>>, String>;
 
-    /// Runs a batch of items of so many bytes against a node, which refuses or answers with the items; what was sent.
+    /// Runs a batch of items, each given by its size in bytes, against a node that refuses or answers each part. Gives
+    /// the parts that were sent, and the outcome.
     fn run(
         items: Vec<usize>,
         limits: &BatchLimits,

@@ -128,7 +128,8 @@ impl Client {
         self.put_blob(key, options, content).await
     }
 
-    /// [`Self::put_blob`] of bytes in memory. The node is told their SHA-256 first, so that it stores these or none.
+    /// As [`Self::put_blob`], for bytes in memory. The node gets their SHA-256 first, so that it stores exactly these
+    /// or none.
     ///
     /// # Errors
     /// See [`Self::put_blob`].

@@ -7,7 +7,7 @@ use super::admin::AdminClient;
 use super::calls::Client;
 use super::error::ClientError;
 use super::health::HealthClient;
-use super::pool::Pool;
+use super::pool::{Connector, Pool};
 use super::url::NodeUrl;
 use crate::entry::MESSAGE_BYTES_MAX;
 
@@ -26,6 +26,7 @@ pub struct ClientBuilder {
     timeout: Duration,
     connections: NonZeroUsize,
     max_message_bytes: usize,
+    connector: Connector,
 }
 
 impl ClientBuilder {
@@ -37,6 +38,7 @@ impl ClientBuilder {
             timeout: Duration::from_secs(5),
             connections: NonZeroUsize::MIN,
             max_message_bytes: MESSAGE_BYTES_MAX,
+            connector: Connector::System,
         }
     }
 
@@ -62,6 +64,13 @@ impl ClientBuilder {
     /// its own `--max-message-out`.
     pub fn max_message_bytes(mut self, bytes: usize) -> Self {
         self.max_message_bytes = bytes;
+        self
+    }
+
+    /// Connects over a simulation's network in place of the operating system's.
+    #[cfg(feature = "testing")]
+    pub fn network(mut self, network: crate::endpoint::network::SharedNetwork) -> Self {
+        self.connector = Connector::Simulated(network);
         self
     }
 
@@ -94,7 +103,13 @@ impl ClientBuilder {
     fn pool(&self) -> Result<Pool, ClientError> {
         match self.nodes.as_slice() {
             [] => Err(ClientError::NoNode),
-            [url] => Pool::new(url.clone(), self.connections, self.timeout, self.max_message_bytes),
+            [url] => Pool::new(
+                url.clone(),
+                &self.connector,
+                self.connections,
+                self.timeout,
+                self.max_message_bytes,
+            ),
             several => Err(ClientError::SeveralNodes {
                 count: several.len(),
                 urls: several.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),

@@ -1,4 +1,5 @@
-//! Between the contract's generated messages and the library's own types: the one file of the library that knows both.
+//! Between the generated messages of the caches and the library's own types. What Admin says is in `admin/convert.rs`; no
+//! other file of the library knows both.
 //!
 //! `None` where a message is not what the contract allows: the caller of these says which call's answer that was.
 
@@ -167,24 +168,28 @@ pub(super) fn blob_page(response: v1::ListBlobsResponse) -> Option<BlobPage> {
     })
 }
 
-fn hit(hit: v1::Hit) -> Hit {
+pub(super) fn hit(hit: v1::Hit) -> Hit {
     Hit {
         value_bytes: hit.value_bytes,
         version: Version(hit.version),
         remaining_ttl: remaining_ttl(hit.remaining_ttl_ms),
         flags: hit.flags,
-        tier: match hit.tier() {
-            v1::Tier::Memory => Tier::Memory,
-            v1::Tier::Disk => Tier::Disk,
-            v1::Tier::Origin => Tier::Origin,
-            v1::Tier::Unspecified => Tier::Unknown,
-        },
+        tier: tier(hit.tier()),
         value: hit.value,
         content_type: hit.content_type,
     }
 }
 
-fn miss_reason(reason: v1::MissReason) -> MissReason {
+pub(super) fn tier(tier: v1::Tier) -> Tier {
+    match tier {
+        v1::Tier::Memory => Tier::Memory,
+        v1::Tier::Disk => Tier::Disk,
+        v1::Tier::Origin => Tier::Origin,
+        v1::Tier::Unspecified => Tier::Unknown,
+    }
+}
+
+pub(super) fn miss_reason(reason: v1::MissReason) -> MissReason {
     match reason {
         v1::MissReason::Unspecified | v1::MissReason::Unknown => MissReason::Unknown,
         v1::MissReason::Expired => MissReason::Expired,
@@ -198,7 +203,7 @@ fn miss_reason(reason: v1::MissReason) -> MissReason {
 }
 
 /// What is left of a life; on the wire 0 is one without an end.
-fn remaining_ttl(ms: u64) -> Option<Duration> {
+pub(super) fn remaining_ttl(ms: u64) -> Option<Duration> {
     (ms > 0).then(|| Duration::from_millis(ms))
 }
 

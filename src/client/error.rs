@@ -29,10 +29,21 @@ pub enum ClientError {
         "{count} nodes are named ({urls}), but this build cannot route between nodes yet; name exactly one"
     )]
     SeveralNodes {
-        /// How many.
+        /// How many nodes.
         count: usize,
-        /// Which.
+        /// The URLs of the nodes.
         urls: String,
+    },
+
+    /// The caller gave a setting that cannot be asked for.
+    #[error(
+        "setting {name:?}: {problem}; settings are named as the flags of larder serve, without dashes before them"
+    )]
+    BadSetting {
+        /// Its name, as the caller gave it.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
     },
 
     /// No connection to the node: it is not there, or the network does not lead to it.
@@ -196,7 +207,9 @@ impl ClientError {
     #[must_use]
     pub fn code_name(&self) -> &'static str {
         match self {
-            Self::BadUrl(_) | Self::NoNode | Self::SeveralNodes { .. } => code_name(Code::InvalidArgument),
+            Self::BadUrl(_) | Self::NoNode | Self::SeveralNodes { .. } | Self::BadSetting { .. } => {
+                code_name(Code::InvalidArgument)
+            }
             Self::Source { .. } | Self::Sink { .. } => code_name(Code::Cancelled),
             Self::Unreachable { .. } | Self::Closed { .. } | Self::BrokenOff { .. } => {
                 code_name(Code::Unavailable)
@@ -215,6 +228,7 @@ impl ClientError {
             Self::BadUrl(_)
                 | Self::NoNode
                 | Self::SeveralNodes { .. }
+                | Self::BadSetting { .. }
                 | Self::Source { .. }
                 | Self::Sink { .. }
         )

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Client ── calls.rs, batch.rs … ─┐  request.rs: verb, answer     pool.rs: call, open, upload, exchange
-//!  AdminClient ── admin.rs … ──────┼─ and key of each message ──── several lazy connections to one node
+//!  AdminClient ── admin/ ──────────┼─ and key of each message ──── several lazy connections to one node
 //!  HealthClient ── health.rs ──────┘
 //!  outcome.rs  what calls come to      convert.rs  ⇄ generated messages      codec/  a Pipeline's messages as bytes
 //! ```
@@ -13,7 +13,7 @@
 //!
 //! Invariants: no call waits longer than its deadline (it is sent as grpc-timeout *and* kept by a local timer,
 //! so a silent peer cannot hold a caller); connections are made on first use and again after they break; a
-//! miss is an outcome, never an error; a result of the data plane is a type of the library's own.
+//! miss is an outcome, never an error; what a call comes to is a type of the library's own.
 //!
 //! It is not a retry layer and not a near cache: those are parts of the ring-routing client library. It builds alone, by
 //! the feature `client`.
@@ -28,7 +28,6 @@ mod convert;
 mod error;
 mod health;
 mod keyspace;
-mod namespaces;
 mod outcome;
 mod pipeline;
 mod pool;
@@ -36,7 +35,14 @@ mod request;
 mod url;
 
 pub use crate::entry::MissReason;
-pub use admin::{AdminClient, StatsStream};
+#[cfg(feature = "cli")]
+pub(crate) use admin::settings_in_force;
+pub use admin::{
+    AdminClient, Compaction, EntryReport, HotKey, HotKeys, KeyFound, KeyReport, MemoryAdvice, MemoryPart,
+    MemoryReport, NamespaceDeletion, NamespaceSettings, NamespaceStats, NamespaceUpdate, NodeState,
+    NodeStats, PersistenceStats, PolicyEstimate, RecoveryReport, Setting, SettingInForce, SettingSource,
+    SettingValue, SlowOp, SlowOps, Snapshot, SnapshotTaken, Spawned, StatsStream,
+};
 pub use blobs::{BlobDownload, BlobOptions, BlobRange, ListBlobsOptions};
 pub use builder::ClientBuilder;
 pub use calls::{Client, CounterOptions, DeleteOptions, SetCondition, SetExpiration, SetOptions};
@@ -45,7 +51,6 @@ pub(crate) use convert::wire_durability;
 pub use error::{ClientError, Refusal};
 pub use health::{HealthClient, Serving};
 pub use keyspace::{InvalidateScope, ScanOptions};
-pub use namespaces::NamespaceUpdate;
 pub use outcome::{
     BlobInfo, BlobPage, Counter, Deletion, GetOutcome, Hit, NotStored, PipelineOutcome, PipelineReply,
     ScanItem, ScanPage, SetOutcome, StoredBlob, Tier,

@@ -14,7 +14,7 @@ use {
 };
 
 use super::calls::{Client, CounterOptions, DeleteOptions, SetOptions};
-use super::codec::{self, CommandKind, Malformed, ReplyKind};
+use super::codec::{self, CommandKind, ReplyKind, Unreadable};
 use super::convert;
 use super::error::{ClientError, Refusal};
 use super::outcome::{PipelineOutcome, PipelineReply};
@@ -204,35 +204,36 @@ fn read(message: &Bytes, pool: &Pool) -> Result<Vec<PipelineReply>, ClientError>
     let each = |raw: codec::RawReply<'_>| {
         let result = match raw.kind {
             ReplyKind::Error => {
-                let status = rpc::Status::decode(raw.result).map_err(|_| Malformed)?;
+                let status = rpc::Status::decode(raw.result)?;
                 Err(Refusal::of_item(pool.url().to_string(), status))
             }
             kind => Ok(outcome(kind, message.slice_ref(raw.result))?),
         };
         replies.push(PipelineReply {
             id: raw.id,
-            owner: String::from_utf8(raw.owner.to_vec()).map_err(|_| Malformed)?,
+            owner: String::from_utf8(raw.owner.to_vec()).map_err(|_| Unreadable)?,
             result,
         });
         Ok(())
     };
     codec::replies(message, each)
-        .map_err(|Malformed| pool.bad_answer(Verb::Pipeline.name(), "replies that cannot be read"))?;
+        .map_err(|Unreadable| pool.bad_answer(Verb::Pipeline.name(), "replies that cannot be read"))?;
     Ok(replies)
 }
 
 /// What a reply's result says. The values in it share the message's memory.
-fn outcome(kind: ReplyKind, result: Bytes) -> Result<PipelineOutcome, Malformed> {
-    fn decode<M: Message + Default>(result: Bytes) -> Result<M, Malformed> {
-        M::decode(result).map_err(|_| Malformed)
-    }
+fn outcome(kind: ReplyKind, result: Bytes) -> Result<PipelineOutcome, Unreadable> {
     Ok(match kind {
-        ReplyKind::Get => PipelineOutcome::Get(convert::get_outcome(decode(result)?).ok_or(Malformed)?),
-        ReplyKind::Set => PipelineOutcome::Set(convert::set_outcome(decode(result)?).ok_or(Malformed)?),
-        ReplyKind::Delete => PipelineOutcome::Delete(convert::deletion(&decode(result)?)),
-        ReplyKind::Increment => PipelineOutcome::Count(convert::incremented(&decode(result)?)),
-        ReplyKind::Decrement => PipelineOutcome::Count(convert::decremented(&decode(result)?)),
-        ReplyKind::Touch => PipelineOutcome::Touch(decode::<v1::TouchResponse>(result)?.found),
-        ReplyKind::Error => return Err(Malformed),
+        ReplyKind::Get => {
+            PipelineOutcome::Get(convert::get_outcome(Message::decode(result)?).ok_or(Unreadable)?)
+        }
+        ReplyKind::Set => {
+            PipelineOutcome::Set(convert::set_outcome(Message::decode(result)?).ok_or(Unreadable)?)
+        }
+        ReplyKind::Delete => PipelineOutcome::Delete(convert::deletion(&Message::decode(result)?)),
+        ReplyKind::Increment => PipelineOutcome::Count(convert::incremented(&Message::decode(result)?)),
+        ReplyKind::Decrement => PipelineOutcome::Count(convert::decremented(&Message::decode(result)?)),
+        ReplyKind::Touch => PipelineOutcome::Touch(v1::TouchResponse::decode(result)?.found),
+        ReplyKind::Error => return Err(Unreadable),
     })
 }

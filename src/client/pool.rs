@@ -34,8 +34,8 @@ use super::url::{BadNodeUrl, NodeUrl};
 use crate::entry::MESSAGE_BYTES_MAX;
 use crate::verb::Verb;
 
-/// How long the local timer waits beyond the deadline that the node was told, so that the node's own answer
-/// wins where there is one.
+/// How long the local timer waits beyond the deadline that was sent to the node, so that the node's own answer wins
+/// where there is one.
 const GRACE: Duration = Duration::from_millis(50);
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -57,6 +57,7 @@ pub(super) struct Pool {
 impl Pool {
     pub(super) fn new(
         url: NodeUrl,
+        connector: &Connector,
         connections: NonZeroUsize,
         timeout: Duration,
         max_message_bytes: usize,
@@ -72,7 +73,7 @@ impl Pool {
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-        let channels = (0..connections.get()).map(|_| endpoint.connect_lazy()).collect();
+        let channels = (0..connections.get()).map(|_| connector.channel(&endpoint, &url)).collect();
         let (next, limits) = (AtomicUsize::new(0), BatchLimits::default());
         Ok(Self { url, channels, next, timeout, max_message_bytes, limits })
     }
@@ -194,6 +195,36 @@ impl Pool {
 
     pub(super) fn bad_answer(&self, method: &'static str, problem: impl Into<String>) -> ClientError {
         ClientError::BadAnswer { url: self.url.to_string(), method, problem: problem.into() }
+    }
+}
+
+/// What makes connections.
+#[derive(Debug, Clone)]
+pub(super) enum Connector {
+    /// The operating system.
+    System,
+    /// A simulation.
+    #[cfg(feature = "testing")]
+    Simulated(crate::endpoint::network::SharedNetwork),
+}
+
+impl Connector {
+    /// A lazy connection to a node.
+    #[cfg_attr(not(feature = "testing"), expect(unused_variables, reason = "the channel has its URI"))]
+    fn channel(&self, channel: &Endpoint, node: &NodeUrl) -> Channel {
+        match self {
+            Self::System => channel.connect_lazy(),
+            #[cfg(feature = "testing")]
+            Self::Simulated(network) => {
+                let (network, node) = (network.clone(), node.endpoint().clone());
+                // The channel's own, which it keeps around a connector that is given, would say nothing of a connection.
+                let within = channel.get_connect_timeout().unwrap_or(CONNECT_TIMEOUT_MAX);
+                channel.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
+                    let connecting = tokio::time::timeout(within, network.connect(node.clone()));
+                    async { connecting.await?.map(hyper_util::rt::TokioIo::new) }
+                }))
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::monotonic;
+use super::unpaused;
 
 /// Holds a log line that a client can bring about as often as it likes to one a second. A line of a connection or of a
 /// call goes through one, at warning and above:
@@ -15,7 +15,8 @@ use super::monotonic;
 /// UNREADABLE.say(|left_out| tracing::error!(left_out, "an entry cannot be read"));
 /// ```
 ///
-/// `left_out` is no field of the line where it is `None`. What is left out last is told with the next line that is not.
+/// `left_out` is the number of lines that were left out since the last one; where it is `None` the line has no such
+/// field.
 #[derive(Debug)]
 pub struct Throttle {
     /// From when on the next is said, in ms since [`begun`]; 0: at once.
@@ -32,7 +33,7 @@ impl Throttle {
 
     /// Says it, or leaves it out. `line` is given how many were left out since the last; `None`: none.
     pub fn say(&self, line: impl FnOnce(Option<u64>)) {
-        if let Some(left_out) = self.pass(monotonic().saturating_duration_since(begun())) {
+        if let Some(left_out) = self.pass(unpaused().saturating_duration_since(begun())) {
             line((left_out > 0).then_some(left_out));
         }
     }
@@ -59,7 +60,7 @@ impl Default for Throttle {
 /// When the process first asked, so that a moment fits in an atomic.
 fn begun() -> Instant {
     static BEGUN: OnceLock<Instant> = OnceLock::new();
-    *BEGUN.get_or_init(monotonic)
+    *BEGUN.get_or_init(unpaused)
 }
 
 const EVERY_MS: u64 = 1_000;

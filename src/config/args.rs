@@ -76,7 +76,7 @@ impl ServeArgs {
     }
 
     /// A name that is no setting's.
-    pub(super) fn stranger(&self) -> Option<&str> {
+    pub(super) fn unknown_flag(&self) -> Option<&str> {
         self.given.keys().map(String::as_str).find(|flag| Setting::of_flag(flag).is_none())
     }
 }

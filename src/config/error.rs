@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration, told so that it can be put right: where it was said, what is wrong
+//! What can be wrong with a configuration, in words that say how to put it right: where it was given, what is wrong
 //! with it and what is allowed. All of it is the caller's fault.
 
 use std::fmt;
@@ -10,7 +10,7 @@ use crate::redacted::Redacted;
 
 /// Where a value was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum SettingLocation {
     /// Nowhere: it is the default of this flag.
     Default {
         /// The flag, without its dashes.
@@ -37,7 +37,7 @@ pub enum Place {
     },
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for SettingLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default { flag } => write!(f, "the default of --{flag}"),
@@ -50,21 +50,21 @@ impl fmt::Display for Place {
 
 /// A value and where it was given, as a sentence can name it: `--policy lru`, `LARDER_POLICY=lru`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
-    /// Where.
-    pub place: Place,
-    /// What.
+pub struct GivenValue {
+    /// Where it was given.
+    pub location: SettingLocation,
+    /// The value's text, which is not shown where it may be a secret.
     pub text: Redacted,
 }
 
-impl fmt::Display for Said {
+impl fmt::Display for GivenValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { place, text } = self;
-        match place {
-            Place::Default { flag } => write!(f, "--{flag} {text} (the default)"),
-            Place::File { .. } => write!(f, "{place} = {text:?}"),
-            Place::Variable { name } => write!(f, "{name}={text}"),
-            Place::Flag { flag } => write!(f, "--{flag} {text}"),
+        let Self { location, text } = self;
+        match location {
+            SettingLocation::Default { flag } => write!(f, "--{flag} {text} (the default)"),
+            SettingLocation::File { .. } => write!(f, "{location} = {text:?}"),
+            SettingLocation::Variable { name } => write!(f, "{name}={text}"),
+            SettingLocation::Flag { flag } => write!(f, "--{flag} {text}"),
         }
     }
 }
@@ -75,11 +75,11 @@ impl fmt::Display for Said {
 pub enum ConfigError {
     /// The file of `--config` cannot be read.
     #[error(
-        "{place} names {path:?}, which cannot be read: {source}; name a TOML file that exists and may be read"
+        "{location} names {path:?}, which cannot be read: {source}; name a TOML file that exists and may be read"
     )]
     Unreadable {
         /// Who named the file.
-        place: Place,
+        location: SettingLocation,
         /// The file.
         path: Redacted,
         /// What the system said.
@@ -127,10 +127,10 @@ pub enum ConfigError {
         nearest: String,
     },
     /// The file has a value of a wrong type.
-    #[error("{place} is {found}; give {allowed}")]
+    #[error("{location} is {found}; give {allowed}")]
     WrongType {
         /// Where.
-        place: Place,
+        location: SettingLocation,
         /// The type that was found, with its article.
         found: &'static str,
         /// What is allowed.
@@ -145,10 +145,10 @@ pub enum ConfigError {
         allowed: String,
     },
     /// A value that is not allowed.
-    #[error("{place}: {text:?} {problem}; give {allowed}")]
+    #[error("{location}: {text:?} {problem}; give {allowed}")]
     BadValue {
         /// Where.
-        place: Place,
+        location: SettingLocation,
         /// The value.
         text: Redacted,
         /// What is wrong with it.
@@ -157,10 +157,10 @@ pub enum ConfigError {
         allowed: String,
     },
     /// What the design knows and this build does not serve.
-    #[error("{said} is not served by this build yet: {why}; {instead}")]
+    #[error("{given} is not served by this build yet: {why}; {instead}")]
     NotServed {
         /// What was asked for, and where.
-        said: Said,
+        given: GivenValue,
         /// What is missing.
         why: &'static str,
         /// What to do.
@@ -170,38 +170,38 @@ pub enum ConfigError {
     #[error("{one} contradicts {other}: {why}")]
     Contradiction {
         /// The one.
-        one: Box<Said>,
+        one: Box<GivenValue>,
         /// The other.
-        other: Box<Said>,
+        other: Box<GivenValue>,
         /// Why they cannot both hold, and what to do.
         why: String,
     },
     /// A setting that does nothing without another.
-    #[error("{said} needs {needed}: {why}; give both or neither")]
+    #[error("{given} needs {needed}: {why}; give both or neither")]
     Needs {
         /// What was asked for, and where.
-        said: Said,
+        given: GivenValue,
         /// The other.
         needed: &'static str,
         /// What it is needed for.
         why: &'static str,
     },
     /// A policy that this build does not serve, or nobody knows.
-    #[error("{place}: {source}")]
+    #[error("{location}: {source}")]
     Policy {
         /// Where.
-        place: Place,
+        location: SettingLocation,
         /// Which, and what is served.
         source: UnknownPolicy,
     },
     /// A listener beyond loopback without TLS and authentication.
     #[error(
-        "{said} can be reached from other machines, with neither TLS nor authentication; listen on 127.0.0.1, \
+        "{given} can be reached from other machines, with neither TLS nor authentication; listen on 127.0.0.1, \
          [::1] or localhost, or say --insecure if the network is trusted"
     )]
     Exposed {
         /// The listener, and who asked for it.
-        said: Said,
+        given: GivenValue,
     },
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{ConfigError, Place};
+use super::error::{ConfigError, SettingLocation};
 use super::setting::{Kind, Setting};
 use crate::entry::ByteSize;
 
@@ -24,12 +24,12 @@ pub(super) struct File {
 
 impl File {
     /// Reads and checks a file that `place` named.
-    pub(super) fn read(path: &Path, place: Place) -> Result<Self, ConfigError> {
+    pub(super) fn read(path: &Path, location: SettingLocation) -> Result<Self, ConfigError> {
         match read(path) {
             Ok(text) => Self::parse(path, &text),
             Err(source) => {
                 let path = path.to_string_lossy().into_owned().into();
-                Err(ConfigError::Unreadable { place, path, source })
+                Err(ConfigError::Unreadable { location, path, source })
             }
         }
     }
@@ -53,7 +53,7 @@ impl File {
                 return Err(ConfigError::UnknownKey { path, line, key: name.into(), nearest });
             };
             let text = text_of(setting, value).ok_or_else(|| ConfigError::WrongType {
-                place: Place::File { path: path.to_owned(), line, key: setting.flag },
+                location: SettingLocation::File { path: path.to_owned(), line, key: setting.flag },
                 found: with_article(value.get_ref()),
                 allowed: as_toml(setting),
             })?;
@@ -63,9 +63,9 @@ impl File {
     }
 
     /// What the file says of a setting, and where.
-    pub(super) fn value(&self, setting: &Setting) -> Option<(Place, &str)> {
+    pub(super) fn value(&self, setting: &Setting) -> Option<(SettingLocation, &str)> {
         let (line, text) = self.values.get(setting.flag)?;
-        Some((Place::File { path: self.path.clone(), line: *line, key: setting.flag }, text))
+        Some((SettingLocation::File { path: self.path.clone(), line: *line, key: setting.flag }, text))
     }
 }
 

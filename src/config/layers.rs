@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::ServeConfig;
-use super::error::{ConfigError, Place, Said};
+use super::error::{ConfigError, GivenValue, SettingLocation};
 use super::file::File;
-use super::setting::{Effect, Kind, Setting, Wrong};
+use super::setting::{Effect, InvalidValue, Kind, Setting};
 use super::table::SETTINGS;
 use super::variables::Variables;
 use crate::engine::UnknownPolicy;
@@ -16,7 +16,7 @@ use crate::redacted::shown;
 /// Where a setting's value comes from. The later of these overrides the earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
-    /// Nobody said anything.
+    /// It was given nowhere.
     Default,
     /// The file of `--config`.
     File,
@@ -41,18 +41,18 @@ pub struct SettingSource {
 pub(super) struct Layers<'a> {
     variables: &'a Variables,
     file: File,
-    found: BTreeMap<&'static str, Said>,
+    found: BTreeMap<&'static str, GivenValue>,
 }
 
 impl<'a> Layers<'a> {
     /// Opens the file that `--config`, or its variable, names.
     pub(super) fn open(flag: Option<&str>, variables: &'a Variables) -> Result<Self, ConfigError> {
         let mut layers = Self { variables, file: File::default(), found: BTreeMap::new() };
-        if let Some(said) = layers.find(&CONFIG, flag)? {
-            if said.text.expose().is_empty() {
-                return Err(bad(&CONFIG, said, "is empty".to_owned()));
+        if let Some(given) = layers.find(&CONFIG, flag)? {
+            if given.text.expose().is_empty() {
+                return Err(bad(&CONFIG, given, "is empty".to_owned()));
             }
-            layers.file = File::read(Path::new(said.text.expose()), said.place)?;
+            layers.file = File::read(Path::new(given.text.expose()), given.location)?;
         }
         Ok(layers)
     }
@@ -64,74 +64,78 @@ impl<'a> Layers<'a> {
         flag: Option<&str>,
         config: &mut ServeConfig,
     ) -> Result<(), ConfigError> {
-        let Some(said) = self.find(setting, flag)? else { return Ok(()) };
+        let Some(given) = self.find(setting, flag)? else { return Ok(()) };
         let loaded = match (setting.access, setting.kind) {
-            (Some(access), _) => (access.load)(setting, said.text.expose(), config),
-            (None, Kind::NotServed(why)) => Err(Wrong::NotServed(why)),
+            (Some(access), _) => (access.load)(setting, given.text.expose(), config),
+            (None, Kind::NotServed(why)) => Err(InvalidValue::NotServed(why)),
             (None, _) => Ok(()),
         };
         match loaded {
             Ok(()) => {
-                self.found.insert(setting.flag, said);
+                self.found.insert(setting.flag, given);
                 Ok(())
             }
-            Err(Wrong::Value(problem)) => Err(bad(setting, said, problem)),
-            Err(Wrong::Policy) => {
-                let name = Quote::of(&*shown(said.text.expose()));
-                Err(ConfigError::Policy { place: said.place, source: UnknownPolicy { name } })
+            Err(InvalidValue::Value(problem)) => Err(bad(setting, given, problem)),
+            Err(InvalidValue::Policy) => {
+                let name = Quote::of(&*shown(given.text.expose()));
+                Err(ConfigError::Policy { location: given.location, source: UnknownPolicy { name } })
             }
-            Err(Wrong::NotServed(why)) => {
+            Err(InvalidValue::NotServed(why)) => {
                 let words = setting.words();
                 let instead = if words.is_empty() {
                     "leave it out".to_owned()
                 } else {
                     format!("give {}", setting.allowed())
                 };
-                Err(ConfigError::NotServed { said, why, instead })
+                Err(ConfigError::NotServed { given, why, instead })
             }
         }
     }
 
-    /// What holds for a setting and who said so; `default` is what it is if nobody did.
-    pub(super) fn said(&self, setting: &Setting, default: impl ToString) -> Said {
-        self.given(setting).cloned().unwrap_or_else(|| Said {
-            place: Place::Default { flag: setting.flag },
+    /// The value of a setting and where it was given; `default` is the text of a setting that was not given.
+    pub(super) fn given_or(&self, setting: &Setting, default: impl ToString) -> GivenValue {
+        self.given(setting).cloned().unwrap_or_else(|| GivenValue {
+            location: SettingLocation::Default { flag: setting.flag },
             text: default.to_string().into(),
         })
     }
 
     /// What was given for a setting.
-    pub(super) fn given(&self, setting: &Setting) -> Option<&Said> {
+    pub(super) fn given(&self, setting: &Setting) -> Option<&GivenValue> {
         self.found.get(setting.flag)
     }
 
     /// Where every setting's value comes from.
     pub(super) fn sources(&self) -> Vec<SettingSource> {
-        let source = |setting: &Setting| match self.found.get(setting.flag).map(|said| &said.place) {
-            None | Some(Place::Default { .. }) => Source::Default,
-            Some(Place::File { .. }) => Source::File,
-            Some(Place::Variable { .. }) => Source::Environment,
-            Some(Place::Flag { .. }) => Source::Flag,
+        let source = |setting: &Setting| match self.found.get(setting.flag).map(|given| &given.location) {
+            None | Some(SettingLocation::Default { .. }) => Source::Default,
+            Some(SettingLocation::File { .. }) => Source::File,
+            Some(SettingLocation::Variable { .. }) => Source::Environment,
+            Some(SettingLocation::Flag { .. }) => Source::Flag,
         };
         SETTINGS.iter().map(|setting| SettingSource { setting, source: source(setting) }).collect()
     }
 
     /// The text of the topmost layer that has one.
-    fn find(&self, setting: &Setting, flag: Option<&str>) -> Result<Option<Said>, ConfigError> {
+    fn find(&self, setting: &Setting, flag: Option<&str>) -> Result<Option<GivenValue>, ConfigError> {
         if let Some(text) = flag {
-            let place = Place::Flag { flag: setting.flag };
-            return Ok(Some(Said { place, text: setting.redacted(text) }));
+            let location = SettingLocation::Flag { flag: setting.flag };
+            return Ok(Some(GivenValue { location, text: setting.redacted(text) }));
         }
         let name = setting.variable();
         if let Some(value) = self.variables.get(&name) {
             return match value.to_str() {
-                Some(text) => {
-                    Ok(Some(Said { place: Place::Variable { name }, text: setting.redacted(text) }))
-                }
+                Some(text) => Ok(Some(GivenValue {
+                    location: SettingLocation::Variable { name },
+                    text: setting.redacted(text),
+                })),
                 None => Err(ConfigError::NotUnicode { name, allowed: setting.allowed() }),
             };
         }
-        Ok(self.file.value(setting).map(|(place, text)| Said { place, text: setting.redacted(text) }))
+        Ok(self
+            .file
+            .value(setting)
+            .map(|(location, text)| GivenValue { location, text: setting.redacted(text) }))
     }
 }
 
@@ -149,7 +153,7 @@ const CONFIG: Setting = Setting {
 };
 
 /// The error of a value that is not allowed.
-fn bad(setting: &Setting, said: Said, problem: String) -> ConfigError {
-    let Said { place, text } = said;
-    ConfigError::BadValue { place, text, problem, allowed: setting.allowed() }
+fn bad(setting: &Setting, given: GivenValue, problem: String) -> ConfigError {
+    let GivenValue { location, text } = given;
+    ConfigError::BadValue { location, text, problem, allowed: setting.allowed() }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::ServeConfig;
 use super::row::setting;
-use super::setting::{Kind, Setting, Wrong};
+use super::setting::{InvalidValue, Kind, Setting};
 use crate::engine::UnknownPolicy;
 use crate::entry::duration_text;
 use crate::proto::FieldValue;
@@ -40,7 +40,7 @@ pub enum BadSetting {
 /// Two settings that cannot both hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} {one_text} contradicts {} {other_text}: {why}", one.field, other.field)]
-pub struct Clash {
+pub struct Conflict {
     /// The one.
     pub one: &'static Setting,
     /// Its value.
@@ -68,10 +68,10 @@ impl Setting {
         };
         match (access.load)(self, text, &mut config) {
             Ok(()) => Ok((access.value)(&config)),
-            Err(Wrong::Value(problem)) => {
+            Err(InvalidValue::Value(problem)) => {
                 Err(format!("{}: {:?} {problem}; give {}", self.flag, self.redacted(text), self.allowed()))
             }
-            Err(Wrong::Policy | Wrong::NotServed(_)) => Err(self.needs_restart().to_string()),
+            Err(InvalidValue::Policy | InvalidValue::NotServed(_)) => Err(self.needs_restart().to_string()),
         }
     }
 
@@ -100,7 +100,7 @@ impl Setting {
 }
 
 impl ServeConfig {
-    /// Sets a live setting, within its bounds; what holds between settings is [`Self::clash`]'s.
+    /// Sets a live setting, within its bounds; what holds between settings is [`Self::conflict`]'s.
     ///
     /// # Errors
     /// [`BadSetting`]; then nothing is changed.
@@ -113,11 +113,11 @@ impl ServeConfig {
 
     /// The first two settings of time-outs and limits that cannot both hold.
     #[must_use]
-    pub fn clash(&self) -> Option<Clash> {
+    pub fn conflict(&self) -> Option<Conflict> {
         let timeouts = &self.timeouts;
         if timeouts.lame_duck >= timeouts.drain_deadline {
             let text = |duration: Duration| duration_text(duration);
-            return Some(Clash {
+            return Some(Conflict {
                 one: setting!(lame_duck),
                 one_text: text(timeouts.lame_duck),
                 other: setting!(drain_deadline),
@@ -133,8 +133,8 @@ impl ServeConfig {
             (setting!(memory), self.cache.memory, "such a value could never be stored"),
         ];
         let value = sizes.into_iter().find(|(_, limit, _)| limits.max_value > *limit);
-        let Some((other, limit, why)) = value else { return self.backlog_clash() };
-        Some(Clash {
+        let Some((other, limit, why)) = value else { return self.backlog_conflict() };
+        Some(Conflict {
             one: setting!(max_value),
             one_text: limits.max_value.to_string(),
             other_text: limit.to_string(),
@@ -143,9 +143,9 @@ impl ServeConfig {
         })
     }
 
-    fn backlog_clash(&self) -> Option<Clash> {
+    fn backlog_conflict(&self) -> Option<Conflict> {
         let (message, backlog) = (self.limits.max_message_out, self.limits.max_response_backlog);
-        (message.0 > backlog.0 / 2).then(|| Clash {
+        (message.0 > backlog.0 / 2).then(|| Conflict {
             one: setting!(max_message_out),
             one_text: message.to_string(),
             other: setting!(max_response_backlog),

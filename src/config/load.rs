@@ -1,12 +1,14 @@
 //! [`ServeConfig::load`]: every setting of the table in turn, then what holds between them.
 
-use super::error::{ConfigError, Said};
+use super::error::{ConfigError, GivenValue};
 use super::layers::Layers;
 use super::row::setting;
 use super::setting::Setting;
 use super::table::SETTINGS;
 use super::variables::Variables;
-use super::{Durability, Endpoint, Loaded, MemoryPlan, Method, Persistence, ServeArgs, ServeConfig};
+use super::{
+    Durability, Endpoint, LoadedConfig, MemoryPlan, Persistence, RecoveryMethod, ServeArgs, ServeConfig,
+};
 use crate::entry::ByteSize;
 
 impl ServeConfig {
@@ -14,8 +16,8 @@ impl ServeConfig {
     ///
     /// # Errors
     /// The first thing that is wrong, as [`ConfigError`] tells it.
-    pub fn load(args: &ServeArgs, variables: &Variables) -> Result<Loaded, ConfigError> {
-        if let Some(flag) = args.stranger() {
+    pub fn load(args: &ServeArgs, variables: &Variables) -> Result<LoadedConfig, ConfigError> {
+        if let Some(flag) = args.unknown_flag() {
             return Err(ConfigError::UnknownFlag { flag: flag.into(), nearest: Setting::nearest_flag(flag) });
         }
         let mut config = Self::default();
@@ -27,16 +29,16 @@ impl ServeConfig {
         config.follow_memory(layers);
         config.check_persistence(layers)?;
         config.check_traces(layers)?;
-        if let Some(clash) = config.clash() {
+        if let Some(conflict) = config.conflict() {
             return Err(ConfigError::Contradiction {
-                one: Box::new(layers.said(clash.one, clash.one_text)),
-                other: Box::new(layers.said(clash.other, clash.other_text)),
-                why: clash.why,
+                one: Box::new(layers.given_or(conflict.one, conflict.one_text)),
+                other: Box::new(layers.given_or(conflict.other, conflict.other_text)),
+                why: conflict.why,
             });
         }
         config.check_listeners(layers)?;
         warnings.extend(config.warnings(layers));
-        Ok(Loaded { config, sources: layers.sources(), warnings })
+        Ok(LoadedConfig { config, sources: layers.sources(), warnings })
     }
 
     /// The limit on unread answers follows the limit on memory, where it is not given.
@@ -49,11 +51,11 @@ impl ServeConfig {
 
     /// What needs a journal contradicts a mode without one.
     fn check_persistence(&self, layers: &Layers<'_>) -> Result<(), ConfigError> {
-        let contradicts = |said, why: &str| {
-            let other = Box::new(layers.said(setting!(persistence), self.disk.persistence.as_str()));
-            Err(ConfigError::Contradiction { one: Box::new(said), other, why: why.to_owned() })
+        let contradicts = |given, why: &str| {
+            let other = Box::new(layers.given_or(setting!(persistence), self.disk.persistence.as_str()));
+            Err(ConfigError::Contradiction { one: Box::new(given), other, why: why.to_owned() })
         };
-        let durability = || layers.said(setting!(durability), self.disk.durability.as_str());
+        let durability = || layers.given_or(setting!(durability), self.disk.durability.as_str());
         match (self.disk.persistence, self.disk.durability, self.disk.recovery) {
             (Persistence::None, Durability::Flushed, _) => contradicts(
                 durability(),
@@ -64,12 +66,12 @@ impl ServeConfig {
                 "what is written between two snapshots is not on disk; leave --durability out or give \
                  buffered, or keep a journal with --persistence journal+snapshot",
             ),
-            (Persistence::Snapshot, _, Method::Journal) => contradicts(
-                layers.said(setting!(recovery), self.disk.recovery.as_str()),
+            (Persistence::Snapshot, _, RecoveryMethod::Journal) => contradicts(
+                layers.given_or(setting!(recovery), self.disk.recovery.as_str()),
                 "there is no journal to recover from; give snapshot",
             ),
-            (Persistence::Snapshot, _, Method::Lazy) => contradicts(
-                layers.said(setting!(recovery), self.disk.recovery.as_str()),
+            (Persistence::Snapshot, _, RecoveryMethod::Lazy) => contradicts(
+                layers.given_or(setting!(recovery), self.disk.recovery.as_str()),
                 "what is read late is told apart by the journal, and there is none; give snapshot",
             ),
             _ => Ok(()),
@@ -79,9 +81,9 @@ impl ServeConfig {
     /// Traces that are sampled need a collector.
     fn check_traces(&self, layers: &Layers<'_>) -> Result<(), ConfigError> {
         match layers.given(setting!(trace_sample)) {
-            Some(said) if self.telemetry.trace_sample > 0.0 && self.telemetry.otlp.is_none() => {
+            Some(given) if self.telemetry.trace_sample > 0.0 && self.telemetry.otlp.is_none() => {
                 Err(ConfigError::Needs {
-                    said: said.clone(),
+                    given: given.clone(),
                     needed: "--otlp URL",
                     why: "without a collector the traces go nowhere",
                 })
@@ -91,27 +93,27 @@ impl ServeConfig {
     }
 
     fn check_listeners(&self, layers: &Layers<'_>) -> Result<(), ConfigError> {
-        let said = |setting: &Setting, url: &dyn ToString| {
+        let given = |setting: &Setting, url: &dyn ToString| {
             let text = url.to_string();
-            Said { text: text.as_str().into(), ..layers.said(setting, text) }
+            GivenValue { text: text.as_str().into(), ..layers.given_or(setting, text) }
         };
         let data = self.listeners.listen.iter().map(|url| (setting!(listen), url));
         let others = [(setting!(admin), &self.listeners.admin), (setting!(health), &self.listeners.health)];
         let http = Endpoint::Tcp(self.listeners.http.clone());
-        let mut taken: Vec<(&Endpoint, Said)> = Vec::new();
+        let mut taken: Vec<(&Endpoint, GivenValue)> = Vec::new();
         for (setting, url) in data.chain(others) {
-            let said = said(setting, url);
+            let given = given(setting, url);
             if let Endpoint::Udp(_) = url {
                 let why = "it listens on TCP and on Unix sockets";
                 let instead = "give a tcp:// or a unix:// URL".to_owned();
-                return Err(ConfigError::NotServed { said, why, instead });
+                return Err(ConfigError::NotServed { given, why, instead });
             }
             if !self.listeners.insecure && setting != setting!(health) && !url.is_local() {
-                return Err(ConfigError::Exposed { said });
+                return Err(ConfigError::Exposed { given });
             }
-            taken.push((url, said));
+            taken.push((url, given));
         }
-        taken.push((&http, said(setting!(http), &self.listeners.http)));
+        taken.push((&http, given(setting!(http), &self.listeners.http)));
         for (number, (url, one)) in taken.iter().enumerate() {
             let before = taken[..number].iter().find(|(other, _)| other.overlaps(url));
             if let Some((_, other)) = before {
@@ -134,7 +136,7 @@ impl ServeConfig {
         }
         let disk = layers
             .given(setting!(data_dir))
-            .map(|said| format!("{said} is not used: persistence is none, so nothing is kept on disk"));
+            .map(|given| format!("{given} is not used: persistence is none, so nothing is kept on disk"));
         disk.into_iter().collect()
     }
 }

@@ -26,9 +26,9 @@ mod value;
 mod variables;
 
 pub use args::ServeArgs;
-pub use error::{ConfigError, Place, Said};
+pub use error::{ConfigError, GivenValue, SettingLocation};
 pub use layers::{SettingSource, Source};
-pub use live::{BadSetting, Clash};
+pub use live::{BadSetting, Conflict};
 pub use memory_plan::MemoryPlan;
 pub use setting::{Effect, Setting};
 pub use table::{
@@ -40,7 +40,7 @@ pub use variables::{ADMIN_VARIABLE, NODES_VARIABLE, Variables};
 pub use crate::endpoint::{BadEndpoint, Endpoint, HostPort};
 use crate::engine::PolicyName;
 pub use crate::entry::Durability;
-pub use crate::persistence::{BackendKind, Method};
+pub use crate::persistence::{BackendKind, RecoveryMethod};
 
 /// What is kept on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,9 +50,9 @@ pub enum Persistence {
     None,
     /// A journal of every change; snapshots only to shorten it.
     Journal,
-    /// A snapshot every so often.
+    /// Snapshots at an interval.
     Snapshot,
-    /// A journal, and a snapshot every so often.
+    /// A journal, and snapshots at an interval.
     JournalAndSnapshot,
     /// Every entry: memory is a cache over the disk.
     Store,
@@ -69,7 +69,7 @@ pub enum LogFormat {
 
 /// A configuration, with where it comes from.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Loaded {
+pub struct LoadedConfig {
     /// The configuration.
     pub config: ServeConfig,
     /// Every setting of [`SETTINGS`], in that order, and where its value comes from.
@@ -88,9 +88,9 @@ pub struct Identity {
 }
 
 impl ServeConfig {
-    /// Who the node is, with the URLs that its data listeners were bound to. Before that, in standby, the
-    /// configured ones stand in for them. What others are told is the first that they can reach: no Unix socket, if there
-    /// is any other.
+    /// Who the node is, with the URLs that its data listeners were bound to, or before that, in standby, the configured
+    /// ones. Other nodes and clients are given the first URL that they can reach: a Unix socket only if there is
+    /// nothing else.
     #[must_use]
     pub fn identity(&self, bound: &[Endpoint]) -> Identity {
         let listen = if bound.is_empty() { &self.listeners.listen[..] } else { bound };

@@ -4,10 +4,10 @@
 //!
 //! ```text
 //!   /// What it means, as the help and the book have it
-//!   name: Type { VALUE, takes KIND, default EXPRESSION, said "the default in words", live EFFECT }
+//!   name: Type { VALUE, takes KIND, default EXPRESSION, shown "the default in words", live EFFECT }
 //! ```
 //!
-//! VALUE stands for the value in the help, KIND says what the value may be ([`Kind`](super::setting::Kind)), `said` is
+//! VALUE stands for the value in the help, KIND says what the value may be ([`Kind`](super::setting::Kind)), `shown` is
 //! there where the default depends on the machine or on other settings, and EFFECT tells from when on a change while
 //! serving holds ([`Effect`](super::setting::Effect)). A row that is not served has `{ VALUE, "Heading", WHY }` and no field.
 
@@ -19,7 +19,7 @@ macro_rules! settings {
                 $(
                     $(#[doc = $help:literal])+
                     $name:ident: $Type:ty {
-                        $value:ident, takes $kind:expr, default $default:expr, $(said $said:literal,)? live $effect:ident
+                        $value:ident, takes $kind:expr, default $default:expr, $(shown $shown:literal,)? live $effect:ident
                     }
                 )+
             }
@@ -70,7 +70,7 @@ macro_rules! settings {
                     group: $title,
                     help: concat!($($help),+),
                     value_name: stringify!($value),
-                    default: $crate::config::row::said!($($said)?),
+                    default: $crate::config::row::shown!($($shown)?),
                     kind: $kind,
                     access: Some($crate::config::setting::Access {
                         load: |setting, text, config| {
@@ -135,16 +135,16 @@ macro_rules! field {
 }
 
 /// The default in words, where a row has them.
-macro_rules! said {
+macro_rules! shown {
     () => {
         None
     };
-    ($said:literal) => {
-        Some($said)
+    ($shown:literal) => {
+        Some($shown)
     };
 }
 
-pub(super) use {field, flag, said, setting, settings};
+pub(super) use {field, flag, setting, settings, shown};
 
 pub(super) const fn dashed<const N: usize>(name: &str) -> [u8; N] {
     let mut bytes: [u8; N] = joined(name, "");

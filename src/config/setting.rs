@@ -54,7 +54,7 @@ pub enum Effect {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Access {
     /// Sets it to what a text says.
-    pub(super) load: fn(&Setting, &str, &mut ServeConfig) -> Result<(), Wrong>,
+    pub(super) load: fn(&Setting, &str, &mut ServeConfig) -> Result<(), InvalidValue>,
     /// Its value, as the contract has it.
     pub(super) value: fn(&ServeConfig) -> FieldValue,
     /// Sets it to a value of the contract's, within its bounds.
@@ -92,7 +92,7 @@ pub(super) type Problem = &'static str;
 
 /// Why a text is no value of a setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Wrong {
+pub(super) enum InvalidValue {
     /// To be followed by what is allowed.
     Value(String),
     /// It is no policy's name.
@@ -101,7 +101,7 @@ pub(super) enum Wrong {
     NotServed(&'static str),
 }
 
-impl From<Problem> for Wrong {
+impl From<Problem> for InvalidValue {
     fn from(problem: Problem) -> Self {
         Self::Value(problem.to_owned())
     }
@@ -199,7 +199,7 @@ impl Setting {
 
     /// What was given for it, to be kept so that no secret in it is shown.
     pub(super) fn redacted(&self, text: &str) -> Redacted {
-        // A file's name is asked for: who gives the key itself is not to find it in the log.
+        // The setting is a file's name, but a key that is given by mistake must not be found in the log.
         if self.flag == "cluster-key" { Redacted::secret(text) } else { Redacted::new(text) }
     }
 

@@ -18,7 +18,7 @@ use super::row::settings;
 use super::setting::Kind::{
     self, Choice, Count, DurationOrNone, List, Parsed, Ratio, Size, SizeOrNone, Switch, Text,
 };
-use super::{Durability, Endpoint, HostPort, LogFormat, MemoryPlan, Method, Persistence, PolicyName};
+use super::{Durability, Endpoint, HostPort, LogFormat, MemoryPlan, Persistence, PolicyName, RecoveryMethod};
 use crate::entry::{
     ByteSize, CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_BYTES_MAX, NAMESPACES_MAX, TAG_BYTES_MAX,
     TAGS_MAX, TTL_MS_MAX, VALUE_BYTES_MAX,
@@ -49,11 +49,11 @@ settings! {
         /// Bytes that keys, values and their bookkeeping may take
         memory: ByteSize {
             SIZE, takes Size(MEMORY_BYTES_MIN, 16 << 40), default ByteSize(memory::default_bytes()),
-            said "a quarter of what the process may use (cgroups counted), at least 64MiB", live AtOnce
+            shown "a quarter of what the process may use (cgroups counted), at least 64MiB", live AtOnce
         }
         /// Shards of the engine, rounded up to a power of two
         shards: Option<u32> {
-            N, takes Count(1, 1_024), default None, said "by memory and processors", live Restart
+            N, takes Count(1, 1_024), default None, shown "by memory and processors", live Restart
         }
         /// Eviction policy
         policy: PolicyName { NAME, takes Kind::Policy, default PolicyName::Adaptive, live AtOnce }
@@ -87,8 +87,8 @@ settings! {
             SIZE, takes SizeOrNone("none", DISK_LIMIT_BYTES_MIN), default None, live Restart
         }
         /// How the content comes back at a start
-        recovery: Method {
-            METHOD, takes Kind::ServedChoice(RECOVERIES, &["keys+origin"]), default Method::SnapshotAndJournal,
+        recovery: RecoveryMethod {
+            METHOD, takes Kind::ServedChoice(RECOVERIES, &["keys+origin"]), default RecoveryMethod::SnapshotAndJournal,
             live Restart
         }
     }
@@ -97,21 +97,21 @@ settings! {
     node: NodeSettings "Node" {
         /// The node's id
         node_id: Option<String> {
-            ID, takes Text(1, 255), default None, said "the advertised URL", live Restart
+            ID, takes Text(1, 255), default None, shown "the advertised URL", live Restart
         }
         /// URL under which others reach the node
         advertise: Option<Endpoint> {
-            URL, takes Parsed(A_URL), default None, said "the first data listener's", live Restart
+            URL, takes Parsed(A_URL), default None, shown "the first data listener's", live Restart
         }
         /// The node's share of the ring
         weight: u32 { N, takes Count(1, 1_000), default 1, live Restart }
         /// Where the node stands
-        zone: String { NAME, takes Text(0, 255), default String::new(), said "not said", live Restart }
+        zone: String { NAME, takes Text(0, 255), default String::new(), shown "not given", live Restart }
         /// Start without serving: wait for `larder admin spawn`
         standby: bool { BOOL, takes Switch, default false, live Restart }
         /// Worker threads
         threads: u32 {
-            N, takes Count(1, 1_024), default processors(), said "one per processor", live Restart
+            N, takes Count(1, 1_024), default processors(), shown "one per processor", live Restart
         }
     }
 
@@ -161,7 +161,7 @@ settings! {
         max_response_backlog: ByteSize {
             SIZE, takes Size(1 << 20, 1 << 40),
             default ByteSize(MemoryPlan::of(memory::default_bytes()).answer_bytes_for(MESSAGE_OUT.0)),
-            said "by --memory, up to 32MiB", live NextCall
+            shown "by --memory, up to 32MiB", live NextCall
         }
         /// Most items of a batch, commands of a Pipeline message, items of a page
         max_batch: u32 { N, takes Count(1, 1_000_000), default 10_000, live NextRequest }
@@ -210,7 +210,7 @@ settings! {
         /// Where traces go: the http:// URL of an OpenTelemetry (OTLP over gRPC) collector
         otlp: Option<Redacted> {
             URL, takes Parsed("the URL of a collector such as http://127.0.0.1:4317"), default None,
-            said "nowhere", live Restart
+            shown "nowhere", live Restart
         }
         /// Share of the calls without a traced caller that are traced; needs --otlp
         trace_sample: f64 { RATIO, takes Ratio, default 0.0, live Restart }

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::live::BadSetting;
-use super::setting::{Problem, Setting, Wrong};
+use super::setting::{InvalidValue, Problem, Setting};
 use super::table::NO_ORIGIN;
-use super::{Durability, Endpoint, HostPort, LogFormat, Method, Persistence, PolicyName};
+use super::{Durability, Endpoint, HostPort, LogFormat, Persistence, PolicyName, RecoveryMethod};
 use crate::endpoint::port_of;
 use crate::entry::ByteSize;
 use crate::persistence::BackendKind;
@@ -19,7 +19,7 @@ pub(super) trait Value: Sized {
     const UNIT: &'static str = "";
 
     /// What a text says.
-    fn parse(setting: &Setting, text: &str) -> Result<Self, Wrong>;
+    fn parse(setting: &Setting, text: &str) -> Result<Self, InvalidValue>;
 
     /// The value as the contract has it.
     fn field(&self) -> FieldValue;
@@ -40,7 +40,7 @@ trait Number: Sized {
 impl<N: Number> Value for N {
     const UNIT: &'static str = N::UNIT;
 
-    fn parse(setting: &Setting, text: &str) -> Result<Self, Wrong> {
+    fn parse(setting: &Setting, text: &str) -> Result<Self, InvalidValue> {
         Ok(N::of(setting.number(text)?))
     }
 
@@ -105,7 +105,7 @@ impl<N: Number> Number for Option<N> {
 }
 
 impl Value for bool {
-    fn parse(_: &Setting, text: &str) -> Result<Self, Wrong> {
+    fn parse(_: &Setting, text: &str) -> Result<Self, InvalidValue> {
         match text {
             "true" | "1" => Ok(true),
             "false" | "0" => Ok(false),
@@ -120,7 +120,7 @@ impl Value for bool {
 
 /// A share.
 impl Value for f64 {
-    fn parse(_: &Setting, text: &str) -> Result<Self, Wrong> {
+    fn parse(_: &Setting, text: &str) -> Result<Self, InvalidValue> {
         match text.parse::<Self>() {
             Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
             Ok(_) => Err("is out of bounds".into()),
@@ -134,7 +134,7 @@ impl Value for f64 {
 }
 
 impl Value for String {
-    fn parse(setting: &Setting, text: &str) -> Result<Self, Wrong> {
+    fn parse(setting: &Setting, text: &str) -> Result<Self, InvalidValue> {
         Ok(setting.word(text)?.to_owned())
     }
 
@@ -152,7 +152,7 @@ impl Value for String {
 
 /// `None`: not given.
 impl Value for Option<String> {
-    fn parse(setting: &Setting, text: &str) -> Result<Self, Wrong> {
+    fn parse(setting: &Setting, text: &str) -> Result<Self, InvalidValue> {
         String::parse(setting, text).map(Some)
     }
 
@@ -162,7 +162,7 @@ impl Value for Option<String> {
 }
 
 impl Value for PathBuf {
-    fn parse(setting: &Setting, text: &str) -> Result<Self, Wrong> {
+    fn parse(setting: &Setting, text: &str) -> Result<Self, InvalidValue> {
         String::parse(setting, text).map(Self::from)
     }
 
@@ -172,8 +172,8 @@ impl Value for PathBuf {
 }
 
 impl Value for HostPort {
-    fn parse(_: &Setting, text: &str) -> Result<Self, Wrong> {
-        text.parse().map_err(|error: crate::endpoint::BadHostPort| Wrong::Value(error.to_string()))
+    fn parse(_: &Setting, text: &str) -> Result<Self, InvalidValue> {
+        text.parse().map_err(|error: crate::endpoint::BadHostPort| InvalidValue::Value(error.to_string()))
     }
 
     fn field(&self) -> FieldValue {
@@ -182,8 +182,8 @@ impl Value for HostPort {
 }
 
 impl Value for Endpoint {
-    fn parse(_: &Setting, text: &str) -> Result<Self, Wrong> {
-        text.parse().map_err(|error: crate::endpoint::BadEndpoint| Wrong::Value(error.to_string()))
+    fn parse(_: &Setting, text: &str) -> Result<Self, InvalidValue> {
+        text.parse().map_err(|error: crate::endpoint::BadEndpoint| InvalidValue::Value(error.to_string()))
     }
 
     fn field(&self) -> FieldValue {
@@ -193,7 +193,7 @@ impl Value for Endpoint {
 
 /// With commas between.
 impl Value for Vec<Endpoint> {
-    fn parse(setting: &Setting, text: &str) -> Result<Self, Wrong> {
+    fn parse(setting: &Setting, text: &str) -> Result<Self, InvalidValue> {
         text.split(',').map(|url| Endpoint::parse(setting, url.trim())).collect()
     }
 
@@ -204,7 +204,7 @@ impl Value for Vec<Endpoint> {
 
 /// A URL that others can connect to.
 impl Value for Option<Endpoint> {
-    fn parse(setting: &Setting, text: &str) -> Result<Self, Wrong> {
+    fn parse(setting: &Setting, text: &str) -> Result<Self, InvalidValue> {
         match Endpoint::parse(setting, text)? {
             Endpoint::Tcp(address) if address.port == 0 => Err(PORT_0.into()),
             Endpoint::Tcp(address) if address.is_unspecified() => {
@@ -224,7 +224,7 @@ impl Value for Option<Endpoint> {
 
 /// A collector's URL. There is no TLS in this build, so https would go out in the clear or not at all.
 impl Value for Option<Redacted> {
-    fn parse(_: &Setting, text: &str) -> Result<Self, Wrong> {
+    fn parse(_: &Setting, text: &str) -> Result<Self, InvalidValue> {
         let uri = text.parse::<http::Uri>().ok();
         let scheme = uri.as_ref().and_then(http::Uri::scheme_str);
         let authority = uri.as_ref().and_then(http::Uri::authority);
@@ -233,7 +233,7 @@ impl Value for Option<Redacted> {
             (Some("http"), Some(authority)) => match port_of(authority.as_str()) {
                 Ok(Some(0)) => Err(PORT_0.into()),
                 Ok(_) => Ok(Some(text.into())),
-                Err(error) => Err(Wrong::Value(error.to_string())),
+                Err(error) => Err(InvalidValue::Value(error.to_string())),
             },
             _ => Err("is no http:// URL".into()),
         }
@@ -247,8 +247,8 @@ impl Value for Option<Redacted> {
 const PORT_0: Problem = "has port 0, at which nobody can be reached";
 
 impl Value for PolicyName {
-    fn parse(_: &Setting, text: &str) -> Result<Self, Wrong> {
-        text.parse().map_err(|_| Wrong::Policy)
+    fn parse(_: &Setting, text: &str) -> Result<Self, InvalidValue> {
+        text.parse().map_err(|_| InvalidValue::Policy)
     }
 
     fn field(&self) -> FieldValue {
@@ -264,9 +264,9 @@ impl Value for PolicyName {
 }
 
 /// What a recovery loads from an origin is known and not served.
-impl Value for Method {
-    fn parse(setting: &Setting, text: &str) -> Result<Self, Wrong> {
-        setting.word(text)?.parse().map_err(|_| Wrong::NotServed(NO_ORIGIN))
+impl Value for RecoveryMethod {
+    fn parse(setting: &Setting, text: &str) -> Result<Self, InvalidValue> {
+        setting.word(text)?.parse().map_err(|_| InvalidValue::NotServed(NO_ORIGIN))
     }
 
     fn field(&self) -> FieldValue {
@@ -279,7 +279,7 @@ macro_rules! words {
     ($($Type:ty: $all:expr;)+) => {
         $(
             impl Value for $Type {
-                fn parse(_: &Setting, text: &str) -> Result<Self, Wrong> {
+                fn parse(_: &Setting, text: &str) -> Result<Self, InvalidValue> {
                     let found = $all.into_iter().find(|known: &Self| known.as_str() == text);
                     found.ok_or_else(|| "is not known".into())
                 }

@@ -126,12 +126,12 @@ pub(crate) fn largest_cell_for(class: usize) -> usize {
     cell_bytes(usize::from(CLASSES.largest[class]))
 }
 
-/// The bytes of a page of so large cells.
+/// The bytes of a page with cells of `cell` bytes.
 const fn page_bytes(cell: usize) -> usize {
     if cell <= SMALL_CELL_MAX { SMALL_PAGE_BYTES } else { LARGE_PAGE_BYTES }
 }
 
-/// What a page of so many bytes takes of the process's memory.
+/// The bytes of the process's memory that a page of `bytes` bytes takes.
 fn page_takes(bytes: usize) -> u64 {
     bytes as u64 + if bytes == LARGE_PAGE_BYTES { LARGE_PAGE_EXTRA } else { 0 }
 }

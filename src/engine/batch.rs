@@ -13,7 +13,8 @@ use super::op::{EntryView, Unread};
 use super::shard::KeyRef;
 use super::{Engine, Namespace};
 
-/// Keys that are asked for before the first is read; their entries stay near until then.
+/// Keys that are prefetched before the first is read: few enough that their entries are still in the processor's cache
+/// then.
 const WINDOW_KEYS: usize = 64;
 
 impl Engine {
@@ -33,24 +34,24 @@ impl Engine {
         for (part, keys) in keys.chunks(WINDOW_KEYS).enumerate() {
             let mut placed = [(0, KeyRef { namespace, key: &[], hash: 0 }); WINDOW_KEYS];
             for (place, key) in placed.iter_mut().zip(keys) {
-                *place = self.place(namespace, key);
+                *place = self.locate(namespace, key);
             }
             let placed = &placed[..keys.len()];
             for (shard, key) in placed {
                 self.shards[*shard].lock().prefetch_index(key.hash);
             }
-            let mut likely = [None; WINDOW_KEYS];
-            for (likely, (shard, key)) in likely.iter_mut().zip(placed) {
-                *likely = self.shards[*shard].lock().prefetch_entry(key.hash);
+            let mut hint = [None; WINDOW_KEYS];
+            for (hint, (shard, key)) in hint.iter_mut().zip(placed) {
+                *hint = self.shards[*shard].lock().prefetch_entry(key.hash);
             }
-            for (index, (likely, (shard, key))) in likely.iter().zip(placed).enumerate() {
+            for (index, (hint, (shard, key))) in hint.iter().zip(placed).enumerate() {
                 let index = part * WINDOW_KEYS + index;
                 let mut next = ControlFlow::Continue(());
                 let found_it = |entry: EntryView<'_>| next = found(index, Ok(entry));
                 let read = match self.hold(*shard, &admission) {
                     Ok((mut held, now)) => match Fetch::begin(&mut held, *shard, *key, now) {
                         Some(fetch) => return Err((index, fetch)),
-                        None => held.get(*key, *likely, now, found_it).map_err(Unread::Miss),
+                        None => held.get(*key, *hint, now, found_it).map_err(Unread::Miss),
                     },
                     Err(refusal) => Err(Unread::Refused(refusal)),
                 };
@@ -93,16 +94,15 @@ mod tests {
         for change in changes {
             set(b"one", b"old");
             set(b"other", b"stays");
-            let (_, key) = engine.place(namespace, b"one");
-            let likely = engine.shards[0].lock().prefetch_entry(key.hash);
-            assert!(likely.is_some());
-            let read =
-                |likely| engine.shards[0].lock().get(key, likely, at(0), |entry| entry.value.to_bytes());
-            assert_eq!(read(likely).unwrap(), "old");
+            let (_, key) = engine.locate(namespace, b"one");
+            let hint = engine.shards[0].lock().prefetch_entry(key.hash);
+            assert!(hint.is_some());
+            let read = |hint| engine.shards[0].lock().get(key, hint, at(0), |entry| entry.value.to_bytes());
+            assert_eq!(read(hint).unwrap(), "old");
             change();
-            assert!(read(likely).is_err());
+            assert!(read(hint).is_err());
             set(b"one", b"new");
-            assert_eq!(read(likely).unwrap(), "new");
+            assert_eq!(read(hint).unwrap(), "new");
         }
     }
 }

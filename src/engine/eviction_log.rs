@@ -1,8 +1,8 @@
 //! Why keys went: a small, bounded memory of departed keys, for the reason in a miss.
 //!
-//! Sets of four words, newest first, each a fingerprint of the key (28 bits) and a reason (4 bits). A key is
-//! forgotten when four others of its set have gone since; one miss in 2^26 is told another key's reason. Made at
-//! the first departure, so a cache that loses nothing pays nothing.
+//! Sets of four words, newest first, each a fingerprint of the key (28 bits) and a reason (4 bits). A key is forgotten
+//! when four others of its set have gone since; one miss in 2^26 is given another key's reason. The log is allocated at
+//! the first eviction, so a cache that loses nothing pays nothing.
 
 use super::op::MissReason;
 
@@ -21,7 +21,7 @@ pub(crate) struct EvictionLog {
 }
 
 impl EvictionLog {
-    /// For a shard of so many bytes.
+    /// For a shard of `bytes_limit` bytes.
     pub(crate) fn new(bytes_limit: u64) -> Self {
         let sets = bytes_limit / 512 / (WAYS * size_of::<u32>()) as u64;
         Self { words: Vec::new(), sets: sets.clamp(SETS_MIN, SETS_MAX) as usize }

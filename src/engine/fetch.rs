@@ -1,11 +1,11 @@
-//! Entries that lie below the engine, on a disk: an operation whose key is not in memory can have it fetched.
+//! Entries that are not in memory but on a disk: an operation whose key is not in memory can have its entry fetched.
 //!
-//! While the engine is [`Engine::start_fetching`], memory is a cache over something larger, and that a key is not in
-//! memory says nothing. [`Engine::apply_or_fetch`] then gives a [`Fetch`] in place of an outcome. Whoever has it looks
-//! below and comes back with what is there; [`Engine::apply_fetched`] puts that into memory and does the operation,
-//! both under one hold of the shard's lock, so that nothing can be evicted in between. If the key was changed meanwhile
-//! what was found is worth nothing: there is another `Fetch` to do, unless memory has the key by then. So what is
-//! fetched late never takes the place of what is newer.
+//! While the engine is [`Engine::start_fetching`], memory is a cache over something larger, and a key that is not in
+//! memory may still exist. [`Engine::apply_or_fetch`] then gives a [`Fetch`] in place of an outcome. The caller looks
+//! on the disk and comes back with what is there; [`Engine::apply_fetched`] puts that into memory and does the
+//! operation, both under one hold of the shard's lock, so that nothing can be evicted in between. If the key was
+//! changed meanwhile, what was found is worth nothing: there is another `Fetch` to do, unless memory has the key by
+//! then. So what is fetched late never takes the place of what is newer.
 //!
 //! The engine does not know where entries lie nor how they are read.
 
@@ -47,9 +47,9 @@ impl Fetch {
         self.shard
     }
 
-    /// The key's place in its shard's walk, which names it below.
+    /// The key's hash in the order of its shard's walk, by which the disk tier knows it.
     #[must_use]
-    pub fn place(&self) -> u64 {
+    pub fn walk_hash(&self) -> u64 {
         order(self.hash)
     }
 
@@ -134,9 +134,9 @@ impl Engine {
     }
 
     /// Says what it takes, in bytes for each shard, to know where entries lie below: that counts as memory in use.
-    pub fn set_below_bytes(&self, bytes: impl Iterator<Item = u64>) {
+    pub fn set_disk_tier_bytes(&self, bytes: impl Iterator<Item = u64>) {
         for (shard, bytes) in self.shards.iter().zip(bytes) {
-            shard.lock().set_below_bytes(bytes);
+            shard.lock().set_disk_tier_bytes(bytes);
         }
     }
 
@@ -147,10 +147,10 @@ impl Engine {
         }
     }
 
-    /// A key's shard and its place in that shard's walk ([`Self::scan`]), which stays what it is for as long as the
-    /// engine does and stands for the key's 64-bit hash.
+    /// A key's shard, and its 64-bit hash with the bits in the order of that shard's walk ([`Self::scan`]). Both stay the
+    /// same for as long as the engine lives.
     #[must_use]
-    pub fn place_of(&self, namespace: u16, key: &[u8]) -> (usize, u64) {
+    pub fn shard_and_walk_hash(&self, namespace: u16, key: &[u8]) -> (usize, u64) {
         let hash = hash_key(&self.hasher, namespace, key);
         (self.shard_of(hash), order(hash))
     }
@@ -158,7 +158,7 @@ impl Engine {
     /// Whether a key's entry is in memory, as far as can be told without changing anything.
     #[must_use]
     pub fn has(&self, namespace: &Namespace, key: &[u8]) -> bool {
-        let (number, key) = self.place(namespace, key);
+        let (number, key) = self.locate(namespace, key);
         self.shards[number].lock().has(key)
     }
 
@@ -174,7 +174,7 @@ impl Engine {
         admission: impl Admission,
     ) -> Result<Outcome, Fetch> {
         let large = op.large_value();
-        let (number, key) = self.place(namespace, op.key());
+        let (number, key) = self.locate(namespace, op.key());
         let (mut shard, now) = match self.hold(number, admission) {
             Ok(held) => held,
             Err(refusal) => return Ok(Outcome::Refused(refusal)),
@@ -206,7 +206,7 @@ impl Engine {
             Ok(outcome) => Ok(outcome),
             Err(Unread::Refused(refusal)) => Ok(Outcome::Refused(refusal)),
             Err(Unread::Miss(reason)) => Ok(Outcome::Miss(reason)),
-            Err(Unread::Away(fetch)) => Err(fetch),
+            Err(Unread::NeedsLoad(fetch)) => Err(fetch),
         }
     }
 
@@ -223,10 +223,10 @@ impl Engine {
         admission: impl Admission,
         found: impl FnOnce(EntryView<'_>) -> R,
     ) -> Result<R, Unread<Fetch>> {
-        let (number, key) = self.place(namespace, key);
+        let (number, key) = self.locate(namespace, key);
         let (mut shard, now) = self.hold(number, admission).map_err(Unread::Refused)?;
         match Fetch::begin(&mut shard, number, key, now) {
-            Some(fetch) => Err(Unread::Away(fetch)),
+            Some(fetch) => Err(Unread::NeedsLoad(fetch)),
             None => shard.read(key, touch, now, found).map_err(Unread::Miss),
         }
     }
@@ -272,7 +272,7 @@ impl Engine {
 
     /// Asks for a key to be watched while it is fetched; `None`: it is in memory.
     pub fn begin_fetch(&self, namespace: &Namespace, key: &[u8], now: Now) -> Option<Fetch> {
-        let (number, key) = self.place(namespace, key);
+        let (number, key) = self.locate(namespace, key);
         let mut shard = self.shards[number].lock();
         shard.maintain(now);
         Fetch::begin(&mut shard, number, key, now)
@@ -291,19 +291,19 @@ impl Engine {
     ) -> Result<bool, Fetch> {
         let has = |shard: &mut Shard, key: KeyRef<'_>, _, _| Ok(shard.has(key));
         match self.with_fetched(namespace, found.key, fetch, Some(found), now, has) {
-            Err(Unread::Away(fetch)) => Err(fetch),
+            Err(Unread::NeedsLoad(fetch)) => Err(fetch),
             done => Ok(done.unwrap_or(false)),
         }
     }
 
     /// Counts a lookup that came to nothing because of what lies below, in place of the miss that it was counted as.
-    pub fn count_missed_below(
+    pub fn count_disk_miss(
         &self,
         (namespace, key): (&Namespace, &[u8]),
         reason: MissReason,
         counted: Option<MissReason>,
     ) {
-        let (number, key) = self.place(namespace, key);
+        let (number, key) = self.locate(namespace, key);
         self.shards[number].lock().recount_miss(key.namespace, reason, counted);
     }
 
@@ -323,7 +323,7 @@ impl Engine {
         admission: impl Admission,
         apply: impl FnOnce(&mut Shard, KeyRef<'_>, Now, Option<&'a Put<'a>>) -> Result<R, Unread<Fetch>>,
     ) -> Result<R, Unread<Fetch>> {
-        let (number, key) = self.place(namespace, key);
+        let (number, key) = self.locate(namespace, key);
         let mut shard = self.shards[number].lock();
         let is_same = shard.end_fetch(fetch.hash, fetch.changes);
         let now = admission.admit().map_err(Unread::Refused)?;
@@ -332,7 +332,7 @@ impl Engine {
         if let Some(found) = found {
             shard.promote(found, key, now);
         } else if !is_same && let Some(fetch) = Fetch::begin(&mut shard, number, key, now) {
-            return Err(Unread::Away(fetch));
+            return Err(Unread::NeedsLoad(fetch));
         }
         apply(&mut shard, key, now, found)
     }
@@ -427,7 +427,7 @@ mod tests {
         // It is away again.
         let fetch = begin();
         engine.apply(namespace, &Op::Delete { key: b"key", if_version: None }, at(0));
-        let Err(Unread::Away(fetch)) = read(fetch) else { panic!("it was changed") };
+        let Err(Unread::NeedsLoad(fetch)) = read(fetch) else { panic!("it was changed") };
         // Nothing lies below any more, and nothing tells whether it was changed.
         engine.stop_fetching();
         assert!(matches!(read(fetch), Err(Unread::Miss(MissReason::Deleted))));

@@ -7,7 +7,7 @@
 //! texts of long keys would take more than [`KEYS_PART`] allows, there are fewer counters. Counts are halved now and
 //! then, so that they speak of the present.
 //!
-//! What is told is an estimate with its error: what was taken over, which can only be too much, and three standard
+//! What is shown is an estimate with its error: what was taken over, which can only be too much, and three standard
 //! deviations of the sampling, which errs to both sides. One in about 370 is further off.
 
 use super::namespace::Namespace;
@@ -16,15 +16,15 @@ use crate::clock::Now;
 /// Counters of a shard; fewer in one of less than 1 MiB, …
 const COUNTERS: usize = 128;
 const COUNTERS_MIN: usize = 16;
-/// … which has one for so many bytes.
+/// … which has one for each of this number of bytes.
 const BYTES_PER_COUNTER: u64 = 8 << 10;
 /// The texts of the counted keys take this part of the shard's limit, at most, or one key.
 const KEYS_PART: u64 = 64;
-/// One lookup of so many is counted, on average: gaps are 1 to twice that less one.
+/// One lookup in this number is counted, on average: gaps are 1 to twice that less one.
 const LOOKUPS_PER_SAMPLE: u64 = 16;
-/// Standard deviations of the sampling that an error is told with.
+/// The error that is shown for an estimate, in standard deviations of the sampling.
 const DEVIATIONS: f64 = 3.0;
-/// Counts are halved after so many samples.
+/// Counts are halved after this number of samples.
 const SAMPLES_MAX: u64 = 1 << 16;
 
 /// A key that is asked for often.
@@ -72,7 +72,7 @@ impl Counter {
 
 /// A shard's count.
 #[derive(Debug)]
-pub(crate) struct Hot {
+pub(crate) struct HotKeyCounter {
     random: u64,
     samples: u64,
     /// When the counting began, and when counts were last halved, in steady time.
@@ -91,8 +91,8 @@ pub(crate) struct Hot {
     key_bytes_max: usize,
 }
 
-impl Hot {
-    /// For a shard of so many bytes.
+impl HotKeyCounter {
+    /// For a shard of `bytes_limit` bytes.
     pub(crate) fn new(bytes_limit: u64, now: Now) -> Self {
         Self {
             random: 0x9e37_79b9_7f4a_7c15,
@@ -204,7 +204,7 @@ impl Hot {
         self.key_bytes = self.counters.iter().map(|counter| counter.key.len()).sum();
     }
 
-    /// Adds what is counted here; the value's length is for who has the entries.
+    /// Adds what is counted here; `value_bytes` gives the length of a key's value.
     pub(crate) fn add_to(
         &self,
         all: &mut HotKeys,
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn long_keys_take_no_more_than_a_sixty_fourth_and_are_counted_as_well() {
         let engine = Engine::new(&EngineConfig::default(), NOW);
-        let mut hot = Hot::new(8 << 20, NOW);
+        let mut hot = HotKeyCounter::new(8 << 20, NOW);
         for n in 0..20_000u64 {
             let mut key = vec![7; 4_000];
             key[..8].copy_from_slice(&n.to_le_bytes());

@@ -22,9 +22,9 @@
 //! counts it as passed by (as in F14, Bronson and Shi, "Open-sourcing F14", 2019), so a lookup ends at the first
 //! bucket that nobody passed by, and removing leaves no tombstone.
 //!
-//! Walking: all hashes of a segment follow one another when hashes are sorted by their bits read backwards
-//! ([`order`]), and a split cuts such a stretch in two. So whoever walks in that order, a segment at a time, meets
-//! everything that stays exactly once, whatever is split meanwhile (as Redis's SCAN does with its buckets).
+//! Walking: all hashes of a segment follow one another when hashes are sorted by their bits read backwards ([`order`]),
+//! and a split cuts such a stretch in two. So a walk in that order, a segment at a time, meets everything that stays
+//! exactly once, whatever is split meanwhile (as Redis's SCAN does with its buckets).
 
 use super::prefetch::prefetch;
 use super::slot::Slot;
@@ -203,19 +203,19 @@ impl Segment {
     }
 }
 
-/// The least size of a table, in buckets, that holds so many: a quarter of a power of two apart, as jemalloc's classes
-/// are, so that nothing of an allocation is left over.
+/// The least size of a table, in buckets, that holds `buckets`. Sizes are a quarter of a power of two apart, as
+/// jemalloc's classes are, so that nothing of an allocation is left over.
 fn next_size(buckets: usize) -> usize {
     let step = (1usize << buckets.max(1).ilog2()) / 4;
     buckets.next_multiple_of(step.max(1))
 }
 
-/// The size of a table that has just been made for so many entries: a fifth of it is free.
+/// The size of a table, in buckets, that is made for `entries` entries: a fifth of it is free.
 fn roomy(entries: usize) -> usize {
     if entries == 0 { 0 } else { next_size((entries * 5).div_ceil(SLOTS_PER_BUCKET * 4)) }
 }
 
-/// Whether so many entries leave an eighth of so many buckets free.
+/// Whether `entries` entries leave an eighth of `buckets` buckets free.
 #[inline]
 fn fits(entries: usize, buckets: usize) -> bool {
     entries <= buckets * SLOTS_PER_BUCKET * 7 / 8 || entries <= SLOTS_PER_BUCKET && buckets == 1
@@ -226,8 +226,8 @@ impl Index {
         Self { segments: vec![Segment::default()], bits: 0, len: 0, buckets: 0 }
     }
 
-    /// One that has room for so many entries, as it would have when they were in, so that nothing is split or grown on
-    /// the way there.
+    /// An index with room for `entries` entries, as large as it would be once they were in, so that nothing is split or
+    /// grown on the way there.
     pub(crate) fn with_room_for(entries: usize) -> Self {
         let count = entries.div_ceil(ENTRIES_PER_SEGMENT).clamp(1, SEGMENTS_MAX);
         let mut index = Self { bits: count.saturating_sub(1).checked_ilog2().unwrap_or(0), ..Self::new() };
@@ -280,9 +280,9 @@ impl Index {
         }
     }
 
-    /// The first slot that may be of a key with this hash, for who wants its memory near.
+    /// The first slot that may be of a key with this hash, so that a caller can prefetch its entry.
     #[inline]
-    pub(crate) fn likely(&self, hash: u64) -> Option<Slot> {
+    pub(crate) fn slot_hint(&self, hash: u64) -> Option<Slot> {
         self.find(hash, |_| true)
     }
 

@@ -22,7 +22,7 @@ const HOT_KEYS_MAX: usize = 100;
 
 /// Where a scan goes on: in this shard, after this place in its walk; `None`: from its beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ScanPlace {
+pub struct ScanCursor {
     /// The shard.
     pub shard: u32,
     /// The place in its walk.
@@ -35,7 +35,7 @@ pub struct ScanRange<'a> {
     /// What the keys begin with.
     pub prefix: &'a [u8],
     /// Where the page before ended; `None` for the first.
-    pub after: Option<ScanPlace>,
+    pub after: Option<ScanCursor>,
     /// Entries, also of other prefixes and namespaces, that it looks at before it ends the page.
     pub entries_max: usize,
 }
@@ -162,7 +162,7 @@ impl Engine {
         if let Some(refusal) = barriers.refusal() {
             return Err(refusal);
         }
-        // Whoever adds to what is noted holds the barriers, so what there is room for now stays so.
+        // Noting an invalidation takes the barriers' lock, which is held here: what there is room for now stays so.
         for shard in &self.shards {
             shard.lock().takes_invalidation(namespace, scope)?;
         }
@@ -215,8 +215,8 @@ impl Engine {
         range: ScanRange<'_>,
         now: Now,
         mut visit: impl FnMut(&[u8], EntryView<'_>) -> ControlFlow<()>,
-    ) -> Option<ScanPlace> {
-        let begin = range.after.unwrap_or(ScanPlace { shard: 0, after: None });
+    ) -> Option<ScanCursor> {
+        let begin = range.after.unwrap_or(ScanCursor { shard: 0, after: None });
         let mut looked_at = 0;
         for number in begin.shard as usize..self.shards.len() {
             let shard = number as u32;
@@ -224,7 +224,7 @@ impl Engine {
             loop {
                 let held = self.shards[number].lock();
                 match held.scan_segment(namespace, range.prefix, after, now, &mut visit) {
-                    ControlFlow::Break(after) => return Some(ScanPlace { shard, after }),
+                    ControlFlow::Break(after) => return Some(ScanCursor { shard, after }),
                     ControlFlow::Continue((end, entries)) => {
                         looked_at += entries + 1;
                         after = Some(end);
@@ -235,7 +235,7 @@ impl Engine {
                     break;
                 }
                 if looked_at >= range.entries_max {
-                    return Some(ScanPlace { shard, after });
+                    return Some(ScanCursor { shard, after });
                 }
             }
         }
@@ -245,7 +245,7 @@ impl Engine {
     /// What is known of a key. Counts as no use of the entry.
     #[must_use]
     pub fn explain(&self, namespace: &Namespace, key: &[u8], now: Now) -> Explanation {
-        let (number, key) = self.place(namespace, key);
+        let (number, key) = self.locate(namespace, key);
         let known = self.shards[number].lock().explain(key, now);
         let shard = number as u32;
         match known {

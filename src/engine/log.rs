@@ -1,14 +1,15 @@
-//! The stream of changes: the result of every change, in order. It is the only one; who wants to know what changed, as the
-//! journal does, drains it.
+//! The stream of changes: the result of every change, in order. It is the only one; all that follow changes, as the
+//! journal does, drain it.
 //!
-//! Each shard writes its changes to a buffer of its own under its lock and counts them ([`Drained::events`]), so that the
-//! buffer's order is the order in which they were made. What concerns all shards at once (an invalidation, a namespace's change) is a *barrier*: its
-//! record stands once, and every shard's buffer remembers where it came. [`Drained::pieces`] puts all of it in one
-//! order in which each shard's changes keep theirs and whatever came before a barrier in any shard stands before it.
+//! Each shard writes its changes to a buffer of its own under its lock and counts them ([`Drained::events`]), so that
+//! the buffer's order is the order in which they were made. What concerns all shards at once (an invalidation, a
+//! namespace's change) is a *barrier*: its record stands once, and every shard's buffer remembers where it came.
+//! [`Drained::pieces`] puts all of it in one order in which each shard's changes keep theirs and whatever came before a
+//! barrier in any shard stands before it.
 //!
 //! Shards are drained one after the other, but what is drained is cut in all of them at the moment in which the drain
-//! begins: a change that somebody made after having seen another is never in an earlier drain than that one. So whoever
-//! has the drains up to some one has all that was known to those who made the changes in them.
+//! begins: a change that somebody made after having seen another is never in an earlier drain than that one. So the
+//! drains up to some one hold all that was known to those who made the changes in them.
 //!
 //! What all shards together have logged and is not written yet counts against one [`LogBudget`], barriers too. While it is
 //! used up, writes and invalidations are refused.
@@ -201,7 +202,7 @@ pub struct Written {
 #[derive(Debug, Default)]
 pub(super) struct Logged {
     written: Written,
-    /// Where each barrier came: so many of the bytes are before it.
+    /// Where each barrier came: the number of bytes before it.
     barriers: Vec<usize>,
     /// Records and barriers that the shard had logged in all when it was drained.
     events: u64,
@@ -234,8 +235,8 @@ impl ShardLog {
 
     #[inline]
     pub(super) fn add(&mut self, record: &Record<'_>) {
-        // Whoever comes to a shard after a drain has passed there sees that it has begun, by the lock that both took, and
-        // so does here whoever acts on what that one did.
+        // An operation that comes to a shard after a drain has passed there sees that the drain has begun, by the lock
+        // that both took. So does an operation here that acts on what that one did.
         let drains = self.drains.load(Ordering::Relaxed);
         if drains != self.seen {
             self.seen = drains;
@@ -311,7 +312,7 @@ impl Drop for ShardLog {
 }
 
 impl LogBudget {
-    /// Nothing is logged, and so much may be.
+    /// An empty budget of `bytes_max` bytes.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
         Self { bytes: AtomicUsize::new(0), bytes_max: bytes_max.into() }

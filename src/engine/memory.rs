@@ -28,7 +28,7 @@ pub struct Memory {
     /// Invalidations that the sweep has not been everywhere for.
     pub invalidation_bytes: u64,
     /// What it takes to know where entries lie on disk.
-    pub below_bytes: u64,
+    pub disk_tier_bytes: u64,
     /// What it takes to know which blobs there are.
     pub blob_bytes: u64,
     /// What all of it together may be.
@@ -51,7 +51,7 @@ impl Memory {
             ("tags", self.tag_bytes),
             ("hot-keys", self.hot_key_bytes),
             ("invalidations", self.invalidation_bytes),
-            ("places-on-disk", self.below_bytes),
+            ("places-on-disk", self.disk_tier_bytes),
             ("blobs", self.blob_bytes),
         ]
     }

@@ -35,7 +35,7 @@ mod op;
 mod prefetch;
 mod record;
 mod recover;
-mod requests;
+mod request_ids;
 mod shard;
 pub mod simulate;
 mod slot;
@@ -52,7 +52,7 @@ pub use admission::Admission;
 pub use eviction::{Estimate, PolicyName, UnknownPolicy};
 pub use fetch::Fetch;
 pub use hot::{HotKey, HotKeys};
-pub use keyspace::{Explanation, ScanPlace, ScanRange};
+pub use keyspace::{Explanation, ScanCursor, ScanRange};
 pub use log::{Drained, Encode, LogBudget, LogConfig, Put, Record, Written};
 pub use memory::Memory;
 pub use namespace::{
@@ -62,7 +62,7 @@ pub use op::{
     Condition, EntryView, Expiration, Hit, Increment, MissReason, Op, Outcome, Refusal, Set, Tier, Unread,
     ValueView,
 };
-pub use recover::{Placed, Restored, Restorer, WalkPlace};
+pub use recover::{Placed, Restored, Restorer, WalkCursor};
 pub use shard::Scope;
 pub use stats::Stats;
 
@@ -100,7 +100,7 @@ const SHARDS_MAX: u64 = 1_024;
 const SHARD_BYTES_GOOD: u64 = 32 << 20;
 /// Shards for each processor: two threads that want the same one at the same time are to be rare.
 const SHARDS_PER_PROCESSOR: u64 = 16;
-/// A shard has at least so many times the largest value, …
+/// A shard has at least this number of times the largest value, …
 const VALUES_PER_SHARD: u64 = 4_096;
 /// … if that is between these. The larger values may be, the more sizes of cells are in use, and in each shard half a
 /// page of each size is spare: measured with 16 MB and values of 1 to 1,000 B, 13 % more at 4 MB a shard, 39 % at 2 MB.
@@ -203,7 +203,7 @@ impl Engine {
     pub fn apply(&self, namespace: &Namespace, op: &Op<'_>, admission: impl Admission) -> Outcome {
         // A large value is copied to its own allocation before the lock is taken.
         let large = op.large_value();
-        let (number, key) = self.place(namespace, op.key());
+        let (number, key) = self.locate(namespace, op.key());
         match self.hold(number, admission) {
             Ok((mut shard, now)) => self.apply_in(&mut shard, key, op, large.as_ref(), now),
             Err(refusal) => Outcome::Refused(refusal),
@@ -259,7 +259,7 @@ impl Engine {
         now: Now,
         found: impl FnOnce(EntryView<'_>) -> R,
     ) -> Result<R, MissReason> {
-        let (number, key) = self.place(namespace, key);
+        let (number, key) = self.locate(namespace, key);
         let mut shard = self.shards[number].lock();
         shard.maintain(now);
         shard.read(key, touch, now, found)
@@ -273,7 +273,7 @@ impl Engine {
             loop {
                 let mut held = shard.lock();
                 let taken = held.advance(now, STEPS_PER_HOLD);
-                // Whoever waits comes first: the next hold is as long as this one.
+                // Waiting threads come first: the next hold is as long as this one.
                 MutexGuard::unlock_fair(held);
                 steps += taken;
                 if taken < STEPS_PER_HOLD {
@@ -350,7 +350,7 @@ impl Engine {
         self.bytes_limit_min_for(self.value_bytes_max.load(Ordering::Relaxed))
     }
 
-    /// [`Self::bytes_limit_min`] for values of so many bytes.
+    /// [`Self::bytes_limit_min`] for values of `value_bytes_max` bytes.
     #[must_use]
     pub fn bytes_limit_min_for(&self, value_bytes_max: u64) -> u64 {
         BYTES_LIMIT_MIN.max(value_bytes_max * 2 * self.shards.len() as u64)
@@ -384,7 +384,7 @@ impl Engine {
     }
 
     #[inline]
-    fn place<'a>(&self, namespace: &'a Namespace, key: &'a [u8]) -> (usize, KeyRef<'a>) {
+    fn locate<'a>(&self, namespace: &'a Namespace, key: &'a [u8]) -> (usize, KeyRef<'a>) {
         let hash = hash_key(&self.hasher, namespace.number(), key);
         (self.shard_of(hash), KeyRef { namespace, key, hash })
     }
@@ -480,7 +480,7 @@ impl VersionClock {
         Version(Version::of_clock(self.last.load(Ordering::Relaxed)).0 | self.node_hash)
     }
 
-    /// Above any version that has been drawn, and above the wall clock where that can be followed, by so many µs.
+    /// A version above all that have been drawn, and `by_us` µs above the wall clock where that can be followed.
     pub(crate) fn ahead(&self, now: Now, by_us: u64) -> Version {
         let wall = Version::clock_at(now.unix_us).unwrap_or(0);
         let clock = wall.max(self.last.load(Ordering::Relaxed)).saturating_add(by_us);

@@ -269,7 +269,7 @@ impl Namespace {
         }
     }
 
-    /// Whether it would pass its own cap with so many bytes more.
+    /// Whether `more` bytes more would pass its own cap.
     #[inline]
     pub(crate) fn is_over(&self, more: u64) -> bool {
         if self.0.number == DEFAULT {

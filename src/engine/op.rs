@@ -208,14 +208,14 @@ pub enum Refusal {
         /// What a shard may hold, in bytes.
         limit: u64,
     },
-    /// Invalidate: so many invalidations wait to be swept that no more can be noted now.
+    /// Invalidate: too many invalidations wait to be swept, so that no more can be noted now.
     Unswept {
         /// What a shard has noted of them, in bytes.
         bytes: u64,
         /// What it may note, in bytes.
         limit: u64,
     },
-    /// Invalidate: the prefixes that wait to be swept have so many lengths that one more would cost lookups too much.
+    /// Invalidate: the prefixes that wait to be swept have too many lengths: one more would make lookups too slow.
     UnsweptLengths {
         /// How many lengths they may have.
         limit: usize,
@@ -260,29 +260,29 @@ pub enum Unread<A = Infallible> {
     Miss(MissReason),
     /// It was not admitted.
     Refused(Refusal),
-    /// The entry may lie somewhere else, and this is to be taken there.
-    Away(A),
+    /// The entry may lie somewhere else, and is to be loaded by this.
+    NeedsLoad(A),
 }
 
 impl<A> Unread<A> {
-    /// With what is to be taken there made into something else.
-    pub fn map_away<B>(self, away: impl FnOnce(A) -> B) -> Unread<B> {
+    /// The same, with another way to load.
+    pub fn map_load<B>(self, load: impl FnOnce(A) -> B) -> Unread<B> {
         match self {
             Self::Miss(reason) => Unread::Miss(reason),
             Self::Refused(refusal) => Unread::Refused(refusal),
-            Self::Away(what) => Unread::Away(away(what)),
+            Self::NeedsLoad(what) => Unread::NeedsLoad(load(what)),
         }
     }
 
-    /// Tells what is settled from what is to be taken somewhere else.
+    /// What is settled: a miss or a refusal.
     ///
     /// # Errors
-    /// That.
+    /// The entry has to be loaded.
     pub fn settled(self) -> Result<Unread, A> {
         match self {
             Self::Miss(reason) => Ok(Unread::Miss(reason)),
             Self::Refused(refusal) => Ok(Unread::Refused(refusal)),
-            Self::Away(what) => Err(what),
+            Self::NeedsLoad(what) => Err(what),
         }
     }
 }

@@ -68,7 +68,7 @@ pub(crate) enum Deadline {
 
 /// What an entry is made of, before it has a cell.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Draft<'a> {
+pub(crate) struct RecordDraft<'a> {
     pub namespace: u16,
     pub key: &'a [u8],
     pub value: DraftValue<'a>,
@@ -85,7 +85,7 @@ pub(crate) enum DraftValue<'a> {
     Large(&'a Bytes),
 }
 
-impl Draft<'_> {
+impl RecordDraft<'_> {
     fn attributes(&self) -> u8 {
         let expiry = match self.deadline {
             Deadline::None => 0,
@@ -250,7 +250,7 @@ impl Records {
     }
 
     /// Writes a draft into a cell just taken, with no neighbours, no mark and no wheel slot.
-    pub(crate) fn write(&mut self, slot: Slot, draft: &Draft<'_>) {
+    pub(crate) fn write(&mut self, slot: Slot, draft: &RecordDraft<'_>) {
         let cell = self.arena.cell_mut(slot);
         cell[PREV..HEADER].fill(0);
         self.overwrite(slot, draft);
@@ -258,7 +258,7 @@ impl Records {
 
     /// Writes a draft over a live entry whose large value was released, if it had one; what belongs to the
     /// policy stays.
-    pub(crate) fn overwrite(&mut self, slot: Slot, draft: &Draft<'_>) {
+    pub(crate) fn overwrite(&mut self, slot: Slot, draft: &RecordDraft<'_>) {
         let (value_len, handle) = match draft.value {
             DraftValue::Inline(value) => (value.len(), [0; 4]),
             DraftValue::Large(value) => (4, self.keep_large(value).to_le_bytes()),

@@ -16,7 +16,7 @@ use crate::entry::{KEY_BYTES_MAX, TAG_BYTES_MAX, Version};
 
 /// Where a walk through all entries goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct WalkPlace {
+pub struct WalkCursor {
     shard: usize,
     after: Option<u64>,
 }
@@ -77,11 +77,11 @@ impl Engine {
     /// Visits what the next few hundred entries are now, of all namespaces, and goes on from `place`; false: that was
     /// all. What is there throughout the walk is visited once. `visit` is called under a shard's lock: it must be quick
     /// and must not call the engine.
-    pub fn walk(&self, place: &mut WalkPlace, now: Now, mut visit: impl FnMut(&Record<'_>)) -> bool {
+    pub fn walk(&self, place: &mut WalkCursor, now: Now, mut visit: impl FnMut(&Record<'_>)) -> bool {
         let Some(shard) = self.shards.get(place.shard) else { return false };
         let end = shard.lock().record_segment(place.after, now, &mut visit);
         if end == u64::MAX {
-            *place = WalkPlace { shard: place.shard + 1, after: None };
+            *place = WalkCursor { shard: place.shard + 1, after: None };
         } else {
             place.after = Some(end);
         }
@@ -104,8 +104,7 @@ impl Engine {
         self.versions.newest()
     }
 
-    /// A version above all that have been drawn, ahead of the wall clock by so many µs; see
-    /// [`Self::set_version_ceiling`].
+    /// A version above all that have been drawn, `by_us` µs ahead of the wall clock; see [`Self::set_version_ceiling`].
     #[must_use]
     pub fn version_ahead(&self, now: Now, by_us: u64) -> Version {
         self.versions.ahead(now, by_us)
@@ -197,7 +196,8 @@ impl<'a> Restorer<'a> {
         self.engine.shards.len()
     }
 
-    /// Makes ready for so many entries, of so many bytes together as records: no index grows on the way there.
+    /// Makes the indices ready for `entries` entries that take `bytes` bytes together as records, so that none grows on
+    /// the way.
     pub fn expect(&self, entries: u64, bytes: u64) {
         let shards = self.engine.shards.len() as u64;
         for shard in &self.engine.shards {
@@ -229,7 +229,7 @@ impl<'a> Restorer<'a> {
             return Err(Restored::Refused(refusal));
         }
         let Some(namespace) = self.namespace(number) else { return Err(Restored::NoNamespace(number)) };
-        let (shard, key) = self.engine.place(namespace, key);
+        let (shard, key) = self.engine.locate(namespace, key);
         Ok(Placed { shard, hash: key.hash, at })
     }
 

@@ -23,20 +23,20 @@ use super::eviction::{Estimate, Policy, PolicyName};
 use super::eviction_log::EvictionLog;
 use super::expiry::Wheel;
 use super::fetch::Fetches;
-use super::hot::Hot;
+use super::hot::HotKeyCounter;
 use super::index::Index;
 use super::log::{Put, Record, ShardLog};
 use super::namespace::Namespace;
 use super::op::{Condition, EntryView, Expiration, MissReason, Outcome, Refusal, Set, ValueView};
-use super::record::{Deadline, Draft, DraftValue, KeyHasher, Records};
-use super::requests::Requests;
+use super::record::{Deadline, DraftValue, KeyHasher, RecordDraft, Records};
+use super::request_ids::RequestIds;
 use super::slot::Slot;
 use super::stats::Stats;
 use super::tags::{DraftTags, PackedTags, TagFilter};
 use crate::clock::Now;
 use crate::entry::{Expiry, Ttl, Version};
 pub use namespace_shard::Scope;
-use namespace_shard::{NamespaceShard, Spaces};
+use namespace_shard::{NamespaceShard, NamespaceShards};
 use sweep::Sweep;
 
 /// Expired entries that an operation reclaims on its way, and entries that it hands over to a new policy.
@@ -66,7 +66,7 @@ pub(super) struct KeyRef<'a> {
 pub(super) struct Shard {
     /// The default namespace's hits; other namespaces count theirs where they count the rest.
     hits: u64,
-    /// Lookups until one is counted as [`Hot`] does.
+    /// Lookups until one is counted as [`HotKeyCounter`] does.
     until_sample: u32,
     index: Index,
     records: Records,
@@ -74,12 +74,12 @@ pub(super) struct Shard {
     /// Namespaces whose entries are being handed over to another policy.
     handing_over: Vec<u16>,
     sweep: Sweep,
-    spaces: Spaces,
+    spaces: NamespaceShards,
     config: ShardConfig,
     tag_filter: TagFilter,
     eviction_log: EvictionLog,
-    requests: Requests,
-    hot: Hot,
+    requests: RequestIds,
+    hot: HotKeyCounter,
     /// The namespace that gives way when the shard is full, and for how many entries more.
     evicting_from: (u16, u32),
     /// What namespaces counted that are gone.
@@ -89,12 +89,12 @@ pub(super) struct Shard {
     /// Keys that are being fetched from below, where there is something below.
     fetches: Option<Box<Fetches>>,
     /// What it takes to know where entries lie below.
-    below_bytes: u64,
+    disk_tier_bytes: u64,
     blob_bytes: u64,
 }
 
 /// An entry's own copy of what its cell holds, to write it again in another form.
-struct Kept {
+struct EntryCopy {
     key: Vec<u8>,
     value: Bytes,
     large: bool,
@@ -112,18 +112,18 @@ impl Shard {
             index: Index::new(),
             records: Records::new(config.hasher.clone()),
             wheel: Wheel::new(now.steady_ms),
-            spaces: Spaces::new(NamespaceShard::of_default(default.clone(), config.bytes_limit)),
+            spaces: NamespaceShards::new(NamespaceShard::of_default(default.clone(), config.bytes_limit)),
             handing_over: Vec::new(),
             sweep: Sweep::default(),
             tag_filter: TagFilter::new(config.bytes_limit),
             eviction_log: EvictionLog::new(config.bytes_limit),
-            requests: Requests::new(config.bytes_limit),
-            hot: Hot::new(config.bytes_limit, now),
+            requests: RequestIds::new(config.bytes_limit),
+            hot: HotKeyCounter::new(config.bytes_limit, now),
             evicting_from: (0, 0),
             gone: Stats::default(),
             log: None,
             fetches: None,
-            below_bytes: 0,
+            disk_tier_bytes: 0,
             blob_bytes: 0,
             config,
         }
@@ -138,7 +138,7 @@ impl Shard {
         versions: &VersionClock,
         now: Now,
     ) -> Outcome {
-        if let Err(refusal) = self.takes_writes().and_then(|()| self.open_space(key.namespace)) {
+        if let Err(refusal) = self.takes_writes().and_then(|()| self.ensure_namespace(key.namespace)) {
             return Outcome::Refused(refusal);
         }
         self.changes(key);
@@ -163,7 +163,7 @@ impl Shard {
             return Outcome::Refused(Refusal::NoVersion);
         };
         let number = key.namespace.number();
-        let draft = Draft {
+        let draft = RecordDraft {
             namespace: number,
             key: set.key,
             value: large.map_or(DraftValue::Inline(set.value), DraftValue::Large),
@@ -265,7 +265,7 @@ impl Shard {
             return Ok(());
         }
         let kept = self.keep(slot);
-        let draft = Draft {
+        let draft = RecordDraft {
             namespace: key.namespace.number(),
             key: &kept.key,
             value: if kept.large { DraftValue::Large(&kept.value) } else { DraftValue::Inline(&kept.value) },
@@ -312,7 +312,7 @@ impl Shard {
         empty.log = self.log.take();
         empty.requests = self.requests.emptied();
         empty.fetches = self.fetches.take();
-        (empty.below_bytes, empty.blob_bytes) = (self.below_bytes, self.blob_bytes);
+        (empty.disk_tier_bytes, empty.blob_bytes) = (self.disk_tier_bytes, self.blob_bytes);
         empty.changes_all();
         empty.gone = self.gone;
         empty.hits = self.hits;
@@ -412,7 +412,7 @@ impl Shard {
     /// deleted are lost among the ones that are gone.
     #[inline]
     fn counts(&mut self, namespace: &Namespace) -> &mut Stats {
-        if namespace.number() != 0 && self.open_space(namespace).is_err() {
+        if namespace.number() != 0 && self.ensure_namespace(namespace).is_err() {
             return &mut self.gone;
         }
         &mut self.spaces.of(namespace.number()).counts
@@ -455,9 +455,9 @@ impl Shard {
         }
     }
 
-    fn keep(&self, slot: Slot) -> Kept {
+    fn keep(&self, slot: Slot) -> EntryCopy {
         let view = self.records.view(slot, self.wheel.base_ms(), 0);
-        Kept {
+        EntryCopy {
             key: self.records.key(slot).to_vec(),
             value: view.value.to_bytes(),
             large: matches!(view.value, super::op::ValueView::Shared(_)),

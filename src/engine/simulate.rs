@@ -27,7 +27,7 @@ pub struct Simulation {
 }
 
 impl Simulation {
-    /// An empty one for so many entries, at least one.
+    /// An empty simulation of a cache of `capacity_entries` entries, at least one.
     #[must_use]
     pub fn new(policy: PolicyName, capacity_entries: usize) -> Self {
         let capacity_entries = capacity_entries.max(1);

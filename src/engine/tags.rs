@@ -232,7 +232,7 @@ fn words_for(bytes_limit: u64) -> usize {
     (words as usize).clamp(*WORDS.start(), *WORDS.end())
 }
 
-/// A tag's two bits in a table of so many words: the words and the bits in them.
+/// A tag's two bits in a table of `words` words: each as its word and the bit in it.
 fn places(words: usize, hash: u64) -> [(usize, u64); 2] {
     let bits = words as u64 * u64::from(u64::BITS);
     [hash >> 32, hash & u64::from(u32::MAX)].map(|half| {

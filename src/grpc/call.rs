@@ -5,12 +5,12 @@
 //! nothing.
 
 /// A call's future that still knows what it was asked for when it is done.
-pub trait Recall {
+pub trait DescribeCall {
     /// What the service tells of a call; the default of a call that never came to it.
-    type About: Default;
+    type Description: Default;
 
     /// What the call was about, as far as its request was read. Copies: for calls that were slow.
-    fn recall(&self) -> Self::About;
+    fn describe(&self) -> Self::Description;
 }
 
 /// A call's future that knows whether it has begun: such a call nobody turns away any more.

@@ -113,7 +113,7 @@ fn fitting(mut status: rpc::Status) -> rpc::Status {
 
 /// A text of which a header takes at most `bytes_max`, cut between two characters.
 fn cut(text: &str, bytes_max: usize) -> Cow<'_, str> {
-    // So much is the most that percent-encoding makes of it.
+    // Percent-encoding takes at most three bytes for one.
     if 3 * text.len() <= bytes_max {
         return text.into();
     }

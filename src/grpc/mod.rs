@@ -1,6 +1,6 @@
 //! What any gRPC server or client needs, whatever it serves: frames, bodies, the time-out header, and statuses with their
 //! details, held to what clients can take. It knows nothing of caches: what a service fails with becomes a status by
-//! [`Failure`], and what the layers ask of a call that is under way they ask by [`Recall`] and [`Begun`].
+//! [`Failure`], and what the layers ask of a call that is under way they ask by [`DescribeCall`] and [`Begun`].
 
 mod body;
 mod call;
@@ -12,7 +12,7 @@ mod timeout;
 
 pub(crate) use body::ResponseBody;
 pub(crate) use body::{Unary, ok_trailers};
-pub(crate) use call::{Begun, Recall};
+pub(crate) use call::{Begun, DescribeCall};
 pub(crate) use details::STATUS_BYTES_MAX;
 #[cfg(test)]
 pub(crate) use details::hold;

@@ -1,17 +1,17 @@
 //! The disk tier as a source.
 
-use super::{Answer, Source, Wanted};
+use super::{Answer, LoadTarget, Source};
 use crate::clock::Throttle;
 use crate::engine::Refusal;
 use crate::persistence::disk::{DiskReader, LookupError};
 use crate::persistence::tier::FetchError;
 
 impl Source for DiskReader {
-    fn load(&self, wanted: &Wanted) -> Answer {
+    fn load(&self, target: &LoadTarget) -> Answer {
         static LOST: Throttle = Throttle::new();
         static UNREADABLE: Throttle = Throttle::new();
         let Some(lookup) = self.lookup() else { return Answer::Absent };
-        match lookup.fetch((wanted.shard, wanted.place), wanted.logged, wanted.namespace, &wanted.key) {
+        match lookup.fetch((target.shard, target.walk_hash), target.logged, target.namespace, &target.key) {
             Ok(Some(found)) => Answer::Found(found),
             Ok(None) => Answer::Absent,
             Err(LookupError::Stopped(_)) => Answer::Failed(Refusal::Poisoned),

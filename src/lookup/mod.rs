@@ -4,16 +4,17 @@
 //!   operation ──▶ engine: memory answers ──▶ done, without a future
 //!                   │ it has not got the key: Fetch
 //!                   ▼
-//!                 Away ──begin──▶ Loading ══▶ Loaded ──▶ the operation again, with what was found
-//!                                    │ joins
-//!                                    ▼
-//!                                 Flight: the key's one load, of a Source (the disk tier), on threads that may block
+//!              PendingLoad ──begin──▶ Loading ══▶ Loaded ──▶ the operation again, with what was found
+//!                                        │ joins
+//!                                        ▼
+//!                                     Flight: the key's one load, of a Source (the disk tier), on threads that may block
 //! ```
 //!
-//! An operation is tried in memory first, at once. Where it cannot be done so, it has changed nothing, and [`Away`] stands
-//! for what is missing. [`Away::begin`] has it loaded; what comes of that ([`Loaded`]) is handed to the same operation,
-//! which is done with it under one hold of the shard's lock, unless the key was changed meanwhile: then it is away again.
-//! So a late load never takes the place of a newer write (see [`Fetch`]), and giving an operation up is to drop its future.
+//! An operation is tried in memory first, at once. Where it cannot be done so, it has changed nothing, and
+//! [`PendingLoad`] stands for what is missing. [`PendingLoad::begin`] has it loaded; what comes of that ([`Loaded`]) is
+//! handed to the same operation, which is done with it under one hold of the shard's lock, unless the key was changed
+//! meanwhile: then it has to be loaded again. So a late load never takes the place of a newer write (see [`Fetch`]),
+//! and giving an operation up is to drop its future.
 //!
 //! A [`Source`] is asked on a thread that may block. The disk tier is one. Where it has not got the key either, an origin and
 //! a peer that owned the key are to be asked in the same flight.
@@ -29,26 +30,26 @@ use std::task::{Context, Poll, ready};
 
 use crate::engine::{Engine, Fetch, Namespace, Put, Refusal};
 use crate::persistence::tier::Found;
-pub(crate) use flight::Leaving;
-use flight::{Flights, Passenger};
+pub(crate) use flight::AbandonedLoad;
+use flight::{Flights, Waiter};
 
 /// Where entries lie that are not in memory.
 pub(crate) trait Source: std::fmt::Debug + Send + Sync {
     /// Looks for a key's entry. Blocks.
-    fn load(&self, wanted: &Wanted) -> Answer;
+    fn load(&self, target: &LoadTarget) -> Answer;
 }
 
-/// A key that is looked for.
+/// A key that is looked for, and where.
 #[derive(Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct LoadTarget {
     /// The number of its namespace.
     pub namespace: u16,
     /// The key.
     pub key: Box<[u8]>,
     /// Its shard.
     pub shard: usize,
-    /// Its place in the shard's walk.
-    pub place: u64,
+    /// Its hash in the order of the shard's walk.
+    pub walk_hash: u64,
     /// Records and barriers that the shard had logged: those must have arrived where it is looked.
     pub logged: u64,
 }
@@ -66,10 +67,10 @@ pub enum Answer {
     Failed(Refusal),
 }
 
-impl Wanted {
+impl LoadTarget {
     fn new(fetch: &Fetch, namespace: u16, key: &[u8]) -> Self {
-        let (shard, place, logged) = (fetch.shard(), fetch.place(), fetch.logged());
-        Self { namespace, key: key.into(), shard, place, logged }
+        let (shard, walk_hash, logged) = (fetch.shard(), fetch.walk_hash(), fetch.logged());
+        Self { namespace, key: key.into(), shard, walk_hash, logged }
     }
 }
 
@@ -92,9 +93,9 @@ impl Lookup {
     }
 
     /// An operation that cannot be done before its key's entry is loaded.
-    pub(crate) fn away(&self, fetch: Fetch, namespace: &Namespace) -> Away {
+    pub(crate) fn pending_load(&self, fetch: Fetch, namespace: &Namespace) -> PendingLoad {
         let namespace = namespace.number();
-        Away { namespace, fetch: Watched { lookup: self.clone(), fetch: Some(fetch) } }
+        PendingLoad { namespace, fetch: Watched { lookup: self.clone(), fetch: Some(fetch) } }
     }
 
     /// How many loads are under way or have been loaded for an operation that goes on.
@@ -128,27 +129,27 @@ impl Watched {
 /// An operation whose key is not in memory. Nothing was done of it, and nothing is loaded yet.
 #[derive(Debug)]
 #[must_use = "the operation was not done"]
-pub struct Away {
+pub struct PendingLoad {
     namespace: u16,
     fetch: Watched,
 }
 
-impl Away {
+impl PendingLoad {
     /// Has the entry loaded, of the operation's key; joins the load of it that is under way. Must be called in a runtime.
     pub fn begin(self, key: &[u8]) -> Loading {
         let Self { namespace, fetch } = self;
-        let wanted = Wanted::new(fetch.get(), namespace, key);
+        let target = LoadTarget::new(fetch.get(), namespace, key);
         let shared = &fetch.lookup.0;
-        let passenger = shared.flights.board(wanted, fetch.get().changes(), &shared.source);
-        Loading { passenger, fetch: Some(fetch) }
+        let waiter = shared.flights.join(target, fetch.get().changes(), &shared.source);
+        Loading { waiter, fetch: Some(fetch) }
     }
 
     /// Loads it here and now. Blocks.
     #[cfg(any(test, feature = "testing"))]
     pub fn load(self, key: &[u8]) -> Loaded {
         let Self { namespace, fetch } = self;
-        let wanted = Wanted::new(fetch.get(), namespace, key);
-        let answer = Arc::new(fetch.lookup.0.source.load(&wanted));
+        let target = LoadTarget::new(fetch.get(), namespace, key);
+        let answer = Arc::new(fetch.lookup.0.source.load(&target));
         Loaded { fetch, answer }
     }
 }
@@ -157,7 +158,7 @@ impl Away {
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct Loading {
-    passenger: Passenger,
+    waiter: Waiter,
     fetch: Option<Watched>,
 }
 
@@ -165,8 +166,8 @@ impl Loading {
     /// Gives the operation up. `None`: the load had not begun, or others wait for it; else what it takes counts until
     /// this is ready.
     #[must_use]
-    pub fn give_up(self) -> Option<Leaving> {
-        self.passenger.leave()
+    pub fn give_up(self) -> Option<AbandonedLoad> {
+        self.waiter.leave()
     }
 }
 
@@ -174,7 +175,7 @@ impl Future for Loading {
     type Output = Loaded;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Loaded> {
-        let answer = ready!(self.passenger.poll(cx));
+        let answer = ready!(self.waiter.poll(cx));
         let fetch = self.fetch.take().expect("a future is not polled after it is ready");
         Poll::Ready(Loaded { fetch, answer })
     }

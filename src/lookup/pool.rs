@@ -30,7 +30,7 @@ struct Queue<J> {
     jobs: VecDeque<Arc<J>>,
     /// A thread was spawned and has not come.
     is_coming: bool,
-    /// Who waits for what was done, and was not woken.
+    /// The wakers of those that wait for what was done, and were not woken yet.
     waiting: Vec<Waker>,
 }
 
@@ -88,7 +88,7 @@ impl<J: Job> BlockingPool<J> {
 }
 
 impl<J> Queue<J> {
-    /// Whether a thread has to be spawned; who asks does that.
+    /// Whether the caller has to spawn a thread.
     fn spawns(&mut self) -> bool {
         let spawns = !self.is_coming && !self.jobs.is_empty();
         self.is_coming |= spawns;

@@ -10,7 +10,7 @@ use super::*;
 use crate::clock::{Clock, SystemClock};
 use crate::engine::{EngineConfig, Op, Outcome, Set};
 
-/// A source that says what it is asked for, and answers when it is told what.
+/// A source that reports each lookup, and answers it with the next answer that the test sends.
 #[derive(Debug)]
 struct Held {
     asked: Sender<Vec<u8>>,
@@ -18,9 +18,9 @@ struct Held {
 }
 
 impl Source for Held {
-    fn load(&self, wanted: &Wanted) -> Answer {
-        self.asked.send(wanted.key.to_vec()).unwrap();
-        self.answers.lock().recv().expect("it is told")
+    fn load(&self, target: &LoadTarget) -> Answer {
+        self.asked.send(target.key.to_vec()).unwrap();
+        self.answers.lock().recv().expect("the test sends an answer")
     }
 }
 
@@ -49,7 +49,7 @@ impl Stand {
         let namespace = self.engine.default_namespace();
         let fetch = self.engine.begin_fetch(namespace, key, self.clock.now()).expect("it is not in memory");
         let _entered = self.runtime.enter();
-        self.lookup.away(fetch, namespace).begin(key)
+        self.lookup.pending_load(fetch, namespace).begin(key)
     }
 
     fn set(&self, key: &[u8]) {

@@ -7,7 +7,7 @@ use rustix::fs::{Access, access};
 use super::parts::{control_urls, engine_config, server_config};
 use super::{descriptors, disk};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Loaded, ServeConfig};
+use crate::config::{LoadedConfig, ServeConfig};
 use crate::entry::Version;
 use crate::persistence::DirectoryLock;
 use crate::proto::v1;
@@ -15,7 +15,7 @@ use crate::service::{LiveConfig, config_response};
 
 /// The configuration as GetConfig would answer it at the start.
 #[must_use]
-pub fn in_force(loaded: &Loaded) -> v1::GetConfigResponse {
+pub fn in_force(loaded: &LoadedConfig) -> v1::GetConfigResponse {
     let config = &loaded.config;
     let identity = config.identity(&[]);
     let live = LiveConfig {
@@ -33,21 +33,21 @@ pub fn in_force(loaded: &Loaded) -> v1::GetConfigResponse {
 /// Everything that would keep a node from starting: a data directory that cannot be made, written or had, addresses
 /// that cannot be listened on, a wall clock that nobody can mean. Each listener is opened for a moment, and where the data directory lies an empty directory
 /// is made and removed again; nothing else is written.
-pub async fn obstacles(config: &ServeConfig) -> Vec<String> {
-    let mut obstacles: Vec<String> =
+pub async fn startup_problems(config: &ServeConfig) -> Vec<String> {
+    let mut startup_problems: Vec<String> =
         server_config(config).check().await.iter().map(ToString::to_string).collect();
     let shares = descriptors::shares(config, descriptors::limit());
-    obstacles.extend(shares.err().map(|refused| refused.to_string()));
+    startup_problems.extend(shares.err().map(|refused| refused.to_string()));
     let clock = Version::clock_at(SystemClock::new().now().unix_us);
-    obstacles.extend(clock.err().map(|refused| refused.to_string()));
+    startup_problems.extend(clock.err().map(|refused| refused.to_string()));
     if let Some(options) = disk::options(config) {
-        obstacles.extend(directory_obstacle(&options.directory));
+        startup_problems.extend(directory_problem(&options.directory));
     }
-    obstacles
+    startup_problems
 }
 
 /// What is wrong with a data directory.
-fn directory_obstacle(directory: &Path) -> Option<String> {
+fn directory_problem(directory: &Path) -> Option<String> {
     let refused = |place: &Path, why: &dyn std::fmt::Display| {
         let needs =
             if place == directory { "" } else { ", in which the data directory (--data-dir) is to be made" };
@@ -94,26 +94,26 @@ mod tests {
     fn a_data_directory_that_cannot_be_had_is_named_with_the_reason() {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("made/later");
-        assert_eq!(directory_obstacle(&directory), None);
+        assert_eq!(directory_problem(&directory), None);
         assert!(!root.path().join("made").exists(), "a check makes nothing");
 
         let file = root.path().join("file");
         std::fs::write(&file, "").unwrap();
         for path in [file.clone(), file.join("below")] {
-            let why = directory_obstacle(&path).unwrap();
+            let why = directory_problem(&path).unwrap();
             assert!(why.contains("no directory") && why.contains(path.to_str().unwrap()), "{why}");
         }
         for path in ["/proc/larder", "/proc/self/larder/data", "/proc"] {
-            let why = directory_obstacle(Path::new(path)).unwrap();
+            let why = directory_problem(Path::new(path)).unwrap();
             assert!(why.contains(&format!("the data directory {path} cannot be used: /proc")), "{why}");
         }
         let held = DirectoryLock::take(root.path()).unwrap();
-        let why = directory_obstacle(root.path()).unwrap();
+        let why = directory_problem(root.path()).unwrap();
         assert!(why.contains("in use by process"), "{why}");
         drop(held);
-        assert_eq!(directory_obstacle(root.path()), None);
+        assert_eq!(directory_problem(root.path()), None);
         let left = std::fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name());
         assert_eq!(left.filter(|name| name != "LOCK" && name != "file").count(), 0, "a check leaves nothing");
-        assert_eq!(directory_obstacle(Path::new("larder-data-that-is-not-there")), None);
+        assert_eq!(directory_problem(Path::new("larder-data-that-is-not-there")), None);
     }
 }

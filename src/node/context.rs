@@ -7,14 +7,14 @@ use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::descriptors::Shares;
+use super::descriptors::DescriptorShares;
 use super::parts::{control_urls, request_limits};
 use crate::cache::Cache;
 use crate::clock::{Clock, SystemClock, monotonic};
-use crate::config::{Loaded, ServeConfig};
+use crate::config::{LoadedConfig, ServeConfig};
 use crate::server::stack::{CallTimeout, InFlight};
 use crate::server::{Connections, Lifecycle, Server};
-use crate::service::{Backlog, LiveConfig, Requests};
+use crate::service::{Backlog, LiveConfig, LongRequests};
 use crate::telemetry::{NodeStats, SlowOps, log, process};
 
 /// What the parts of a node share.
@@ -35,21 +35,21 @@ pub(super) struct NodeContext {
 /// The configuration as it was loaded and changed since.
 #[derive(Debug)]
 pub(super) struct CurrentConfig {
-    loaded: ArcSwap<Loaded>,
+    loaded: ArcSwap<LoadedConfig>,
     /// Held while it is changed.
     pub(super) updating: Mutex<()>,
 }
 
 impl CurrentConfig {
-    fn new(loaded: Loaded) -> Self {
+    fn new(loaded: LoadedConfig) -> Self {
         Self { loaded: ArcSwap::from_pointee(loaded), updating: Mutex::new(()) }
     }
 
-    pub(super) fn load(&self) -> Guard<Arc<Loaded>> {
+    pub(super) fn load(&self) -> Guard<Arc<LoadedConfig>> {
         self.loaded.load()
     }
 
-    pub(super) fn store(&self, loaded: Loaded) {
+    pub(super) fn store(&self, loaded: LoadedConfig) {
         self.loaded.store(Arc::new(loaded));
     }
 }
@@ -61,17 +61,17 @@ pub(super) struct Bounds {
     pub(super) timeout: CallTimeout,
     pub(super) in_flight: InFlight,
     pub(super) backlog: Backlog,
-    pub(super) requests: Requests,
+    pub(super) requests: LongRequests,
 }
 
 impl Bounds {
-    fn new(config: &ServeConfig, shares: Shares) -> Self {
+    fn new(config: &ServeConfig, shares: DescriptorShares) -> Self {
         Self {
             connections: Connections::new(config.limits.max_connections as usize).within(shares.connections),
             timeout: CallTimeout::new(config.timeouts.timeout),
             in_flight: InFlight::new(config.limits.max_in_flight as usize),
             backlog: Backlog::new(config.limits.max_response_backlog.bytes()),
-            requests: Requests::new(request_limits(config)),
+            requests: LongRequests::new(request_limits(config)),
         }
     }
 
@@ -86,16 +86,21 @@ impl Bounds {
 }
 
 impl NodeContext {
-    pub(super) fn new(cache: Arc<Cache>, loaded: Loaded, shares: Shares) -> Self {
+    pub(super) fn new(
+        cache: Arc<Cache>,
+        clock: Arc<SystemClock>,
+        loaded: LoadedConfig,
+        shares: DescriptorShares,
+    ) -> Self {
         let config = &loaded.config;
         Self {
             bounds: Bounds::new(config, shares),
             cache,
             lifecycle: Lifecycle::new(),
-            slow_ops: Arc::new(SlowOps::new(config.telemetry.slow_op)),
+            slow_ops: Arc::new(SlowOps::new(config.telemetry.slow_op, Arc::clone(&clock))),
             stats_interval: watch::Sender::new(config.telemetry.stats_interval),
             started: monotonic(),
-            incarnation: SystemClock::new().now().unix_us,
+            incarnation: clock.now().unix_us,
             server: OnceLock::new(),
             current: CurrentConfig::new(loaded),
         }

@@ -5,9 +5,9 @@
 //!   | the node's own files and sockets | blobs | admin | health | HTTP | data connections |
 //! ```
 //!
-//! What a node needs to go on is kept from connections: a journal that cannot open its next segment, a snapshot and a
-//! blob that find no descriptor are worse than a client that is told to come back. The bounds of connections are below
-//! `--max-connections` only where the limit is.
+//! Descriptors that the node itself needs are kept from connections: refusing a client is better than a journal that
+//! cannot open its next segment, or a snapshot or a blob that cannot open its file. Connections get fewer than
+//! `--max-connections` only where the process's limit demands it.
 
 use std::sync::Weak;
 use std::time::Duration;
@@ -41,7 +41,7 @@ const CONTROL_LISTENERS: u64 = 3;
 
 /// What of the limit is for whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Shares {
+pub(super) struct DescriptorShares {
     /// Connections.
     pub(super) connections: ConnectionBounds,
     /// Blobs that are streamed at once.
@@ -81,9 +81,12 @@ pub(super) fn limit() -> Option<u64> {
 ///
 /// # Errors
 /// Not even the least that makes sense.
-pub(super) fn shares(config: &ServeConfig, limit: Option<u64>) -> Result<Shares, TooFewDescriptors> {
+pub(super) fn shares(
+    config: &ServeConfig,
+    limit: Option<u64>,
+) -> Result<DescriptorShares, TooFewDescriptors> {
     let some = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-    let all = Shares { connections: ConnectionBounds::NONE, blob_streams: some(BLOBS) };
+    let all = DescriptorShares { connections: ConnectionBounds::NONE, blob_streams: some(BLOBS) };
     let Some(limit) = limit else { return Ok(all) };
     let is_on_disk = config.disk.persistence != Persistence::None;
     let own = OWN
@@ -103,16 +106,16 @@ pub(super) fn shares(config: &ServeConfig, limit: Option<u64>) -> Result<Shares,
     let blob_streams = some(if is_on_disk { BLOBS_MIN + more_blobs } else { BLOBS });
     let wanted = u64::from(config.limits.max_connections);
     if wanted.saturating_mul(1 + CONTROL_LISTENERS) <= left {
-        return Ok(Shares { blob_streams, ..all });
+        return Ok(DescriptorShares { blob_streams, ..all });
     }
     let control = (left / CONTROL_PART).max(CONTROL_MIN);
     let data = left.saturating_sub(CONTROL_LISTENERS * control).max(DATA_MIN);
     let connections = ConnectionBounds { data: some(data), control: some(control) };
-    Ok(Shares { connections, blob_streams })
+    Ok(DescriptorShares { connections, blob_streams })
 }
 
 /// Says so where fewer connections are taken than were asked for.
-pub(super) fn tell(config: &ServeConfig, limit: Option<u64>, shares: Shares) {
+pub(super) fn log_shares(config: &ServeConfig, limit: Option<u64>, shares: DescriptorShares) {
     let (asked, bounds) = (config.limits.max_connections as usize, shares.connections);
     if let Some(limit) = limit.filter(|_| bounds.data < asked) {
         tracing::warn!(
@@ -144,7 +147,7 @@ pub(super) async fn follow(context: Weak<NodeContext>, mut before: Option<u64>) 
         match shares(config, limit) {
             Ok(shares) => {
                 context.bounds.connections.set_bounds(shares.connections);
-                tell(config, limit, shares);
+                log_shares(config, limit, shares);
             }
             Err(refused) => {
                 tracing::warn!("{refused}");
@@ -172,7 +175,7 @@ mod tests {
         for persistence in [Kept::None, Kept::Journal, Kept::Snapshot, Kept::JournalAndSnapshot, Kept::Store]
         {
             for limit in (64..2_000).chain([4_096, 65_536, 1 << 20]) {
-                let Shares { connections, blob_streams } =
+                let DescriptorShares { connections, blob_streams } =
                     shares(&config(persistence, 4_096), Some(limit)).unwrap();
                 let of = |bound: usize| bound.min(4_096) as u64;
                 let (data, control) = (of(connections.data), of(connections.control));

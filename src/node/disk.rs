@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::context::NodeContext;
 use super::parts::bytes;
-use super::{RecoveryNews, ShowRecovery};
+use super::{RecoveryStatus, ShowRecovery};
 use crate::cache::{BlobError, Cache, DiskError, DiskOptions};
 use crate::config::{MemoryPlan, Persistence, ServeConfig};
 use crate::persistence::disk::DiskConfig;
@@ -226,7 +226,9 @@ async fn tell<T>(
         let applied = progress.applied.load(Ordering::Relaxed);
         let expected = progress.expected.load(Ordering::Relaxed);
         match show {
-            Some(show) => show(Some(RecoveryNews { applied, expected: (expected > 0).then_some(expected) })),
+            Some(show) => {
+                show(Some(RecoveryStatus { applied, expected: (expected > 0).then_some(expected) }))
+            }
             None => info!(applied, expected, "recovering"),
         }
     }
@@ -240,7 +242,7 @@ fn log(cache: &Cache, report: &Report) {
         );
     }
     if report.torn_bytes > 0 {
-        // Who has lost the mark cannot know.
+        // A node that has lost the mark cannot know.
         let flushed = if report.damages.is_empty() { "; nothing in it was ever flushed" } else { "" };
         warn!(bytes = report.torn_bytes, "cut a torn tail off the journal{flushed}");
     }
@@ -330,7 +332,7 @@ mod tests {
             "recovered"
         };
         assert_eq!(tell(&progress, Some(&show), recovery).await, "recovered");
-        let at = |applied, expected| Some(RecoveryNews { applied, expected });
+        let at = |applied, expected| Some(RecoveryStatus { applied, expected });
         assert_eq!(*shown.lock(), [at(0, None), at(7, Some(10)), None]);
 
         shown.lock().clear();

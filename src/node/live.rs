@@ -7,7 +7,7 @@ use std::sync::Weak;
 use super::context::NodeContext;
 use super::descriptors;
 use super::parts::{bytes, connection_config, limits};
-use crate::config::{Loaded, MemoryPlan, ServeConfig, Source, memory};
+use crate::config::{LoadedConfig, MemoryPlan, ServeConfig, Source, memory};
 use crate::entry::ByteSize;
 use crate::server::DrainTimes;
 use crate::service::{CallError, ConfigUpdate};
@@ -15,8 +15,8 @@ use crate::telemetry::log::{self, LogError};
 
 impl NodeContext {
     /// The configuration in force, with what Resize and SetEvictionPolicy made of it.
-    pub(super) fn in_force(&self) -> Loaded {
-        let mut loaded = Loaded::clone(&self.current.load());
+    pub(super) fn in_force(&self) -> LoadedConfig {
+        let mut loaded = LoadedConfig::clone(&self.current.load());
         let (memory, policy) = (ByteSize(self.cache.bytes_limit()), self.cache.policy());
         let resized = std::mem::replace(&mut loaded.config.cache.memory, memory) != memory;
         let exchanged = std::mem::replace(&mut loaded.config.cache.policy, policy) != policy;

@@ -8,6 +8,8 @@
 //!   HTTP listener (own thread) ───────────────────────────────────────── /livez /readyz /metrics
 //!   "larder-sweep" (own thread) ──────────────────────────────────────── Cache::advance
 //! ```
+//!
+//! In a simulation (`simulated`) nothing of this has a thread of its own, and sockets and time are the simulation's.
 
 pub mod check;
 mod context;
@@ -17,6 +19,8 @@ mod disk;
 mod live;
 mod parts;
 mod services;
+#[cfg(feature = "testing")]
+mod simulated;
 mod upkeep;
 
 use std::sync::Arc;
@@ -25,8 +29,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::cache::Cache;
-use crate::clock::monotonic;
-use crate::config::Loaded;
+use crate::clock::{SystemClock, monotonic};
+use crate::config::LoadedConfig;
 use crate::entry::{Version, WallClockError};
 use crate::server::ServerConfig;
 use crate::telemetry::log::StatsLog;
@@ -39,6 +43,8 @@ use parts::{connection_config, engine_config, limits, server_config};
 pub use crate::persistence::failpoint;
 /// What a node that runs tells of itself.
 pub use crate::server::{Lifecycle, NodeState, Server, SpawnError, StartError, Stop};
+#[cfg(feature = "testing")]
+pub use simulated::{NotSimulated, Simulation};
 
 /// How long the last spans may take to be sent.
 const TRACES_FLUSHED_WITHIN: Duration = Duration::from_secs(1);
@@ -59,6 +65,10 @@ pub enum NodeError {
     /// The wall clock shows a time that versions cannot follow it to.
     #[error(transparent)]
     Clock(#[from] WallClockError),
+    /// It was to be started in a simulation.
+    #[cfg(feature = "testing")]
+    #[error(transparent)]
+    NotSimulated(#[from] NotSimulated),
 }
 
 /// A node that runs. Dropping it ends it at once, as a [`Server`].
@@ -74,7 +84,7 @@ pub struct RunningNode {
 
 /// How far a recovery is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RecoveryNews {
+pub struct RecoveryStatus {
     /// Records that are applied.
     pub applied: u64,
     /// Entries that the snapshot has; `None`: not known, or there is none. The journal's records come on top.
@@ -82,7 +92,7 @@ pub struct RecoveryNews {
 }
 
 /// Told how far a recovery is, some times a second, and that it has ended: `None`.
-pub type ShowRecovery = Arc<dyn Fn(Option<RecoveryNews>) + Send + Sync>;
+pub type ShowRecovery = Arc<dyn Fn(Option<RecoveryStatus>) + Send + Sync>;
 
 impl RunningNode {
     /// Starts a node in the runtime that this is called in. Returns when it serves, or in standby when it can be
@@ -90,9 +100,9 @@ impl RunningNode {
     ///
     /// # Errors
     /// [`NodeError`]; then nothing is left open.
-    pub async fn start(loaded: Loaded) -> Result<Self, NodeError> {
+    pub async fn start(loaded: LoadedConfig) -> Result<Self, NodeError> {
         let config = server_config(&loaded.config);
-        Self::start_as(config, loaded, None).await
+        Self::start_as(config, SystemClock::new(), loaded, None).await
     }
 
     /// [`Self::start`] for a program that is the node: SIGTERM, SIGINT and SIGHUP are taken over for good. The first drains
@@ -101,22 +111,27 @@ impl RunningNode {
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub async fn start_as_program(loaded: Loaded, show: Option<ShowRecovery>) -> Result<Self, NodeError> {
+    pub async fn start_as_program(
+        loaded: LoadedConfig,
+        show: Option<ShowRecovery>,
+    ) -> Result<Self, NodeError> {
         let config = ServerConfig { signals: true, ..server_config(&loaded.config) };
-        Self::start_as(config, loaded, show).await
+        Self::start_as(config, SystemClock::new(), loaded, show).await
     }
 
     async fn start_as(
         server_config: ServerConfig,
-        loaded: Loaded,
+        clock: SystemClock,
+        loaded: LoadedConfig,
         show: Option<ShowRecovery>,
     ) -> Result<Self, NodeError> {
         let config = &loaded.config;
-        let has_signals = server_config.signals;
+        let (has_signals, platform) = (server_config.signals, server_config.platform.clone());
         let open_files = descriptors::limit();
         let shares = descriptors::shares(config, open_files)?;
-        descriptors::tell(config, open_files, shares);
-        let cache = Arc::new(Cache::new(&engine_config(config), limits(config)));
+        descriptors::log_shares(config, open_files, shares);
+        let clock = Arc::new(clock);
+        let cache = Arc::new(Cache::with_clock(&engine_config(config), limits(config), Arc::clone(&clock)));
         cache.set_blob_streams_max(shares.blob_streams);
         Version::clock_at(cache.now().unix_us)?;
         let node_id = config.identity(&[]).node_id;
@@ -133,7 +148,7 @@ impl RunningNode {
             })
             .transpose()?;
         let tracer = tracing.as_ref().map_or_else(CallTracer::off, Tracing::tracer);
-        let context = Arc::new(NodeContext::new(Arc::clone(&cache), loaded, shares));
+        let context = Arc::new(NodeContext::new(Arc::clone(&cache), clock, loaded, shares));
         let services = context.services(&tracer);
         if let Some(options) = disk::options(&context.current.load().config) {
             let recovering = Arc::downgrade(&context);
@@ -149,7 +164,7 @@ impl RunningNode {
         let _ = context.server.set(Arc::downgrade(&node));
         // It may have been changed while there was no node to tell.
         node.set_connection(connection_config(&context.current.load().config));
-        upkeep::sweep(&cache, &context.lifecycle).map_err(StartError::Thread)?;
+        upkeep::sweep(&cache, &context.lifecycle, &platform).map_err(StartError::Thread)?;
         let stats_log = upkeep::log_stats(&context);
         tokio::spawn(descriptors::follow(Arc::downgrade(&context), open_files));
         Ok(Self { node, context, stats_log, tracing, has_signals })

@@ -4,7 +4,7 @@ use crate::config::{MemoryPlan, ServeConfig};
 use crate::endpoint::Endpoint;
 use crate::engine::EngineConfig;
 use crate::entry::{Limits, Ttl, Version};
-use crate::server::{ConnectionConfig, ServerConfig};
+use crate::server::{ConnectionConfig, Platform, ServerConfig};
 use crate::service::{RequestLimits, WINDOWS_PER_CONNECTION};
 
 pub(super) fn engine_config(config: &ServeConfig) -> EngineConfig {
@@ -57,6 +57,7 @@ pub(super) fn server_config(config: &ServeConfig) -> ServerConfig {
         standby: config.node.standby,
         insecure: config.listeners.insecure,
         signals: false,
+        platform: Platform::System,
     }
 }
 

@@ -54,7 +54,7 @@ pub use format::Manifest;
 pub use opening::Opened;
 pub use reader::BlobReader;
 pub use verify::Verified;
-pub use writer::{BlobWriter, Digest, Draft, Finish};
+pub use writer::{BlobWriter, Digest, Finish, NewBlob};
 
 /// Manifests that are removed in one commit.
 const KEYS_PER_COMMIT: usize = 256;
@@ -121,7 +121,7 @@ pub struct Removed {
 /// Bytes on disk that are not what was written there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place} is damaged at byte {offset}: {what}")]
-pub struct Damage {
+pub struct BlobDamage {
     /// The file, or the catalogue's key.
     pub place: String,
     /// Where in it.
@@ -145,12 +145,12 @@ pub enum BlobError {
         /// Where the blob ends.
         size_bytes: u64,
     },
-    /// What came is not what the draft said: the caller's.
+    /// What came is not what the caller had announced: the caller's.
     #[error("{field} is {came}, and the header said {said}")]
     Differs {
         /// `size_bytes` or `sha256`.
         field: &'static str,
-        /// What the draft said.
+        /// What the caller had announced.
         said: String,
         /// What came.
         came: String,
@@ -158,7 +158,7 @@ pub enum BlobError {
     /// A name that is too long for the format: the caller's.
     #[error("{field} has {bytes} bytes, which no blob's has")]
     Unwritable {
-        /// Which.
+        /// The field.
         field: &'static str,
         /// How long it is.
         bytes: usize,
@@ -166,13 +166,13 @@ pub enum BlobError {
     /// A write of this blob failed before: whose fault it was, was said then.
     #[error("an earlier write of this blob failed")]
     Broken,
-    /// Whoever was asked last said that the blob must not be stored: the namespace is gone.
+    /// The last check said that the blob must not be stored: the namespace is gone.
     #[error("the blob is not wanted any more")]
     Unwanted,
-    /// Whoever was asked last said that nothing may be written any more: the disk failed.
+    /// The last check said that nothing may be written any more: the disk failed.
     #[error("the journal is poisoned, so that no write is accepted")]
     Poisoned,
-    /// Whoever draws versions has none any more.
+    /// No versions are left for the blob.
     #[error("there is no version for the blob above those that were drawn")]
     NoVersion,
     /// The limit on the disk.
@@ -206,7 +206,7 @@ pub enum BlobError {
     DiskFull(BackendError),
     /// Damage on disk.
     #[error(transparent)]
-    Damaged(#[from] Damage),
+    Damaged(#[from] BlobDamage),
     /// The disk refuses.
     #[error(transparent)]
     Backend(BackendError),
@@ -242,7 +242,7 @@ impl Blobs {
         self.0.state.lock().stats
     }
 
-    /// From now on all files together may have so many bytes; `None`: any number. Blobs that are there stay.
+    /// From now on all files together may take `bytes` bytes; `None`: any number. Blobs that are there stay.
     #[cfg(any(test, feature = "testing"))]
     pub fn set_limit(&self, limit_bytes: Option<u64>) {
         self.0.room.set_limit(limit_bytes);
@@ -349,7 +349,7 @@ impl Blobs {
     }
 
     /// Visits the blobs of a namespace whose keys begin with `prefix` and come after the key `after`, in order, until
-    /// `visit` breaks off. It is told also of what has expired, as `None`, so that it can bound the work. `visit` must
+    /// `visit` breaks off. An expired blob is visited too, as `None`, so that `visit` can bound the work. `visit` must
     /// not call the store.
     ///
     /// # Errors
@@ -521,9 +521,9 @@ impl Blobs {
     }
 
     /// Counts damage.
-    fn damage(&self, place: String, offset: u64, what: &'static str) -> Damage {
+    fn damage(&self, place: String, offset: u64, what: &'static str) -> BlobDamage {
         self.0.state.lock().stats.damages += 1;
-        Damage { place, offset, what }
+        BlobDamage { place, offset, what }
     }
 }
 

@@ -35,7 +35,7 @@ use super::directory_notes;
 use super::disk_budget::DiskBudget;
 use super::failpoint::Failpoint;
 use super::journal::{Journal, JournalConfig};
-use super::recover::{Method, Recovered, Recovery, RecoveryProgress, Report};
+use super::recover::{Recovered, Recovery, RecoveryMethod, RecoveryProgress, Report};
 use super::snapshot::{SnapshotError, SnapshotInfo};
 use super::tier::DiskTier;
 use crate::clock::{Clock, monotonic};
@@ -54,9 +54,9 @@ pub struct DiskConfig {
     /// Changes between snapshots are kept.
     pub is_journaled: bool,
     /// How the content comes back.
-    pub recovery: Method,
-    /// A snapshot is taken so long after the one before, if anything has changed; `None`: only where the journal has
-    /// grown long or somebody asks for one.
+    pub recovery: RecoveryMethod,
+    /// How long after one snapshot the next is taken, if anything has changed; `None`: only where the journal has grown
+    /// long or somebody asks for one.
     pub snapshot_interval: Option<Duration>,
     /// What may be on disk; `None`: as much as fits.
     pub limit_bytes: Option<u64>,
@@ -93,7 +93,7 @@ struct Inner {
     /// Held while a snapshot is taken, so that there is one at a time.
     taking: Mutex<()>,
     history: SnapshotHistory,
-    /// Newest first. Held for moments only: whoever asks for figures waits for it.
+    /// Newest first. Locked for moments only, as reading the node's figures waits for it.
     snapshots: Mutex<Vec<SnapshotInfo>>,
     /// The numbers of those that somebody deleted, until there is one in their place.
     lost: Mutex<Vec<u64>>,
@@ -143,11 +143,11 @@ pub struct Rehearsal {
 
 impl DiskConfig {
     /// How the content comes back of a directory whose journal counts, or does not.
-    fn method(&self, is_unjournaled: bool) -> Method {
+    fn method(&self, is_unjournaled: bool) -> RecoveryMethod {
         match self.recovery {
             recovery if is_unjournaled => recovery.of_snapshots(),
-            // What is read late is told apart by the journal.
-            Method::Lazy if !self.is_journaled => Method::SnapshotAndJournal,
+            // Recovery in the background uses the journal to tell what changed since.
+            RecoveryMethod::Lazy if !self.is_journaled => RecoveryMethod::SnapshotAndJournal,
             recovery => recovery,
         }
     }
@@ -167,7 +167,7 @@ impl Disk {
         progress: &RecoveryProgress,
     ) -> Result<(Self, Report), SnapshotError> {
         crate::entry::Version::clock_at(clock.now().unix_us)?;
-        super::time::go_on(&*backend, &*clock)?;
+        super::time::resume_clock(&*backend, &*clock)?;
         let room = Arc::new(DiskBudget::new(backend, config.limit_bytes));
         Self::open_in(room, engine, clock, config, progress)
     }
@@ -187,7 +187,7 @@ impl Disk {
         let backend = Arc::clone(room.backend());
         let is_unjournaled = directory_notes::is_unjournaled(&*backend)?;
         let method = config.method(is_unjournaled);
-        let is_lazy = method == Method::Lazy;
+        let is_lazy = method == RecoveryMethod::Lazy;
         let tier = (config.is_store || is_lazy)
             .then(|| Arc::new(DiskTier::new(Arc::clone(&backend), engine.shard_count())));
         if let (true, Some(tier)) = (is_lazy, &tier) {
@@ -202,14 +202,14 @@ impl Disk {
             tier: tier.as_deref(),
         };
         let mut recovered = recovery.run(method)?;
-        opening::look_before(&*backend, &recovered, is_unjournaled)?;
+        opening::check_given_up(&*backend, &recovered, is_unjournaled)?;
         Failpoint::RECOVERY_APPLIED.reached();
         clear_away(&*backend, &recovered, is_unjournaled)?;
         Failpoint::RECOVERY_CLEARED.reached();
         let (kept, last) = sort_snapshots(&*backend, &mut recovered)?;
         Failpoint::RECOVERY_SORTED.reached();
         let Recovered { report, mut end, .. } = recovered;
-        if end.lineage == 0 || method == Method::Empty {
+        if end.lineage == 0 || method == RecoveryMethod::Empty {
             end.lineage = rand::random::<u64>().max(1);
         }
         let damaged = opening::damaged_segments(&*backend, &report)?;
@@ -254,7 +254,7 @@ impl Disk {
         threads.push(start("snapshots", &inner, Inner::upkeep)?);
         let disk = Self { threads: Mutex::new(threads), inner };
         if !report.damages.is_empty() && disk.snapshot().is_ok() {
-            // What was saved is safe in a file of its own now; the damaged ones are kept for whoever looks into it.
+            // What was saved is safe in a file of its own now; the damaged files are kept for an investigation.
             disk.set_damaged_aside()?;
         }
         Ok((disk, report))
@@ -335,7 +335,7 @@ impl Disk {
     ///
     /// # Errors
     /// The disk refuses.
-    pub fn rehearse(&self, method: Method) -> Result<Rehearsal, BackendError> {
+    pub fn rehearse(&self, method: RecoveryMethod) -> Result<Rehearsal, BackendError> {
         let Inner { backend, engine, clock, .. } = &*self.inner;
         let bytes_limit = engine.default_namespace().config().bytes_limit;
         let method = if self.keeps_journal() { method } else { method.of_snapshots() };
@@ -350,7 +350,7 @@ impl Disk {
 
     /// How the content comes back at the next start.
     #[must_use]
-    pub fn recovery(&self) -> Method {
+    pub fn recovery(&self) -> RecoveryMethod {
         self.inner.config.method(!self.keeps_journal())
     }
 
@@ -404,7 +404,7 @@ impl Inner {
                 return;
             }
             if let Some(tier) = &self.tier {
-                self.engine.set_below_bytes(tier.bytes());
+                self.engine.set_disk_tier_bytes(tier.bytes());
             }
             self.room.count_in_time();
             match self.keep_up(last) {

@@ -1,10 +1,11 @@
 //! Room on the disk: how much of it is used, who may write how much more, and what the journal keeps for itself.
 //!
-//! `--disk-limit` bounds what all files together have, and the file system bounds it anyway. Below either, the last bytes
-//! are kept for the journal, the *reserve*, as a journal that finds no room is poisoned. No blob takes of it. When half of
-//! it is left on the disk, or no more than a quarter beside what a snapshot takes, writes are refused, and what waits for
-//! the disk already takes of the rest; so does a snapshot, which makes room, down to a quarter. There may be many writers at once, so each is promised a stretch at a time; what
-//! is promised and not yet written counts as used.
+//! `--disk-limit` bounds what all files together take; the file system bounds it anyway. Under either bound the last
+//! bytes are kept for the journal, the *reserve*, as a journal that finds no room is poisoned. No blob takes of it.
+//! When half of the reserve is left on the disk, or no more than a quarter beside what a snapshot takes, writes are
+//! refused, and what already waits for the disk takes of the rest; so does a snapshot, which makes room, down to a
+//! quarter. There may be many writers at once, so each reserves a stretch at a time; what is reserved and not yet
+//! written counts as used.
 //!
 //! Counting what is on disk takes a look at every file. In between, what is written is added as it is written; what is
 //! deleted is noticed at the next count, so that what counts as used is too much rather than too little.
@@ -20,7 +21,7 @@ use super::backend::{Backend, BackendError, DiskSpace};
 use crate::clock::{Throttle, monotonic};
 use crate::engine::Engine;
 
-/// How much a writer of blobs is promised at once, where there is room.
+/// How much a writer of blobs reserves at once, where there is room.
 const BLOB_STRETCH_BYTES: u64 = 16 << 20;
 /// And a snapshot.
 const SNAPSHOT_STRETCH_BYTES: u64 = 2 << 20;
@@ -28,9 +29,9 @@ const SNAPSHOT_STRETCH_BYTES: u64 = 2 << 20;
 const RESERVE_BYTES_MAX: u64 = 64 << 20;
 /// And where there is little in all, this part of it.
 const RESERVE_PART: u64 = 4;
-/// Files are counted so often where there is no limit.
+/// Where there is no limit, files are counted at this interval.
 const COUNTS: Duration = Duration::from_secs(10);
-/// The disk is looked at no oftener than after so much was written.
+/// The disk's free space is read again only after this number of bytes was written.
 const LOOKS_BYTES_MIN: u64 = 32 << 10;
 const UNLIMITED: u64 = u64::MAX;
 
@@ -39,12 +40,12 @@ const UNLIMITED: u64 = u64::MAX;
 pub struct DiskBudget {
     backend: Arc<dyn Backend>,
     limit: AtomicU64,
-    /// Promised and not yet written, over all writers.
-    promised: Mutex<u64>,
+    /// Reserved and not yet written, over all writers.
+    reserved: Mutex<u64>,
     count: Mutex<Count>,
     /// Bytes that were ever written.
     grown: AtomicU64,
-    /// What the next snapshot must find: the one before was given up when it wanted so much.
+    /// The bytes that the next snapshot must find free: the one before was given up when it wanted these.
     snapshot_bytes: AtomicU64,
     /// What the disk had left when somebody looked, and how much had ever been written then.
     free: AtomicU64,
@@ -64,7 +65,7 @@ pub struct DiskBudget {
     ample: Throttle,
     /// What refuses writes then. Weak, as the engine's log leads here.
     refuses: OnceLock<Weak<Engine>>,
-    /// Somebody is to look after it once so much was ever written.
+    /// The waiting thread is woken once this number of bytes was ever written.
     look_at: AtomicU64,
     is_woken: Mutex<bool>,
     woken: Condvar,
@@ -79,9 +80,9 @@ struct Count {
     at: Option<Instant>,
 }
 
-/// What one writer was promised and has not written yet.
+/// What one writer has reserved and has not written yet.
 #[derive(Debug, Default)]
-pub(super) struct Promise(u64);
+pub(super) struct Reservation(u64);
 
 /// Why something may not be written.
 #[derive(Debug)]
@@ -99,13 +100,13 @@ impl From<BackendError> for BudgetExceeded {
 }
 
 impl DiskBudget {
-    /// On a backend's disk, of which all files together may take so much; `None`: any number of bytes.
+    /// The budget of a backend's disk. All files together may take `limit_bytes`; `None`: any number.
     #[must_use]
     pub fn new(backend: Arc<dyn Backend>, limit_bytes: Option<u64>) -> Self {
         Self {
             backend,
             limit: AtomicU64::new(limit_bytes.unwrap_or(UNLIMITED)),
-            promised: Mutex::default(),
+            reserved: Mutex::default(),
             count: Mutex::default(),
             grown: AtomicU64::new(0),
             snapshot_bytes: AtomicU64::new(0),
@@ -184,12 +185,12 @@ impl DiskBudget {
         self.settle();
     }
 
-    /// Notes what a snapshot would take now, about, so that so much is left for it.
+    /// Notes that a snapshot would take about `bytes` bytes now: these are kept free for it.
     pub(super) fn keep_for_snapshot(&self, bytes: u64) {
         self.for_snapshot.store(bytes, Ordering::Relaxed);
     }
 
-    /// Looks at what the disk has left when so much more is written, and whether that is enough for writes.
+    /// Reads the disk's free space, counts it as `more` bytes less, and notes whether that is enough for writes.
     pub(super) fn look_at_disk(&self, more: u64) -> Result<(), BackendError> {
         let mut space = self.backend.space()?;
         space.free_bytes = space.free_bytes.saturating_sub(more);
@@ -217,14 +218,14 @@ impl DiskBudget {
         self.short.subscribe()
     }
 
-    /// Whether the disk has so much more than anybody is kept from.
+    /// Whether `bytes` bytes fit and leave free more than all that is kept from anybody.
     pub(super) fn is_ample(&self, bytes: u64) -> bool {
         let free = self.free.load(Ordering::Relaxed);
         free > bytes.saturating_add(2 * RESERVE_BYTES_MAX)
     }
 
-    /// Notes that so much is being written.
-    pub(super) fn grew(&self, bytes: u64) {
+    /// Notes that `bytes` bytes are being written.
+    pub(super) fn add_written(&self, bytes: u64) {
         let grown = self.grown.fetch_add(bytes, Ordering::Relaxed) + bytes;
         // Far from the end it is looked at seldom, and the nearer it comes the oftener. Where that fails, so will writing.
         let since = grown - self.looked_at.load(Ordering::Relaxed).min(grown);
@@ -275,18 +276,18 @@ impl DiskBudget {
         self.wake();
     }
 
-    /// Wakes who waits as soon as so much more is written.
+    /// Wakes the waiting thread as soon as `bytes` bytes more are written.
     pub(super) fn wake_after(&self, bytes: u64) {
         self.look_at.store(self.grown.load(Ordering::Relaxed).saturating_add(bytes), Ordering::Relaxed);
     }
 
-    /// Wakes who waits.
+    /// Wakes the waiting thread.
     pub(super) fn wake(&self) {
         *self.is_woken.lock() = true;
         self.woken.notify_all();
     }
 
-    /// Waits until it is woken, or so long.
+    /// Waits until it is woken, but no longer than `no_longer`.
     pub(super) fn wait(&self, no_longer: Duration) {
         let mut is_woken = self.is_woken.lock();
         if !*is_woken {
@@ -300,31 +301,31 @@ impl DiskBudget {
         self.is_free_for_all.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a snapshot may begin that has so many bytes at the most: not if nothing is left for it, or it is known that
-    /// it would not come to its end.
+    /// Whether a snapshot of at most `bytes` bytes may begin: not if nothing is left for it, or if it is known that it
+    /// could not be finished.
     pub(super) fn begin_snapshot(&self, bytes: u64) -> Result<(), BackendError> {
         self.begin_whole_snapshot(bytes.min(self.snapshot_bytes.load(Ordering::Relaxed)))
     }
 
     /// The same, of one that is not to be begun if it may not come to its end.
     pub(super) fn begin_whole_snapshot(&self, bytes: u64) -> Result<(), BackendError> {
-        self.spare(bytes, *self.promised.lock())
+        self.spare(bytes, *self.reserved.lock())
     }
 
-    /// Sees to it that the promise covers what is written next of a snapshot that has so many bytes. The limit does not
-    /// bound it: it is what makes room.
+    /// Extends the reservation to the next `needs` bytes of a snapshot that has written `bytes` bytes. The limit does not
+    /// bound it, as it is the snapshot that makes room.
     pub(super) fn cover_snapshot(
         &self,
-        promise: &mut Promise,
+        reservation: &mut Reservation,
         needs: u64,
         bytes: u64,
     ) -> Result<(), BackendError> {
-        let spare = |more, promised| self.spare(more, promised);
+        let spare = |more, reserved| self.spare(more, reserved);
         if self.is_short() && self.is_unjournaled.load(Ordering::Relaxed) {
             // It is given up rather than the writes that are journaled because of it.
             self.spare(needs.max(reserve_of(self.backend.space()?.total_bytes)), 0)?;
         }
-        self.promise(promise, needs, SNAPSHOT_STRETCH_BYTES, spare).inspect_err(|_| {
+        self.reserve(reservation, needs, SNAPSHOT_STRETCH_BYTES, spare).inspect_err(|_| {
             self.snapshot_bytes.store(bytes + needs, Ordering::Relaxed);
         })
     }
@@ -334,11 +335,11 @@ impl DiskBudget {
         self.snapshot_bytes.store(0, Ordering::Relaxed);
     }
 
-    /// What the disk has for a snapshot beside what is promised, and how much is kept for the journal in all.
+    /// What the disk has for a snapshot beside what is reserved, and how much is kept for the journal in all.
     pub(super) fn spare_and_reserve(&self) -> Result<(u64, u64), BackendError> {
         let space = self.backend.space()?;
         let reserve = reserve_of(space.total_bytes);
-        let kept = self.kept_from_snapshots(space).saturating_add(*self.promised.lock());
+        let kept = self.kept_from_snapshots(space).saturating_add(*self.reserved.lock());
         Ok((space.free_bytes.saturating_sub(kept), reserve))
     }
 
@@ -347,79 +348,80 @@ impl DiskBudget {
         reserve_of(space.total_bytes) / if self.is_short() { 16 } else { 4 }
     }
 
-    /// Whether the disk has so much beside what is promised and the journal's.
-    fn spare(&self, bytes: u64, promised: u64) -> Result<(), BackendError> {
+    /// Whether the disk has `bytes` bytes free beside what is reserved and what the journal keeps.
+    fn spare(&self, bytes: u64, reserved: u64) -> Result<(), BackendError> {
         if self.is_free_for_all.load(Ordering::Relaxed) {
             return Ok(());
         }
         let space = self.backend.space()?;
-        fits(space, self.kept_from_snapshots(space), bytes.saturating_add(promised))
+        fits(space, self.kept_from_snapshots(space), bytes.saturating_add(reserved))
     }
 
-    /// Whether so many bytes of a blob would fit now, for a writer that says beforehand what comes.
+    /// Whether `needs` bytes of a blob would fit now, for a writer that knows the length beforehand.
     pub(super) fn check(&self, needs: u64) -> Result<(), BudgetExceeded> {
-        self.left(needs, *self.promised.lock())
+        self.left(needs, *self.reserved.lock())
     }
 
-    /// Sees to it that the promise covers what is to be written next of a blob.
-    pub(super) fn cover(&self, promise: &mut Promise, needs: u64) -> Result<(), BudgetExceeded> {
-        self.promise(promise, needs, BLOB_STRETCH_BYTES, |more, promised| self.left(more, promised))
+    /// Sees to it that the reservation covers what is to be written next of a blob.
+    pub(super) fn cover(&self, reservation: &mut Reservation, needs: u64) -> Result<(), BudgetExceeded> {
+        self.reserve(reservation, needs, BLOB_STRETCH_BYTES, |more, reserved| self.left(more, reserved))
     }
 
-    /// Promises a stretch, or what is needed at least, if `fits` says that it does beside what is promised already.
-    fn promise<E>(
+    /// Reserves a stretch, or what is needed at least, if `fits` says that it does beside what is reserved already.
+    fn reserve<E>(
         &self,
-        promise: &mut Promise,
+        reservation: &mut Reservation,
         needs: u64,
         stretch: u64,
         fits: impl Fn(u64, u64) -> Result<(), E>,
     ) -> Result<(), E> {
-        if promise.0 >= needs {
+        if reservation.0 >= needs {
             return Ok(());
         }
-        let mut promised = self.promised.lock();
-        let missing = needs - promise.0;
+        let mut reserved = self.reserved.lock();
+        let missing = needs - reservation.0;
         let mut more = stretch.max(missing);
-        if fits(more, *promised).is_err() {
-            fits(missing, *promised)?;
+        if fits(more, *reserved).is_err() {
+            fits(missing, *reserved)?;
             more = missing;
         }
-        *promised += more;
-        promise.0 += more;
+        *reserved += more;
+        reservation.0 += more;
         Ok(())
     }
 
-    /// Notes that so much was written: the disk counts it from now on.
-    pub(super) fn written(&self, promise: &mut Promise, bytes: u64) {
-        self.take_back(promise, bytes);
-        self.grew(bytes);
+    /// Notes that `bytes` bytes of a reservation were written: the disk counts them from now on.
+    pub(super) fn written(&self, reservation: &mut Reservation, bytes: u64) {
+        self.take_back(reservation, bytes);
+        self.add_written(bytes);
     }
 
-    /// Takes back what is left of a promise.
-    pub(super) fn release(&self, promise: &mut Promise) {
-        self.take_back(promise, u64::MAX);
+    /// Takes back what is left of a reservation.
+    pub(super) fn release(&self, reservation: &mut Reservation) {
+        self.take_back(reservation, u64::MAX);
     }
 
-    fn take_back(&self, promise: &mut Promise, bytes: u64) {
-        let bytes = bytes.min(promise.0);
-        promise.0 -= bytes;
-        *self.promised.lock() -= bytes;
+    fn take_back(&self, reservation: &mut Reservation, bytes: u64) {
+        let bytes = bytes.min(reservation.0);
+        reservation.0 -= bytes;
+        *self.reserved.lock() -= bytes;
     }
 
-    /// Whether there is so much for blobs, under the limit and on the disk. Looks at every file where there is a limit.
-    fn left(&self, needs: u64, promised: u64) -> Result<(), BudgetExceeded> {
+    /// Whether there are `needs` bytes for blobs, under the limit and on the disk. Looks at every file where there is a
+    /// limit.
+    fn left(&self, needs: u64, reserved: u64) -> Result<(), BudgetExceeded> {
         if let Some(limit) = self.limit() {
-            let (used, reserve) = (self.count()?.saturating_add(promised), reserve_of(limit));
+            let (used, reserve) = (self.count()?.saturating_add(reserved), reserve_of(limit));
             if used.saturating_add(needs) > limit - reserve {
                 return Err(BudgetExceeded::Limit { needs, used, limit, reserve });
             }
         }
         let space = self.backend.space()?;
-        Ok(fits(space, reserve_of(space.total_bytes), needs.saturating_add(promised))?)
+        Ok(fits(space, reserve_of(space.total_bytes), needs.saturating_add(reserved))?)
     }
 }
 
-/// Whether a disk with this space has so much beside what is kept of it.
+/// Whether a disk with this space has `needs` bytes free beside the `reserve`.
 fn fits(space: DiskSpace, reserve: u64, needs: u64) -> Result<(), BackendError> {
     let free = space.free_bytes;
     if free < reserve.saturating_add(needs) {
@@ -428,7 +430,7 @@ fn fits(space: DiskSpace, reserve: u64, needs: u64) -> Result<(), BackendError> 
     Ok(())
 }
 
-/// What the journal keeps for itself of so much.
+/// The bytes that the journal keeps for itself of `total` bytes.
 fn reserve_of(total: u64) -> u64 {
     (total / RESERVE_PART).min(RESERVE_BYTES_MAX)
 }

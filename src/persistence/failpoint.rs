@@ -8,9 +8,9 @@
 //! FAILPOINTS='journal-synced=2*off->return' larder serve   # dies when it is there for the third time
 //! ```
 //!
-//! What is armed ends the process at once by SIGKILL, as whoever kills it from outside does: nothing is flushed, no
-//! destructor runs, and no core is dumped. With `return(5)` the other threads have 5 ms before that, so that whoever is
-//! answered too soon has the answer.
+//! An armed failpoint ends the process at once by SIGKILL, as a kill from outside does: nothing is flushed, no
+//! destructor runs, and no core is dumped. With `return(5)` the other threads have 5 ms before that, so that an answer
+//! that is sent too soon is received.
 //!
 //! `tests/suite/failpoints.rs` goes through all of them, and fails where one is never reached.
 

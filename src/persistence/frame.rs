@@ -225,7 +225,7 @@ impl FrameWriter {
     ///
     /// # Errors
     /// The disk refuses. The file must not be appended to any more.
-    pub fn append(&mut self, kind: FrameKind, place: Place, body: &[&[u8]]) -> Result<(), BackendError> {
+    pub fn append(&mut self, kind: FrameKind, batch: BatchInfo, body: &[&[u8]]) -> Result<(), BackendError> {
         let mut crc = crc32fast::Hasher::new();
         let mut body_bytes = 0;
         for part in body {
@@ -236,10 +236,10 @@ impl FrameWriter {
             format: FORMAT,
             kind,
             sequence: self.sequence,
-            first_position: place.first_position,
-            records: place.records,
+            first_position: batch.first_position,
+            records: batch.records,
             body_bytes: body_bytes as u32,
-            time: place.time,
+            time: batch.time,
             previous: self.previous,
             body_crc: crc.finalize(),
         };
@@ -284,7 +284,7 @@ impl FrameWriter {
 
 /// Where and when a frame's records are.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Place {
+pub struct BatchInfo {
     /// The position of the first record.
     pub first_position: u64,
     /// How many there are.

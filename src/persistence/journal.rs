@@ -4,7 +4,7 @@
 //! frame ([`super::frame`]) and, when it is time or somebody waits, syncs the file. So a write costs its caller no I/O,
 //! and however many wait for the disk share a sync.
 //!
-//! - A *drain* has a number. Whoever has applied a change is safe once a drain is synced that began after it: see
+//! - A *drain* has a number. A change is safe once a drain is synced that began after it was applied: see
 //!   [`Journal::ask_flush`].
 //! - The *position* is the count of all records that were ever written; a batch has its first record's.
 //! - A *segment* is a file of about [`SEGMENT_BYTES`]; the chain of checksums runs on from one to the next.
@@ -43,7 +43,7 @@ use crate::engine::{Drained, Engine, LogBudget, LogConfig};
 pub use backlog::{BacklogQueue, Turn};
 use writer::{Writer, segment_file};
 
-/// A segment is ended when it is at least so long.
+/// The length in bytes from which on a segment is ended.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
 /// What is reserved at a time of the segment that is being written, where many wait for syncs: see
 /// [`JournalConfig::reserve_bytes`].
@@ -57,7 +57,7 @@ const KEPT_BYTES: usize = 512 << 10;
 /// How long a node that stops waits for what meets a shortage: with the drain before that, which is 8 s unless it is set
 /// otherwise, the process is gone within 10 s.
 pub(super) const SHORTAGE_AT_STOP_MAX: Duration = Duration::from_millis(1_500);
-/// Versions are safe for so long ahead.
+/// How far ahead of the wall clock versions are safe.
 const CEILING_AHEAD_US: u64 = 60_000_000;
 
 /// How a journal is kept.
@@ -70,17 +70,17 @@ pub struct JournalConfig {
     pub backlog_bytes: usize,
     /// What those that wait for room in the backlog may hold in memory: see [`BacklogQueue`].
     pub waiting_bytes: usize,
-    /// A segment is ended when it is at least so long: [`SEGMENT_BYTES`].
+    /// The length in bytes from which on a segment is ended: [`SEGMENT_BYTES`].
     pub segment_bytes: u64,
-    /// Where one sync after the other is waited for and each has little to write, so many bytes of the segment are
-    /// filled with zeroes at once, so that those syncs have no length and blocks of the file to write: [`RESERVE_BYTES`].
-    /// 0: never.
+    /// Where one sync after the other is waited for and each has little to write, this number of bytes of the segment
+    /// is filled with zeroes at once, so that those syncs need not write the file's length and blocks:
+    /// [`RESERVE_BYTES`]. 0: never.
     pub reserve_bytes: u64,
 }
 
 /// How far a journal is.
 #[derive(Debug, Clone, Default)]
-pub struct Progress {
+pub struct JournalProgress {
     /// The last drain that is written.
     pub written: u64,
     /// The last drain that is synced.
@@ -101,7 +101,7 @@ pub enum Stopped {
     /// The disk failed.
     #[error("the journal is poisoned: {0}")]
     Poisoned(Arc<str>),
-    /// The node was told to stop.
+    /// The node was stopped.
     #[error("the journal has ended: the node is stopping")]
     Ended,
 }
@@ -143,11 +143,11 @@ struct Waiting {
     asleep: Vec<(u64, oneshot::Sender<()>)>,
     /// What they wait for has come, and they are to be woken.
     to_wake: Vec<oneshot::Sender<()>>,
-    /// The thread waits until so many are asleep; 0: it does not.
+    /// The thread waits until this number of callers is asleep; 0: it does not wait.
     gathered: usize,
 }
 
-/// Wakes who is to be woken, however the waiting that it is part of ends.
+/// Wakes the callers that are to be woken, however the waiting that it is part of ends.
 struct Relay<'a>(&'a Mutex<Waiting>);
 
 #[derive(Debug)]
@@ -169,10 +169,10 @@ struct Shared {
     given_up: Mutex<Option<BackendError>>,
     /// Why the segment that was asked for last was not begun.
     no_segment: Mutex<Option<BackendError>>,
-    progress: watch::Sender<Progress>,
-    /// [`Progress::poisoned`], for those who would be woken hundreds of times a second by all other news.
+    progress: watch::Sender<JournalProgress>,
+    /// [`JournalProgress::poisoned`], for those who would be woken hundreds of times a second by all other news.
     poisoned: watch::Sender<Option<Arc<str>>>,
-    /// Who waits for which drain to be synced: each is woken once, when it is.
+    /// The callers that wait for a drain to be synced: each is woken once, when its drain is.
     waiting: Mutex<Waiting>,
     thread: OnceLock<Thread>,
     segments: Mutex<Vec<Segment>>,
@@ -208,10 +208,10 @@ impl Journal {
             given_up: Mutex::default(),
             no_segment: Mutex::default(),
             poisoned: watch::Sender::default(),
-            progress: watch::Sender::new(Progress {
+            progress: watch::Sender::new(JournalProgress {
                 position: end.position,
                 synced_position: end.position,
-                ..Progress::default()
+                ..JournalProgress::default()
             }),
             waiting: Mutex::default(),
             thread: OnceLock::new(),
@@ -274,7 +274,7 @@ impl Journal {
     /// # Errors
     /// The journal has stopped: it may or may not be there.
     pub async fn wait_flushed(&self, ticket: u64) -> Result<u64, Stopped> {
-        let reached = |progress: &Progress| progress.synced;
+        let reached = |progress: &JournalProgress| progress.synced;
         let woken = {
             let mut waiting = self.shared.waiting.lock();
             let now = self.shared.progress.borrow();
@@ -291,7 +291,7 @@ impl Journal {
         };
         if let Some(woken) = woken {
             let _relay = Relay(&self.shared.waiting);
-            // Who is not woken is let go of: the journal has stopped.
+            // A caller that is not woken learns that the journal has stopped by the end of its channel.
             let _ = woken.await;
         }
         let now = self.shared.progress.borrow().clone();
@@ -327,7 +327,7 @@ impl Journal {
 
     /// How far it is, for those who wait for news.
     #[must_use]
-    pub fn progress(&self) -> watch::Receiver<Progress> {
+    pub fn progress(&self) -> watch::Receiver<JournalProgress> {
         self.shared.progress.subscribe()
     }
 
@@ -458,11 +458,15 @@ impl Journal {
         ticket
     }
 
-    fn block(&self, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Stopped> {
+    fn block(&self, ticket: u64, reached: fn(&JournalProgress) -> u64) -> Result<JournalProgress, Stopped> {
         futures_executor::block_on(self.wait(ticket, reached))
     }
 
-    async fn wait(&self, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Stopped> {
+    async fn wait(
+        &self,
+        ticket: u64,
+        reached: fn(&JournalProgress) -> u64,
+    ) -> Result<JournalProgress, Stopped> {
         let mut progress = self.shared.progress.subscribe();
         let news = progress.wait_for(|now| reached(now) >= ticket || now.stopped().is_some()).await;
         let now = news.map_err(|_| Stopped::Ended)?.clone();
@@ -470,14 +474,18 @@ impl Journal {
     }
 }
 
-fn settled(now: Progress, ticket: u64, reached: fn(&Progress) -> u64) -> Result<Progress, Stopped> {
+fn settled(
+    now: JournalProgress,
+    ticket: u64,
+    reached: fn(&JournalProgress) -> u64,
+) -> Result<JournalProgress, Stopped> {
     match now.stopped() {
         Some(why) if reached(&now) < ticket => Err(why),
         _ => Ok(now),
     }
 }
 
-impl Progress {
+impl JournalProgress {
     fn stopped(&self) -> Option<Stopped> {
         let poisoned = self.poisoned.as_ref().map(|why| Stopped::Poisoned(Arc::clone(why)));
         poisoned.or(self.ended.then_some(Stopped::Ended))
@@ -485,7 +493,7 @@ impl Progress {
 }
 
 impl Waiting {
-    /// Whether fewer than so many wait for a sync; then who makes it so many wakes the thread.
+    /// Whether fewer than `wanted` callers wait for a sync; then the caller that completes the number wakes the thread.
     fn gather(&mut self, wanted: usize) -> bool {
         self.gathered = wanted;
         self.asleep.len() < wanted
@@ -504,7 +512,7 @@ impl Drop for Relay<'_> {
     fn drop(&mut self) {
         let to_wake = std::mem::take(&mut self.0.lock().to_wake);
         for wake in to_wake {
-            // Who does not wait any more needs no word.
+            // A caller that does not wait any more needs no word.
             let _ = wake.send(());
         }
     }

@@ -11,8 +11,8 @@ use std::sync::atomic::Ordering;
 use super::backend::{Backend, FileId, FileKind};
 use super::disk::{Lookup, SHORTAGE_PAUSE};
 use super::frame::{BadFrame, FrameError, FrameKind, FrameReader, HEADER_BYTES, check};
-use super::replay::{From, ReadError, replay};
-use super::snapshot::{Below, LoadContext, SnapshotInfo, apply, apply_head};
+use super::replay::{ReadError, ReplayFrom, replay};
+use super::snapshot::{LoadContext, SnapshotInfo, TierFile, apply, apply_head};
 use super::tier::{DiskTier, Scanned};
 use crate::clock::Clock;
 use crate::engine::{Engine, Fetch, Restorer};
@@ -64,7 +64,7 @@ pub(super) fn load_around(
 pub(super) fn index(
     backend: &dyn Backend,
     number: u64,
-    below: Below<'_>,
+    tier_file: TierFile<'_>,
     is_stopped: &dyn Fn() -> bool,
 ) -> Result<(), ReadError> {
     let file = FileId { kind: FileKind::Snapshot, number };
@@ -79,7 +79,7 @@ pub(super) fn index(
                 FrameKind::SnapshotEntries => {
                     check(&frame.header, &body)?;
                     let begin = frame.body_offset();
-                    let indexed = below.tier.index(below.engine, below.file, begin, &body);
+                    let indexed = tier_file.tier.index(tier_file.engine, tier_file.file, begin, &body);
                     indexed.map_err(|what| BadFrame::Records { sequence: frame.header.sequence, what })?;
                 }
                 // What comes behind the entries has arrived before.
@@ -92,7 +92,7 @@ pub(super) fn index(
             Ok(false) => break,
             Err(FrameError::Backend(error)) => return Err(error.into()),
             Err(why) => {
-                below.tier.counters().damaged.fetch_add(1, Ordering::Relaxed);
+                tier_file.tier.counters().damaged.fetch_add(1, Ordering::Relaxed);
                 damage = damage.and_then(|()| Err(ReadError::of(file, offset, why)));
                 if reader.offset() == offset {
                     break;
@@ -115,7 +115,7 @@ pub(super) fn index_at(
     engine: &Engine,
 ) -> Result<(), ReadError> {
     let file = FileId { kind: FileKind::Snapshot, number: older.number };
-    let below = Below { tier, engine, file: tier.open(file)? };
+    let tier_file = TierFile { tier, engine, file: tier.open(file)? };
     let mut reader = FrameReader::new(backend.open(file)?)?;
     let mut body = Vec::new();
     loop {
@@ -126,7 +126,7 @@ pub(super) fn index_at(
             check(&frame.header, &body)?;
             let is_end = frame.header.kind == FrameKind::SnapshotEnd;
             if !is_end {
-                below.arrive(&frame, &body)?;
+                tier_file.arrive(&frame, &body)?;
             }
             Ok(is_end)
         });
@@ -137,7 +137,7 @@ pub(super) fn index_at(
         }
     }
     let (mut segments, mut unopened) = (HashMap::new(), None);
-    let end = replay(backend, None, From::Behind(older.position), &mut |segment, frame, body| {
+    let end = replay(backend, None, ReplayFrom::Behind(older.position), &mut |segment, frame, body| {
         if frame.header.first_position > position {
             return Ok(());
         }
@@ -145,7 +145,7 @@ pub(super) fn index_at(
         let file = *segments
             .entry(segment)
             .or_insert_with(|| tier.open(journal).inspect_err(|_| unopened = Some(journal)).ok());
-        file.map_or(Ok(()), |file| Below { file, ..below }.arrive(frame, body))
+        file.map_or(Ok(()), |file| TierFile { file, ..tier_file }.arrive(frame, body))
     })?;
     let is_there = unopened.is_none() && end.lineage == older.lineage && end.position >= position;
     match end.damage {
@@ -161,7 +161,7 @@ pub(super) fn index_at(
 
 /// Keys that are watched at a time while their entries are brought to memory.
 const BATCH: usize = 256;
-/// Memory is left alone when so much of it is in use, in percent.
+/// Entries are no longer brought to memory when this much of it is in use, in percent.
 const WARM_PERCENT: u64 = 90;
 
 /// Brings entries to memory as long as there is room for more; how many. It waits for nobody: where the journal is
@@ -217,7 +217,7 @@ fn bring(
     let mut brought = 0;
     for (namespace, key, mut fetch) in watched {
         brought += loop {
-            let place = (fetch.shard(), fetch.place());
+            let place = (fetch.shard(), fetch.walk_hash());
             let found = match lookup.fetch(place, fetch.logged(), namespace.number(), key) {
                 Ok(Some(found)) => found,
                 // What is not brought now is not looked for again.

@@ -1,14 +1,14 @@
 //! Which lineage a data directory is of, and whether its mark can be believed.
 //!
-//! A lineage is drawn when a directory is made, and when what is in it is given up; the mark, every segment and every
-//! snapshot say theirs. A mark that is gone, or is not as it was written, is told: whether the end of the journal was
-//! synced cannot be known without it. So is one of a lineage of which nothing is there, as another directory's is that
-//! was copied here. Either way the files say which lineage goes on.
+//! A lineage is drawn when a directory is made, and when its content is given up; the mark, every segment and every
+//! snapshot name theirs. A missing or damaged mark is reported, as it alone says whether the end of the journal was
+//! synced. So is a mark of a lineage that no file here belongs to, as when another directory's was copied here. In each
+//! case the files say which lineage goes on.
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
 use super::mark::JournalMark;
 use super::recover::Inspected;
-use super::replay::{Damage, is_begun, said_by};
+use super::replay::{Damage, is_begun, read_segment_body};
 
 /// What a directory says of itself.
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ impl Lineage {
         let files = backend.files()?.into_iter().map(|(file, _)| file);
         let segments: Vec<FileId> = files.filter(|file| file.kind == FileKind::Journal).collect();
         for file in &segments {
-            lineages.extend(said_by(backend, *file)?.map(|said| said.lineage));
+            lineages.extend(read_segment_body(backend, *file)?.map(|said| said.lineage));
         }
         // Segments begin where a lineage does, and go on for longer than any snapshot.
         let lineage = lineages.last().copied().unwrap_or(0);

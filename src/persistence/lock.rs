@@ -64,7 +64,7 @@ impl DirectoryLock {
             }
         }
         let locked = File::open(directory).map_err(failed("open", directory))?;
-        private::tell_if_writable(&locked, directory);
+        private::warn_if_writable(&locked, directory);
         let path = directory.join("LOCK");
         let opened = private::file().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = opened.map_err(failed("open", &path))?;

@@ -8,9 +8,10 @@
 //! └─────────┴────────┴──────────┴─────────────────┴─────────────────┴─────────────────┴───────────┴───────────┴───────
 //! ```
 //!
-//! All little-endian; the backend adds a checksum. Where there is no steady time, as before format 2 of the frames, wall
-//! time stands for it too; it is no format of its own, as a build that does not know it reads the rest as it is meant. What it says of the journal is a lower bound: at least so much was
-//! synced once, so a journal that ends before it has lost something.
+//! All little-endian; the backend adds a checksum. Where there is no steady time, as before format 2 of the frames,
+//! wall time stands for it too; that is no format of its own, as a build that does not know it reads the rest
+//! correctly. What it says of the journal is a lower bound: at least that was synced once, so a journal that ends
+//! before it has lost something.
 
 use super::backend::MARK_BYTES;
 use crate::clock::Now;

@@ -1,8 +1,8 @@
 //! What outlives the node: a journal of every change, snapshots of the whole content, and blobs.
 //!
 //! All of it stands on a [`Backend`], which knows files that only grow, one small mark, and a catalogue; it does not
-//! know what is in them. Whatever is read back was checksummed when it was written, so that damage is found here and
-//! not by whoever asked for a value.
+//! know what is in them. Everything carries a checksum from when it was written, so that damage is found here and no
+//! damaged value is served.
 //!
 //! - [`backend`]: the trait and its implementations.
 //! - [`blob`]: large objects, a file each.
@@ -39,7 +39,7 @@ pub use backend::{Appender, Backend, BackendError, BackendKind, CatalogueChange,
 pub use backend::{DiskSpace, FilesBackend, MARK_BYTES, SledBackend, UnknownBackend, Visit};
 pub use disk_budget::DiskBudget;
 pub use lock::{DirectoryLock, LockError};
-pub use recover::Method;
+pub use recover::RecoveryMethod;
 
 #[cfg(test)]
 mod tests;

@@ -37,7 +37,7 @@ pub(super) fn keep(opened: &File, path: &Path) {
 }
 
 /// Tells of a directory that was there before, whose rights are its owner's affair.
-pub(super) fn tell_if_writable(opened: &File, path: &Path) {
+pub(super) fn warn_if_writable(opened: &File, path: &Path) {
     if let Some(mode) = mode(opened).filter(|mode| mode & WRITABLE_FOR_OTHERS != 0) {
         tracing::warn!(
             directory = %path.display(), mode = octal(mode),

@@ -22,8 +22,8 @@ use super::failpoint::Failpoint;
 use super::lazy;
 use super::lineage::Lineage;
 use super::mark::JournalMark;
-use super::replay::{Damage, From, JournalEnd, ReadError, replay};
-use super::snapshot::{self, Below, LoadContext, Loaded, SnapshotInfo};
+use super::replay::{Damage, JournalEnd, ReadError, ReplayFrom, replay};
+use super::snapshot::{self, LoadContext, LoadedSnapshot, SnapshotInfo, TierFile};
 use super::tier::DiskTier;
 use crate::clock::{Now, monotonic};
 use crate::engine::{Engine, Restored, Restorer};
@@ -31,7 +31,7 @@ use crate::quote::Quote;
 
 /// How a node gets its content back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Method {
+pub enum RecoveryMethod {
     /// It begins with nothing.
     Empty,
     /// From the newest snapshot alone.
@@ -44,7 +44,7 @@ pub enum Method {
     Lazy,
 }
 
-impl Method {
+impl RecoveryMethod {
     /// Every method.
     pub const ALL: [Self; 5] =
         [Self::Empty, Self::Snapshot, Self::Journal, Self::SnapshotAndJournal, Self::Lazy];
@@ -77,22 +77,22 @@ impl Method {
 
 /// A word that is no recovery method.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{word} is no recovery method; there are {}", Method::ALL.map(Method::as_str).join(", "))]
-pub struct UnknownMethod {
+#[error("{word} is no recovery method; there are {}", RecoveryMethod::ALL.map(RecoveryMethod::as_str).join(", "))]
+pub struct UnknownRecoveryMethod {
     /// The word.
     pub word: Quote,
 }
 
-impl FromStr for Method {
-    type Err = UnknownMethod;
+impl FromStr for RecoveryMethod {
+    type Err = UnknownRecoveryMethod;
 
-    fn from_str(word: &str) -> Result<Self, UnknownMethod> {
+    fn from_str(word: &str) -> Result<Self, UnknownRecoveryMethod> {
         let found = Self::ALL.into_iter().find(|method| method.as_str() == word);
-        found.ok_or_else(|| UnknownMethod { word: Quote::of(word) })
+        found.ok_or_else(|| UnknownRecoveryMethod { word: Quote::of(word) })
     }
 }
 
-impl fmt::Display for Method {
+impl fmt::Display for RecoveryMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -102,7 +102,7 @@ impl fmt::Display for Method {
 #[derive(Debug, Clone)]
 pub struct Report {
     /// How.
-    pub method: Method,
+    pub method: RecoveryMethod,
     /// Entries that it applied whose time had ended.
     pub expired: u64,
     /// Entries that did not fit into memory, or whose namespace is missing.
@@ -143,7 +143,7 @@ pub struct Recovery<'a> {
     pub threads: usize,
     /// Where it tells how far it is.
     pub progress: &'a RecoveryProgress,
-    /// What is below memory, where everything arrives that is applied.
+    /// The disk tier, if there is one: everything that is applied arrives there too.
     pub tier: Option<&'a DiskTier>,
 }
 
@@ -167,14 +167,14 @@ impl Recovery<'_> {
     ///
     /// # Errors
     /// The disk refuses. Damage is no error but told in the report.
-    pub fn run(&self, method: Method) -> Result<Recovered, BackendError> {
+    pub fn run(&self, method: RecoveryMethod) -> Result<Recovered, BackendError> {
         self.run_into(method, Restorer::new(self.engine))
     }
 
     /// [`Self::run`] by a restorer of the engine.
     pub(super) fn run_into(
         &self,
-        method: Method,
+        method: RecoveryMethod,
         mut restorer: Restorer<'_>,
     ) -> Result<Recovered, BackendError> {
         let begun = monotonic();
@@ -209,9 +209,9 @@ impl Recovery<'_> {
             }
         }
         let from = match (&report.snapshot, method) {
-            (Some(snapshot), _) => From::Behind(snapshot.position),
-            (None, Method::Journal) => From::First,
-            (None, _) => From::Behind(0),
+            (Some(snapshot), _) => ReplayFrom::Behind(snapshot.position),
+            (None, RecoveryMethod::Journal) => ReplayFrom::First,
+            (None, _) => ReplayFrom::Behind(0),
         };
         let mut end = if method.reads_journal() {
             self.replay(mark.as_ref(), from, &mut restorer, &mut report)?
@@ -246,12 +246,12 @@ impl Recovery<'_> {
         };
         self.progress.expected.store(info.entries, Ordering::Relaxed);
         self.progress.applied.store(0, Ordering::Relaxed);
-        let below = self.below(FileId { kind: FileKind::Snapshot, number: info.number })?;
+        let tier_file = self.tier_file(FileId { kind: FileKind::Snapshot, number: info.number })?;
         let context =
-            LoadContext { now: self.now, threads: self.threads, applied: &self.progress.applied, below };
+            LoadContext { now: self.now, threads: self.threads, applied: &self.progress.applied, tier_file };
         let loaded = match report.method {
-            Method::Lazy => {
-                lazy::load_around(self.backend, info, restorer, &context).map(|()| Loaded::default())
+            RecoveryMethod::Lazy => {
+                lazy::load_around(self.backend, info, restorer, &context).map(|()| LoadedSnapshot::default())
             }
             _ => snapshot::load(self.backend, info, restorer, &context),
         };
@@ -275,26 +275,26 @@ impl Recovery<'_> {
         }
     }
 
-    /// What is below memory, ready for a file.
-    fn below(&self, file: FileId) -> Result<Option<Below<'_>>, BackendError> {
+    /// A file as the disk tier knows it, if there is one.
+    fn tier_file(&self, file: FileId) -> Result<Option<TierFile<'_>>, BackendError> {
         let Some(tier) = self.tier else { return Ok(None) };
-        Ok(Some(Below { tier, engine: self.engine, file: tier.open(file)? }))
+        Ok(Some(TierFile { tier, engine: self.engine, file: tier.open(file)? }))
     }
 
     fn replay(
         &self,
         mark: Option<&JournalMark>,
-        from: From,
+        from: ReplayFrom,
         restorer: &mut Restorer<'_>,
         report: &mut Report,
     ) -> Result<JournalEnd, BackendError> {
         let (mut expired, mut refused) = (0, 0);
-        let mut below: Option<(u64, Option<Below<'_>>)> = None;
+        let mut tier_file: Option<(u64, Option<TierFile<'_>>)> = None;
         let mut unopened = None;
         let mut end = replay(self.backend, mark, from, &mut |segment, frame, body| {
-            if below.is_none_or(|(number, _)| number != segment) {
-                let opened = self.below(FileId { kind: FileKind::Journal, number: segment });
-                below = Some((
+            if tier_file.is_none_or(|(number, _)| number != segment) {
+                let opened = self.tier_file(FileId { kind: FileKind::Journal, number: segment });
+                tier_file = Some((
                     segment,
                     opened.unwrap_or_else(|error| {
                         unopened = Some(error);
@@ -312,7 +312,9 @@ impl Recovery<'_> {
                 Restored::NoNamespace(_) | Restored::Refused(_) => refused += 1,
             })?;
             Failpoint::RECOVERY_REPLAYED.reached();
-            below.and_then(|(_, below)| below).map_or(Ok(()), |below| below.arrive(frame, body))
+            tier_file
+                .and_then(|(_, tier_file)| tier_file)
+                .map_or(Ok(()), |tier_file| tier_file.arrive(frame, body))
         })?;
         if let Some(error) = unopened {
             return Err(error);

@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 
 use super::backend::{Backend, BackendError, FileId};
 use super::disk::Rehearsal;
-use super::recover::{Method, Recovery, RecoveryProgress, Report};
+use super::recover::{Recovery, RecoveryMethod, RecoveryProgress, Report};
 use crate::clock::Now;
-use crate::engine::{Engine, EngineConfig, PolicyName, Record, Restorer, WalkPlace};
+use crate::engine::{Engine, EngineConfig, PolicyName, Record, Restorer, WalkCursor};
 
 /// How often it is looked at while files go. Each look ends where it meets the first that is gone, and the next begins
 /// with what made that one superfluous, so that one more is enough unless snapshots are taken as fast as they are read.
@@ -25,7 +25,7 @@ pub(super) fn rehearse(
     backend: &dyn Backend,
     bytes_limit: u64,
     now: Now,
-    method: Method,
+    method: RecoveryMethod,
 ) -> Result<Rehearsal, BackendError> {
     let mut looks = 0;
     loop {
@@ -51,18 +51,18 @@ fn look(
     backend: &dyn Backend,
     bytes_limit: u64,
     now: Now,
-    method: Method,
+    method: RecoveryMethod,
 ) -> Result<Rehearsal, BackendError> {
     let config = EngineConfig { bytes_limit, policy: PolicyName::Fifo, ..EngineConfig::default() };
     let engine = Engine::new(&config, now);
     let progress = RecoveryProgress::default();
     let recovery = Recovery { backend, engine: &engine, now, threads: 1, progress: &progress, tier: None };
     // Entries that are read late are damaged as much as if they were read early.
-    let thorough = if method == Method::Lazy { Method::SnapshotAndJournal } else { method };
+    let thorough = if method == RecoveryMethod::Lazy { RecoveryMethod::SnapshotAndJournal } else { method };
     let report = Report { method, ..recovery.run_into(thorough, Restorer::of_lengths(&engine))?.report };
     let (mut entries, mut entry_bytes) = (0, 0);
-    let mut place = WalkPlace::default();
-    while engine.walk(&mut place, now, |record| {
+    let mut cursor = WalkCursor::default();
+    while engine.walk(&mut cursor, now, |record| {
         if let Record::Put(put) = record {
             entries += 1;
             let length = put.value.as_slice().first_chunk().map_or(0, |length| u64::from_le_bytes(*length));

@@ -1,10 +1,10 @@
 //! Reading the journal back: every batch in order, up to its end, and what that end is.
 //!
 //! A journal ends in one of three ways. *Clean*: after a whole frame. *Torn*: the last frames of the last segment are
-//! not whole, and none of them was synced: a crash cut them off, which loses nothing that was promised. *Damaged*:
-//! what was synced is not as it was written, or not there. Then what is before the damage is applied, what is after it
-//! is not (it may rest on what is lost), and the damage is told. A torn tail stays in its file: the segment that was begun
-//! after it continues the chain from the last whole frame, which tells the one from the other.
+//! not whole, and none of them was synced: a crash cut them off, which loses nothing that was promised. *Damaged*: what
+//! was synced is not as it was written, or not there. Then what is before the damage is applied, what is after it is
+//! not (it may rest on what is lost), and the damage is reported. A torn tail stays in its file: the segment that was
+//! begun after it continues the chain from the last whole frame, which distinguishes it from damage.
 //!
 //! Zeroes up to the end of a file were reserved and never written, or what was written there has not reached the disk:
 //! the file ends before them.
@@ -98,7 +98,7 @@ pub type VisitBatch<'a> = dyn FnMut(u64, &Frame, &[u8]) -> Result<(), BadFrame> 
 
 /// Where reading begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum From {
+pub enum ReplayFrom {
     /// Behind this position: what is before it is known. A journal that begins later has lost something.
     Behind(u64),
     /// With the first that is there.
@@ -112,7 +112,7 @@ pub enum From {
 pub fn replay(
     backend: &dyn Backend,
     mark: Option<&JournalMark>,
-    from: From,
+    from: ReplayFrom,
     visit: &mut VisitBatch<'_>,
 ) -> Result<JournalEnd, BackendError> {
     let mut numbers: Vec<u64> = backend
@@ -153,8 +153,8 @@ pub fn replay(
         return Ok(replay.end);
     }
     let known = match from {
-        From::Behind(position) => position,
-        From::First => 0,
+        ReplayFrom::Behind(position) => position,
+        ReplayFrom::First => 0,
     };
     let mark = mark.copied().unwrap_or_default();
     if replay.end.sequence < synced && mark.synced_position > replay.end.position.max(known) {
@@ -167,7 +167,10 @@ pub fn replay(
 ///
 /// # Errors
 /// The disk refuses.
-pub(super) fn said_by(backend: &dyn Backend, file: FileId) -> Result<Option<SegmentBody>, BackendError> {
+pub(super) fn read_segment_body(
+    backend: &dyn Backend,
+    file: FileId,
+) -> Result<Option<SegmentBody>, BackendError> {
     let mut reader = FrameReader::new(backend.open(file)?)?;
     let mut body = Vec::new();
     let Some(Frame { header, .. }) = if_a_frame(reader.next(&mut body))? else { return Ok(None) };
@@ -198,7 +201,7 @@ struct Stop {
 
 struct Replay<'a> {
     backend: &'a dyn Backend,
-    from: From,
+    from: ReplayFrom,
     visit: &'a mut VisitBatch<'a>,
     body: Vec<u8>,
     end: JournalEnd,
@@ -243,7 +246,7 @@ impl Replay<'_> {
             return Err(BadFrame::Sequence { found: header.sequence, expected: number });
         }
         let last = header.first_position + u64::from(header.records).saturating_sub(1);
-        let is_known = matches!(self.from, From::Behind(position) if last <= position);
+        let is_known = matches!(self.from, ReplayFrom::Behind(position) if last <= position);
         match (header.kind, check(header, body)) {
             // What it says is known, and the chain goes on: nothing is lost by it.
             (FrameKind::Batch, Err(why)) if is_known && !is_first => self.passed_over(frame, number, &why),
@@ -304,7 +307,8 @@ impl Replay<'_> {
                     is_behind = false;
                 }
                 let first_position = header.first_position;
-                let is_known = matches!(self.from, From::Behind(position) if first_position <= position + 1);
+                let is_known =
+                    matches!(self.from, ReplayFrom::Behind(position) if first_position <= position + 1);
                 if is_known && !is_behind {
                     // The one before ends where this one begins.
                     numbers.clear();
@@ -320,7 +324,7 @@ impl Replay<'_> {
     }
 
     fn begin(&mut self, first_position: u64) -> Result<(), BadFrame> {
-        if let From::Behind(position) = self.from
+        if let ReplayFrom::Behind(position) = self.from
             && first_position > position + 1
         {
             return Err(BadFrame::Gap { found: first_position, expected: position + 1 });

@@ -2,8 +2,8 @@
 //!
 //! A snapshot walks through the engine a few hundred entries at a time and lets go of the shard's lock in between, so
 //! what it has written when it is done was never there all at once. What makes it whole is the stretch of journal that
-//! was written meanwhile, which it carries behind the entries: whoever applies the entries and then that tail has the
-//! state at the tail's end, because records are results and the tail has every change that the walk may have missed.
+//! was written meanwhile, which it carries behind the entries: applying the entries and then that tail gives the state
+//! at the tail's end, because records are results and the tail has every change that the walk may have missed.
 //!
 //! ```text
 //! ┌───────────────────────┬───────────────────┬───┬──────────────┬───┬──────────────────────────────────┐
@@ -20,20 +20,20 @@ mod error;
 mod load;
 
 use super::backend::{Backend, BackendError, FileId, FileKind};
-use super::disk_budget::{DiskBudget, Promise};
+use super::disk_budget::{DiskBudget, Reservation};
 use super::failpoint::Failpoint;
 use super::frame::{
-    BadFrame, FORMAT, Frame, FrameError, FrameKind, FrameReader, FrameWriter, HEADER_BYTES, Place, check,
+    BadFrame, BatchInfo, FORMAT, Frame, FrameError, FrameKind, FrameReader, FrameWriter, HEADER_BYTES, check,
 };
 use super::journal::Journal;
 use super::record;
-use super::replay::{From, ReadError, replay};
+use super::replay::{ReadError, ReplayFrom, replay};
 use super::tier::{DiskTier, Moves};
 use crate::clock::{Clock, Now, Pace};
-use crate::engine::{Engine, Put, Record, WalkPlace, Written};
+use crate::engine::{Engine, Put, Record, WalkCursor, Written};
 use crate::entry::Version;
 pub use error::SnapshotError;
-pub use load::{Below, LoadContext, Loaded, load};
+pub use load::{LoadContext, LoadedSnapshot, TierFile, load};
 pub(super) use load::{apply, apply_head};
 
 /// What a snapshot is.
@@ -69,7 +69,7 @@ impl SnapshotInfo {
 
 /// Entries are written in frames of about this size.
 const CHUNK_BYTES: usize = 256 << 10;
-/// So much is synced at a time: a sync of more stands in the way of the journal's, and keeps its processor for milliseconds.
+/// Bytes that are synced at a time: a longer sync delays the journal's, and keeps its processor for milliseconds.
 const SYNC_BYTES: u64 = 2 << 20;
 const END_BYTES: usize = 48;
 
@@ -92,10 +92,10 @@ pub fn take(
     let frames = FrameWriter::new(backend.create(file)?, 1, 0);
     Failpoint::SNAPSHOT_CREATED.reached();
     let tier = tier.map(|tier| tier.open(file).map(|number| (tier, number))).transpose()?;
-    let (chunk, promise) = (Written::default(), Promise::default());
-    let mut taking = Taking { frames, room, promise, clock, tier, chunk, entries: 0, synced_bytes: 0 };
+    let (chunk, reservation) = (Written::default(), Reservation::default());
+    let mut taking = Taking { frames, room, reservation, clock, tier, chunk, entries: 0, synced_bytes: 0 };
     let taken = taking.all(engine, journal, backend, number);
-    room.release(&mut taking.promise);
+    room.release(&mut taking.reservation);
     if taken.is_err() && tier.is_none() {
         drop(taking);
         // What the error was about matters more than that half a file stays, which a start clears away.
@@ -110,7 +110,7 @@ pub fn take(
 struct Taking<'a> {
     frames: FrameWriter,
     room: &'a DiskBudget,
-    promise: Promise,
+    reservation: Reservation,
     clock: &'a dyn Clock,
     /// What is below memory, and what it calls the file.
     tier: Option<(&'a DiskTier, u32)>,
@@ -150,8 +150,8 @@ impl Taking<'_> {
         for (index, fact) in facts.iter().enumerate() {
             end[8 * index..8 * index + 8].copy_from_slice(&fact.to_le_bytes());
         }
-        let place = Place { first_position: position, records: 0, time };
-        self.append(FrameKind::SnapshotEnd, place, &[&end])?;
+        let batch = BatchInfo { first_position: position, records: 0, time };
+        self.append(FrameKind::SnapshotEnd, batch, &[&end])?;
         Failpoint::SNAPSHOT_ENDED.reached();
         self.frames.sync()?;
         Ok(SnapshotInfo {
@@ -168,12 +168,12 @@ impl Taking<'_> {
     }
 
     fn entries(&mut self, engine: &Engine) -> Result<(), SnapshotError> {
-        let mut place = WalkPlace::default();
+        let mut cursor = WalkCursor::default();
         let mut pace = Pace::new();
         loop {
             pace.rest();
             let chunk = &mut self.chunk;
-            let more = engine.walk(&mut place, self.clock.now(), |record| chunk.add(record::write, record));
+            let more = engine.walk(&mut cursor, self.clock.now(), |record| chunk.add(record::write, record));
             if self.chunk.size() >= CHUNK_BYTES || !more {
                 self.entries += self.chunk.records();
                 self.put(FrameKind::SnapshotEntries)?;
@@ -225,12 +225,12 @@ impl Taking<'_> {
 
     fn tail(&mut self, backend: &dyn Backend, from: u64, to: u64) -> Result<(), SnapshotError> {
         let mut failed = None;
-        let end = replay(backend, None, From::Behind(from), &mut |_, frame, body| {
+        let end = replay(backend, None, ReplayFrom::Behind(from), &mut |_, frame, body| {
             let header = &frame.header;
             if header.first_position <= to && failed.is_none() {
                 let (first_position, records, time) = (header.first_position, header.records, header.time);
-                let place = Place { first_position, records, time };
-                failed = self.append(FrameKind::SnapshotTail, place, &[body]).err();
+                let batch = BatchInfo { first_position, records, time };
+                failed = self.append(FrameKind::SnapshotTail, batch, &[body]).err();
                 Failpoint::SNAPSHOT_TAIL.reached();
             }
             Ok(())
@@ -253,9 +253,9 @@ impl Taking<'_> {
     /// Writes the records as a frame, and takes them out.
     fn put_chunk(&mut self, kind: FrameKind) -> Result<Written, BackendError> {
         let records = self.chunk.records() as u32;
-        let place = Place { first_position: 0, records, time: self.clock.now() };
+        let batch = BatchInfo { first_position: 0, records, time: self.clock.now() };
         let chunk = std::mem::take(&mut self.chunk);
-        self.append(kind, place, &chunk.pieces().collect::<Vec<_>>())?;
+        self.append(kind, batch, &chunk.pieces().collect::<Vec<_>>())?;
         Ok(chunk)
     }
 
@@ -266,12 +266,12 @@ impl Taking<'_> {
     }
 
     /// Appends a frame, if it leaves the journal its room.
-    fn append(&mut self, kind: FrameKind, place: Place, body: &[&[u8]]) -> Result<(), BackendError> {
+    fn append(&mut self, kind: FrameKind, batch: BatchInfo, body: &[&[u8]]) -> Result<(), BackendError> {
         let body_bytes: usize = body.iter().map(|part| part.len()).sum();
         let bytes = (HEADER_BYTES + body_bytes) as u64;
-        self.room.cover_snapshot(&mut self.promise, bytes, self.frames.bytes())?;
-        self.frames.append(kind, place, body)?;
-        self.room.written(&mut self.promise, bytes);
+        self.room.cover_snapshot(&mut self.reservation, bytes, self.frames.bytes())?;
+        self.frames.append(kind, batch, body)?;
+        self.room.written(&mut self.reservation, bytes);
         if self.frames.bytes() - self.synced_bytes >= SYNC_BYTES {
             self.frames.sync()?;
             self.synced_bytes = self.frames.bytes();

@@ -11,11 +11,11 @@ use super::backend::memory::{Lose, MemoryBackend};
 use super::backend::{Backend, FileId, FileKind};
 use super::disk::{Disk, DiskConfig};
 use super::journal::JournalConfig;
-use super::recover::{Method, RecoveryProgress, Report};
+use super::recover::{RecoveryMethod, RecoveryProgress, Report};
 use crate::clock::{Clock, Now, SystemClock};
 use crate::engine::{
     Engine, EngineConfig, Increment, NamespaceChange, NamespaceConfig, Op, Outcome, PolicyName, Record,
-    Scope, Set, WalkPlace,
+    Scope, Set, WalkCursor,
 };
 use crate::engine::{Expiration, Refusal};
 use crate::entry::{Expiry, Ttl};
@@ -49,7 +49,7 @@ fn config() -> DiskConfig {
             reserve_bytes: 16 << 10,
         },
         is_journaled: true,
-        recovery: Method::SnapshotAndJournal,
+        recovery: RecoveryMethod::SnapshotAndJournal,
         snapshot_interval: None,
         limit_bytes: None,
         is_store: false,
@@ -156,8 +156,8 @@ fn content(engine: &Engine, now: Now) -> Content {
         }
     });
     let mut content = Content::new();
-    let mut place = WalkPlace::default();
-    while engine.walk(&mut place, now, |record| {
+    let mut cursor = WalkCursor::default();
+    while engine.walk(&mut cursor, now, |record| {
         let Record::Put(put) = record else { panic!("{record:?}") };
         let expires = put.expiry;
         let tags = put.tags.iter().map(|tag| (*tag).to_owned()).collect();
@@ -260,7 +260,7 @@ fn value_bytes(random: &mut StdRng) -> usize {
 fn the_newest_requests_are_remembered_whatever_shards_they_were_in() {
     let (counters, rounds) = (16, 60);
     let id = |round: i64| format!("{round:0200}");
-    for recovery in [Method::SnapshotAndJournal, Method::Lazy] {
+    for recovery in [RecoveryMethod::SnapshotAndJournal, RecoveryMethod::Lazy] {
         let engine = EngineConfig { bytes_limit: 64 << 20, shards: Some(8), ..EngineConfig::default() };
         let config = DiskConfig { recovery, ..config() };
         let stand = Stand::with_engine(&engine, MemoryBackend::new(), &config).unwrap();
@@ -313,7 +313,7 @@ fn a_snapshot_alone_is_the_state_at_its_position() {
     assert_eq!(taken.entries, before.len() as u64);
     stand.set("later", "is lost with the journal");
     stand.disk.journal().flush().unwrap();
-    let stand = stand.crashed(&DiskConfig { recovery: Method::Snapshot, ..config() });
+    let stand = stand.crashed(&DiskConfig { recovery: RecoveryMethod::Snapshot, ..config() });
     assert_eq!(stand.content(), before);
     // And the journal goes on from there.
     stand.set("more", "of it");
@@ -401,7 +401,7 @@ fn a_value_is_not_served_after_its_time_also_if_that_ended_while_the_node_was_do
         progress: &progress,
         tier: None,
     };
-    let report = recovery.run(Method::SnapshotAndJournal).unwrap().report;
+    let report = recovery.run(RecoveryMethod::SnapshotAndJournal).unwrap().report;
     assert_eq!((report.expired, content(&engine, late).len()), (1, 1));
 }
 
@@ -462,13 +462,13 @@ fn a_rehearsal_reports_what_a_recovery_brings_and_changes_nothing() {
     stand.set("key:300", "");
     stand.disk.journal().flush().unwrap();
     let files = stand.backend.files().unwrap();
-    let found = stand.disk.rehearse(Method::SnapshotAndJournal).unwrap();
+    let found = stand.disk.rehearse(RecoveryMethod::SnapshotAndJournal).unwrap();
     assert_eq!(found.entries, 301);
     let bytes: usize = (0..300).map(|n| format!("key:{n}").len() + n).sum::<usize>() + 7;
     assert_eq!(found.entry_bytes, bytes as u64);
-    assert_eq!(stand.disk.rehearse(Method::Snapshot).unwrap().entries, 300);
-    assert_eq!(stand.disk.rehearse(Method::Empty).unwrap().entries, 0);
-    assert_eq!(stand.disk.rehearse(Method::Journal).unwrap().entries, 301);
+    assert_eq!(stand.disk.rehearse(RecoveryMethod::Snapshot).unwrap().entries, 300);
+    assert_eq!(stand.disk.rehearse(RecoveryMethod::Empty).unwrap().entries, 0);
+    assert_eq!(stand.disk.rehearse(RecoveryMethod::Journal).unwrap().entries, 301);
     assert_eq!(stand.backend.files().unwrap(), files);
 }
 
@@ -479,7 +479,7 @@ fn an_empty_recovery_gives_up_what_was_there() {
     stand.disk.snapshot().unwrap();
     stand.set("l", "v");
     stand.disk.journal().flush().unwrap();
-    let stand = stand.crashed(&DiskConfig { recovery: Method::Empty, ..config() });
+    let stand = stand.crashed(&DiskConfig { recovery: RecoveryMethod::Empty, ..config() });
     assert_eq!(stand.content().len(), 0);
     stand.set("m", "v");
     stand.disk.journal().flush().unwrap();

@@ -36,7 +36,7 @@ const BEHIND_MS_TOLD: u64 = 1_000;
 ///
 /// # Errors
 /// The disk refuses.
-pub fn go_on(backend: &dyn Backend, clock: &dyn Clock) -> Result<(), BackendError> {
+pub fn resume_clock(backend: &dyn Backend, clock: &dyn Clock) -> Result<(), BackendError> {
     let mark = backend.read_mark()?.as_ref().and_then(JournalMark::read);
     let snapshots = snapshots(backend)?;
     let Lineage { mark, lineage, .. } = Lineage::of(backend, mark, &snapshots)?;

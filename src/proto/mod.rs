@@ -1,9 +1,11 @@
-//! The contract of `proto/`: its generated types, and the names of gRPC's codes. It imports nothing of ours, so that every
+//! The contract of `proto/`: its generated types, its bytes for what is hot, and the names of gRPC's codes. It imports nothing of ours, so that every
 //! room may speak it.
 
 mod code;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "client", feature = "server"))]
 pub(crate) mod settings;
+#[cfg(any(feature = "client", feature = "server"))]
+pub(crate) mod wire;
 
 pub use code::code_name;
 pub use larder::v1;

@@ -1,4 +1,4 @@
-//! Config's fields by name, for GetConfig and UpdateConfig. Which there are is read off the contract by build.rs.
+//! Config's fields by name, for GetConfig and UpdateConfig, on the node and in the client. Which there are is read off the contract by build.rs.
 
 use super::v1;
 
@@ -15,6 +15,35 @@ pub enum FieldValue {
     Text(String),
     /// Several texts.
     Texts(Vec<String>),
+}
+
+/// What a field's number is of, which its name ends in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Bytes,
+    Ms,
+    /// Things that are counted, or no number.
+    One,
+}
+
+/// A field's name without its unit, and that.
+fn parts(field: &str) -> (&str, Unit) {
+    let (bytes, ms) = (field.strip_suffix("_bytes"), field.strip_suffix("_ms"));
+    match (bytes, ms) {
+        (Some(name), _) => (name, Unit::Bytes),
+        (None, Some(name)) => (name, Unit::Ms),
+        (None, None) => (field, Unit::One),
+    }
+}
+
+/// What a field's number is of.
+pub(crate) fn unit(field: &str) -> Unit {
+    parts(field).1
+}
+
+/// The flag of `larder serve` that a field is, without its dashes: `flush_interval_ms` is `flush-interval`.
+pub(crate) fn flag(field: &str) -> String {
+    parts(field).0.replace('_', "-")
 }
 
 macro_rules! config_fields {

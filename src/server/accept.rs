@@ -1,10 +1,10 @@
-//! The accept loop: takes connections in until it is told to stop, and never spins.
+//! The accept loop: accepts connections until it is stopped, and never spins.
 //!
-//! It owns a listening socket and a spare file descriptor. When the process runs out of descriptors, accepting
-//! fails for as long as the kernel holds a connection to accept; the loop then closes the spare one, takes
-//! what waits with it and hangs up, so that those clients learn at once instead of waiting, and pauses. Each
-//! connection runs as a task of its own, in which what serves it is made as well, so that a panic there ends that
-//! connection alone; what is done with it is the caller's. Should the loop itself panic, its owner is told.
+//! It owns a listening socket and a spare file descriptor. When the process runs out of descriptors, accepting fails
+//! for as long as the kernel holds a connection to accept; the loop then closes the spare one, accepts what waits with
+//! it and hangs up, so that those clients learn at once instead of waiting, and pauses. Each connection runs as a task
+//! of its own, in which what serves it is made as well, so that a panic there ends that connection alone; the caller
+//! says what is done with it. If the loop itself panics, its owner gets the panic.
 
 use std::fs::File;
 use std::future::Future;
@@ -233,9 +233,10 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::clock::monotonic;
     use crate::endpoint::PeerAddress;
 
-    /// Accepts what it is told to, then waits for ever; panics at [`PANIC`].
+    /// Accepts what the script gives, then waits for ever; panics at [`PANIC`].
     struct Scripted(Arc<Mutex<VecDeque<io::Result<()>>>>);
 
     impl Accept for Scripted {
@@ -270,11 +271,11 @@ mod tests {
         let incoming = Scripted(Arc::new(Mutex::new(script.into_iter().collect())));
         let connections = Connections::new(limit);
         let (sender, taken) = mpsc::unbounded_channel();
-        let began = tokio_now();
+        let began = now();
         let serve = move |socket: DuplexStream, _, mut phase: PhaseSignal| {
             let sender = sender.clone();
             async move {
-                sender.send(tokio_now()).unwrap();
+                sender.send(now()).unwrap();
                 phase.left_open().await;
                 drop(socket);
             }
@@ -291,9 +292,8 @@ mod tests {
         Run { listening, connections, taken, began, lost }
     }
 
-    /// tokio's paused clock, which `clock::monotonic` does not follow.
-    fn tokio_now() -> Instant {
-        sleep(Duration::ZERO).deadline()
+    fn now() -> Instant {
+        monotonic().into()
     }
 
     fn out_of_descriptors() -> io::Result<()> {

@@ -45,8 +45,8 @@ use crate::endpoint::PeerInfo;
 pub struct ConnectionConfig {
     /// How long a peer may take to begin to speak HTTP/2 (or, on the HTTP listener, to send a request's head).
     pub first_byte_timeout: Duration,
-    /// Calls at once on one connection. Also how many of them a peer may reset before the node has looked at
-    /// them, and how many stream errors a connection may cause, before it is told to go away.
+    /// Calls at once on one connection. The same number bounds how many of them a peer may reset before the node has
+    /// looked at them, and how many stream errors a connection may cause, before the node closes it with a GOAWAY.
     pub streams_max: u32,
     /// How long a connection is silent before the node asks whether its peer is there.
     pub keepalive_interval: Duration,

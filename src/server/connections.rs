@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A count of open connections with a limit, shared by the listeners that it is given to and by whoever reads
-/// it.
+/// A count of open connections with a limit, shared by the listeners that count against it and by those who read it.
 ///
 /// A connection over the limit is accepted and closed at once, not left in the kernel's queue: its client
 /// learns within a round trip that this node has no room and can go to another or try again later, where it

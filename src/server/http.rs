@@ -32,9 +32,9 @@ const PATHS: &str = "/livez    200 while the process is alive\n\
                      /readyz   200 while the node serves, else 503 and its state\n\
                      /metrics  figures, as Prometheus or OpenMetrics text\n";
 
-/// The paths and what answers them. `ready` is called once per request, on the listener's thread; `metrics` may take
-/// long: it is called on another thread, one call at a time, and what it answers is shared by those who ask within
-/// 250 ms.
+/// The paths and what answers them. `ready` is called once per request, on the listener's thread. `metrics` may take
+/// long: it is called on another thread, one call at a time, and its answer is shared by the requests of the next 250
+/// ms.
 pub fn router(
     ready: impl Fn() -> Readiness + Clone + Send + Sync + 'static,
     metrics: impl Fn(Format) -> String + Send + Sync + 'static,

@@ -7,9 +7,9 @@
 //!      └───────────────────────────────────────┘
 //! ```
 //!
-//! [`Lifecycle`] is made before anything else and given to whoever asks (the Admin service, signals) or must
-//! know (readiness, streams that end when the node drains). [`Server`](super::Server) does the work. A state is
-//! never left along any other arrow, and health changes before the state that it follows can be seen.
+//! [`Lifecycle`] is made before anything else. It is given to all that ask for a change of state (the Admin service,
+//! signals) or must know it (readiness, streams that end when the node drains). [`Server`](super::Server) does the
+//! work. A state is never left along any other arrow, and health changes before the state that it follows can be seen.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,6 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+#[cfg(feature = "testing")]
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info};
@@ -187,6 +189,14 @@ impl Lifecycle {
         }
     }
 
+    /// The same of a part that is a task.
+    #[cfg(feature = "testing")]
+    pub(crate) async fn run_task(&self, part: &str, run: impl Future<Output = ()>) {
+        if AssertUnwindSafe(run).catch_unwind().await.is_err() {
+            self.fail(part);
+        }
+    }
+
     /// Whether a part has failed.
     pub(crate) fn has_failed(&self) -> bool {
         self.0.has_failed.load(Ordering::SeqCst)
@@ -228,10 +238,10 @@ impl Lifecycle {
     }
 
     /// What the node is asked for; `None` when another node has it already.
-    pub(crate) fn take_requests(&self, drain: DrainTimes) -> Option<Requests> {
+    pub(crate) fn take_requests(&self, drain: DrainTimes) -> Option<LifecycleRequests> {
         let spawns = self.0.spawns_asked.lock().take()?;
         self.set_drain_times(drain);
-        Some(Requests { spawns, drain: self.0.drain.subscribe() })
+        Some(LifecycleRequests { spawns, drain: self.0.drain.subscribe() })
     }
 }
 
@@ -285,7 +295,7 @@ impl Default for DrainTimes {
 pub(crate) type SpawnAnswer = oneshot::Sender<Result<Vec<Endpoint>, SpawnError>>;
 
 /// A node's end of its [`Lifecycle`].
-pub(crate) struct Requests {
+pub(crate) struct LifecycleRequests {
     pub(crate) spawns: mpsc::Receiver<SpawnAnswer>,
     pub(crate) drain: watch::Receiver<Duration>,
 }

@@ -16,7 +16,8 @@
 //! ```
 //!
 //! What the program must do first is on the left: a data plane whose every worker is busy can starve neither a
-//! probe nor a drain, and scrapers no drain. What serves keys is on the right.
+//! probe nor a drain, and scrapers no drain. What serves keys is on the right. In a simulation ([`Platform`]) all of it is on
+//! the right.
 //!
 //! To run a node: make its [`Lifecycle`] and [`Connections`], build the services with them, and give all to
 //! [`Server::start`].
@@ -37,8 +38,9 @@ pub mod http;
 mod lifecycle;
 pub mod listen;
 mod listener;
-mod own_thread;
+mod own_runtime;
 mod phase;
+mod platform;
 mod preface;
 mod serve;
 mod signals;
@@ -53,5 +55,6 @@ pub use connections::{ConnectionBounds, Connections};
 pub use health::{Mount, PERSISTENCE};
 pub use lifecycle::{DrainTimes, Lifecycle, NodeState, Recovering, SpawnError};
 pub use listen::ListenError;
+pub use platform::Platform;
 pub use serve::{Server, ServerConfig, Services, StartError, Stop};
 pub(crate) use signals::{SAME_SIGNAL_WITHIN, Signals};

@@ -1,4 +1,4 @@
-//! How the connections of a listener are told to end: first politely, then not.
+//! How the connections of a listener learn that they are to end: first gracefully (GOAWAY), then at once.
 //!
 //! A connection's task is polled for every frame, so it must not take a lock to learn that nothing has changed.
 //! [`PhaseSignal`] reads one atomic for that, and registers its waker only once.
@@ -31,7 +31,7 @@ impl PhaseSignal {
         Self { phase, changed: None }
     }
 
-    /// Ready with the phase when it is another one than [`Phase::Open`] and than the last one that was told.
+    /// Ready with the phase once it differs from [`Phase::Open`] and from the phase that was returned last.
     ///
     /// The waker of the first pending poll after a change is the one that is woken, so this is polled from one
     /// task only, and directly: not inside a combinator that has wakers of its own.

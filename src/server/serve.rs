@@ -13,7 +13,8 @@ use super::connections::Connections;
 use super::lifecycle::{DRAIN_DEADLINE_DEFAULT, DrainTimes, Lifecycle, SpawnError};
 use super::listen::{Bound, ListenError, bind, is_private};
 use super::listener::{Role, Serving, serve_grpc_on, serve_http_on};
-use super::own_thread::OwnThread;
+use super::own_runtime::OwnRuntime;
+use super::platform::Platform;
 use super::signals::Signals;
 use super::supervisor::{DataPlane, Supervisor};
 use crate::endpoint::Endpoint;
@@ -23,8 +24,8 @@ use crate::endpoint::Endpoint;
 /// # Defaults
 ///
 /// Loopback: data 7400, admin 7401, health 7402, HTTP 7403; no lame duck; 8 s to drain; not in standby; nothing
-/// but loopback allowed for data and admin; signals left alone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// but loopback allowed for data and admin; signals left alone; on the operating system.
+#[derive(Debug, Clone)]
 pub struct ServerConfig {
     /// The data listeners, opened by spawn.
     pub data: Vec<Endpoint>,
@@ -48,6 +49,8 @@ pub struct ServerConfig {
     /// Drain at the first SIGTERM, SIGINT or SIGHUP of the process and give up at the second. One that follows the first
     /// within 250 ms is the same one, and a SIGHUP that the process ignores stays ignored.
     pub signals: bool,
+    /// What the node stands on.
+    pub platform: Platform,
 }
 
 impl Default for ServerConfig {
@@ -64,6 +67,7 @@ impl Default for ServerConfig {
             standby: false,
             insecure: false,
             signals: false,
+            platform: Platform::System,
         }
     }
 }
@@ -77,7 +81,7 @@ impl ServerConfig {
         // All at once, as they would be: two of them may want the same port.
         let mut opened = Vec::new();
         for (role, address) in data.chain(others) {
-            match open(role, address, &Handle::current()).await {
+            match open(role, &self.platform, address, &Handle::current()).await {
                 Ok(bound) => opened.push(bound),
                 Err(error) => errors.push(error),
             }
@@ -140,7 +144,7 @@ pub enum StartError {
     /// There is nothing to serve data on.
     #[error("no data listener is configured: give --listen at least once")]
     NoDataListener,
-    /// The node was told to leave while it started, or what is on disk cannot be used.
+    /// The node was stopped while it started, or what is on disk cannot be used.
     #[error(transparent)]
     Spawn(SpawnError),
     /// The lifecycle is another node's.
@@ -152,7 +156,7 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Whether nothing is wrong: the node was told to drain before it served.
+    /// Whether nothing is wrong: the node was drained before it served.
     #[must_use]
     pub fn is_leaving(&self) -> bool {
         matches!(self, Self::Spawn(SpawnError::Leaving { .. }))
@@ -166,7 +170,7 @@ pub enum Stop {
     Drained,
     /// It drained by itself, as a part of it had ended that it cannot do without.
     Failed,
-    /// It drained, and what it was told last may not be on its disk.
+    /// It drained, and the last writes may not be on its disk.
     Unsaved,
     /// A second signal cut that short: exit now.
     Forced,
@@ -183,7 +187,7 @@ pub struct Server {
     connection: LiveConnectionConfig,
     stopped: watch::Receiver<Option<Stop>>,
     /// Of probes and scrapers, and of the course of events.
-    _threads: [OwnThread; 2],
+    _runtimes: [OwnRuntime; 2],
 }
 
 impl Server {
@@ -213,22 +217,23 @@ impl Server {
         config.check_exposure().await?;
         let times = DrainTimes { lame_duck: config.lame_duck, deadline: config.drain_deadline };
         let requests = lifecycle.take_requests(times).ok_or(StartError::LifecycleTaken)?;
-        let probes = OwnThread::start("larder-health").map_err(StartError::Thread)?;
-        let life = OwnThread::start("larder-life").map_err(StartError::Thread)?;
-        let signals = config.signals.then(|| Signals::catch(life.runtime())).transpose();
+        let platform = config.platform;
+        let probes = OwnRuntime::start("larder-health", &platform).map_err(StartError::Thread)?;
+        let mut life = OwnRuntime::start("larder-life", &platform).map_err(StartError::Thread)?;
+        let signals = config.signals.then(|| Signals::catch(life.handle())).transpose();
         let signals = signals.map_err(StartError::Thread)?;
 
         let connection = LiveConnectionConfig::new(config.connection);
-        let (here, aside) = (Handle::current(), probes.runtime());
+        let (here, aside) = (Handle::current(), probes.handle());
         let on = |runtime| Serving {
             runtime,
             connections: connections.sibling(),
             config: &connection,
             lifecycle: &lifecycle,
         };
-        let admin = open(Role::Admin, &config.admin, &here).await?;
-        let health = open(Role::Health, &config.health, aside).await?;
-        let http = open(Role::Http, &config.http, aside).await?;
+        let admin = open(Role::Admin, &platform, &config.admin, &here).await?;
+        let health = open(Role::Health, &platform, &config.health, aside).await?;
+        let http = open(Role::Http, &platform, &config.http, aside).await?;
         let control = vec![
             serve_grpc_on(Role::Admin, admin, services.admin, on(&here)),
             serve_grpc_on(Role::Health, health, services.health, on(aside)),
@@ -239,6 +244,7 @@ impl Server {
         let bound = Arc::new(OnceLock::new());
         let data = DataPlane {
             runtime: here,
+            platform,
             addresses: config.data,
             service: services.data,
             connections,
@@ -248,9 +254,9 @@ impl Server {
         let (stopping, stopped) = watch::channel(None);
         let supervisor =
             Supervisor { lifecycle: lifecycle.clone(), requests, data, control, signals, stopped: stopping };
-        life.runtime().spawn(supervisor.run());
-        let _threads = [probes, life];
-        let node = Self { lifecycle, data: bound, admin, health, http, connection, stopped, _threads };
+        life.spawn(supervisor.run());
+        let _runtimes = [probes, life];
+        let node = Self { lifecycle, data: bound, admin, health, http, connection, stopped, _runtimes };
         if !config.standby {
             node.lifecycle.spawn().await.map_err(|error| match error {
                 SpawnError::Listen(source) => StartError::Listen { role: Role::Data, source },
@@ -334,6 +340,11 @@ impl Server {
     }
 }
 
-async fn open(role: Role, address: &Endpoint, runtime: &Handle) -> Result<Bound, StartError> {
-    bind(address, runtime).await.map_err(|source| StartError::Listen { role, source })
+async fn open(
+    role: Role,
+    platform: &Platform,
+    address: &Endpoint,
+    runtime: &Handle,
+) -> Result<Bound, StartError> {
+    bind(platform, address, runtime).await.map_err(|source| StartError::Listen { role, source })
 }

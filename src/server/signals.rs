@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use super::lifecycle::Lifecycle;
-use crate::clock::monotonic;
+use crate::clock::{monotonic, since};
 
 /// Within what time a signal is the one before, sent in another way. Nobody decides anew so fast.
 pub(crate) const SAME_SIGNAL_WITHIN: Duration = Duration::from_millis(250);
@@ -67,7 +67,7 @@ pub(super) async fn obey(signals: Option<Signals>, lifecycle: Lifecycle) {
     lifecycle.drain(None);
     let name = loop {
         let name = signals.next().await;
-        if first.elapsed() >= SAME_SIGNAL_WITHIN {
+        if since(first) >= SAME_SIGNAL_WITHIN {
             break name;
         }
     };

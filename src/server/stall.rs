@@ -1,11 +1,11 @@
-//! Streams whose peer does not read: told from those that have nothing to say yet, and ended.
+//! Streams whose peer does not read: they are distinguished from streams that have nothing to send yet, and ended.
 //!
-//! HTTP/2 asks a response's body for a frame when the one before it is on its way. While the peer's window is shut
-//! nobody asks, so the body can end the stream neither at the call's deadline nor for anything else; and to
-//! whoever runs the stream, all that waits looks alike. So a body says in passing what the stream waits for now
-//! ([`ProgressBody`], [`until`]), in a cell of the thread that polls it, and the runner listens while it polls
-//! ([`listen`]) and keeps the time ([`StallTimer`]). That costs a frame one store and a stream that never waits
-//! nothing; only one that waits for its peer has a timer.
+//! HTTP/2 asks a response's body for a frame when the one before it is on its way. While the peer's window is shut it
+//! does not ask, so the body can end the stream neither at the call's deadline nor for any other reason, and the runner
+//! of the stream cannot tell why it waits. So the body notes what the stream waits for ([`ProgressBody`], [`until`]) in
+//! a thread-local cell while it is polled; the runner reads that cell after each poll ([`listen`]) and keeps the time
+//! ([`StallTimer`]). A frame costs one store, and a stream that never waits costs nothing; only a stream that waits for
+//! its peer has a timer.
 
 use std::cell::Cell;
 use std::future::Future;

@@ -22,17 +22,18 @@ use super::accept::Listening;
 use super::connection::{ConnectionService, LiveConnectionConfig};
 use super::connections::Connections;
 use super::health::Mount;
-use super::lifecycle::{Lifecycle, NodeState, Requests, SpawnError};
+use super::lifecycle::{Lifecycle, LifecycleRequests, NodeState, SpawnError};
 use super::listen::{Bound, bind};
 use super::listener::{Role, Serving, serve_grpc_on};
+use super::platform::Platform;
 use super::serve::Stop;
 use super::signals::{Signals, obey};
 use crate::endpoint::Endpoint;
 
-/// A node's listeners and what it was told to do with them.
+/// A node's listeners and the commands that it was given for them.
 pub(crate) struct Supervisor<D> {
     pub(crate) lifecycle: Lifecycle,
-    pub(crate) requests: Requests,
+    pub(crate) requests: LifecycleRequests,
     pub(crate) data: DataPlane<D>,
     /// Admin, health and HTTP, which outlive the data listeners.
     pub(crate) control: Vec<Listening>,
@@ -43,6 +44,7 @@ pub(crate) struct Supervisor<D> {
 /// What opens the data listeners.
 pub(crate) struct DataPlane<D> {
     pub(crate) runtime: Handle,
+    pub(crate) platform: Platform,
     pub(crate) addresses: Vec<Endpoint>,
     pub(crate) service: D,
     pub(crate) connections: Connections,
@@ -66,7 +68,7 @@ impl<D: ConnectionService> Supervisor<D> {
     async fn live(mut self) {
         let mut data = Vec::new();
         self.serve(&mut data).await;
-        // Whoever still waits for spawn learns that there will be none.
+        // Those that still wait for spawn learn that there will be none.
         self.requests.spawns.close();
         while self.requests.spawns.try_recv().is_ok() {}
         self.drain(data).await;
@@ -86,7 +88,7 @@ impl<D: ConnectionService> Supervisor<D> {
                 _ = state.wait_for(|state| *state >= NodeState::Draining) => return,
                 spawned = self.spawn(data) => spawned,
             };
-            // Whoever asked may have gone: what was asked for is done all the same.
+            // The caller may have gone: the command is done all the same.
             let _ = answer.send(spawned);
         }
     }
@@ -151,7 +153,7 @@ impl<D: ConnectionService> DataPlane<D> {
     async fn bind(&self) -> Result<Vec<Bound>, super::ListenError> {
         let mut bound = Vec::with_capacity(self.addresses.len());
         for address in &self.addresses {
-            bound.push(bind(address, &self.runtime).await?);
+            bound.push(bind(&self.platform, address, &self.runtime).await?);
         }
         Ok(bound)
     }

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Held for one connection at most. About a batch of answers; enough that one more would not save much.
 const COALESCED_BYTES_MAX: usize = 64 << 10;
 
-/// The two ends of a socket whose writes are gathered: one for HTTP/2, one for whoever polls the connection.
+/// Splits a socket whose writes are gathered in two: one end for HTTP/2, one for the task that polls the connection.
 pub(crate) fn coalesce<I>(io: I) -> (CoalescedIo<I>, WriteCoalescer<I>) {
     let shared = Arc::new(Mutex::new(Shared { io, pending: Vec::new(), sent: 0 }));
     (CoalescedIo(Arc::clone(&shared)), WriteCoalescer(shared))

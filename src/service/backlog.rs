@@ -29,7 +29,7 @@ use crate::telemetry::stripe_number;
 pub(super) const COUNTED_BYTES_MIN: usize = 1 << 10;
 /// Answers up to this length may use the whole budget.
 pub(super) const SHORT_BYTES_MAX: usize = 16 << 10;
-/// From so many bytes on that came together in a stripe, they go to the shared count.
+/// A stripe adds its bytes to the shared count once it has this many.
 const BATCH_BYTES: i64 = 16 << 10;
 /// What an answer that grows takes at a time.
 const STEP_BYTES: usize = 64 << 10;
@@ -44,19 +44,19 @@ pub struct Backlog(Arc<Counts>);
 struct Counts {
     bytes_max: AtomicUsize,
     /// What is held, but for what the stripes have not given to it; less than nothing at times.
-    bytes: Apart<AtomicI64>,
-    stripes: Box<[Apart<AtomicI64>]>,
+    bytes: CachePadded<AtomicI64>,
+    stripes: Box<[CachePadded<AtomicI64>]>,
     refused: AtomicU64,
 }
 
 /// Something on cache lines of its own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Apart<T>(T);
+struct CachePadded<T>(T);
 
 /// Bytes in the backlog, until they are dropped.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct BacklogPermit {
     backlog: Backlog,
     bytes: usize,
 }
@@ -69,13 +69,13 @@ impl Backlog {
         let stripes = (2 * processors).next_power_of_two();
         Self(Arc::new(Counts {
             bytes_max: bytes_max.into(),
-            bytes: Apart::default(),
-            stripes: (0..stripes).map(|_| Apart::default()).collect(),
+            bytes: CachePadded::default(),
+            stripes: (0..stripes).map(|_| CachePadded::default()).collect(),
             refused: 0.into(),
         }))
     }
 
-    /// From now on it holds so much at most; what is held stays.
+    /// Sets the limit to `bytes_max` bytes; what is held stays.
     pub fn set_bytes_max(&self, bytes_max: usize) {
         self.0.bytes_max.store(bytes_max, Relaxed);
     }
@@ -93,9 +93,9 @@ impl Backlog {
         self.0.refused.load(Relaxed)
     }
 
-    /// Makes room for an answer of so many bytes, which may become longer.
-    pub(super) fn take(&self, bytes: usize) -> Result<Held, CallError> {
-        let mut held = Held { backlog: self.clone(), bytes: 0 };
+    /// Reserves room for an answer of `bytes` bytes, which may become longer.
+    pub(super) fn take(&self, bytes: usize) -> Result<BacklogPermit, CallError> {
+        let mut held = BacklogPermit { backlog: self.clone(), bytes: 0 };
         held.settle(bytes)?;
         Ok(held)
     }
@@ -105,7 +105,7 @@ impl Backlog {
         if message.len() < COUNTED_BYTES_MIN {
             return message.into();
         }
-        Held { backlog: self.clone(), bytes: 0 }.hold_done(message)
+        BacklogPermit { backlog: self.clone(), bytes: 0 }.hold_done(message)
     }
 
     /// What is left for an answer of such a length.
@@ -140,8 +140,9 @@ impl Default for Backlog {
     }
 }
 
-impl Held {
-    /// Makes room for an answer that is about to become so long. A short one finds its room when it is whole.
+impl BacklogPermit {
+    /// Makes room for an answer that is about to become `bytes` bytes long. A short one finds its room when it is
+    /// whole.
     #[inline]
     pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), CallError> {
         if bytes <= self.bytes.max(SHORT_BYTES_MAX) {
@@ -192,7 +193,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for BacklogPermit {
     fn drop(&mut self) {
         self.count(0);
     }
@@ -201,7 +202,7 @@ impl Drop for Held {
 /// The bytes of an answer and their place in the backlog, which they have as long as any part of them is there.
 struct Holding<T> {
     bytes: T,
-    _held: Held,
+    _held: BacklogPermit,
 }
 
 impl<T: AsRef<[u8]>> AsRef<[u8]> for Holding<T> {

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-use super::backlog::Held;
+use super::backlog::BacklogPermit;
 use super::data::Plane;
 use super::request::Request;
 use super::turns::{STEP_ITEMS, Turns};
@@ -19,9 +19,10 @@ use crate::grpc::Unary;
 use crate::grpc::frame::{PREFIX, finish};
 use crate::grpc::{Failure, STATUS_BYTES_MIN};
 use crate::lookup::Loading;
+use crate::proto::wire;
 use crate::service::codec::convert;
 use crate::service::codec::encode::{self, HitMessage};
-use crate::service::codec::wire::{BatchView, SetView};
+use crate::service::codec::view::{BatchView, SetView};
 use crate::service::error::CallError;
 
 /// What room is made for each answer of a BatchGet before its size is known.
@@ -38,7 +39,7 @@ const AHEAD_MAX: usize = 4;
 
 /// How far a call is that the journal's backlog had no room for.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct BatchProgress {
     batch: Option<Box<Batch>>,
     gives_up: bool,
 }
@@ -53,7 +54,7 @@ struct Batch {
     out: Vec<u8>,
     /// What a BatchDelete did.
     deleted: Vec<bool>,
-    held: Held,
+    held: BacklogPermit,
 }
 
 impl Batch {
@@ -66,7 +67,7 @@ impl Batch {
     }
 }
 
-impl Progress {
+impl BatchProgress {
     /// What finds no room from now on is refused.
     pub(super) fn give_up(&mut self) {
         self.gives_up = true;
@@ -96,7 +97,7 @@ impl Progress {
 pub(super) async fn batch(
     plane: &Plane,
     request: &Request<'_>,
-    progress: &mut Progress,
+    progress: &mut BatchProgress,
     mut turns: Turns,
 ) -> Result<(Unary, bool), Undone> {
     match request {
@@ -112,7 +113,7 @@ async fn get(plane: &Plane, view: &BatchView<'_>, turns: &mut Turns) -> Result<(
     convert::batch(view.items, limits)?;
     let namespace = namespace(cache, view.namespace)?;
     let keys = keys(view, limits)?;
-    let held = plane.backlog.take(PREFIX + encode::field_len(encode::MISS_LEN) * keys.len())?;
+    let held = plane.backlog.take(PREFIX + wire::field_len(encode::MISS_LEN) * keys.len())?;
     let mut out = Vec::with_capacity(PREFIX + ANSWER_BYTES_LIKELY * keys.len());
     out.resize(PREFIX, 0);
     let max = limits.message_out_bytes_max;
@@ -137,7 +138,7 @@ async fn get(plane: &Plane, view: &BatchView<'_>, turns: &mut Turns) -> Result<(
 /// The answers of a BatchGet so far.
 struct Answers {
     out: Vec<u8>,
-    held: Held,
+    held: BacklogPermit,
     max: usize,
     answered: usize,
     refused: Option<CallError>,
@@ -154,10 +155,10 @@ impl Answers {
                 self.refused = Some(CallError::refused(*refusal, 0));
                 return ControlFlow::Break(());
             }
-            Err(Unread::Away(never)) => match *never {},
+            Err(Unread::NeedsLoad(never)) => match *never {},
         };
         let length = hit.as_ref().map_or(encode::MISS_LEN, HitMessage::len);
-        let whole = self.out.len() + encode::field_len(length);
+        let whole = self.out.len() + wire::field_len(length);
         if whole - PREFIX > self.max {
             return ControlFlow::Break(());
         }
@@ -170,7 +171,7 @@ impl Answers {
                 hit.write_field(1, &mut self.out);
             }
             Err(reason) => {
-                encode::put_head(&mut self.out, 1, encode::MISS_LEN);
+                wire::put_head(&mut self.out, 1, encode::MISS_LEN);
                 encode::put_miss(&mut self.out, reason);
             }
         }
@@ -192,12 +193,12 @@ async fn read_step(
     loop {
         let rest = &keys[at..];
         let read = cache.try_read_batch(namespace, rest, cache.now(), |_, read| answers.put(read));
-        let Err((index, away)) = read else { return Ok(()) };
+        let Err((index, pending)) = read else { return Ok(()) };
         if turns.is_one() {
-            return Err(Undone::Away(away));
+            return Err(Undone::NeedsLoad(pending));
         }
         at += index;
-        let mut loading = Some(away.begin(keys[at]));
+        let mut loading = Some(pending.begin(keys[at]));
         ahead.look(cache, namespace, keys, at);
         while let Some(now_loading) = loading.take() {
             let loaded = Some(now_loading.await);
@@ -207,7 +208,7 @@ async fn read_step(
                 Ok(()) => {}
                 Err(unread) => match unread.settled() {
                     Ok(unread) => next = answers.put(Err(unread)),
-                    Err(away) => loading = Some(away.begin(keys[at])),
+                    Err(pending) => loading = Some(pending.begin(keys[at])),
                 },
             }
             if next.is_break() {
@@ -234,8 +235,8 @@ impl Ahead {
         while self.loads.len() < AHEAD_MAX
             && let Some(key) = keys.get(self.looked_at)
         {
-            if let Some(away) = cache.look_ahead(namespace, key) {
-                self.loads.push_back((self.looked_at, away.begin(key)));
+            if let Some(pending) = cache.begin_load_ahead(namespace, key) {
+                self.loads.push_back((self.looked_at, pending.begin(key)));
             }
             self.looked_at += 1;
         }
@@ -245,7 +246,7 @@ impl Ahead {
 async fn set(
     plane: &Plane,
     view: &BatchView<'_>,
-    progress: &mut Progress,
+    progress: &mut BatchProgress,
     turns: &mut Turns,
 ) -> Result<(Unary, bool), Undone> {
     let cache = &*plane.cache;
@@ -269,12 +270,12 @@ async fn set(
         };
         let field = match done {
             Ok(_) => 1,
-            Err(Undone::Away(away)) if turns.is_one() => {
+            Err(Undone::NeedsLoad(pending)) if turns.is_one() => {
                 progress.keep(batch, namespace);
-                return Err(Undone::Away(away));
+                return Err(Undone::NeedsLoad(pending));
             }
-            Err(Undone::Away(away)) => {
-                loaded = Some(away.begin(item.key).await);
+            Err(Undone::NeedsLoad(pending)) => {
+                loaded = Some(pending.begin(item.key).await);
                 continue;
             }
             Err(Undone::Failed(error)) if progress.breaks_off(&error) => {
@@ -290,8 +291,8 @@ async fn set(
                 2
             }
         };
-        encode::put_head(&mut batch.out, 1, encode::field_len(response.len()));
-        encode::put_head(&mut batch.out, field, response.len());
+        wire::put_head(&mut batch.out, 1, wire::field_len(response.len()));
+        wire::put_head(&mut batch.out, field, response.len());
         batch.out.extend_from_slice(&response);
         batch.done += 1;
         if batch.done.is_multiple_of(STEP_ITEMS) {
@@ -328,7 +329,7 @@ async fn begin_sets(plane: &Plane, view: &BatchView<'_>, turns: &mut Turns) -> R
 async fn delete(
     plane: &Plane,
     view: &BatchView<'_>,
-    progress: &mut Progress,
+    progress: &mut BatchProgress,
     turns: &mut Turns,
 ) -> Result<(Unary, bool), Undone> {
     let cache = &*plane.cache;
@@ -345,12 +346,12 @@ async fn delete(
         let delete = Op::Delete { key, if_version: None };
         match cache.try_apply(&namespace, &delete, now, loaded.take()) {
             Ok(Outcome::Deleted(deleted)) => batch.deleted.push(deleted),
-            Err(away) if turns.is_one() => {
+            Err(pending) if turns.is_one() => {
                 progress.keep(batch, namespace);
-                return Err(Undone::Away(away));
+                return Err(Undone::NeedsLoad(pending));
             }
-            Err(away) => {
-                loaded = Some(away.begin(key).await);
+            Err(pending) => {
+                loaded = Some(pending.begin(key).await);
                 continue;
             }
             Ok(other) => {
@@ -387,9 +388,9 @@ fn begin_deletes(plane: &Plane, view: &BatchView<'_>) -> Result<Batch, CallError
     convert::batch(view.items, limits)?;
     namespace(cache, view.namespace)?;
     flushes(cache, view.durability)?;
-    answer_fits(view.items, encode::field_len(view.items), limits.message_out_bytes_max)?;
+    answer_fits(view.items, wire::field_len(view.items), limits.message_out_bytes_max)?;
     keys(view, limits)?;
-    let held = plane.backlog.take(PREFIX + encode::field_len(view.items))?;
+    let held = plane.backlog.take(PREFIX + wire::field_len(view.items))?;
     let deleted = Vec::with_capacity(view.items);
     Ok(Batch { namespace: None, done: 0, out: Vec::new(), deleted, held })
 }
@@ -438,10 +439,10 @@ mod tests {
     fn at_once(verb: Verb, plane: &Plane, request: &impl Message) -> Answered {
         let message = request.encode_to_vec();
         let request = Request::decode(verb, &message, 10_000).unwrap().unwrap();
-        let done = batch(plane, &request, &mut Progress::default(), Turns::one()).now_or_never();
+        let done = batch(plane, &request, &mut BatchProgress::default(), Turns::one()).now_or_never();
         done.expect("it has one turn").map_err(|undone| match undone {
             Undone::Failed(error) => error,
-            Undone::Away(_) => unreachable!("all is in memory"),
+            Undone::NeedsLoad(_) => unreachable!("all is in memory"),
         })
     }
 
@@ -529,7 +530,7 @@ mod tests {
             let request = Request::decode(verb, &message, 10_000).unwrap().unwrap();
             assert!(request.is_long(message.len()));
             let before = turns.load(Ordering::Relaxed);
-            let mut progress = Progress::default();
+            let mut progress = BatchProgress::default();
             in_turns(&plane, &request, &mut progress, Turns::many()).await.unwrap();
             let others = turns.load(Ordering::Relaxed) - before;
             assert!(others >= 2, "{verb:?}: others ran {others} times");

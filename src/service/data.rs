@@ -17,7 +17,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::backlog::Backlog;
-use super::batch::Progress;
+use super::batch::BatchProgress;
 use super::blobs::BlobCall;
 use super::deferred::{Deferred, DeferredCall, Why};
 use super::generated::{GeneratedFuture, GeneratedService};
@@ -25,15 +25,15 @@ use super::metadata;
 use super::pipeline::PipelineBody;
 use super::plan::{Plan, plan};
 use super::request::Request as CacheRequest;
-use super::requests::{Admission, RequestLimits, Requests, SHORT_BYTES_MAX, Stopped};
-use super::slow::recall;
+use super::requests::{Admission, LongRequests, RequestLimits, SHORT_BYTES_MAX, StoppedCalls};
+use super::slow::describe;
 use super::unary::{Undone, call};
 use crate::cache::Cache;
 use crate::grpc::frame::{PREFIX, message_len};
-use crate::grpc::{Begun, GrpcError, Recall, ResponseBody, Unary};
+use crate::grpc::{Begun, DescribeCall, GrpcError, ResponseBody, Unary};
 use crate::quote::Quote;
 use crate::service::error::CallError;
-use crate::telemetry::{Recalled, SlowCalls};
+use crate::telemetry::{CallDescription, SlowCalls};
 use crate::verb::Verb;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -54,9 +54,9 @@ pub struct DataService {
 pub struct Plane {
     pub(super) cache: Arc<Cache>,
     pub(super) backlog: Backlog,
-    pub(super) requests: Requests,
+    pub(super) requests: LongRequests,
     /// Calls of the connection that wait for room among those.
-    pub(super) stopped: Stopped,
+    pub(super) stopped: StoppedCalls,
     /// Gives a future that ends when the listener is to close.
     pub(super) ending: Arc<dyn Fn() -> Ending + Send + Sync>,
 }
@@ -71,9 +71,9 @@ impl std::fmt::Debug for Plane {
 impl Plane {
     /// One whose listener never closes, with nothing else under way.
     pub(super) fn alone(cache: Cache) -> Self {
-        let (backlog, requests) = (Backlog::default(), Requests::new(RequestLimits::default()));
+        let (backlog, requests) = (Backlog::default(), LongRequests::new(RequestLimits::default()));
         let ending: Arc<dyn Fn() -> Ending + Send + Sync> = Arc::new(|| Box::pin(std::future::pending()));
-        Self { cache: Arc::new(cache), backlog, requests, stopped: Stopped::default(), ending }
+        Self { cache: Arc::new(cache), backlog, requests, stopped: StoppedCalls::default(), ending }
     }
 }
 
@@ -92,16 +92,17 @@ impl DataService {
         ending: impl Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync + 'static,
         others: GeneratedService,
     ) -> Self {
-        let (backlog, requests) = (Backlog::default(), Requests::new(RequestLimits::default()));
-        let plane = Plane { cache, backlog, requests, stopped: Stopped::default(), ending: Arc::new(ending) };
+        let (backlog, requests) = (Backlog::default(), LongRequests::new(RequestLimits::default()));
+        let plane =
+            Plane { cache, backlog, requests, stopped: StoppedCalls::default(), ending: Arc::new(ending) };
         Self { plane: Arc::new(plane), others, slow: SlowCalls::default() }
     }
 
     /// Counts its answers in `backlog`, and long requests in `requests`.
     #[must_use]
-    pub fn with_budgets(self, backlog: Backlog, requests: Requests) -> Self {
+    pub fn with_budgets(self, backlog: Backlog, requests: LongRequests) -> Self {
         let (cache, ending) = (Arc::clone(&self.plane.cache), Arc::clone(&self.plane.ending));
-        let plane = Plane { cache, backlog, requests, stopped: Stopped::default(), ending };
+        let plane = Plane { cache, backlog, requests, stopped: StoppedCalls::default(), ending };
         Self { plane: Arc::new(plane), ..self }
     }
 
@@ -286,12 +287,12 @@ where
                     Ok(whole) => whole,
                     Err(error) => return Poll::Ready(Ok(ResponseBody::error(error))),
                 };
-                let mut progress = Progress::default();
+                let mut progress = BatchProgress::default();
                 let why = match at_once(*verb, plane, whole, &mut progress) {
                     Ok(AtOnce::Done(answer)) => return Poll::Ready(Ok(ResponseBody::unary(answer))),
                     Ok(AtOnce::Flushes(answer)) => {
-                        let recalled = recall_of(*verb, message, headers, plane);
-                        let flushing = Flushing::new(&plane.cache, answer, recalled);
+                        let description = describe_request(*verb, message, headers, plane);
+                        let flushing = Flushing::new(&plane.cache, answer, description);
                         self.set(Self::Flushing { flushing });
                         return self.poll(cx);
                     }
@@ -299,16 +300,16 @@ where
                     Err(error) => return Poll::Ready(Ok(ResponseBody::error(error))),
                 };
                 let (verb, plane) = (*verb, Arc::clone(plane));
-                let recalled = recall_of(verb, message, headers, &plane);
+                let description = describe_request(verb, message, headers, &plane);
                 let (message, admission) = message.take();
                 let deferred = Deferred { verb, plane, message, admission, turn: None, progress, why };
-                self.set(Self::Deferred { call: DeferredCall::new(deferred, recalled) });
+                self.set(Self::Deferred { call: DeferredCall::new(deferred, description) });
                 self.poll(cx)
             }
             DataProjection::Deferred { call } => match ready!(call.poll(cx)) {
                 Ok((answer, false)) => Poll::Ready(Ok(ResponseBody::unary(answer))),
                 Ok((answer, true)) => {
-                    let flushing = Flushing::new(call.cache(), answer, call.recalled().clone());
+                    let flushing = Flushing::new(call.cache(), answer, call.description().clone());
                     self.set(Self::Flushing { flushing });
                     self.poll(cx)
                 }
@@ -338,17 +339,19 @@ where
     }
 }
 
-impl<B> Recall for DataFuture<B> {
-    type About = Recalled;
+impl<B> DescribeCall for DataFuture<B> {
+    type Description = CallDescription;
 
-    fn recall(&self) -> Recalled {
+    fn describe(&self) -> CallDescription {
         match self {
-            Self::Ready { .. } | Self::PutBlob { .. } => Recalled::default(),
+            Self::Ready { .. } | Self::PutBlob { .. } => CallDescription::default(),
             Self::Unary { verb, headers, message, plane, .. }
-            | Self::Blob { verb, headers, message, plane, .. } => recall_of(*verb, message, headers, plane),
-            Self::Deferred { call } => call.recalled().clone(),
-            Self::Flushing { flushing } => flushing.recalled.clone(),
-            Self::Other { future } => future.recall(),
+            | Self::Blob { verb, headers, message, plane, .. } => {
+                describe_request(*verb, message, headers, plane)
+            }
+            Self::Deferred { call } => call.description().clone(),
+            Self::Flushing { flushing } => flushing.description.clone(),
+            Self::Other { future } => future.describe(),
         }
     }
 }
@@ -375,7 +378,12 @@ enum AtOnce {
 
 /// Does a unary call at once if it can be.
 #[inline]
-fn at_once(verb: Verb, plane: &Plane, message: &[u8], progress: &mut Progress) -> Result<AtOnce, CallError> {
+fn at_once(
+    verb: Verb,
+    plane: &Plane,
+    message: &[u8],
+    progress: &mut BatchProgress,
+) -> Result<AtOnce, CallError> {
     let cache = &plane.cache;
     let request = CacheRequest::decode(verb, message, cache.limits().batch_items_max)?;
     let request = request.expect("what is served as unary is a request");
@@ -390,30 +398,30 @@ fn at_once(verb: Verb, plane: &Plane, message: &[u8], progress: &mut Progress) -
         Ok((answer, true)) => Ok(AtOnce::Flushes(answer)),
         Err(Undone::Failed(CallError::JournalBacklog { .. })) => Ok(AtOnce::Deferred(Why::Backlogged)),
         Err(Undone::Failed(error)) => Err(error),
-        Err(Undone::Away(_)) if request.batch().is_some() => Ok(AtOnce::Deferred(Why::ManySteps)),
-        Err(Undone::Away(away)) => {
+        Err(Undone::NeedsLoad(_)) if request.batch().is_some() => Ok(AtOnce::Deferred(Why::ManySteps)),
+        Err(Undone::NeedsLoad(pending)) => {
             let key = request.keys().next().unwrap_or_default();
-            Ok(AtOnce::Deferred(Why::Away(away.begin(key))))
+            Ok(AtOnce::Deferred(Why::Loading(pending.begin(key))))
         }
     }
 }
 
 /// What is kept for a call that is slow.
-fn recall_of(verb: Verb, message: &Gathered, headers: &HeaderMap, plane: &Plane) -> Recalled {
-    recall(verb, message.whole(usize::MAX).ok(), headers, plane.cache.limits().batch_items_max)
+fn describe_request(verb: Verb, message: &Gathered, headers: &HeaderMap, plane: &Plane) -> CallDescription {
+    describe(verb, message.whole(usize::MAX).ok(), headers, plane.cache.limits().batch_items_max)
 }
 
 /// An answer that waits until what was done is on the disk.
 pub struct Flushing {
     flushed: Pin<Box<dyn Future<Output = bool> + Send>>,
     answer: Option<Unary>,
-    recalled: Recalled,
+    description: CallDescription,
 }
 
 impl Flushing {
-    fn new(cache: &Arc<Cache>, answer: Unary, recalled: Recalled) -> Self {
+    fn new(cache: &Arc<Cache>, answer: Unary, description: CallDescription) -> Self {
         let flushed = cache.flushed();
-        Self { flushed: Box::pin(async move { flushed.await.is_ok() }), answer: Some(answer), recalled }
+        Self { flushed: Box::pin(async move { flushed.await.is_ok() }), answer: Some(answer), description }
     }
 }
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::task::{spawn_blocking, yield_now};
 
-use super::batch::Progress;
+use super::batch::BatchProgress;
 use super::data::{Ending, Plane};
 use super::request::Request;
 use super::requests::Admission;
@@ -24,7 +24,7 @@ use crate::cache::{Cache, Turn};
 use crate::grpc::Unary;
 use crate::lookup::{Loaded, Loading};
 use crate::service::error::CallError;
-use crate::telemetry::Recalled;
+use crate::telemetry::CallDescription;
 use crate::verb::Verb;
 
 /// A unary request that is whole.
@@ -37,7 +37,7 @@ pub(super) struct Deferred {
     /// Its place among those that wait for the journal.
     pub(super) turn: Option<Turn>,
     /// How far it is, if it has begun.
-    pub(super) progress: Progress,
+    pub(super) progress: BatchProgress,
     pub(super) why: Why,
 }
 
@@ -47,7 +47,7 @@ pub(super) enum Why {
     /// It waits for its turn before it is done or goes on.
     Backlogged,
     /// The entry of its one key is being loaded.
-    Away(Loading),
+    Loading(Loading),
     /// It is done in turns with others, and may wait for entries in between.
     ManySteps,
 }
@@ -64,7 +64,9 @@ impl Unfinished {
     fn of(undone: Undone, request: &Request<'_>) -> Self {
         match undone {
             Undone::Failed(error) => Self::Failed(error),
-            Undone::Away(away) => Self::Loading(away.begin(request.keys().next().unwrap_or_default())),
+            Undone::NeedsLoad(pending) => {
+                Self::Loading(pending.begin(request.keys().next().unwrap_or_default()))
+            }
         }
     }
 }
@@ -82,7 +84,7 @@ pub struct DeferredCall {
     has_begun: bool,
     call: Pin<Box<dyn Future<Output = Answered> + Send>>,
     plane: Arc<Plane>,
-    recalled: Recalled,
+    description: CallDescription,
 }
 
 impl std::fmt::Debug for DeferredCall {
@@ -92,9 +94,9 @@ impl std::fmt::Debug for DeferredCall {
 }
 
 impl DeferredCall {
-    pub(super) fn new(deferred: Deferred, recalled: Recalled) -> Self {
+    pub(super) fn new(deferred: Deferred, description: CallDescription) -> Self {
         let (has_begun, plane) = (deferred.progress.has_begun(), Arc::clone(&deferred.plane));
-        Self { has_begun, call: Box::pin(deferred.done()), plane, recalled }
+        Self { has_begun, call: Box::pin(deferred.done()), plane, description }
     }
 
     /// Whether some of it was done before it had to wait.
@@ -106,8 +108,8 @@ impl DeferredCall {
         &self.plane.cache
     }
 
-    pub(super) fn recalled(&self) -> &Recalled {
-        &self.recalled
+    pub(super) fn description(&self) -> &CallDescription {
+        &self.description
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answered> {
@@ -119,7 +121,7 @@ impl Deferred {
     async fn done(mut self) -> Answered {
         let (mut is_backlogged, mut loading) = match std::mem::replace(&mut self.why, Why::ManySteps) {
             Why::Backlogged => (true, None),
-            Why::Away(loading) => (false, Some(loading)),
+            Why::Loading(loading) => (false, Some(loading)),
             Why::ManySteps => (false, None),
         };
         if is_backlogged {
@@ -249,10 +251,10 @@ mod tests {
             message: message.into(),
             admission,
             turn: None,
-            progress: Progress::default(),
+            progress: BatchProgress::default(),
             why: Why::ManySteps,
         };
-        let mut call = DeferredCall::new(deferred, Recalled::default());
+        let mut call = DeferredCall::new(deferred, CallDescription::default());
         let mut cx = Context::from_waker(Waker::noop());
         // The first time it has not begun, the second time its work is on its way.
         for _ in 0..2 {

@@ -7,9 +7,9 @@
 
 use tonic::{Code, Status};
 
-use super::codec::Malformed;
 use crate::engine::{NamespaceError, Refusal, UnknownPolicy};
 use crate::grpc::{Facts, Failure, GrpcError};
+use crate::proto::wire::Malformed;
 use crate::quote::Quote;
 
 /// Why a call, or an item of one, fails. Whatever fails has changed nothing.
@@ -297,7 +297,7 @@ impl CallError {
         Some((limit, unit))
     }
 
-    /// What stands in the way of an operation that the engine refused.
+    /// The error for an operation that the engine refused.
     #[must_use]
     pub fn refused(refusal: Refusal, delta: i128) -> Self {
         match refusal {

@@ -12,8 +12,8 @@ use tonic::service::Routes;
 use tower_service::Service;
 
 use super::slow::traceparent;
-use crate::grpc::{Begun, Recall, ResponseBody};
-use crate::telemetry::Recalled;
+use crate::grpc::{Begun, DescribeCall, ResponseBody};
+use crate::telemetry::CallDescription;
 
 /// Generated services: Admin, health, reflection.
 #[derive(Debug, Clone)]
@@ -68,11 +68,11 @@ impl Future for GeneratedFuture {
     }
 }
 
-impl Recall for GeneratedFuture {
-    type About = Recalled;
+impl DescribeCall for GeneratedFuture {
+    type Description = CallDescription;
 
-    fn recall(&self) -> Recalled {
-        Recalled::default().traced(&self.traceparent)
+    fn describe(&self) -> CallDescription {
+        CallDescription::default().traced(&self.traceparent)
     }
 }
 

@@ -15,13 +15,13 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use prost::Message;
 
-use super::backlog::Held;
+use super::backlog::BacklogPermit;
 use super::data::Plane;
 use super::turns::Turns;
 use super::unary::{Answered, flushes, namespace};
 use crate::cache::{Cache, LookupError};
 use crate::clock::Now;
-use crate::engine::{EntryView, ScanPlace, ScanRange, Scope};
+use crate::engine::{EntryView, ScanCursor, ScanRange, Scope};
 use crate::grpc::frame::{PREFIX, finish};
 use crate::proto::v1::{self, invalidate_request};
 use crate::service::codec::convert;
@@ -48,7 +48,7 @@ pub(super) async fn scan(plane: &Plane, request: &v1::ScanRequest, mut turns: Tu
     }
     let namespace = namespace(cache, &request.namespace)?;
     let token = Token::of(cache, request);
-    let mut after = token.place(&request.page_token)?;
+    let mut after = token.cursor(&request.page_token)?;
     let mut page = Page {
         items: Vec::new(),
         wanted: page_size(request.page_size, limits.batch_items_max),
@@ -77,7 +77,7 @@ pub(super) async fn scan(plane: &Plane, request: &v1::ScanRequest, mut turns: Tu
         let max = limits.message_out_bytes_max;
         return Err(CallError::AnswerTooLarge { answered: 0, keys: 1, max });
     }
-    let next_page_token = next.map(|place| token.at(place)).unwrap_or_default();
+    let next_page_token = next.map(|cursor| token.at(cursor)).unwrap_or_default();
     let response = v1::ScanResponse { items: page.items, next_page_token };
     Ok((page.held.hold(framed(&response))?.into(), false))
 }
@@ -91,7 +91,7 @@ struct Page {
     /// The items' bytes, and how many there may be.
     bytes: usize,
     room: usize,
-    held: Held,
+    held: BacklogPermit,
     refused: Option<CallError>,
     /// No more finds room.
     is_full: bool,
@@ -176,17 +176,17 @@ impl Token {
         Self { cache: cache.id(), range: xxhash_rust::xxh64::xxh64(&range, 0) }
     }
 
-    fn at(&self, place: ScanPlace) -> Bytes {
+    fn at(&self, cursor: ScanCursor) -> Bytes {
         let mut token = vec![TOKEN_FORM];
         token.extend_from_slice(&self.cache.to_be_bytes());
         token.extend_from_slice(&self.range.to_be_bytes());
-        token.extend_from_slice(&place.shard.to_be_bytes());
-        token.extend(place.after.iter().flat_map(|after| after.to_be_bytes()));
+        token.extend_from_slice(&cursor.shard.to_be_bytes());
+        token.extend(cursor.after.iter().flat_map(|after| after.to_be_bytes()));
         token.into()
     }
 
     /// Where a token says that the page before ended; an empty one is the beginning.
-    fn place(&self, token: &[u8]) -> Result<Option<ScanPlace>, CallError> {
+    fn cursor(&self, token: &[u8]) -> Result<Option<ScanCursor>, CallError> {
         if token.is_empty() {
             return Ok(None);
         }
@@ -207,7 +207,7 @@ impl Token {
         if range != self.range {
             return Err(bad_token("it is of a scan of another namespace or prefix"));
         }
-        Ok(Some(ScanPlace { shard, after: number(21) }))
+        Ok(Some(ScanCursor { shard, after: number(21) }))
     }
 }
 

@@ -1,7 +1,7 @@
 //! UpdateConfig: what a caller wants changed of a node's settings, read and checked.
 
 use super::error::CallError;
-use crate::config::{BadSetting, Clash, ServeConfig, Setting};
+use crate::config::{BadSetting, Conflict, ServeConfig, Setting};
 use crate::proto::{FieldValue, settings, v1};
 use crate::quote::Quote;
 
@@ -38,11 +38,11 @@ impl ConfigUpdate {
         for (setting, value) in &self.changes {
             config.set_live(setting, value).map_err(|bad| refused(setting, bad))?;
         }
-        match config.clash() {
+        match config.conflict() {
             None => Ok(()),
-            Some(clash) => {
-                let field = self.blame(&clash).field.to_owned();
-                Err(CallError::Setting { field, why: clash.to_string() })
+            Some(conflict) => {
+                let field = self.blame(&conflict).field.to_owned();
+                Err(CallError::Setting { field, why: conflict.to_string() })
             }
         }
     }
@@ -59,8 +59,8 @@ impl ConfigUpdate {
     }
 
     /// The one of the two that is to change.
-    fn blame(&self, clash: &Clash) -> &'static Setting {
-        if self.changes(clash.one.field) { clash.one } else { clash.other }
+    fn blame(&self, conflict: &Conflict) -> &'static Setting {
+        if self.changes(conflict.one.field) { conflict.one } else { conflict.other }
     }
 }
 
@@ -93,7 +93,7 @@ fn refused(setting: &Setting, bad: BadSetting) -> CallError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Loaded, SETTINGS, ServeArgs, Source, Variables};
+    use crate::config::{LoadedConfig, SETTINGS, ServeArgs, Source, Variables};
     use crate::service::stats::{LiveConfig, config_response};
 
     /// One of these is another value than the default for each setting.
@@ -120,7 +120,7 @@ mod tests {
     ];
 
     /// What GetConfig answers.
-    fn shown(loaded: &Loaded) -> v1::GetConfigResponse {
+    fn shown(loaded: &LoadedConfig) -> v1::GetConfigResponse {
         let config = &loaded.config;
         let listeners = &config.listeners;
         let control = [listeners.admin.to_string(), listeners.health.to_string(), listeners.http.to_string()];

@@ -34,7 +34,7 @@ pub use data::DataService;
 pub use error::CallError;
 pub use generated::GeneratedService;
 pub use live_config::ConfigUpdate;
-pub use requests::{RequestLimits, Requests, WINDOWS_PER_CONNECTION};
+pub use requests::{LongRequests, RequestLimits, WINDOWS_PER_CONNECTION};
 pub use stats::LiveConfig;
 pub(crate) use stats::config_response;
 
@@ -46,7 +46,7 @@ pub mod fuzz {
     /// # Panics
     /// Where the two differ.
     pub fn requests_agree(bytes: &[u8]) {
-        super::codec::wire::agree::agree(bytes);
+        super::codec::view::agree::agree(bytes);
     }
 
     /// Reads `bytes` as a stream of PutBlob, cut into pieces as long as the first byte says.

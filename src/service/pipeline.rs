@@ -32,7 +32,7 @@ use tonic::Status;
 use super::data::{Ending, Plane};
 use super::error::CallError;
 use super::requests::{Admission, SHORT_BYTES_MAX};
-use super::slow::recall_first;
+use super::slow::describe_first;
 use crate::clock::monotonic;
 use crate::grpc::frame::{PREFIX, finish, message_len};
 use crate::grpc::{GrpcError, ResponseBody, ok_trailers};
@@ -40,7 +40,7 @@ use crate::telemetry::SlowCalls;
 use commands::{BacklogTurn, Defer, Message, NoDefer, Replies, check_length, run};
 use deferred::Deferred;
 use turn::{AHEAD_BYTES, Queued, ReadAhead, poll_turn, refuse};
-use unread::{Held, Unread};
+use unread::{ParkedBuffers, StreamBuffers};
 
 /// A Pipeline stream: the request's body in, replies out.
 pub(super) struct PipelineBody<B> {
@@ -73,14 +73,14 @@ pub(super) struct PipelineBody<B> {
     /// Commands that wait for entries on disk, and those that wait for them; `None`: there were none yet.
     deferred: Option<Box<Deferred>>,
     /// What it holds of long messages, while its client has a frame to read.
-    unread: Option<Unread>,
+    unread: Option<ParkedBuffers>,
 }
 
-/// What reading a message counts as: a command for so many bytes.
+/// Reading this number of bytes of a message counts as one command.
 const BYTES_PER_COMMAND: usize = 256;
 /// Commands that are done before others run: some 200 µs of work.
 const COMMANDS_PER_TURN: usize = 512;
-/// So many batches of replies may wait for the disk before no more commands are done.
+/// Batches of replies that may wait for the disk; beyond that no more commands are done.
 const FLUSHING_MAX: usize = 64;
 
 /// What a stream's body answers when it is polled.
@@ -239,7 +239,7 @@ where
         let now = monotonic();
         let elapsed = now.saturating_duration_since(message.arrived);
         if self.slow.is_slow(elapsed)
-            && let Some((verb, about)) = recall_first(&message.bytes)
+            && let Some((verb, about)) = describe_first(&message.bytes)
         {
             self.slow.keep(verb, about, elapsed, Duration::ZERO, message.code);
         }
@@ -425,13 +425,13 @@ where
         let is_long = self.message.as_ref().is_some_and(|message| message.admission.is_some());
         if is_long || self.admission.is_some() {
             let (message, admission) = (self.message.take(), self.admission.take());
-            let held = Held { message, admission, partial: std::mem::take(&mut self.partial) };
-            self.unread = Some(Unread::new(held, &self.plane.requests));
+            let held = StreamBuffers { message, admission, partial: std::mem::take(&mut self.partial) };
+            self.unread = Some(ParkedBuffers::new(held, &self.plane.requests));
         }
     }
 
     /// Takes what it holds of long messages back; if others have taken it, the stream ends.
-    fn take_back(&mut self, unread: Unread) {
+    fn take_back(&mut self, unread: ParkedBuffers) {
         match unread.take_back() {
             Ok(held) => {
                 (self.message, self.admission, self.partial) = (held.message, held.admission, held.partial);

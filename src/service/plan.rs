@@ -2,7 +2,7 @@
 
 use super::request::{Request, sets_of};
 use crate::cache::Cache;
-use crate::service::codec::wire::{ExpirationView, SetView};
+use crate::service::codec::view::{ExpirationView, SetView};
 
 /// Where a request is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,15 +19,15 @@ pub(super) fn plan(cache: &Cache, request: &Request<'_>) -> Plan {
     if cache.has_disk_tier() { plan_over_disk(cache, request) } else { Plan::Local }
 }
 
-/// That a single entry is not in memory is found out as the request is done; of many it is asked beforehand, as what was
-/// begun at once would have to be gone on with. One that is malformed or refused is told so at once.
+/// Whether a single entry is in memory is found out when the request is done. For many it is asked beforehand, as a
+/// request that was half done would have to be continued. A malformed or refused request is answered at once.
 fn plan_over_disk(cache: &Cache, request: &Request<'_>) -> Plan {
     let Some(namespace) = cache.namespace(request.namespace()) else { return Plan::Local };
-    let is_away = |key: &[u8]| cache.is_away(&namespace, key);
+    let needs_load = |key: &[u8]| cache.needs_load(&namespace, key);
     let is_on_disk = match request {
         Request::Scan(_) => true,
-        Request::BatchGet(_) | Request::BatchDelete(_) => request.keys().any(is_away),
-        Request::BatchSet(batch) => sets_of(batch).any(|set| needs_entry(&set) && is_away(set.key)),
+        Request::BatchGet(_) | Request::BatchDelete(_) => request.keys().any(needs_load),
+        Request::BatchSet(batch) => sets_of(batch).any(|set| needs_entry(&set) && needs_load(set.key)),
         _ => false,
     };
     if is_on_disk { Plan::Disk } else { Plan::Local }

@@ -3,10 +3,11 @@
 //! namespace, its keys, and what it is about.
 
 use crate::proto::v1;
+use crate::proto::wire::op;
 use crate::service::codec::convert::{self, Direction};
-use crate::service::codec::wire::{BatchView, DeleteView, GetView, IncrementView, SetView, TouchView, op};
+use crate::service::codec::view::{BatchView, DeleteView, GetView, IncrementView, SetView, TouchView};
 use crate::service::error::CallError;
-use crate::telemetry::Recalled;
+use crate::telemetry::CallDescription;
 use crate::verb::Verb;
 
 /// What is more than this number of items, or of bytes, takes long.
@@ -111,15 +112,15 @@ impl<'a> Request<'a> {
         one.into_iter().chain(batch.into_iter().flatten().map(key))
     }
 
-    /// What it is about, for what is told of it later: its first key, and how many it has.
-    pub(super) fn about(&self) -> Recalled {
+    /// What the slow log says of the request: its first key, and the number of its keys.
+    pub(super) fn describe(&self) -> CallDescription {
         // What a prefix covers is no number of keys.
         let (key, items) = match self {
             Self::Scan(request) => (Some(&*request.prefix), 0),
             Self::Invalidate(_) => (None, 0),
             others => (others.keys().next(), others.batch().map_or(1, |batch| batch.items)),
         };
-        Recalled::new(self.namespace(), key.unwrap_or_default(), items)
+        CallDescription::new(self.namespace(), key.unwrap_or_default(), items)
     }
 }
 

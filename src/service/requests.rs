@@ -53,7 +53,7 @@ pub struct RequestLimits {
 
 /// The long requests of a node. Clones are the same.
 #[derive(Debug, Clone)]
-pub struct Requests(Arc<Budget>);
+pub struct LongRequests(Arc<Budget>);
 
 #[derive(Debug)]
 struct Budget {
@@ -66,32 +66,32 @@ struct Budget {
 
 /// How many calls of one connection wait while flow control stops their peer.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Stopped(Arc<AtomicUsize>);
+pub(super) struct StoppedCalls(Arc<AtomicUsize>);
 
 /// A call that does, counted until it is dropped.
 #[derive(Debug)]
-pub(super) struct StoppedCall(Stopped);
+pub(super) struct StoppedCall(StoppedCalls);
 
 /// A request that waits, counted until it is dropped.
 struct Waiting {
-    requests: Requests,
+    requests: LongRequests,
     _stopped: StoppedCall,
 }
 
 /// A long request's place in the budget: waited for, then held until it is dropped.
 pub(super) struct Admission {
-    place: Place,
-    requests: Requests,
+    state: AdmissionState,
+    requests: LongRequests,
     /// Ends when it should have come whole and others wait.
     wanted: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
-enum Place {
+enum AdmissionState {
     Waits(Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>),
     Admitted(#[expect(dead_code, reason = "held for what its drop does")] OwnedSemaphorePermit),
 }
 
-impl Requests {
+impl LongRequests {
     /// None is under way.
     #[must_use]
     pub fn new(limits: RequestLimits) -> Self {
@@ -125,28 +125,29 @@ impl Requests {
         (units.saturating_sub(self.0.room.available_permits()) * UNIT_BYTES) as u64
     }
 
-    /// Takes a place for a request of so many bytes, on a connection of which so many wait.
+    /// Admits a request of `bytes` bytes, at once or when there is room for it; `stopped` counts the calls of its
+    /// connection that wait.
     ///
     /// # Errors
     /// There is no room, and no more may wait.
-    pub(super) fn admit(&self, bytes: usize, stopped: &Stopped) -> Result<Admission, CallError> {
+    pub(super) fn admit(&self, bytes: usize, stopped: &StoppedCalls) -> Result<Admission, CallError> {
         let in_all = *self.0.units.lock();
         let permits = u32::try_from(units(bytes).min(in_all)).unwrap_or(u32::MAX);
         // Fails also while others wait.
         if let Ok(permit) = Arc::clone(&self.0.room).try_acquire_many_owned(permits) {
-            return Ok(self.admission(Place::Admitted(permit)));
+            return Ok(self.admission(AdmissionState::Admitted(permit)));
         }
         let waiting = self.wait(stopped).ok_or(CallError::RequestsFull { max: in_all * UNIT_BYTES })?;
         let room = Arc::clone(&self.0.room);
-        Ok(self.admission(Place::Waits(Box::pin(async move {
+        Ok(self.admission(AdmissionState::Waits(Box::pin(async move {
             let permit = room.acquire_many_owned(permits).await.expect("nobody closes it");
             drop(waiting);
             permit
         }))))
     }
 
-    fn admission(&self, place: Place) -> Admission {
-        Admission { place, requests: self.clone(), wanted: None }
+    fn admission(&self, state: AdmissionState) -> Admission {
+        Admission { state, requests: self.clone(), wanted: None }
     }
 
     /// Waits until a request that was admitted when this began has had its time, and others wait for what it takes.
@@ -158,7 +159,7 @@ impl Requests {
     }
 
     /// Counts one more call that waits, if it may.
-    fn wait(&self, stopped: &Stopped) -> Option<Waiting> {
+    fn wait(&self, stopped: &StoppedCalls) -> Option<Waiting> {
         let budget = &self.0;
         let stopped = stopped.enter()?;
         let of_node = budget.waiting.fetch_add(1, Ordering::Relaxed) + 1;
@@ -186,7 +187,7 @@ impl Drop for Waiting {
     }
 }
 
-impl Stopped {
+impl StoppedCalls {
     /// Counts one more call, if the connection's window has room for what comes of one more.
     pub(super) fn enter(&self) -> Option<StoppedCall> {
         let call = StoppedCall(self.clone());
@@ -203,8 +204,8 @@ impl Drop for StoppedCall {
 impl Admission {
     /// Waits until the request may be read.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Place::Waits(admitted) = &mut self.place {
-            self.place = Place::Admitted(ready!(admitted.as_mut().poll(cx)));
+        if let AdmissionState::Waits(admitted) = &mut self.state {
+            self.state = AdmissionState::Admitted(ready!(admitted.as_mut().poll(cx)));
         }
         Poll::Ready(())
     }
@@ -224,7 +225,7 @@ impl Admission {
 
 impl std::fmt::Debug for Admission {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if matches!(self.place, Place::Waits(_)) { "Waits" } else { "Admitted" })
+        f.write_str(if matches!(self.state, AdmissionState::Waits(_)) { "Waits" } else { "Admitted" })
     }
 }
 
@@ -240,8 +241,8 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
-    fn requests(bytes_max: usize, message_bytes_max: usize, waiting_max: usize) -> Requests {
-        Requests::new(RequestLimits { bytes_max, message_bytes_max, waiting_max })
+    fn requests(bytes_max: usize, message_bytes_max: usize, waiting_max: usize) -> LongRequests {
+        LongRequests::new(RequestLimits { bytes_max, message_bytes_max, waiting_max })
     }
 
     fn is_admitted(admission: &mut Admission) -> bool {
@@ -251,7 +252,7 @@ mod tests {
     #[test]
     fn long_requests_are_admitted_in_their_order_while_there_is_room() {
         let requests = requests(4 * MIB, MIB, 9);
-        let admit = |mib: usize| requests.admit(mib * MIB, &Stopped::default()).unwrap();
+        let admit = |mib: usize| requests.admit(mib * MIB, &StoppedCalls::default()).unwrap();
         let (mut first, mut second) = (admit(3), admit(2));
         assert!(is_admitted(&mut first) && !is_admitted(&mut second));
         let mut third = admit(1);
@@ -266,7 +267,7 @@ mod tests {
 
     #[test]
     fn the_longest_request_is_admitted_alone_also_when_the_budget_has_become_less() {
-        let (requests, stopped) = (requests(MIB, 3 * MIB, 9), Stopped::default());
+        let (requests, stopped) = (requests(MIB, 3 * MIB, 9), StoppedCalls::default());
         let admit = |mib: usize| requests.admit(mib * MIB, &stopped).unwrap();
         let (mut long, mut next) = (admit(9), admit(1));
         assert!(is_admitted(&mut long) && !is_admitted(&mut next));
@@ -285,7 +286,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_comes_slowly_gives_way_to_one_that_waits() {
-        let (requests, stopped) = (requests(MIB, 0, 9), Stopped::default());
+        let (requests, stopped) = (requests(MIB, 0, 9), StoppedCalls::default());
         let mut slow = requests.admit(MIB, &stopped).unwrap();
         let refused = std::future::poll_fn(|cx| slow.poll_slow(cx));
         let alone = tokio::time::timeout(10 * ARRIVES_WITHIN, refused).await;
@@ -300,7 +301,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_time_begins_anew_when_the_node_itself_did_not_read() {
-        let (requests, stopped) = (requests(MIB, 0, 9), Stopped::default());
+        let (requests, stopped) = (requests(MIB, 0, 9), StoppedCalls::default());
         let mut slow = requests.admit(MIB, &stopped).unwrap();
         let mut waits = requests.admit(MIB, &stopped).unwrap();
         assert!(!is_admitted(&mut waits));
@@ -317,7 +318,7 @@ mod tests {
 
     #[test]
     fn only_some_calls_of_a_connection_and_of_the_node_wait() {
-        let (requests, stopped) = (requests(MIB, 0, WAITING_PER_CONNECTION + 2), Stopped::default());
+        let (requests, stopped) = (requests(MIB, 0, WAITING_PER_CONNECTION + 2), StoppedCalls::default());
         let mut admitted = requests.admit(MIB, &stopped).unwrap();
         assert!(is_admitted(&mut admitted));
         let mut waiting: Vec<_> =
@@ -325,8 +326,8 @@ mod tests {
         let refused = requests.admit(MIB, &stopped).unwrap_err();
         assert_eq!(refused, CallError::RequestsFull { max: MIB });
         assert!(stopped.enter().is_none(), "streams that wait for the journal count there too");
-        let others = [(); 2].map(|()| requests.admit(MIB, &Stopped::default()).unwrap());
-        assert!(requests.admit(MIB, &Stopped::default()).is_err());
+        let others = [(); 2].map(|()| requests.admit(MIB, &StoppedCalls::default()).unwrap());
+        assert!(requests.admit(MIB, &StoppedCalls::default()).is_err());
         drop((admitted, others));
         assert!(is_admitted(&mut waiting[0]));
         drop(waiting.pop());

@@ -3,14 +3,20 @@
 use http::HeaderMap;
 
 use super::codec::convert;
-use super::codec::wire::{CommandView, Field, Reader};
+use super::codec::view::CommandView;
 use super::request::{Request, verb_of};
 use crate::proto::v1;
-use crate::telemetry::{Recalled, SlowOps};
+use crate::proto::wire::{Field, Reader};
+use crate::telemetry::{CallDescription, SlowOps};
 use crate::verb::Verb;
 
 /// What a unary request is about, as far as it is here and can be read. No more than `items_max` and one are counted.
-pub(super) fn recall(verb: Verb, message: Option<&[u8]>, headers: &HeaderMap, items_max: usize) -> Recalled {
+pub(super) fn describe(
+    verb: Verb,
+    message: Option<&[u8]>,
+    headers: &HeaderMap,
+    items_max: usize,
+) -> CallDescription {
     message
         .and_then(|message| about(verb, message, items_max))
         .unwrap_or_default()
@@ -18,22 +24,22 @@ pub(super) fn recall(verb: Verb, message: Option<&[u8]>, headers: &HeaderMap, it
 }
 
 /// What a request is about, if it can be read.
-fn about(verb: Verb, message: &[u8], items_max: usize) -> Option<Recalled> {
+fn about(verb: Verb, message: &[u8], items_max: usize) -> Option<CallDescription> {
     // What a prefix covers is no number of keys.
     Some(match verb {
         Verb::GetBlob => {
             let request = convert::decode::<v1::GetBlobRequest>(message).ok()?;
-            Recalled::new(&request.namespace, &request.key, 1)
+            CallDescription::new(&request.namespace, &request.key, 1)
         }
         Verb::DeleteBlob => {
             let request = convert::decode::<v1::DeleteBlobRequest>(message).ok()?;
-            Recalled::new(&request.namespace, &request.key, 1)
+            CallDescription::new(&request.namespace, &request.key, 1)
         }
         Verb::ListBlobs => {
             let request = convert::decode::<v1::ListBlobsRequest>(message).ok()?;
-            Recalled::new(&request.namespace, &request.prefix, 0)
+            CallDescription::new(&request.namespace, &request.prefix, 0)
         }
-        keyed => Request::decode(keyed, message, items_max).ok()??.about(),
+        keyed => Request::decode(keyed, message, items_max).ok()??.describe(),
     })
 }
 
@@ -43,8 +49,8 @@ pub(super) fn traceparent(headers: &HeaderMap) -> &str {
 }
 
 /// The verb and the content of a Pipeline message's first command.
-pub(super) fn recall_first(message: &[u8]) -> Option<(Verb, Recalled)> {
-    let mut reader = Reader::with_items(message, usize::MAX);
+pub(super) fn describe_first(message: &[u8]) -> Option<(Verb, CallDescription)> {
+    let mut reader = Reader::unlimited(message);
     let (mut first, mut commands) = (None, 0);
     while let Ok(Some((number, field))) = reader.next() {
         if let (2, Field::Bytes(command)) = (number, field) {
@@ -56,7 +62,7 @@ pub(super) fn recall_first(message: &[u8]) -> Option<(Verb, Recalled)> {
     let (number, message) = first.op?;
     let verb = verb_of(number)?;
     let about = about(verb, message, 0).unwrap_or_default();
-    Some((verb, Recalled { items: commands, ..about }.traced(first.traceparent)))
+    Some((verb, CallDescription { items: commands, ..about }.traced(first.traceparent)))
 }
 
 /// ListSlowOpsResponse.

@@ -1,7 +1,7 @@
 //! Admin's answers about a node as a whole: its figures and its configuration.
 
 use super::control::NodeIdentity;
-use crate::config::{Loaded, Source};
+use crate::config::{LoadedConfig, Source};
 use crate::engine::{MissReason, NamespaceReport, PolicyEstimate, Stats};
 use crate::proto::{settings, v1};
 use crate::telemetry::NodeStats;
@@ -123,7 +123,7 @@ pub struct LiveConfig {
 }
 
 /// GetConfigResponse: every setting's value and where it comes from, in the order of Config's fields.
-pub(crate) fn config_response(loaded: &Loaded, live: &LiveConfig) -> v1::GetConfigResponse {
+pub(crate) fn config_response(loaded: &LoadedConfig, live: &LiveConfig) -> v1::GetConfigResponse {
     let mut config = v1::Config::default();
     let mut fields = Vec::with_capacity(loaded.sources.len());
     for field in settings::FIELDS {

@@ -1,14 +1,14 @@
 //! Turns: a call that is long lets others run while it is under way.
 //!
-//! What is done at once holds its thread, and every connection on it, for as long as it takes. So work that grows with
-//! what a caller sends is done in steps of some items, and whoever has worked for [`TURN`] goes to the end of the queue
-//! of what is ready. No lock is held then.
+//! A call that is done without waiting holds its thread, and every connection on it, for as long as it takes. So work
+//! that grows with the size of a request is done in steps of some items, and a call that has worked for [`TURN`] goes
+//! to the end of the queue of ready tasks. No lock is held then.
 
 use std::time::{Duration, Instant};
 
 use tokio::task::{JoinError, yield_now};
 
-use crate::clock::monotonic;
+use crate::clock::{monotonic, since};
 
 /// How long a call works before it lets others run.
 const TURN: Duration = Duration::from_micros(200);
@@ -40,7 +40,7 @@ impl Turns {
 
     /// Ends the turn if it was long enough, and waits for the next one.
     pub(super) async fn pass(&mut self) {
-        if self.begun.is_some_and(|begun| begun.elapsed() >= TURN) {
+        if self.begun.is_some_and(|begun| since(begun) >= TURN) {
             yield_now().await;
             self.begun = Some(monotonic());
         }

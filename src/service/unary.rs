@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 
 use super::backlog::COUNTED_BYTES_MIN;
-use super::batch::Progress;
+use super::batch::BatchProgress;
 use super::data::Plane;
 use super::request::Request;
 use super::turns::Turns;
@@ -18,11 +18,11 @@ use crate::engine::{Namespace, Op, Outcome, Unread, ValueView};
 use crate::entry::NAMESPACE_BYTES_MAX;
 use crate::grpc::Unary;
 use crate::grpc::frame::{PREFIX, finish, put_prefix};
-use crate::lookup::{Away, Loaded};
+use crate::lookup::{Loaded, PendingLoad};
 use crate::quote::Quote;
 use crate::service::codec::convert::{self, Direction};
 use crate::service::codec::encode::{self, HitMessage};
-use crate::service::codec::wire::{DeleteView, GetView, IncrementView, SetView, TouchView};
+use crate::service::codec::view::{DeleteView, GetView, IncrementView, SetView, TouchView};
 use crate::service::error::CallError;
 
 /// An answer, and whether it waits until what was done is on the disk.
@@ -34,7 +34,7 @@ pub(super) enum Undone {
     /// It failed.
     Failed(CallError),
     /// An entry is to be loaded first. Of a request of one key, nothing was done; a batch goes on.
-    Away(Away),
+    NeedsLoad(PendingLoad),
 }
 
 impl<E: Into<CallError>> From<E> for Undone {
@@ -47,7 +47,7 @@ impl<E: Into<CallError>> From<E> for Undone {
 pub(super) async fn in_turns(
     plane: &Plane,
     request: &Request<'_>,
-    progress: &mut Progress,
+    progress: &mut BatchProgress,
     turns: Turns,
 ) -> Result<(Unary, bool), Undone> {
     match request {
@@ -57,11 +57,11 @@ pub(super) async fn in_turns(
 }
 
 /// Does a request at once, with what was loaded for it. One that comes to [`CallError::JournalBacklog`] or to
-/// [`Undone::Away`] may be done again later with what `progress` is then.
+/// [`Undone::NeedsLoad`] may be done again later with what `progress` is then.
 pub(super) fn call(
     plane: &Plane,
     request: &Request<'_>,
-    progress: &mut Progress,
+    progress: &mut BatchProgress,
     loaded: Option<Loaded>,
 ) -> Result<(Unary, bool), Undone> {
     let cache = &*plane.cache;
@@ -151,7 +151,7 @@ fn get(plane: &Plane, now: Now, view: &GetView<'_>, loaded: Option<Loaded>) -> R
             Ok(out.into())
         }
         Err(Unread::Refused(refusal)) => Err(CallError::refused(refusal, 0).into()),
-        Err(Unread::Away(away)) => Err(Undone::Away(away)),
+        Err(Unread::NeedsLoad(pending)) => Err(Undone::NeedsLoad(pending)),
     }
 }
 
@@ -166,7 +166,7 @@ pub(super) fn put_set(
 ) -> Result<bool, Undone> {
     let set = convert::set(view, &cache.limits(), now.unix_ms())?;
     let flush = flushes(cache, view.durability)?;
-    match cache.try_apply(namespace, &Op::Set(set), now, loaded).map_err(Undone::Away)? {
+    match cache.try_apply(namespace, &Op::Set(set), now, loaded).map_err(Undone::NeedsLoad)? {
         Outcome::Stored(version) => encode::put_stored(out, version.0),
         Outcome::NotStored(current) => encode::put_not_stored(out, current.0),
         Outcome::Expired => encode::put_not_stored_expired(out),
@@ -187,7 +187,7 @@ fn put_delete(
     let flush = flushes(cache, view.durability)?;
     match cache
         .try_apply(&namespace, &convert::delete(view, &cache.limits())?, now, loaded)
-        .map_err(Undone::Away)?
+        .map_err(Undone::NeedsLoad)?
     {
         Outcome::Deleted(deleted) => encode::put_deleted(out, deleted, 0),
         Outcome::NotDeleted(current) => encode::put_deleted(out, false, current.0),
@@ -208,7 +208,7 @@ fn put_increment(
     let increment = convert::increment(view, direction, &cache.limits())?;
     let namespace = namespace(cache, view.namespace)?;
     let flush = flushes(cache, view.durability)?;
-    match cache.try_apply(&namespace, &Op::Increment(increment), now, loaded).map_err(Undone::Away)? {
+    match cache.try_apply(&namespace, &Op::Increment(increment), now, loaded).map_err(Undone::NeedsLoad)? {
         Outcome::Counted { value, version } => encode::put_counted(out, value, version.0),
         other => return Err(unexpected(&other, increment.delta).into()),
     }
@@ -227,7 +227,7 @@ fn put_touch(
     let flush = flushes(cache, 0)?;
     match cache
         .try_apply(&namespace, &convert::touch(view, &cache.limits())?, now, loaded)
-        .map_err(Undone::Away)?
+        .map_err(Undone::NeedsLoad)?
     {
         Outcome::Touched(found) => encode::put_touched(out, found),
         other => return Err(unexpected(&other, 0).into()),

@@ -72,7 +72,7 @@ pub(crate) fn init(format: LogFormat, filter: &str) -> Result<(), LogError> {
     let writer = streams::stderr()?.clone();
     let (subscriber, set_filter) = subscriber(format, filter, io::stderr().is_terminal(), writer)?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::AlreadySet)?;
-    panics::log_them();
+    panics::log_panics();
     SET_FILTER.set(set_filter).map_err(|_| LogError::AlreadySet)
 }
 

@@ -53,7 +53,7 @@ pub(crate) fn open_descriptors() -> Option<u64> {
     fs::read_dir("/proc/self/fd").ok().map(|entries| (entries.count() as u64).saturating_sub(1))
 }
 
-/// When the process started, which is asked for once: it does not change, and the wall clock by which it is told may.
+/// When the process started. Read once: it does not change, but the wall clock that it is computed from may.
 fn started_unix_seconds() -> Option<f64> {
     static STARTED: OnceLock<Option<f64>> = OnceLock::new();
     *STARTED.get_or_init(|| {

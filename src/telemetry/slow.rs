@@ -24,7 +24,7 @@ pub struct SlowOp {
     /// The method; of a Pipeline's command that of its op.
     pub verb: Verb,
     /// What it was about.
-    pub about: Recalled,
+    pub about: CallDescription,
     /// When it came in, in milliseconds since 1970-01-01 UTC.
     pub started_unix_ms: u64,
     /// How long it took in all.
@@ -39,7 +39,7 @@ pub struct SlowOp {
 
 /// What a call was about, as far as its request was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Recalled {
+pub struct CallDescription {
     /// The namespace.
     pub namespace: String,
     /// The key, cut to [`KEY_BYTES_KEPT`]; of several the first; empty: it had none.
@@ -56,6 +56,7 @@ pub struct SlowOps {
     /// What a call may take, in ns; `u64::MAX`: none are kept.
     threshold_ns: AtomicU64,
     kept: Mutex<Kept>,
+    clock: Arc<SystemClock>,
 }
 
 #[derive(Debug, Default)]
@@ -66,10 +67,10 @@ struct Kept {
 }
 
 impl SlowOps {
-    /// Keeps calls that take longer than `threshold`; `None`: none.
+    /// Keeps calls that take longer than `threshold`, with the time that `clock` shows; `None`: none.
     #[must_use]
-    pub fn new(threshold: Option<Duration>) -> Self {
-        let ops = Self { threshold_ns: AtomicU64::new(u64::MAX), kept: Mutex::default() };
+    pub fn new(threshold: Option<Duration>, clock: Arc<SystemClock>) -> Self {
+        let ops = Self { threshold_ns: AtomicU64::new(u64::MAX), kept: Mutex::default(), clock };
         ops.set_threshold(threshold);
         ops
     }
@@ -105,7 +106,7 @@ impl SlowOps {
     }
 }
 
-impl Recalled {
+impl CallDescription {
     /// A call with this key, one of `items`.
     #[must_use]
     pub fn new(namespace: &str, key: &[u8], items: usize) -> Self {
@@ -149,7 +150,7 @@ impl SlowCalls {
         Self { ops, peer: peer.into() }
     }
 
-    /// Whether a call that took so long is to be kept.
+    /// Whether a call that took `elapsed` is to be kept.
     #[must_use]
     #[inline]
     pub fn is_slow(&self, elapsed: Duration) -> bool {
@@ -158,9 +159,9 @@ impl SlowCalls {
 
     /// Keeps a call that has just ended.
     #[cold]
-    pub fn keep(&self, verb: Verb, about: Recalled, elapsed: Duration, queued: Duration, code: Code) {
+    pub fn keep(&self, verb: Verb, about: CallDescription, elapsed: Duration, queued: Duration, code: Code) {
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        let started_unix_ms = SystemClock::new().now().unix_ms().saturating_sub(elapsed_ms);
+        let started_unix_ms = self.ops.clock.now().unix_ms().saturating_sub(elapsed_ms);
         let peer = Arc::clone(&self.peer);
         self.ops.keep(SlowOp { verb, about, started_unix_ms, elapsed, queued, code, peer });
     }
@@ -169,7 +170,7 @@ impl SlowCalls {
 impl Default for SlowCalls {
     /// Keeps none.
     fn default() -> Self {
-        Self::new(Arc::new(SlowOps::new(None)), "")
+        Self::new(Arc::new(SlowOps::new(None, Arc::default())), "")
     }
 }
 
@@ -180,12 +181,12 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn keep(calls: &SlowCalls, items: usize) {
-        calls.keep(Verb::BatchGet, Recalled::new("ns", &[b'k'; 300], items), 3 * MS, MS, Code::Ok);
+        calls.keep(Verb::BatchGet, CallDescription::new("ns", &[b'k'; 300], items), 3 * MS, MS, Code::Ok);
     }
 
     #[test]
     fn the_latest_are_kept_and_all_are_counted() {
-        let ops = Arc::new(SlowOps::new(Some(2 * MS)));
+        let ops = Arc::new(SlowOps::new(Some(2 * MS), Arc::default()));
         let calls = SlowCalls::new(Arc::clone(&ops), "10.0.0.1:5");
         (0..OPS_KEPT + 7).for_each(|items| keep(&calls, items));
         let (latest, total) = ops.latest();
@@ -201,14 +202,14 @@ mod tests {
     #[test]
     fn what_a_caller_sent_is_kept_within_bounds() {
         let long = "ü".repeat(1_000_000);
-        let about = Recalled::new(&long, long.as_bytes(), usize::MAX).traced(&long);
+        let about = CallDescription::new(&long, long.as_bytes(), usize::MAX).traced(&long);
         assert_eq!((about.namespace.len(), about.key.len(), about.traceparent.len()), (254, 256, 128));
         assert_eq!(about.items, u32::MAX);
     }
 
     #[test]
     fn what_takes_as_long_as_it_may_is_not_slow() {
-        let ops = Arc::new(SlowOps::new(Some(2 * MS)));
+        let ops = Arc::new(SlowOps::new(Some(2 * MS), Arc::default()));
         let calls = SlowCalls::new(Arc::clone(&ops), "");
         assert!(!calls.is_slow(2 * MS) && calls.is_slow(2 * MS + Duration::from_nanos(1)));
         ops.set_threshold(None);

@@ -1,7 +1,7 @@
 //! Writes that come faster than the disk takes them: they wait for room in the journal's backlog, in order, bounded, and
 //! nothing else waits with them.
 //!
-//! The disk is one that holds whoever appends to a file until it is told to let go.
+//! The test's disk holds back every append to a file until the test releases it.
 
 use crate::support::opened;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use h2::client::ResponseFuture;
 use larder::engine::LogBudget;
 use larder::persistence::DirectoryLock;
-use larder::persistence::backend::memory::{Call, Fault, Refusal, Strikes};
+use larder::persistence::backend::memory::{Call, Fault, IoFault, Strikes};
 use larder::persistence::recover::RecoveryProgress;
 use larder::proto::v1::pipeline_command::Op;
 use larder::proto::v1::pipeline_reply::Result as Reply;
@@ -117,7 +117,7 @@ impl Stuck {
         .await;
     }
 
-    /// Waits until so many calls wait, for whatever.
+    /// Waits until `calls` calls are in flight.
     async fn waiting(&self, calls: u64) {
         soon(async {
             while metric(&self.node.metrics().await, "larder_requests_in_flight") != calls {
@@ -330,7 +330,7 @@ async fn a_journal_that_is_poisoned_ends_the_waiting_with_that() {
     let mut stream = Stream::open(&mut stuck.calls).await;
     stream.send(message([command(1, Op::Set(set("stream", "v")))])).await;
     let fault =
-        Fault { call: Some(Call::Append), passing: 0, refusal: Refusal::Io, strikes: Strikes::FromThenOn };
+        Fault { call: Some(Call::Append), passing: 0, refusal: IoFault::Io, strikes: Strikes::FromThenOn };
     stuck.disk.plan(fault);
     stuck.disk.let_appends_go();
     let status = ended(single).await.unwrap_err();
@@ -430,7 +430,7 @@ async fn small_frames_behind_a_write_that_waits_do_not_end_their_connection() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_that_wait_leave_a_part_of_their_connections_window_to_others() {
     const STREAMS: u64 = 40;
-    /// Three quarters of the connection's window hold what comes of so many.
+    /// The calls whose frames fill three quarters of the connection's window.
     const WAITING: u64 = 24;
     let mut stuck = Stuck::start_as(&["--timeout", "30s"], 16 << 20).await;
     let mut streams = Vec::new();

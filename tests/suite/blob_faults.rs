@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::support::node::*;
 use crate::support::opened::blob_files_become;
-use larder::persistence::backend::memory::{Call, Fault, Refusal, Strikes};
+use larder::persistence::backend::memory::{Call, Fault, IoFault, Strikes};
 use larder::persistence::recover::RecoveryProgress;
 use larder::persistence::{DirectoryLock, MemoryBackend};
 use larder::proto::v1::cache_client::CacheClient;
@@ -63,14 +63,14 @@ impl Faulty {
 
     /// Lets a sync of the journal fail.
     async fn poison(&mut self) {
-        self.backend.plan(fault(Some(Call::Sync), 0, Refusal::Io, Strikes::Once));
+        self.backend.plan(fault(Some(Call::Sync), 0, IoFault::Io, Strikes::Once));
         let set = SetRequest { durability: Durability::Flushed as i32, ..set("poison", "v") };
         let refused = soon(self.cache.set(set)).await.unwrap_err();
         assert_status(&refused, Code::FailedPrecondition, "JOURNAL_POISONED", None);
     }
 }
 
-fn fault(call: Option<Call>, passing: u64, refusal: Refusal, strikes: Strikes) -> Fault {
+fn fault(call: Option<Call>, passing: u64, refusal: IoFault, strikes: Strikes) -> Fault {
     Fault { call, passing, refusal, strikes }
 }
 
@@ -130,9 +130,9 @@ async fn a_blob_that_streams_while_the_journal_is_poisoned_is_never_seen() {
 
 #[tokio::test]
 async fn a_disk_that_fails_under_a_blob_is_an_error_whichever_call_it_is() {
-    for refusal in [Refusal::Io, Refusal::Full, Refusal::ReadOnly] {
+    for refusal in [IoFault::Io, IoFault::Full, IoFault::ReadOnly] {
         let mut faulty = Faulty::start().await;
-        let reason = if refusal == Refusal::Full { "DISK_FULL" } else { "DISK_FAILED" };
+        let reason = if refusal == IoFault::Full { "DISK_FULL" } else { "DISK_FAILED" };
         let (one, two) = (content(1, 2 * CHUNK + 7), content(2, CHUNK + 9));
         faulty.put(&one).await.unwrap();
         let mut failures = 0;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser};
 use larder::config::{
     BackendKind, CacheSettings, ConfigError, DiskSettings, Durability, Endpoint, LimitSettings,
-    ListenerSettings, Loaded, LogFormat, Method, NodeSettings, Persistence, SETTINGS, ServeArgs, ServeConfig,
-    Source, TelemetrySettings, TimeoutSettings, Variables,
+    ListenerSettings, LoadedConfig, LogFormat, NodeSettings, Persistence, RecoveryMethod, SETTINGS,
+    ServeArgs, ServeConfig, Source, TelemetrySettings, TimeoutSettings, Variables,
 };
 use larder::engine::PolicyName;
 use larder::entry::ByteSize;
@@ -21,7 +21,7 @@ struct Cli {
 }
 
 /// Flags, variables as NAME=VALUE, and the lines of a file.
-fn load(flags: &[&str], variables: &[&str], file: &str) -> Result<Loaded, ConfigError> {
+fn load(flags: &[&str], variables: &[&str], file: &str) -> Result<LoadedConfig, ConfigError> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("larder.toml");
     std::fs::write(&path, file).unwrap();
@@ -45,7 +45,7 @@ fn error(flags: &[&str], variables: &[&str], file: &str) -> String {
     }
 }
 
-fn source(loaded: &Loaded, flag: &str) -> Source {
+fn source(loaded: &LoadedConfig, flag: &str) -> Source {
     loaded.sources.iter().find(|found| found.setting.flag == flag).unwrap().source
 }
 
@@ -151,7 +151,7 @@ fn every_served_setting_of_a_file_arrives() {
             flush_interval: Duration::from_millis(20),
             snapshot_interval: Duration::from_secs(120),
             disk_limit: Some(ByteSize(1 << 30)),
-            recovery: Method::Snapshot,
+            recovery: RecoveryMethod::Snapshot,
         },
         node: NodeSettings {
             node_id: Some("a".to_owned()),

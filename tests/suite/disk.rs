@@ -18,7 +18,7 @@ use larder::entry::Ttl;
 use larder::persistence::backend::{self, BackendKind};
 use larder::persistence::disk::{Disk, DiskConfig};
 use larder::persistence::journal::{JournalConfig, RESERVE_BYTES, SEGMENT_BYTES};
-use larder::persistence::recover::{Method, RecoveryProgress};
+use larder::persistence::recover::{RecoveryMethod, RecoveryProgress};
 use larder::proto::v1::admin_client::AdminClient;
 use larder::proto::v1::*;
 use tonic::transport::Channel;
@@ -35,7 +35,8 @@ async fn admin_of(process: &Process) -> AdminClient<Channel> {
     AdminClient::new(connect(&process.ready.admin).await)
 }
 
-/// Every write is refused, whatever it waits for; what is there is served, and everybody who asks is told.
+/// Asserts that every write is refused, whatever its durability, that what is there is served, and that every view
+/// reports it.
 async fn assert_poisoned(process: &Process, there: &str) {
     let (mut cache, mut admin) = (cache_of(process).await, admin_of(process).await);
     assert!(found(cache.get(get(there)).await.unwrap().into_inner()).is_ok(), "reads go on");
@@ -72,7 +73,7 @@ impl Mounted {
     fn of(size: &str) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let size = format!("size={size}");
-        // Set by whoever knows, and says, that this machine forbids it.
+        // Set where it is known that this machine forbids mounting.
         if std::env::var_os("LARDER_NO_MOUNT").is_some() {
             eprintln!("SKIPPED: a file system of its own: LARDER_NO_MOUNT is set");
             return None;
@@ -388,7 +389,8 @@ fn spoil(file: &Path) {
     std::fs::write(file, content).unwrap();
 }
 
-/// Starts on what is damaged: how many keys there are, one behind the other, and what is told of the damaged file.
+/// Starts on a damaged file and asserts what is reported of it; the number of keys left, which have no gap between
+/// them.
 async fn starts_on_damage(data: &Path, mode: &str, damaged: &Path) -> u64 {
     let name = damaged.strip_prefix(data).unwrap().to_str().unwrap().to_owned();
     let process = Process::start(&flags(data, mode));
@@ -402,7 +404,7 @@ async fn starts_on_damage(data: &Path, mode: &str, damaged: &Path) -> u64 {
 
     let process = Process::start(&flags(data, mode));
     assert_eq!(numbers(&mut cache_of(&process).await, "k:").await, keys, "what was served stays");
-    assert!(!process.stops().await.2.contains("damage on disk"), "it is told once");
+    assert!(!process.stops().await.2.contains("damage on disk"), "it is reported once");
     keys.len() as u64
 }
 
@@ -460,8 +462,8 @@ impl Clock for Shifted {
 
 const HOUR_MS: u64 = 3_600_000;
 
-/// A directory that was written by a node whose clock was ahead by so much: keys that live as many hours as they say.
-/// The last version that was drawn.
+/// A directory that was written by a node whose clock was `by_ms` ahead: a key for each of `hours`, which lives that
+/// long. Gives the last version that was drawn.
 fn written_ahead(directory: &Path, by_ms: i64, hours: &[u64]) -> u64 {
     let clock = Arc::new(Shifted { clock: SystemClock::new(), by_ms });
     let engine = Arc::new(Engine::new(&EngineConfig::default(), clock.now()));
@@ -474,7 +476,7 @@ fn written_ahead(directory: &Path, by_ms: i64, hours: &[u64]) -> u64 {
             reserve_bytes: RESERVE_BYTES,
         },
         is_journaled: true,
-        recovery: Method::SnapshotAndJournal,
+        recovery: RecoveryMethod::SnapshotAndJournal,
         snapshot_interval: None,
         limit_bytes: None,
         is_store: false,

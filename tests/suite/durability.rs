@@ -74,7 +74,7 @@ async fn stands_kills(backend: &str, is_store: bool) {
         }
         writers.push(tokio::spawn(Arc::clone(&kept).write_buffered(cache_of(&process).await)));
         let mut admin = admin_of(&process).await;
-        // Killed after so many acknowledgements, with a snapshot under way now and then.
+        // Killed after this number of acknowledgements, with a snapshot under way now and then.
         let wanted = random.random_range(1..300);
         let before = kept.sum();
         let snapshot = random.random_bool(0.5);
@@ -370,7 +370,7 @@ async fn a_pipeline_answers_what_is_flushed_when_it_is() {
     assert_eq!((&*persistence.mode, &*persistence.backend), ("journal+snapshot", "files"));
 }
 
-/// Waits until the node has so many calls that hang.
+/// Waits until the node has `calls` calls that hang.
 async fn calls_hang(admin: &mut AdminClient<Channel>, calls: u64) {
     soon(async {
         while admin.get_stats(GetStatsRequest {}).await.unwrap().into_inner().requests_in_flight < calls {}
@@ -378,7 +378,7 @@ async fn calls_hang(admin: &mut AdminClient<Channel>, calls: u64) {
     .await;
 }
 
-/// Ends by SIGTERM under load, with so many that wait for the disk, beside calls and peers that hang.
+/// Ends by SIGTERM under load, with `waiting` calls that wait for the disk, beside calls and peers that hang.
 async fn ends_under_load(backend: &str, waiting: usize) {
     let directory = tempfile::tempdir().unwrap();
     // What is buffered is on the disk by the end of the node, or because somebody waited for it.

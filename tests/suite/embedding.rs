@@ -46,7 +46,7 @@ async fn signals_of_the_process_are_the_hosts_own() {
     let killed = std::process::Command::new("kill").args(["-TERM", &std::process::id().to_string()]).status();
     assert!(killed.unwrap().success());
     soon(terminate.recv()).await.unwrap();
-    // Whoever else took the signal was woken by it as this test was; a round trip later it would have acted.
+    // Any other handler of the signal was woken by it as this test was; a round trip later it would have acted.
     let health = http_get(&node.http(), "/readyz").await;
     assert_eq!(health, (200, "ok\n".to_owned()));
     assert_eq!(node.running.node().lifecycle().state(), NodeState::Serving);

@@ -22,7 +22,7 @@ use crate::support::node::*;
 use crate::support::stored::Ledger;
 use larder::engine::Record;
 use larder::persistence::failpoint::Failpoint;
-use larder::persistence::replay::{From, replay};
+use larder::persistence::replay::{ReplayFrom, replay};
 use larder::persistence::{FileId, FileKind, MemoryBackend, record};
 use larder::proto::v1::admin_client::AdminClient;
 use larder::proto::v1::cache_client::CacheClient;
@@ -69,7 +69,7 @@ fn is_often_passed(point: Failpoint) -> bool {
     by_batch.contains(&point)
 }
 
-/// Whether the newest snapshot is whole here, also if nobody was told.
+/// Whether the newest snapshot is whole at this failpoint, also if its caller never got an answer.
 fn is_behind_a_snapshot(point: Failpoint) -> bool {
     let behind = [
         Failpoint::SNAPSHOT_SYNCED,
@@ -334,7 +334,7 @@ fn last_batched(directory: &Path, prefix: &str) -> Option<u64> {
             last = last.max(Some(number.parse().unwrap()));
         }
     };
-    let end = replay(&journal, None, From::First, &mut |_, _, body| {
+    let end = replay(&journal, None, ReplayFrom::First, &mut |_, _, body| {
         record::read(body, &mut visit).unwrap();
         Ok(())
     });

@@ -21,13 +21,13 @@ use tonic::transport::Endpoint;
 
 const CLIENTS: u64 = 8;
 const KILLS_MIN: u64 = 5;
-/// Of so many reads of answers one is lost, and its connection with it.
+/// One in this number of reads of answers is lost, and its connection with it.
 const CUT_ONE_IN: u32 = 40;
 
 /// Stands between clients and a node that moves, and loses answers.
 struct Proxy {
     authority: String,
-    /// Where the node is; `None`: it is down, and whoever connects waits.
+    /// Where the node is; `None`: it is down, and new connections wait.
     node: watch::Sender<Option<String>>,
     /// Connections that were cut when an answer came.
     cuts: Arc<AtomicU64>,

@@ -34,6 +34,7 @@ mod pipeline;
 mod pipeline_below;
 mod process;
 mod python;
+mod simulation;
 mod slow_ops;
 mod stalled;
 mod status;

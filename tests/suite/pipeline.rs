@@ -352,7 +352,7 @@ async fn a_client_that_writes_without_reading_is_stopped_by_flow_control() {
     }
     let grown = resident().await.saturating_sub(before);
     assert!(grown < 64 << 20, "8 streams that are not read hold {} MiB", grown >> 20);
-    // Others are served meanwhile, and whoever reads again gets all of it.
+    // Others are served meanwhile, and a client that reads again gets all of it.
     let mut other = client(connect(&process.ready.data[0]).await);
     other.set(set("k", "v")).await.unwrap();
     let (mut stream, sent) = stuck.pop().unwrap();

@@ -1,6 +1,6 @@
 //! Cache.Pipeline over entries that lie on disk: what has to wait for it waits alone, in order, bounded.
 //!
-//! The disk is one that holds whoever reads it until it is told to let go.
+//! The test's disk holds back every read until the test releases it.
 
 use crate::support::opened;
 use std::sync::Arc;
@@ -70,7 +70,7 @@ impl Store {
         Stream::open(&mut self.calls).await
     }
 
-    /// Waits until so many lookups are held.
+    /// Waits until `count` lookups are held.
     async fn held(&self, count: usize) {
         soon(async {
             loop {
@@ -90,14 +90,14 @@ impl Store {
 }
 
 impl Drop for Store {
-    /// A runtime that ends waits for whoever is held.
+    /// A runtime that ends waits for the threads that are held.
     fn drop(&mut self) {
         self.disk.let_go();
     }
 }
 
 fn is_cold(cache: &Cache, key: &str) -> bool {
-    cache.is_away(cache.engine().default_namespace(), key.as_bytes())
+    cache.needs_load(cache.engine().default_namespace(), key.as_bytes())
 }
 
 fn ids(replies: &[PipelineReply]) -> Vec<u64> {
@@ -230,7 +230,7 @@ async fn a_cancelled_command_is_answered_at_once_and_not_done() {
     for reply in &replies[..2] {
         assert_status(&error(reply.result.as_ref().unwrap()), Code::Cancelled, "CANCELLED", None);
     }
-    // What was given up no longer stands in the way of its key.
+    // A command that was given up no longer delays the next one of its key.
     stream.send(message([command(4, Op::Touch(touch(&cold[0], 60_000)))])).await;
     store.held(3).await;
     store.disk.let_go();
@@ -280,7 +280,7 @@ fn commands_that_were_given_up_before_they_were_begun_make_room() {
         store.held(1).await;
         stream.send(message((0..3).map(cancel))).await;
         assert_eq!(ids(&sorted(stream.replies(3).await)), [0, 1, 2]);
-        // The one that was begun counts, and so many more find room.
+        // The load that was begun counts as a waiting command, so one fewer than `WAITING_MAX` more finds room.
         let gets = cold[3..].iter().take(WAITING_MAX - 1).map(|key| Op::Get(get(key)));
         stream.send(numbered(gets.chain([Op::Get(get("warm"))]))).await;
         assert_eq!(ids(&stream.replies(1).await), [WAITING_MAX as u64 - 1]);

@@ -1,4 +1,4 @@
-//! The program as whoever starts it sees it: its ready line, its outputs, its exit status, its end.
+//! The program as seen from outside: its ready line, its outputs, its exit status, its end.
 
 mod deployment;
 

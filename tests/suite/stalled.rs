@@ -51,7 +51,7 @@ async fn reset(stream: &mut RecvStream) -> Reason {
     }
 }
 
-/// Waits until so many calls of a method ended so, and then until nothing is in flight.
+/// Waits until `count` calls of a method ended with this code, and then until nothing is in flight.
 async fn ended(node: &Node, method: &str, code: &str, count: u64) {
     let sample =
         format!("larder_rpc_calls_total{{method=\"larder.v1.Cache/{method}\",code=\"{code}\"}} {count}");

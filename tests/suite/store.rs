@@ -19,14 +19,14 @@ use larder::entry::{Durability, Limits, Ttl, Version};
 use larder::persistence::disk::DiskConfig;
 use larder::persistence::journal::JournalConfig;
 use larder::persistence::recover::RecoveryProgress;
-use larder::persistence::{BackendKind, Method};
+use larder::persistence::{BackendKind, RecoveryMethod};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 const WRITERS: u64 = 3;
 const KEYS: u64 = 500;
 
-fn options(directory: &Path, is_store: bool, recovery: Method) -> DiskOptions {
+fn options(directory: &Path, is_store: bool, recovery: RecoveryMethod) -> DiskOptions {
     DiskOptions {
         directory: directory.to_owned(),
         backend: BackendKind::Files,
@@ -48,7 +48,7 @@ fn options(directory: &Path, is_store: bool, recovery: Method) -> DiskOptions {
     }
 }
 
-fn open(directory: &Path, bytes_limit: u64, is_store: bool, recovery: Method) -> Cache {
+fn open(directory: &Path, bytes_limit: u64, is_store: bool, recovery: RecoveryMethod) -> Cache {
     let engine =
         EngineConfig { bytes_limit, shards: Some(2), value_bytes_max: 64 << 10, ..EngineConfig::default() };
     let cache = Cache::new(&engine, Limits::default());
@@ -312,10 +312,14 @@ fn a_store_behaves_as_if_all_of_it_were_in_memory() {
     println!("seed {seed}");
     let directory = tempfile::tempdir().unwrap();
     let mut models = vec![Model::new(); WRITERS as usize];
-    for (round, recovery) in
-        [Method::SnapshotAndJournal, Method::Lazy, Method::SnapshotAndJournal, Method::Lazy]
-            .into_iter()
-            .enumerate()
+    for (round, recovery) in [
+        RecoveryMethod::SnapshotAndJournal,
+        RecoveryMethod::Lazy,
+        RecoveryMethod::SnapshotAndJournal,
+        RecoveryMethod::Lazy,
+    ]
+    .into_iter()
+    .enumerate()
     {
         let cache = open(directory.path(), 1 << 20, true, recovery);
         models = churn(&cache, seed.wrapping_add(round as u64), models);
@@ -332,7 +336,7 @@ fn after_a_lazy_recovery_everything_is_there_at_once_and_in_memory_soon() {
     let directory = tempfile::tempdir().unwrap();
     let mut models = vec![Model::new(); WRITERS as usize];
     for round in 0..3 {
-        let cache = open(directory.path(), 64 << 20, false, Method::Lazy);
+        let cache = open(directory.path(), 64 << 20, false, RecoveryMethod::Lazy);
         models = churn(&cache, seed.wrapping_add(round), models);
         // Snapshots were taken, and they wait until everything is in memory.
         assert!(!cache.has_disk_tier());
@@ -350,7 +354,7 @@ fn a_cleared_namespace_stays_empty_below_memory_too() {
         let namespace = cache.engine().default_namespace();
         cache.apply(namespace, &Op::Get { key, touch: None }, cache.now())
     };
-    let cache = open(directory.path(), 1 << 20, true, Method::SnapshotAndJournal);
+    let cache = open(directory.path(), 1 << 20, true, RecoveryMethod::SnapshotAndJournal);
     let fill = |cache: &Cache| {
         for n in 0..5_000 {
             let (key, value) = (format!("key:{n}"), vec![b'v'; 500]);
@@ -370,14 +374,14 @@ fn a_cleared_namespace_stays_empty_below_memory_too() {
     cache.close_disk().unwrap();
     drop(cache);
     // What a journal says of a cleared namespace holds also for a snapshot that is read behind it.
-    let cache = open(directory.path(), 1 << 20, true, Method::SnapshotAndJournal);
+    let cache = open(directory.path(), 1 << 20, true, RecoveryMethod::SnapshotAndJournal);
     cache.disk().unwrap().snapshot().unwrap();
     cache.engine().clear(cache.engine().default_namespace(), cache.now());
     let set = Op::Set(Set::new(b"new", b"value"));
     cache.apply(cache.engine().default_namespace(), &set, cache.now());
     cache.close_disk().unwrap();
     drop(cache);
-    let cache = open(directory.path(), 1 << 20, true, Method::Lazy);
+    let cache = open(directory.path(), 1 << 20, true, RecoveryMethod::Lazy);
     assert!(matches!(get(&cache, b"new"), Outcome::Hit(_)));
     assert!((0..5_000).all(|n| matches!(get(&cache, format!("key:{n}").as_bytes()), Outcome::Miss(_))));
 }
@@ -385,7 +389,7 @@ fn a_cleared_namespace_stays_empty_below_memory_too() {
 #[test]
 fn an_entry_that_is_damaged_on_disk_is_a_miss_and_never_a_wrong_value() {
     let directory = tempfile::tempdir().unwrap();
-    let cache = open(directory.path(), 1 << 20, true, Method::SnapshotAndJournal);
+    let cache = open(directory.path(), 1 << 20, true, RecoveryMethod::SnapshotAndJournal);
     let namespace = cache.engine().default_namespace();
     for n in 0..5_000 {
         let (key, value) = (format!("key:{n}"), vec![b'v'; 500]);
@@ -404,7 +408,7 @@ fn an_entry_that_is_damaged_on_disk_is_a_miss_and_never_a_wrong_value() {
     let (mut hits, mut misses) = (0, 0);
     for n in 0..5_000 {
         // What the upkeep says each second: memory has less room, so that entries go while they are asked for.
-        cache.engine().set_below_bytes([n * 60; 2].into_iter());
+        cache.engine().set_disk_tier_bytes([n * 60; 2].into_iter());
         let now = cache.now().plus(Duration::from_millis(100 * n));
         let read = cache.read(namespace, format!("key:{n}").as_bytes(), None, now, |entry| {
             assert!(entry.value.as_slice().iter().all(|byte| *byte == b'v'));
@@ -432,7 +436,7 @@ fn an_entry_that_is_damaged_on_disk_is_a_miss_and_never_a_wrong_value() {
     cache.disk().unwrap().compact().unwrap();
     cache.close_disk().unwrap();
     drop(cache);
-    let cache = open(directory.path(), 1 << 20, true, Method::SnapshotAndJournal);
+    let cache = open(directory.path(), 1 << 20, true, RecoveryMethod::SnapshotAndJournal);
     assert!(!kept.is_empty());
     for n in kept {
         assert_eq!(has(&cache, n), Ok(()), "key:{n} was in memory");
@@ -454,7 +458,7 @@ fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
 #[test]
 fn a_store_takes_no_new_key_when_the_places_of_the_others_fill_half_of_memory() {
     let directory = tempfile::tempdir().unwrap();
-    let cache = open(directory.path(), 1 << 20, true, Method::SnapshotAndJournal);
+    let cache = open(directory.path(), 1 << 20, true, RecoveryMethod::SnapshotAndJournal);
     let namespace = cache.engine().default_namespace();
     let apply = |op: &Op<'_>| cache.apply(namespace, op, cache.now());
     let set = |n: u32| apply(&Op::Set(Set::new(format!("key-{n}").as_bytes(), b"value")));
@@ -502,7 +506,7 @@ fn a_store_takes_no_new_key_when_the_places_of_the_others_fill_half_of_memory() 
 #[test]
 fn invalidations_of_a_store_are_bounded_and_given_back_unasked() {
     let directory = tempfile::tempdir().unwrap();
-    let cache = open(directory.path(), 1 << 20, true, Method::SnapshotAndJournal);
+    let cache = open(directory.path(), 1 << 20, true, RecoveryMethod::SnapshotAndJournal);
     let namespace = cache.engine().default_namespace();
     let set = Set { tags: &["tag-7"], ..Set::new(b"key", b"value") };
     assert!(matches!(cache.apply(namespace, &Op::Set(set), cache.now()), Outcome::Stored(_)));

@@ -92,7 +92,7 @@ async fn every_kind_of_call_is_served_over_every_transport() {
         let stats = soon(admin.get_stats(GetStatsRequest {})).await.unwrap().into_inner();
         assert!(stats.uptime_ms < 60_000 && stats.node_id == at, "{at}: {stats:?}");
         let config = soon(admin.get_config(GetConfigRequest {})).await.unwrap().into_inner();
-        assert!(format!("{config:?}").contains(&at), "the bound URL is told: {at}");
+        assert!(format!("{config:?}").contains(&at), "the bound URL is shown: {at}");
         let mut health = HealthClient::new(channel(stand.node.running.node().health_address()).await);
         let check = HealthCheckRequest { service: String::new() };
         let serving = soon(health.check(check)).await.unwrap().into_inner().status;

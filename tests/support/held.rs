@@ -1,5 +1,5 @@
-//! A backend in memory whose files can be held: whoever reads one waits until they are let go, and who appends to one
-//! likewise, each by itself.
+//! A backend in memory whose files can be held: reads wait until they are released, and appends likewise, each by
+//! itself.
 
 #![allow(dead_code, reason = "every test program uses its own part")]
 
@@ -48,7 +48,7 @@ struct Behind {
 }
 
 impl Held {
-    /// From now on whoever reads waits.
+    /// From now on reads wait.
     pub(crate) fn hold(&self) {
         self.gate.state.lock().is_shut = true;
     }
@@ -59,7 +59,7 @@ impl Held {
         self.gate.opened.notify_all();
     }
 
-    /// From now on whoever appends waits.
+    /// From now on appends wait.
     pub(crate) fn hold_appends(&self) {
         self.appends.state.lock().is_shut = true;
     }

@@ -34,7 +34,7 @@ struct Counts {
     acknowledged: u64,
     /// Acknowledged before a snapshot was asked for.
     in_snapshot: u64,
-    /// In a snapshot that somebody was told of, or that a start has found.
+    /// In a snapshot that was reported as taken, or that a start has found.
     safe: u64,
     /// The node is gone, and nobody has looked at the next.
     is_gone: bool,
@@ -43,7 +43,7 @@ struct Counts {
 /// What a crash must have left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Least {
-    /// The last snapshot that somebody was told of.
+    /// The last snapshot that was reported as taken.
     Told,
     /// The last that was asked for.
     Asked,
@@ -118,7 +118,7 @@ impl History {
         format!("count of {}", self.name)
     }
 
-    /// Waits until it has so many steps more; false: the node is gone.
+    /// Waits until it has done `steps` steps more; false: the node is gone.
     pub(crate) async fn goes_on(&self, steps: u64) -> bool {
         let mut counts = self.counts.subscribe();
         let wanted = counts.borrow().acknowledged + OPERATIONS * steps;
@@ -167,7 +167,7 @@ impl History {
     }
 }
 
-/// The numbers of the keys that are there after so many operations.
+/// The numbers of the keys that are there after `operations` operations.
 fn content(operations: u64) -> std::ops::Range<u64> {
     let (set, deleted) = (operations.div_ceil(OPERATIONS), (operations + 1) / OPERATIONS);
     deleted.saturating_sub(KEYS)..set

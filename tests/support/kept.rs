@@ -1,7 +1,7 @@
 //! What a node has acknowledged, and whether it is there after a crash: P1 and P2 of every test that kills one.
 //!
-//! Writers set what they were told in the same moment in which they are told it; what is under way when the node dies
-//! may be there or not.
+//! Writers record an answer at the moment in which they get it; a call that is under way when the node dies may have
+//! been applied or not.
 
 #![allow(dead_code, reason = "every test program uses its own part")]
 

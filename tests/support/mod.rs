@@ -12,6 +12,7 @@ pub(crate) mod opened;
 pub(crate) mod outside;
 pub(crate) mod plain_node;
 pub(crate) mod raw;
+pub(crate) mod simulated;
 pub(crate) mod stored;
 pub(crate) mod strace;
 pub(crate) mod stream;

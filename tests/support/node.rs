@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser;
-use larder::config::{ServeArgs, ServeConfig, Variables};
+use larder::config::{LoadedConfig, ServeArgs, ServeConfig, Variables};
 use larder::node::RunningNode;
 use larder::proto::v1::admin_client::AdminClient;
 use larder::proto::v1::cache_client::CacheClient;
@@ -64,6 +64,20 @@ struct Flags {
     serve: ServeArgs,
 }
 
+/// The configuration of a node with 64 MiB on free ports, nothing on disk, and these flags of `larder serve`.
+pub(crate) fn loaded(flags: &[&str]) -> LoadedConfig {
+    let mut words = [&["serve"], &FREE_PORTS[..], &["--memory", "64MiB"], &NO_DISK].concat();
+    // A flag of the test's takes the place of ours.
+    for flag in flags {
+        if let Some(at) = words.iter().position(|word| word == flag) {
+            words.drain(at..at + 2);
+        }
+    }
+    words.extend(flags);
+    let args = Flags::try_parse_from(words).unwrap().serve;
+    ServeConfig::load(&args, &Variables::default()).unwrap()
+}
+
 /// A node in the test's runtime.
 pub(crate) struct Node {
     pub(crate) running: RunningNode,
@@ -77,17 +91,7 @@ impl Node {
 
     /// One with more flags of `larder serve`.
     pub(crate) async fn with(flags: &[&str]) -> Self {
-        let mut words = [&["serve"], &FREE_PORTS[..], &["--memory", "64MiB"], &NO_DISK].concat();
-        // A flag of the test's takes the place of ours.
-        for flag in flags {
-            if let Some(at) = words.iter().position(|word| word == flag) {
-                words.drain(at..at + 2);
-            }
-        }
-        words.extend(flags);
-        let args = Flags::try_parse_from(words).unwrap().serve;
-        let loaded = ServeConfig::load(&args, &Variables::default()).unwrap();
-        Self { running: soon(RunningNode::start(loaded)).await.unwrap() }
+        Self { running: soon(RunningNode::start(loaded(flags))).await.unwrap() }
     }
 
     /// host:port of the first data listener.

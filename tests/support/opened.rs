@@ -10,7 +10,7 @@ use larder::entry::Durability;
 use larder::persistence::backend::BackendKind;
 use larder::persistence::disk::DiskConfig;
 use larder::persistence::journal::{JournalConfig, RESERVE_BYTES, SEGMENT_BYTES};
-use larder::persistence::recover::Method;
+use larder::persistence::recover::RecoveryMethod;
 use larder::persistence::{Backend, FileKind, MemoryBackend};
 
 use super::node::soon;
@@ -31,7 +31,7 @@ pub(crate) fn options(directory: &Path, is_store: bool) -> DiskOptions {
         disk: DiskConfig {
             journal,
             is_journaled: true,
-            recovery: Method::SnapshotAndJournal,
+            recovery: RecoveryMethod::SnapshotAndJournal,
             snapshot_interval: None,
             limit_bytes: None,
             is_store,
@@ -46,7 +46,7 @@ pub(crate) fn blob_files(backend: &MemoryBackend) -> usize {
     files.iter().filter(|(file, _)| file.kind == FileKind::Blob).count()
 }
 
-/// Waits until there are so many.
+/// Waits until there are `count` files of blobs.
 pub(crate) async fn blob_files_become(backend: &MemoryBackend, count: usize) {
     soon(async {
         while blob_files(backend) != count {

@@ -124,7 +124,7 @@ pub(crate) struct Plain {
 }
 
 impl Plain {
-    /// Waits until so many calls of `hang`, `wait` and Watch run.
+    /// Waits until `calls` calls of `hang`, `wait` and Watch run.
     pub(crate) async fn until_running(&self, calls: usize) {
         soon(self.running.subscribe().wait_for(|running| running.now == calls)).await.unwrap();
     }
@@ -134,7 +134,7 @@ impl Plain {
         self.running.borrow().most
     }
 
-    /// Lets so many calls of `wait` be answered.
+    /// Lets `calls` calls of `wait` be answered.
     pub(crate) fn release(&self, calls: usize) {
         self.gate.add_permits(calls);
     }

@@ -51,7 +51,7 @@ impl Raw {
         Self::connect_with(authority, 65_535).await
     }
 
-    /// One whose streams let the node send so many bytes that were not read yet.
+    /// A connection whose streams let the node send `window` bytes ahead of what was read.
     pub(crate) async fn connect_with(authority: &str, window: u32) -> Self {
         let stream = soon(TcpStream::connect(authority)).await.unwrap();
         // As gRPC clients do: else a request that is longer than a window waits 40 ms for each.

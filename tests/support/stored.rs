@@ -19,7 +19,7 @@ use tonic::transport::Channel;
 use super::node::assert_status;
 
 const KEYS: u64 = 3;
-/// A blob has up to so many bytes; as many have fewer than 2 KiB as have more.
+/// The most bytes of a blob, as a power of two; as many blobs have fewer than 2 KiB as have more.
 const BYTES_MAX_BITS: f64 = 22.0;
 /// What a message has of a blob.
 const PART_BYTES: usize = 64 << 10;

@@ -62,7 +62,7 @@ impl Stream {
         Ok(soon(self.replies.message()).await?.map(|message| message.replies))
     }
 
-    /// The next so many replies, and no more than those.
+    /// The next `count` replies; panics if more come with them.
     pub(crate) async fn replies(&mut self, count: usize) -> Vec<PipelineReply> {
         let mut replies = Vec::new();
         while replies.len() < count {

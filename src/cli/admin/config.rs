@@ -5,16 +5,15 @@ use std::io::{self, IsTerminal};
 use clap::{Args, Subcommand};
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::cli::exit::{CliError, Exit};
 use crate::cli::facts::Fact;
-use crate::cli::get::lower;
 use crate::cli::global::Global;
 use crate::cli::output::{print_json, print_raw};
-use crate::client::AdminClient;
+use crate::client::{self, AdminClient, SettingInForce, SettingSource, SettingValue};
 use crate::config::{SETTINGS, Setting};
-use crate::proto::{FieldValue, settings as fields, v1};
+use crate::proto::FieldValue;
 
 /// Arguments of `admin config`.
 #[derive(Debug, Args)]
@@ -41,6 +40,12 @@ struct SetArgs {
 struct Change {
     setting: &'static Setting,
     value: FieldValue,
+}
+
+impl From<Change> for client::Setting {
+    fn from(change: Change) -> Self {
+        Self::new(change.setting.flag, SettingValue::of_field(change.setting.field, change.value))
+    }
 }
 
 fn change(text: &str) -> Result<Change, String> {
@@ -70,18 +75,18 @@ pub(super) async fn run(global: &Global, admin: &AdminClient, args: ConfigArgs) 
 }
 
 async fn set(global: &Global, admin: &AdminClient, changes: Vec<Change>) -> Result<Exit, CliError> {
-    let (mut config, mut paths) = (v1::Config::default(), Vec::new());
-    for Change { setting, value } in changes {
-        fields::set(&mut config, setting.field, value);
-        paths.push(setting.field.to_owned());
-    }
-    let now = admin.update_config(config, paths.clone()).await?;
-    let changed: Vec<Line> =
-        lines_of(&now).filter(|line| paths.iter().any(|path| path == line.setting.field)).collect();
+    let asked: Vec<&str> = changes.iter().map(|change| change.setting.flag).collect();
+    let mut now = admin.update_config(changes.into_iter().map(client::Setting::from)).await?;
+    now.retain(|setting| asked.contains(&&*setting.name));
+    let in_force = |client::Setting { name, value, .. }| SettingInForce {
+        name,
+        value,
+        source: SettingSource::Admin,
+        live: true,
+    };
+    let changed = lines_of(now.into_iter().map(in_force).collect());
     if global.json() {
-        let document: Map<String, Value> =
-            changed.iter().map(|line| (line.name(), line.json("admin", true))).collect();
-        print_json(&Value::Object(document))?;
+        print_json(&document(&changed))?;
     } else {
         let text: String = changed.iter().map(|line| format!("{} {}\n", line.name(), line.plain())).collect();
         print_raw(text.as_bytes())?;
@@ -90,57 +95,54 @@ async fn set(global: &Global, admin: &AdminClient, changes: Vec<Change>) -> Resu
 }
 
 async fn show(global: &Global, admin: &AdminClient) -> Result<Exit, CliError> {
-    let answer = admin.config().await?;
-    let config = answer.config.clone().unwrap_or_default();
+    let settings = lines_of(admin.config().await?);
     if global.json() {
-        let entry = |line: Line| {
-            let (source, live) = origin(&answer, line.setting);
-            (line.name(), line.json(&source, live))
-        };
-        print_json(&Value::Object(lines_of(&config).map(entry).collect()))?;
+        print_json(&document(&settings))?;
     } else if io::stdout().is_terminal() {
         let mut table = Table::new();
         table.load_style(UTF8_FULL_CONDENSED).set_header(["setting", "value", "from", "live"]);
-        for line in lines_of(&config) {
-            let (source, live) = origin(&answer, line.setting);
-            let live = if live { "yes" } else { "" };
-            table.add_row([line.name(), line.plain(), source, live.to_owned()]);
+        for line in settings {
+            let live = if line.live { "yes" } else { "" };
+            table.add_row([line.name(), line.plain(), line.source.to_string(), live.to_owned()]);
         }
         print_raw(format!("{table}\n").as_bytes())?;
     } else {
-        print_raw(lines(&answer).as_bytes())?;
+        print_raw(text(&settings).as_bytes())?;
     }
     Ok(Exit::Done)
 }
 
 /// A line for each setting: its name, its value and where that comes from.
-pub(in crate::cli) fn lines(answer: &v1::GetConfigResponse) -> String {
-    let config = answer.config.clone().unwrap_or_default();
-    let line = |line: Line| {
-        let source = Fact::Text(origin(answer, line.setting).0).plain();
-        format!("{} {} {source}\n", line.name(), line.plain())
-    };
-    lines_of(&config).map(line).collect()
+pub(in crate::cli) fn lines(settings: Vec<SettingInForce>) -> String {
+    text(&lines_of(settings))
 }
 
-/// Where a setting's value comes from, and whether it can be changed while the node serves.
-fn origin(answer: &v1::GetConfigResponse, setting: &Setting) -> (String, bool) {
-    let field = answer.fields.iter().find(|field| field.path == setting.field);
-    let source = |field: &v1::ConfigField| lower(field.source().as_str_name(), "CONFIG_SOURCE_");
-    (field.map(source).unwrap_or_default(), field.is_some_and(|field| field.live))
+fn text(lines: &[Line]) -> String {
+    lines.iter().map(|line| format!("{} {} {}\n", line.name(), line.plain(), line.source)).collect()
 }
 
-/// A setting and its value.
+fn document(lines: &[Line]) -> Value {
+    Value::Object(lines.iter().map(|line| (line.name(), line.json())).collect())
+}
+
+/// A setting, its value as the contract has it, and where that comes from.
 struct Line {
     setting: &'static Setting,
     value: FieldValue,
+    source: SettingSource,
+    live: bool,
 }
 
-/// Every setting, in the order of the table, which is that of the help and of the book.
-fn lines_of(config: &v1::Config) -> impl Iterator<Item = Line> {
-    let line =
-        |setting: &'static Setting| fields::value(config, setting.field).map(|value| Line { setting, value });
-    SETTINGS.iter().filter_map(line)
+/// The settings in the order of the table, which is that of the help and of the book.
+fn lines_of(settings: Vec<SettingInForce>) -> Vec<Line> {
+    let place = |line: &Line| SETTINGS.iter().position(|setting| setting == line.setting);
+    let line = |of: SettingInForce| {
+        let setting = Setting::of_flag(&of.name)?;
+        Some(Line { setting, value: of.value.into_field(), source: of.source, live: of.live })
+    };
+    let mut lines: Vec<Line> = settings.into_iter().filter_map(line).collect();
+    lines.sort_by_key(place);
+    lines
 }
 
 impl Line {
@@ -154,7 +156,7 @@ impl Line {
     }
 
     /// The value in the unit of its field of the contract, which is named.
-    fn json(&self, source: &str, live: bool) -> Value {
+    fn json(&self) -> Value {
         let value = match &self.value {
             FieldValue::Number(number) => Value::from(*number),
             FieldValue::Real(real) => Value::from(*real),
@@ -162,13 +164,15 @@ impl Line {
             FieldValue::Text(text) => Value::from(text.as_str()),
             FieldValue::Texts(texts) => Value::from(texts.clone()),
         };
-        json!({ "value": value, "field": self.setting.field, "source": source, "live": live })
+        let source = self.source.as_str();
+        json!({ "value": value, "field": self.setting.field, "source": source, "live": self.live })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::{settings, v1};
 
     #[test]
     fn every_live_setting_can_be_written_and_no_other() {
@@ -178,7 +182,7 @@ mod tests {
             assert_eq!(read.is_some(), setting.is_live(), "{}", setting.flag);
             let Some(Change { value, .. }) = read else { continue };
             let mut config = v1::Config::default();
-            assert!(fields::set(&mut config, setting.field, value));
+            assert!(settings::set(&mut config, setting.field, value));
             assert_ne!(config, v1::Config::default(), "{}", setting.flag);
         }
         let wrong = |text| change(text).unwrap_err();
@@ -189,9 +193,14 @@ mod tests {
 
     #[test]
     fn every_field_of_the_message_is_shown_under_the_settings_name() {
-        let shown: Vec<&str> = lines_of(&v1::Config::default()).map(|line| line.setting.field).collect();
-        assert_eq!(shown.len(), fields::FIELDS.len());
-        assert!(fields::FIELDS.iter().all(|field| shown.contains(field)));
+        let answer = v1::GetConfigResponse { config: Some(v1::Config::default()), fields: Vec::new() };
+        let lines = lines_of(client::settings_in_force(&answer));
+        let shown: Vec<&str> = lines.iter().map(|line| line.setting.field).collect();
+        assert_eq!(shown.len(), settings::FIELDS.len());
+        assert!(settings::FIELDS.iter().all(|field| shown.contains(field)));
+        // In the table's order, and with the table's names.
+        let names: Vec<String> = lines.iter().map(Line::name).collect();
+        assert_eq!(names, SETTINGS.iter().map(|setting| setting.flag.to_owned()).collect::<Vec<_>>());
     }
 
     #[test]

@@ -6,11 +6,10 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::cli::exit::{CliError, Exit};
-use crate::cli::facts::{Fact, Group, json, lines, listing};
+use crate::cli::facts::{Fact, Group, json, lines, listing, whole_ms};
 use crate::cli::global::Global;
 use crate::cli::output::{colours, note, print_json, print_raw};
-use crate::client::AdminClient;
-use crate::proto::v1;
+use crate::client::{AdminClient, Snapshot};
 
 /// Arguments of `admin verify`.
 #[derive(Debug, Args)]
@@ -43,7 +42,7 @@ pub(super) async fn snapshot(global: &Global, admin: &AdminClient) -> Result<Exi
 }
 
 pub(super) async fn snapshots(global: &Global, admin: &AdminClient) -> Result<Exit, CliError> {
-    let snapshots = admin.snapshots().await?.snapshots;
+    let snapshots = admin.snapshots().await?;
     let groups: Vec<Group> = snapshots.iter().map(|snapshot| group("Snapshot", facts(snapshot))).collect();
     if global.json() {
         let all = groups.into_iter().map(|group| Value::Object(json(&[group]))).collect();
@@ -56,7 +55,7 @@ pub(super) async fn snapshots(global: &Global, admin: &AdminClient) -> Result<Ex
     print_groups(&groups)
 }
 
-fn facts(snapshot: &v1::Snapshot) -> Vec<(&'static str, Fact)> {
+fn facts(snapshot: &Snapshot) -> Vec<(&'static str, Fact)> {
     vec![
         ("name", Fact::Text(snapshot.name.clone())),
         ("first_position", Fact::Token(snapshot.first_position)),
@@ -77,11 +76,11 @@ pub(super) async fn verify(global: &Global, admin: &AdminClient, args: VerifyArg
         ("entries_expired", Fact::Count(found.entries_expired)),
         ("blobs", Fact::Count(found.blobs)),
         ("blob_bytes", Fact::Bytes(found.blob_bytes)),
-        ("snapshot", Fact::Text(found.snapshot)),
+        ("snapshot", Fact::Text(found.snapshot.unwrap_or_default())),
         ("first_position", Fact::Token(found.first_position)),
         ("position", Fact::Token(found.position)),
         ("torn_bytes", Fact::Bytes(found.torn_bytes)),
-        ("elapsed_ms", Fact::Ms(found.elapsed_ms)),
+        ("elapsed_ms", Fact::Ms(whole_ms(found.elapsed))),
     ];
     show(global, "Recovery", facts)
 }

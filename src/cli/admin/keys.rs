@@ -11,13 +11,12 @@ use serde_json::{Value, json};
 
 use crate::cli::escape::{bytes_json, escaped, quoted};
 use crate::cli::exit::{CliError, Exit};
-use crate::cli::facts::{Fact, Group, json, lines, listing};
-use crate::cli::get::lower;
+use crate::cli::facts::{Fact, Group, json, lines, listing, whole_ms};
+use crate::cli::get::ttl_ms;
 use crate::cli::global::Global;
 use crate::cli::keys::KeyForm;
 use crate::cli::output::{colours, print_json, print_raw};
-use crate::client::AdminClient;
-use crate::proto::v1;
+use crate::client::{AdminClient, HotKey, HotKeys, KeyFound, KeyReport};
 
 /// Arguments of `admin explain`.
 #[derive(Debug, Args)]
@@ -46,7 +45,7 @@ pub(super) async fn explain(
     } else {
         print_raw(lines(&groups).as_bytes())?;
     }
-    Ok(if answer.entry.is_some() { Exit::Done } else { Exit::NotMet })
+    Ok(if matches!(answer.found, KeyFound::Entry(_)) { Exit::Done } else { Exit::NotMet })
 }
 
 fn group(title: &'static str, facts: Vec<(&str, Fact)>) -> Group {
@@ -58,42 +57,45 @@ fn clients_text(text: &str) -> Fact {
     Fact::Text(escaped(text.as_bytes()).to_string())
 }
 
-fn entry(answer: &v1::ExplainKeyResponse) -> Group {
-    let Some(entry) = &answer.entry else {
-        let reason = lower(answer.miss_reason().as_str_name(), "MISS_REASON_");
-        let facts = vec![("there", Fact::Flag(false)), ("miss_reason", Fact::Text(reason))];
-        return group("Entry", facts);
+fn entry(answer: &KeyReport) -> Group {
+    let report = match &answer.found {
+        KeyFound::Entry(report) => report,
+        KeyFound::None(reason) => {
+            let reason = Fact::Text(reason.as_str().to_owned());
+            return group("Entry", vec![("there", Fact::Flag(false)), ("miss_reason", reason)]);
+        }
     };
-    let tags = answer.tags.iter().map(|tag| escaped(tag.as_bytes()).to_string()).collect();
+    let entry = &report.entry;
+    let tags = report.tags.iter().map(|tag| escaped(tag.as_bytes()).to_string()).collect();
     let mut facts = vec![
         ("there", Fact::Flag(true)),
-        ("version", Fact::Token(entry.version)),
+        ("version", Fact::Token(entry.version.0)),
         ("value_bytes", Fact::Bytes(entry.value_bytes)),
-        ("charged_bytes", Fact::Bytes(answer.charged_bytes)),
-        ("remaining_ttl_ms", Fact::Ms(entry.remaining_ttl_ms)),
+        ("charged_bytes", Fact::Bytes(report.charged_bytes)),
+        ("remaining_ttl_ms", Fact::Ms(ttl_ms(entry.remaining_ttl))),
         ("flags", Fact::Count(entry.flags.into())),
         ("content_type", clients_text(&entry.content_type)),
         ("tags", Fact::Texts(tags)),
-        ("tier", Fact::Text(lower(entry.tier().as_str_name(), "TIER_"))),
-        ("entry_generation", Fact::Count(answer.entry_generation)),
+        ("tier", Fact::Text(entry.tier.as_str().to_owned())),
+        ("entry_generation", Fact::Count(report.generation)),
     ];
-    if answer.stale || answer.remaining_soft_ttl_ms > 0 {
-        facts.push(("stale", Fact::Flag(answer.stale)));
-        facts.push(("remaining_soft_ttl_ms", Fact::Ms(answer.remaining_soft_ttl_ms)));
+    if report.stale || report.remaining_soft_ttl.is_some() {
+        facts.push(("stale", Fact::Flag(report.stale)));
+        facts.push(("remaining_soft_ttl_ms", Fact::Ms(ttl_ms(report.remaining_soft_ttl))));
     }
     group("Entry", facts)
 }
 
-fn policy(answer: &v1::ExplainKeyResponse) -> Group {
+fn policy(answer: &KeyReport) -> Group {
     let facts = vec![
         ("generation", Fact::Count(answer.generation)),
         ("policy", Fact::Text(answer.policy.clone())),
-        ("policy_view", Fact::Text(answer.policy_view.clone())),
+        ("policy_view", Fact::Text(answer.policy_view.clone().unwrap_or_default())),
     ];
     group("Namespace", facts)
 }
 
-fn place(answer: &v1::ExplainKeyResponse) -> Group {
+fn place(answer: &KeyReport) -> Group {
     let facts = vec![
         ("node_id", Fact::Text(answer.node_id.clone())),
         ("owner", Fact::Text(answer.owner.clone())),
@@ -127,11 +129,12 @@ pub(super) async fn hot_keys(
                         "count_error": key.count_error, "value_bytes": key.value_bytes })
             })
             .collect();
-        let document = json!({ "lookups": answer.lookups, "window_ms": answer.window_ms, "keys": keys });
+        let document =
+            json!({ "lookups": answer.lookups, "window_ms": whole_ms(answer.window), "keys": keys });
         print_json(&document)?;
         return Ok(Exit::Done);
     }
-    let mut text = format!("lookups {}\nwindow_ms {}\n", answer.lookups, answer.window_ms);
+    let mut text = format!("lookups {}\nwindow_ms {}\n", answer.lookups, whole_ms(answer.window));
     if io::stdout().is_terminal() {
         text.push_str(&format!("{}\n", table(&answer)));
     } else {
@@ -147,7 +150,7 @@ pub(super) async fn hot_keys(
     Ok(Exit::Done)
 }
 
-fn table(answer: &v1::ListHotKeysResponse) -> Table {
+fn table(answer: &HotKeys) -> Table {
     let mut table = Table::new();
     let header = ["key", "namespace", "share", "count", "count_error", "value_bytes"];
     table.load_style(UTF8_FULL_CONDENSED).set_header(header);
@@ -161,7 +164,7 @@ fn table(answer: &v1::ListHotKeysResponse) -> Table {
 }
 
 /// Key and namespace in quotes and escaped; the share of all lookups that were for the key, about.
-fn cells(key: &v1::HotKey, lookups: u64) -> [String; 6] {
+fn cells(key: &HotKey, lookups: u64) -> [String; 6] {
     let share = if lookups == 0 { 0.0 } else { key.count as f64 / lookups as f64 };
     [
         quoted(&key.key).to_string(),

@@ -8,8 +8,7 @@ use crate::cli::exit::{CliError, Exit};
 use crate::cli::facts::{Fact, Group, json, lines, listing};
 use crate::cli::global::Global;
 use crate::cli::output::{colours, print_json, print_raw};
-use crate::client::AdminClient;
-use crate::proto::v1;
+use crate::client::{AdminClient, MemoryReport};
 
 pub(super) async fn run(global: &Global, admin: &AdminClient) -> Result<Exit, CliError> {
     let report = admin.memory_report().await?;
@@ -34,27 +33,28 @@ pub(super) async fn run(global: &Global, admin: &AdminClient) -> Result<Exit, Cl
     Ok(Exit::Done)
 }
 
-fn all(report: &v1::GetMemoryReportResponse) -> Group {
+fn all(report: &MemoryReport) -> Group {
     let parts: u64 = report.parts.iter().map(|part| part.bytes).sum();
+    let resident_bytes = report.resident_bytes.unwrap_or_default();
     let facts = [
         ("bytes_limit", Fact::Bytes(report.bytes_limit)),
         ("bytes_used", Fact::Bytes(report.bytes_used)),
-        ("allocated_bytes", Fact::Bytes(report.allocated_bytes)),
-        ("resident_bytes", Fact::Bytes(report.resident_bytes)),
+        ("allocated_bytes", Fact::Bytes(report.allocated_bytes.unwrap_or_default())),
+        ("resident_bytes", Fact::Bytes(resident_bytes)),
         // What no part accounts for: the program, connections, messages under way.
-        ("other_bytes", Fact::Bytes(report.resident_bytes.saturating_sub(parts))),
+        ("other_bytes", Fact::Bytes(resident_bytes.saturating_sub(parts))),
         ("entries", Fact::Count(report.entries)),
     ];
     Group { title: "Memory", facts: facts.map(|(name, fact)| (name.to_owned(), fact)).into() }
 }
 
-fn parts(report: &v1::GetMemoryReportResponse) -> Group {
+fn parts(report: &MemoryReport) -> Group {
     let facts = report.parts.iter().map(|part| (format!("parts.{}", part.name), Fact::Bytes(part.bytes)));
     Group { title: "Parts", facts: facts.collect() }
 }
 
 /// A description may quote a namespace's name, escaped by the node.
-fn advice(report: &v1::GetMemoryReportResponse) -> Group {
+fn advice(report: &MemoryReport) -> Group {
     let facts = (report.advice.iter())
         .map(|advice| (format!("advice.{}", advice.reason), Fact::Text(advice.description.clone())));
     Group { title: "Advice", facts: facts.collect() }

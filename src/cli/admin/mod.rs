@@ -17,14 +17,12 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::exit::{CliError, Exit};
-use super::get::lower;
 use super::global::Global;
 use super::output::{note, print};
 use super::parse::{self, Offered};
-use crate::client::AdminClient;
+use crate::client::{AdminClient, PolicyEstimate};
 use crate::config::Setting;
 use crate::entry::ByteSize;
-use crate::proto::v1;
 
 /// Arguments of `admin`.
 #[derive(Debug, Args)]
@@ -136,7 +134,7 @@ pub(super) fn run(global: &Global, args: AdminArgs) -> Result<Exit, CliError> {
 
 async fn spawn(global: &Global, admin: &AdminClient) -> Result<Exit, CliError> {
     let answer = admin.spawn().await?;
-    let state = lower(answer.state().as_str_name(), "NODE_STATE_");
+    let state = answer.state.as_str();
     let data = answer.addresses.join(",");
     print(
         global,
@@ -147,8 +145,7 @@ async fn spawn(global: &Global, admin: &AdminClient) -> Result<Exit, CliError> {
 }
 
 async fn drain(global: &Global, admin: &AdminClient, args: DrainArgs) -> Result<Exit, CliError> {
-    let answer = admin.drain(args.deadline).await?;
-    let state = lower(answer.state().as_str_name(), "NODE_STATE_");
+    let state = admin.drain(args.deadline).await?.as_str();
     print(global, &json!({ "state": state }), &[("state", &state)])?;
     Ok(Exit::Done)
 }
@@ -182,7 +179,7 @@ async fn policy(global: &Global, admin: &AdminClient, args: PolicyArgs) -> Resul
 }
 
 /// What an adaptive policy believes of one of the ways that it tries.
-fn estimate_line(estimate: &v1::PolicyEstimate) -> (String, String) {
+fn estimate_line(estimate: &PolicyEstimate) -> (String, String) {
     let leads = if estimate.leader { " followed" } else { "" };
     let text = format!("hit_ratio {:.4} lookups {}{leads}", estimate.hit_ratio, estimate.lookups);
     (format!("estimate.{}", estimate.policy), text)

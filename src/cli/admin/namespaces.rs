@@ -10,13 +10,12 @@ use comfy_table::{CellAlignment, Table};
 use serde_json::{Map, Value, json};
 
 use crate::cli::exit::{CliError, Exit};
-use crate::cli::facts::{Fact, hit_ratio};
+use crate::cli::facts::{Fact, hit_ratio, whole_ms};
 use crate::cli::global::Global;
 use crate::cli::output::{print, print_json, print_raw};
 use crate::cli::parse;
-use crate::client::{AdminClient, NamespaceUpdate};
+use crate::client::{AdminClient, NamespaceSettings, NamespaceStats, NamespaceUpdate};
 use crate::entry::ByteSize;
-use crate::proto::v1;
 
 /// Arguments of `admin namespaces`.
 #[derive(Debug, Args)]
@@ -109,15 +108,17 @@ pub(super) async fn run(
     Ok(Exit::Done)
 }
 
-fn print_config(global: &Global, config: &v1::NamespaceConfig) -> Result<(), CliError> {
-    let document = json!({ "name": config.name, "bytes_limit": config.bytes_limit, "policy": config.policy,
-        "default_ttl_ms": config.default_ttl_ms });
+fn print_config(global: &Global, config: &NamespaceSettings) -> Result<(), CliError> {
+    let bytes_limit = config.bytes_limit.unwrap_or_default();
+    let default_ttl_ms = config.default_ttl.map_or(0, whole_ms);
+    let document = json!({ "name": config.name, "bytes_limit": bytes_limit, "policy": config.policy,
+        "default_ttl_ms": default_ttl_ms });
     let name = format!("{:?}", config.name);
     let facts: [(&str, &dyn std::fmt::Display); 4] = [
         ("name", &name),
-        ("bytes_limit", &config.bytes_limit),
+        ("bytes_limit", &bytes_limit),
         ("policy", &config.policy),
-        ("default_ttl_ms", &config.default_ttl_ms),
+        ("default_ttl_ms", &default_ttl_ms),
     ];
     print(global, &document, &facts)
 }
@@ -125,14 +126,14 @@ fn print_config(global: &Global, config: &v1::NamespaceConfig) -> Result<(), Cli
 async fn list(global: &Global, admin: &AdminClient) -> Result<(), CliError> {
     let configs = admin.namespaces().await?;
     let stats = admin.stats().await?;
-    let figures: HashMap<&str, &v1::NamespaceStats> =
+    let figures: HashMap<&str, &NamespaceStats> =
         stats.namespaces.iter().map(|stats| (stats.name.as_str(), stats)).collect();
     let facts = configs.iter().map(|config| {
         // One that was created between the two calls has done nothing yet.
         let mut stats =
             figures.get(config.name.as_str()).map_or_else(Default::default, |stats| (*stats).clone());
         (stats.policy, stats.bytes_limit) = (config.policy.clone(), config.bytes_limit);
-        let mut facts = vec![("default_ttl_ms", Fact::Ms(config.default_ttl_ms))];
+        let mut facts = vec![("default_ttl_ms", Fact::Ms(config.default_ttl.map_or(0, whole_ms)))];
         facts.extend(namespace_facts(&stats));
         (&*config.name, facts)
     });
@@ -156,12 +157,12 @@ async fn list(global: &Global, admin: &AdminClient) -> Result<(), CliError> {
 /// A namespace's name and its facts.
 type Named<'n> = (&'n str, Vec<(&'static str, Fact)>);
 
-pub(super) fn namespace_facts(namespace: &v1::NamespaceStats) -> Vec<(&'static str, Fact)> {
+pub(super) fn namespace_facts(namespace: &NamespaceStats) -> Vec<(&'static str, Fact)> {
     vec![
         ("policy", Fact::Text(namespace.policy.clone())),
         ("entries", Fact::Count(namespace.entries)),
         ("bytes_used", Fact::Bytes(namespace.bytes_used)),
-        ("bytes_limit", Fact::Bytes(namespace.bytes_limit)),
+        ("bytes_limit", Fact::Bytes(namespace.bytes_limit.unwrap_or_default())),
         ("hits", Fact::Count(namespace.hits)),
         ("misses", Fact::Count(namespace.misses)),
         ("hit_ratio", Fact::Ratio(hit_ratio(namespace.hits, namespace.misses))),

@@ -9,13 +9,11 @@ use serde_json::{Map, Value, json};
 use super::namespaces::{namespace_facts, namespace_lines, namespace_table};
 use super::watch::{Rates, screen};
 use crate::cli::exit::{CliError, Exit};
-use crate::cli::facts::{Fact, Group, hit_ratio, json, lines, listing};
-use crate::cli::get::lower;
+use crate::cli::facts::{Fact, Group, hit_ratio, json, lines, listing, whole_ms};
 use crate::cli::global::Global;
 use crate::cli::output::{colours, print_json, print_raw};
 use crate::cli::parse;
-use crate::client::AdminClient;
-use crate::proto::v1;
+use crate::client::{AdminClient, NodeStats, PolicyEstimate};
 
 /// Arguments of `admin stats`.
 #[derive(Debug, Args)]
@@ -56,7 +54,7 @@ fn interval(text: &str) -> Result<Duration, String> {
     Err("an interval is 100ms to 1h".to_owned())
 }
 
-fn show(global: &Global, stats: &v1::GetStatsResponse, rates: Option<Rates>) -> Result<(), CliError> {
+fn show(global: &Global, stats: &NodeStats, rates: Option<Rates>) -> Result<(), CliError> {
     let mut groups = groups(stats);
     groups.extend(rates.as_ref().map(Rates::group));
     if global.json() {
@@ -80,11 +78,11 @@ fn show(global: &Global, stats: &v1::GetStatsResponse, rates: Option<Rates>) -> 
 }
 
 /// Whether there are namespaces beside the default one, which alone has all of the figures above.
-fn several(stats: &v1::GetStatsResponse) -> bool {
+fn several(stats: &NodeStats) -> bool {
     stats.namespaces.len() > 1
 }
 
-fn document(stats: &v1::GetStatsResponse, groups: &[Group]) -> Value {
+fn document(stats: &NodeStats, groups: &[Group]) -> Value {
     let mut document = json(groups);
     let namespaces: Vec<Value> = stats
         .namespaces
@@ -104,7 +102,7 @@ fn document(stats: &v1::GetStatsResponse, groups: &[Group]) -> Value {
     Value::Object(document)
 }
 
-pub(super) fn estimates(estimates: &[v1::PolicyEstimate]) -> Value {
+pub(super) fn estimates(estimates: &[PolicyEstimate]) -> Value {
     estimates
         .iter()
         .map(|estimate| {
@@ -114,7 +112,7 @@ pub(super) fn estimates(estimates: &[v1::PolicyEstimate]) -> Value {
         .collect()
 }
 
-fn groups(stats: &v1::GetStatsResponse) -> Vec<Group> {
+fn groups(stats: &NodeStats) -> Vec<Group> {
     vec![node(stats), memory(stats), lookups(stats), writes(stats), traffic(stats), persistence(stats)]
 }
 
@@ -122,24 +120,23 @@ fn counts(facts: &[(&str, u64)]) -> Vec<(String, Fact)> {
     facts.iter().map(|(name, count)| ((*name).to_owned(), Fact::Count(*count))).collect()
 }
 
-fn node(stats: &v1::GetStatsResponse) -> Group {
-    let state = lower(stats.state().as_str_name(), "NODE_STATE_");
+fn node(stats: &NodeStats) -> Group {
     let facts = vec![
-        ("state".to_owned(), Fact::Text(state)),
+        ("state".to_owned(), Fact::Text(stats.state.as_str().to_owned())),
         ("node_id".to_owned(), Fact::Text(stats.node_id.clone())),
-        ("incarnation".to_owned(), Fact::Token(stats.incarnation)),
+        ("incarnation".to_owned(), Fact::Token(stats.incarnation.unwrap_or_default())),
         ("build".to_owned(), Fact::Text(stats.build.clone())),
-        ("uptime_ms".to_owned(), Fact::Ms(stats.uptime_ms)),
-        ("counted_ms".to_owned(), Fact::Ms(stats.counted_ms)),
+        ("uptime_ms".to_owned(), Fact::Ms(whole_ms(stats.uptime))),
+        ("counted_ms".to_owned(), Fact::Ms(whole_ms(stats.counted))),
     ];
     Group { title: "Node", facts }
 }
 
-fn memory(stats: &v1::GetStatsResponse) -> Group {
+fn memory(stats: &NodeStats) -> Group {
     let mut facts = counts(&[("entries", stats.entries), ("guest_entries", stats.guest_entries)]);
     facts.push(("bytes_used".to_owned(), Fact::Bytes(stats.bytes_used)));
     facts.push(("bytes_limit".to_owned(), Fact::Bytes(stats.bytes_limit)));
-    facts.push(("resident_bytes".to_owned(), Fact::Bytes(stats.resident_bytes)));
+    facts.push(("resident_bytes".to_owned(), Fact::Bytes(stats.resident_bytes.unwrap_or_default())));
     facts.push(("policy".to_owned(), Fact::Text(stats.policy.clone())));
     facts.extend(counts(&[
         ("evictions", stats.evictions),
@@ -150,23 +147,21 @@ fn memory(stats: &v1::GetStatsResponse) -> Group {
     Group { title: "Memory", facts }
 }
 
-fn lookups(stats: &v1::GetStatsResponse) -> Group {
+fn lookups(stats: &NodeStats) -> Group {
     let mut facts = counts(&[("hits", stats.hits), ("misses", stats.misses)]);
     facts.push(("hit_ratio".to_owned(), Fact::Ratio(hit_ratio(stats.hits, stats.misses))));
     facts.extend(counts(&[("stale_hits", stats.stale_hits)]));
-    for hits in &stats.hits_by_tier {
-        let tier = lower(hits.tier().as_str_name(), "TIER_");
-        facts.push((format!("hits_by_tier.{tier}"), Fact::Count(hits.count)));
+    for (tier, count) in &stats.hits_by_tier {
+        facts.push((format!("hits_by_tier.{tier}"), Fact::Count(*count)));
     }
-    for misses in &stats.misses_by_reason {
-        let reason = lower(misses.reason().as_str_name(), "MISS_REASON_");
-        facts.push((format!("misses_by_reason.{reason}"), Fact::Count(misses.count)));
+    for (reason, count) in &stats.misses_by_reason {
+        facts.push((format!("misses_by_reason.{reason}"), Fact::Count(*count)));
     }
     facts.extend(counts(&[("origin_loads", stats.origin_loads), ("origin_errors", stats.origin_errors)]));
     Group { title: "Lookups", facts }
 }
 
-fn writes(stats: &v1::GetStatsResponse) -> Group {
+fn writes(stats: &NodeStats) -> Group {
     let facts = counts(&[
         ("sets", stats.sets),
         ("sets_not_stored", stats.sets_not_stored),
@@ -178,7 +173,7 @@ fn writes(stats: &v1::GetStatsResponse) -> Group {
     Group { title: "Writes", facts }
 }
 
-fn traffic(stats: &v1::GetStatsResponse) -> Group {
+fn traffic(stats: &NodeStats) -> Group {
     let facts = counts(&[
         ("connections", stats.connections),
         ("requests_in_flight", stats.requests_in_flight),
@@ -188,7 +183,7 @@ fn traffic(stats: &v1::GetStatsResponse) -> Group {
     Group { title: "Traffic", facts }
 }
 
-fn persistence(stats: &v1::GetStatsResponse) -> Group {
+fn persistence(stats: &NodeStats) -> Group {
     let Some(disk) = &stats.persistence else {
         return Group { title: "Persistence", facts: Vec::new() };
     };
@@ -198,11 +193,11 @@ fn persistence(stats: &v1::GetStatsResponse) -> Group {
         (name("backend"), Fact::Text(disk.backend.clone())),
         (name("position"), Fact::Token(disk.position)),
         (name("synced_position"), Fact::Token(disk.synced_position)),
-        (name("poisoned"), Fact::Text(disk.poisoned.clone())),
+        (name("poisoned"), Fact::Text(disk.poisoned.clone().unwrap_or_default())),
         (name("disk_bytes"), Fact::Bytes(disk.disk_bytes)),
-        (name("disk_limit_bytes"), Fact::Bytes(disk.disk_limit_bytes)),
+        (name("disk_limit_bytes"), Fact::Bytes(disk.disk_limit_bytes.unwrap_or_default())),
         (name("snapshot_position"), Fact::Token(disk.snapshot_position)),
-        (name("snapshot_unix_ms"), Fact::Count(disk.snapshot_unix_ms)),
+        (name("snapshot_unix_ms"), Fact::Count(disk.snapshot_unix_ms.unwrap_or_default())),
         (name("blobs"), Fact::Count(disk.blobs)),
         (name("blob_bytes"), Fact::Bytes(disk.blob_bytes)),
         (name("entries"), Fact::Count(disk.entries)),

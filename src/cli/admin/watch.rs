@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use crate::cli::escape::quoted;
 use crate::cli::facts::{Fact, Group, hit_ratio};
-use crate::cli::get::lower;
+use crate::client::{NamespaceStats, NodeStats, PersistenceStats};
 use crate::entry::{ByteSize, duration_text};
-use crate::proto::v1;
 
 const COLUMNS: usize = 80;
 /// One is left to the cursor.
@@ -28,14 +27,14 @@ pub(super) struct Rates {
 
 impl Rates {
     /// `None`: no time has passed, or counters were set back meanwhile.
-    pub(super) fn between(before: &v1::GetStatsResponse, now: &v1::GetStatsResponse) -> Option<Self> {
-        let ms = now.uptime_ms.checked_sub(before.uptime_ms).filter(|ms| *ms > 0)?;
-        if now.counted_ms < before.counted_ms {
+    pub(super) fn between(before: &NodeStats, now: &NodeStats) -> Option<Self> {
+        let between = now.uptime.checked_sub(before.uptime).filter(|between| !between.is_zero())?;
+        if now.counted < before.counted {
             return None;
         }
-        let seconds = ms as f64 / 1_000.0;
+        let seconds = between.as_secs_f64();
         let (hits, misses) = (more(before, now, |of| of.hits), more(before, now, |of| of.misses));
-        let per_s = |count: fn(&v1::GetStatsResponse) -> u64| more(before, now, count) as f64 / seconds;
+        let per_s = |count: fn(&NodeStats) -> u64| more(before, now, count) as f64 / seconds;
         Some(Self {
             lookups_per_s: (hits + misses) as f64 / seconds,
             hit_ratio: hit_ratio(hits, misses),
@@ -62,16 +61,12 @@ impl Rates {
     }
 }
 
-fn more(
-    before: &v1::GetStatsResponse,
-    now: &v1::GetStatsResponse,
-    count: impl Fn(&v1::GetStatsResponse) -> u64,
-) -> u64 {
+fn more(before: &NodeStats, now: &NodeStats, count: impl Fn(&NodeStats) -> u64) -> u64 {
     count(now).saturating_sub(count(before))
 }
 
 /// One screen. `before` is the message before this one, for the rates.
-pub(super) fn screen(before: Option<&v1::GetStatsResponse>, now: &v1::GetStatsResponse) -> String {
+pub(super) fn screen(before: Option<&NodeStats>, now: &NodeStats) -> String {
     let rates = before.and_then(|before| Some((before, Rates::between(before, now)?)));
     let mut lines = vec![head(now), String::new()];
     lines.push(format!("{:<22}{:>14}{:>20}", "", "each second", "in all"));
@@ -101,7 +96,7 @@ pub(super) fn screen(before: Option<&v1::GetStatsResponse>, now: &v1::GetStatsRe
     text
 }
 
-type Count = fn(&v1::GetStatsResponse) -> u64;
+type Count = fn(&NodeStats) -> u64;
 const COUNTERS: [(&str, Count); 9] = [
     ("lookups", |of| of.hits + of.misses),
     ("sets", |of| of.sets),
@@ -114,39 +109,38 @@ const COUNTERS: [(&str, Count); 9] = [
     ("requests shed", |of| of.requests_shed),
 ];
 
-fn head(now: &v1::GetStatsResponse) -> String {
-    let state = lower(now.state().as_str_name(), "NODE_STATE_");
-    let up = duration_text(Duration::from_secs(now.uptime_ms / 1_000));
-    format!("{}  {state}  up {up}  policy {}", now.node_id, now.policy)
+fn head(now: &NodeStats) -> String {
+    let up = duration_text(Duration::from_secs(now.uptime.as_secs()));
+    format!("{}  {}  up {up}  policy {}", now.node_id, now.state, now.policy)
 }
 
-fn memory(now: &v1::GetStatsResponse) -> String {
+fn memory(now: &NodeStats) -> String {
     let share = 100.0 * now.bytes_used as f64 / now.bytes_limit.max(1) as f64;
     format!(
         "memory {} of {} ({share:.1} %), resident {}",
         size(now.bytes_used),
         size(now.bytes_limit),
-        size(now.resident_bytes)
+        size(now.resident_bytes.unwrap_or_default())
     )
 }
 
-fn disk(disk: &v1::PersistenceStats) -> String {
+fn disk(disk: &PersistenceStats) -> String {
     let limit = match disk.disk_limit_bytes {
-        0 => String::new(),
-        limit => format!(" of {}", size(limit)),
+        None => String::new(),
+        Some(limit) => format!(" of {}", size(limit)),
     };
     let behind = disk.position.saturating_sub(disk.synced_position);
     let state =
-        if disk.poisoned.is_empty() { format!("{behind} changes to sync") } else { "POISONED".to_owned() };
+        if disk.poisoned.is_none() { format!("{behind} changes to sync") } else { "POISONED".to_owned() };
     format!("disk {}{limit}, {}, {state}", size(disk.disk_bytes), disk.mode)
 }
 
 /// The namespaces beside the default one that hold most, as far as there is room.
-fn namespaces(all: &[v1::NamespaceStats], room: usize, lines: &mut Vec<String>) {
+fn namespaces(all: &[NamespaceStats], room: usize, lines: &mut Vec<String>) {
     if all.len() < 2 || room < 3 {
         return;
     }
-    let mut most: Vec<&v1::NamespaceStats> = all.iter().collect();
+    let mut most: Vec<&NamespaceStats> = all.iter().collect();
     most.sort_by_key(|namespace| std::cmp::Reverse(namespace.bytes_used));
     let shown = if most.len() > room - 2 { room - 3 } else { most.len() };
     lines.push(String::new());
@@ -178,10 +172,10 @@ fn size(bytes: u64) -> String {
 mod tests {
     use super::*;
 
-    fn stats(uptime_ms: u64, hits: u64) -> v1::GetStatsResponse {
-        v1::GetStatsResponse {
-            uptime_ms,
-            counted_ms: uptime_ms,
+    fn stats(uptime_ms: u64, hits: u64) -> NodeStats {
+        NodeStats {
+            uptime: Duration::from_millis(uptime_ms),
+            counted: Duration::from_millis(uptime_ms),
             hits,
             misses: hits / 2,
             ..Default::default()
@@ -194,27 +188,27 @@ mod tests {
         assert_eq!((rates.lookups_per_s, rates.hit_ratio), (150.0, Some(200.0 / 300.0)));
         assert_eq!(rates.sets_per_s, 0.0);
         assert_eq!(Rates::between(&stats(1_000, 100), &stats(1_000, 100)), None, "no time has passed");
-        let reset = v1::GetStatsResponse { counted_ms: 5, ..stats(3_000, 300) };
+        let reset = NodeStats { counted: Duration::from_millis(5), ..stats(3_000, 300) };
         assert_eq!(Rates::between(&stats(1_000, 100), &reset), None, "the counters were set back");
     }
 
     #[test]
     fn a_screen_fits_whatever_a_node_says() {
-        let namespace = |n: u64| v1::NamespaceStats {
+        let namespace = |n: u64| NamespaceStats {
             name: format!("{n} {}", "long ".repeat(40)),
             entries: u64::MAX,
             bytes_used: u64::MAX - n,
             hits: u64::MAX / 2,
             ..Default::default()
         };
-        let persistence = v1::PersistenceStats {
+        let persistence = PersistenceStats {
             mode: "journal+snapshot".to_owned(),
             disk_bytes: u64::MAX,
-            disk_limit_bytes: u64::MAX,
+            disk_limit_bytes: Some(u64::MAX),
             position: u64::MAX,
             ..Default::default()
         };
-        let most = v1::GetStatsResponse {
+        let most = NodeStats {
             node_id: "tcp://a.very.long.name.of.a.node.in.a.cluster.svc.example.org:7400".to_owned(),
             hits: u64::MAX / 4,
             misses: u64::MAX / 4,
@@ -222,7 +216,7 @@ mod tests {
             entries: u64::MAX,
             bytes_used: u64::MAX,
             bytes_limit: u64::MAX,
-            resident_bytes: u64::MAX,
+            resident_bytes: Some(u64::MAX),
             namespaces: (0..1_024).map(namespace).collect(),
             persistence: Some(persistence),
             ..stats(u64::MAX / 2, 0)

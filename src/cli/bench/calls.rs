@@ -40,7 +40,7 @@ pub(super) async fn caller(worker: Rc<Worker>, connection: Rc<Connection>, mut l
                     worker.answered(start, end, answer, 1);
                 };
                 wire::answers(&response, operation, is_batch, each)
-                    .map_err(|wire::Malformed| Status::internal("the answer cannot be read"))
+                    .map_err(|wire::Unreadable| Status::internal("the answer cannot be read"))
             }
             Ok(Err(status)) => Err(status),
             Err(_elapsed) => Err(Status::deadline_exceeded("no answer came in time")),

@@ -165,7 +165,7 @@ impl Load {
     }
 
     fn put_item(&mut self, buffer: &mut BytesMut, operation: Operation, number: u64) {
-        wire::put_length(buffer, wire::KEY, self.plan.key_bytes());
+        wire::put_head(buffer, wire::KEY, self.plan.key_bytes());
         self.plan.put_key(buffer, number);
         if operation == Operation::Set {
             if let Some(written) = &self.written {
@@ -183,13 +183,13 @@ impl Load {
         }
     }
 
-    fn put_durability(&self, buffer: &mut BytesMut, field: u8, operation: Operation) {
+    fn put_durability(&self, buffer: &mut BytesMut, field: u32, operation: Operation) {
         if let (Operation::Set, Some(durability)) = (operation, self.plan.durability) {
             wire::put_number(buffer, field, u64::from(wire_durability(Some(durability)).unsigned_abs()));
         }
     }
 
-    fn put_nested(&mut self, buffer: &mut BytesMut, field: u8, operation: Operation, number: u64) {
+    fn put_nested(&mut self, buffer: &mut BytesMut, field: u32, operation: Operation, number: u64) {
         let mut item = std::mem::take(&mut self.item);
         item.clear();
         self.put_item(&mut item, operation, number);

@@ -140,7 +140,7 @@ pub(super) fn run(global: &Global, args: BenchArgs) -> Result<Exit, CliError> {
     descriptors::raise_limit();
     let plan = Plan::new(global, args)?;
     super::block_on(async {
-        // One call first, so that a node that is not there is told at once and not counted a million times.
+        // One call first, so that an unreachable node is reported at once and not counted as a million failures.
         global.client()?.get(plan.key(0)).await?;
         Ok(())
     })?;

@@ -22,25 +22,25 @@ pub(super) enum Mode {
     Unary,
     /// BatchGet and BatchSet.
     Batch,
-    /// Pipeline, with so many messages in flight on a stream.
+    /// Pipeline, with `depth` messages in flight on a stream.
     Pipeline { depth: usize },
 }
 
 /// When to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Until {
-    /// After so many keys.
+pub(super) enum StopAfter {
+    /// After this number of keys.
     Keys(u64),
-    /// After so long.
+    /// After this time.
     Elapsed(Duration),
 }
 
 /// When calls start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pace {
+pub(super) enum LoadPattern {
     /// When the last one of the caller is answered.
     Closed,
-    /// At so many keys a second.
+    /// At `keys_per_s` keys a second, however fast they are answered.
     Open { keys_per_s: u64, arrivals: Arrivals },
 }
 
@@ -66,9 +66,9 @@ pub(super) struct Plan {
     pub(super) value: Bytes,
     pub(super) ttl_ms: Option<u64>,
     pub(super) durability: Option<Durability>,
-    pub(super) until: Until,
+    pub(super) until: StopAfter,
     pub(super) warmup: Duration,
-    pub(super) pace: Pace,
+    pub(super) pace: LoadPattern,
     /// A key whose number is 0: the others differ in their last digits.
     key_zero: Bytes,
 }
@@ -99,14 +99,14 @@ impl Plan {
             ttl_ms: args.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
             durability: args.waits_for.durability,
             until: match (args.requests, args.duration) {
-                (Some(keys), _) => Until::Keys(keys),
-                (None, Some(duration)) => Until::Elapsed(duration),
-                (None, None) => Until::Elapsed(Duration::from_secs(10)),
+                (Some(keys), _) => StopAfter::Keys(keys),
+                (None, Some(duration)) => StopAfter::Elapsed(duration),
+                (None, None) => StopAfter::Elapsed(Duration::from_secs(10)),
             },
             warmup: args.warmup,
             pace: match args.rate {
-                None => Pace::Closed,
-                Some(keys_per_s) => Pace::Open { keys_per_s, arrivals: args.arrivals },
+                None => LoadPattern::Closed,
+                Some(keys_per_s) => LoadPattern::Open { keys_per_s, arrivals: args.arrivals },
             },
             key_zero,
         };

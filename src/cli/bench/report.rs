@@ -10,7 +10,7 @@ use comfy_table::{CellAlignment, Table};
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
-use super::plan::{Mode, Pace, Plan};
+use super::plan::{LoadPattern, Mode, Plan};
 use super::run::Results;
 use crate::cli::exit::{CliError, local};
 use crate::cli::facts::{Fact, Group, hit_ratio, lines, listing};
@@ -130,7 +130,7 @@ fn load(plan: &Plan) -> Group {
     if let Mode::Pipeline { depth } = plan.mode {
         facts.push(("depth".to_owned(), Fact::Count(depth as u64)));
     }
-    if let Pace::Open { keys_per_s, .. } = plan.pace {
+    if let LoadPattern::Open { keys_per_s, .. } = plan.pace {
         facts.push(("keys_per_s_intended".to_owned(), Fact::Count(keys_per_s)));
     }
     Group { title: "Load", facts }
@@ -154,7 +154,7 @@ fn throughput(plan: &Plan, results: &Results) -> Group {
     for (code, count) in &results.errors {
         facts.push((format!("errors_by_code.{code}"), Fact::Count(*count)));
     }
-    if plan.pace != Pace::Closed {
+    if plan.pace != LoadPattern::Closed {
         facts.push(("unsent_calls".to_owned(), Fact::Count(results.unsent)));
     }
     Group { title: "Throughput", facts }

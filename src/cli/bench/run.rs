@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 use super::connection::Connection;
 use super::load::{Load, Sequence, Written};
 use super::pace::{self, Queue, Schedule};
-use super::plan::{Mode, Pace, Plan, Until};
+use super::plan::{LoadPattern, Mode, Plan, StopAfter};
 use super::wire::{self, Answer};
 use super::{calls, stream};
 use crate::cli::exit::{CliError, local};
@@ -236,8 +236,8 @@ pub(super) fn run(
     let start = monotonic();
     let record_from = start + plan.warmup;
     let (end, keys) = match plan.until {
-        Until::Keys(keys) => (None, keys),
-        Until::Elapsed(duration) => (Some(record_from + duration), 0),
+        StopAfter::Keys(keys) => (None, keys),
+        StopAfter::Elapsed(duration) => (Some(record_from + duration), 0),
     };
     let sequence = Arc::new(Sequence::default());
     let control = Arc::new(Control {
@@ -253,12 +253,12 @@ pub(super) fn run(
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..plan.threads)
             .map(|index| {
-                let queue = (plan.pace != Pace::Closed).then(|| queues[index].clone());
+                let queue = (plan.pace != LoadPattern::Closed).then(|| queues[index].clone());
                 let (plan, control) = (plan.clone(), control.clone());
                 scope.spawn(move || thread(index, plan, control, queue))
             })
             .collect();
-        if let Pace::Open { keys_per_s, arrivals } = plan.pace {
+        if let LoadPattern::Open { keys_per_s, arrivals } = plan.pace {
             let items = plan.items as u64;
             let calls_per_s = keys_per_s as f64 / items as f64;
             let schedule = Schedule::new(start, calls_per_s, arrivals);
@@ -341,7 +341,7 @@ fn thread(
     if let Some(queue) = &worker.queue {
         worker.results.borrow_mut().unsent += queue.waiting() as u64;
     }
-    // Here and not where threads are waited for, as who waits looks at intervals only.
+    // Here and not where threads are waited for, as the waiting thread looks at intervals only.
     let elapsed = monotonic().saturating_duration_since(worker.control.record_from);
     let results = worker.results.borrow().clone();
     Ok(Results { elapsed, ..results })

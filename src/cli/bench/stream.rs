@@ -116,7 +116,7 @@ async fn receive(
             }
         };
         wire::replies(&message, each)
-            .map_err(|wire::Malformed| Status::internal("the replies cannot be read"))?;
+            .map_err(|wire::Unreadable| Status::internal("the replies cannot be read"))?;
         if !known {
             return Err(Status::internal("a reply is to no command that is outstanding"));
         }

@@ -1,4 +1,5 @@
-//! Requests written, and answers counted, straight on protobuf's bytes, by the client library's codec.
+//! Requests written, and answers counted, straight on protobuf's bytes, by the client library's codec and the
+//! contract's.
 //!
 //! ```text
 //!  GetRequest    1 namespace  2 key                        GetResponse   1 hit  2 stale  3 miss
@@ -19,16 +20,18 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::load::Operation;
-use crate::client::codec::{self, CommandKind, Content, Fields, ReplyKind};
-pub(super) use crate::client::codec::{Malformed, put_length, put_number};
+pub(super) use crate::client::codec::Unreadable;
+use crate::client::codec::{self, CommandKind, ReplyKind};
+use crate::proto::wire::{Field, Reader};
+pub(super) use crate::proto::wire::{put_bytes, put_head, put_number};
 
-pub(super) const NAMESPACE: u8 = 1;
-pub(super) const KEY: u8 = 2;
-pub(super) const VALUE: u8 = 3;
-pub(super) const TTL_MS: u8 = 4;
-pub(super) const DURABILITY: u8 = 16;
-pub(super) const BATCH_SET_ITEMS: u8 = 2;
-pub(super) const BATCH_SET_DURABILITY: u8 = 3;
+pub(super) const NAMESPACE: u32 = 1;
+pub(super) const KEY: u32 = 2;
+pub(super) const VALUE: u32 = 3;
+pub(super) const TTL_MS: u32 = 4;
+pub(super) const DURABILITY: u32 = 16;
+pub(super) const BATCH_SET_ITEMS: u32 = 2;
+pub(super) const BATCH_SET_DURABILITY: u32 = 3;
 
 /// What became of one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,19 +60,20 @@ pub(super) fn answers(
     operation: Operation,
     is_batch: bool,
     mut each: impl FnMut(Answer),
-) -> Result<(), Malformed> {
+) -> Result<(), Unreadable> {
     if !is_batch {
         each(outcome(message, operation)?);
         return Ok(());
     }
-    for field in Fields(message) {
-        let (1, Content::Bytes(item)) = field? else { continue };
+    let mut fields = Reader::unlimited(message);
+    while let Some(field) = fields.next()? {
+        let (1, Field::Bytes(item)) = field else { continue };
         each(match operation {
             Operation::Get => outcome(item, operation)?,
             Operation::Set => match first(item)? {
-                (1, Content::Bytes(response)) => outcome(response, operation)?,
-                (2, Content::Bytes(status)) => refused(status)?,
-                _ => return Err(Malformed),
+                (1, Field::Bytes(response)) => outcome(response, operation)?,
+                (2, Field::Bytes(status)) => refused(status)?,
+                _ => return Err(Unreadable),
             },
         });
     }
@@ -77,31 +81,31 @@ pub(super) fn answers(
 }
 
 /// Each reply in a PipelineResponse, under its id.
-pub(super) fn replies(message: &[u8], mut each: impl FnMut(u64, Answer)) -> Result<(), Malformed> {
+pub(super) fn replies(message: &[u8], mut each: impl FnMut(u64, Answer)) -> Result<(), Unreadable> {
     codec::replies(message, |reply| {
         let answer = match reply.kind {
             ReplyKind::Get => outcome(reply.result, Operation::Get)?,
             ReplyKind::Set => outcome(reply.result, Operation::Set)?,
             ReplyKind::Error => refused(reply.result)?,
             // Nothing else was asked for.
-            _ => return Err(Malformed),
+            _ => return Err(Unreadable),
         };
         each(reply.id, answer);
         Ok(())
     })
 }
 
-fn outcome(response: &[u8], operation: Operation) -> Result<Answer, Malformed> {
+fn outcome(response: &[u8], operation: Operation) -> Result<Answer, Unreadable> {
     Ok(match (operation, first(response)?.0) {
         (Operation::Get, 1 | 2) => Answer::Hit,
         (Operation::Get, 3) => Answer::Miss,
         (Operation::Set, 1) => Answer::Stored,
         (Operation::Set, 2) => Answer::NotStored,
-        _ => return Err(Malformed),
+        _ => return Err(Unreadable),
     })
 }
 
-fn refused(status: &[u8]) -> Result<Answer, Malformed> {
+fn refused(status: &[u8]) -> Result<Answer, Unreadable> {
     let code = code(status)?;
     let whole = Status::with_details(code, "", Bytes::copy_from_slice(status));
     Ok(Answer::Refused { code, retry_after: retry_after(&whole) })
@@ -112,28 +116,24 @@ pub(super) fn retry_after(status: &Status) -> Option<Duration> {
     status.get_details_retry_info().and_then(|info| info.retry_delay)
 }
 
-fn code(status: &[u8]) -> Result<Code, Malformed> {
-    for field in Fields(status) {
-        if let (1, Content::Number(number)) = field? {
-            return Ok(Code::from_i32(i32::try_from(number).map_err(|_| Malformed)?));
+fn code(status: &[u8]) -> Result<Code, Unreadable> {
+    let mut fields = Reader::unlimited(status);
+    while let Some(field) = fields.next()? {
+        if let (1, Field::Varint(number)) = field {
+            return Ok(Code::from_i32(i32::try_from(number).map_err(|_| Unreadable)?));
         }
     }
     Ok(Code::Unknown)
 }
 
-fn first(message: &[u8]) -> Result<(u64, Content<'_>), Malformed> {
-    Fields(message).next().unwrap_or(Err(Malformed))
+fn first(message: &[u8]) -> Result<(u32, Field<'_>), Unreadable> {
+    Reader::unlimited(message).next()?.ok_or(Unreadable)
 }
 
 pub(super) fn put_namespace(buffer: &mut BytesMut, namespace: &str) {
     if !namespace.is_empty() {
         put_bytes(buffer, NAMESPACE, namespace.as_bytes());
     }
-}
-
-pub(super) fn put_bytes(buffer: &mut BytesMut, field: u8, bytes: &[u8]) {
-    put_length(buffer, field, bytes.len());
-    buffer.put_slice(bytes);
 }
 
 /// A command of a Pipeline around the bytes of its GetRequest or SetRequest.

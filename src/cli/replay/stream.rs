@@ -72,7 +72,7 @@ pub(super) async fn replay(
     lots: mpsc::Receiver<Vec<Request>>,
 ) -> (Replayed, Result<(), CliError>) {
     let mut stream = Stream::new(client, plan);
-    let mut requests = Requests { lots, lot: Vec::new().into_iter() };
+    let mut requests = RequestReader { lots, lot: Vec::new().into_iter() };
     while stream.fill_window(&mut requests).await {
         if let Err(error) = stream.exchange().await {
             return (stream.replayed, Err(error));
@@ -82,12 +82,12 @@ pub(super) async fn replay(
 }
 
 /// Requests one by one, of which the next can be looked at.
-struct Requests {
+struct RequestReader {
     lots: mpsc::Receiver<Vec<Request>>,
     lot: std::vec::IntoIter<Request>,
 }
 
-impl Requests {
+impl RequestReader {
     async fn peek(&mut self) -> Option<Request> {
         loop {
             if let Some(request) = self.lot.as_slice().first() {
@@ -145,7 +145,7 @@ impl Stream {
     }
 
     /// Takes the next window's requests. False: there is nothing more to send.
-    async fn fill_window(&mut self, requests: &mut Requests) -> bool {
+    async fn fill_window(&mut self, requests: &mut RequestReader) -> bool {
         self.gets.clear();
         self.asked.clear();
         while self.gets.len() < self.plan.window

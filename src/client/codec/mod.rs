@@ -1,13 +1,10 @@
 //! The hot messages, written and read straight on protobuf's bytes: what a Pipeline carries, for the library's streams and
 //! for `larder bench`, which may not cost the load thread more than the calls that it measures.
 //!
-//! ```text
-//!  PipelineRequest    2 command…   1 id   4 get 5 set 6 delete 7 increment 8 decrement 9 touch 10 cancel
-//!  PipelineResponse   1 reply…     1 id   2 owner   3 get 4 set 5 delete 6 increment 7 decrement 8 touch 9 error
-//! ```
-//!
-//! What is inside a command or a reply is its caller's: the library writes and reads the generated messages there, the
-//! benchmark writes keys in place and looks at no more of an answer than what it came to.
+//! Fields are read and written by [`proto::wire`](crate::proto::wire), as on the node. An answer may have any number of
+//! them, and a field of another type than the contract's is passed over. What is inside a command or a reply is its caller's:
+//! the library writes and reads the generated messages there, the benchmark writes keys in place and looks at no more of an
+//! answer than what it came to.
 //!
 //! Tested against the generated types, which are the authority.
 
@@ -15,19 +12,30 @@ mod read;
 mod write;
 
 use bytes::{Buf, BufMut, Bytes};
+use prost::DecodeError;
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-#[cfg(feature = "cli")]
-pub(crate) use read::{Content, Fields};
+use crate::proto::wire::Malformed;
+
 pub(crate) use read::{RawReply, ReplyKind, replies};
 pub(crate) use write::{CommandKind, put_command_head};
-#[cfg(feature = "cli")]
-pub(crate) use write::{put_length, put_number};
 
 /// The message is not what the protocol allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Malformed;
+pub(crate) struct Unreadable;
+
+impl From<Malformed> for Unreadable {
+    fn from(_: Malformed) -> Self {
+        Self
+    }
+}
+
+impl From<DecodeError> for Unreadable {
+    fn from(_: DecodeError) -> Self {
+        Self
+    }
+}
 
 /// Hands messages through as bytes.
 #[derive(Debug, Clone, Copy, Default)]

@@ -1,11 +1,7 @@
-//! Reading: fields of protobuf one by one, and the replies of a Pipeline.
+//! Reading: the replies of a Pipeline.
 
-use super::Malformed;
-
-pub(super) const VARINT: u8 = 0;
-const FIXED64: u8 = 1;
-pub(super) const LENGTH: u8 = 2;
-const FIXED32: u8 = 5;
+use super::Unreadable;
+use crate::proto::wire::{Field, Reader, result};
 
 /// What a reply is to, or that it is an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,93 +27,37 @@ pub(crate) struct RawReply<'m> {
 }
 
 /// Hands out each reply in a PipelineResponse.
-pub(crate) fn replies<'m, E: From<Malformed>>(
+pub(crate) fn replies<'m>(
     message: &'m [u8],
-    mut each: impl FnMut(RawReply<'m>) -> Result<(), E>,
-) -> Result<(), E> {
-    for field in Fields(message) {
-        let (1, Content::Bytes(reply)) = field? else { continue };
-        let (mut id, mut owner, mut result) = (0, &[][..], None);
-        for field in Fields(reply) {
-            match field? {
-                (1, Content::Number(number)) => id = number,
-                (2, Content::Bytes(name)) => owner = name,
-                (3, Content::Bytes(message)) => result = Some((ReplyKind::Get, message)),
-                (4, Content::Bytes(message)) => result = Some((ReplyKind::Set, message)),
-                (5, Content::Bytes(message)) => result = Some((ReplyKind::Delete, message)),
-                (6, Content::Bytes(message)) => result = Some((ReplyKind::Increment, message)),
-                (7, Content::Bytes(message)) => result = Some((ReplyKind::Decrement, message)),
-                (8, Content::Bytes(message)) => result = Some((ReplyKind::Touch, message)),
-                (9, Content::Bytes(message)) => result = Some((ReplyKind::Error, message)),
-                _ => {}
-            }
-        }
-        let (kind, result) = result.ok_or(Malformed)?;
-        each(RawReply { id, owner, kind, result })?;
+    mut each: impl FnMut(RawReply<'m>) -> Result<(), Unreadable>,
+) -> Result<(), Unreadable> {
+    let mut fields = Reader::unlimited(message);
+    while let Some(field) = fields.next()? {
+        let (1, Field::Bytes(reply)) = field else { continue };
+        each(raw_reply(reply)?)?;
     }
     Ok(())
 }
 
-/// A field's content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Content<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
-    Fixed,
-}
-
-/// A message's fields in order.
-pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = Result<(u64, Content<'a>), Malformed>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
+fn raw_reply(message: &[u8]) -> Result<RawReply<'_>, Unreadable> {
+    let (mut id, mut owner, mut found) = (0, &[][..], None);
+    let mut fields = Reader::unlimited(message);
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Field::Varint(number)) => id = number,
+            (2, Field::Bytes(name)) => owner = name,
+            (result::GET, Field::Bytes(message)) => found = Some((ReplyKind::Get, message)),
+            (result::SET, Field::Bytes(message)) => found = Some((ReplyKind::Set, message)),
+            (result::DELETE, Field::Bytes(message)) => found = Some((ReplyKind::Delete, message)),
+            (result::INCREMENT, Field::Bytes(message)) => found = Some((ReplyKind::Increment, message)),
+            (result::DECREMENT, Field::Bytes(message)) => found = Some((ReplyKind::Decrement, message)),
+            (result::TOUCH, Field::Bytes(message)) => found = Some((ReplyKind::Touch, message)),
+            (result::ERROR, Field::Bytes(message)) => found = Some((ReplyKind::Error, message)),
+            _ => {}
         }
-        let field = self.field();
-        if field.is_err() {
-            self.0 = &[];
-        }
-        Some(field)
     }
-}
-
-impl<'a> Fields<'a> {
-    fn field(&mut self) -> Result<(u64, Content<'a>), Malformed> {
-        let tag = self.varint()?;
-        let content = match (tag & 7) as u8 {
-            VARINT => Content::Number(self.varint()?),
-            FIXED64 => self.take(8).map(|_| Content::Fixed)?,
-            FIXED32 => self.take(4).map(|_| Content::Fixed)?,
-            LENGTH => {
-                let bytes = usize::try_from(self.varint()?).map_err(|_| Malformed)?;
-                Content::Bytes(self.take(bytes)?)
-            }
-            _ => return Err(Malformed),
-        };
-        Ok((tag >> 3, content))
-    }
-
-    fn varint(&mut self) -> Result<u64, Malformed> {
-        let mut number = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let (byte, rest) = self.0.split_first().ok_or(Malformed)?;
-            self.0 = rest;
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(number);
-            }
-        }
-        Err(Malformed)
-    }
-
-    fn take(&mut self, bytes: usize) -> Result<&'a [u8], Malformed> {
-        let (taken, rest) = self.0.split_at_checked(bytes).ok_or(Malformed)?;
-        self.0 = rest;
-        Ok(taken)
-    }
+    let (kind, result) = found.ok_or(Unreadable)?;
+    Ok(RawReply { id, owner, kind, result })
 }
 
 #[cfg(test)]
@@ -145,7 +85,7 @@ mod tests {
         };
         let bytes = message.encode_to_vec();
         let mut seen = Vec::new();
-        replies::<Malformed>(&bytes, |reply| {
+        replies(&bytes, |reply| {
             seen.push((reply.id, reply.kind, reply.owner.to_owned()));
             let touched = v1::TouchResponse::decode(reply.result);
             assert!(reply.kind != ReplyKind::Touch || touched == Ok(v1::TouchResponse { found: true }));
@@ -171,7 +111,7 @@ mod tests {
         for end in 0..bytes.len() {
             // Whatever is cut off, nothing panics, and nothing is seen that was not sent.
             let mut count = 0;
-            let _ = replies::<Malformed>(&bytes[..end], |_| {
+            let _ = replies(&bytes[..end], |_| {
                 count += 1;
                 Ok(())
             });
@@ -180,7 +120,27 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_without_a_result_is_malformed() {
-        assert_eq!(replies::<Malformed>(&[0x0a, 0x00], |_| Ok(())), Err(Malformed));
+    fn a_reply_without_a_result_is_unreadable() {
+        assert_eq!(replies(&[0x0a, 0x00], |_| Ok(())), Err(Unreadable));
+    }
+
+    #[test]
+    fn a_message_may_have_any_number_of_replies_and_what_is_not_known_is_passed_over() {
+        let touched = v1::PipelineReply {
+            id: 7,
+            result: Some(Reply::Touch(v1::TouchResponse { found: true })),
+            ..Default::default()
+        };
+        let mut message = v1::PipelineResponse { replies: vec![touched; 5_000] }.encode_to_vec();
+        // Field 100 as a number, as text and as a group.
+        message.extend([0xa0, 0x06, 0x01, 0xa2, 0x06, 0x01, b'n', 0xa3, 0x06, 0xa4, 0x06]);
+        let mut count = 0;
+        replies(&message, |reply| {
+            assert_eq!((reply.id, reply.kind), (7, ReplyKind::Touch));
+            count += 1;
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(count, 5_000);
     }
 }

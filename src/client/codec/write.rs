@@ -1,55 +1,30 @@
-//! Writing: fields of protobuf, and the head of a Pipeline's command.
+//! Writing: the head of a Pipeline's command.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 
-use super::read::{LENGTH, VARINT};
+use crate::proto::wire::{field_len, op, put_head, put_number, varint_len};
 
 /// What a command of a Pipeline asks for, by the number of its field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
+#[repr(u32)]
 pub(crate) enum CommandKind {
-    Get = 4,
-    Set = 5,
-    Delete = 6,
-    Increment = 7,
-    Decrement = 8,
-    Touch = 9,
-    Cancel = 10,
+    Get = op::GET,
+    Set = op::SET,
+    Delete = op::DELETE,
+    Increment = op::INCREMENT,
+    Decrement = op::DECREMENT,
+    Touch = op::TOUCH,
+    Cancel = op::CANCEL,
 }
 
-const PIPELINE_COMMANDS: u8 = 2;
-const COMMAND_ID: u8 = 1;
+const PIPELINE_COMMANDS: u32 = 2;
+const COMMAND_ID: u32 = 1;
 
 /// A command up to its request, which has `request_bytes` and which the caller writes next.
 pub(crate) fn put_command_head(buffer: &mut BytesMut, id: u64, kind: CommandKind, request_bytes: usize) {
-    let bytes = 1 + varint_bytes(id) + 1 + varint_bytes(request_bytes as u64) + request_bytes;
-    put_length(buffer, PIPELINE_COMMANDS, bytes);
+    put_head(buffer, PIPELINE_COMMANDS, 1 + varint_len(id) + field_len(request_bytes));
     put_number(buffer, COMMAND_ID, id);
-    put_length(buffer, kind as u8, request_bytes);
-}
-
-/// The head of a field of bytes, which the caller writes next. The field's number is below 16.
-pub(crate) fn put_length(buffer: &mut BytesMut, field: u8, bytes: usize) {
-    buffer.put_u8(field << 3 | LENGTH);
-    put_varint(buffer, bytes as u64);
-}
-
-/// A field that is a number.
-pub(crate) fn put_number(buffer: &mut BytesMut, field: u8, number: u64) {
-    put_varint(buffer, u64::from(field) << 3 | u64::from(VARINT));
-    put_varint(buffer, number);
-}
-
-fn put_varint(buffer: &mut BytesMut, mut number: u64) {
-    while number >= 0x80 {
-        buffer.put_u8(number as u8 | 0x80);
-        number >>= 7;
-    }
-    buffer.put_u8(number as u8);
-}
-
-fn varint_bytes(number: u64) -> usize {
-    (64 - (number | 1).leading_zeros() as usize).div_ceil(7)
+    put_head(buffer, kind as u32, request_bytes);
 }
 
 #[cfg(test)]
@@ -83,13 +58,13 @@ mod tests {
                 // A command of its own is the op's field alone.
                 let command = v1::PipelineCommand { op: Some(op), ..Default::default() };
                 let field = command.encode_to_vec();
-                let head = 1 + varint_bytes(field.len() as u64);
+                let head = 1 + varint_len(field.len() as u64);
                 let request = match field.len() {
                     ..128 => &field[2..],
                     _ => &field[head..],
                 };
                 put_command_head(&mut buffer, id, kind, request.len());
-                buffer.put_slice(request);
+                buffer.extend_from_slice(request);
                 expected.push(v1::PipelineCommand { id, ..command });
             }
         }

@@ -4,12 +4,12 @@ mod book;
 
 use super::*;
 
-fn load(args: ServeArgs, variables: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+fn load(args: ServeArgs, variables: &[(&str, &str)]) -> Result<LoadedConfig, ConfigError> {
     let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), value.into())).collect();
     ServeConfig::load(&args, &variables)
 }
 
-fn load_file(text: &str) -> Result<Loaded, ConfigError> {
+fn load_file(text: &str) -> Result<LoadedConfig, ConfigError> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("larder.toml");
     std::fs::write(&path, text).unwrap();

@@ -15,8 +15,8 @@
 //! in 16 times and goes to the main queue's front. Both queues are CLOCKs. The sixth setting is S3-FIFO's rule
 //! (`s3_fifo.rs`); to be taken into main at once a key must be among as many departed ones as there are entries.
 //!
-//! What is told of the candidates is about lookups alone: an entry that is stored, or stored again, is asked for too
-//! as far as the choice of the setting goes, but says nothing of how many lookups hit.
+//! The figures of the candidates count lookups alone. A store counts for the choice of the setting, as the entry is
+//! asked for too, but says nothing of how many lookups hit.
 //!
 //! What a shadow hits the cache that follows it may be unable to: in a loop, S3-FIFO's rule goes on with what it has
 //! or hits nothing, by what it had before. A shadow that hits far more than the cache is started anew, empty.
@@ -33,7 +33,7 @@ mod remembered;
 mod shadow;
 
 use judge::{CANDIDATES, Judge};
-use queues::{Entry, Queues, SAMPLED, Setting};
+use queues::{MainAdmission, Queues, SAMPLED, Setting};
 use remembered::Remembered;
 use shadow::{Shadows, tag};
 
@@ -47,19 +47,19 @@ pub(super) const SIDE_BYTES_MIN: usize = 8 << 10;
 /// Keys remembered for each entry, at most.
 const KEYS_PER_ENTRY_MAX: usize = 8;
 
-const CONTEST: Entry = Entry::ByContest { patience: 16 };
+const CONTEST: MainAdmission = MainAdmission::ByContest { patience: 16 };
 /// What is tried, by name.
 const TRIED: [(&str, Setting); CANDIDATES] = [
-    ("window-1", Setting { window: 10, entry: Entry::ByContest { patience: 24 } }),
+    ("window-1", Setting { window: 10, entry: MainAdmission::ByContest { patience: 24 } }),
     ("window-10", Setting { window: 100, entry: CONTEST }),
     ("window-30", Setting { window: 300, entry: CONTEST }),
     ("window-60", Setting { window: 600, entry: CONTEST }),
     ("lru", Setting { window: 1_000, entry: CONTEST }),
-    ("s3-fifo", Setting { window: 100, entry: Entry::ByHits }),
+    ("s3-fifo", Setting { window: 100, entry: MainAdmission::ByHits }),
 ];
-/// A shadow may hit so much more than the cache that follows it, …
+/// A shadow's hits may exceed those of the cache that follows it by this part of its lookups, …
 const LAG_ALLOWED: f32 = 0.05;
-/// … and beyond that so many fillings of its own.
+/// … and beyond that by this number of fillings of its own.
 const LAG_MAX: f32 = 2.0;
 /// What is followed until more is known.
 const FIRST: usize = 1;
@@ -177,7 +177,7 @@ impl Adaptive {
         }
     }
 
-    /// Keys that a cache of so many entries remembers. Shadows remember as many for each entry of theirs.
+    /// Keys that a cache of `entries` entries remembers. Shadows remember as many for each entry of theirs.
     fn keys_remembered(&self, entries: usize) -> usize {
         let in_all = (entries * SIDE_BYTES_PER_ENTRY).max(self.side_bytes);
         let keys = Remembered::keys_in(in_all - self.shadows.bytes_for(entries));
@@ -302,7 +302,7 @@ mod tests {
         one
     }
 
-    /// Hits among so many requests of a stream.
+    /// Hits among the requests of a stream.
     fn hits(simulation: &mut Simulation, keys: impl Iterator<Item = u64>) -> u64 {
         keys.map(|key| u64::from(simulation.request(hash(key)))).sum()
     }

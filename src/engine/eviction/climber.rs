@@ -80,7 +80,7 @@ impl Climber {
 mod tests {
     use super::*;
 
-    /// A sample with so many hits in a hundred requests.
+    /// A sample of a hundred requests with this number of hits.
     fn sample(climber: &mut Climber, hits: u64) -> f64 {
         for n in 0..REQUESTS_MIN {
             let request = if n % 100 < hits { Request::Hit } else { Request::Miss };

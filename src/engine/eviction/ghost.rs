@@ -43,7 +43,7 @@ impl<const LISTS: usize> Ghosts<LISTS> {
         Self { words: Vec::new(), capacity: 0, lists: std::array::from_fn(|_| Ticks::default()) }
     }
 
-    /// Makes the table fit so many keys. What it remembers is lost when that is far from what it fitted before.
+    /// Makes the table fit `capacity` keys. What it remembers is lost when that is far from what it fitted before.
     pub(super) fn resize(&mut self, capacity: usize) {
         let wanted = capacity.clamp(CAPACITY_MIN, CAPACITY_MAX);
         if wanted * 4 > self.capacity * 5 || wanted * 2 < self.capacity {

@@ -15,8 +15,8 @@ use crate::engine::slot::Slot;
 const COUNTS: usize = 256;
 /// Bits of a word of the map of lists.
 const WORD: usize = u64::BITS as usize;
-/// Requests for each entry after which counts are halved: few enough to follow a change, and so many that entries
-/// which differ in frequency still do so in their counts.
+/// Requests for each entry after which counts are halved: few enough to follow a change, and enough that entries which
+/// differ in frequency still differ in their counts.
 const REQUESTS_PER_ENTRY: usize = 32;
 const ENTRIES_MIN: usize = 16;
 const HALVED_PER_REQUEST: usize = 2;

@@ -102,7 +102,8 @@ impl List {
         match next {
             None => {
                 self.back = prev;
-                // Who takes the last takes the one before it soon, and changes a link of the one before that.
+                // A caller that takes the last soon takes the one before it too, and changes a link of the one before
+                // that.
                 if let Some(newer) = prev.and_then(|prev| Self::newer(slots, prev)) {
                     slots.prefetch(newer);
                 }

@@ -211,8 +211,8 @@ macro_rules! each {
 }
 
 impl AnyPolicy {
-    /// One for entries of so many bytes in all, which is about to take so many over. However few they are, it may take
-    /// `side_bytes` beside them; 0: as little as it can do with.
+    /// A policy for entries of `bytes_limit` bytes in all, which is about to take over `entries` entries. However few
+    /// they are, it may take `side_bytes` bytes beside them; 0: as little as it can do with.
     pub(crate) fn new(name: PolicyName, bytes_limit: u64, entries: usize, side_bytes: usize) -> Self {
         match name {
             PolicyName::Lru => Self::Lru(Lru::new()),

@@ -38,7 +38,7 @@ pub(super) struct Sketch {
 }
 
 impl Sketch {
-    /// Makes it fit so many entries at least. When it grows it keeps what it counted.
+    /// Makes it fit `entries` entries at least. When it grows it keeps what it counted.
     pub(super) fn fit(&mut self, entries: usize) {
         self.entries = entries;
         let words = Self::words_for(entries);
@@ -54,7 +54,7 @@ impl Sketch {
         }
     }
 
-    /// Starts over with a table for so many entries, if it is far larger than they need.
+    /// Starts over with a table for `entries` entries, if it is far larger than they need.
     pub(super) fn shrink(&mut self, entries: usize) {
         let words = Self::words_for(entries);
         if self.words.len() > WORDS_TOO_MANY * words {
@@ -98,7 +98,7 @@ impl Sketch {
         counts.into_iter().fold(COUNT_MAX as u8, u8::min)
     }
 
-    /// What it takes once it fits so many entries.
+    /// What it takes, in bytes, once it fits `entries` entries.
     pub(super) fn bytes_for(&self, entries: usize) -> u64 {
         (self.words.len().max(Self::words_for(entries)) * size_of::<u64>()) as u64
     }

@@ -17,7 +17,7 @@ struct Cell {
 }
 
 impl Cells {
-    /// So many cells of weight 1; the first is nobody's.
+    /// `count` cells of weight 1; the first is nobody's.
     pub(super) fn of(count: u32) -> Self {
         let cell = |slot| Cell { hash: hash(slot), weight: 1, prev: None, next: None, mark: 0 };
         Self((0..u64::from(count)).map(cell).collect())
@@ -163,7 +163,7 @@ impl Model {
             (89..94, Some(from)) => {
                 if let Some(to) = self.free.pop() {
                     self.cells.0[to.index()] = self.cells.0[from.index()];
-                    // Whoever still reads the old cell gets nonsense.
+                    // A policy that still reads the old cell gets nonsense.
                     self.cells.0[from.index()] =
                         Cell { hash: 0, weight: 1 << 40, prev: Some(from), next: Some(from), mark: 99 };
                     let key = self.present.remove(&from).unwrap();

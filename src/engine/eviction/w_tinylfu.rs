@@ -32,7 +32,7 @@ const WINDOW_PART: u64 = 100;
 const MOVES_PER_REQUEST: usize = 8;
 /// From this frequency on a candidate may stay by chance …
 const FREQUENCY_OF_CHANCE: u8 = 6;
-/// … once in so many times.
+/// … once in this number of times.
 const CHANCE: u64 = 128;
 
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use crate::clock::Now;
 use crate::engine::VersionClock;
 use crate::engine::log::{Put, Record};
 use crate::engine::op::{Increment, Outcome, Refusal, ValueView};
-use crate::engine::record::{Draft, DraftValue};
-use crate::engine::requests::Done;
+use crate::engine::record::{DraftValue, RecordDraft};
+use crate::engine::request_ids::Done;
 use crate::engine::tags::{DraftTags, PackedTags};
 use crate::entry::Expiry;
 
@@ -19,7 +19,7 @@ impl Shard {
         versions: &VersionClock,
         now: Now,
     ) -> Outcome {
-        if let Err(refusal) = self.takes_writes().and_then(|()| self.open_space(key.namespace)) {
+        if let Err(refusal) = self.takes_writes().and_then(|()| self.ensure_namespace(key.namespace)) {
             return Outcome::Refused(refusal);
         }
         self.changes(key);
@@ -54,7 +54,7 @@ impl Shard {
         let text = value.to_string();
         let tags = existing.map_or_else(Vec::new, |slot| self.records.tags(slot).to_vec());
         let tags = PackedTags::of(&tags);
-        let draft = Draft {
+        let draft = RecordDraft {
             namespace: key.namespace.number(),
             key: increment.key,
             value: DraftValue::Inline(text.as_bytes()),
@@ -78,7 +78,13 @@ impl Shard {
 }
 
 impl Shard {
-    fn log_counted(&mut self, draft: &Draft<'_>, tags: PackedTags<'_>, request_id: &str, expiry: Expiry) {
+    fn log_counted(
+        &mut self,
+        draft: &RecordDraft<'_>,
+        tags: PackedTags<'_>,
+        request_id: &str,
+        expiry: Expiry,
+    ) {
         let (Some(log), DraftValue::Inline(value)) = (&mut self.log, draft.value) else { return };
         log.add(&Record::Put(Put {
             namespace: draft.namespace,

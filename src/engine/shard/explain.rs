@@ -9,7 +9,7 @@ use crate::engine::op::{Hit, MissReason};
 
 /// An entry as a shard sees it.
 #[derive(Debug, Clone)]
-pub(in crate::engine) struct Known {
+pub(in crate::engine) struct ExplainedEntry {
     /// The entry, without its value.
     pub hit: Hit,
     pub value_bytes: u64,
@@ -20,7 +20,7 @@ pub(in crate::engine) struct Known {
 
 impl Shard {
     /// The entry, or why there is none as far as is remembered.
-    pub(in crate::engine) fn explain(&self, key: KeyRef<'_>, now: Now) -> Result<Known, MissReason> {
+    pub(in crate::engine) fn explain(&self, key: KeyRef<'_>, now: Now) -> Result<ExplainedEntry, MissReason> {
         let number = key.namespace.number();
         let found = self.index.find(key.hash, |slot| self.records.is(slot, number, key.key));
         let Some(slot) = found else { return Err(self.eviction_log.reason(key.hash)) };
@@ -42,7 +42,7 @@ impl Shard {
             }
             _ => space.policy.view(&self.records, slot),
         });
-        Ok(Known {
+        Ok(ExplainedEntry {
             hit: Hit {
                 value: bytes::Bytes::new(),
                 version: view.version,
@@ -82,7 +82,7 @@ impl Shard {
         memory.tag_bytes += self.tag_filter.bytes();
         memory.hot_key_bytes += self.hot.bytes();
         memory.invalidation_bytes += self.spaces.iter().map(|space| space.invalidations.bytes()).sum::<u64>();
-        memory.below_bytes += self.below_bytes;
+        memory.disk_tier_bytes += self.disk_tier_bytes;
         memory.blob_bytes += self.blob_bytes;
         memory.bytes_limit += self.config.bytes_limit;
     }

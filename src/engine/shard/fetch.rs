@@ -76,8 +76,8 @@ impl Shard {
     }
 
     /// What the places of entries on disk take counts as memory of the shard.
-    pub(in crate::engine) fn set_below_bytes(&mut self, bytes: u64) {
-        self.below_bytes = bytes;
+    pub(in crate::engine) fn set_disk_tier_bytes(&mut self, bytes: u64) {
+        self.disk_tier_bytes = bytes;
     }
 
     /// And so does a part of what it takes to know the blobs.

@@ -13,16 +13,18 @@ use crate::engine::stats::Stats;
 use crate::engine::tags::PackedTags;
 use crate::entry::Version;
 
-/// A policy is told its size again when that has changed by one part in so many.
+/// A policy is resized when the bytes of its entries have changed by one part in this number.
 const SIZE_PART_TOLD: u64 = 16;
 
-/// A policy may take one part in so many beside the entries where it would like to take more.
+/// A policy may take one part in this number of the limit beside the entries, where it would like to take more.
 const SIDE_PART: u64 = 32;
-/// What the policies of all named namespaces may take so is one part in so many of the shard's limit, …
+/// The policies of all named namespaces together may take one part in this number of the shard's limit beside the
+/// entries, …
 const NAMED_SIDE_PART: u64 = 8;
-/// … of which a new one gets one part in so many of what is left: the first are given more than the last.
+/// … of which a new one gets one part in this number of what is left: the first get more than the last.
 const LEFT_PART: u64 = 16;
-/// All that named namespaces take beside their entries may be one part in so many when one more is added.
+/// A namespace may be added while all named ones take less than one part in this number of the limit beside their
+/// entries.
 const NAMED_PART: u64 = 4;
 
 fn side_bytes(bytes_limit: u64) -> usize {
@@ -192,10 +194,10 @@ pub enum Scope<'a> {
     All,
 }
 
-/// Prefixes that the sweep has not been everywhere for have so many lengths at most.
+/// The most lengths that the prefixes that are not yet swept may have.
 const LENGTHS_MAX: usize = 64;
 /// What a prefix or a tag takes beside its text: its place in a map that is half full, and what the allocator rounds.
-const KILLED_BYTES: u64 = 96;
+const INVALIDATION_BYTES: u64 = 96;
 
 impl Invalidations {
     #[inline]
@@ -203,24 +205,24 @@ impl Invalidations {
         self.all.is_none() && self.prefixes.is_empty() && self.tags.is_empty()
     }
 
-    pub(super) fn kill_all(&mut self, until: Version, round: u64, reason: MissReason) {
+    pub(super) fn invalidate_all(&mut self, until: Version, round: u64, reason: MissReason) {
         // Whatever else was killed before is covered.
         *self =
             Self { all: Some(Invalidation { until, round }), all_reason: Some(reason), ..Self::default() };
     }
 
-    pub(super) fn kill_prefix(&mut self, prefix: &[u8], until: Version, round: u64) {
+    pub(super) fn invalidate_prefix(&mut self, prefix: &[u8], until: Version, round: u64) {
         if self.prefixes.insert(prefix.into(), Invalidation { until, round }).is_none() {
-            self.bytes += prefix.len() as u64 + KILLED_BYTES;
+            self.bytes += prefix.len() as u64 + INVALIDATION_BYTES;
         }
         if let Err(place) = self.lengths.binary_search(&prefix.len()) {
             self.lengths.insert(place, prefix.len());
         }
     }
 
-    pub(super) fn kill_tag(&mut self, tag: &str, until: Version, round: u64) {
+    pub(super) fn invalidate_tag(&mut self, tag: &str, until: Version, round: u64) {
         if self.tags.insert(tag.into(), Invalidation { until, round }).is_none() {
-            self.bytes += tag.len() as u64 + KILLED_BYTES;
+            self.bytes += tag.len() as u64 + INVALIDATION_BYTES;
         }
     }
 
@@ -262,8 +264,10 @@ impl Invalidations {
         let lengths: BTreeSet<usize> = self.prefixes.keys().map(|prefix| prefix.len()).collect();
         self.lengths = lengths.into_iter().collect();
         let texts = self.prefixes.keys().map(|prefix| prefix.len());
-        self.bytes =
-            texts.chain(self.tags.keys().map(|tag| tag.len())).map(|text| text as u64 + KILLED_BYTES).sum();
+        self.bytes = texts
+            .chain(self.tags.keys().map(|tag| tag.len()))
+            .map(|text| text as u64 + INVALIDATION_BYTES)
+            .sum();
     }
 
     #[inline]
@@ -274,7 +278,7 @@ impl Invalidations {
 
 /// A shard's spaces, by the namespaces' numbers.
 #[derive(Debug)]
-pub(super) struct Spaces {
+pub(super) struct NamespaceShards {
     default: NamespaceShard,
     /// Those of the other namespaces that have been stored to here; number 1 comes first.
     named: Vec<Option<Box<NamespaceShard>>>,
@@ -284,7 +288,7 @@ pub(super) struct Spaces {
     settled_bytes: u64,
 }
 
-impl Spaces {
+impl NamespaceShards {
     pub(super) fn new(default: NamespaceShard) -> Self {
         Self { default, named: Vec::new(), changing: DEFAULT, settled_bytes: 0 }
     }
@@ -312,7 +316,7 @@ impl Spaces {
         self.get_mut(number).expect("an entry's namespace has a space")
     }
 
-    /// Adds the space of a namespace whose entries may take so many bytes, to a shard of this limit.
+    /// Adds a namespace whose entries may take `cap` bytes to a shard with a limit of `bytes_limit` bytes.
     ///
     /// # Errors
     /// What the named ones take beside their entries is as much as it may be.

@@ -8,20 +8,20 @@ use crate::engine::op::{EntryView, MissReason};
 use crate::engine::slot::Slot;
 use crate::entry::Ttl;
 
-/// A slot that was a live entry's when the shard had freed so many.
+/// A slot that was a live entry's when the shard had freed `freed` slots.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::engine) struct Likely {
+pub(in crate::engine) struct SlotHint {
     slot: Slot,
     freed: u64,
 }
 
 impl Shard {
-    /// Reads an entry under the lock; `likely` is where it was lately.
+    /// Reads an entry under the lock; `hint` is where it was lately.
     #[inline]
     pub(in crate::engine) fn get<R>(
         &mut self,
         key: KeyRef<'_>,
-        likely: Option<Likely>,
+        hint: Option<SlotHint>,
         now: Now,
         found: impl FnOnce(EntryView<'_>) -> R,
     ) -> Result<R, MissReason> {
@@ -29,7 +29,7 @@ impl Shard {
         if self.until_sample == 0 {
             self.until_sample = self.hot.sample(key.namespace, key.key, key.hash, now);
         }
-        let found_at = likely.and_then(|likely| self.confirm(likely, key)).or_else(|| self.find(key));
+        let found_at = hint.and_then(|hint| self.confirm(hint, key)).or_else(|| self.find(key));
         let Some(slot) = found_at.and_then(|slot| self.if_live(slot, now)) else {
             let reason = self.eviction_log.reason(key.hash);
             self.count_miss(key, reason);
@@ -83,17 +83,17 @@ impl Shard {
     /// Where a key's entry is, if it is there and no other has the same tag; asks for its memory without waiting for it to
     /// come.
     #[inline]
-    pub(in crate::engine) fn prefetch_entry(&self, hash: u64) -> Option<Likely> {
-        let slot = self.index.likely(hash)?;
+    pub(in crate::engine) fn prefetch_entry(&self, hash: u64) -> Option<SlotHint> {
+        let slot = self.index.slot_hint(hash)?;
         self.records.prefetch(slot);
-        Some(Likely { slot, freed: self.records.arena.freed() })
+        Some(SlotHint { slot, freed: self.records.arena.freed() })
     }
 
     /// The slot of a likely place, if it is a live entry's and that of this key.
     #[inline]
-    fn confirm(&self, likely: Likely, key: KeyRef<'_>) -> Option<Slot> {
-        let slot = likely.slot;
-        let is_live = likely.freed == self.records.arena.freed();
+    fn confirm(&self, hint: SlotHint, key: KeyRef<'_>) -> Option<Slot> {
+        let slot = hint.slot;
+        let is_live = hint.freed == self.records.arena.freed();
         (is_live && self.records.is(slot, key.namespace.number(), key.key)).then_some(slot)
     }
 }

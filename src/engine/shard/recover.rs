@@ -11,9 +11,9 @@ use crate::engine::expiry::Wheel;
 use crate::engine::index::{Index, order};
 use crate::engine::log::{LogConfig, Logged, Put, Record, ShardLog};
 use crate::engine::op::MissReason;
-use crate::engine::record::{Draft, DraftValue, is_large};
+use crate::engine::record::{DraftValue, RecordDraft, is_large};
 use crate::engine::recover::Restored;
-use crate::engine::requests::Done;
+use crate::engine::request_ids::Done;
 use crate::engine::slot::Slot;
 use crate::engine::tags::DraftTags;
 use crate::entry::Expiry;
@@ -92,8 +92,8 @@ impl Shard {
         self.hot.begin_at(now);
     }
 
-    /// Makes the index large enough for so many entries of so many bytes each, or for as many of them as the shard has
-    /// room for, if there is none yet.
+    /// Makes the index large enough for `entries` entries of `bytes_each` bytes each, or for as many of them as the
+    /// shard has room for, if there is none yet.
     pub(in crate::engine) fn expect(&mut self, entries: u64, bytes_each: u64) {
         let fits = self.config.bytes_limit / bytes_each.max(ENTRY_BYTES_MIN);
         if self.index.len() == 0 {
@@ -142,14 +142,14 @@ impl Shard {
             self.restore_removed(key, MissReason::Expired, now);
             return Restored::Expired;
         };
-        if let Err(refusal) = self.open_space(key.namespace) {
+        if let Err(refusal) = self.ensure_namespace(key.namespace) {
             return Restored::Refused(refusal);
         }
         let value = put.value.as_slice();
         let is_large = is_large(value, put.key, put.content_type, put.tags);
         let large = is_large.then(|| Bytes::copy_from_slice(value));
         let existing = self.find_live(key, now);
-        let draft = Draft {
+        let draft = RecordDraft {
             namespace: put.namespace,
             key: put.key,
             value: large.as_ref().map_or(DraftValue::Inline(value), DraftValue::Large),

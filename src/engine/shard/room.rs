@@ -5,10 +5,10 @@ use crate::engine::arena::cell_bytes;
 use crate::engine::eviction::{Policy, Slots};
 use crate::engine::namespace::Namespace;
 use crate::engine::op::{MissReason, Refusal};
-use crate::engine::record::Draft;
+use crate::engine::record::RecordDraft;
 use crate::engine::slot::Slot;
 
-/// Pages are emptied only while this much of what is held (one part in so many) lies in free cells …
+/// Pages are emptied only while one part in this number of what is held lies in free cells …
 const SPARE_PART: u64 = 32;
 /// … and at least this much.
 const SPARE_BYTES_MIN: u64 = 128 << 10;
@@ -26,14 +26,19 @@ impl Shard {
             + self.eviction_log.bytes()
             + self.requests.bytes()
             + self.hot.bytes()
-            + self.below_bytes
+            + self.disk_tier_bytes
             + self.blob_bytes
     }
 
     /// Sees to it that a cell of the class can be allocated for a draft whose key has this hash, and its large value be
     /// held. A namespace that would pass its own cap gives way to itself. While the shard is above its limit, because
     /// that was lowered, it may stay there but not grow.
-    pub(super) fn make_room(&mut self, draft: &Draft<'_>, hash: u64, class: usize) -> Result<(), Refusal> {
+    pub(super) fn make_room(
+        &mut self,
+        draft: &RecordDraft<'_>,
+        hash: u64,
+        class: usize,
+    ) -> Result<(), Refusal> {
         let large_bytes = draft.large_bytes();
         let needs = large_bytes + cell_bytes(class) as u64;
         let most = match self.spaces.of(draft.namespace).namespace.bytes_limit() {
@@ -65,7 +70,7 @@ impl Shard {
             }
             if !self.empty_a_page() && !self.sweep_some() && !self.evict() {
                 if self.hot.bytes() > 0 {
-                    // In a small shard the counted keys may be what is in the way.
+                    // In a small shard the counted keys may take the room that is wanted.
                     self.hot.clear();
                 } else {
                     return Err(Refusal::TooLarge { needs, limit: most });

@@ -5,13 +5,13 @@ use crate::engine::arena::{class_of, largest_cell_for};
 use crate::engine::eviction::{Policy, Slots};
 use crate::engine::namespace::Namespace;
 use crate::engine::op::{MissReason, Refusal};
-use crate::engine::record::{Deadline, Draft};
+use crate::engine::record::{Deadline, RecordDraft};
 use crate::engine::slot::Slot;
 use crate::engine::tags::DraftTags;
 
 impl Shard {
     /// Sees to it that the namespace has a space here.
-    pub(super) fn open_space(&mut self, namespace: &Namespace) -> Result<(), Refusal> {
+    pub(super) fn ensure_namespace(&mut self, namespace: &Namespace) -> Result<(), Refusal> {
         if namespace.is_deleted() {
             return Err(Refusal::NoNamespace);
         }
@@ -25,7 +25,7 @@ impl Shard {
     /// Puts a draft in the place of `existing`, or beside the others.
     pub(super) fn store(
         &mut self,
-        draft: &Draft<'_>,
+        draft: &RecordDraft<'_>,
         hash: u64,
         existing: Option<Slot>,
     ) -> Result<(), Refusal> {
@@ -70,13 +70,13 @@ impl Shard {
         is_made
     }
 
-    fn fits_in_place(&self, slot: Slot, draft: &Draft<'_>, cell: usize) -> bool {
+    fn fits_in_place(&self, slot: Slot, draft: &RecordDraft<'_>, cell: usize) -> bool {
         let has = self.records.arena.cell_size(slot);
         let large_before = self.records.weight(slot) - has as u64;
         has >= cell && has <= largest_cell_for(class_of(cell)) && draft.large_bytes() <= large_before
     }
 
-    fn overwrite(&mut self, slot: Slot, draft: &Draft<'_>) {
+    fn overwrite(&mut self, slot: Slot, draft: &RecordDraft<'_>) {
         let was = self.records.weight(slot);
         if self.records.expires(slot) {
             self.wheel.remove(&mut self.records, slot);

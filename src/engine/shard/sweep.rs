@@ -132,12 +132,12 @@ impl Shard {
             return;
         }
         match scope {
-            Scope::All => space.invalidations.kill_all(until, self.sweep.ask_for_round(), reason),
+            Scope::All => space.invalidations.invalidate_all(until, self.sweep.ask_for_round(), reason),
             Scope::Prefix(prefix) => {
-                space.invalidations.kill_prefix(prefix, until, self.sweep.ask_for_round())
+                space.invalidations.invalidate_prefix(prefix, until, self.sweep.ask_for_round())
             }
             Scope::Tag(tag) if self.tag_filter.may_have(number, tag) => {
-                space.invalidations.kill_tag(tag, until, self.sweep.ask_for_round());
+                space.invalidations.invalidate_tag(tag, until, self.sweep.ask_for_round());
             }
             Scope::Tag(_) => {}
         }

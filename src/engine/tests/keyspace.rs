@@ -294,7 +294,7 @@ fn room_is_found_among_the_dead_before_the_living_go() {
         set(&engine, namespace, format!("new-{n}").as_bytes(), &[0; 100]);
     }
     assert_eq!(engine.stats().evictions, 0);
-    assert!(engine.stats().invalidated > 0, "some of the dead were in the way");
+    assert!(engine.stats().invalidated > 0, "some of the invalidated entries were met");
 }
 
 #[test]
@@ -349,7 +349,7 @@ fn a_scan_goes_on_from_any_place_that_it_is_told() {
         (u32::MAX, Some(u64::MAX), 0),
     ] {
         let range =
-            ScanRange { prefix: b"", after: Some(ScanPlace { shard, after }), entries_max: usize::MAX };
+            ScanRange { prefix: b"", after: Some(ScanCursor { shard, after }), entries_max: usize::MAX };
         let mut visited = 0;
         let next = engine.scan(engine.default_namespace(), range, at(1), |_, _| {
             visited += 1;

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 
 use super::payload::read_at;
-use super::presence::Identity;
+use super::presence::InodeId;
 use super::{BackendError, MARK_BYTES};
 use crate::persistence::private;
 
@@ -28,7 +28,7 @@ use crate::persistence::private;
 pub(super) struct MarkFile {
     path: PathBuf,
     file: File,
-    identity: Identity,
+    identity: InodeId,
     state: Mutex<State>,
 }
 
@@ -46,7 +46,7 @@ impl MarkFile {
         let opened = private::file().read(true).write(true).create(true).truncate(false).open(path);
         let file = opened.map_err(|error| BackendError::io("open", path, error))?;
         private::keep(&file, path);
-        let identity = Identity::of(&file).map_err(|error| BackendError::io("look at", path, error))?;
+        let identity = InodeId::of(&file).map_err(|error| BackendError::io("look at", path, error))?;
         let state = Mutex::new(State { generation: 0, safe: 0 });
         let mark = Self { path: path.to_owned(), file, identity, state };
         if let Some((slot, generation, _)) = mark.newest()? {

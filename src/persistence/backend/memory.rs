@@ -9,7 +9,7 @@
 //! - A failed append has written some part of what it was given; one that met a shortage has not.
 //! - A failed sync has lost what it was for: the bytes are still read back, as they are from a page cache, but neither
 //!   a crash nor a later sync that succeeds brings them to the disk.
-//! - A failed commit may be there after a crash, or not; one whose sync failed is there until then.
+//! - A failed commit may be there after a crash, or not; one whose sync failed is there until the crash.
 //! - A file that was deleted may be there again after a crash, until a new file in its directory was synced.
 //!
 //! Nothing here is drawn from outside: the same calls and the same seeds leave the same bytes.
@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use draws::Draws;
-pub use faults::{Call, Fault, Refusal, Strikes};
+pub use faults::{Call, Fault, IoFault, Strikes};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::{
@@ -151,7 +151,7 @@ impl MemoryBackend {
 
     /// Makes one call fail with EIO, after `passing` calls of any kind.
     pub fn fail_once_after(&self, passing: u64) {
-        self.plan(Fault { call: None, passing, refusal: Refusal::Io, strikes: Strikes::Once });
+        self.plan(Fault { call: None, passing, refusal: IoFault::Io, strikes: Strikes::Once });
     }
 
     /// Forgets all faults that are planned.
@@ -165,8 +165,8 @@ impl MemoryBackend {
         self.state.lock().meanwhile = Some((call, Meanwhile(Arc::new(act))));
     }
 
-    /// Lets files hold so many bytes in all, `None` any number. An append that goes beyond writes what has room and
-    /// fails.
+    /// Lets all files together hold `bytes` bytes; `None`: any number. An append that goes beyond writes what has room
+    /// and fails.
     pub fn set_room(&self, bytes: Option<u64>) {
         self.state.lock().room = bytes;
     }
@@ -199,7 +199,7 @@ impl MemoryBackend {
         self.with_bytes(file, |bytes| bytes.cut(usize::try_from(length).unwrap_or(usize::MAX))).is_some()
     }
 
-    /// Takes a file away behind the node's back; who has it open keeps it. Says whether there was one.
+    /// Removes a file behind the node's back; an open file stays readable. Says whether there was one.
     pub fn take_away(&self, file: FileId) -> bool {
         let mut state = self.state.lock();
         let is_taken = state.files.remove(&file).is_some();
@@ -444,7 +444,7 @@ impl Appender for Growing {
         }
         let room = state.room_left().saturating_add(self.reserved());
         if bytes.len() as u64 > room {
-            called = Err(refused("append to", self.file, Refusal::Full.error()));
+            called = Err(refused("append to", self.file, IoFault::Full.error()));
             bytes.truncate(usize::try_from(room).unwrap_or(usize::MAX));
         }
         self.content.lock().bytes.extend_from_slice(&bytes);
@@ -488,7 +488,7 @@ impl Appender for Growing {
         let mut called = state.call(Call::Reserve, "reserve room in", self.file);
         let room = state.room_left().saturating_add(self.reserved());
         if bytes > room {
-            called = called.and(Err(refused("reserve room in", self.file, Refusal::Full.error())));
+            called = called.and(Err(refused("reserve room in", self.file, IoFault::Full.error())));
         }
         let mut content = self.content.lock();
         let length = content.bytes.len();

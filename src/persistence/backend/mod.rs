@@ -9,10 +9,10 @@
 //! - **The catalogue**, a small ordered map from keys to values that changes in whole commits.
 //!
 //! What holds for every implementation, and what the suite in `tests.rs` asks of each: a file's bytes are safe once
-//! [`Appender::sync`] has returned, its name included; a commit is all or nothing and safe once
-//! [`Backend::commit`] has returned; what was not synced may be gone after a crash, any part of it. A failed write or
-//! sync is reported by the call that it happened in. Nothing that was written is written twice, cached or retried in
-//! silence; a shortage of descriptors or memory is told apart ([`BackendError::is_passing`]) and leaves all as it was.
+//! [`Appender::sync`] has returned, its name included; a commit is all or nothing and safe once [`Backend::commit`] has
+//! returned; what was not synced may be gone after a crash, any part of it. A failed write or sync is reported by the
+//! call that it happened in. Nothing is written twice, cached or retried in silence; a shortage of descriptors or
+//! memory has an error of its own ([`BackendError::is_passing`]) and leaves all as it was.
 
 mod files;
 mod mark;
@@ -168,10 +168,10 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         0
     }
 
-    /// What the disk has room for, whoever uses it. Cheap.
+    /// The disk's size and what is free on it. Other programs' files count. Cheap.
     ///
     /// # Errors
-    /// It cannot be told; the directory or a file of the journal is gone, deleted or moved behind our back.
+    /// The disk does not say; the directory or a file of the journal was deleted or moved meanwhile.
     fn space(&self) -> Result<DiskSpace, BackendError>;
 }
 

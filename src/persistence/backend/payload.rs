@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::presence::{Identity, Kept};
+use super::presence::{ExpectedFiles, InodeId};
 use super::{Appender, BackendError, DiskSpace, FileId, FileKind, ReadAt};
 use crate::persistence::failpoint::Failpoint;
 use crate::persistence::private;
@@ -45,9 +45,9 @@ struct Directory {
     path: PathBuf,
     /// Open for fsync alone.
     file: File,
-    identity: Identity,
+    identity: InodeId,
     /// The files of the journal, each of which a recovery needs.
-    kept: Option<Kept>,
+    kept: Option<ExpectedFiles>,
 }
 
 impl Directory {
@@ -55,8 +55,8 @@ impl Directory {
     fn open(root: &Path, kind: FileKind) -> Result<Self, BackendError> {
         let path = root.join(kind.to_string());
         let file = make_directory(&path)?;
-        let identity = Identity::of(&file).map_err(|error| BackendError::io("look at", &path, error))?;
-        let kept = (kind == FileKind::Journal).then(|| Kept::below(root));
+        let identity = InodeId::of(&file).map_err(|error| BackendError::io("look at", &path, error))?;
+        let kept = (kind == FileKind::Journal).then(|| ExpectedFiles::below(root));
         Ok(Self { path, file, identity, kept })
     }
 
@@ -131,7 +131,7 @@ impl Payload {
         let path = self.path(file);
         let made = private::file().write(true).create_new(true).open(&path);
         let open = made.map_err(|error| BackendError::io("create", &path, error))?;
-        let identity = Identity::of(&open).map_err(|error| BackendError::lasting("look at", &path, error))?;
+        let identity = InodeId::of(&open).map_err(|error| BackendError::lasting("look at", &path, error))?;
         let directory = self.directory_of(file);
         if let Some(kept) = &directory.kept {
             kept.add(file);
@@ -243,7 +243,7 @@ struct Growing {
     path: PathBuf,
     /// Its cursor stands at `length`, also after an append that failed half way.
     file: File,
-    identity: Identity,
+    identity: InodeId,
     length: u64,
     /// The file's own length, where more is reserved.
     extent: u64,
@@ -283,7 +283,7 @@ impl Appender for Growing {
         let begin = self.length;
         let appended = self.append_all(parts);
         if appended.as_ref().is_err_and(BackendError::is_passing) {
-            // What is there of it is written over by whoever tries again, and is a torn end for whoever does not.
+            // The part that was written is overwritten by the next try; if there is none, it is a torn end.
             let back = self.file.seek(SeekFrom::Start(begin));
             back.map_err(|error| BackendError::lasting("append to", &self.path, error))?;
             self.length = begin;

@@ -20,12 +20,12 @@ use crate::shortage;
 
 /// Which file or directory something is, whatever its name. No other has it while this one is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(super) struct InodeId {
     device: u64,
     inode: u64,
 }
 
-impl Identity {
+impl InodeId {
     pub(super) fn of(file: &File) -> io::Result<Self> {
         file.metadata().map(|metadata| Self::from(&metadata))
     }
@@ -40,7 +40,7 @@ impl Identity {
     }
 }
 
-impl From<&Metadata> for Identity {
+impl From<&Metadata> for InodeId {
     fn from(metadata: &Metadata) -> Self {
         Self { device: metadata.dev(), inode: metadata.ino() }
     }
@@ -57,7 +57,7 @@ fn absent(path: &Path, error: io::Error) -> Result<(), BackendError> {
 
 /// The files that are to be in a directory until we delete them.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct ExpectedFiles {
     root: PathBuf,
     state: Mutex<State>,
 }
@@ -74,7 +74,7 @@ struct State {
 /// Longer than any kernel's tick.
 const TICK: Duration = Duration::from_millis(100);
 
-impl Kept {
+impl ExpectedFiles {
     /// None yet, of those that are called so below `root`.
     pub(super) fn below(root: &Path) -> Self {
         Self { root: root.to_owned(), state: Mutex::default() }

@@ -46,7 +46,7 @@ use super::files::LogCatalogue;
 use super::mark::{MARK_FILE_BYTES, MarkFile, mark_of, number_in};
 use super::on_files::{Catalogue, OnFiles};
 use super::payload::{Payload, in_blocks, make_directory};
-use super::presence::Identity;
+use super::presence::InodeId;
 use super::{BackendError, BackendKind, CatalogueChange, Visit};
 use crate::persistence::failpoint::Failpoint;
 use crate::persistence::private;
@@ -351,7 +351,7 @@ struct OwnFiles {
     directory: PathBuf,
     /// Open all the time, so that no error of writing back in between is missed.
     db: File,
-    db_identity: Identity,
+    db_identity: InodeId,
     /// The directory, and `blobs` in it.
     directories: [(PathBuf, Dir); 2],
     /// Files beside `db` that are written once, and were synced.
@@ -370,7 +370,7 @@ impl OwnFiles {
         let db = open(&path)?;
         private::keep(&db, &path);
         Ok(Self {
-            db_identity: Identity::of(&db).map_err(|error| BackendError::io("look at", &path, error))?,
+            db_identity: InodeId::of(&db).map_err(|error| BackendError::io("look at", &path, error))?,
             db,
             directories: [listed(directory.to_owned())?, listed(directory.join("blobs"))?],
             directory: directory.to_owned(),

@@ -1,5 +1,5 @@
-//! A directory has one catalogue that counts. Whoever opens a directory in which another backend's lies takes that over:
-//! everything in it is committed to a catalogue of its own, and then the other is removed.
+//! A directory has one catalogue that counts. A backend that opens a directory with another backend's catalogue takes
+//! it over: everything in it is committed to a catalogue of the new backend's own, and then the other is removed.
 //!
 //! ```text
 //! taking-over-sled   a sign: sled's catalogue counts, and the one beside it is being made of it
@@ -14,9 +14,9 @@
 //! | `taking-over-X` | the other's | it was: the sign is removed |
 //! | none, or `giving-up` | both | nobody knows which of them was used last: both are set aside |
 //!
-//! Of the last only builds before this one can be the cause, which let a catalogue lie when another backend was used.
-//! Believing the older of the two would cost what only the newer knows of; whoever opens the directory finds it
-//! without a catalogue then, and makes one of the files, as where it is damaged.
+//! Only builds before this one can leave the last case behind: they let a catalogue lie when another backend was used.
+//! Believing the older of the two would lose what only the newer one knows of; so the backend finds the directory
+//! without a catalogue and makes one from the files, as where the catalogue is damaged.
 
 use std::fs;
 use std::io;

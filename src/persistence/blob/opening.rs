@@ -21,14 +21,14 @@ use super::format::{
     MARKER, Manifest, all_blobs, catalogue_value, read_catalogue_value, split_catalogue_key,
 };
 use super::{
-    BlobStats, Blobs, Damage, Deadlines, Inner, KEYS_PER_COMMIT, Removed, Result, State, catalogue_place,
+    BlobDamage, BlobStats, Blobs, Deadlines, Inner, KEYS_PER_COMMIT, Removed, Result, State, catalogue_place,
     file_id,
 };
 use crate::clock::Now;
 use crate::entry::Version;
 use crate::persistence::{Backend, BackendError, CatalogueChange, DiskBudget, FileKind};
 
-/// How many damages are told one by one.
+/// Damages that are reported one by one.
 const DAMAGES_TOLD: usize = 100;
 
 /// What the store found when it was opened.
@@ -48,7 +48,7 @@ pub struct Opened {
     pub set_aside: u64,
     /// Manifests without a file, or that cannot be read, and files that cannot be made sense of when the catalogue is
     /// rebuilt: the first 100.
-    pub damages: Vec<Damage>,
+    pub damages: Vec<BlobDamage>,
     /// How many of those there are.
     pub damaged: u64,
     /// The namespaces that have blobs whose time has not ended, but the default one.
@@ -59,7 +59,7 @@ impl Opened {
     fn damage(&mut self, place: String, offset: u64, what: &'static str) {
         self.damaged += 1;
         if self.damages.len() < DAMAGES_TOLD {
-            self.damages.push(Damage { place, offset, what });
+            self.damages.push(BlobDamage { place, offset, what });
         }
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::format::{CHUNK_HEAD_BYTES, HEAD_BYTES, Manifest, head, is_chunk};
-use super::{BlobError, Blobs, Damage, Result, file_id};
+use super::{BlobDamage, BlobError, Blobs, Result, file_id};
 use crate::entry::Ttl;
 use crate::persistence::ReadAt;
 
@@ -116,7 +116,7 @@ impl BlobReader {
         Ok(self.file.read_at(offset, buffer)?)
     }
 
-    pub(super) fn damage(&self, offset: u64, what: &'static str) -> Damage {
+    pub(super) fn damage(&self, offset: u64, what: &'static str) -> BlobDamage {
         self.blobs.damage(file_id(self.manifest.file).to_string(), offset, what)
     }
 }

@@ -8,7 +8,7 @@ use super::format::{CHUNK_BYTES, MARKER};
 use super::*;
 use crate::entry::Version;
 use crate::persistence::MemoryBackend;
-use crate::persistence::backend::memory::{Call, Fault, Lose, Refusal, Strikes};
+use crate::persistence::backend::memory::{Call, Fault, IoFault, Lose, Strikes};
 
 mod keys;
 mod lost;
@@ -24,12 +24,12 @@ fn content(seed: u8, len: usize) -> Vec<u8> {
     (0..len).map(|at| (at as u8).wrapping_mul(31).wrapping_add(seed) ^ (at >> 8) as u8).collect()
 }
 
-fn draft(key: &str) -> Draft {
-    Draft { key: key.into(), ..Draft::default() }
+fn new_blob(key: &str) -> NewBlob {
+    NewBlob { key: key.into(), ..NewBlob::default() }
 }
 
-fn put_with(blobs: &Blobs, draft: Draft, version: u64, ttl: Ttl, content: &[u8]) -> Result<Manifest> {
-    let (mut writer, mut digest) = (blobs.begin(draft)?, Digest::default());
+fn put_with(blobs: &Blobs, new_blob: NewBlob, version: u64, ttl: Ttl, content: &[u8]) -> Result<Manifest> {
+    let (mut writer, mut digest) = (blobs.begin(new_blob)?, Digest::default());
     for part in content.chunks(100_000) {
         digest.update(part);
         writer.write(part)?;
@@ -38,7 +38,7 @@ fn put_with(blobs: &Blobs, draft: Draft, version: u64, ttl: Ttl, content: &[u8])
 }
 
 fn put(blobs: &Blobs, key: &str, version: u64, content: &[u8]) -> Result<Manifest> {
-    put_with(blobs, draft(key), version, Ttl::Never, content)
+    put_with(blobs, new_blob(key), version, Ttl::Never, content)
 }
 
 fn delete(blobs: &Blobs, key: &str, now: Now) -> Result<bool> {
@@ -89,8 +89,8 @@ fn what_is_stored_is_read_back_whole_and_after_a_restart() {
     assert_eq!(opened, Opened::default());
     let sizes = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 77];
     for (n, size) in sizes.into_iter().enumerate() {
-        let draft = Draft { content_type: "image/png".to_owned(), ..draft(&n.to_string()) };
-        let manifest = put_with(&blobs, draft, 1 + n as u64, Ttl::Never, &content(n as u8, size)).unwrap();
+        let new_blob = NewBlob { content_type: "image/png".to_owned(), ..new_blob(&n.to_string()) };
+        let manifest = put_with(&blobs, new_blob, 1 + n as u64, Ttl::Never, &content(n as u8, size)).unwrap();
         assert_eq!((manifest.size_bytes, manifest.version), (size as u64, Version(1 + n as u64)));
     }
     for lose in [Lose::Nothing, Lose::Unsynced, Lose::Holes(1)] {
@@ -113,24 +113,26 @@ fn what_differs_from_the_draft_is_not_stored() {
     let (blobs, _) = open(&backend);
     put(&blobs, "k", 1, b"before").unwrap();
     let cases = [
-        (Draft { size_bytes: Some(3), ..draft("k") }, "size_bytes"),
-        (Draft { size_bytes: Some(6), ..draft("k") }, "size_bytes"),
-        (Draft { sha256: Some([0; 32]), ..draft("k") }, "sha256"),
+        (NewBlob { size_bytes: Some(3), ..new_blob("k") }, "size_bytes"),
+        (NewBlob { size_bytes: Some(6), ..new_blob("k") }, "size_bytes"),
+        (NewBlob { sha256: Some([0; 32]), ..new_blob("k") }, "sha256"),
     ];
-    for (draft, wrong) in cases {
-        let error = put_with(&blobs, draft, 2, Ttl::Never, b"after").unwrap_err();
+    for (new_blob, wrong) in cases {
+        let error = put_with(&blobs, new_blob, 2, Ttl::Never, b"after").unwrap_err();
         assert!(matches!(error, BlobError::Differs { field, .. } if field == wrong), "{error}");
     }
-    for bad in [draft(""), draft(&"k".repeat(4_097)), Draft { namespace: "n".repeat(256), ..draft("k") }] {
+    for bad in
+        [new_blob(""), new_blob(&"k".repeat(4_097)), NewBlob { namespace: "n".repeat(256), ..new_blob("k") }]
+    {
         assert!(matches!(blobs.begin(bad), Err(BlobError::Unwritable { .. })));
     }
-    let writer = blobs.begin(draft("k")).unwrap();
+    let writer = blobs.begin(new_blob("k")).unwrap();
     let end = Finish { version: Version(2), ttl: Ttl::Never, now: START };
     assert!(matches!(
         writer.finish(Digest::default(), end, || Err(BlobError::Unwanted)),
         Err(BlobError::Unwanted)
     ));
-    drop(blobs.begin(draft("k")).unwrap());
+    drop(blobs.begin(new_blob("k")).unwrap());
     assert_eq!(get(&blobs, "k").unwrap(), b"before");
     assert_eq!((files(&backend), blobs.stats()), (1, BlobStats { blobs: 1, bytes: 6, damages: 0 }));
 }
@@ -157,7 +159,7 @@ fn a_reader_reads_on_when_its_blob_is_replaced_or_deleted() {
 fn the_higher_version_stays_whichever_ends_first() {
     let backend = MemoryBackend::new();
     let (blobs, _) = open(&backend);
-    let slow = blobs.begin(draft("k")).unwrap();
+    let slow = blobs.begin(new_blob("k")).unwrap();
     put(&blobs, "k", 2, b"newer").unwrap();
     let end = Finish { version: Version(1), ttl: Ttl::Ms(5), now: START };
     slow.finish(Digest::default(), end, || Ok(())).unwrap();
@@ -171,7 +173,7 @@ fn a_blob_is_not_served_after_its_time_and_goes_in_the_background() {
     let backend = MemoryBackend::new();
     let (blobs, _) = open(&backend);
     for (n, ttl) in [Ttl::Ms(1_000), Ttl::Ms(2_000), Ttl::Never].into_iter().enumerate() {
-        put_with(&blobs, draft(&n.to_string()), 1, ttl, b"content").unwrap();
+        put_with(&blobs, new_blob(&n.to_string()), 1, ttl, b"content").unwrap();
     }
     let after = |ms| START.plus(Duration::from_millis(ms));
     assert_eq!(blobs.read("", b"0", after(999)).unwrap().ttl(), Ttl::Ms(1));
@@ -191,7 +193,7 @@ fn a_blob_is_not_served_after_its_time_and_goes_in_the_background() {
     assert!(!blobs.sweep(after(2_000), 1).unwrap());
     assert_eq!((files(&backend), blobs.stats().blobs), (1, 1));
     // Nor does a restart.
-    put_with(&blobs, draft("3"), 2, Ttl::Ms(1_000), b"content").unwrap();
+    put_with(&blobs, new_blob("3"), 2, Ttl::Ms(1_000), b"content").unwrap();
     let (blobs, _) = open(&backend.crash(Lose::Unsynced));
     assert!(blobs.read("", b"3", after(999)).is_ok());
     assert!(matches!(blobs.read("", b"3", after(1_000)), Err(BlobError::NotFound)));
@@ -202,7 +204,7 @@ fn a_blob_is_not_served_after_its_time_and_goes_in_the_background() {
 fn a_replaced_blobs_time_does_not_end_the_one_after_it() {
     let backend = MemoryBackend::new();
     let (blobs, _) = open(&backend);
-    put_with(&blobs, draft("k"), 1, Ttl::Ms(10), b"one").unwrap();
+    put_with(&blobs, new_blob("k"), 1, Ttl::Ms(10), b"one").unwrap();
     put(&blobs, "k", 2, b"two").unwrap();
     let later = START.plus(Duration::from_secs(1));
     assert!(!blobs.sweep(later, 10).unwrap());
@@ -214,8 +216,8 @@ fn listings_are_in_order_and_end_at_namespace_and_prefix() {
     let backend = MemoryBackend::new();
     let (blobs, _) = open(&backend);
     for (namespace, key) in [("", "b"), ("", "ab"), ("", "a"), ("a", "b"), ("a", "c"), ("aa", "a")] {
-        let draft = Draft { namespace: namespace.to_owned(), ..draft(key) };
-        put_with(&blobs, draft, 1, Ttl::Never, key.as_bytes()).unwrap();
+        let new_blob = NewBlob { namespace: namespace.to_owned(), ..new_blob(key) };
+        put_with(&blobs, new_blob, 1, Ttl::Never, key.as_bytes()).unwrap();
     }
     assert_eq!(keys(&blobs, "", b"", START), [&b"a"[..], b"ab", b"b"]);
     assert_eq!(keys(&blobs, "", b"a", START), [&b"a"[..], b"ab"]);
@@ -250,10 +252,10 @@ fn the_limit_is_not_passed_however_many_write() {
     let backend = MemoryBackend::new();
     let limit = 3 << 20;
     let (blobs, _) = Blobs::open(Arc::new(backend.clone()), Some(limit), START).unwrap();
-    let said = Draft { size_bytes: Some(4 << 20), ..draft("k") };
+    let said = NewBlob { size_bytes: Some(4 << 20), ..new_blob("k") };
     assert!(matches!(blobs.begin(said), Err(BlobError::Full { needs, .. }) if needs == 4 << 20));
     put(&blobs, "k", 1, &content(1, 1 << 20)).unwrap();
-    let mut writers: Vec<_> = (0..4).map(|n| blobs.begin(draft(&n.to_string())).unwrap()).collect();
+    let mut writers: Vec<_> = (0..4).map(|n| blobs.begin(new_blob(&n.to_string())).unwrap()).collect();
     let (chunk, mut full) = (content(2, CHUNK), 0);
     for _ in 0..20 {
         for writer in &mut writers {
@@ -295,7 +297,7 @@ fn at_every_call(before: &Found, after: &Found, act: impl Fn(&Blobs) -> Result<(
             }
             put(&blobs, "other", 1, b"other").unwrap();
             let calls = backend.calls();
-            backend.plan(Fault { call: None, passing, refusal: Refusal::Io, strikes });
+            backend.plan(Fault { call: None, passing, refusal: IoFault::Io, strikes });
             let done = act(&blobs);
             let over = backend.calls() - calls <= passing;
             let about = format!("call {passing} of {:?}: {done:?}", backend.calls() - calls);
@@ -355,7 +357,7 @@ fn a_deletion_that_fails_anywhere_leaves_all_or_nothing() {
 
 #[test]
 fn a_shortage_anywhere_refuses_the_call_and_the_next_one_works() {
-    for refusal in [Refusal::NoDescriptor, Refusal::NoMemory] {
+    for refusal in [IoFault::NoDescriptor, IoFault::NoMemory] {
         for passing in 0.. {
             let backend = MemoryBackend::new();
             let (blobs, _) = open(&backend);
@@ -393,7 +395,7 @@ fn a_second_put_after_one_whose_commit_failed_is_whole_too() {
     backend.plan(Fault {
         call: Some(Call::Commit),
         passing: 0,
-        refusal: Refusal::Io,
+        refusal: IoFault::Io,
         strikes: Strikes::Once,
     });
     assert!(matches!(put(&blobs, "k", 2, b"two"), Err(BlobError::Backend(_))));
@@ -457,7 +459,7 @@ fn what_does_not_belong_together_is_put_right_when_the_store_opens() {
         put(&blobs, key, 1, key.as_bytes()).unwrap();
     }
     // As a crash would leave it.
-    let begun = blobs.begin(draft("begun")).unwrap();
+    let begun = blobs.begin(new_blob("begun")).unwrap();
     let manifest = |key: &[u8]| blobs.manifest(&catalogue_key("", key)).unwrap().unwrap();
     let lost = manifest(b"a").file;
     backend.delete(file_id(lost)).unwrap();
@@ -481,8 +483,9 @@ fn a_lost_catalogue_is_made_anew_of_the_files() {
     put(&blobs, "k", 1, b"old").unwrap();
     let old =
         backend.content(file_id(blobs.manifest(&catalogue_key("", b"k")).unwrap().unwrap().file)).unwrap();
-    let draft = Draft { content_type: "text/plain".to_owned(), namespace: "n".to_owned(), ..draft("x") };
-    put_with(&blobs, draft, 2, Ttl::Ms(60_000), b"content").unwrap();
+    let new_blob =
+        NewBlob { content_type: "text/plain".to_owned(), namespace: "n".to_owned(), ..new_blob("x") };
+    put_with(&blobs, new_blob, 2, Ttl::Ms(60_000), b"content").unwrap();
     put(&blobs, "k", 3, b"new").unwrap();
     // The file of the one that was replaced is back, as it can be after a crash.
     backend.put_content(file_id(1), old);

@@ -4,13 +4,13 @@ use std::ops::ControlFlow;
 
 use super::format::{all_blobs, footer, read_catalogue_value};
 use super::reader::BlobReader;
-use super::{BlobError, Blobs, Damage, Digest, Result, catalogue_place, file_id};
+use super::{BlobDamage, BlobError, Blobs, Digest, Result, catalogue_place, file_id};
 use crate::clock::Now;
 use crate::entry::Ttl;
 
 /// Manifests that are looked at between two looks at the catalogue.
 const KEYS_PER_SCAN: usize = 256;
-/// How many damages are told one by one.
+/// Damages that are reported one by one.
 const DAMAGES_TOLD: usize = 1_000;
 
 /// What was found when everything was read.
@@ -23,12 +23,12 @@ pub struct Verified {
     /// Blobs that are damaged.
     pub damaged: u64,
     /// The first 1,000 of the damages.
-    pub damages: Vec<Damage>,
+    pub damages: Vec<BlobDamage>,
 }
 
 /// How far it has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Progress {
+pub struct VerifyProgress {
     /// Blobs that were read so far and are whole.
     pub blobs: u64,
     /// Bytes that were read so far.
@@ -41,8 +41,12 @@ impl Blobs {
     ///
     /// # Errors
     /// [`BlobError::Backend`]. Damage is no error here.
-    pub fn verify(&self, now: Now, go_on: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Verified> {
-        let (mut verified, mut progress) = (Verified::default(), Progress::default());
+    pub fn verify(
+        &self,
+        now: Now,
+        go_on: &mut dyn FnMut(VerifyProgress) -> ControlFlow<()>,
+    ) -> Result<Verified> {
+        let (mut verified, mut progress) = (Verified::default(), VerifyProgress::default());
         let mut after: Option<Vec<u8>> = None;
         loop {
             let mut found = Vec::new();
@@ -59,7 +63,7 @@ impl Blobs {
                         progress.bytes += chunk;
                         go_on(progress)
                     }),
-                    Err(what) => Err(Damage { place: catalogue_place(&key), offset: 0, what }.into()),
+                    Err(what) => Err(BlobDamage { place: catalogue_place(&key), offset: 0, what }.into()),
                 };
                 match read {
                     Ok(ControlFlow::Continue(())) => {
@@ -81,7 +85,7 @@ impl Blobs {
         }
     }
 
-    /// Reads one; `go_on` is told how long each chunk was.
+    /// Reads one blob; `go_on` gets the length of each chunk in bytes.
     fn verify_one(
         &self,
         catalogue_key: &[u8],

@@ -11,13 +11,13 @@ use super::format::{
 use super::{BlobError, Blobs, Result, file_id};
 use crate::clock::Now;
 use crate::entry::{CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, NAMESPACE_BYTES_MAX, Ttl, Version};
-use crate::persistence::disk_budget::Promise;
+use crate::persistence::disk_budget::Reservation;
 use crate::persistence::failpoint::Failpoint;
 use crate::persistence::{Appender, CatalogueChange};
 
 /// What is known of a blob before its content.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Draft {
+pub struct NewBlob {
     /// The namespace.
     pub namespace: String,
     /// The key.
@@ -62,7 +62,7 @@ impl Digest {
 #[derive(Debug)]
 pub struct BlobWriter {
     blobs: Blobs,
-    draft: Draft,
+    new_blob: NewBlob,
     catalogue_key: Vec<u8>,
     file: u64,
     /// `None`: it is synced, or an append failed.
@@ -71,7 +71,7 @@ pub struct BlobWriter {
     chunk: Vec<u8>,
     chunks: u64,
     size_bytes: u64,
-    promise: Promise,
+    reservation: Reservation,
     /// The file is the catalogue's, or nobody knows whose.
     given_away: bool,
 }
@@ -82,32 +82,32 @@ impl Blobs {
     /// # Errors
     /// [`BlobError::Full`], [`BlobError::DiskFull`], [`BlobError::KeysFull`], [`BlobError::Backend`],
     /// [`BlobError::Unwritable`].
-    pub fn begin(&self, draft: Draft) -> Result<BlobWriter> {
+    pub fn begin(&self, new_blob: NewBlob) -> Result<BlobWriter> {
         let lengths = [
-            ("namespace", draft.namespace.len(), NAMESPACE_BYTES_MAX),
-            ("key", draft.key.len(), KEY_BYTES_MAX),
-            ("content_type", draft.content_type.len(), CONTENT_TYPE_BYTES_MAX),
+            ("namespace", new_blob.namespace.len(), NAMESPACE_BYTES_MAX),
+            ("key", new_blob.key.len(), KEY_BYTES_MAX),
+            ("content_type", new_blob.content_type.len(), CONTENT_TYPE_BYTES_MAX),
         ];
         if let Some((field, bytes, _)) =
             lengths.into_iter().find(|(field, bytes, max)| bytes > max || (*field == "key" && *bytes == 0))
         {
             return Err(BlobError::Unwritable { field, bytes });
         }
-        let catalogue_key = catalogue_key(&draft.namespace, &draft.key);
+        let catalogue_key = catalogue_key(&new_blob.namespace, &new_blob.key);
         self.takes_key(&catalogue_key)?;
-        self.0.room.check(draft.size_bytes.unwrap_or(0))?;
+        self.0.room.check(new_blob.size_bytes.unwrap_or(0))?;
         let file = self.0.next_file.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let appender = self.0.backend.create(file_id(file))?;
         let mut writer = BlobWriter {
             blobs: self.clone(),
             catalogue_key,
-            draft,
+            new_blob,
             file,
             appender: Some(appender),
             chunk: Vec::new(),
             chunks: 0,
             size_bytes: 0,
-            promise: Promise::default(),
+            reservation: Reservation::default(),
             given_away: false,
         };
         writer.append(&[&head(file, CHUNK_BYTES)])?;
@@ -119,11 +119,11 @@ impl BlobWriter {
     /// Goes on with the content's next bytes. After an error nothing but dropping it makes sense.
     ///
     /// # Errors
-    /// [`BlobError::Differs`] as soon as there is more than the draft said; [`BlobError::Full`],
+    /// [`BlobError::Differs`] as soon as there is more than the caller had announced; [`BlobError::Full`],
     /// [`BlobError::DiskFull`], [`BlobError::Backend`].
     pub fn write(&mut self, mut part: &[u8]) -> Result<()> {
         let size_bytes = self.size_bytes + part.len() as u64;
-        if let Some(said) = self.draft.size_bytes.filter(|said| size_bytes > *said) {
+        if let Some(said) = self.new_blob.size_bytes.filter(|said| size_bytes > *said) {
             return Err(differs("size_bytes", said, format!("{size_bytes} or more")));
         }
         self.size_bytes = size_bytes;
@@ -169,10 +169,10 @@ impl BlobWriter {
         allowed: impl FnOnce() -> Result<()>,
     ) -> Result<Manifest> {
         let sha256 = digest.sha256();
-        if let Some(said) = self.draft.size_bytes.filter(|said| *said != self.size_bytes) {
+        if let Some(said) = self.new_blob.size_bytes.filter(|said| *said != self.size_bytes) {
             return Err(differs("size_bytes", said, self.size_bytes));
         }
-        if let Some(said) = self.draft.sha256.filter(|said| *said != sha256) {
+        if let Some(said) = self.new_blob.sha256.filter(|said| *said != sha256) {
             return Err(differs("sha256", hex(&said), hex(&sha256)));
         }
         let ttl_ms = end.ttl.to_wire_ms();
@@ -184,7 +184,7 @@ impl BlobWriter {
             created_unix_ms: end.now.unix_ms(),
             chunk_bytes: CHUNK_BYTES,
             sha256,
-            content_type: std::mem::take(&mut self.draft.content_type),
+            content_type: std::mem::take(&mut self.new_blob.content_type),
         };
         if !self.chunk.is_empty() {
             self.append_gathered()?;
@@ -252,19 +252,19 @@ impl BlobWriter {
     fn append(&mut self, parts: &[&[u8]]) -> Result<()> {
         let inner = &self.blobs.0;
         let bytes = parts.iter().map(|part| part.len() as u64).sum();
-        inner.room.cover(&mut self.promise, bytes)?;
+        inner.room.cover(&mut self.reservation, bytes)?;
         let mut appender = self.appender.take().ok_or(BlobError::Broken)?;
         // After an error any part of it may be there, so it is not given back.
         appender.append(parts)?;
         self.appender = Some(appender);
-        inner.room.written(&mut self.promise, bytes);
+        inner.room.written(&mut self.reservation, bytes);
         Ok(())
     }
 }
 
 impl Drop for BlobWriter {
     fn drop(&mut self) {
-        self.blobs.0.room.release(&mut self.promise);
+        self.blobs.0.room.release(&mut self.reservation);
         if self.given_away {
             return;
         }

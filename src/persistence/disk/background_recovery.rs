@@ -9,7 +9,7 @@ use crate::clock::monotonic;
 use crate::persistence::backend::{BackendError, FileId, FileKind};
 use crate::persistence::lazy;
 use crate::persistence::replay::ReadError;
-use crate::persistence::snapshot::{Below, SnapshotError, SnapshotInfo};
+use crate::persistence::snapshot::{SnapshotError, SnapshotInfo, TierFile};
 use crate::persistence::tier::DiskTier;
 
 impl Inner {
@@ -46,7 +46,7 @@ impl Inner {
             }
         }
         tier.end_indexing();
-        self.engine.set_below_bytes(tier.bytes());
+        self.engine.set_disk_tier_bytes(tier.bytes());
         if !is_stopped() && self.config.is_store {
             self.is_whole.store(true, Ordering::Release);
         }
@@ -59,8 +59,8 @@ impl Inner {
         let is_stopped = || *self.stopping.lock();
         let file = FileId { kind: FileKind::Snapshot, number: snapshot.number };
         let index = || {
-            let below = Below { tier, engine: &self.engine, file: tier.open(file)? };
-            lazy::index(&*self.backend, snapshot.number, below, &is_stopped)
+            let tier_file = TierFile { tier, engine: &self.engine, file: tier.open(file)? };
+            lazy::index(&*self.backend, snapshot.number, tier_file, &is_stopped)
         };
         let mut indexed = index();
         // A shortage says nothing of the file. What was found of it before is found again.
@@ -118,7 +118,7 @@ impl Inner {
         if !is_stopped() && !self.config.is_store {
             self.engine.stop_fetching();
             tier.end();
-            self.engine.set_below_bytes(tier.bytes());
+            self.engine.set_disk_tier_bytes(tier.bytes());
             self.is_whole.store(true, Ordering::Release);
         }
         tracing::info!(brought, "brought entries from disk to memory");

@@ -12,7 +12,7 @@ use crate::persistence::snapshot::SnapshotError;
 const LIMIT_PERCENT: u64 = 90;
 /// Room is made before that where it is this part of the limit, or more.
 const WORTH_PART: u64 = 8;
-/// On a disk that is nearly full, room is made where it is so much, or more.
+/// On a nearly full disk, room is made where that frees this number of bytes or more.
 const WORTH_BYTES: u64 = 1 << 20;
 
 /// How much room there is.
@@ -72,7 +72,7 @@ impl Inner {
             look_after = look_after.min((limit / 100 * LIMIT_PERCENT).saturating_sub(used + outlook.bytes));
             pressure = pressure.max(outlook.under(limit, used));
         }
-        // Who is woken for nothing is not woken again at once.
+        // A wake-up that was for nothing is not to be followed by another at once.
         self.room.wake_after(look_after.max(WORTH_BYTES / 4));
         Ok(pressure)
     }

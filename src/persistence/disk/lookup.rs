@@ -63,7 +63,7 @@ impl Lookup<'_> {
     /// It cannot be read, or not be told.
     pub fn fetch(
         &self,
-        (shard, place): (usize, u64),
+        (shard, walk_hash): (usize, u64),
         logged: u64,
         namespace: u16,
         key: &[u8],
@@ -71,7 +71,7 @@ impl Lookup<'_> {
         if !self.tier.has_arrived(shard, logged) {
             self.journal.written()?;
         }
-        Ok(self.tier.fetch((shard, place), namespace, key)?)
+        Ok(self.tier.fetch((shard, walk_hash), namespace, key)?)
     }
 
     /// Waits until everything that was applied before this has arrived below. Blocks.

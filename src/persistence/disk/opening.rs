@@ -2,26 +2,26 @@
 
 use crate::persistence::backend::{Backend, BackendError, FileId, FileKind};
 use crate::persistence::directory_notes;
-use crate::persistence::recover::{Method, Recovered, Report};
-use crate::persistence::replay::{From, replay};
+use crate::persistence::recover::{Recovered, RecoveryMethod, Report};
+use crate::persistence::replay::{ReplayFrom, replay};
 use crate::persistence::snapshot::{SnapshotError, SnapshotInfo};
 
 /// Whether what a recovery would give up was asked to be given up: nothing on disk is changed where it was not.
-pub(super) fn look_before(
+pub(super) fn check_given_up(
     backend: &dyn Backend,
     recovered: &Recovered,
     is_unjournaled: bool,
 ) -> Result<(), SnapshotError> {
     let Recovered { report, snapshots, .. } = recovered;
-    if report.method == Method::Empty {
+    if report.method == RecoveryMethod::Empty {
         return Ok(());
     }
     let unread = snapshots.iter().filter_map(|found| found.as_ref().err().map(|(_, damage)| damage));
     if let Some(newer) = report.damages.iter().chain(unread).find(|damage| damage.is_newer) {
         return Err(SnapshotError::Newer(newer.clone()));
     }
-    if report.method == Method::Snapshot && !is_unjournaled && report.snapshot.is_none() {
-        let end = replay(backend, None, From::First, &mut |_, _, _| Ok(()))?;
+    if report.method == RecoveryMethod::Snapshot && !is_unjournaled && report.snapshot.is_none() {
+        let end = replay(backend, None, ReplayFrom::First, &mut |_, _, _| Ok(()))?;
         if end.first_position > 0 {
             return Err(SnapshotError::NoSnapshot { first: end.first_position, last: end.position });
         }
@@ -86,7 +86,7 @@ pub(super) fn sort_snapshots(
         };
         last = last.max(number);
         match snapshot {
-            Ok(info) if !is_damaged && report.method != Method::Empty => kept.push(info),
+            Ok(info) if !is_damaged && report.method != RecoveryMethod::Empty => kept.push(info),
             _ if is_damaged => set_aside(backend, file(number))?,
             _ => backend.delete(file(number))?,
         }

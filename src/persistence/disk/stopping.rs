@@ -52,7 +52,8 @@ impl Drop for Disk {
     }
 }
 
-/// Tries again until then what meets a shortage: connections that end give back what they hold.
+/// Retries `last` until the time `until` while it fails for a shortage: connections that end give back descriptors and
+/// memory.
 fn waited_out(until: Instant, last: impl Fn() -> Result<(), SnapshotError>) -> Result<(), SnapshotError> {
     loop {
         match last() {

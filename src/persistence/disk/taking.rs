@@ -1,4 +1,4 @@
-//! Who takes a snapshot and who waits for it, and how that went.
+//! Taking snapshots: one at a time, which others may wait for, and how each went.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -70,9 +70,9 @@ impl SnapshotHistory {
 
 /// Whether what is before a snapshot is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    BesideOthers,
-    Alone,
+enum OlderSnapshots {
+    Kept,
+    Removed,
 }
 
 impl Inner {
@@ -80,25 +80,25 @@ impl Inner {
     pub(super) fn snapshot_or_join(&self) -> Result<SnapshotInfo, SnapshotError> {
         let before = self.history.taken();
         if let Some(turn) = self.taking.try_lock() {
-            return self.snapshot_in(turn, Standing::BesideOthers);
+            return self.snapshot_in(turn, OlderSnapshots::Kept);
         }
         let turn = self.taking.lock();
         let newest = self.snapshots.lock().first().copied();
         match newest {
             Some(newest) if self.history.taken() != before => Ok(newest),
             // It failed, or there was none: a lazy recovery holds snapshots up.
-            _ => self.snapshot_in(turn, Standing::BesideOthers),
+            _ => self.snapshot_in(turn, OlderSnapshots::Kept),
         }
     }
 
     /// Takes a snapshot, after one that is being taken.
     pub(super) fn snapshot(&self) -> Result<SnapshotInfo, SnapshotError> {
-        self.snapshot_in(self.taking.lock(), Standing::BesideOthers)
+        self.snapshot_in(self.taking.lock(), OlderSnapshots::Kept)
     }
 
     /// Takes a snapshot that stands alone: those before it go, and the journal up to it.
     pub(super) fn snapshot_alone(&self) -> Result<SnapshotInfo, SnapshotError> {
-        let taken = self.snapshot_in(self.taking.lock(), Standing::Alone)?;
+        let taken = self.snapshot_in(self.taking.lock(), OlderSnapshots::Removed)?;
         Failpoint::COMPACTION_TAKEN.reached();
         self.keep_snapshots(1)?;
         self.forget(taken.position, &taken)?;
@@ -108,12 +108,12 @@ impl Inner {
     fn snapshot_in(
         &self,
         turn: MutexGuard<'_, ()>,
-        standing: Standing,
+        older: OlderSnapshots,
     ) -> Result<SnapshotInfo, SnapshotError> {
         if !self.is_whole.load(Ordering::Acquire) {
             return Err(SnapshotError::NotWhole);
         }
-        let taken = self.begun(standing);
+        let taken = self.begun(older);
         self.history.note(&taken);
         // It has taken room meanwhile, or has given back what it took.
         let _ = self.look_at_limit();
@@ -129,9 +129,9 @@ impl Inner {
     }
 
     /// Takes one if there may be room for it; one that is to stand alone begins in a segment of its own.
-    fn begun(&self, standing: Standing) -> Result<SnapshotInfo, SnapshotError> {
+    fn begun(&self, older: OlderSnapshots) -> Result<SnapshotInfo, SnapshotError> {
         self.begin_snapshot()?;
-        if standing == Standing::Alone {
+        if older == OlderSnapshots::Removed {
             self.journal.roll()?;
             Failpoint::COMPACTION_ROLLED.reached();
         }

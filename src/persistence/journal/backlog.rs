@@ -62,7 +62,7 @@ pub struct Turn {
 }
 
 impl BacklogQueue {
-    /// Nobody waits; those that come may hold so many bytes.
+    /// A queue in which nobody waits; the requests in it may hold `held_bytes_max` bytes.
     #[must_use]
     pub fn new(budget: Arc<LogBudget>, held_bytes_max: usize) -> Self {
         let (queue, waiting) = (Mutex::default(), AtomicUsize::new(0));

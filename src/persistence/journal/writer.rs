@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{CEILING_AHEAD_US, JournalConfig, Progress, Shared, Waiting};
+use super::{CEILING_AHEAD_US, JournalConfig, JournalProgress, Shared, Waiting};
 use crate::clock::{Clock, monotonic};
 use crate::engine::{Drained, Engine, LogConfig};
 use crate::persistence::backend::{Backend, BackendError, FileId, FileKind};
 use crate::persistence::failpoint::Failpoint;
-use crate::persistence::frame::{FrameKind, FrameWriter, HEADER_BYTES, Place};
+use crate::persistence::frame::{BatchInfo, FrameKind, FrameWriter, HEADER_BYTES};
 use crate::persistence::mark::JournalMark;
 use crate::persistence::segment::{Segment, SegmentBody};
 use crate::persistence::tier::DiskTier;
@@ -22,14 +22,14 @@ const MARK_OLD_MS: u64 = 1_000;
 const SYNCED_MARK_OLD_MS: u64 = 10_000;
 /// The mark is looked after as often as this, also where changes are synced less often.
 const MARK_EVERY_MAX: Duration = Duration::from_millis(SYNCED_MARK_OLD_MS / 2);
-/// Room is reserved when so many syncs were waited for since that was done last, or while that lasted: then it is cheaper
-/// than what it saves.
+/// Room is reserved after this number of syncs was waited for since the last time, or since that began: then it is
+/// cheaper than what it saves.
 const RESERVE_AFTER: u32 = 8;
 
-/// A shortage is waited out so long at first, and longer each time.
+/// How long a shortage is waited out at first; longer each time.
 const SHORTAGE_PAUSE_MIN: Duration = Duration::from_millis(5);
 const SHORTAGE_PAUSE_MAX: Duration = Duration::from_millis(500);
-/// A segment that is long enough goes on for so long until the next is tried again.
+/// How long a segment that is long enough goes on until the next one is tried again.
 const NEXT_SEGMENT_RETRIES: Duration = Duration::from_millis(500);
 
 /// The empty file of a segment whose first frame has this sequence.
@@ -82,7 +82,7 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn run(mut self) {
         let mut synced_at = monotonic();
-        // Apart from it: who waits for the disk all the time must not put the mark off for ever.
+        // Apart from it: a caller that waits for the disk all the time must not put the mark off for ever.
         let mut marked_at = synced_at;
         let mut shortage = Shortage::default();
         let mark_every = self.config.flush_interval.min(MARK_EVERY_MAX);
@@ -124,7 +124,7 @@ impl Writer {
         }
     }
 
-    fn is_wanted(&self, wanted: &AtomicU64, reached: fn(&Progress) -> u64) -> bool {
+    fn is_wanted(&self, wanted: &AtomicU64, reached: fn(&JournalProgress) -> u64) -> bool {
         wanted.load(Ordering::SeqCst) > reached(&self.shared.progress.borrow())
     }
 
@@ -143,7 +143,8 @@ impl Writer {
             let is_keeping = self.is_keeping;
             self.unless_short(turned, || self.shared.keep.store(is_keeping, Ordering::SeqCst))?;
         }
-        // Asked before anything is drained: whoever asked has applied all that the segment is to end with.
+        // Read before anything is drained: the one that asked for a new segment has applied all that the old one is to
+        // end with.
         let is_to_roll = self.shared.roll.load(Ordering::SeqCst);
         self.engine.drain_log(&mut self.drained);
         self.write_drained()?;
@@ -176,7 +177,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Wakes one of those who waited for this drain, who wakes the others; who does not wait any more wakes nobody.
+    /// Wakes one of those that waited for this drain, which wakes the others; one that does not wait any more is passed
+    /// over.
     fn wake(&mut self, drain: u64) {
         let (woken, mut first) = self.shared.waiting.lock().reach(drain);
         self.woken = woken;
@@ -197,7 +199,7 @@ impl Writer {
         self.shared.waiting.lock().gathered = 0;
     }
 
-    /// Who asked for a segment is told of a shortage, for which the one that there is goes on.
+    /// Reports a shortage to the one that asked for a new segment; the present segment goes on.
     fn unless_short(&self, begun: Result<(), BackendError>, undo: impl FnOnce()) -> Result<(), BackendError> {
         match begun {
             Err(error) if error.is_passing() => {
@@ -254,14 +256,14 @@ impl Writer {
         self.next_segment_in_time()?;
         let body: Vec<&[u8]> = drained.pieces().collect();
         let time = self.clock.now();
-        let place = Place { first_position: self.position + 1, records: records as u32, time };
+        let batch = BatchInfo { first_position: self.position + 1, records: records as u32, time };
         let begin = self.frames.bytes() + HEADER_BYTES as u64;
         Failpoint::JOURNAL_DRAINED.reached();
         // Before it is written, so that what is logged meanwhile is refused already where this reaches the limit.
         if !self.is_pending {
-            self.shared.room.grew((HEADER_BYTES + drained.bytes()) as u64);
+            self.shared.room.add_written((HEADER_BYTES + drained.bytes()) as u64);
         }
-        self.append(FrameKind::Batch, place, &body)?;
+        self.append(FrameKind::Batch, batch, &body)?;
         Failpoint::JOURNAL_APPENDED.reached();
         self.position += records;
         self.frame_bytes = (HEADER_BYTES + drained.bytes()) as u64;
@@ -292,7 +294,7 @@ impl Writer {
             return;
         }
         self.flushes = 0;
-        // What is appended without is as safe: should the disk be full or broken, that is told there.
+        // What is appended without a reservation is as safe: if the disk is full or broken, the append reports it.
         if let Err(error) = self.frames.reserve(enough) {
             tracing::debug!(%error, "no room is reserved in the journal");
         }
@@ -305,9 +307,9 @@ impl Writer {
     }
 
     /// Appends to the segment that is listed last.
-    fn append(&mut self, kind: FrameKind, place: Place, body: &[&[u8]]) -> Result<(), BackendError> {
+    fn append(&mut self, kind: FrameKind, batch: BatchInfo, body: &[&[u8]]) -> Result<(), BackendError> {
         self.clear_not_begun()?;
-        self.frames.append(kind, place, body)?;
+        self.frames.append(kind, batch, body)?;
         self.is_dirty = true;
         if let Some(written) = self.shared.segments.lock().last_mut() {
             written.bytes = self.frames.bytes();
@@ -325,8 +327,8 @@ impl Writer {
             self.shared.backlog.grant();
             return Ok(());
         }
-        // The place of all that was not kept. Whoever reads this, not knowing that, finds that it does not follow on what
-        // was before.
+        // One position stands for all that was not kept. So a reader that does not know of the gap finds that this
+        // segment does not follow on the one before.
         self.position += 1;
         self.next_segment(true).inspect_err(|_| self.position -= 1)?;
         self.engine.start_log(&self.log);
@@ -383,9 +385,9 @@ impl Writer {
     /// then on the one before may be deleted ([`Journal::forget`](super::Journal::forget)).
     pub(super) fn begin_segment(&mut self, begins: bool) -> Result<(), BackendError> {
         let (number, first_position) = (self.frames.sequence, self.position + 1);
-        let place = Place { first_position, records: 0, time: self.clock.now() };
+        let batch = BatchInfo { first_position, records: 0, time: self.clock.now() };
         let body = SegmentBody { lineage: self.mark.lineage, begins }.write();
-        self.frames.append(FrameKind::Segment, place, &[&body])?;
+        self.frames.append(FrameKind::Segment, batch, &[&body])?;
         self.is_dirty = true;
         self.let_tier_go();
         let bytes = self.frames.bytes();

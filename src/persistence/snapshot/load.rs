@@ -16,7 +16,7 @@ use crate::persistence::tier::DiskTier;
 
 /// What loading a snapshot came to.
 #[derive(Debug, Default)]
-pub struct Loaded {
+pub struct LoadedSnapshot {
     /// Entries whose time has ended meanwhile.
     pub expired: u64,
     /// Entries that did not fit.
@@ -32,20 +32,20 @@ pub struct LoadContext<'a> {
     pub threads: usize,
     /// Counts records as they are applied.
     pub applied: &'a AtomicU64,
-    /// What is below memory, where the records arrive too.
-    pub below: Option<Below<'a>>,
+    /// The disk tier and the file's number in it, if there is one: the records arrive there too.
+    pub tier_file: Option<TierFile<'a>>,
 }
 
 impl LoadContext<'_> {
-    /// Lets the records of a frame arrive below memory, if there is something.
+    /// Lets the records of a frame arrive in the disk tier, if there is one.
     pub(in crate::persistence) fn arrive(&self, frame: &Frame, body: &[u8]) -> Result<(), BadFrame> {
-        self.below.map_or(Ok(()), |below| below.arrive(frame, body))
+        self.tier_file.map_or(Ok(()), |tier_file| tier_file.arrive(frame, body))
     }
 }
 
-/// What is below memory, and what it calls the file that is read.
+/// A file as the disk tier knows it, for records that arrive there as the file is read.
 #[derive(Debug, Clone, Copy)]
-pub struct Below<'a> {
+pub struct TierFile<'a> {
     /// The tier.
     pub tier: &'a DiskTier,
     /// The engine above it.
@@ -54,7 +54,7 @@ pub struct Below<'a> {
     pub file: u32,
 }
 
-impl Below<'_> {
+impl TierFile<'_> {
     /// Lets the records of a frame arrive.
     pub(in crate::persistence) fn arrive(&self, frame: &Frame, body: &[u8]) -> Result<(), BadFrame> {
         let begin = frame.body_offset();
@@ -73,7 +73,7 @@ pub fn load(
     info: &SnapshotInfo,
     restorer: &mut Restorer<'_>,
     context: &LoadContext<'_>,
-) -> Result<Loaded, ReadError> {
+) -> Result<LoadedSnapshot, ReadError> {
     let file = FileId { kind: FileKind::Snapshot, number: info.number };
     let reading = Mutex::new(Reading {
         frames: FrameReader::new(backend.open(file)?)?,
@@ -106,7 +106,7 @@ pub fn load(
     let mut reading = reading.into_inner();
     load_rest(&mut reading, restorer, context, info)
         .map_err(|why| ReadError::of(file, reading.offset, why))?;
-    Ok(Loaded { expired: counted.expired.into_inner(), refused: counted.refused.into_inner() })
+    Ok(LoadedSnapshot { expired: counted.expired.into_inner(), refused: counted.refused.into_inner() })
 }
 
 #[derive(Debug, Default)]

@@ -94,7 +94,7 @@ impl Running {
         };
         if let Some(lookup) = self.disk.lookup() {
             lookup.arrived().unwrap();
-            let found = lookup.tier.fetch(self.engine.place_of(0, key), 0, key).unwrap();
+            let found = lookup.tier.fetch(self.engine.shard_and_walk_hash(0, key), 0, key).unwrap();
             let expires = found.and_then(|found| {
                 found.visit(|put| match put.expiry {
                     Expiry::Never => panic!("{} was given a time to live", key.escape_ascii()),
@@ -123,8 +123,8 @@ impl Running {
 }
 
 fn modes() -> [DiskConfig; 4] {
-    let lazy = DiskConfig { recovery: Method::Lazy, ..super::config() };
-    let snapshots = DiskConfig { is_journaled: false, recovery: Method::Snapshot, ..super::config() };
+    let lazy = DiskConfig { recovery: RecoveryMethod::Lazy, ..super::config() };
+    let snapshots = DiskConfig { is_journaled: false, recovery: RecoveryMethod::Snapshot, ..super::config() };
     [super::config(), snapshots, lazy, DiskConfig { is_store: true, ..super::config() }]
 }
 
@@ -209,7 +209,7 @@ fn starts_with_a_clock_that_is_set_back_lengthen_no_life() {
             let clock = HandSet::at(BEGUN_US - HOUR_S * 1_000_000);
             let node = Running::start(&backend, &clock, &config);
             assert_eq!(node.has("key"), round * 8 < 20, "start {round} by {config:?}");
-            // Without a journal only a change lets a node that is told to stop write a snapshot.
+            // Without a journal a node that stops writes a snapshot only if something has changed.
             node.set_for(&format!("other:{round}"), HOUR_S);
             clock.goes_on(8);
             node.stop();
@@ -264,7 +264,7 @@ fn a_rehearsal_goes_by_the_same_time() {
     clock.jumps(TEN_YEARS_S);
     node.disk.journal().flush().unwrap();
     clock.goes_on(60);
-    assert_eq!(node.disk.rehearse(Method::SnapshotAndJournal).unwrap().entries, 1);
+    assert_eq!(node.disk.rehearse(RecoveryMethod::SnapshotAndJournal).unwrap().entries, 1);
 }
 
 #[test]

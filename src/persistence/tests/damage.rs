@@ -1,4 +1,4 @@
-//! Every bit and every length of a journal and of a snapshot: what is damaged is told, and no wrong value comes of it.
+//! Every bit and every length of a journal and of a snapshot: damage is reported, and no wrong value comes of it.
 
 use super::*;
 
@@ -30,7 +30,7 @@ pub(super) fn written_bytes(content: &[u8]) -> usize {
     content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
 
-/// What is served is what was written once, and what is missing or old is told.
+/// Asserts that every value served was written once, and that missing and old values are reported.
 pub(super) fn judge(backend: MemoryBackend, what: &str) -> Report {
     let stand = Stand::over(backend, &config()).unwrap();
     let mut is_whole = true;
@@ -44,7 +44,7 @@ pub(super) fn judge(backend: MemoryBackend, what: &str) -> Report {
         }
     }
     let told = !stand.report.damages.is_empty();
-    assert!(is_whole || told, "{what}: something is lost and nobody is told");
+    assert!(is_whole || told, "{what}: something is lost and not reported");
     let report = stand.report.clone();
     // What was recovered stays, and is recovered again without another alarm.
     let before = stand.content();
@@ -132,7 +132,7 @@ fn a_damaged_snapshot_is_passed_over_for_the_one_before_and_told() {
         assert!(bent.flip_bit(newest, at as u64, (at % 8) as u32));
         let recovered = Stand::over(bent, &config()).unwrap();
         assert_eq!(recovered.content(), before, "byte {at}");
-        assert!(!recovered.report.damages.is_empty(), "byte {at} is damaged, and nobody is told");
+        assert!(!recovered.report.damages.is_empty(), "byte {at} is damaged, and that is not reported");
         assert!(recovered.backend.quarantined().contains(&newest), "byte {at}");
     }
 }

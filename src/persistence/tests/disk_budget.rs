@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::persistence::BackendError;
-use crate::persistence::blob::{Blobs, Digest, Draft, Finish};
+use crate::persistence::blob::{Blobs, Digest, Finish, NewBlob};
 use crate::persistence::disk_budget::DiskBudget;
 use crate::persistence::snapshot::SnapshotError;
 
@@ -88,10 +88,10 @@ fn a_blob_that_would_take_the_journals_room_is_refused_and_leaves_nothing() {
     backend.set_room(Some(16 * MIB));
     let room = Arc::new(DiskBudget::new(Arc::new(backend.clone()), None));
     let (blobs, _) = Blobs::open_in(Arc::clone(&room), SystemClock::new().now()).unwrap();
-    let draft = |key: &str| Draft { key: key.into(), ..Draft::default() };
-    let said = Draft { size_bytes: Some(15 * MIB), ..draft("a") };
+    let new_blob = |key: &str| NewBlob { key: key.into(), ..NewBlob::default() };
+    let said = NewBlob { size_bytes: Some(15 * MIB), ..new_blob("a") };
     assert!(blobs.begin(said).unwrap_err().to_string().contains("4194304 of them for itself"));
-    let mut writers = ["a", "b"].map(|key| blobs.begin(draft(key)).unwrap());
+    let mut writers = ["a", "b"].map(|key| blobs.begin(new_blob(key)).unwrap());
     let chunk = vec![7; 256 << 10];
     let mut refused = 0;
     for _ in 0..64 {
@@ -105,7 +105,7 @@ fn a_blob_that_would_take_the_journals_room_is_refused_and_leaves_nothing() {
     drop(writers);
     assert_eq!(backend.files().unwrap(), []);
 
-    let mut writer = blobs.begin(draft("a")).unwrap();
+    let mut writer = blobs.begin(new_blob("a")).unwrap();
     writer.write(&chunk).unwrap();
     let mut digest = Digest::default();
     digest.update(&chunk);

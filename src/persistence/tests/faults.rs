@@ -1,11 +1,11 @@
 //! A disk that fails at the nth call, and crashes at any point.
 
 use super::*;
-use crate::persistence::backend::memory::{Call, Fault, Refusal as Said, Strikes};
+use crate::persistence::backend::memory::{Call, Fault, IoFault, Strikes};
 
-/// A call that fails once, after so many have passed.
+/// A call that fails once, after `passing` calls have passed.
 fn once(call: Option<Call>, passing: u64) -> Fault {
-    Fault { call, passing, refusal: Said::Io, strikes: Strikes::Once }
+    Fault { call, passing, refusal: IoFault::Io, strikes: Strikes::Once }
 }
 
 fn run(stand: &Stand, steps: u64) -> Vec<(String, String)> {

@@ -82,7 +82,7 @@ fn found(stand: &Stand, keys: u32) -> usize {
     let lookup = stand.disk.lookup().unwrap();
     let is_there = |n: &u32| {
         let key = format!("key:{n}");
-        let place = stand.engine.place_of(0, key.as_bytes());
+        let place = stand.engine.shard_and_walk_hash(0, key.as_bytes());
         lookup.tier.fetch(place, 0, key.as_bytes()).unwrap().is_some()
     };
     (0..keys).filter(is_there).count()

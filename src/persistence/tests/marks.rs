@@ -1,4 +1,4 @@
-//! The mark is safe in time, whoever waits for the disk.
+//! The mark is safe in time, also when nobody waits for the disk.
 
 use super::*;
 use crate::clock::monotonic;

@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::persistence::backend::MARK_BYTES;
-use crate::persistence::frame::{FrameKind, FrameWriter, HEADER_BYTES, Header, Place};
+use crate::persistence::frame::{BatchInfo, FrameKind, FrameWriter, HEADER_BYTES, Header};
 use crate::persistence::snapshot::SnapshotError;
 
 fn snapshots_alone() -> DiskConfig {
-    DiskConfig { is_journaled: false, recovery: Method::Snapshot, ..config() }
+    DiskConfig { is_journaled: false, recovery: RecoveryMethod::Snapshot, ..config() }
 }
 
 /// A copy of what is there, without the mark or with another.
@@ -31,7 +31,7 @@ fn told_of(stand: &Stand, place: &str) -> bool {
     stand.report.damages.iter().any(|damage| damage.place == place)
 }
 
-/// A node that was told to stop, with something in it.
+/// A node that was stopped in order, with something in it.
 fn stopped(config: &DiskConfig) -> (MemoryBackend, Content) {
     let stand = Stand::over(MemoryBackend::new(), config).unwrap();
     (0..20).for_each(|n| drop(stand.set(&format!("key:{n}"), "v")));
@@ -55,7 +55,7 @@ fn a_mark_that_is_gone_or_anothers_is_told_and_costs_nothing() {
                 assert!(stand.backend.quarantined().is_empty());
                 stand.disk.stop().unwrap();
                 stand = stand.crashed(&config);
-                assert!(stand.report.damages.is_empty(), "it is told once: {:?}", stand.report);
+                assert!(stand.report.damages.is_empty(), "it is reported once: {:?}", stand.report);
             }
         }
     }
@@ -68,7 +68,7 @@ fn a_snapshot_alone_makes_a_directory() {
         backend.files().unwrap().into_iter().find(|(file, _)| file.kind == FileKind::Snapshot).unwrap();
     let alone = MemoryBackend::new();
     alone.put_content(file, backend.content(file).unwrap());
-    let stand = Stand::over(alone, &DiskConfig { recovery: Method::Snapshot, ..config() }).unwrap();
+    let stand = Stand::over(alone, &DiskConfig { recovery: RecoveryMethod::Snapshot, ..config() }).unwrap();
     let content = stand.content();
     assert_eq!(content.len(), 20);
     stand.disk.stop().unwrap();
@@ -108,7 +108,7 @@ fn a_snapshot_that_was_finished_and_is_not_there_is_told() {
         assert_eq!(stand.get("key:0").as_deref(), Some("v"));
         assert_eq!(stand.get("key:1").is_some(), config.is_journaled, "the journal has it, if there is one");
         let again = stand.crashed(&config);
-        assert!(again.report.damages.is_empty(), "it is told once: {:?}", again.report);
+        assert!(again.report.damages.is_empty(), "it is reported once: {:?}", again.report);
     }
 }
 
@@ -151,12 +151,14 @@ fn what_a_later_build_wrote_is_left_alone() {
         assert!(Header::read(&content).is_err());
         left.put_content(file, content);
         let before = left.files().unwrap();
-        let recovery = if file == journal { Method::Journal } else { Method::SnapshotAndJournal };
+        let recovery =
+            if file == journal { RecoveryMethod::Journal } else { RecoveryMethod::SnapshotAndJournal };
         let refused = Stand::over(left.clone(), &DiskConfig { recovery, ..config() }).err().unwrap();
         let is_named = matches!(&refused, SnapshotError::Newer(damage) if damage.place == file.to_string());
         assert!(is_named && refused.to_string().contains("format 3"), "{refused}");
         assert_eq!((left.files().unwrap(), left.quarantined()), (before, Vec::new()), "nothing is changed");
-        let given_up = Stand::over(left, &DiskConfig { recovery: Method::Empty, ..config() }).unwrap();
+        let given_up =
+            Stand::over(left, &DiskConfig { recovery: RecoveryMethod::Empty, ..config() }).unwrap();
         assert!(given_up.content().is_empty());
     }
 }
@@ -167,7 +169,7 @@ fn a_journal_is_not_given_up_for_a_snapshot_that_is_not_there() {
     stand.set("key", "value");
     stand.disk.stop().unwrap();
     let left = stand.backend.crash(Lose::Nothing);
-    let wanted = DiskConfig { recovery: Method::Snapshot, ..config() };
+    let wanted = DiskConfig { recovery: RecoveryMethod::Snapshot, ..config() };
     let refused = Stand::over(left.clone(), &wanted).err().unwrap();
     assert!(matches!(refused, SnapshotError::NoSnapshot { first: 1, last: 1 }), "{refused}");
     let stand = Stand::over(left, &config()).unwrap();
@@ -186,7 +188,7 @@ fn a_segment_that_was_never_begun_is_no_damage() {
     let whole = {
         let backend = MemoryBackend::new();
         let mut frames = FrameWriter::new(backend.create(file).unwrap(), next, 7);
-        frames.append(FrameKind::Segment, Place::default(), &[&[0; 9]]).unwrap();
+        frames.append(FrameKind::Segment, BatchInfo::default(), &[&[0; 9]]).unwrap();
         backend.content(file).unwrap()
     };
     stand.set("torn", "value");

@@ -9,7 +9,7 @@ use crate::persistence::backend::{
 };
 use crate::persistence::rehearse::{LOOKS_MAX, rehearse};
 
-/// Is told how many such calls there were before.
+/// Gets the number of such calls so far.
 pub(super) type Meanwhile = Box<dyn Fn(u64) + Send + Sync>;
 
 /// The disk of a node that does something just before a rehearsal lists files or opens one.
@@ -114,7 +114,12 @@ fn stand() -> (Arc<Stand>, u64) {
 
 #[test]
 fn what_a_compaction_takes_away_before_it_is_read_is_no_damage() {
-    for method in [Method::SnapshotAndJournal, Method::Snapshot, Method::Journal, Method::Lazy] {
+    for method in [
+        RecoveryMethod::SnapshotAndJournal,
+        RecoveryMethod::Snapshot,
+        RecoveryMethod::Journal,
+        RecoveryMethod::Lazy,
+    ] {
         for at in 0.. {
             let (stand, entries) = stand();
             let node = Arc::clone(&stand);
@@ -129,7 +134,7 @@ fn what_a_compaction_takes_away_before_it_is_read_is_no_damage() {
             let found = rehearse(&moving, 64 << 20, stand.now(), method);
             let found = found.unwrap_or_else(|error| panic!("{method}, call {at}: {error}"));
             assert!(found.report.damages.is_empty(), "{method}, call {at}: {:?}", found.report.damages);
-            if matches!(method, Method::SnapshotAndJournal | Method::Lazy) {
+            if matches!(method, RecoveryMethod::SnapshotAndJournal | RecoveryMethod::Lazy) {
                 assert_eq!(found.entries, entries, "{method}, call {at}");
             }
             if moving.calls.load(Ordering::Relaxed) <= at {
@@ -145,7 +150,7 @@ fn a_rehearsal_that_is_outrun_gives_up() {
     let (stand, _) = stand();
     let node = Arc::clone(&stand);
     let moving = Moving::new(&stand, Box::new(move |_| assert!(node.disk.compact().is_ok())));
-    let error = rehearse(&moving, 64 << 20, stand.now(), Method::SnapshotAndJournal).unwrap_err();
+    let error = rehearse(&moving, 64 << 20, stand.now(), RecoveryMethod::SnapshotAndJournal).unwrap_err();
     assert!(error.is_not_found(), "{error}");
     let calls = moving.calls.load(Ordering::Relaxed);
     assert!((2 * LOOKS_MAX as u64..=8 * LOOKS_MAX as u64).contains(&calls), "{calls}");
@@ -156,6 +161,6 @@ fn what_is_damaged_is_told_where_nothing_goes() {
     let (stand, _) = stand();
     let newest = stand.disk.snapshots()[0].number;
     assert!(stand.backend.flip_bit(FileId { kind: FileKind::Snapshot, number: newest }, 100, 1));
-    let found = stand.disk.rehearse(Method::SnapshotAndJournal).unwrap();
+    let found = stand.disk.rehearse(RecoveryMethod::SnapshotAndJournal).unwrap();
     assert_eq!(found.report.damages.len(), 1, "{:?}", found.report);
 }

@@ -4,8 +4,8 @@ use super::damage::{batches, judge, judge_synced, written_bytes};
 use super::*;
 use crate::engine::{Put, ValueView};
 use crate::entry::{Expiry, Version};
-use crate::persistence::backend::memory::{Call, Fault, Refusal as Said, Strikes};
-use crate::persistence::frame::{FrameKind, FrameWriter, HEADER_BYTES, Place};
+use crate::persistence::backend::memory::{Call, Fault, IoFault, Strikes};
+use crate::persistence::frame::{BatchInfo, FrameKind, FrameWriter, HEADER_BYTES};
 use crate::persistence::record;
 use crate::persistence::tier::{DiskTier, Moves};
 
@@ -92,7 +92,7 @@ fn what_was_not_synced_may_be_zeroes_in_any_part() {
 
 #[test]
 fn room_that_cannot_be_reserved_is_done_without() {
-    for refusal in [Said::Io, Said::Full] {
+    for refusal in [IoFault::Io, IoFault::Full] {
         let backend = MemoryBackend::new();
         let call = Some(Call::Reserve);
         backend.plan(Fault { call, passing: 0, refusal, strikes: Strikes::FromThenOn });
@@ -116,7 +116,7 @@ fn a_mover_reads_no_further_than_what_has_arrived() {
     let (file, other) =
         (FileId { kind: FileKind::Journal, number: 1_000 }, FileId { kind: FileKind::Snapshot, number: 0 });
     let mut frames = FrameWriter::new(backend.create(file).unwrap(), file.number, 0);
-    frames.append(FrameKind::Segment, Place::default(), &[&[0; 9]]).unwrap();
+    frames.append(FrameKind::Segment, BatchInfo::default(), &[&[0; 9]]).unwrap();
     let tier = DiskTier::new(Arc::clone(&backend), stand.engine.shard_count());
     let number = tier.open_written(file, frames.bytes()).unwrap();
     drop(backend.create(other).unwrap());
@@ -130,7 +130,7 @@ fn a_mover_reads_no_further_than_what_has_arrived() {
         let begin = end - body.len() as u64;
         tier.arrive(&stand.engine, (number, begin), body).unwrap();
     };
-    frames.append(FrameKind::Batch, Place { records: 1, ..Place::default() }, &[&bodies[0]]).unwrap();
+    frames.append(FrameKind::Batch, BatchInfo { records: 1, ..BatchInfo::default() }, &[&bodies[0]]).unwrap();
     arrive(&bodies[0], frames.bytes());
     tier.set_written(number, frames.bytes());
     // The second is under way: its header is not there yet, and its room is.

@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::clock::monotonic;
-use crate::persistence::backend::memory::{Call, Fault, Refusal as Said, Strikes};
+use crate::persistence::backend::memory::{Call, Fault, IoFault, Strikes};
 use crate::persistence::disk::Rehearsal;
 use crate::persistence::journal::RollError;
 use crate::persistence::snapshot::SnapshotError;
 
-const SHORTAGES: [Said; 2] = [Said::NoDescriptor, Said::NoMemory];
+const SHORTAGES: [IoFault; 2] = [IoFault::NoDescriptor, IoFault::NoMemory];
 const STEPS: u64 = 40;
 
 /// Segments end soon.
@@ -16,7 +16,7 @@ fn short_segments(config: DiskConfig) -> DiskConfig {
     DiskConfig { journal, ..config }
 }
 
-fn fault(refusal: Said, passing: u64, strikes: Strikes) -> Fault {
+fn fault(refusal: IoFault, passing: u64, strikes: Strikes) -> Fault {
     Fault { call: None, passing, refusal, strikes }
 }
 
@@ -118,7 +118,7 @@ fn no_call_that_meets_a_shortage_costs_a_store_anything() {
 
 #[test]
 fn no_call_that_meets_a_shortage_costs_a_lazy_recovery_anything() {
-    at_every_call(&short_segments(DiskConfig { recovery: Method::Lazy, ..config() }));
+    at_every_call(&short_segments(DiskConfig { recovery: RecoveryMethod::Lazy, ..config() }));
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn no_call_that_meets_a_shortage_costs_snapshots_anything() {
 fn a_journal_that_can_open_nothing_goes_on_in_its_segment_until_it_can() {
     let config = short_segments(config());
     let stand = Stand::over(MemoryBackend::new(), &config).unwrap();
-    stand.backend.plan(fault(Said::NoDescriptor, 0, Strikes::FromThenOn));
+    stand.backend.plan(fault(IoFault::NoDescriptor, 0, Strikes::FromThenOn));
     for n in 0..50 {
         stand.set(&format!("key:{n}"), "value");
         stand.disk.journal().flush().unwrap();
@@ -157,7 +157,7 @@ fn what_cannot_be_appended_is_waited_for_and_not_acknowledged() {
     let stand = Stand::new();
     let appends = stand.backend.calls_of(Call::Append);
     let call = Some(Call::Append);
-    stand.backend.plan(Fault { call, ..fault(Said::NoMemory, 0, Strikes::FromThenOn) });
+    stand.backend.plan(Fault { call, ..fault(IoFault::NoMemory, 0, Strikes::FromThenOn) });
     stand.set("k", "v");
     std::thread::scope(|scope| {
         let flush = scope.spawn(|| stand.disk.journal().flush());
@@ -185,7 +185,7 @@ fn next_segment_fails() -> (Stand, DiskConfig) {
         n += 1;
     }
     let append = Some(Call::Append);
-    stand.backend.plan(Fault { call: append, ..fault(Said::NoMemory, 0, Strikes::Once) });
+    stand.backend.plan(Fault { call: append, ..fault(IoFault::NoMemory, 0, Strikes::Once) });
     (stand, config)
 }
 
@@ -220,7 +220,9 @@ fn what_is_left_of_a_segment_that_was_not_begun_poisons_nothing_and_is_no_damage
             stand.set("before", "value");
             stand.disk.journal().flush().unwrap();
             let fails = |call, nth| {
-                stand.backend.plan(Fault { call: Some(call), ..fault(Said::NoMemory, nth, Strikes::Once) });
+                stand
+                    .backend
+                    .plan(Fault { call: Some(call), ..fault(IoFault::NoMemory, nth, Strikes::Once) });
             };
             fails(call, 0);
             (0..deletes).for_each(|nth| fails(Call::Delete, nth));

@@ -1,7 +1,7 @@
 //! A journal that has stopped keeps nobody waiting, and no shortage keeps a node from stopping.
 
 use super::*;
-use crate::persistence::backend::memory::{Call, Fault, Refusal as Said, Strikes};
+use crate::persistence::backend::memory::{Call, Fault, IoFault, Strikes};
 use crate::persistence::journal::Stopped;
 use crate::persistence::snapshot::SnapshotError;
 
@@ -30,7 +30,7 @@ const LONG: Duration = Duration::from_secs(20);
 /// Memory runs out for calls of one kind, for good.
 fn exhaust(backend: &MemoryBackend, call: Call, passing: u64) {
     let call = Some(call);
-    backend.plan(Fault { call, passing, refusal: Said::NoMemory, strikes: Strikes::FromThenOn });
+    backend.plan(Fault { call, passing, refusal: IoFault::NoMemory, strikes: Strikes::FromThenOn });
 }
 
 /// What comes of something that is to end within seconds.
@@ -82,7 +82,7 @@ fn entries_are_not_brought_to_memory_for_ever_when_none_can_be_read() {
     stand.set("k", "v");
     stand.disk.snapshot().unwrap();
     stand.disk.stop().unwrap();
-    let config = DiskConfig { recovery: Method::Lazy, is_store: true, ..config() };
+    let config = DiskConfig { recovery: RecoveryMethod::Lazy, is_store: true, ..config() };
     let whole = Stand::over(stand.backend.crash(Lose::Nothing), &config).unwrap();
     while whole.get("k").is_none() {
         std::thread::yield_now();

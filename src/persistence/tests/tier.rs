@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::*;
 use crate::persistence::disk::Lookup;
 use crate::persistence::lazy;
-use crate::persistence::snapshot::Below;
+use crate::persistence::snapshot::TierFile;
 use crate::persistence::tier::DiskTier;
 
 /// The system's clock, some time later.
@@ -41,13 +41,13 @@ fn what_is_looked_for_while_indexing_ends_is_found() {
         std::thread::scope(|scope| {
             let found = scope.spawn(|| {
                 begun.wait();
-                tier.fetch(engine.place_of(0, b"key"), 0, b"key").unwrap().is_some()
+                tier.fetch(engine.shard_and_walk_hash(0, b"key"), 0, b"key").unwrap().is_some()
             });
-            let below = Below { tier: &tier, engine, file: tier.open(file).unwrap() };
+            let tier_file = TierFile { tier: &tier, engine, file: tier.open(file).unwrap() };
             begun.wait();
             // Each round at another moment.
             (0..round % 300).for_each(|_| std::hint::spin_loop());
-            lazy::index(&*backend, taken.number, below, &|| false).unwrap();
+            lazy::index(&*backend, taken.number, tier_file, &|| false).unwrap();
             tier.end_indexing();
             assert!(found.join().unwrap(), "round {round}");
         });
@@ -76,7 +76,7 @@ fn a_touch_that_is_under_way_while_its_entry_expires_is_not_lost_to_a_snapshot()
     assert_eq!(engine.apply(namespace, &touch, begun), Outcome::Touched(true));
     let lookup = disk.lookup().unwrap();
     lookup.arrived().unwrap();
-    let found = lookup.tier.fetch(engine.place_of(0, b"key"), 0, b"key").unwrap();
+    let found = lookup.tier.fetch(engine.shard_and_walk_hash(0, b"key"), 0, b"key").unwrap();
     let expiry = found.expect("the touch has kept it").visit(|put| put.expiry);
     assert!(!expiry.unwrap().is_past(clock.now().steady_ms));
 }
@@ -85,7 +85,7 @@ fn a_touch_that_is_under_way_while_its_entry_expires_is_not_lost_to_a_snapshot()
 fn entries_of_a_damaged_snapshot_come_lazily_from_the_one_before_and_the_journal() {
     let mut random = StdRng::seed_from_u64(rand::random());
     for is_store in [false, true] {
-        let config = DiskConfig { is_store, recovery: Method::Lazy, ..config() };
+        let config = DiskConfig { is_store, recovery: RecoveryMethod::Lazy, ..config() };
         let stand = Stand::new();
         (0..300).for_each(|_| step(&stand, &mut random));
         stand.disk.snapshot().unwrap();
@@ -121,7 +121,7 @@ fn bring(stand: &Stand, lookup: &Lookup<'_>, (name, key): &(String, Vec<u8>)) {
     let default = stand.engine.default_namespace();
     let namespace = stand.engine.namespace(name).unwrap_or_else(|| default.clone());
     let Some(fetch) = stand.engine.begin_fetch(&namespace, key, stand.now()) else { return };
-    let place = (fetch.shard(), fetch.place());
+    let place = (fetch.shard(), fetch.walk_hash());
     let found = lookup.fetch(place, fetch.logged(), namespace.number(), key).unwrap().unwrap();
     found.visit(|put| stand.engine.promote(&namespace, fetch, put, stand.now()).unwrap()).unwrap();
 }
@@ -137,7 +137,7 @@ fn what_memory_has_no_room_for_is_told_where_there_is_no_store() {
     assert!(served < 800);
     assert_eq!(again.report.refused, 800 - served);
     let store = Stand::over(stand.backend.crash(Lose::Nothing), &DiskConfig { is_store: true, ..config() });
-    assert_eq!(store.unwrap().report.refused, 0, "they are below memory");
+    assert_eq!(store.unwrap().report.refused, 0, "they are tier_file memory");
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn a_snapshot_saves_what_is_whole_of_a_damaged_file_and_sets_it_aside() {
     let lookup = stand.disk.lookup().unwrap();
     let keys: Vec<String> = (0..100).map(|n| format!("key:{n}")).collect();
     let is_there = |key: &String| {
-        let place = stand.engine.place_of(0, key.as_bytes());
+        let place = stand.engine.shard_and_walk_hash(0, key.as_bytes());
         lookup.tier.fetch(place, 0, key.as_bytes()).unwrap().is_some()
     };
     // A frame's header, a body, and the file's end.

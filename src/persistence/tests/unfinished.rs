@@ -42,7 +42,7 @@ fn one_that_is_being_taken_is_no_damage_to_a_rehearsal() {
     let begun = FileId { number: taken.number + 1, ..taken };
     let part = stand.backend.content(taken).unwrap().split_off(100);
     stand.backend.put_content(begun, part);
-    let found = stand.disk.rehearse(Method::SnapshotAndJournal).unwrap();
+    let found = stand.disk.rehearse(RecoveryMethod::SnapshotAndJournal).unwrap();
     assert!(found.report.damages.is_empty(), "{:?}", found.report);
     assert_eq!(found.entries, 51);
     assert!(stand.backend.content(begun).is_some(), "it changes nothing");
@@ -56,7 +56,7 @@ fn one_that_was_finished_and_is_cut_off_is_damage() {
         let left = stand.backend.crash(Lose::Unsynced);
         assert!(left.truncate(taken, length as u64));
         let again = Stand::over(left, &config()).unwrap();
-        assert!(!again.report.damages.is_empty(), "cut to {length}, and nobody is told");
+        assert!(!again.report.damages.is_empty(), "cut to {length}, and that is not reported");
         assert_eq!(again.content(), stand.content(), "{length}");
         assert_eq!(again.backend.quarantined(), [taken], "{length}");
         // Its note went with it: the next start knows nothing of it.

@@ -28,8 +28,8 @@ fn a_restart_has_the_last_snapshots_content() {
         stand.set("between", "is lost");
         stand.disk.journal().written().unwrap();
         assert_eq!(journal_bytes(&stand), still, "the journal is idle");
-        let found = stand.disk.rehearse(Method::SnapshotAndJournal).unwrap();
-        assert_eq!((found.report.method, found.entries), (Method::Snapshot, before.len() as u64));
+        let found = stand.disk.rehearse(RecoveryMethod::SnapshotAndJournal).unwrap();
+        assert_eq!((found.report.method, found.entries), (RecoveryMethod::Snapshot, before.len() as u64));
         assert!(found.report.damages.is_empty(), "{:?}", found.report);
         stand = stand.crashed(&unjournaled());
         assert!(stand.report.damages.is_empty(), "round {round}: {:?}", stand.report);

@@ -1,23 +1,23 @@
 //! The disk as a tier below memory: where the newest record of every key lies, so that an entry that is not in memory
 //! can be read from its file.
 //!
-//! An ordered map for each shard of the engine leads from a key's hash to its place: file, offset, length, checksum.
+//! An ordered map for each shard of the engine leads from a key's hash to its location: file, offset, length, checksum.
 //! Records arrive in the order in which they are in the journal, from its thread ([`DiskTier::arrive`]), and at a start
 //! from the files themselves. Keys are not kept: a record says its own, and is compared with what was asked for. (Two
 //! keys of one namespace with the same 64-bit hash would take each other's place: one in 10^5 at ten million keys. The
 //! one that was written first is missed then; never is one answered for the other.)
 //!
-//! - A lookup is right for everything that had arrived: whoever looks waits for what its shard had logged
+//! - A lookup is right for everything that had arrived: it waits for what its shard had logged
 //!   ([`DiskTier::has_arrived`]).
-//! - Invalidations by prefix and tag stand beside the places and are held against each record that is read; a
-//!   namespace that is cleared loses its places at once.
-//! - While old files are *indexed* behind what is newer ([`DiskTier::begin_indexing`]), a place that is taken, or was
+//! - Invalidations by prefix and tag stand beside the locations and are held against each record that is read; a
+//!   namespace that is cleared loses its locations at once.
+//! - While old files are *indexed* behind what is newer ([`DiskTier::begin_indexing`]), a location that is taken, or was
 //!   given up since, is left as it is, and a lookup that finds none waits for the end.
-//! - A snapshot copies what is live and leads the places there.
+//! - A snapshot copies what is live and leads the locations there.
 
 mod moving;
-mod places;
-mod standing;
+mod pending_invalidations;
+mod record_index;
 
 use std::collections::HashMap;
 use std::ops::{ControlFlow, Range};
@@ -31,35 +31,35 @@ use super::record::{self, Malformed};
 use crate::engine::{Engine, Put, Record, Refusal, Scope};
 use crate::entry::Expiry;
 pub use moving::Moves;
-use places::{Place, Places};
-use standing::Standing;
+use pending_invalidations::PendingInvalidations;
+use record_index::{RecordIndex, RecordLocation};
 
 /// The disk as a tier below memory.
 #[derive(Debug)]
 pub struct DiskTier {
     backend: Arc<dyn Backend>,
     /// By the engine's shard.
-    shards: Box<[Mutex<Places>]>,
+    shards: Box<[Mutex<RecordIndex>]>,
     /// How many records and barriers of each shard have arrived.
     arrived: Box<[AtomicU64]>,
     files: RwLock<Files>,
-    standing: RwLock<Standing>,
+    pending_invalidations: RwLock<PendingInvalidations>,
     indexing: Mutex<Indexing>,
     indexed: Condvar,
-    /// [`Indexing::is_under_way`], to be read by who does not wait.
+    /// [`Indexing::is_under_way`], to be read without a lock.
     is_indexing: AtomicBool,
     has_ended: AtomicBool,
     counters: TierCounters,
     /// Files that were found to be damaged.
     damaged: Mutex<Vec<FileId>>,
-    /// The places take as much memory as they may.
+    /// The locations take as much memory as they may.
     is_full: AtomicBool,
 }
 
 /// Invalidations that stand may take this part of the cache's limit.
-const STANDING_PART: u64 = 16;
+const PENDING_INVALIDATIONS_PART: u64 = 16;
 /// All that is kept in memory of what lies on disk may take this part of the cache's limit before a key is stored that
-/// has no place yet.
+/// has no location yet.
 const PLACES_PART: u64 = 2;
 
 /// What is counted for metrics.
@@ -135,7 +135,7 @@ pub enum FetchError {
 }
 
 impl DiskTier {
-    /// Below an engine of so many shards, with nothing in it.
+    /// An empty tier under an engine of `shards` shards.
     #[must_use]
     pub fn new(backend: Arc<dyn Backend>, shards: usize) -> Self {
         Self {
@@ -143,7 +143,7 @@ impl DiskTier {
             shards: (0..shards).map(|_| Mutex::default()).collect(),
             arrived: (0..shards).map(|_| AtomicU64::new(0)).collect(),
             files: RwLock::default(),
-            standing: RwLock::default(),
+            pending_invalidations: RwLock::default(),
             indexing: Mutex::default(),
             indexed: Condvar::new(),
             is_indexing: AtomicBool::new(false),
@@ -160,23 +160,23 @@ impl DiskTier {
         &self.counters
     }
 
-    /// How many keys have a place; dead ones that nobody has noticed are counted.
+    /// How many keys have a location; dead ones that nobody has noticed are counted.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.shards.iter().map(|places| places.lock().len() as u64).sum()
+        self.shards.iter().map(|locations| locations.lock().len() as u64).sum()
     }
 
-    /// How long all records are that a place leads to; dead ones that nobody has noticed are counted. Looks at each.
+    /// How long all records are that a location leads to; dead ones that nobody has noticed are counted. Looks at each.
     #[must_use]
     pub fn live_bytes(&self) -> u64 {
         let mut bytes = 0;
-        for places in &self.shards {
-            places.lock().each(|_, place, _| bytes += u64::from(place.len()));
+        for locations in &self.shards {
+            locations.lock().each(|_, location, _| bytes += u64::from(location.len()));
         }
         bytes
     }
 
-    /// Whether no key has a place.
+    /// Whether no key has a location.
     #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -185,18 +185,18 @@ impl DiskTier {
 
     /// Bytes of memory that this takes for each shard, about.
     pub fn bytes(&self) -> impl Iterator<Item = u64> {
-        let standing = self.standing.read().bytes() / self.shards.len() as u64;
-        self.shards.iter().map(move |places| places.lock().bytes() + standing)
+        let pending_invalidations = self.pending_invalidations.read().bytes() / self.shards.len() as u64;
+        self.shards.iter().map(move |locations| locations.lock().bytes() + pending_invalidations)
     }
 
-    /// Whether the places took as much memory as they may when something arrived last.
+    /// Whether the locations took as much memory as they may when something arrived last.
     #[must_use]
     #[inline]
     pub fn is_full(&self) -> bool {
         self.is_full.load(Ordering::Relaxed)
     }
 
-    /// Whether a key can be stored beside a cache of this limit in bytes where [`Self::is_full`]: one that has no place
+    /// Whether a key can be stored beside a cache of this limit in bytes where [`Self::is_full`]: one that has no location
     /// yet cannot.
     ///
     /// # Errors
@@ -219,22 +219,22 @@ impl DiskTier {
         scope: Scope<'_>,
         bytes_limit: u64,
     ) -> Result<(), Refusal> {
-        self.standing.read().takes(namespace, scope, bytes_limit / STANDING_PART)
+        self.pending_invalidations.read().takes(namespace, scope, bytes_limit / PENDING_INVALIDATIONS_PART)
     }
 
-    /// Whether so many invalidations stand that it is time for a snapshot.
+    /// Whether the noted invalidations fill half of their memory, so that a snapshot should be taken.
     #[must_use]
     pub fn is_crowded(&self, bytes_limit: u64) -> bool {
-        self.standing.read().is_crowded(bytes_limit / STANDING_PART)
+        self.pending_invalidations.read().is_crowded(bytes_limit / PENDING_INVALIDATIONS_PART)
     }
 
     /// Forgets everything that has arrived; files that were opened count no more.
     pub fn clear(&self) {
         let mut indexing = self.indexing.lock();
         indexing.cleared.clear();
-        self.shards.iter().for_each(|places| places.lock().clear());
+        self.shards.iter().for_each(|locations| locations.lock().clear());
         *self.files.write() = Files::default();
-        *self.standing.write() = Standing::default();
+        *self.pending_invalidations.write() = PendingInvalidations::default();
     }
 
     /// All that is to be found is in memory: nothing arrives any more, and nothing is found here.
@@ -258,8 +258,8 @@ impl DiskTier {
         Ok(self.files.write().add((file, reader)))
     }
 
-    /// As [`Self::open`], a file that is being written and is so long now: what is read of it is no more than has arrived
-    /// ([`Self::set_written`]).
+    /// As [`Self::open`], for a file of `bytes` bytes that is still being written: no more of it is read than has
+    /// arrived ([`Self::set_written`]).
     ///
     /// # Errors
     /// It cannot be opened.
@@ -276,8 +276,8 @@ impl DiskTier {
         self.files.write().written = Some((file, end));
     }
 
-    /// Closes the files that are not there any more, but for those to which a place leads: what somebody else has deleted
-    /// can be read for as long as it is open, and is copied by the next snapshot. Looks at each place where there is such a
+    /// Closes the files that are not there any more, but for those to which a location leads: what somebody else has deleted
+    /// can be read for as long as it is open, and is copied by the next snapshot. Looks at each location where there is such a
     /// file.
     ///
     /// # Errors
@@ -288,12 +288,12 @@ impl DiskTier {
             self.files.read().by_number.iter().map(|(number, (file, _))| (*number, *file)).collect();
         let there = self.backend.files()?;
         gone.retain(|_, file| !there.iter().any(|(other, _)| other == file));
-        for places in &self.shards {
+        for locations in &self.shards {
             if gone.is_empty() {
                 return Ok(());
             }
-            places.lock().each(|_, place, _| {
-                gone.remove(&place.file());
+            locations.lock().each(|_, location, _| {
+                gone.remove(&location.file());
             });
         }
         self.files.write().by_number.retain(|number, _| !gone.contains_key(number));
@@ -323,25 +323,26 @@ impl DiskTier {
     /// The body is malformed; what is before that was taken on.
     pub fn arrive(&self, engine: &Engine, (file, offset): (u32, u64), body: &[u8]) -> Result<(), Malformed> {
         record::read_placed(body, |range, record| {
-            let place = |range: Range<usize>| Place::new(file, offset + range.start as u64, &body[range]);
+            let location =
+                |range: Range<usize>| RecordLocation::new(file, offset + range.start as u64, &body[range]);
             match *record {
                 Record::Put(Put { namespace, key, .. }) => {
-                    let (shard, hash) = engine.place_of(namespace, key);
-                    self.shards[shard].lock().put(hash, place(range).of(namespace));
+                    let (shard, hash) = engine.shard_and_walk_hash(namespace, key);
+                    self.shards[shard].lock().put(hash, location(range).of(namespace));
                 }
                 Record::Remove { namespace, key } => {
-                    let (shard, hash) = engine.place_of(namespace, key);
+                    let (shard, hash) = engine.shard_and_walk_hash(namespace, key);
                     self.shards[shard].lock().remove(hash);
                 }
                 Record::Expiry { namespace, key, expiry } => {
-                    let (shard, hash) = engine.place_of(namespace, key);
+                    let (shard, hash) = engine.shard_and_walk_hash(namespace, key);
                     self.shards[shard].lock().expire(hash, expiry);
                 }
                 Record::Invalidated { namespace, scope: Scope::All, .. }
                 | Record::Cleared { namespace }
                 | Record::NamespaceDeleted { number: namespace } => self.clear_namespace(namespace),
                 Record::Invalidated { namespace, scope, until } => {
-                    self.standing.write().add(namespace, scope, until);
+                    self.pending_invalidations.write().add(namespace, scope, until);
                 }
                 Record::Counted { .. } | Record::Namespace { .. } => {}
             }
@@ -362,7 +363,7 @@ impl DiskTier {
         }
     }
 
-    /// Whether so much of what a shard has logged has arrived.
+    /// Whether the first `logged` records of a shard have arrived.
     #[must_use]
     pub fn has_arrived(&self, shard: usize, logged: u64) -> bool {
         self.arrived[shard].load(Ordering::Acquire) >= logged
@@ -373,7 +374,7 @@ impl DiskTier {
         let mut indexing = self.indexing.lock();
         indexing.is_under_way = true;
         self.is_indexing.store(true, Ordering::Release);
-        self.shards.iter().for_each(|places| places.lock().keep_removed(true));
+        self.shards.iter().for_each(|locations| locations.lock().keep_removed(true));
     }
 
     /// Takes on the entries of a frame's body that is older than whatever has arrived.
@@ -383,12 +384,13 @@ impl DiskTier {
     pub fn index(&self, engine: &Engine, file: u32, offset: u64, body: &[u8]) -> Result<(), Malformed> {
         record::read_placed(body, |range, record| {
             let Record::Put(put) = record else { return };
-            let place = Place::new(file, offset + range.start as u64, &body[range]).of(put.namespace);
-            let (shard, hash) = engine.place_of(put.namespace, put.key);
+            let location =
+                RecordLocation::new(file, offset + range.start as u64, &body[range]).of(put.namespace);
+            let (shard, hash) = engine.shard_and_walk_hash(put.namespace, put.key);
             // Held on to, so that no namespace is cleared in between.
             let indexing = self.indexing.lock();
             if !indexing.cleared.contains(&put.namespace) {
-                self.shards[shard].lock().put_if_vacant(hash, place);
+                self.shards[shard].lock().put_if_vacant(hash, location);
             }
         })
         .map(|_| ())
@@ -398,7 +400,7 @@ impl DiskTier {
     pub fn index_all(&self, other: &Self) {
         // Held on to, so that no namespace is cleared in between.
         let indexing = self.indexing.lock();
-        self.standing.write().add_all(&other.standing.read());
+        self.pending_invalidations.write().add_all(&other.pending_invalidations.read());
         let numbers: HashMap<u32, u32> = {
             let mut files = self.files.write();
             let others = other.files.read();
@@ -406,19 +408,19 @@ impl DiskTier {
         };
         for (mine, others) in self.shards.iter().zip(&other.shards) {
             let mut mine = mine.lock();
-            others.lock().each(|hash, place, expiry| {
-                if !place.is_removed() && !indexing.cleared.contains(&place.namespace()) {
-                    mine.put_if_vacant_with(hash, place.in_file(numbers[&place.file()]), expiry);
+            others.lock().each(|hash, location, expiry| {
+                if !location.is_removed() && !indexing.cleared.contains(&location.namespace()) {
+                    mine.put_if_vacant_with(hash, location.in_file(numbers[&location.file()]), expiry);
                 }
             });
         }
     }
 
-    /// What there is has been indexed: who waits for that goes on.
+    /// Everything has been indexed: lookups that wait for that go on.
     pub fn end_indexing(&self) {
         let mut indexing = self.indexing.lock();
         *indexing = Indexing::default();
-        self.shards.iter().for_each(|places| places.lock().keep_removed(false));
+        self.shards.iter().for_each(|locations| locations.lock().keep_removed(false));
         self.is_indexing.store(false, Ordering::Release);
         self.indexed.notify_all();
     }
@@ -449,7 +451,7 @@ impl DiskTier {
         let found = self.find(shard, hash)?;
         let is_it = |found: &Found| {
             found.visit(|put| {
-                put.namespace == namespace && put.key == key && !self.standing.read().covers(put)
+                put.namespace == namespace && put.key == key && !self.pending_invalidations.read().covers(put)
             })
         };
         let found = found.filter(|found| is_it(found) == Some(true));
@@ -481,7 +483,7 @@ impl DiskTier {
                 Err(FetchError::Damaged { .. }) => None,
             };
             let visited = found.and_then(|found| {
-                let is_dead = |put: &Put<'_>| self.standing.read().covers(put);
+                let is_dead = |put: &Put<'_>| self.pending_invalidations.read().covers(put);
                 found.visit(|put| if is_dead(put) { ControlFlow::Continue(()) } else { visit(put) })
             });
             if visited.is_some_and(|visited| visited.is_break()) {
@@ -494,35 +496,36 @@ impl DiskTier {
 
     fn find(&self, shard: usize, hash: u64) -> Result<Option<Found>, FetchError> {
         loop {
-            // Asked before the place is: indexing may find it and end in between.
+            // Asked before the location is: indexing may find it and end in between.
             let was_indexing = self.is_indexing();
             let known = self.shards[shard].lock().get(hash);
-            let Some((place, expiry)) = known else {
+            let Some((location, expiry)) = known else {
                 if !was_indexing {
                     return Ok(None);
                 }
                 self.wait_indexed();
                 continue;
             };
-            if place.is_removed() {
+            if location.is_removed() {
                 return Ok(None);
             }
-            let Some((file, reader)) = self.files.read().by_number.get(&place.file()).cloned() else {
+            let Some((file, reader)) = self.files.read().by_number.get(&location.file()).cloned() else {
                 // A snapshot has led it elsewhere, and the file is gone since.
-                if self.has_ended() || self.shards[shard].lock().get(hash).is_none_or(|(now, _)| now == place)
+                if self.has_ended()
+                    || self.shards[shard].lock().get(hash).is_none_or(|(now, _)| now == location)
                 {
                     return Ok(None);
                 }
                 continue;
             };
-            let mut bytes = vec![0; place.len() as usize];
-            let read = reader.read_at(place.offset(), &mut bytes)?;
-            if read == bytes.len() && place.is_of(&bytes) {
+            let mut bytes = vec![0; location.len() as usize];
+            let read = reader.read_at(location.offset(), &mut bytes)?;
+            if read == bytes.len() && location.is_of(&bytes) {
                 return Ok(Some(Found { bytes, expiry }));
             }
-            if self.shards[shard].lock().get(hash).is_none_or(|(now, _)| now == place) {
+            if self.shards[shard].lock().get(hash).is_none_or(|(now, _)| now == location) {
                 self.counters.damaged.fetch_add(1, Ordering::Relaxed);
-                return Err(FetchError::Damaged { file, offset: place.offset(), bytes: place.len() });
+                return Err(FetchError::Damaged { file, offset: location.offset(), bytes: location.len() });
             }
         }
     }
@@ -532,8 +535,8 @@ impl DiskTier {
         if indexing.is_under_way && !indexing.cleared.contains(&namespace) {
             indexing.cleared.push(namespace);
         }
-        self.shards.iter().for_each(|places| places.lock().clear_namespace(namespace));
-        self.standing.write().forget_namespace(namespace);
+        self.shards.iter().for_each(|locations| locations.lock().clear_namespace(namespace));
+        self.pending_invalidations.write().forget_namespace(namespace);
     }
 }
 

@@ -1,8 +1,8 @@
 //! Copying what is live out of the files that it lies in, so that these can be deleted.
 //!
 //! A snapshot of a node whose entries are not all in memory goes through the files, not through memory: a record to
-//! which its key's place leads is live and is copied, all others are dead. The copy's place takes the old one's unless
-//! the key was changed meanwhile, so that a copy that is broken off leaves every place right, as long as what was
+//! which its key's location leads is live and is copied, all others are dead. The copy's location takes the old one's unless
+//! the key was changed meanwhile, so that a copy that is broken off leaves every location right, as long as what was
 //! copied stays until the next one.
 
 use std::collections::HashMap;
@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::DiskTier;
-use super::places::Place;
+use super::record_index::RecordLocation;
 use crate::clock::Now;
-use crate::engine::{Engine, Put, Record, WalkPlace};
+use crate::engine::{Engine, Put, Record, WalkCursor};
 use crate::entry::Expiry;
 use crate::persistence::backend::{BackendError, FileId, ReadAt};
 use crate::persistence::frame::{BadFrame, Frame, FrameError, FrameKind, FrameReader, check};
@@ -27,7 +27,7 @@ pub struct Moves(Vec<Move>);
 struct Move {
     shard: usize,
     hash: u64,
-    from: Place,
+    from: RecordLocation,
     /// Where it is written, counted from the body's beginning.
     range: Range<usize>,
     /// The later expiry that it was written with.
@@ -41,15 +41,15 @@ pub struct Moving<'a> {
     engine: &'a Engine,
     files: Vec<(u32, FileId, Arc<dyn ReadAt>)>,
     /// Invalidations that all of it is held to.
-    standing: u64,
+    pending_invalidations: u64,
     reader: Option<(u32, FileId, FrameReader)>,
     body: Vec<u8>,
     /// What leads into a damaged part of a file, which is read record by record.
-    salvaged: Vec<(usize, u64, Place)>,
+    salvaged: Vec<(usize, u64, RecordLocation)>,
     /// Records that are not as they were written, by shard and hash: memory may have them.
-    lost: HashMap<(usize, u64), Place>,
+    lost: HashMap<(usize, u64), RecordLocation>,
     /// How far memory was gone through for those.
-    walked: WalkPlace,
+    walked: WalkCursor,
 }
 
 /// How long an operation takes at most that goes by an earlier clock than what is dropped as expired.
@@ -62,7 +62,7 @@ impl DiskTier {
     /// Begins to move everything that has arrived up to now to the file of number `to`. Indexing must have ended.
     #[must_use]
     pub fn moving<'a>(&'a self, engine: &'a Engine, to: u32) -> Moving<'a> {
-        let standing = self.standing.read().added();
+        let pending_invalidations = self.pending_invalidations.read().added();
         let files = self.files.read();
         let mut files: Vec<_> = files
             .by_number
@@ -71,15 +71,16 @@ impl DiskTier {
             .map(|(number, (file, reader))| (*number, *file, Arc::clone(reader)))
             .collect();
         files.sort_unstable_by_key(|(number, ..)| std::cmp::Reverse(*number));
-        let (lost, walked) = (HashMap::new(), WalkPlace::default());
+        let (lost, walked) = (HashMap::new(), WalkCursor::default());
         let (reader, body, salvaged) = (None, Vec::new(), Vec::new());
-        Moving { tier: self, engine, files, standing, reader, body, salvaged, lost, walked }
+        Moving { tier: self, engine, files, pending_invalidations, reader, body, salvaged, lost, walked }
     }
 
-    /// Leads the places of what was moved to where it was written: a body that begins at `offset` of the file.
+    /// Leads the locations of what was moved to where it was written: a body that begins at `offset` of the file.
     pub fn moved(&self, moves: &mut Moves, file: u32, offset: u64, body: &[u8]) {
         for Move { shard, hash, from, range, expiry } in moves.0.drain(..) {
-            let to = Place::new(file, offset + range.start as u64, &body[range]).of(from.namespace());
+            let to =
+                RecordLocation::new(file, offset + range.start as u64, &body[range]).of(from.namespace());
             self.shards[shard].lock().lead(hash, from, to, expiry);
         }
     }
@@ -97,12 +98,12 @@ impl DiskTier {
     }
 
     /// What leads into a part of a file.
-    fn places_in(&self, file: u32, part: Range<u64>) -> Vec<(usize, u64, Place)> {
+    fn places_in(&self, file: u32, part: Range<u64>) -> Vec<(usize, u64, RecordLocation)> {
         let mut found = Vec::new();
-        for (shard, places) in self.shards.iter().enumerate() {
-            places.lock().each(|hash, place, _| {
-                if place.file() == file && part.contains(&place.offset()) {
-                    found.push((shard, hash, place));
+        for (shard, locations) in self.shards.iter().enumerate() {
+            locations.lock().each(|hash, location, _| {
+                if location.file() == file && part.contains(&location.offset()) {
+                    found.push((shard, hash, location));
                 }
             });
         }
@@ -111,22 +112,22 @@ impl DiskTier {
 
     /// Everything was moved that a mover saw: the invalidations that it was held to stand no more.
     pub fn has_moved(&self, moving: &Moving<'_>) {
-        self.standing.write().forget(moving.standing);
+        self.pending_invalidations.write().forget(moving.pending_invalidations);
     }
 
     /// How many invalidations stand.
     #[cfg(any(test, feature = "testing"))]
     #[must_use]
-    pub fn standing(&self) -> usize {
-        self.standing.read().len()
+    pub fn pending_invalidations(&self) -> usize {
+        self.pending_invalidations.read().len()
     }
 }
 
 impl Moving<'_> {
-    /// Visits the live records of the next frame, each with how many bytes it takes to note where it is written;
-    /// false: that was all. Everything that was logged before `now` must have arrived: an entry that had expired long
-    /// before is dropped, and a touch that is under way must not be. What is damaged is told in the log and to
-    /// [`DiskTier::is_damaged`], and of what is around it every record that is whole is visited.
+    /// Visits the live records of the next frame, each with how many bytes it takes to note where it is written; false:
+    /// that was all. Everything that was logged before `now` must have arrived: an entry that had expired long before
+    /// is dropped, and a touch that is under way must not be. Damage is logged and noted in [`DiskTier::is_damaged`],
+    /// and of what is around it every record that is whole is visited.
     ///
     /// # Errors
     /// The disk refuses.
@@ -203,18 +204,18 @@ impl Moving<'_> {
         write: &mut impl FnMut(&Put<'_>) -> Range<usize>,
     ) {
         let Record::Put(put) = record else { return };
-        let (shard, hash) = self.engine.place_of(put.namespace, put.key);
-        let mut places = self.tier.shards[shard].lock();
-        let Some((from, expiry)) = places.get(hash) else { return };
+        let (shard, hash) = self.engine.shard_and_walk_hash(put.namespace, put.key);
+        let mut locations = self.tier.shards[shard].lock();
+        let Some((from, expiry)) = locations.get(hash) else { return };
         if (from.file(), from.offset()) != here {
             return;
         }
         let put = Put { expiry: expiry.unwrap_or(put.expiry), ..*put };
         let long_before = now.steady_ms.saturating_sub(UNDER_WAY_MS);
-        if put.expiry.is_past(long_before) || self.tier.standing.read().covers(&put) {
-            return places.drop_at(hash, from);
+        if put.expiry.is_past(long_before) || self.tier.pending_invalidations.read().covers(&put) {
+            return locations.drop_at(hash, from);
         }
-        drop(places);
+        drop(locations);
         moves.0.push(Move { shard, hash, from, range: write(&put), expiry });
     }
 
@@ -226,18 +227,18 @@ impl Moving<'_> {
         write: &mut impl FnMut(&Put<'_>) -> Range<usize>,
     ) -> Result<(), BackendError> {
         let rest = self.salvaged.len().saturating_sub(SALVAGED_AT_A_TIME);
-        for (shard, hash, place) in self.salvaged.split_off(rest) {
+        for (shard, hash, location) in self.salvaged.split_off(rest) {
             let reader =
-                self.tier.files.read().by_number.get(&place.file()).map(|(_, reader)| Arc::clone(reader));
-            let mut bytes = vec![0; place.len() as usize];
-            let read = reader.map_or(Ok(0), |reader| reader.read_at(place.offset(), &mut bytes))?;
-            let is_whole = read == bytes.len() && place.is_of(&bytes);
+                self.tier.files.read().by_number.get(&location.file()).map(|(_, reader)| Arc::clone(reader));
+            let mut bytes = vec![0; location.len() as usize];
+            let read = reader.map_or(Ok(0), |reader| reader.read_at(location.offset(), &mut bytes))?;
+            let is_whole = read == bytes.len() && location.is_of(&bytes);
             let visit = |record: &Record<'_>| {
-                self.record(record, (place.file(), place.offset()), now, moves, write);
+                self.record(record, (location.file(), location.offset()), now, moves, write);
             };
             if !is_whole || record::read(&bytes, visit).is_err() {
                 self.tier.counters.damaged.fetch_add(1, Ordering::Relaxed);
-                self.lost.insert((shard, hash), place);
+                self.lost.insert((shard, hash), location);
             }
         }
         Ok(())
@@ -254,15 +255,15 @@ impl Moving<'_> {
         let (engine, lost) = (self.engine, &mut self.lost);
         let more = engine.walk(&mut self.walked, now, |record| {
             let Record::Put(put) = record else { return };
-            let (shard, hash) = engine.place_of(put.namespace, put.key);
+            let (shard, hash) = engine.shard_and_walk_hash(put.namespace, put.key);
             if let Some(from) = lost.remove(&(shard, hash)) {
                 // What memory says of its expiry is the latest.
                 moves.0.push(Move { shard, hash, from, range: write(put), expiry: None });
             }
         });
         if !more {
-            for ((shard, hash), place) in lost.drain() {
-                self.tier.shards[shard].lock().drop_at(hash, place);
+            for ((shard, hash), location) in lost.drain() {
+                self.tier.shards[shard].lock().drop_at(hash, location);
             }
         }
         more

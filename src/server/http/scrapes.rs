@@ -1,9 +1,9 @@
 //! Scrapes: pages of metrics, which may take long to make, kept away from the thread that answers probes.
 //!
-//! A page is made on a thread that may block, one at a time however many ask, and given to all who asked before it was
-//! begun: it tells of everything that was done before it was asked for. Where pages are asked for all the time, making
-//! them rests for [`RESTS`] times as long as the last one took. No more than [`WAITING_MAX`] wait for one: whoever comes then is told to come again. What is held of pages
-//! is bounded too: those who read slowly share what they read, and are cut in the end.
+//! Pages are made on one blocking thread, one at a time. A page is given to every scrape that asked before it was
+//! begun, so it shows everything that was done before it was asked for. After each page the thread rests for [`RESTS`]
+//! times as long as making it took. At most [`WAITING_MAX`] scrapes wait for a page; the next one is answered 503. The
+//! memory for pages is bounded too: slow readers share one copy, and are cut off in the end.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use crate::clock::monotonic;
+use crate::clock::{monotonic, since};
 use crate::telemetry::Format;
 
 /// Making pages takes a quarter of a processor at the most, …
@@ -65,7 +65,7 @@ impl Scrapes {
     /// A page; `None`: too many wait for one already.
     pub(super) async fn page(&self, format: Format, encoding: Encoding) -> Option<Bytes> {
         let asked = monotonic();
-        // It counts until the page is made, also where whoever asked has gone meanwhile.
+        // The permit is held until the page is made, also if the scrape has gone meanwhile.
         let waits = Arc::clone(&self.waiting).try_acquire_owned().ok()?;
         let shared = Arc::clone(&self.shared);
         let made = spawn_blocking(move || {
@@ -109,7 +109,7 @@ impl Shared {
                 bytes
             }
         };
-        *rests_until = Some(monotonic() + (begun.elapsed() * RESTS).min(REST_MAX));
+        *rests_until = Some(monotonic() + (since(begun) * RESTS).min(REST_MAX));
         bytes
     }
 

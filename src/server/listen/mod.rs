@@ -2,8 +2,10 @@
 //!
 //! [`bind`] is the only place that tells kinds apart. What it answers is a [`Bound`]: the endpoint with the port
 //! that was picked, and an accepter of [`Socket`]s, which read and write and say nothing else. TLS is one more variant here
-//! and one more file beside tcp.rs and unix.rs.
+//! and one more file beside tcp.rs and unix.rs. In a simulation its network stands for all of them.
 
+#[cfg(feature = "testing")]
+mod simulated;
 mod tcp;
 mod unix;
 
@@ -16,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Handle;
 
+use super::platform::Platform;
 use crate::endpoint::{Endpoint, PeerInfo, is_loopback};
 
 /// Connections that the kernel holds for the accept loop; Linux cuts this to net.core.somaxconn.
@@ -117,11 +120,19 @@ pub struct Bound {
 /// # Errors
 ///
 /// A [`ListenError`] that names the address and says what to do.
-pub async fn bind(address: &Endpoint, runtime: &Handle) -> Result<Bound, ListenError> {
-    match address {
-        Endpoint::Tcp(at) => tcp::bind(at, runtime).await,
-        Endpoint::Unix(path) => unix::bind(path, runtime),
-        Endpoint::Udp(_) => Err(ListenError::NotServed { address: address.clone() }),
+pub(crate) async fn bind(
+    platform: &Platform,
+    address: &Endpoint,
+    runtime: &Handle,
+) -> Result<Bound, ListenError> {
+    match platform {
+        Platform::System => match address {
+            Endpoint::Tcp(at) => tcp::bind(at, runtime).await,
+            Endpoint::Unix(path) => unix::bind(path, runtime),
+            Endpoint::Udp(_) => Err(ListenError::NotServed { address: address.clone() }),
+        },
+        #[cfg(feature = "testing")]
+        Platform::Simulated(network) => simulated::bind(network, address).await,
     }
 }
 
@@ -160,6 +171,8 @@ pub struct Incoming(Listener);
 enum Listener {
     Tcp(tcp::TcpIncoming),
     Unix(unix::UnixIncoming),
+    #[cfg(feature = "testing")]
+    Simulated(simulated::SimulatedIncoming),
 }
 
 impl Accept for Incoming {
@@ -175,6 +188,11 @@ impl Accept for Incoming {
                 let (stream, peer) = incoming.accept().await?;
                 (Socket(Kind::Unix(stream)), peer)
             }
+            #[cfg(feature = "testing")]
+            Listener::Simulated(incoming) => {
+                let (stream, peer) = incoming.accept().await?;
+                (Socket(Kind::Simulated(stream)), peer)
+            }
         })
     }
 }
@@ -187,6 +205,20 @@ pub struct Socket(Kind);
 enum Kind {
     Tcp(TcpStream),
     Unix(UnixStream),
+    #[cfg(feature = "testing")]
+    Simulated(crate::endpoint::network::Connection),
+}
+
+/// The same of a socket of each kind.
+macro_rules! of_each_kind {
+    ($socket:expr, $stream:ident => $does:expr) => {
+        match $socket {
+            Kind::Tcp($stream) => $does,
+            Kind::Unix($stream) => $does,
+            #[cfg(feature = "testing")]
+            Kind::Simulated($stream) => $does,
+        }
+    };
 }
 
 impl AsyncRead for Socket {
@@ -195,10 +227,7 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.0 {
-            Kind::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
-            Kind::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
+        of_each_kind!(&mut self.0, stream => Pin::new(stream).poll_read(context, buffer))
     }
 }
 
@@ -208,10 +237,7 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.0 {
-            Kind::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            Kind::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
+        of_each_kind!(&mut self.0, stream => Pin::new(stream).poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -219,31 +245,19 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.0 {
-            Kind::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-            Kind::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-        }
+        of_each_kind!(&mut self.0, stream => Pin::new(stream).poll_write_vectored(context, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.0 {
-            Kind::Tcp(stream) => stream.is_write_vectored(),
-            Kind::Unix(stream) => stream.is_write_vectored(),
-        }
+        of_each_kind!(&self.0, stream => stream.is_write_vectored())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.0 {
-            Kind::Tcp(stream) => Pin::new(stream).poll_flush(context),
-            Kind::Unix(stream) => Pin::new(stream).poll_flush(context),
-        }
+        of_each_kind!(&mut self.0, stream => Pin::new(stream).poll_flush(context))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.0 {
-            Kind::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
-            Kind::Unix(stream) => Pin::new(stream).poll_shutdown(context),
-        }
+        of_each_kind!(&mut self.0, stream => Pin::new(stream).poll_shutdown(context))
     }
 }
 

@@ -100,7 +100,7 @@ fn is_without_family(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
 }
 
-fn refusal(address: Endpoint, source: io::Error) -> ListenError {
+pub(super) fn refusal(address: Endpoint, source: io::Error) -> ListenError {
     match source.kind() {
         ErrorKind::AddrInUse => ListenError::InUse { address },
         ErrorKind::AddrNotAvailable => ListenError::NotHere { address },

@@ -23,7 +23,7 @@ use tower_service::Service;
 
 use super::error::LayerError;
 use crate::clock::monotonic;
-use crate::grpc::{GrpcError, Recall, ResponseBody, grpc_timeout};
+use crate::grpc::{DescribeCall, GrpcError, ResponseBody, grpc_timeout};
 use crate::server::stall::until;
 use crate::verb::{Streams, Verb};
 
@@ -175,13 +175,13 @@ where
     }
 }
 
-impl<F: Recall> Recall for DeadlineFuture<F> {
-    type About = F::About;
+impl<F: DescribeCall> DescribeCall for DeadlineFuture<F> {
+    type Description = F::Description;
 
-    fn recall(&self) -> F::About {
+    fn describe(&self) -> F::Description {
         match &self.call {
-            Call::Running { future } => future.recall(),
-            Call::Refused { .. } => F::About::default(),
+            Call::Running { future } => future.describe(),
+            Call::Refused { .. } => F::Description::default(),
         }
     }
 }
@@ -209,7 +209,7 @@ impl Body for Timed {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
         let Some(body) = &mut this.body else { return Poll::Ready(None) };
-        // Nobody asks for a frame while the peer does not read: then whoever runs the stream ends it.
+        // Nobody asks for a frame while the peer does not read: then the runner of the stream ends it.
         until(this.sleep.deadline().into_std());
         if this.sleep.as_mut().poll(cx).is_ready() {
             this.body = None;

@@ -1,4 +1,5 @@
-//! Concurrency and load shed: only so many calls may wait, and the next one is told at once to come again.
+//! Concurrency and load shed: a bounded number of calls may wait, and the next one is refused at once with a time to
+//! retry after.
 //!
 //! A call that is done where it was accepted never waits and takes no permit: the limit is on what holds memory,
 //! not on what passes through, and the hot path touches no counter that others touch. One that has begun to change
@@ -17,7 +18,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::error::LayerError;
-use crate::grpc::{Begun, Recall, ResponseBody};
+use crate::grpc::{Begun, DescribeCall, ResponseBody};
 
 /// The calls of a node that wait, on all its listeners. Clones are the same.
 #[derive(Debug, Clone)]
@@ -145,11 +146,11 @@ where
     }
 }
 
-impl<F: Recall> Recall for InFlightFuture<F> {
-    type About = F::About;
+impl<F: DescribeCall> DescribeCall for InFlightFuture<F> {
+    type Description = F::Description;
 
-    fn recall(&self) -> F::About {
-        self.inner.recall()
+    fn describe(&self) -> F::Description {
+        self.inner.describe()
     }
 }
 

@@ -4,7 +4,7 @@
 //! when it is dropped before.
 //!
 //! Nothing is noted of a call for the case that it will be slow: one that was is asked what it was about when it is
-//! over, while its future still holds the request ([`Recall`]).
+//! over, while its future still holds the request ([`DescribeCall`]).
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -19,9 +19,9 @@ use tonic::Code;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::clock::monotonic;
-use crate::grpc::{Recall, ResponseBody};
-use crate::telemetry::{CallMetrics, Recalled, SlowCalls};
+use crate::clock::{monotonic, since};
+use crate::grpc::{DescribeCall, ResponseBody};
+use crate::telemetry::{CallDescription, CallMetrics, SlowCalls};
 use crate::verb::Verb;
 
 /// Makes [`Metered`].
@@ -40,8 +40,8 @@ struct Record {
 impl Record {
     /// Counts a call, and keeps it if it was slow; a stream takes as long as its peers like.
     #[inline]
-    fn record(&self, verb: Verb, code: Code, begun: Instant, about: impl FnOnce() -> Recalled) {
-        let elapsed = begun.elapsed();
+    fn record(&self, verb: Verb, code: Code, begun: Instant, about: impl FnOnce() -> CallDescription) {
+        let elapsed = since(begun);
         self.calls.record(verb, code, elapsed);
         if self.slow.is_slow(elapsed) && !verb.is_stream() {
             self.slow.keep(verb, about(), elapsed, Duration::ZERO, code);
@@ -75,7 +75,7 @@ pub struct Metered<S> {
 impl<S, B> Service<Request<B>> for Metered<S>
 where
     S: Service<Request<B>, Response = Response<ResponseBody>, Error = Infallible>,
-    S::Future: Recall<About = Recalled>,
+    S::Future: DescribeCall<Description = CallDescription>,
 {
     type Response = Response<ResponseBody>;
     type Error = Infallible;
@@ -106,7 +106,8 @@ pin_project! {
 
 impl<F> Future for MeteredFuture<F>
 where
-    F: Future<Output = Result<Response<ResponseBody>, Infallible>> + Recall<About = Recalled>,
+    F: Future<Output = Result<Response<ResponseBody>, Infallible>>
+        + DescribeCall<Description = CallDescription>,
 {
     type Output = F::Output;
 
@@ -115,11 +116,11 @@ where
         let Ok(response) = ready!(this.inner.as_mut().poll(cx));
         let (verb, begun) = (*this.verb, *this.begun);
         if let Some(code) = ResponseBody::code(&response) {
-            this.record.record(verb, code, begun, || this.inner.recall());
+            this.record.record(verb, code, begun, || this.inner.describe());
             return Poll::Ready(Ok(response));
         }
         let record = Arc::clone(this.record);
-        let about = if verb.is_stream() { Recalled::default() } else { this.inner.recall() };
+        let about = if verb.is_stream() { CallDescription::default() } else { this.inner.describe() };
         Poll::Ready(Ok(
             response.map(|body| body.on_end(move |code| record.record(verb, code, begun, || about)))
         ))

@@ -23,7 +23,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::error::LayerError;
-use crate::grpc::{GrpcError, Recall, ResponseBody};
+use crate::grpc::{DescribeCall, GrpcError, ResponseBody};
 use crate::quote::Quote;
 
 /// Makes [`Repair`].
@@ -81,11 +81,11 @@ where
     }
 }
 
-impl<F: Recall> Recall for RepairFuture<F> {
-    type About = F::About;
+impl<F: DescribeCall> DescribeCall for RepairFuture<F> {
+    type Description = F::Description;
 
-    fn recall(&self) -> F::About {
-        self.inner.recall()
+    fn describe(&self) -> F::Description {
+        self.inner.describe()
     }
 }
 

@@ -7,9 +7,9 @@ use tonic::{Code, Response, Status};
 
 use super::{AdminService, blocking};
 use crate::cache::{
-    BackendError, Cache, Damage, Method, Rehearsal, SnapshotError, SnapshotInfo, Stopped, Verified,
+    BackendError, Cache, Damage, RecoveryMethod, Rehearsal, SnapshotError, SnapshotInfo, Stopped, Verified,
 };
-use crate::clock::monotonic;
+use crate::clock::{monotonic, since};
 use crate::grpc::{Failure, STATUS_BYTES_MAX};
 use crate::proto::v1;
 use crate::service::blobs;
@@ -51,7 +51,7 @@ impl AdminService {
         let method = match request.method.as_str() {
             "" => None,
             word => Some(
-                word.parse::<Method>()
+                word.parse::<RecoveryMethod>()
                     .map_err(|error| CallError::Invalid { field: "method", why: error.to_string() })?,
             ),
         };
@@ -60,7 +60,7 @@ impl AdminService {
         let found = self.on_disk("VerifyRecovery", rehearse).await?;
         let mut report = rehearsed(&found.map_err(disk_failed)?);
         add_blobs(&mut report, &self.verify_blobs().await?);
-        report.elapsed_ms = begun.elapsed().as_millis() as u64;
+        report.elapsed_ms = since(begun).as_millis() as u64;
         if report.damages_total > 0 {
             return Err(data_loss(&report));
         }
@@ -121,7 +121,7 @@ impl AdminService {
         let config = self.node.config().config;
         if config.is_some_and(|config| config.persistence != "none") {
             let what = format!(
-                "Admin.{method} needs what is on disk, which is read when the node is told to serve (larder admin spawn)"
+                "Admin.{method} needs what is on disk, which is read when the node begins to serve (larder admin spawn)"
             );
             return Err(CallError::NotReady { state: self.node.state(), what });
         }

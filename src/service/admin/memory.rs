@@ -16,10 +16,10 @@ const FULL: f64 = 0.98;
 const EVICTED_MISSES: f64 = 0.01;
 /// A namespace is at its cap from this part of it on.
 const AT_CAP: f64 = 0.95;
-/// Free cells are many from this part of the bytes used on, and from so many bytes.
+/// Free cells are many when they are more than this part of the bytes used and more than this number of bytes.
 const FREE_CELLS: f64 = 0.2;
 const FREE_CELLS_BYTES_MIN: u64 = 16 << 20;
-/// A limit is far off below this part of it, for a node that has counted for so long.
+/// A limit is far off below this part of it, for a node that has counted for [`FAR_AFTER`].
 const FAR: f64 = 0.25;
 const FAR_AFTER: Duration = Duration::from_secs(3_600);
 /// What the process takes beside the limit: the tenth and the 64 MiB that the book says to plan for.
@@ -232,7 +232,7 @@ mod tests {
         Memory { entry_bytes: used, bytes_limit: LIMIT, ..Memory::default() }
     }
 
-    /// So many entries evicted, and so many of 1,000 lookups that missed one.
+    /// Figures with this number of evictions and, of 1,000 lookups, this number of misses of an evicted key.
     fn stats(evictions: u64, missed: u64) -> Stats {
         let mut stats = Stats { hits: 1_000 - missed, evictions, ..Stats::default() };
         stats.misses_by_reason[MissReason::Evicted as usize - 1] = missed;

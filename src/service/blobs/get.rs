@@ -76,7 +76,7 @@ fn read(mut reader: BlobReader) -> JoinHandle<Read> {
     })
 }
 
-/// The frame's prefix and the field's key and length, before a chunk of so many bytes.
+/// The frame's prefix and the field's key and length, before a chunk of `len` bytes.
 fn chunk_head(len: usize) -> Bytes {
     let mut head = BytesMut::with_capacity(PREFIX + CHUNK_HEAD_BYTES_MAX);
     let mut prefix = Vec::with_capacity(PREFIX);

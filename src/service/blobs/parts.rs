@@ -14,8 +14,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use crate::grpc::GrpcError;
 use crate::grpc::frame::{PREFIX, message_len};
 use crate::proto::v1;
-use crate::service::codec::wire::FIELDS_MAX;
-use crate::service::codec::{Malformed, convert};
+use crate::proto::wire::{FIELDS_MAX, Malformed};
+use crate::service::codec::convert;
 use crate::service::error::CallError;
 
 /// Longer than the header of any blob: key, namespace and content type have their limits.

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 
 use super::parts::{Part, Parts};
 use super::{joined, nothing_on_disk, refused, writable};
-use crate::cache::{BlobError, BlobWriter, Cache, Digest, Draft, Finish};
+use crate::cache::{BlobError, BlobWriter, Cache, Digest, Finish, NewBlob};
 use crate::engine::Namespace;
 use crate::entry::{Durability, Ttl};
 use crate::grpc::{GrpcError, ResponseBody};
@@ -62,7 +62,7 @@ where
     let is_journaled = cache.flushes(Some(Durability::Flushed)).is_some() && !namespace.name().is_empty();
     let namespace_flushed = is_journaled.then(|| cache.flushed());
     let _stream = cache.blob_stream().map_err(|limit| CallError::BlobsOverloaded { limit })?;
-    let draft = Draft {
+    let new_blob = NewBlob {
         namespace: header.namespace,
         key: header.key.to_vec(),
         content_type: header.content_type,
@@ -71,7 +71,7 @@ where
     };
     let (blobs, key) = (blobs.clone(), header.key);
     let mut storing =
-        Storing::begin(move || blobs.begin(draft)).await.map_err(|error| refused(error, &key))?;
+        Storing::begin(move || blobs.begin(new_blob)).await.map_err(|error| refused(error, &key))?;
     let mut block = Vec::new();
     while incoming.block(&mut block).await? {
         storing.write(std::mem::take(&mut block)).await.map_err(|error| refused(error, &key))?;

@@ -1,12 +1,11 @@
 //! Proto ⇄ domain: what a request says, checked against the limits, as operations of the engine.
 
-use super::wire::{
-    ConditionView, DeleteView, ExpirationView, GetView, IncrementView, Reader, SetView, TouchView,
-};
+use super::view::{ConditionView, DeleteView, ExpirationView, GetView, IncrementView, SetView, TouchView};
 use crate::engine::{Condition, Expiration, Increment, MissReason, Op, Set, Tier};
 use crate::entry::{Durability, Limits, REQUEST_ID_BYTES_MAX, Ttl, Version};
 use crate::grpc::GrpcError;
 use crate::proto::v1;
+use crate::proto::wire::Reader;
 use crate::quote::Quote;
 use crate::service::error::CallError;
 

@@ -5,6 +5,4 @@ pub(crate) mod blob;
 pub(crate) mod convert;
 pub(crate) mod encode;
 pub(crate) mod namespace;
-pub(crate) mod wire;
-
-pub(crate) use wire::Malformed;
+pub(crate) mod view;

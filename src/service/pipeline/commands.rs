@@ -13,12 +13,12 @@ use crate::clock::{Now, monotonic};
 use crate::engine::Unread;
 use crate::grpc::frame::{PREFIX, finish};
 use crate::grpc::{Failure, GrpcError};
-use crate::lookup::{Away, Loaded};
+use crate::lookup::{Loaded, PendingLoad};
+use crate::proto::wire::{Field, Malformed, Reader, op, result};
 use crate::service::backlog::SHORT_BYTES_MAX;
-use crate::service::codec::Malformed;
 use crate::service::codec::convert;
 use crate::service::codec::encode;
-use crate::service::codec::wire::{CommandView, Field, GetView, Reader, op};
+use crate::service::codec::view::{CommandView, GetView};
 use crate::service::data::Plane;
 use crate::service::error::CallError;
 use crate::service::request::Request;
@@ -27,14 +27,12 @@ use crate::service::unary::{Undone, execute, namespace};
 
 /// Replies are sent when this many bytes of them are ready, or when no request is.
 const REPLIES_BYTES: usize = 256 << 10;
-/// The clock is read again after so many commands.
+/// The clock is read again after this number of commands.
 const COMMANDS_PER_CLOCK: usize = 64;
 /// What a reply takes beside its result, at most.
 pub(super) const REPLY_HEADS_BYTES: usize = 32;
 /// A reply that is neither a Hit nor an error, at most.
 pub(super) const SHORT_REPLY_BYTES_MAX: usize = 64;
-/// PipelineReply's field for an error.
-const REPLY_ERROR: u32 = 9;
 
 /// A request message that is being worked on.
 pub(super) struct Message {
@@ -129,7 +127,7 @@ pub(super) struct Replies {
     pub(super) message_max: usize,
     /// How many commands are done before others run.
     pub(super) commands_left: usize,
-    /// When so many bytes are here, they are sent.
+    /// The replies are sent once they have this number of bytes.
     enough: usize,
     /// A reply that is longer finds no room in the backlog.
     pub(super) longest: usize,
@@ -192,7 +190,7 @@ impl Replies {
     pub(super) fn put_error(&mut self, id: u64, error: &CallError) {
         let status = error.to_rpc_status_bytes_within(self.message_max.saturating_sub(REPLY_HEADS_BYTES));
         self.make_room(status.len() + REPLY_HEADS_BYTES);
-        encode::put_reply_head(&mut self.bytes, id, REPLY_ERROR, status.len());
+        encode::put_reply_head(&mut self.bytes, id, result::ERROR, status.len());
         self.bytes.extend_from_slice(&status);
     }
 }
@@ -202,11 +200,11 @@ pub(super) trait Defer {
     /// Whether it keeps none.
     fn is_empty(&self) -> bool;
 
-    /// Whether it keeps one of the key that this place stands for.
-    fn has(&self, place: u64) -> bool;
+    /// Whether it keeps a command of the key with this hash.
+    fn has(&self, key_hash: u64) -> bool;
 
     /// Keeps a command, if there is room for it, and says so else.
-    fn keep(&mut self, kept: Kept<'_>) -> Result<(), NoRoom>;
+    fn keep(&mut self, kept: DeferredCommand<'_>) -> Result<(), NoRoom>;
 
     /// Gives up the command of an id, if it keeps it.
     fn cancel(&mut self, id: u64, out: &mut Replies);
@@ -217,17 +215,17 @@ pub(super) trait Defer {
 pub(super) struct NoRoom;
 
 /// A command that is not done as it is read.
-pub(super) struct Kept<'a> {
+pub(super) struct DeferredCommand<'a> {
     pub(super) id: u64,
     pub(super) timeout_ms: u32,
     pub(super) arrived: Instant,
     /// Its bytes in its message.
     pub(super) bytes: &'a [u8],
     pub(super) key: &'a [u8],
-    /// What stands for its key.
-    pub(super) place: u64,
+    /// Its key's hash.
+    pub(super) key_hash: u64,
     /// Its entry, which is to be loaded; `None`: it waits for others of its key.
-    pub(super) away: Option<Away>,
+    pub(super) pending: Option<PendingLoad>,
 }
 
 /// Where everything is in memory, nothing is kept.
@@ -244,7 +242,7 @@ impl Defer for NoDefer {
         false
     }
 
-    fn keep(&mut self, _: Kept<'_>) -> Result<(), NoRoom> {
+    fn keep(&mut self, _: DeferredCommand<'_>) -> Result<(), NoRoom> {
         Err(NoRoom)
     }
 
@@ -254,8 +252,8 @@ impl Defer for NoDefer {
 /// A command takes two bytes or more.
 const COMMAND_BYTES_MIN: usize = 2;
 
-/// Refuses a message with too many commands before the first is done. Only a message that may have so many is
-/// counted; one that is malformed is for [`run`] to tell.
+/// Refuses a message of more than `max` commands before the first is done. Commands are counted only where the message
+/// is long enough to have more; a malformed message is left to [`run`].
 pub(super) fn check_length(message: &[u8], max: usize) -> Result<(), CallError> {
     if message.len() / COMMAND_BYTES_MIN <= max {
         return Ok(());
@@ -354,26 +352,27 @@ fn one(
         op => request_of(op),
     };
     let (id, timeout_ms, arrived) = (command.id, command.timeout_ms, message.arrived);
-    let kept = |place, key, away| Kept { id, timeout_ms, arrived, bytes, key, place, away };
+    let kept =
+        |key_hash, key, pending| DeferredCommand { id, timeout_ms, arrived, bytes, key, key_hash, pending };
     if !message.by_ring && !defer.is_empty() {
         let behind = request.as_ref().ok().and_then(|request| {
             let key = request.keys().next()?;
-            let place = cache.place_of(&*cache.namespace(request.namespace())?, key);
-            defer.has(place).then_some((place, key))
+            let key_hash = cache.key_hash(&*cache.namespace(request.namespace())?, key);
+            defer.has(key_hash).then_some((key_hash, key))
         });
-        if let Some((place, key)) = behind {
-            return keep(defer, kept(place, key, None), message, out);
+        if let Some((key_hash, key)) = behind {
+            return keep(defer, kept(key_hash, key, None), message, out);
         }
     }
     match answer(cache, now, command, &request, None, message, out) {
         Answer::Given => Stands::Done,
         Answer::WantsTurn => Stands::WantsTurn,
-        Answer::Away(away) => {
-            let request = request.expect("what is away was read");
+        Answer::NeedsLoad(pending) => {
+            let request = request.expect("what is pending was read");
             let key = request.keys().next().unwrap_or_default();
             let namespace = cache.namespace(request.namespace());
-            let place = namespace.map_or(0, |namespace| cache.place_of(&namespace, key));
-            keep(defer, kept(place, key, Some(away)), message, out)
+            let key_hash = namespace.map_or(0, |namespace| cache.key_hash(&namespace, key));
+            keep(defer, kept(key_hash, key, Some(pending)), message, out)
         }
     }
 }
@@ -381,7 +380,7 @@ fn one(
 /// Keeps a command, or refuses it where it may not wait for room.
 pub(super) fn keep(
     defer: &mut impl Defer,
-    kept: Kept<'_>,
+    kept: DeferredCommand<'_>,
     message: &mut Message,
     out: &mut Replies,
 ) -> Stands {
@@ -462,7 +461,7 @@ pub(super) enum Answer {
     /// It is to wait for its turn.
     WantsTurn,
     /// Its entry is to be loaded first.
-    Away(Away),
+    NeedsLoad(PendingLoad),
 }
 
 /// Does one command, with what was loaded for it, and puts its reply, nothing of which is put before it is certain.
@@ -484,7 +483,7 @@ fn answer(
         Ok(request) => put_write(cache, now, command, request, loaded, out),
     };
     let error = match done {
-        Err(Undone::Away(away)) => return Answer::Away(away),
+        Err(Undone::NeedsLoad(pending)) => return Answer::NeedsLoad(pending),
         Err(Undone::Failed(error)) => Some(error),
         Ok(()) => None,
     };
@@ -498,7 +497,7 @@ fn answer(
             if may_wait {
                 return Answer::WantsTurn;
             }
-            // It has waited until then.
+            // It has waited for its turn, perhaps beyond its deadline.
             if message.is_late(command) {
                 error = GrpcError::DeadlineExceeded.into();
             }
@@ -528,7 +527,7 @@ fn put_get(
         Ok(()) => {}
         Err(Unread::Miss(reason)) => put_read(id, false, Err(Unread::Miss(reason)), out),
         Err(Unread::Refused(refusal)) => return Err(CallError::refused(refusal, 0).into()),
-        Err(Unread::Away(away)) => return Err(Undone::Away(away)),
+        Err(Unread::NeedsLoad(pending)) => return Err(Undone::NeedsLoad(pending)),
     }
     Ok(())
 }

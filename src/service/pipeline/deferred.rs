@@ -1,8 +1,8 @@
 //! Commands of a Pipeline that are deferred: they wait for the disk, or for one before them that does and has the same key.
 //!
-//! Those of one key are done one behind the other, each when what it needs is loaded ([`crate::lookup`]). Until then a
-//! command can be given up, by a Cancel or at its deadline. A load that was begun for one that was given up counts until it
-//! is over.
+//! Those of one key are done one behind the other, each when what it needs is loaded ([`crate::lookup`]). Before that a
+//! command can be given up, by a Cancel or at its deadline. A load that was begun for one that was given up counts
+//! until it is over.
 //!
 //! A write that the journal's backlog has no room for waits until its turn has come. No place in the journal's queue is kept
 //! while the client has a frame to read, as nobody knows when the stream is asked for the next.
@@ -17,14 +17,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::time::{Sleep, sleep_until};
 
-use super::commands::{Answer, BacklogTurn, Defer, Kept, Message, NoRoom, Replies, run_one};
+use super::commands::{Answer, BacklogTurn, Defer, DeferredCommand, Message, NoRoom, Replies, run_one};
 use crate::cache::Turn;
 use crate::clock::monotonic;
 use crate::grpc::GrpcError;
-use crate::lookup::{Leaving, Loaded, Loading};
+use crate::lookup::{AbandonedLoad, Loaded, Loading};
 use crate::service::error::CallError;
 use crate::service::requests::StoppedCall;
-use crate::service::slow::recall_first;
+use crate::service::slow::describe_first;
 use crate::telemetry::SlowCalls;
 
 /// Commands of a stream that may wait.
@@ -38,7 +38,7 @@ pub(super) struct Deferred {
     /// In the order in which they came, until they are answered.
     commands: Vec<Command>,
     /// Loads that were begun for commands that were given up, and the bytes of those.
-    leaving: Vec<(Leaving, usize)>,
+    abandoned: Vec<(AbandonedLoad, usize)>,
     /// Of commands that wait, and of those.
     bytes: usize,
     /// Goes off at the nearest deadline.
@@ -50,7 +50,7 @@ pub(super) struct Deferred {
 /// A command that waits.
 struct Command {
     id: u64,
-    place: u64,
+    key_hash: u64,
     key: Bytes,
     /// A message of this command alone.
     bytes: Bytes,
@@ -68,7 +68,7 @@ enum State {
     /// Nothing: it is to be done.
     Ready,
     /// Its entry.
-    Away(Loading),
+    Loading(Loading),
     /// Room in the journal's backlog, in its queue if it has a turn there.
     Backlogged(Option<Turn>),
 }
@@ -122,14 +122,14 @@ impl Deferred {
 
     /// Forgets loads that are over; whether there were any.
     fn poll_leaving(&mut self, cx: &Context<'_>) -> bool {
-        let before = self.leaving.len();
+        let before = self.abandoned.len();
         let bytes = &mut self.bytes;
-        self.leaving.retain(|(leaving, of_it)| {
-            let is_over = leaving.poll(cx).is_ready();
+        self.abandoned.retain(|(abandoned, of_it)| {
+            let is_over = abandoned.poll(cx).is_ready();
             *bytes -= if is_over { *of_it } else { 0 };
             !is_over
         });
-        self.leaving.len() < before
+        self.abandoned.len() < before
     }
 
     /// Waits until a command may be done, or may not wait any more.
@@ -144,7 +144,7 @@ impl Deferred {
         match &mut command.state {
             State::Behind => Poll::Pending,
             State::Ready => Poll::Ready(None),
-            State::Away(loading) => Pin::new(loading).poll(cx).map(Some),
+            State::Loading(loading) => Pin::new(loading).poll(cx).map(Some),
             State::Backlogged(place) => {
                 let plane = &out.plane;
                 if self.stopped.is_none() {
@@ -191,17 +191,17 @@ impl Deferred {
                 command.standing = (BacklogTurn::None, None);
                 command.state = State::Backlogged(None);
             }
-            Answer::Away(away) => command.state = State::Away(away.begin(&command.key)),
+            Answer::NeedsLoad(pending) => command.state = State::Loading(pending.begin(&command.key)),
             Answer::Given => {
                 let command = self.commands.remove(at);
                 self.bytes -= command.bytes.len();
                 let elapsed = monotonic().saturating_duration_since(command.arrived);
                 if slow.is_slow(elapsed)
-                    && let Some((verb, about)) = recall_first(&command.bytes)
+                    && let Some((verb, about)) = describe_first(&command.bytes)
                 {
                     slow.keep(verb, about, elapsed, Duration::ZERO, message.code);
                 }
-                self.begin_next(command.place);
+                self.begin_next(command.key_hash);
                 return true;
             }
         }
@@ -230,21 +230,21 @@ impl Deferred {
         let bytes = command.bytes.len();
         let is_behind = matches!(command.state, State::Behind);
         match command.state {
-            State::Away(loading) => match loading.give_up() {
-                Some(leaving) => self.leaving.push((leaving, bytes)),
+            State::Loading(loading) => match loading.give_up() {
+                Some(abandoned) => self.abandoned.push((abandoned, bytes)),
                 None => self.bytes -= bytes,
             },
             State::Behind | State::Ready | State::Backlogged(_) => self.bytes -= bytes,
         }
         if !is_behind {
-            self.begin_next(command.place);
+            self.begin_next(command.key_hash);
         }
     }
 
     /// Lets the next command of a key go on, if one waits for that.
-    fn begin_next(&mut self, place: u64) {
+    fn begin_next(&mut self, key_hash: u64) {
         // The first of them has its turn.
-        if let Some(command) = self.commands.iter_mut().find(|command| command.place == place) {
+        if let Some(command) = self.commands.iter_mut().find(|command| command.key_hash == key_hash) {
             debug_assert!(matches!(command.state, State::Behind), "of a key, one command goes on");
             command.state = State::Ready;
         }
@@ -256,12 +256,12 @@ impl Defer for Deferred {
         self.commands.is_empty()
     }
 
-    fn has(&self, place: u64) -> bool {
-        self.commands.iter().any(|command| command.place == place)
+    fn has(&self, key_hash: u64) -> bool {
+        self.commands.iter().any(|command| command.key_hash == key_hash)
     }
 
-    fn keep(&mut self, kept: Kept<'_>) -> Result<(), NoRoom> {
-        if self.commands.len() + self.leaving.len() >= COMMANDS_MAX || self.bytes >= BYTES_MAX {
+    fn keep(&mut self, kept: DeferredCommand<'_>) -> Result<(), NoRoom> {
+        if self.commands.len() + self.abandoned.len() >= COMMANDS_MAX || self.bytes >= BYTES_MAX {
             return Err(NoRoom);
         }
         // A copy, as the rest of the message need not stay.
@@ -270,13 +270,13 @@ impl Defer for Deferred {
         let timeout = Duration::from_millis(kept.timeout_ms.into());
         self.commands.push(Command {
             id: kept.id,
-            place: kept.place,
+            key_hash: kept.key_hash,
             key: Bytes::copy_from_slice(kept.key),
             bytes,
             arrived: kept.arrived,
             deadline: (!timeout.is_zero()).then(|| kept.arrived + timeout),
             standing: (BacklogTurn::None, None),
-            state: kept.away.map_or(State::Behind, |away| State::Away(away.begin(kept.key))),
+            state: kept.pending.map_or(State::Behind, |pending| State::Loading(pending.begin(kept.key))),
         });
         Ok(())
     }

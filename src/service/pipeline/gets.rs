@@ -4,15 +4,16 @@ use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use super::commands::{
-    Defer, Kept, Message, REPLY_HEADS_BYTES, Replies, SHORT_REPLY_BYTES_MAX, Stands, keep,
+    Defer, DeferredCommand, Message, REPLY_HEADS_BYTES, Replies, SHORT_REPLY_BYTES_MAX, Stands, keep,
 };
 use crate::cache::Cache;
 use crate::clock::Now;
 use crate::engine::{EntryView, Namespace, Unread};
 use crate::entry::Limits;
+use crate::proto::wire::{op, result};
 use crate::service::codec::convert;
 use crate::service::codec::encode::{self, HitMessage};
-use crate::service::codec::wire::{CommandView, GetView, op};
+use crate::service::codec::view::{CommandView, GetView};
 use crate::service::error::CallError;
 
 /// Gets that are read together, at the most.
@@ -104,16 +105,24 @@ impl<'a> Gets<'a> {
             if left.is_some() {
                 return left;
             }
-            let (index, away) = match read {
+            let (index, pending) = match read {
                 Ok(()) if end == keys.len() => break,
                 Ok(()) => (end - at, None),
-                Err((index, away)) => (index, Some(away)),
+                Err((index, pending)) => (index, Some(pending)),
             };
             at += index;
             let PendingGet { id, begin, end, .. } = asked[at];
-            let (key, place) = (keys[at], cache.place_of(namespace, keys[at]));
+            let (key, key_hash) = (keys[at], cache.key_hash(namespace, keys[at]));
             let arrived = message.arrived;
-            let kept = Kept { id, timeout_ms: 0, arrived, bytes: &bytes[begin..end], key, place, away };
+            let kept = DeferredCommand {
+                id,
+                timeout_ms: 0,
+                arrived,
+                bytes: &bytes[begin..end],
+                key,
+                key_hash,
+                pending,
+            };
             if matches!(keep(defer, kept, message, out), Stands::Held) {
                 message.is_held = true;
                 message.done -= keys.len() - at;
@@ -133,7 +142,7 @@ fn run_of_others(
     at: usize,
     defer: &impl Defer,
 ) -> usize {
-    let is_other = |key: &&&[u8]| !defer.has(cache.place_of(namespace, key));
+    let is_other = |key: &&&[u8]| !defer.has(cache.key_hash(namespace, key));
     at + keys[at..].iter().take_while(is_other).count()
 }
 
@@ -155,11 +164,11 @@ pub(super) fn put_read(id: u64, metadata_only: bool, read: Result<EntryView<'_>,
                 );
             }
             out.make_room(length);
-            hit.write_reply(id, op::GET - 1, &mut out.bytes);
+            hit.write_reply(id, result::GET, &mut out.bytes);
         }
         Err(Unread::Miss(reason)) => {
             out.make_room(SHORT_REPLY_BYTES_MAX);
-            encode::put_reply_head(&mut out.bytes, id, op::GET - 1, encode::MISS_LEN);
+            encode::put_reply_head(&mut out.bytes, id, result::GET, encode::MISS_LEN);
             encode::put_miss(&mut out.bytes, reason);
         }
         Err(Unread::Refused(refusal)) => out.put_error(id, &CallError::refused(refusal, 0)),

@@ -14,7 +14,7 @@ use crate::entry::Limits;
 use crate::proto::v1::pipeline_command::Op;
 use crate::proto::v1::pipeline_reply::Result as Reply;
 use crate::proto::v1::{self, get_response::Outcome};
-use crate::service::requests::{RequestLimits, Requests};
+use crate::service::requests::{LongRequests, RequestLimits};
 
 /// Counts how often it is woken.
 #[derive(Default)]
@@ -181,7 +181,7 @@ async fn a_long_message_whose_replies_are_left_unread_gives_way_to_others() {
     const VALUE_BYTES: usize = 64 << 10;
     let limits = RequestLimits { bytes_max: 100 << 10, message_bytes_max: 0, waiting_max: 9 };
     let cache = Cache::new(&EngineConfig::default(), Limits::default());
-    let plane = Arc::new(Plane { requests: Requests::new(limits), ..Plane::alone(cache) });
+    let plane = Arc::new(Plane { requests: LongRequests::new(limits), ..Plane::alone(cache) });
     let key = "k".repeat(4_000);
     set(&plane, &key, &[b'v'; VALUE_BYTES]);
     let commands = (0..20).map(|id| get(id, &key)).collect();

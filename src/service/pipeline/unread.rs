@@ -13,10 +13,10 @@ use tokio::task::AbortHandle;
 
 use super::commands::Message;
 use crate::service::error::CallError;
-use crate::service::requests::{ARRIVES_WITHIN, Admission, Requests};
+use crate::service::requests::{ARRIVES_WITHIN, Admission, LongRequests};
 
 /// What a stream holds.
-pub(super) struct Held {
+pub(super) struct StreamBuffers {
     /// The message that is being worked on.
     pub(super) message: Option<Message>,
     /// The place of the one that is being read, and what has come of it.
@@ -25,13 +25,13 @@ pub(super) struct Held {
 }
 
 /// What a stream holds, until it is asked for its next frame.
-pub(super) struct Unread {
-    held: Arc<Mutex<Option<Held>>>,
+pub(super) struct ParkedBuffers {
+    held: Arc<Mutex<Option<StreamBuffers>>>,
     watch: AbortHandle,
 }
 
-impl Unread {
-    pub(super) fn new(held: Held, requests: &Requests) -> Self {
+impl ParkedBuffers {
+    pub(super) fn new(held: StreamBuffers, requests: &LongRequests) -> Self {
         let held = Arc::new(Mutex::new(Some(held)));
         let (watched, wanted) = (Arc::downgrade(&held), requests.clone().wanted());
         let watch = tokio::spawn(async move {
@@ -47,13 +47,13 @@ impl Unread {
     ///
     /// # Errors
     /// It gave way to others.
-    pub(super) fn take_back(self) -> Result<Held, CallError> {
+    pub(super) fn take_back(self) -> Result<StreamBuffers, CallError> {
         let held = self.held.lock().take();
         held.ok_or(CallError::RepliesUnread { seconds: ARRIVES_WITHIN.as_secs() })
     }
 }
 
-impl Drop for Unread {
+impl Drop for ParkedBuffers {
     fn drop(&mut self) {
         self.watch.abort();
     }

@@ -8,7 +8,7 @@ use std::panic::{self, PanicHookInfo};
 use std::thread;
 
 /// Has every panic logged, with a backtrace where RUST_BACKTRACE asks for one.
-pub(super) fn log_them() {
+pub(super) fn log_panics() {
     panic::set_hook(Box::new(log));
 }
 

@@ -23,7 +23,7 @@ pub(super) struct RepeatLimit {
 impl<S: Subscriber> Layer<S> for RepeatLimit {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let metadata = event.metadata();
-        // Who asks for more than warnings gets all of it.
+        // A filter that lets more than warnings through gets every line.
         if *metadata.level() > Level::WARN || metadata.target().split("::").next() == Some("larder") {
             return true;
         }

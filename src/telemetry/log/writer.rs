@@ -225,7 +225,8 @@ mod tests {
         LogWriter::start("test", stream, |_| {}).unwrap()
     }
 
-    /// Takes what a script says of each `write`: so many bytes, or an error; and all once that is at its end.
+    /// Each `write` takes the script's next number of bytes, or fails with its next error; at the end of the script it
+    /// takes all.
     struct Scripted(VecDeque<Result<usize, ErrorKind>>, mpsc::Sender<Vec<u8>>);
 
     impl Write for Scripted {
@@ -278,7 +279,7 @@ mod tests {
         assert!(!writer.flush(Duration::from_millis(50)), "it says that it was in vain");
         let lost = writer.lost_lines();
         assert!((5_000..10_000).contains(&lost), "{lost}");
-        // Read again, it has what it had room for, whole and nothing else, and the loss is told.
+        // Once it is read again, it has exactly the lines that it had room for, and the loss is reported.
         let reading = thread::spawn(move || {
             let mut bytes = vec![0; (10_000 - lost as usize) * line.len()];
             reader.read_exact(&mut bytes).unwrap();

@@ -167,7 +167,7 @@ fn a_node_resizes_as_its_manual_shows() {
     assert_eq!(resize("64Mi").0, Some(0), "a quarter");
     let (code, _, stderr) = resize("1B");
     assert!(code == Some(3) && stderr.contains("--max-value"), "{stderr}");
-    // And one that was told nothing of memory.
+    // And one without any setting for memory.
     let process = Process::start(&[]);
     let config = ask(&process, &["admin", "config"]).1;
     let memory = config.lines().find_map(|line| line.strip_prefix("memory ")?.split(' ').next()).unwrap();

@@ -5,7 +5,7 @@
 //!    (McNemar's test for paired samples, 1947). It finds the small differences of steady loads.
 //! 2. What it costs to stay: the work function of a metrical task system (Borodin, Linial, Saks, "An optimal
 //!    on-line algorithm for metrical task system", JACM 1992). A candidate's work is its misses, but never more
-//!    than the best one's plus what a change costs; whoever is followed is left when its work reaches that. So no
+//!    than the best one's plus what a change costs; the followed one is left when its work reaches that. So no
 //!    past, however long, keeps a candidate in favour for longer than the price of two changes: it follows phases.
 //!
 //! Way 1 never calls for a candidate whose work is not below that of the followed one: what was best for long but
@@ -22,7 +22,7 @@ const LONG_RUN_MIN: f32 = 2.0;
 /// A change costs this part of a shadow's filling in misses.
 const CHANGE_COST: f32 = 0.7;
 const CHANGE_COST_MIN: f32 = 50.0;
-/// Half-lives are not shorter than those of a shadow of so many entries.
+/// Half-lives are not shorter than those of a shadow of this number of entries.
 const SHADOW_ENTRIES_MIN: f32 = 200.0;
 /// A candidate of the long run must be ahead by this part of a change's cost at present, too.
 const AHEAD_MIN: f32 = 0.05;
@@ -66,7 +66,7 @@ impl Judge {
         (self.hits, self.lookups)
     }
 
-    /// A lookup and the candidates that hit, as bits; it is for what is told, and decides nothing.
+    /// Counts a lookup and the candidates that hit, as bits. It is for the figures alone and decides nothing.
     pub(super) fn count_lookup(&mut self, hits: u8, shadow_entries: usize) {
         self.lookups += 1.0;
         let hit = |candidate: &usize| hits >> candidate & 1 == 1;

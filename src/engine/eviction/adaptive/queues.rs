@@ -33,14 +33,14 @@ const SETTLED_AT_ONCE: usize = 64;
 pub(super) struct Setting {
     /// The window's part of the bytes, in thousandths.
     pub window: u16,
-    pub entry: Entry,
+    pub entry: MainAdmission,
 }
 
 /// How an entry enters the main queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Entry {
-    /// It was asked for oftener than the one at main's end, which goes. One that stays so many times (on average)
-    /// counts half from then on.
+pub(super) enum MainAdmission {
+    /// It was asked for oftener than the one at main's end, which goes. One that wins `patience` times (on average) has
+    /// its count halved.
     ByContest { patience: u32 },
     /// It was hit twice in the window, or was here lately (S3-FIFO).
     ByHits,
@@ -109,7 +109,8 @@ impl Queues {
     pub(super) fn insert(&mut self, slots: &mut impl Slots, slot: Slot, hash: u64) {
         let known = self.remembered.take(hash);
         let times = known.map_or(1, |known| (known.times + 1).min(TIMES));
-        let at_once = self.setting.entry == Entry::ByHits && known.is_some_and(|known| known.is_recent);
+        let at_once =
+            self.setting.entry == MainAdmission::ByHits && known.is_some_and(|known| known.is_recent);
         let mark = slots.mark(slot) & SAMPLED | times | if at_once { IN_MAIN } else { 0 };
         slots.set_mark(slot, mark);
         self.queue(mark).push_front(slots, slot);
@@ -149,17 +150,17 @@ impl Queues {
             let slot = self.window.back()?;
             let recent = slots.mark(slot) & RECENT;
             match self.setting.entry {
-                Entry::ByHits if recent >= RECENT_TO_MAIN => self.pass_to_main(slots, slot),
-                Entry::ByHits => return Some(self.let_go(slots, slot)),
-                Entry::ByContest { .. } if recent > 0 => {
+                MainAdmission::ByHits if recent >= RECENT_TO_MAIN => self.pass_to_main(slots, slot),
+                MainAdmission::ByHits => return Some(self.let_go(slots, slot)),
+                MainAdmission::ByContest { .. } if recent > 0 => {
                     slots.set_mark(slot, slots.mark(slot) & !RECENT);
                     self.window.move_to_front(slots, slot);
                 }
-                Entry::ByContest { .. } if self.settling && settled < SETTLED_AT_ONCE => {
+                MainAdmission::ByContest { .. } if self.settling && settled < SETTLED_AT_ONCE => {
                     settled += 1;
                     self.pass_to_main(slots, slot);
                 }
-                Entry::ByContest { patience } => return Some(self.contest(slots, slot, patience)),
+                MainAdmission::ByContest { patience } => return Some(self.contest(slots, slot, patience)),
             }
         }
     }
@@ -228,7 +229,7 @@ impl Queues {
         slot
     }
 
-    /// True once in so many times (Marsaglia's xorshift32).
+    /// True once in `sides` times on average (Marsaglia's xorshift32).
     fn rolls_one_of(&mut self, sides: u32) -> bool {
         self.dice ^= self.dice << 13;
         self.dice ^= self.dice >> 17;

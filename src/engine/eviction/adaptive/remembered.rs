@@ -24,7 +24,7 @@ const FINGERPRINTS_MASK: u64 = FINGERPRINTS * IN_ALL_CELLS;
 
 /// What is known of a key that comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Known {
+pub(super) struct KeyHistory {
     /// How often it had been asked for.
     pub times: u8,
     /// Fewer others have gone since than there are entries.
@@ -47,7 +47,7 @@ impl Remembered {
         entries > self.entries + self.entries / 4 || entries < self.entries / 2
     }
 
-    /// Makes it anew, empty, with room for so many keys beside so many entries.
+    /// Makes it anew, empty, with room for `keys` keys beside `entries` entries.
     pub(super) fn fit(&mut self, entries: usize, keys: usize) {
         let sets = keys.div_ceil(CELLS_IN_SET).max(1);
         self.words = vec![0; sets * 2];
@@ -60,7 +60,7 @@ impl Remembered {
         self.words.fill(0);
     }
 
-    /// The keys that so many bytes are room for.
+    /// The number of keys that `bytes` bytes are room for.
     pub(super) const fn keys_in(bytes: usize) -> usize {
         bytes / size_of::<u64>() * CELLS_IN_WORD as usize
     }
@@ -74,7 +74,7 @@ impl Remembered {
     }
 
     /// What is known of the key, which is forgotten now.
-    pub(super) fn take(&mut self, hash: u64) -> Option<Known> {
+    pub(super) fn take(&mut self, hash: u64) -> Option<KeyHistory> {
         let set = self.set(hash)?;
         let wanted = fingerprint(hash) * IN_ALL_CELLS;
         for word in 0..2 {
@@ -88,7 +88,7 @@ impl Remembered {
                 let times = (cells >> (place * CELL_BITS) & TIMES) as u8;
                 self.close(set, word, place);
                 let is_recent = word * CELLS_IN_WORD as usize + (place as usize) < self.recent_places;
-                return Some(Known { times, is_recent });
+                return Some(KeyHistory { times, is_recent });
             }
         }
         None
@@ -144,11 +144,11 @@ mod tests {
         }
         assert_eq!(remembered.take(keys[0]), None, "the eleventh pushed the first out");
         for key in [&keys[1..2], &keys[8..10], &keys[4..5]].concat() {
-            assert_eq!(remembered.take(key), Some(Known { times: 2, is_recent: true }));
+            assert_eq!(remembered.take(key), Some(KeyHistory { times: 2, is_recent: true }));
             assert_eq!(remembered.take(key), None);
         }
         remembered.insert(keys[0], 7);
-        assert_eq!(remembered.take(keys[0]), Some(Known { times: 7, is_recent: true }));
+        assert_eq!(remembered.take(keys[0]), Some(KeyHistory { times: 7, is_recent: true }));
         let rest = [&keys[2..4], &keys[5..8], &keys[10..]].concat();
         assert!(rest.iter().all(|key| remembered.take(*key).is_some()));
         assert!(remembered.words.iter().all(|word| *word == 0));
@@ -161,7 +161,7 @@ mod tests {
         (0..100_000).for_each(|n| remembered.insert(hash(n), 1));
         let strangers = (200_000..210_000).filter(|n| remembered.take(hash(*n)).is_some()).count();
         assert!(strangers < 300, "{strangers} of 10000 strangers are known");
-        let last: Vec<Known> = (90_000..100_000).filter_map(|n| remembered.take(hash(n))).collect();
+        let last: Vec<KeyHistory> = (90_000..100_000).filter_map(|n| remembered.take(hash(n))).collect();
         assert!(last.len() > 9_200, "{} of the last 10000 are known", last.len());
         let recent = last.iter().filter(|known| known.is_recent).count();
         assert!((6_500..10_000).contains(&recent), "{recent}");

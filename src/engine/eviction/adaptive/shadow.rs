@@ -21,7 +21,7 @@ const ENTRIES_MAX: usize = 511;
 /// The same where what the shadows take would be wanting elsewhere: in caches of more than [`ENTRIES_OF_SMALL`].
 const ENTRIES_MAX_OF_LARGE: usize = 383;
 const ENTRIES_OF_SMALL: usize = 8_192;
-/// Cells and buckets come so many at a time.
+/// Cells and buckets are added this number at a time.
 const CELLS_STEP: usize = 64;
 const BYTES_PER_CELL: usize = size_of::<Cell>() + size_of::<u16>();
 const NONE: u16 = 0;
@@ -45,7 +45,7 @@ pub(super) struct Shadows {
 }
 
 impl Shadows {
-    /// For a policy that may take so many bytes.
+    /// The shadows of a policy that may take `side_bytes` bytes beside the entries.
     pub(super) fn new(settings: [Setting; CANDIDATES], side_bytes: usize) -> Self {
         let entries_max = (ENTRIES_MAX + 1) * side_bytes / SIDE_BYTES_MAX - 1;
         let each = settings.map(|setting| Shadow::new(setting, entries_max));
@@ -114,7 +114,7 @@ impl Shadows {
         entries.abs_diff(self.entries_seen) > self.entries_seen / 16
     }
 
-    /// The cache is full with so many entries, beside which it remembers so many keys.
+    /// Fits the shadows to a cache that is full with `entries` entries, beside which it remembers `keys` keys.
     pub(super) fn fit(&mut self, entries: usize, keys: usize) {
         let entries = entries.max(1);
         let most = self.entries_most(entries);
@@ -134,7 +134,7 @@ impl Shadows {
         self.fitted_bytes = self.counted_bytes();
     }
 
-    /// Entries in each shadow of a cache of so many, at most.
+    /// The most entries in each shadow of a cache of `entries` entries.
     pub(super) fn entries_most(&self, entries: usize) -> usize {
         if entries <= ENTRIES_OF_SMALL {
             self.entries_max
@@ -149,7 +149,7 @@ impl Shadows {
         self.each.iter_mut().for_each(|shadow| shadow.retain(self.threshold));
     }
 
-    /// What they take at a cache of so many entries, beside what they remember.
+    /// What the shadows take, in bytes, at a cache of `entries` entries, beside what they remember.
     pub(super) fn bytes_for(&self, entries: usize) -> usize {
         size_of::<Self>()
             + CANDIDATES * Shadow::cells_for(entries.min(self.entries_most(entries))) * BYTES_PER_CELL
@@ -237,7 +237,7 @@ impl Shadow {
         slot
     }
 
-    /// Cells for so many entries, and as many buckets.
+    /// Cells for `entries` entries, and as many buckets.
     fn cells_for(entries: usize) -> usize {
         (entries + 1).next_multiple_of(CELLS_STEP)
     }

@@ -14,10 +14,10 @@
 //! - An append that fails is cut off again. After a sync that failed nobody knows what the disk has: the next commit
 //!   begins a new log.
 //!
-//! At opening, an incomplete commit at the end is a crash's and is cut off. If whole ones come after it, or there are
-//! fewer than [`LogCatalogue::committed`] knows of, the disk has forgotten something: the log is set aside as it is, an
-//! empty one is begun, and a note says so. What the commits before the damage say was true once, and is believed no
-//! more than nothing: whoever rested on it would take the files that it does not know of for superfluous.
+//! At opening, an incomplete commit at the end comes of a crash and is cut off. If whole commits come after it, or
+//! there are fewer than [`LogCatalogue::committed`] has counted, the disk has lost something: the log is set aside as
+//! it is, an empty one is begun, and a note says so. The commits before the damage were true once, but nothing may rest
+//! on them: the files that they do not know of would be taken for superfluous.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -31,10 +31,10 @@ use parking_lot::{Mutex, RwLock};
 use super::super::mark::{MARK_FILE_BYTES, MarkFile, mark_of, number_in};
 use super::super::on_files::Catalogue;
 use super::super::payload::{Payload, Quarantine, in_blocks, make_directory, read_at, sync_directory};
-use super::super::presence::Identity;
+use super::super::presence::InodeId;
 use super::super::sled::SledCatalogue;
 use super::super::{BackendError, BackendKind, CatalogueChange, Visit};
-use super::frame::{self, CHANGE_HEAD_BYTES, COMMIT_HEAD_BYTES, Change, CommitHead, Draft, Tip};
+use super::frame::{self, CHANGE_HEAD_BYTES, COMMIT_HEAD_BYTES, Change, CommitBuilder, CommitHead, Tip};
 use crate::persistence::failpoint::Failpoint;
 use crate::persistence::private;
 
@@ -58,7 +58,7 @@ struct Index {
 /// Where each key's value lies.
 #[derive(Debug, Default)]
 struct Places {
-    by_key: BTreeMap<Box<[u8]>, Place>,
+    by_key: BTreeMap<Box<[u8]>, ValueLocation>,
     /// The length of all keys.
     key_bytes: u64,
 }
@@ -72,7 +72,7 @@ struct Log {
 
 /// Where a value lies.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct ValueLocation {
     offset: u64,
     bytes: u32,
     crc: u32,
@@ -141,14 +141,14 @@ impl Catalogue for LogCatalogue {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, BackendError> {
-        let (log, place) = {
+        let (log, location) = {
             let index = self.index.read();
-            let Some(place) = index.places.by_key.get(key) else {
+            let Some(location) = index.places.by_key.get(key) else {
                 return Ok(None);
             };
-            (Arc::clone(&index.log), *place)
+            (Arc::clone(&index.log), *location)
         };
-        log.value(place).map(Some)
+        log.value(location).map(Some)
     }
 
     fn scan(&self, prefix: &[u8], after: Option<&[u8]>, visit: &mut Visit<'_>) -> Result<(), BackendError> {
@@ -159,16 +159,16 @@ impl Catalogue for LogCatalogue {
                 let index = self.index.read();
                 let from = after.as_deref().map_or(Bound::Included(prefix), Bound::Excluded);
                 let range = index.places.by_key.range::<[u8], _>((from, Bound::Unbounded));
-                let found: Vec<(Box<[u8]>, Place)> = range
+                let found: Vec<(Box<[u8]>, ValueLocation)> = range
                     .take_while(|(key, _)| key.starts_with(prefix))
                     .take(SCAN_KEYS)
-                    .map(|(key, place)| (key.clone(), *place))
+                    .map(|(key, location)| (key.clone(), *location))
                     .collect();
                 (Arc::clone(&index.log), found)
             };
             let more = found.len() == SCAN_KEYS;
-            for (key, place) in found {
-                if visit(&key, &log.value(place)?).is_break() {
+            for (key, location) in found {
+                if visit(&key, &log.value(location)?).is_break() {
                     return Ok(());
                 }
                 after = Some(key);
@@ -193,16 +193,16 @@ impl Catalogue for LogCatalogue {
             }
         }
         let log = Arc::clone(&self.index.read().log);
-        let mut draft = Draft::new();
+        let mut commit = CommitBuilder::new();
         let mut places = Vec::with_capacity(changes.len());
         for change in changes {
-            let at = draft.add(*change).ok_or_else(|| log.error("commit", "4 GiB are too much at once"))?;
+            let at = commit.add(*change).ok_or_else(|| log.error("commit", "4 GiB are too much at once"))?;
             places.push(match change {
-                CatalogueChange::Put(_, value) => Some(place(writer.tip.offset + at as u64, value)),
+                CatalogueChange::Put(_, value) => Some(location(writer.tip.offset + at as u64, value)),
                 CatalogueChange::Remove(_) => None,
             });
         }
-        let (bytes, behind) = draft.finish(writer.tip);
+        let (bytes, behind) = commit.finish(writer.tip);
         if let Err(error) = log.file.write_all_at(&bytes, writer.tip.offset) {
             writer.doubtful = log.file.set_len(writer.tip.offset).is_err();
             return Err(BackendError::io("append to", &log.path, error));
@@ -216,9 +216,9 @@ impl Catalogue for LogCatalogue {
         writer.tip = behind;
         {
             let mut index = self.index.write();
-            for (change, place) in changes.iter().zip(places) {
+            for (change, location) in changes.iter().zip(places) {
                 let (CatalogueChange::Put(key, _) | CatalogueChange::Remove(key)) = change;
-                writer.apply(&mut index.places, key, place);
+                writer.apply(&mut index.places, key, location);
             }
         }
         self.committed.write(&mark_of(behind.number - 1), false)
@@ -259,18 +259,18 @@ impl LogCatalogue {
 }
 
 impl Places {
-    /// Puts a value's place in that of the one before, which it gives.
-    fn insert(&mut self, key: &[u8], place: Place) -> Option<Place> {
+    /// Sets a key's location; gives the one before.
+    fn insert(&mut self, key: &[u8], location: ValueLocation) -> Option<ValueLocation> {
         match self.by_key.get_mut(key) {
-            Some(old) => Some(std::mem::replace(old, place)),
+            Some(old) => Some(std::mem::replace(old, location)),
             None => {
                 self.key_bytes += key.len() as u64;
-                self.by_key.insert(key.into(), place)
+                self.by_key.insert(key.into(), location)
             }
         }
     }
 
-    fn remove(&mut self, key: &[u8]) -> Option<Place> {
+    fn remove(&mut self, key: &[u8]) -> Option<ValueLocation> {
         let removed = self.by_key.remove(key)?;
         self.key_bytes -= key.len() as u64;
         Some(removed)
@@ -278,12 +278,13 @@ impl Places {
 }
 
 impl Writer {
-    fn apply(&mut self, places: &mut Places, key: &[u8], place: Option<Place>) {
-        let bytes = |place: Place| (CHANGE_HEAD_BYTES + key.len()) as u64 + u64::from(place.bytes);
-        let old = match place {
-            Some(place) => {
-                self.live_bytes += bytes(place);
-                places.insert(key, place)
+    fn apply(&mut self, places: &mut Places, key: &[u8], location: Option<ValueLocation>) {
+        let bytes =
+            |location: ValueLocation| (CHANGE_HEAD_BYTES + key.len()) as u64 + u64::from(location.bytes);
+        let old = match location {
+            Some(location) => {
+                self.live_bytes += bytes(location);
+                places.insert(key, location)
             }
             None => places.remove(key),
         };
@@ -295,17 +296,17 @@ impl Log {
     /// Returns when all that was written is safe, under the log's name.
     fn sync(&self) -> Result<(), BackendError> {
         self.file.sync_data().map_err(|error| BackendError::lasting("sync", &self.path, error))?;
-        let identity = Identity::of(&self.file);
+        let identity = InodeId::of(&self.file);
         let identity = identity.map_err(|error| BackendError::lasting("look at", &self.path, error))?;
         identity.check(&self.path)
     }
 
-    fn value(&self, place: Place) -> Result<Vec<u8>, BackendError> {
-        let mut value = vec![0; place.bytes as usize];
-        let read = read_at(&self.file, place.offset, &mut value);
+    fn value(&self, location: ValueLocation) -> Result<Vec<u8>, BackendError> {
+        let mut value = vec![0; location.bytes as usize];
+        let read = read_at(&self.file, location.offset, &mut value);
         let read = read.map_err(|error| BackendError::io("read", &self.path, error))?;
-        if read < value.len() || crc32fast::hash(&value) != place.crc {
-            return Err(self.error("read", &format!("the value at byte {} is damaged", place.offset)));
+        if read < value.len() || crc32fast::hash(&value) != location.crc {
+            return Err(self.error("read", &format!("the value at byte {} is damaged", location.offset)));
         }
         Ok(value)
     }
@@ -390,7 +391,7 @@ fn read_log(path: PathBuf, number: u64) -> Result<Option<Read>, BackendError> {
         for change in changes {
             match change {
                 Change::Put { key, value, at } => {
-                    writer.apply(&mut places, key, Some(place(begin + at as u64, value)));
+                    writer.apply(&mut places, key, Some(location(begin + at as u64, value)));
                 }
                 Change::Remove { key } => writer.apply(&mut places, key, None),
             }
@@ -415,8 +416,8 @@ fn rewritten(
     commit: u64,
 ) -> Result<(Index, Writer), BackendError> {
     write_log(directory, number, commit, |fresh| {
-        for (key, place) in &old.places.by_key {
-            fresh.put(key, &old.log.value(*place)?)?;
+        for (key, location) in &old.places.by_key {
+            fresh.put(key, &old.log.value(*location)?)?;
         }
         Ok(())
     })
@@ -426,22 +427,23 @@ fn rewritten(
 struct Fresh<'a> {
     path: &'a Path,
     file: &'a File,
-    draft: Draft,
+    commit: CommitBuilder,
     places: Places,
     writer: Writer,
 }
 
 impl Fresh<'_> {
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), BackendError> {
-        let at = self.draft.add(CatalogueChange::Put(key, value));
+        let at = self.commit.add(CatalogueChange::Put(key, value));
         let at = at.ok_or_else(|| BackendError::catalogue("write", self.path, "a value is too large"))?;
-        let place = place(self.writer.tip.offset + at as u64, value);
-        self.writer.apply(&mut self.places, key, Some(place));
-        if self.draft.len() >= REWRITE_BYTES { self.flush() } else { Ok(()) }
+        let location = location(self.writer.tip.offset + at as u64, value);
+        self.writer.apply(&mut self.places, key, Some(location));
+        if self.commit.len() >= REWRITE_BYTES { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), BackendError> {
-        let (bytes, behind) = std::mem::replace(&mut self.draft, Draft::new()).finish(self.writer.tip);
+        let (bytes, behind) =
+            std::mem::replace(&mut self.commit, CommitBuilder::new()).finish(self.writer.tip);
         let written = self.file.write_all_at(&bytes, self.writer.tip.offset);
         written.map_err(|error| BackendError::io("write", self.path, error))?;
         self.writer.tip = behind;
@@ -466,7 +468,7 @@ fn write_log(
         let mut fresh = Fresh {
             path: &draft_path,
             file: &file,
-            draft: Draft::new(),
+            commit: CommitBuilder::new(),
             places: Places::default(),
             writer: Writer { tip, live_bytes: 0, doubtful: false },
         };
@@ -518,13 +520,17 @@ fn remove(path: &Path) -> Result<(), BackendError> {
     fs::remove_file(path).map_err(|error| BackendError::io("delete", path, error))
 }
 
-fn place(offset: u64, value: &[u8]) -> Place {
-    Place { offset, bytes: u32::try_from(value.len()).unwrap_or(u32::MAX), crc: crc32fast::hash(value) }
+fn location(offset: u64, value: &[u8]) -> ValueLocation {
+    ValueLocation {
+        offset,
+        bytes: u32::try_from(value.len()).unwrap_or(u32::MAX),
+        crc: crc32fast::hash(value),
+    }
 }
 
 /// Dead bytes that a log may have, however little lives.
 const SLACK_BYTES: u64 = 1 << 20;
-/// What a place takes in memory beside its key, in the map and of the allocator.
+/// What a location takes in memory beside its key, in the map and of the allocator.
 const PLACE_BYTES: u64 = 100;
 /// Length of a commit in a log that is written anew.
 const REWRITE_BYTES: usize = 1 << 20;

@@ -59,7 +59,7 @@ pub(super) enum Change<'a> {
 
 /// A commit that is being put together.
 #[derive(Debug)]
-pub(super) struct Draft {
+pub(super) struct CommitBuilder {
     bytes: Vec<u8>,
 }
 
@@ -71,7 +71,7 @@ pub(super) fn log_head(log: u64, first_commit: u64) -> ([u8; LOG_HEAD_BYTES], Ti
     (head, Tip { offset: LOG_HEAD_BYTES as u64, number: first_commit, chain: crc32fast::hash(&head) })
 }
 
-impl Draft {
+impl CommitBuilder {
     pub(super) fn new() -> Self {
         Self { bytes: vec![0; COMMIT_HEAD_BYTES] }
     }

@@ -11,7 +11,7 @@ pub(super) struct Bytes {
     pub(super) synced: usize,
     /// Stretches of those that it is wrong about, since a sync failed; in order.
     pub(super) lost: Vec<Range<usize>>,
-    /// Behind the bytes are zeroes up to here, if that is further: reserved by who writes the file.
+    /// Behind the bytes are zeroes up to here, if that is further: the file's writer has reserved them.
     pub(super) extent: usize,
     /// The same, as it was synced last.
     pub(super) synced_extent: usize,

@@ -43,7 +43,7 @@ pub enum Call {
 
 /// What the disk says when it refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum IoFault {
     /// EIO. Any call can meet it.
     Io,
     /// ENOSPC. Only calls that write meet it; others go on.
@@ -73,7 +73,7 @@ pub struct Fault {
     /// How many of those calls pass before, counted from now.
     pub passing: u64,
     /// What the disk says.
-    pub refusal: Refusal,
+    pub refusal: IoFault,
     /// How often.
     pub strikes: Strikes,
 }
@@ -103,16 +103,16 @@ impl Fault {
                 | Call::DiskBytes
         );
         let can_meet = match self.refusal {
-            Refusal::Io => true,
-            Refusal::Full | Refusal::ReadOnly => writes,
-            Refusal::NoDescriptor => opens,
-            Refusal::NoMemory => call != Call::Sync,
+            IoFault::Io => true,
+            IoFault::Full | IoFault::ReadOnly => writes,
+            IoFault::NoDescriptor => opens,
+            IoFault::NoMemory => call != Call::Sync,
         };
         self.call.is_none_or(|only| only == call) && can_meet
     }
 }
 
-impl Refusal {
+impl IoFault {
     pub(super) fn error(self) -> io::Error {
         io::Error::from(match self {
             Self::Io => Errno::IO,

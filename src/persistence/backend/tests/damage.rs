@@ -183,7 +183,7 @@ fn damage_before_whole_commits_is_no_torn_end() {
     let backend = files_without_notes(directory.path());
     small_catalogue(&backend);
     drop(backend);
-    // Whoever knows how many commits there were would notice anyway.
+    // The count of commits would show the loss anyway.
     std::fs::remove_file(directory.path().join("catalogue/committed")).unwrap();
     let log = only_log(directory.path());
     let mut bytes = std::fs::read(&log).unwrap();

@@ -4,7 +4,8 @@ use std::process::Command;
 
 use super::*;
 
-/// A file system of 1 MiB, or 4 for sled, which takes a half at a time; `None` where that is not permitted, which is told.
+/// A file system of 1 MiB, or 4 for sled, which takes a half at a time; `None`, and a note, where mounting is not
+/// permitted.
 struct Small(TempDir);
 
 impl Small {
@@ -21,7 +22,7 @@ impl Small {
             Err(error) => error.to_string(),
         };
         // As tests/support/outside.rs does.
-        // Set by whoever knows, and says, that this machine forbids it.
+        // Set where it is known that this machine forbids mounting.
         let is_known = std::env::var_os("LARDER_NO_MOUNT").is_some();
         let all = !is_known && std::env::var_os("LARDER_REQUIRE_ALL").is_some_and(|all| all == "1");
         assert!(!all, "a tmpfs cannot be mounted: {why}");

@@ -1,9 +1,9 @@
 //! What crashes and faults of the backend in memory leave.
 
-use super::super::memory::{Call, Fault, Refusal, Strikes};
+use super::super::memory::{Call, Fault, IoFault, Strikes};
 use super::*;
 
-fn fault(call: Option<Call>, refusal: Refusal, strikes: Strikes) -> Fault {
+fn fault(call: Option<Call>, refusal: IoFault, strikes: Strikes) -> Fault {
     Fault { call, passing: 0, refusal, strikes }
 }
 
@@ -43,7 +43,7 @@ fn a_failed_sync_loses_what_it_was_for() {
     appender.append(&[b"first "]).unwrap();
     appender.sync().unwrap();
     appender.append(&[b"lost "]).unwrap();
-    backend.plan(fault(Some(Call::Sync), Refusal::Io, Strikes::Once));
+    backend.plan(fault(Some(Call::Sync), IoFault::Io, Strikes::Once));
     assert!(appender.sync().is_err());
     assert_eq!(read(&backend, journal(1)), b"first lost ");
     appender.sync().unwrap();
@@ -74,7 +74,7 @@ fn a_crash_leaves_a_whole_mark_no_older_than_the_last_that_was_synced() {
     assert_eq!(backend.crash(Lose::Unsynced).read_mark().unwrap(), None);
     backend.write_mark(&[2; MARK_BYTES], true).unwrap();
     backend.write_mark(&[3; MARK_BYTES], false).unwrap();
-    backend.plan(fault(None, Refusal::Full, Strikes::Once));
+    backend.plan(fault(None, IoFault::Full, Strikes::Once));
     assert!(backend.write_mark(&[4; MARK_BYTES], true).unwrap_err().is_full());
     assert_eq!(backend.crash(Lose::Unsynced).read_mark().unwrap(), Some([2; MARK_BYTES]));
     let left: std::collections::BTreeSet<u8> =
@@ -95,7 +95,7 @@ fn faults_strike_where_they_are_planned() {
     assert_eq!((backend.calls() - calls, backend.calls_of(Call::Get)), (3, 2));
 
     // A full disk can be read.
-    backend.plan(fault(None, Refusal::Full, Strikes::FromThenOn));
+    backend.plan(fault(None, IoFault::Full, Strikes::FromThenOn));
     for _ in 0..2 {
         assert_eq!(read_whole(&*reader), b"read me");
         assert!(backend.create(blob(2)).unwrap_err().is_full());

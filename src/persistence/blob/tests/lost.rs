@@ -61,7 +61,7 @@ fn what_is_left_of_a_write_that_was_never_finished_is_deleted() {
     let backend = MemoryBackend::new();
     let (blobs, _) = open(&backend);
     put(&blobs, "k", 1, b"whole").unwrap();
-    let mut writer = blobs.begin(draft("begun")).unwrap();
+    let mut writer = blobs.begin(new_blob("begun")).unwrap();
     writer.write(&content(1, 3 * CHUNK)).unwrap();
     let begun = file_id(2);
     let written = backend.content(begun).unwrap();

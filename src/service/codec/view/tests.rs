@@ -7,6 +7,7 @@ use prost::Message;
 use super::agree::{agree, set_view};
 use super::*;
 use crate::proto::v1;
+use crate::proto::wire::{FIELDS_MAX, Malformed};
 
 prop_compose! {
     fn set_request()(

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use super::admin::AdminClient;
-use super::convert::wire_ms;
-use super::error::ClientError;
+use super::AdminClient;
+use super::convert;
+use super::outcome::{NamespaceDeletion, NamespaceSettings};
+use crate::client::convert::wire_ms;
+use crate::client::error::ClientError;
 use crate::proto::v1;
+use crate::verb::Verb;
 
 /// What to change of a namespace; what is None stays.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -19,12 +22,13 @@ pub struct NamespaceUpdate {
 }
 
 impl AdminClient {
-    /// All namespaces with what is in force for them, the default one first, the others by name.
+    /// All namespaces, up to 1,024, with what is in force for them, the default one first, the others by name.
     ///
     /// # Errors
     /// See [`AdminClient::spawn`].
-    pub async fn namespaces(&self) -> Result<Vec<v1::NamespaceConfig>, ClientError> {
-        Ok(self.call(v1::ListNamespacesRequest {}).await?.namespaces)
+    pub async fn namespaces(&self) -> Result<Vec<NamespaceSettings>, ClientError> {
+        let answer = self.call(v1::ListNamespacesRequest {}).await?;
+        Ok(answer.namespaces.into_iter().map(convert::namespace).collect())
     }
 
     /// Creates a namespace with the settings of the change, and the node's for the rest; answers what is in force.
@@ -35,10 +39,10 @@ impl AdminClient {
         &self,
         name: &str,
         settings: &NamespaceUpdate,
-    ) -> Result<v1::NamespaceConfig, ClientError> {
+    ) -> Result<NamespaceSettings, ClientError> {
         let message = v1::CreateNamespaceRequest { namespace: Some(settings.config(name)) };
-        let answer = self.call(message).await?;
-        Ok(answer.namespace.unwrap_or_default())
+        let namespace = self.call(message).await?.namespace.map(convert::namespace);
+        namespace.ok_or_else(|| self.bad_answer(Verb::CreateNamespace, "no namespace"))
     }
 
     /// Changes a namespace, all of the change or nothing, and answers what is in force.
@@ -49,21 +53,22 @@ impl AdminClient {
         &self,
         name: &str,
         change: &NamespaceUpdate,
-    ) -> Result<v1::NamespaceConfig, ClientError> {
+    ) -> Result<NamespaceSettings, ClientError> {
         let message = v1::UpdateNamespaceRequest {
             namespace: Some(change.config(name)),
             update_mask: Some(prost_types::FieldMask { paths: change.paths() }),
         };
-        let answer = self.call(message).await?;
-        Ok(answer.namespace.unwrap_or_default())
+        let namespace = self.call(message).await?.namespace.map(convert::namespace);
+        namespace.ok_or_else(|| self.bad_answer(Verb::UpdateNamespace, "no namespace"))
     }
 
     /// Removes a namespace with all that is in it, and answers how much that was.
     ///
     /// # Errors
     /// See [`AdminClient::spawn`].
-    pub async fn delete_namespace(&self, name: &str) -> Result<v1::DeleteNamespaceResponse, ClientError> {
-        self.call(v1::DeleteNamespaceRequest { name: name.to_owned() }).await
+    pub async fn delete_namespace(&self, name: &str) -> Result<NamespaceDeletion, ClientError> {
+        let answer = self.call(v1::DeleteNamespaceRequest { name: name.to_owned() }).await?;
+        Ok(convert::namespace_deletion(&answer))
     }
 }
 

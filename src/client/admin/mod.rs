@@ -1,4 +1,15 @@
-//! The admin listener's calls.
+//! The admin listener's calls, and what they come to.
+//!
+//! ```text
+//!  mod.rs  namespaces.rs  settings.rs   the calls        outcome.rs  stats.rs  settings.rs   what they come to
+//!  convert.rs   ⇄ generated messages, which no caller sees
+//! ```
+
+mod convert;
+mod namespaces;
+mod outcome;
+mod settings;
+mod stats;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +21,17 @@ use super::error::ClientError;
 use super::pool::{Incoming, Pool};
 use super::request::Request;
 use crate::proto::v1;
+use crate::verb::Verb;
+
+#[cfg(feature = "cli")]
+pub(crate) use convert::settings_in_force;
+pub use namespaces::NamespaceUpdate;
+pub use outcome::{
+    Compaction, EntryReport, HotKey, HotKeys, KeyFound, KeyReport, MemoryAdvice, MemoryPart, MemoryReport,
+    NamespaceDeletion, NamespaceSettings, RecoveryReport, SlowOp, SlowOps, Snapshot, SnapshotTaken, Spawned,
+};
+pub use settings::{Setting, SettingInForce, SettingSource, SettingValue};
+pub use stats::{NamespaceStats, NodeState, NodeStats, PersistenceStats, PolicyEstimate};
 
 /// A client of one node's Admin service.
 #[derive(Debug)]
@@ -28,8 +50,8 @@ impl StatsStream {
     ///
     /// # Errors
     /// [`ClientError`] where the stream broke.
-    pub async fn next(&mut self) -> Result<Option<v1::GetStatsResponse>, ClientError> {
-        self.messages.next(None).await
+    pub async fn next(&mut self) -> Result<Option<NodeStats>, ClientError> {
+        Ok(self.messages.next(None).await?.map(convert::stats))
     }
 }
 
@@ -38,36 +60,41 @@ impl AdminClient {
         Self { pool: Arc::new(pool) }
     }
 
-    pub(super) async fn call<R: Request>(&self, message: R) -> Result<R::Answer, ClientError> {
+    async fn call<R: Request>(&self, message: R) -> Result<R::Answer, ClientError> {
         self.pool.call(message).await
+    }
+
+    fn bad_answer(&self, verb: Verb, problem: &str) -> ClientError {
+        self.pool.bad_answer(verb.name(), problem)
     }
 
     /// Asks a standby node to serve; answered when it does.
     ///
     /// # Errors
     /// [`ClientError`], as every call here.
-    pub async fn spawn(&self) -> Result<v1::SpawnResponse, ClientError> {
-        self.call(v1::SpawnRequest {}).await
+    pub async fn spawn(&self) -> Result<Spawned, ClientError> {
+        Ok(convert::spawned(self.call(v1::SpawnRequest {}).await?))
     }
 
-    /// Asks a node to drain; answered when draining has begun. None: the node's own deadline.
+    /// Asks a node to drain; answered, with the state that it is in then, when draining has begun. What still runs is cut off
+    /// after the deadline, which is rounded up to milliseconds. `None`: the node's own.
     ///
     /// # Errors
     /// See [`AdminClient::spawn`].
-    pub async fn drain(&self, deadline: Option<Duration>) -> Result<v1::DrainResponse, ClientError> {
+    pub async fn drain(&self, deadline: Option<Duration>) -> Result<NodeState, ClientError> {
         let deadline_ms = deadline.map_or(0, |deadline| wire_ms(deadline).max(1));
-        self.call(v1::DrainRequest { deadline_ms }).await
+        Ok(convert::state(self.call(v1::DrainRequest { deadline_ms }).await?.state()))
     }
 
     /// The node's state, counters and sizes.
     ///
     /// # Errors
     /// See [`AdminClient::spawn`].
-    pub async fn stats(&self) -> Result<v1::GetStatsResponse, ClientError> {
-        self.call(v1::GetStatsRequest {}).await
+    pub async fn stats(&self) -> Result<NodeStats, ClientError> {
+        Ok(convert::stats(self.call(v1::GetStatsRequest {}).await?))
     }
 
-    /// The same at once and then at every interval, for as long as the caller reads.
+    /// The same at once and then at every interval, 100 ms to 1 h, for as long as the caller reads. A zero interval is 1 s.
     ///
     /// # Errors
     /// See [`AdminClient::spawn`].
@@ -112,14 +139,6 @@ impl AdminClient {
         Ok(self.call(v1::ClearRequest { namespace: namespace.to_owned() }).await?.entries)
     }
 
-    /// The configuration in force.
-    ///
-    /// # Errors
-    /// See [`AdminClient::spawn`].
-    pub async fn config(&self) -> Result<v1::GetConfigResponse, ClientError> {
-        self.call(v1::GetConfigRequest {}).await
-    }
-
     /// Waits until everything before is on disk; the position up to which it is.
     ///
     /// # Errors
@@ -132,82 +151,66 @@ impl AdminClient {
     ///
     /// # Errors
     /// See [`AdminClient::spawn`].
-    pub async fn create_snapshot(&self) -> Result<v1::CreateSnapshotResponse, ClientError> {
-        self.call(v1::CreateSnapshotRequest {}).await
+    pub async fn create_snapshot(&self) -> Result<SnapshotTaken, ClientError> {
+        Ok(convert::snapshot_taken(&self.call(v1::CreateSnapshotRequest {}).await?))
     }
 
     /// The snapshots on disk, the newest first.
     ///
     /// # Errors
     /// See [`AdminClient::spawn`].
-    pub async fn snapshots(&self) -> Result<v1::ListSnapshotsResponse, ClientError> {
-        self.call(v1::ListSnapshotsRequest {}).await
+    pub async fn snapshots(&self) -> Result<Vec<Snapshot>, ClientError> {
+        let answer = self.call(v1::ListSnapshotsRequest {}).await?;
+        Ok(answer.snapshots.into_iter().map(convert::snapshot).collect())
     }
 
-    /// Rehearses a recovery; an empty method is the node's own.
+    /// Rehearses a recovery by the method, one of `snapshot+journal`, `snapshot`, `journal` and `empty`; "" is the node's own.
     ///
     /// # Errors
     /// See [`AdminClient::spawn`]. DATA_LOSS where something is damaged.
-    pub async fn verify_recovery(&self, method: &str) -> Result<v1::VerifyRecoveryResponse, ClientError> {
-        self.call(v1::VerifyRecoveryRequest { method: method.to_owned() }).await
+    pub async fn verify_recovery(&self, method: &str) -> Result<RecoveryReport, ClientError> {
+        let answer = self.call(v1::VerifyRecoveryRequest { method: method.to_owned() }).await?;
+        Ok(convert::recovery_report(answer))
     }
 
     /// Takes a snapshot and deletes what it makes superfluous.
     ///
     /// # Errors
     /// See [`AdminClient::spawn`].
-    pub async fn compact_journal(&self) -> Result<v1::CompactJournalResponse, ClientError> {
-        self.call(v1::CompactJournalRequest {}).await
+    pub async fn compact_journal(&self) -> Result<Compaction, ClientError> {
+        Ok(convert::compaction(&self.call(v1::CompactJournalRequest {}).await?))
     }
 
     /// The keys that are asked for most, the hottest first.
     ///
     /// # Errors
     /// See [`AdminClient::spawn`].
-    pub async fn hot_keys(&self) -> Result<v1::ListHotKeysResponse, ClientError> {
-        self.call(v1::ListHotKeysRequest {}).await
+    pub async fn hot_keys(&self) -> Result<HotKeys, ClientError> {
+        Ok(convert::hot_keys(self.call(v1::ListHotKeysRequest {}).await?))
     }
 
     /// Where the node's bytes are, and what could be done about them.
     ///
     /// # Errors
     /// See [`AdminClient::spawn`].
-    pub async fn memory_report(&self) -> Result<v1::GetMemoryReportResponse, ClientError> {
-        self.call(v1::GetMemoryReportRequest {}).await
+    pub async fn memory_report(&self) -> Result<MemoryReport, ClientError> {
+        Ok(convert::memory_report(self.call(v1::GetMemoryReportRequest {}).await?))
     }
 
     /// What the node knows of a key. Counts as no use of the entry.
     ///
     /// # Errors
     /// See [`AdminClient::spawn`].
-    pub async fn explain(
-        &self,
-        namespace: &str,
-        key: impl Into<Bytes>,
-    ) -> Result<v1::ExplainKeyResponse, ClientError> {
+    pub async fn explain(&self, namespace: &str, key: impl Into<Bytes>) -> Result<KeyReport, ClientError> {
         let message = v1::ExplainKeyRequest { namespace: namespace.to_owned(), key: key.into() };
-        self.call(message).await
-    }
-
-    /// Changes the named settings, all or none, until the node restarts; answers the configuration in force.
-    ///
-    /// # Errors
-    /// See [`AdminClient::spawn`].
-    pub async fn update_config(
-        &self,
-        config: v1::Config,
-        paths: Vec<String>,
-    ) -> Result<v1::Config, ClientError> {
-        let update_mask = Some(prost_types::FieldMask { paths });
-        let answer = self.call(v1::UpdateConfigRequest { config: Some(config), update_mask }).await?;
-        Ok(answer.config.unwrap_or_default())
+        Ok(convert::key_report(self.call(message).await?))
     }
 
     /// The latest calls that were slow, the newest first.
     ///
     /// # Errors
     /// See [`AdminClient::spawn`].
-    pub async fn slow_ops(&self) -> Result<v1::ListSlowOpsResponse, ClientError> {
-        self.call(v1::ListSlowOpsRequest {}).await
+    pub async fn slow_ops(&self) -> Result<SlowOps, ClientError> {
+        Ok(convert::slow_ops(self.call(v1::ListSlowOpsRequest {}).await?))
     }
 }

@@ -1,7 +1,7 @@
 //! Invalidations that what lies on disk has not been held to yet.
 //!
-//! A record on disk cannot be told to be dead: whoever reads it asks here. An invalidation stands until a snapshot has
-//! left out everything that it covers.
+//! A record on disk cannot be marked as invalidated, so every reader of one asks here. An invalidation is kept until a
+//! snapshot has left out everything that it covers.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -17,7 +17,7 @@ struct Until {
 
 /// Invalidations by prefix and by tag, of all namespaces.
 #[derive(Debug, Default)]
-pub(super) struct Standing {
+pub(super) struct PendingInvalidations {
     prefixes: HashMap<(u16, Box<[u8]>), Until>,
     /// The lengths of those prefixes, so that a key is looked up once for each and not compared with all.
     lengths: BTreeSet<(u16, usize)>,
@@ -27,12 +27,12 @@ pub(super) struct Standing {
     bytes: u64,
 }
 
-/// The prefixes of a namespace have so many lengths at most: each costs every lookup one of its own.
+/// The most lengths that a namespace's prefixes may have: each costs every lookup a lookup of its own.
 const LENGTHS_MAX: usize = 256;
 /// What a prefix or a tag takes beside its text: its place in a map that is half full, and what the allocator rounds.
 const INVALIDATION_BYTES: u64 = 112;
 
-impl Standing {
+impl PendingInvalidations {
     pub(super) fn add(&mut self, namespace: u16, scope: Scope<'_>, version: Version) {
         self.added += 1;
         let until = Until { version, nth: self.added };
@@ -52,7 +52,7 @@ impl Standing {
         }
     }
 
-    /// Whether one more may be added where they may take so many bytes.
+    /// Whether one more may be added where prefixes and tags may take `bytes_max` bytes.
     pub(super) fn takes(&self, namespace: u16, scope: Scope<'_>, bytes_max: u64) -> Result<(), Refusal> {
         if scope != Scope::All && self.bytes >= bytes_max {
             return Err(Refusal::Unswept { bytes: self.bytes, limit: bytes_max });
@@ -73,7 +73,7 @@ impl Standing {
         self.bytes
     }
 
-    /// Whether a snapshot should be taken for their sake, where they may take so many bytes.
+    /// Whether a snapshot should be taken to make room here, where prefixes and tags may take `bytes_max` bytes.
     pub(super) fn is_crowded(&self, bytes_max: u64) -> bool {
         let namespaces: BTreeSet<u16> = self.lengths.iter().map(|(number, _)| *number).collect();
         self.bytes > bytes_max / 2
@@ -113,7 +113,7 @@ impl Standing {
         self.added
     }
 
-    /// Forgets the first so many that were ever added.
+    /// Forgets the first `added` that were ever added.
     pub(super) fn forget(&mut self, added: u64) {
         self.prefixes.retain(|_, until| until.nth > added);
         self.tags.retain(|_, until| until.nth > added);
@@ -146,7 +146,7 @@ impl Standing {
 
 #[cfg(test)]
 mod tests {
-    use super::Standing;
+    use super::PendingInvalidations;
     use crate::engine::{Put, Scope, ValueView};
     use crate::entry::{Expiry, Version};
 
@@ -166,10 +166,10 @@ mod tests {
 
     #[test]
     fn what_is_covered_and_not_newer_is_dead_until_it_is_forgotten() {
-        let mut standing = Standing::default();
-        standing.add(1, Scope::Prefix(b"user:"), Version(10));
-        standing.add(1, Scope::Tag("red"), Version(20));
-        standing.add(2, Scope::Prefix(b""), Version(99));
+        let mut pending_invalidations = PendingInvalidations::default();
+        pending_invalidations.add(1, Scope::Prefix(b"user:"), Version(10));
+        pending_invalidations.add(1, Scope::Tag("red"), Version(20));
+        pending_invalidations.add(2, Scope::Prefix(b""), Version(99));
         let covered = [
             (put(b"user:1", 10, &[]), true),
             (put(b"user:1", 11, &[]), false),
@@ -178,53 +178,60 @@ mod tests {
             (put(b"x", 21, &["red"]), false),
         ];
         for (put, expected) in covered {
-            assert_eq!(standing.covers(&put), expected, "{put:?}");
+            assert_eq!(pending_invalidations.covers(&put), expected, "{put:?}");
         }
-        standing.forget(1);
-        assert!(!standing.covers(&put(b"user:1", 10, &[])));
-        assert!(standing.covers(&put(b"x", 20, &["red"])));
-        assert_eq!((standing.len(), standing.added()), (2, 3));
-        standing.forget_namespace(1);
-        assert!(!standing.covers(&put(b"x", 20, &["red"])));
-        standing.forget(u64::MAX);
-        assert_eq!((standing.len(), standing.bytes()), (0, 0));
+        pending_invalidations.forget(1);
+        assert!(!pending_invalidations.covers(&put(b"user:1", 10, &[])));
+        assert!(pending_invalidations.covers(&put(b"x", 20, &["red"])));
+        assert_eq!((pending_invalidations.len(), pending_invalidations.added()), (2, 3));
+        pending_invalidations.forget_namespace(1);
+        assert!(!pending_invalidations.covers(&put(b"x", 20, &["red"])));
+        pending_invalidations.forget(u64::MAX);
+        assert_eq!((pending_invalidations.len(), pending_invalidations.bytes()), (0, 0));
     }
 
     #[test]
     fn it_takes_no_more_than_it_may_and_says_before_that_it_is_crowded() {
-        let mut standing = Standing::default();
+        let mut pending_invalidations = PendingInvalidations::default();
         let mut crowded_at = None;
         for n in 0..10_000u32 {
             let tag = format!("tag-{n}");
-            if standing.takes(1, Scope::Tag(&tag), 100_000).is_err() {
+            if pending_invalidations.takes(1, Scope::Tag(&tag), 100_000).is_err() {
                 break;
             }
-            standing.add(1, Scope::Tag(&tag), Version(u64::from(n)));
-            standing.add(1, Scope::Tag(&tag), Version(u64::from(n)));
-            if standing.is_crowded(100_000) {
+            pending_invalidations.add(1, Scope::Tag(&tag), Version(u64::from(n)));
+            pending_invalidations.add(1, Scope::Tag(&tag), Version(u64::from(n)));
+            if pending_invalidations.is_crowded(100_000) {
                 crowded_at.get_or_insert(n);
             }
         }
-        assert!((100_000..100_300).contains(&standing.bytes()), "{}", standing.bytes());
+        assert!(
+            (100_000..100_300).contains(&pending_invalidations.bytes()),
+            "{}",
+            pending_invalidations.bytes()
+        );
         assert!((350..500).contains(&crowded_at.unwrap()), "{crowded_at:?}");
-        assert_eq!(standing.takes(1, Scope::All, 100_000), Ok(()));
+        assert_eq!(pending_invalidations.takes(1, Scope::All, 100_000), Ok(()));
 
-        let mut standing = Standing::default();
+        let mut pending_invalidations = PendingInvalidations::default();
         let prefix = [7; 300];
         let mut refused = Vec::new();
         for length in 1..=300 {
-            if standing.takes(1, Scope::Prefix(&prefix[..length]), 1_000_000).is_ok() {
-                standing.add(1, Scope::Prefix(&prefix[..length]), Version(9));
+            if pending_invalidations.takes(1, Scope::Prefix(&prefix[..length]), 1_000_000).is_ok() {
+                pending_invalidations.add(1, Scope::Prefix(&prefix[..length]), Version(9));
             } else {
                 refused.push(length);
             }
         }
         assert_eq!(refused, (257..=300).collect::<Vec<_>>());
         assert!(
-            standing.takes(1, Scope::Prefix(&[8; 256]), 1_000_000).is_ok(),
+            pending_invalidations.takes(1, Scope::Prefix(&[8; 256]), 1_000_000).is_ok(),
             "a length that it has already"
         );
-        assert!(standing.takes(2, Scope::Prefix(&[8; 257]), 1_000_000).is_ok(), "another namespace");
-        assert!(standing.is_crowded(1_000_000), "there are many lengths");
+        assert!(
+            pending_invalidations.takes(2, Scope::Prefix(&[8; 257]), 1_000_000).is_ok(),
+            "another namespace"
+        );
+        assert!(pending_invalidations.is_crowded(1_000_000), "there are many lengths");
     }
 }

@@ -3,10 +3,11 @@
 use prost::Message;
 
 use super::{
-    BatchView, CommandView, ConditionView, DeleteView, ExpirationView, FIELDS_MAX, GetView, IncrementView,
-    SetView, TouchView, op,
+    BatchView, CommandView, ConditionView, DeleteView, ExpirationView, GetView, IncrementView, SetView,
+    TouchView,
 };
 use crate::proto::v1;
+use crate::proto::wire::{FIELDS_MAX, op};
 
 pub(super) fn get_view(request: &v1::GetRequest) -> GetView<'_> {
     GetView {

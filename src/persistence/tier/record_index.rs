@@ -8,7 +8,7 @@ use crate::entry::Expiry;
 
 /// Where a record lies, in 24 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct RecordLocation {
     offset: u64,
     file: u32,
     len: u32,
@@ -20,7 +20,7 @@ pub(super) struct Place {
 /// No file has this number: the key was removed, which older files do not know.
 const REMOVED: u32 = u32::MAX;
 
-impl Place {
+impl RecordLocation {
     pub(super) fn new(file: u32, offset: u64, record: &[u8]) -> Self {
         Self { offset, file, len: record.len() as u32, crc: crc32fast::hash(record), namespace: 0 }
     }
@@ -60,65 +60,68 @@ impl Place {
     }
 }
 
-/// The places of one shard's keys, by hash.
+/// The locations of one shard's keys, by hash.
 #[derive(Debug, Default)]
-pub(super) struct Places {
-    by_hash: BTreeMap<u64, Place>,
+pub(super) struct RecordIndex {
+    by_hash: BTreeMap<u64, RecordLocation>,
     /// Expiries that were given after the record was written.
     expiries: HashMap<u64, Expiry>,
     /// Keys that are removed are remembered.
     keeps_removed: bool,
 }
 
-/// What a place takes in the map, at the two thirds that its nodes are full on average.
-const PLACE_BYTES: u64 = (size_of::<(u64, Place)>() * 3 / 2) as u64;
+/// What a location takes in the map, at the two thirds that its nodes are full on average.
+const LOCATION_BYTES: u64 = (size_of::<(u64, RecordLocation)>() * 3 / 2) as u64;
 /// What an expiry takes.
 const EXPIRY_BYTES: u64 = 48;
 /// Expiries that there is always room for.
 const ROOM_KEPT: usize = 64;
 
-impl Places {
+impl RecordIndex {
     pub(super) fn len(&self) -> usize {
         self.by_hash.len()
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.by_hash.len() as u64 * PLACE_BYTES + self.expiries.capacity() as u64 * EXPIRY_BYTES
+        self.by_hash.len() as u64 * LOCATION_BYTES + self.expiries.capacity() as u64 * EXPIRY_BYTES
     }
 
-    /// A key's place, and the expiry that it was given since.
-    pub(super) fn get(&self, hash: u64) -> Option<(Place, Option<Expiry>)> {
-        let place = self.by_hash.get(&hash)?;
-        Some((*place, self.expiries.get(&hash).copied()))
+    /// A key's location, and the expiry that it was given since.
+    pub(super) fn get(&self, hash: u64) -> Option<(RecordLocation, Option<Expiry>)> {
+        let location = self.by_hash.get(&hash)?;
+        Some((*location, self.expiries.get(&hash).copied()))
     }
 
-    pub(super) fn put(&mut self, hash: u64, place: Place) {
-        self.by_hash.insert(hash, place);
+    pub(super) fn put(&mut self, hash: u64, location: RecordLocation) {
+        self.by_hash.insert(hash, location);
         self.forget_expiry(hash);
     }
 
-    pub(super) fn put_if_vacant(&mut self, hash: u64, place: Place) {
-        self.by_hash.entry(hash).or_insert(place);
+    pub(super) fn put_if_vacant(&mut self, hash: u64, location: RecordLocation) {
+        self.by_hash.entry(hash).or_insert(location);
     }
 
     /// As [`Self::put_if_vacant`], of a key that was given an expiry since, unless it was given one here too.
-    pub(super) fn put_if_vacant_with(&mut self, hash: u64, place: Place, expiry: Option<Expiry>) {
+    pub(super) fn put_if_vacant_with(&mut self, hash: u64, location: RecordLocation, expiry: Option<Expiry>) {
         if let Entry::Vacant(vacant) = self.by_hash.entry(hash) {
-            vacant.insert(place);
+            vacant.insert(location);
             if let Some(expiry) = expiry {
                 self.expiries.entry(hash).or_insert(expiry);
             }
         }
     }
 
-    /// Visits every key's place, and the expiry that it was given since.
-    pub(super) fn each(&self, mut visit: impl FnMut(u64, Place, Option<Expiry>)) {
-        self.by_hash.iter().for_each(|(hash, place)| visit(*hash, *place, self.expiries.get(hash).copied()));
+    /// Visits every key's location, and the expiry that it was given since.
+    pub(super) fn each(&self, mut visit: impl FnMut(u64, RecordLocation, Option<Expiry>)) {
+        self.by_hash
+            .iter()
+            .for_each(|(hash, location)| visit(*hash, *location, self.expiries.get(hash).copied()));
     }
 
     pub(super) fn remove(&mut self, hash: u64) {
         if self.keeps_removed {
-            self.by_hash.insert(hash, Place { offset: 0, file: REMOVED, len: 0, crc: 0, namespace: 0 });
+            self.by_hash
+                .insert(hash, RecordLocation { offset: 0, file: REMOVED, len: 0, crc: 0, namespace: 0 });
         } else {
             self.by_hash.remove(&hash);
         }
@@ -138,8 +141,8 @@ impl Places {
 
     pub(super) fn clear_namespace(&mut self, namespace: u16) {
         let (by_hash, expiries) = (&mut self.by_hash, &mut self.expiries);
-        by_hash.retain(|hash, place| {
-            let stays = place.is_removed() || place.namespace != namespace;
+        by_hash.retain(|hash, location| {
+            let stays = location.is_removed() || location.namespace != namespace;
             if !stays {
                 expiries.remove(hash);
             }
@@ -152,7 +155,7 @@ impl Places {
     pub(super) fn keep_removed(&mut self, keep: bool) {
         self.keeps_removed = keep;
         if !keep {
-            self.by_hash.retain(|_, place| !place.is_removed());
+            self.by_hash.retain(|_, location| !location.is_removed());
             let by_hash = &self.by_hash;
             self.expiries.retain(|hash, _| by_hash.contains_key(hash));
             self.shrink();
@@ -165,20 +168,26 @@ impl Places {
         self.by_hash.range((from, Bound::Unbounded)).take(max).map(|(hash, _)| *hash).collect()
     }
 
-    /// Leads a key to another place, if it is at the first one still. An expiry that was written there is forgotten.
-    pub(super) fn lead(&mut self, hash: u64, from: Place, to: Place, written: Option<Expiry>) {
-        if let Some(place) = self.by_hash.get_mut(&hash)
-            && *place == from
+    /// Leads a key to another location, if it is at the first one still. An expiry that was written there is forgotten.
+    pub(super) fn lead(
+        &mut self,
+        hash: u64,
+        from: RecordLocation,
+        to: RecordLocation,
+        written: Option<Expiry>,
+    ) {
+        if let Some(location) = self.by_hash.get_mut(&hash)
+            && *location == from
         {
-            *place = to;
+            *location = to;
             if written.is_some() && self.expiries.get(&hash).copied() == written {
                 self.forget_expiry(hash);
             }
         }
     }
 
-    /// Forgets a key, if it is at this place still.
-    pub(super) fn drop_at(&mut self, hash: u64, from: Place) {
+    /// Forgets a key, if it is at this location still.
+    pub(super) fn drop_at(&mut self, hash: u64, from: RecordLocation) {
         if self.by_hash.get(&hash) == Some(&from) {
             self.by_hash.remove(&hash);
             self.forget_expiry(hash);
@@ -205,20 +214,20 @@ mod tests {
 
     #[test]
     fn what_places_and_expiries_take_is_given_back_with_them() {
-        let mut places = Places::default();
+        let mut locations = RecordIndex::default();
         for hash in 0..10_000 {
-            places.put(hash, Place::new(1, hash * 10, b"record"));
-            places.expire(hash, Expiry::AtMs(hash));
+            locations.put(hash, RecordLocation::new(1, hash * 10, b"record"));
+            locations.expire(hash, Expiry::AtMs(hash));
         }
-        assert!(places.bytes() > 10_000 * (PLACE_BYTES + EXPIRY_BYTES), "{}", places.bytes());
+        assert!(locations.bytes() > 10_000 * (LOCATION_BYTES + EXPIRY_BYTES), "{}", locations.bytes());
         for hash in 0..5_000 {
-            places.put(hash, Place::new(2, hash * 10, b"record"));
+            locations.put(hash, RecordLocation::new(2, hash * 10, b"record"));
         }
-        (5_000..10_000).for_each(|hash| places.remove(hash));
+        (5_000..10_000).for_each(|hash| locations.remove(hash));
         assert!(
-            places.bytes() < 5_000 * PLACE_BYTES + 8 * ROOM_KEPT as u64 * EXPIRY_BYTES,
+            locations.bytes() < 5_000 * LOCATION_BYTES + 8 * ROOM_KEPT as u64 * EXPIRY_BYTES,
             "{}",
-            places.bytes()
+            locations.bytes()
         );
     }
 }

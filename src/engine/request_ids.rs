@@ -62,7 +62,7 @@ impl Remembered {
 
 /// A shard's memory of increments with a request id.
 #[derive(Debug, Default)]
-pub(crate) struct Requests {
+pub(crate) struct RequestIds {
     bytes_max: usize,
     seed: foldhash::quality::RandomState,
     /// Serial numbers of what is in `order`, by identity.
@@ -75,7 +75,7 @@ pub(crate) struct Requests {
     name_bytes: usize,
 }
 
-impl Requests {
+impl RequestIds {
     /// For a shard of this limit in bytes.
     pub(crate) fn new(bytes_limit: u64) -> Self {
         Self { bytes_max: (bytes_limit / BYTES_PART) as usize, ..Self::default() }
@@ -167,7 +167,7 @@ impl Requests {
         self.shrink();
     }
 
-    /// Forgets the oldest until there is room for one more of so many bytes.
+    /// Forgets the oldest until there is room for one more of `bytes` bytes.
     fn keep_within(&mut self, bytes: usize) {
         while !self.order.is_empty()
             && (self.order.len() >= REMEMBERED_MAX
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn a_request_is_remembered_for_ten_minutes_and_within_bounds() {
         let namespaces = Namespaces::new(&config(), 1);
-        let mut requests = Requests::new(64 << 20);
+        let mut requests = RequestIds::new(64 << 20);
         let half = REMEMBERED_MAX as u64 / 2;
         for n in 0..REMEMBERED_MAX as u64 + 10 {
             let key = KeyRef { namespace: namespaces.default(), key: b"key", hash: n };
@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn long_names_take_no_more_than_a_sixteenth_and_give_it_back() {
         let namespaces = Namespaces::new(&config(), 1);
-        let mut requests = Requests::new(8 << 20);
+        let mut requests = RequestIds::new(8 << 20);
         requests.keep_names();
         let key = [7; crate::entry::KEY_BYTES_MAX];
         for n in 0..REMEMBERED_MAX as u64 {
