@@ -8,10 +8,9 @@ use std::ops::ControlFlow;
 use super::Cache;
 use crate::clock::Now;
 use crate::engine::{
-    Admission, EntryView, Fetch, MissReason, Namespace, Op, Outcome, Put, Refusal, ScanCursor, ScanRange,
-    Tier, Unread,
+    Admission, EntryView, Fetch, MissReason, Namespace, Op, Outcome, Refusal, ScanCursor, ScanRange, Unread,
 };
-use crate::entry::{Expiry, Ttl};
+use crate::entry::Ttl;
 use crate::lookup::{Answer, Loaded, PendingLoad};
 use crate::persistence::disk::{Lookup, LookupError};
 use crate::persistence::tier::{FetchError, Scanned};
@@ -126,26 +125,16 @@ impl Cache {
             self.engine.count_disk_miss((namespace, key), reason, None);
             return Err(Unread::Miss(reason));
         }
-        let (fetch, now) = (loaded.into_fetch(), admission.admit());
-        let mut found = Some(found);
-        let mut see = |entry: EntryView<'_>| {
-            let found = found.take().expect("an entry is found once");
-            found(EntryView { tier: Tier::Disk, ..entry })
-        };
+        let fetch = loaded.into_fetch();
         answer.visit(|put| {
-            let read = self.engine.read_fetched((namespace, key), touch, (fetch, put), admission, &mut see);
-            match (read, put.zip(now.ok()).and_then(|(put, now)| view(put, now))) {
-                // What memory has no room for is answered from where it lies.
-                (Err(Unread::Miss(counted)), Some(entry)) if !namespace.is_deleted() => {
-                    self.engine.count_disk_hit((namespace, key), counted);
-                    Ok(see(entry))
-                }
-                (Err(Unread::Miss(counted)), _) if matches!(*answer, Answer::Damaged) => {
+            let read = self.engine.read_fetched((namespace, key), touch, (fetch, put), admission, found);
+            match read {
+                Err(Unread::Miss(counted)) if matches!(*answer, Answer::Damaged) => {
                     let corrupt = MissReason::Corrupt;
                     self.engine.count_disk_miss((namespace, key), corrupt, Some(counted));
                     Err(Unread::Miss(corrupt))
                 }
-                (read, _) => read,
+                read => read,
             }
         })
     }
@@ -268,7 +257,7 @@ impl Cache {
                 let next = lookup.tier.scan(number, after, SCANNED_AT_A_TIME, |put| {
                     looked_at += 1;
                     let is_wanted = put.namespace == namespace.number() && put.key.starts_with(range.prefix);
-                    let visited = match view(put, now) {
+                    let visited = match put.view(now) {
                         Some(entry) if is_wanted => visit(put.key, entry),
                         _ => ControlFlow::Continue(()),
                     };
@@ -294,18 +283,46 @@ impl Cache {
     }
 }
 
-/// A record as an entry; `None`: its time has ended.
-fn view<'a>(put: &Put<'a>, now: Now) -> Option<EntryView<'a>> {
-    let remaining_ttl_ms = match put.expiry {
-        Expiry::Never => 0,
-        Expiry::AtMs(at) => at.checked_sub(now.steady_ms).filter(|left| *left > 0)?,
-    };
-    Some(EntryView {
-        value: put.value,
-        version: put.version,
-        remaining_ttl_ms,
-        flags: put.flags,
-        content_type: put.content_type,
-        tier: Tier::Disk,
-    })
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::engine::EngineConfig;
+    use crate::entry::Limits;
+    use crate::lookup::{LoadTarget, Lookup as BelowMemory, Source};
+
+    /// Has nothing.
+    #[derive(Debug)]
+    struct Nothing;
+
+    impl Source for Nothing {
+        fn load(&self, _: &LoadTarget) -> Answer {
+            Answer::Absent
+        }
+    }
+
+    /// Admits at a time, and counts how often it is asked.
+    struct Counting(Now, Cell<u32>);
+
+    impl Admission for Counting {
+        fn admit(&self) -> Result<Now, Refusal> {
+            self.1.set(self.1.get() + 1);
+            Ok(self.0)
+        }
+    }
+
+    #[test]
+    fn a_read_asks_the_admission_once_each_time_that_it_is_tried() {
+        let cache = Cache::new(&EngineConfig::default(), Limits::default());
+        cache.engine.start_fetching();
+        cache.lookup.set(BelowMemory::new(Arc::clone(&cache.engine), Arc::new(Nothing))).unwrap();
+        let (namespace, admission) = (cache.engine.default_namespace(), Counting(cache.now(), Cell::new(0)));
+        let read = |loaded| cache.try_read(namespace, b"k", None, &admission, loaded, |_| ());
+        let Err(Unread::NeedsLoad(away)) = read(None) else { panic!("it may lie below") };
+        assert_eq!(admission.1.get(), 1);
+        assert!(matches!(read(Some(away.load(b"k"))), Err(Unread::Miss(_))));
+        assert_eq!(admission.1.get(), 2);
+    }
 }

@@ -6,11 +6,14 @@
 //! Invariants: a cell belongs to exactly one of {live, free list of its page, not yet carved}; a page with no
 //! live cell is given back at once, but for one spare of each kind; `held_bytes` is what all pages take.
 //!
-//! A cell's address is `page << 14 | offset / 4`; pages count from 1, so no address is [`NIL`], and the top bit
-//! is never set. It is not a heap in general: what is larger than the largest class lives elsewhere.
+//! A cell's address is `page << 14 | offset / 4`; pages count from 1, so no address is 0, and the top bit
+//! is never set. That is the [`Slot`] of the entry that lies there. It is not a heap in general: what is larger
+//! than the largest class lives elsewhere.
 
-/// No cell.
-pub(crate) const NIL: u32 = 0;
+use super::slot::Slot;
+
+/// No page, in a list of pages.
+const NO_PAGE: u32 = 0;
 /// Addresses are in units of this many bytes.
 const GRANULE: usize = 4;
 /// Bits of an address below the page number.
@@ -161,6 +164,25 @@ struct Class {
     free_cells: u32,
 }
 
+impl Slot {
+    /// The slot of a cell: its page's number and its granule in there.
+    #[inline]
+    fn at(page: u32, granule: u16) -> Self {
+        Self::numbered(page << PAGE_SHIFT | u32::from(granule))
+    }
+
+    #[inline]
+    fn page(self) -> u32 {
+        self.number() >> PAGE_SHIFT
+    }
+
+    /// Where the cell begins in its page, in bytes.
+    #[inline]
+    fn offset(self) -> usize {
+        (self.number() & ((1 << PAGE_SHIFT) - 1)) as usize * GRANULE
+    }
+}
+
 /// A shard's pages.
 #[derive(Debug)]
 pub(crate) struct Arena {
@@ -227,7 +249,7 @@ impl Arena {
     /// A free cell of the class, or of one at most an eighth larger: a class that is seldom stored does not
     /// need pages of its own.
     #[inline]
-    pub(crate) fn allocate(&mut self, class: usize) -> Option<u32> {
+    pub(crate) fn allocate(&mut self, class: usize) -> Option<Slot> {
         let found = self.roomy_class(class)?;
         Some(self.take_from(self.classes[found].roomy))
     }
@@ -241,7 +263,7 @@ impl Arena {
     #[inline]
     fn roomy_class(&self, class: usize) -> Option<usize> {
         let reach = &self.classes[class..=usize::from(CLASSES.largest[class])];
-        reach.iter().position(|other| other.roomy != NIL).map(|further| class + further)
+        reach.iter().position(|other| other.roomy != NO_PAGE).map(|further| class + further)
     }
 
     /// Gives back the spare pages.
@@ -273,8 +295,8 @@ impl Arena {
             carved: 0,
             live: 0,
             free: NO_CELL,
-            prev: NIL,
-            next: NIL,
+            prev: NO_PAGE,
+            next: NO_PAGE,
         });
         self.classes[class].free_cells += u32::from(cells_per_page(class));
         self.spare_cell_bytes += (usize::from(cells_per_page(class)) * cell_bytes(class)) as u64;
@@ -284,15 +306,14 @@ impl Arena {
 
     /// Gives a cell back, and its page with it if it was the last.
     #[inline]
-    pub(crate) fn free(&mut self, address: u32) {
-        let number = address >> PAGE_SHIFT;
-        let offset = address & ((1 << PAGE_SHIFT) - 1);
+    pub(crate) fn free(&mut self, slot: Slot) {
+        let number = slot.page();
         let page = self.page_mut(number);
         let was_full = page.live == cells_per_page(usize::from(page.class));
-        let at = offset as usize * GRANULE;
+        let at = slot.offset();
         page.bytes[at..at + 2].copy_from_slice(&page.free.to_le_bytes());
         page.bytes[at + LIVE_WORD..at + LIVE_WORD + 4].fill(0);
-        page.free = offset as u16;
+        page.free = (at / GRANULE) as u16;
         page.live -= 1;
         let (class, live, cell) = (usize::from(page.class), page.live, u64::from(page.cell));
         self.freed += 1;
@@ -308,30 +329,28 @@ impl Arena {
 
     /// The cell's bytes.
     #[inline]
-    pub(crate) fn cell(&self, address: u32) -> &[u8] {
-        let page = self.page(address >> PAGE_SHIFT);
-        let at = (address & ((1 << PAGE_SHIFT) - 1)) as usize * GRANULE;
+    pub(crate) fn cell(&self, slot: Slot) -> &[u8] {
+        let (page, at) = (self.page(slot.page()), slot.offset());
         &page.bytes[at..at + usize::from(page.cell)]
     }
 
     /// The cell's bytes, to write.
     #[inline]
-    pub(crate) fn cell_mut(&mut self, address: u32) -> &mut [u8] {
-        let page = self.page_mut(address >> PAGE_SHIFT);
-        let at = (address & ((1 << PAGE_SHIFT) - 1)) as usize * GRANULE;
+    pub(crate) fn cell_mut(&mut self, slot: Slot) -> &mut [u8] {
+        let (page, at) = (self.page_mut(slot.page()), slot.offset());
         let cell = usize::from(page.cell);
         &mut page.bytes[at..at + cell]
     }
 
     /// How large the cell is.
     #[inline]
-    pub(crate) fn cell_size(&self, address: u32) -> usize {
-        usize::from(self.page(address >> PAGE_SHIFT).cell)
+    pub(crate) fn cell_size(&self, slot: Slot) -> usize {
+        usize::from(self.page(slot.page()).cell)
     }
 
     /// The live cells of the page that is the cheapest to empty, among the classes whose free cells elsewhere
     /// would take them all; `None` if no class has that many.
-    pub(crate) fn page_to_empty(&self) -> Option<Vec<u32>> {
+    pub(crate) fn page_to_empty(&self) -> Option<Vec<Slot>> {
         let excess = |class: &usize| {
             let free = self.classes[*class].free_cells;
             free.saturating_sub(u32::from(cells_per_page(*class))) as usize * cell_bytes(*class)
@@ -342,7 +361,7 @@ impl Arena {
         let mut emptiest: Option<(u16, u32)> = None;
         let mut number = self.classes[class].roomy;
         for _ in 0..PAGES_LOOKED_AT {
-            if number == NIL {
+            if number == NO_PAGE {
                 break;
             }
             let page = self.page(number);
@@ -355,19 +374,19 @@ impl Arena {
     }
 
     /// Takes a cell of the same class on another page than `from`'s. The caller copies and frees.
-    pub(crate) fn allocate_elsewhere(&mut self, from: u32) -> Option<u32> {
-        let number = from >> PAGE_SHIFT;
+    pub(crate) fn allocate_elsewhere(&mut self, from: Slot) -> Option<Slot> {
+        let number = from.page();
         let class = usize::from(self.page(number).class);
         let mut other = self.classes[class].roomy;
         if other == number {
             other = self.page(number).next;
         }
-        (other != NIL).then(|| self.take_from(other))
+        (other != NO_PAGE).then(|| self.take_from(other))
     }
 
     /// All live cells of all pages.
     #[cfg(any(test, debug_assertions))]
-    pub(crate) fn live(&self) -> impl Iterator<Item = u32> + '_ {
+    pub(crate) fn live(&self) -> impl Iterator<Item = Slot> + '_ {
         (1..self.pages.len() as u32)
             .filter(|number| self.pages[*number as usize].is_some())
             .flat_map(|number| self.live_cells(number))
@@ -392,7 +411,7 @@ impl Arena {
             assert_eq!(self.classes[class].free_cells, free, "free cells of class {class}");
             let mut number = self.classes[class].roomy;
             let mut listed = 0;
-            while number != NIL {
+            while number != NO_PAGE {
                 let page = self.page(number);
                 assert_eq!(usize::from(page.class), class);
                 listed += u32::from(cells_per_page(class) - page.live);
@@ -412,18 +431,18 @@ impl Arena {
         self.pages[number as usize].as_mut().expect("an address names a page that exists")
     }
 
-    fn live_cells(&self, number: u32) -> Vec<u32> {
+    fn live_cells(&self, number: u32) -> Vec<Slot> {
         let page = self.page(number);
         let cell = usize::from(page.cell);
         (0..usize::from(page.carved))
             .map(|index| index * cell)
             .filter(|at| page.bytes[at + LIVE_WORD..at + LIVE_WORD + 4] != [0; 4])
-            .map(|at| number << PAGE_SHIFT | (at / GRANULE) as u32)
+            .map(|at| Slot::at(number, (at / GRANULE) as u16))
             .collect()
     }
 
     #[inline]
-    fn take_from(&mut self, number: u32) -> u32 {
+    fn take_from(&mut self, number: u32) -> Slot {
         let page = self.page_mut(number);
         let offset = if page.free == NO_CELL {
             let at = usize::from(page.carved) * usize::from(page.cell);
@@ -443,14 +462,14 @@ impl Arena {
         if full {
             self.unlink_roomy(class, number);
         }
-        number << PAGE_SHIFT | u32::from(offset)
+        Slot::at(number, offset)
     }
 
     fn link_roomy(&mut self, class: usize, number: u32) {
         let first = self.classes[class].roomy;
         self.page_mut(number).next = first;
-        self.page_mut(number).prev = NIL;
-        if first != NIL {
+        self.page_mut(number).prev = NO_PAGE;
+        if first != NO_PAGE {
             self.page_mut(first).prev = number;
         }
         self.classes[class].roomy = number;
@@ -459,10 +478,10 @@ impl Arena {
     fn unlink_roomy(&mut self, class: usize, number: u32) {
         let (prev, next) = (self.page(number).prev, self.page(number).next);
         match prev {
-            NIL => self.classes[class].roomy = next,
+            NO_PAGE => self.classes[class].roomy = next,
             prev => self.page_mut(prev).next = next,
         }
-        if next != NIL {
+        if next != NO_PAGE {
             self.page_mut(next).prev = prev;
         }
     }
@@ -490,8 +509,8 @@ const PAGES_LOOKED_AT: usize = 32;
 mod tests {
     use super::*;
 
-    fn live(arena: &mut Arena, address: u32) {
-        arena.cell_mut(address)[LIVE_WORD] = 1;
+    fn live(arena: &mut Arena, slot: Slot) {
+        arena.cell_mut(slot)[LIVE_WORD] = 1;
     }
 
     #[test]
@@ -535,7 +554,7 @@ mod tests {
         let class = class_of(200);
         let mut cells = Vec::new();
         for _ in 0..10 * usize::from(cells_per_page(class)) {
-            if arena.classes[class].roomy == NIL {
+            if arena.classes[class].roomy == NO_PAGE {
                 arena.add_page(class);
             }
             let address = arena.allocate(class).unwrap();

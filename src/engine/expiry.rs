@@ -10,8 +10,8 @@
 //! Invariant: no live deadline is before [`Wheel::base_ms`], and the base never goes back; so the low 32 bits of
 //! a deadline that was less than 2^32 ms off when it was kept tell the whole of it, whatever time jumps.
 
-use super::arena::NIL;
 use super::record::{Deadline, Records};
+use super::slot::Slot;
 use crate::entry::Expiry;
 
 const TICK_BITS: u32 = 6;
@@ -20,7 +20,7 @@ const LEVELS: usize = 6;
 const SLOTS: usize = 1 << LEVEL_BITS;
 /// How far ahead the furthest slot begins.
 const REACH_TICKS: u64 = (SLOTS as u64 - 1) << (LEVEL_BITS * (LEVELS as u32 - 1));
-/// In an entry's `prev`: it is the first of the slot whose number the other bits give.
+/// In an entry's `prev`: it is the first of the wheel's slot whose number the other bits give. No entry's number has it.
 const FIRST_OF_SLOT: u32 = 1 << 31;
 
 /// A shard's timer wheel.
@@ -29,8 +29,16 @@ pub(crate) struct Wheel {
     /// The tick that the wheel stands at; everything due before it is gone.
     current: u64,
     occupied: [u64; LEVELS],
-    slots: Box<[u32; LEVELS * SLOTS]>,
+    slots: Box<[Option<Slot>; LEVELS * SLOTS]>,
     len: usize,
+}
+
+/// What is before an entry in its slot of the wheel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Entry(Slot),
+    /// Nothing: it is the first of this slot of the wheel.
+    Start(usize),
 }
 
 /// What the wheel has to do next.
@@ -43,12 +51,30 @@ enum Next {
     Idle,
 }
 
+impl Before {
+    /// As an entry's cell keeps it.
+    fn of_word(word: u32) -> Self {
+        if word & FIRST_OF_SLOT == 0 {
+            Self::Entry(Slot::numbered(word))
+        } else {
+            Self::Start((word & !FIRST_OF_SLOT) as usize)
+        }
+    }
+
+    fn word(self) -> u32 {
+        match self {
+            Self::Entry(entry) => entry.number(),
+            Self::Start(slot) => FIRST_OF_SLOT | slot as u32,
+        }
+    }
+}
+
 impl Wheel {
     pub(crate) fn new(now_ms: u64) -> Self {
         Self {
             current: now_ms >> TICK_BITS,
             occupied: [0; LEVELS],
-            slots: Box::new([NIL; LEVELS * SLOTS]),
+            slots: Box::new([None; LEVELS * SLOTS]),
             len: 0,
         }
     }
@@ -76,46 +102,44 @@ impl Wheel {
     }
 
     /// Puts an entry that has a deadline into its slot.
-    pub(crate) fn insert(&mut self, records: &mut Records, entry: u32) {
+    pub(crate) fn insert(&mut self, records: &mut Records, entry: Slot) {
         let Expiry::AtMs(deadline) = records.expiry(entry, self.base_ms()) else {
             unreachable!("only entries that expire get here")
         };
         let slot = self.slot_for(deadline);
         let first = self.slots[slot];
-        records.set_wheel_prev(entry, FIRST_OF_SLOT | slot as u32);
+        records.set_wheel_prev(entry, Before::Start(slot).word());
         records.set_wheel_next(entry, first);
-        if first != NIL {
-            records.set_wheel_prev(first, entry);
+        if let Some(first) = first {
+            records.set_wheel_prev(first, Before::Entry(entry).word());
         }
-        self.slots[slot] = entry;
+        self.slots[slot] = Some(entry);
         self.occupied[slot / SLOTS] |= 1 << (slot % SLOTS);
         self.len += 1;
     }
 
     /// Takes an entry out of its slot.
-    pub(crate) fn remove(&mut self, records: &mut Records, entry: u32) {
+    pub(crate) fn remove(&mut self, records: &mut Records, entry: Slot) {
         let (prev, next) = records.wheel_links(entry);
-        if prev & FIRST_OF_SLOT != 0 {
-            self.set_first((prev & !FIRST_OF_SLOT) as usize, next);
-        } else {
-            records.set_wheel_next(prev, next);
+        match Before::of_word(prev) {
+            Before::Start(slot) => self.set_first(slot, next),
+            Before::Entry(before) => records.set_wheel_next(before, next),
         }
-        if next != NIL {
+        if let Some(next) = next {
             records.set_wheel_prev(next, prev);
         }
         self.len -= 1;
     }
 
     /// Tells the neighbours that an entry's cell was copied to another place.
-    pub(crate) fn moved(&mut self, records: &mut Records, to: u32) {
+    pub(crate) fn moved(&mut self, records: &mut Records, to: Slot) {
         let (prev, next) = records.wheel_links(to);
-        if prev & FIRST_OF_SLOT != 0 {
-            self.slots[(prev & !FIRST_OF_SLOT) as usize] = to;
-        } else {
-            records.set_wheel_next(prev, to);
+        match Before::of_word(prev) {
+            Before::Start(slot) => self.slots[slot] = Some(to),
+            Before::Entry(before) => records.set_wheel_next(before, Some(to)),
         }
-        if next != NIL {
-            records.set_wheel_prev(next, to);
+        if let Some(next) = next {
+            records.set_wheel_prev(next, Before::Entry(to).word());
         }
     }
 
@@ -126,13 +150,13 @@ impl Wheel {
         records: &mut Records,
         now_ms: u64,
         budget: &mut usize,
-    ) -> Option<u32> {
+    ) -> Option<Slot> {
         let now_tick = now_ms >> TICK_BITS;
         while *budget > 0 {
             match self.next() {
                 Next::Due(slot) => {
                     *budget -= 1;
-                    let entry = self.slots[slot];
+                    let entry = self.slots[slot].expect("a slot that is marked has an entry");
                     let base = self.base_ms();
                     let due = match records.expiry(entry, base) {
                         Expiry::Never => true,
@@ -195,9 +219,9 @@ impl Wheel {
         level * SLOTS + (tick >> (LEVEL_BITS * level as u32)) as usize % SLOTS
     }
 
-    fn set_first(&mut self, slot: usize, first: u32) {
+    fn set_first(&mut self, slot: usize, first: Option<Slot>) {
         self.slots[slot] = first;
-        if first == NIL {
+        if first.is_none() {
             self.occupied[slot / SLOTS] &= !(1 << (slot % SLOTS));
         }
     }
@@ -206,15 +230,16 @@ impl Wheel {
     pub(crate) fn validate(&self, records: &Records) {
         let mut seen = 0;
         for slot in 0..LEVELS * SLOTS {
-            let mut entry = self.slots[slot];
-            assert_eq!(entry != NIL, self.occupied[slot / SLOTS] & 1 << (slot % SLOTS) != 0);
-            let mut prev = FIRST_OF_SLOT | slot as u32;
-            while entry != NIL {
-                assert_eq!(records.wheel_links(entry).0, prev);
+            let mut at = self.slots[slot];
+            assert_eq!(at.is_some(), self.occupied[slot / SLOTS] & 1 << (slot % SLOTS) != 0);
+            let mut before = Before::Start(slot);
+            while let Some(entry) = at {
+                let (prev, next) = records.wheel_links(entry);
+                assert_eq!(Before::of_word(prev), before);
                 assert!(records.expires(entry));
                 seen += 1;
-                prev = entry;
-                entry = records.wheel_links(entry).1;
+                before = Before::Entry(entry);
+                at = next;
             }
         }
         assert_eq!(seen, self.len);

@@ -16,7 +16,7 @@ use super::admission::Admission;
 use super::index::order;
 use super::log::Put;
 use super::namespace::Namespace;
-use super::op::{EntryView, MissReason, Op, Outcome, Unread};
+use super::op::{EntryView, MissReason, Op, Outcome, Tier, Unread};
 use super::record::hash_key;
 use super::shard::{KeyRef, Shard};
 use crate::clock::Now;
@@ -198,9 +198,10 @@ impl Engine {
         admission: impl Admission,
     ) -> Result<Outcome, Fetch> {
         let large = op.large_value();
-        let applied = self.with_fetched(namespace, op.key(), fetch, found, admission, |shard, key, now| {
-            Ok(self.apply_in(shard, key, op, large.as_ref(), now))
-        });
+        let applied =
+            self.with_fetched(namespace, op.key(), fetch, found, admission, |shard, key, now, _| {
+                Ok(self.apply_in(shard, key, op, large.as_ref(), now))
+            });
         match applied {
             Ok(outcome) => Ok(outcome),
             Err(Unread::Refused(refusal)) => Ok(Outcome::Refused(refusal)),
@@ -230,7 +231,8 @@ impl Engine {
         }
     }
 
-    /// Reads an entry with what was found of its key; see [`Self::read_or_fetch`].
+    /// Reads an entry with what was found of its key; see [`Self::read_or_fetch`]. What memory has no room for is read where
+    /// it was found.
     ///
     /// # Errors
     /// There is none to read, or the key was changed meanwhile and has to be fetched again: `seen` was not called.
@@ -242,12 +244,29 @@ impl Engine {
         admission: impl Admission,
         seen: impl FnOnce(EntryView<'_>) -> R,
     ) -> Result<R, Unread<Fetch>> {
-        self.with_fetched(namespace, key, fetch, found, admission, |shard, key, now| {
-            let read = shard.read(key, touch, now, seen).map_err(Unread::Miss);
-            if found.is_some() && read.is_ok() {
-                shard.count_hit_on_disk(key.namespace);
+        let mut seen = Some(seen);
+        let mut see = |entry: EntryView<'_>| seen.take().expect("an entry is read once")(entry);
+        let read = self.with_fetched(namespace, key, fetch, found, admission, |shard, key, now, found| {
+            let tier = if found.is_some() { Tier::Disk } else { Tier::Memory };
+            match shard.read(key, touch, now, |entry| see(EntryView { tier, ..entry })) {
+                Ok(read) => {
+                    if found.is_some() {
+                        shard.count_hit_on_disk(key.namespace);
+                    }
+                    Ok(Read::InMemory(read))
+                }
+                Err(counted) => {
+                    let entry = found.and_then(|found| found.view(now));
+                    let entry = entry.filter(|_| !key.namespace.is_deleted()).ok_or(Unread::Miss(counted))?;
+                    shard.count_hit_below(key.namespace, counted);
+                    Ok(Read::WhereFound(entry))
+                }
             }
-            read
+        })?;
+        Ok(match read {
+            Read::InMemory(read) => read,
+            // It is no part of the shard: its lock is not held while it is copied.
+            Read::WhereFound(entry) => see(entry),
         })
     }
 
@@ -270,7 +289,7 @@ impl Engine {
         found: &Put<'_>,
         now: Now,
     ) -> Result<bool, Fetch> {
-        let has = |shard: &mut Shard, key: KeyRef<'_>, _| Ok(shard.has(key));
+        let has = |shard: &mut Shard, key: KeyRef<'_>, _, _| Ok(shard.has(key));
         match self.with_fetched(namespace, found.key, fetch, Some(found), now, has) {
             Err(Unread::NeedsLoad(fetch)) => Err(fetch),
             done => Ok(done.unwrap_or(false)),
@@ -288,61 +307,130 @@ impl Engine {
         self.shards[number].lock().recount_miss(key.namespace, reason, counted);
     }
 
-    /// Counts a lookup that was answered from below, as memory has no room for the entry, in place of the miss that it was
-    /// counted as.
-    pub fn count_disk_hit(&self, (namespace, key): (&Namespace, &[u8]), counted: MissReason) {
-        let (number, key) = self.locate(namespace, key);
-        let mut shard = self.shards[number].lock();
-        shard.uncount_miss(key.namespace, counted);
-        shard.count_hit(key.namespace);
-        shard.count_hit_on_disk(key.namespace);
-    }
-
     /// Gives a fetch back that came to nothing.
     pub fn end_fetch(&self, fetch: Fetch) {
         self.shards[fetch.shard].lock().end_fetch(fetch.hash, fetch.changes);
     }
 
-    fn with_fetched<R>(
+    /// Does something under one hold of the shard's lock, after what was found of a key was put into memory; it is handed
+    /// what was found if the key was not changed meanwhile.
+    fn with_fetched<'a, R>(
         &self,
         namespace: &Namespace,
         key: &[u8],
         fetch: Fetch,
-        found: Option<&Put<'_>>,
+        found: Option<&'a Put<'a>>,
         admission: impl Admission,
-        apply: impl FnOnce(&mut Shard, KeyRef<'_>, Now) -> Result<R, Unread<Fetch>>,
+        apply: impl FnOnce(&mut Shard, KeyRef<'_>, Now, Option<&'a Put<'a>>) -> Result<R, Unread<Fetch>>,
     ) -> Result<R, Unread<Fetch>> {
         let (number, key) = self.locate(namespace, key);
         let mut shard = self.shards[number].lock();
         let is_same = shard.end_fetch(fetch.hash, fetch.changes);
         let now = admission.admit().map_err(Unread::Refused)?;
         shard.maintain(now);
-        if is_same && let Some(found) = found {
+        let found = found.filter(|_| is_same);
+        if let Some(found) = found {
             shard.promote(found, key, now);
         } else if !is_same && let Some(fetch) = Fetch::begin(&mut shard, number, key, now) {
             return Err(Unread::NeedsLoad(fetch));
         }
-        apply(&mut shard, key, now)
+        apply(&mut shard, key, now, found)
     }
+}
+
+/// Where an entry was read.
+enum Read<'a, R> {
+    /// In memory, and what came of it.
+    InMemory(R),
+    /// Where it was found: it is to be read there.
+    WhereFound(EntryView<'a>),
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use bytes::Bytes;
+
     use super::super::tests::at;
-    use super::super::{EngineConfig, NamespaceConfig, PolicyName};
+    use super::super::{EngineConfig, NamespaceConfig, PolicyName, Refusal, Set, ValueView};
     use super::*;
+    use crate::entry::{Expiry, Version};
+
+    /// Admits at a time, and counts how often it is asked.
+    #[derive(Default)]
+    struct Counting(Cell<u32>);
+
+    impl Admission for Counting {
+        fn admit(&self) -> Result<Now, Refusal> {
+            self.0.set(self.0.get() + 1);
+            Ok(at(0))
+        }
+    }
+
+    /// Larger than all memory of the engine that it is found below.
+    fn found(value: &Bytes, namespace: u16) -> Put<'_> {
+        Put {
+            namespace,
+            key: b"key",
+            value: ValueView::Shared(value),
+            version: Version(7),
+            expiry: Expiry::Never,
+            flags: 0,
+            content_type: "",
+            tags: &[],
+            request_id: "",
+        }
+    }
+
+    fn engine() -> (Engine, Bytes) {
+        let bytes_limit = 16 << 20;
+        let engine = Engine::new(&EngineConfig { bytes_limit, ..EngineConfig::default() }, at(0));
+        engine.start_fetching();
+        (engine, vec![1; bytes_limit as usize + 1].into())
+    }
 
     #[test]
-    fn a_lookup_that_is_answered_from_below_counts_once() {
-        let engine = Engine::new(&EngineConfig::default(), at(0));
+    fn what_memory_has_no_room_for_is_read_where_it_was_found_and_counts_once() {
+        let (engine, value) = engine();
         let (name, policy) = ("other".to_owned(), PolicyName::Lru);
         let config = NamespaceConfig { name, bytes_limit: 0, policy, default_ttl: Ttl::Never };
         let other = engine.create_namespace(&config).unwrap();
         for namespace in [engine.default_namespace(), &other] {
-            let missed = || engine.read(namespace, b"key", None, at(0), |_| ()).unwrap_err();
-            engine.count_disk_hit((namespace, b"key"), missed());
+            let (fetch, admission) = (engine.begin_fetch(namespace, b"key", at(0)), Counting::default());
+            let put = found(&value, namespace.number());
+            let place = (namespace, b"key".as_slice());
+            let seen = |entry: EntryView<'_>| (entry.tier, entry.version, entry.value.as_slice().len());
+            let read = engine.read_fetched(place, None, (fetch.unwrap(), Some(&put)), &admission, seen);
+            assert_eq!(read.unwrap(), (Tier::Disk, Version(7), value.len()));
+            assert_eq!((admission.0.get(), engine.has(namespace, b"key")), (1, false));
             let stats = engine.report(namespace).stats;
             assert_eq!((stats.hits, stats.hits_on_disk, stats.misses()), (1, 1, 0), "{stats:?}");
         }
+    }
+
+    #[test]
+    fn what_was_found_before_its_key_was_changed_is_not_read() {
+        let (engine, value) = engine();
+        let namespace = engine.default_namespace();
+        let place = (namespace, b"key".as_slice());
+        let read = |fetch: Fetch| {
+            let found = (fetch, Some(&found(&value, 0)));
+            engine.read_fetched(place, None, found, at(0), |entry| (entry.tier, entry.value.to_bytes()))
+        };
+        let begin = || engine.begin_fetch(namespace, b"key", at(0)).unwrap();
+        // Memory has what is newer.
+        let fetch = begin();
+        engine.apply(namespace, &Op::Set(Set::new(b"key", b"new")), at(0));
+        assert_eq!(read(fetch).unwrap(), (Tier::Memory, Bytes::from("new")));
+        engine.apply(namespace, &Op::Delete { key: b"key", if_version: None }, at(0));
+        // It is away again.
+        let fetch = begin();
+        engine.apply(namespace, &Op::Delete { key: b"key", if_version: None }, at(0));
+        let Err(Unread::NeedsLoad(fetch)) = read(fetch) else { panic!("it was changed") };
+        // Nothing lies below any more, and nothing tells whether it was changed.
+        engine.stop_fetching();
+        assert!(matches!(read(fetch), Err(Unread::Miss(MissReason::Deleted))));
+        assert_eq!(engine.stats().hits_on_disk, 0);
     }
 }

@@ -27,6 +27,7 @@
 //! exactly once, whatever is split meanwhile (as Redis's SCAN does with its buckets).
 
 use super::prefetch::prefetch;
+use super::slot::Slot;
 
 const SLOTS_PER_BUCKET: usize = 10;
 const TAG_AT: u32 = 32;
@@ -35,7 +36,6 @@ const TAG_BITS: u32 = 16;
 const ENTRIES_PER_SEGMENT: usize = 256;
 /// Below the tag's bits.
 const SEGMENTS_MAX: usize = 1 << 24;
-const NONE: u32 = 0;
 
 /// Where a hash stands in a walk.
 #[inline]
@@ -46,7 +46,7 @@ pub(crate) fn order(hash: u64) -> u64 {
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(align(64))]
 struct Bucket {
-    slots: [u32; SLOTS_PER_BUCKET],
+    slots: [Option<Slot>; SLOTS_PER_BUCKET],
     tags: [u16; SLOTS_PER_BUCKET],
     passed_by: u16,
 }
@@ -87,8 +87,14 @@ impl Bucket {
     }
 
     #[inline]
-    fn place_of(&self, slot: u32) -> Option<usize> {
+    fn place_of(&self, slot: Option<Slot>) -> Option<usize> {
         self.slots.iter().position(|other| *other == slot)
+    }
+
+    /// Slots and tags of the places that are taken.
+    #[inline]
+    fn entries(&self) -> impl Iterator<Item = (Slot, u16)> + '_ {
+        self.slots.iter().zip(self.tags).filter_map(|(slot, tag)| slot.map(|slot| (slot, tag)))
     }
 }
 
@@ -111,7 +117,7 @@ impl Segment {
     }
 
     #[inline]
-    fn find(&self, tag: u16, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
+    fn find(&self, tag: u16, mut is: impl FnMut(Slot) -> bool) -> Option<Slot> {
         if self.buckets.is_empty() {
             return None;
         }
@@ -120,8 +126,10 @@ impl Segment {
             let bucket = &self.buckets[at];
             let mut places = bucket.places_of(tag);
             while places != 0 {
-                let slot = bucket.slots.get(place_in(places)).copied().unwrap_or(NONE);
-                if slot != NONE && is(slot) {
+                let slot = bucket.slots.get(place_in(places)).copied().flatten();
+                if let Some(slot) = slot
+                    && is(slot)
+                {
                     return Some(slot);
                 }
                 places &= places - 1;
@@ -136,10 +144,10 @@ impl Segment {
 
     /// The bucket and place of a slot that is there.
     #[inline]
-    fn place_of(&self, tag: u16, slot: u32) -> (usize, usize) {
+    fn place_of(&self, tag: u16, slot: Slot) -> (usize, usize) {
         let mut at = self.home(tag);
         loop {
-            if let Some(place) = self.buckets[at].place_of(slot) {
+            if let Some(place) = self.buckets[at].place_of(Some(slot)) {
                 return (at, place);
             }
             assert_ne!(self.buckets[at].passed_by, 0, "every entry is in the index");
@@ -149,12 +157,12 @@ impl Segment {
 
     /// Puts a slot where there is room for it: the caller has seen to it that there is.
     #[inline]
-    fn put(&mut self, tag: u16, slot: u32) {
+    fn put(&mut self, tag: u16, slot: Slot) {
         let mut at = self.home(tag);
         loop {
             let bucket = &mut self.buckets[at];
-            if let Some(place) = bucket.place_of(NONE) {
-                bucket.slots[place] = slot;
+            if let Some(place) = bucket.place_of(None) {
+                bucket.slots[place] = Some(slot);
                 bucket.tags[place] = tag;
                 break;
             }
@@ -165,9 +173,9 @@ impl Segment {
     }
 
     #[inline]
-    fn take(&mut self, tag: u16, slot: u32) {
+    fn take(&mut self, tag: u16, slot: Slot) {
         let (found, place) = self.place_of(tag, slot);
-        self.buckets[found].slots[place] = NONE;
+        self.buckets[found].slots[place] = None;
         let mut at = self.home(tag);
         while at != found {
             self.buckets[at].passed_by -= 1;
@@ -188,8 +196,8 @@ impl Segment {
         let old = std::mem::replace(&mut self.buckets, fresh);
         self.len = 0;
         for bucket in &old {
-            for (slot, tag) in bucket.slots.iter().zip(bucket.tags).filter(|(slot, _)| **slot != NONE) {
-                self.put(tag, *slot);
+            for (slot, tag) in bucket.entries() {
+                self.put(tag, slot);
             }
         }
     }
@@ -259,7 +267,7 @@ impl Index {
 
     /// The slot of this hash that `is` the one.
     #[inline]
-    pub(crate) fn find(&self, hash: u64, is: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub(crate) fn find(&self, hash: u64, is: impl FnMut(Slot) -> bool) -> Option<Slot> {
         self.segments[self.segment_of(hash)].find(tag(hash), is)
     }
 
@@ -274,12 +282,12 @@ impl Index {
 
     /// The first slot that may be of a key with this hash, so that a caller can prefetch its entry.
     #[inline]
-    pub(crate) fn slot_hint(&self, hash: u64) -> Option<u32> {
+    pub(crate) fn slot_hint(&self, hash: u64) -> Option<Slot> {
         self.find(hash, |_| true)
     }
 
     /// Puts a slot in; `hash_of` tells the hash of one that is there.
-    pub(crate) fn insert(&mut self, hash: u64, slot: u32, hash_of: impl FnMut(u32) -> u64) {
+    pub(crate) fn insert(&mut self, hash: u64, slot: Slot, hash_of: impl FnMut(Slot) -> u64) {
         if self.wants_split() {
             self.split(hash_of);
         }
@@ -295,15 +303,15 @@ impl Index {
     }
 
     /// A slot that is there gets another number.
-    pub(crate) fn replace(&mut self, hash: u64, old: u32, new: u32) {
+    pub(crate) fn replace(&mut self, hash: u64, old: Slot, new: Slot) {
         let number = self.segment_of(hash);
         let segment = &mut self.segments[number];
         let (bucket, place) = segment.place_of(tag(hash), old);
-        segment.buckets[bucket].slots[place] = new;
+        segment.buckets[bucket].slots[place] = Some(new);
     }
 
     /// Takes out a slot that is there.
-    pub(crate) fn remove(&mut self, hash: u64, slot: u32) {
+    pub(crate) fn remove(&mut self, hash: u64, slot: Slot) {
         let number = self.segment_of(hash);
         let segment = &mut self.segments[number];
         segment.take(tag(hash), slot);
@@ -322,7 +330,7 @@ impl Index {
     }
 
     /// The slots of a segment, in no order.
-    pub(crate) fn segment(&self, number: usize) -> impl Iterator<Item = u32> + '_ {
+    pub(crate) fn segment(&self, number: usize) -> impl Iterator<Item = Slot> + '_ {
         self.segments[number].slots()
     }
 
@@ -352,7 +360,7 @@ impl Index {
     }
 
     /// Splits the next segment in turn.
-    fn split(&mut self, mut hash_of: impl FnMut(u32) -> u64) {
+    fn split(&mut self, mut hash_of: impl FnMut(Slot) -> u64) {
         let bit = self.segments.len().ilog2();
         let number = self.segments.len() - (1 << bit);
         let whole = std::mem::take(&mut self.segments[number]);
@@ -360,9 +368,9 @@ impl Index {
         self.segments.push(Segment::default());
         let (mut stay, mut go) = (Vec::new(), Vec::new());
         for bucket in &whole.buckets {
-            for (slot, tag) in bucket.slots.iter().zip(bucket.tags).filter(|(slot, _)| **slot != NONE) {
-                let part = if hash_of(*slot) >> bit & 1 == 0 { &mut stay } else { &mut go };
-                part.push((tag, *slot));
+            for (slot, tag) in bucket.entries() {
+                let part = if hash_of(slot) >> bit & 1 == 0 { &mut stay } else { &mut go };
+                part.push((tag, slot));
             }
         }
         self.buckets -= whole.buckets.len();
@@ -381,7 +389,7 @@ impl Index {
         for segment in &self.segments {
             let mut passed_by = vec![0; segment.buckets.len()];
             for (found, bucket) in segment.buckets.iter().enumerate() {
-                for (_, tag) in bucket.slots.iter().zip(bucket.tags).filter(|(slot, _)| **slot != NONE) {
+                for (_, tag) in bucket.entries() {
                     let mut at = segment.home(tag);
                     while at != found {
                         passed_by[at] += 1;
@@ -401,8 +409,8 @@ impl Index {
 }
 
 impl Segment {
-    fn slots(&self) -> impl Iterator<Item = u32> + '_ {
-        self.buckets.iter().flat_map(|bucket| bucket.slots).filter(|slot| *slot != NONE)
+    fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.buckets.iter().flat_map(|bucket| bucket.slots).flatten()
     }
 }
 
@@ -426,16 +434,16 @@ mod tests {
     fn what_is_inserted_is_found_until_it_is_removed() {
         let mut rng = SmallRng::seed_from_u64(3);
         let mut index = Index::new();
-        let mut known: HashMap<u32, u64> = HashMap::new();
+        let mut known: HashMap<Slot, u64> = HashMap::new();
         let mut next = 1;
         for step in 0..60_000 {
             let growing = step / 10_000 % 2 == 0;
             if rng.random_bool(if growing { 0.8 } else { 0.2 }) {
-                let hash: u64 = rng.random();
+                let (hash, slot): (u64, Slot) = (rng.random(), Slot::numbered(next));
                 let most = index.bytes() + index.growth(hash);
-                index.insert(hash, next, |slot| known[&slot]);
+                index.insert(hash, slot, |slot| known[&slot]);
                 assert!(index.bytes() <= most, "growth is foretold");
-                known.insert(next, hash);
+                known.insert(slot, hash);
                 next += 1;
             } else if let Some((slot, hash)) = known.iter().next().map(|(slot, hash)| (*slot, *hash)) {
                 index.remove(hash, slot);
@@ -451,8 +459,9 @@ mod tests {
             }
         }
         for (slot, hash) in known {
-            index.replace(hash, slot, slot + 1_000_000);
-            index.remove(hash, slot + 1_000_000);
+            let moved = Slot::numbered(slot.number() + 1_000_000);
+            index.replace(hash, slot, moved);
+            index.remove(hash, moved);
         }
         index.validate();
         assert_eq!(index.buckets, 0, "an empty index keeps no bucket");
@@ -461,14 +470,14 @@ mod tests {
     #[test]
     fn equal_hashes_are_told_apart_by_the_caller() {
         let mut index = Index::new();
-        for slot in 1..=1_000 {
+        for slot in (1..=1_000).map(Slot::numbered) {
             index.insert(7, slot, |_| 7);
         }
         index.validate();
-        for slot in 1..=1_000 {
+        for slot in (1..=1_000).map(Slot::numbered) {
             assert_eq!(index.find(7, |other| other == slot), Some(slot));
         }
-        for slot in (1..=1_000).rev() {
+        for slot in (1..=1_000).rev().map(Slot::numbered) {
             index.remove(7, slot);
         }
         index.validate();
@@ -480,7 +489,7 @@ mod tests {
         let hashes: Vec<u64> = (0..20_000).map(|_| rng.random()).collect();
         let mut index = Index::new();
         for (slot, hash) in hashes.iter().enumerate() {
-            index.insert(*hash, slot as u32 + 1, |slot| hashes[slot as usize - 1]);
+            index.insert(*hash, Slot::numbered(slot as u32 + 1), |slot| hashes[slot.index() - 1]);
             if slot % 777 != 0 {
                 continue;
             }
@@ -488,7 +497,7 @@ mod tests {
             loop {
                 let number = index.segment_of(order(after.map_or(0, |after| after + 1)));
                 let mut part: Vec<u64> =
-                    index.segment(number).map(|slot| order(hashes[slot as usize - 1])).collect();
+                    index.segment(number).map(|slot| order(hashes[slot.index() - 1])).collect();
                 part.sort_unstable();
                 assert!(part.iter().all(|place| after.is_none_or(|after| *place > after)));
                 assert!(part.last().is_none_or(|last| *last <= index.end_of(number)));
@@ -514,7 +523,7 @@ mod tests {
             let (segments, bytes) = (ready.segment_count(), ready.bytes());
             for (slot, hash) in hashes.iter().enumerate() {
                 for index in [&mut grown, &mut ready] {
-                    index.insert(*hash, slot as u32 + 1, |slot| hashes[slot as usize - 1]);
+                    index.insert(*hash, Slot::numbered(slot as u32 + 1), |slot| hashes[slot.index() - 1]);
                 }
             }
             ready.validate();
@@ -526,7 +535,7 @@ mod tests {
                 ready.bytes()
             );
             for (number, hash) in hashes.iter().enumerate() {
-                assert!(ready.find(*hash, |slot| slot as usize == number + 1).is_some());
+                assert!(ready.find(*hash, |slot| slot.index() == number + 1).is_some());
                 assert_eq!(ready.end_of(ready.segment_of(*hash)), grown.end_of(grown.segment_of(*hash)));
             }
         }
@@ -539,7 +548,7 @@ mod tests {
         let mut hashes = vec![0];
         for slot in 1..=400_000u32 {
             let hash: u64 = rng.random();
-            index.insert(hash, slot, |slot| hashes[slot as usize]);
+            index.insert(hash, Slot::numbered(slot), |slot| hashes[slot.index()]);
             hashes.push(hash);
             if slot % 10_000 == 0 {
                 let each = index.bytes() as f64 / f64::from(slot);

@@ -23,8 +23,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use bytes::Bytes;
 
 use super::namespace::NamespaceConfig;
-use super::op::{Refusal, ValueView};
+use super::op::{EntryView, Refusal, Tier, ValueView};
 use super::shard::Scope;
+use crate::clock::Now;
 use crate::entry::{Expiry, Version};
 
 /// The result of one change, which is what a journal keeps and a recovery applies.
@@ -112,6 +113,24 @@ pub struct Put<'a> {
     pub tags: &'a [&'a str],
     /// The id of the increment that wrote it; empty: none did, or it had none.
     pub request_id: &'a str,
+}
+
+impl<'a> Put<'a> {
+    /// The entry, as it is read where it lies on disk; `None`: its time has ended.
+    pub(crate) fn view(&self, now: Now) -> Option<EntryView<'a>> {
+        let remaining_ttl_ms = match self.expiry {
+            Expiry::Never => 0,
+            Expiry::AtMs(at) => at.checked_sub(now.steady_ms).filter(|left| *left > 0)?,
+        };
+        Some(EntryView {
+            value: self.value,
+            version: self.version,
+            remaining_ttl_ms,
+            flags: self.flags,
+            content_type: self.content_type,
+            tier: Tier::Disk,
+        })
+    }
 }
 
 impl Record<'_> {

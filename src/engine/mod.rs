@@ -38,6 +38,7 @@ mod recover;
 mod request_ids;
 mod shard;
 pub mod simulate;
+mod slot;
 mod stats;
 mod tags;
 

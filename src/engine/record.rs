@@ -19,10 +19,11 @@
 
 use bytes::Bytes;
 
-use super::arena::{Arena, CELL_BYTES_MAX, LIVE_WORD, NIL};
+use super::arena::{Arena, CELL_BYTES_MAX, LIVE_WORD};
 use super::eviction::Slots;
 use super::op::{EntryView, Tier, ValueView};
 use super::prefetch::prefetch_bytes;
+use super::slot::Slot;
 use super::tags::{DraftTags, PACKED_BYTES_MAX, PackedTags};
 use crate::entry::{CONTENT_TYPE_BYTES_MAX, Expiry, KEY_BYTES_MAX, Version};
 
@@ -249,15 +250,15 @@ impl Records {
     }
 
     /// Writes a draft into a cell just taken, with no neighbours, no mark and no wheel slot.
-    pub(crate) fn write(&mut self, address: u32, draft: &RecordDraft<'_>) {
-        let cell = self.arena.cell_mut(address);
+    pub(crate) fn write(&mut self, slot: Slot, draft: &RecordDraft<'_>) {
+        let cell = self.arena.cell_mut(slot);
         cell[PREV..HEADER].fill(0);
-        self.overwrite(address, draft);
+        self.overwrite(slot, draft);
     }
 
     /// Writes a draft over a live entry whose large value was released, if it had one; what belongs to the
     /// policy stays.
-    pub(crate) fn overwrite(&mut self, address: u32, draft: &RecordDraft<'_>) {
+    pub(crate) fn overwrite(&mut self, slot: Slot, draft: &RecordDraft<'_>) {
         let (value_len, handle) = match draft.value {
             DraftValue::Inline(value) => (value.len(), [0; 4]),
             DraftValue::Large(value) => (4, self.keep_large(value).to_le_bytes()),
@@ -267,7 +268,7 @@ impl Records {
             DraftValue::Large(_) => &handle,
         };
         let attributes = draft.attributes();
-        let cell = self.arena.cell_mut(address);
+        let cell = self.arena.cell_mut(slot);
         put_u64(cell, VERSION, draft.version.0);
         put_u32(cell, LENGTHS, draft.key.len() as u32 | (value_len as u32) << KEY_LENGTH_BITS);
         cell[ATTRIBUTES] = attributes | cell[ATTRIBUTES] & HANDED_OVER;
@@ -297,8 +298,8 @@ impl Records {
     }
 
     /// Lets go of the entry's large value, if it has one. The cell is then to be freed or overwritten.
-    pub(crate) fn release_large(&mut self, address: u32) {
-        let cell = self.arena.cell(address);
+    pub(crate) fn release_large(&mut self, slot: Slot) {
+        let cell = self.arena.cell(slot);
         if cell[ATTRIBUTES] & LARGE != 0 {
             let handle = u32_at(cell, parts(cell).value);
             let value = self.large[handle as usize].take().expect("a handle names a value that is kept");
@@ -318,28 +319,28 @@ impl Records {
     }
 
     #[inline]
-    pub(crate) fn key(&self, address: u32) -> &[u8] {
-        let cell = self.arena.cell(address);
+    pub(crate) fn key(&self, slot: Slot) -> &[u8] {
+        let cell = self.arena.cell(slot);
         let parts = parts(cell);
         &cell[parts.key..parts.value]
     }
 
     /// Whether this is the entry of this key.
     #[inline]
-    pub(crate) fn is(&self, address: u32, namespace: u16, key: &[u8]) -> bool {
-        let cell = self.arena.cell(address);
+    pub(crate) fn is(&self, slot: Slot, namespace: u16, key: &[u8]) -> bool {
+        let cell = self.arena.cell(slot);
         let parts = parts(cell);
         equal(&cell[parts.key..parts.value], key) && namespace_in(cell) == namespace
     }
 
     /// The number of the entry's namespace.
     #[inline]
-    pub(crate) fn namespace(&self, address: u32) -> u16 {
-        namespace_in(self.arena.cell(address))
+    pub(crate) fn namespace(&self, slot: Slot) -> u16 {
+        namespace_in(self.arena.cell(slot))
     }
 
-    pub(crate) fn tags(&self, address: u32) -> PackedTags<'_> {
-        let cell = self.arena.cell(address);
+    pub(crate) fn tags(&self, slot: Slot) -> PackedTags<'_> {
+        let cell = self.arena.cell(slot);
         let attributes = cell[ATTRIBUTES];
         if attributes & TAGGED == 0 {
             return PackedTags::default();
@@ -349,18 +350,18 @@ impl Records {
 
     /// Asks for the memory of an entry.
     #[inline]
-    pub(crate) fn prefetch(&self, address: u32) {
-        prefetch_bytes(self.arena.cell(address));
+    pub(crate) fn prefetch(&self, slot: Slot) {
+        prefetch_bytes(self.arena.cell(slot));
     }
 
-    pub(crate) fn version(&self, address: u32) -> Version {
-        Version(u64_at(self.arena.cell(address), VERSION))
+    pub(crate) fn version(&self, slot: Slot) -> Version {
+        Version(u64_at(self.arena.cell(slot), VERSION))
     }
 
     /// The entry as callers see it; `base_ms` is the wheel's.
     #[inline]
-    pub(crate) fn view(&self, address: u32, base_ms: u64, now_ms: u64) -> EntryView<'_> {
-        let cell = self.arena.cell(address);
+    pub(crate) fn view(&self, slot: Slot, base_ms: u64, now_ms: u64) -> EntryView<'_> {
+        let cell = self.arena.cell(slot);
         let parts = parts(cell);
         let attributes = cell[ATTRIBUTES];
         let stored = &cell[parts.value..parts.value + parts.value_len];
@@ -387,19 +388,19 @@ impl Records {
     }
 
     #[inline]
-    pub(crate) fn expires(&self, address: u32) -> bool {
-        self.arena.cell(address)[ATTRIBUTES] & EXPIRES != 0
+    pub(crate) fn expires(&self, slot: Slot) -> bool {
+        self.arena.cell(slot)[ATTRIBUTES] & EXPIRES != 0
     }
 
     /// When it expires; a near deadline is put together with `base_ms`, which no live deadline precedes.
     #[inline]
-    pub(crate) fn expiry(&self, address: u32, base_ms: u64) -> Expiry {
-        expiry_in(self.arena.cell(address), base_ms)
+    pub(crate) fn expiry(&self, slot: Slot, base_ms: u64) -> Expiry {
+        expiry_in(self.arena.cell(slot), base_ms)
     }
 
     /// Whether the entry's cell has the room that this deadline needs, no more and no less.
-    pub(crate) fn takes(&self, address: u32, deadline: Deadline) -> bool {
-        match self.arena.cell(address)[ATTRIBUTES] & (EXPIRES | FAR_DEADLINE) {
+    pub(crate) fn takes(&self, slot: Slot, deadline: Deadline) -> bool {
+        match self.arena.cell(slot)[ATTRIBUTES] & (EXPIRES | FAR_DEADLINE) {
             0 => deadline == Deadline::None,
             EXPIRES => matches!(deadline, Deadline::Near(_)),
             _ => deadline != Deadline::None,
@@ -407,8 +408,8 @@ impl Records {
     }
 
     /// Writes a new deadline into an entry that takes it.
-    pub(crate) fn set_deadline(&mut self, address: u32, deadline: Deadline) {
-        let cell = self.arena.cell_mut(address);
+    pub(crate) fn set_deadline(&mut self, slot: Slot, deadline: Deadline) {
+        let cell = self.arena.cell_mut(slot);
         match deadline {
             Deadline::None => {}
             Deadline::Near(at) if cell[ATTRIBUTES] & FAR_DEADLINE == 0 => put_u32(cell, DEADLINE, at as u32),
@@ -416,33 +417,34 @@ impl Records {
         }
     }
 
-    pub(crate) fn wheel_links(&self, address: u32) -> (u32, u32) {
-        let cell = self.arena.cell(address);
-        (u32_at(cell, WHEEL_PREV), u32_at(cell, WHEEL_NEXT))
+    /// What the wheel keeps of its slot or of the entry before, and the entry after.
+    pub(crate) fn wheel_links(&self, slot: Slot) -> (u32, Option<Slot>) {
+        let cell = self.arena.cell(slot);
+        (u32_at(cell, WHEEL_PREV), Slot::of_link(u32_at(cell, WHEEL_NEXT)))
     }
 
-    pub(crate) fn set_wheel_prev(&mut self, address: u32, prev: u32) {
-        put_u32(self.arena.cell_mut(address), WHEEL_PREV, prev);
+    pub(crate) fn set_wheel_prev(&mut self, slot: Slot, prev: u32) {
+        put_u32(self.arena.cell_mut(slot), WHEEL_PREV, prev);
     }
 
-    pub(crate) fn set_wheel_next(&mut self, address: u32, next: u32) {
-        put_u32(self.arena.cell_mut(address), WHEEL_NEXT, next);
+    pub(crate) fn set_wheel_next(&mut self, slot: Slot, next: Option<Slot>) {
+        put_u32(self.arena.cell_mut(slot), WHEEL_NEXT, Slot::link_to(next));
     }
 
     /// Whether the entry belongs to the policy that is taking over (or to the only one).
     #[inline]
-    pub(crate) fn handed_over(&self, address: u32) -> bool {
-        self.arena.cell(address)[ATTRIBUTES] & HANDED_OVER != 0
+    pub(crate) fn handed_over(&self, slot: Slot) -> bool {
+        self.arena.cell(slot)[ATTRIBUTES] & HANDED_OVER != 0
     }
 
     #[inline]
-    pub(crate) fn set_handed_over(&mut self, address: u32, handed_over: bool) {
-        let attributes = &mut self.arena.cell_mut(address)[ATTRIBUTES];
+    pub(crate) fn set_handed_over(&mut self, slot: Slot, handed_over: bool) {
+        let attributes = &mut self.arena.cell_mut(slot)[ATTRIBUTES];
         *attributes = if handed_over { *attributes | HANDED_OVER } else { *attributes & !HANDED_OVER };
     }
 
     /// Copies an entry's cell into another, which is at least as large.
-    pub(crate) fn copy(&mut self, from: u32, to: u32) {
+    pub(crate) fn copy(&mut self, from: Slot, to: Slot) {
         let mut buffer = [0u8; CELL_BYTES_MAX];
         let bytes = self.arena.cell_size(from).min(self.arena.cell_size(to));
         buffer[..bytes].copy_from_slice(&self.arena.cell(from)[..bytes]);
@@ -450,7 +452,7 @@ impl Records {
     }
 
     /// Copies what belongs to the policy from one cell to another.
-    pub(crate) fn copy_standing(&mut self, from: u32, to: u32) {
+    pub(crate) fn copy_standing(&mut self, from: Slot, to: Slot) {
         let (prev, next) = self.links(from);
         let (mark, handed_over) = (self.mark(from), self.handed_over(from));
         self.set_prev(to, prev);
@@ -464,8 +466,7 @@ impl Records {
         self.arena.validate();
         let kept: u64 = self.large.iter().flatten().map(|value| large_cost(value.len())).sum();
         assert_eq!(kept, self.large_bytes);
-        let owners =
-            self.arena.live().filter(|address| self.arena.cell(*address)[ATTRIBUTES] & LARGE != 0).count();
+        let owners = self.arena.live().filter(|slot| self.arena.cell(*slot)[ATTRIBUTES] & LARGE != 0).count();
         assert_eq!(owners, self.large.iter().flatten().count(), "a large value without an entry");
     }
 }
@@ -520,44 +521,44 @@ pub(crate) fn hash_key(hasher: &KeyHasher, namespace: u16, key: &[u8]) -> u64 {
 
 impl Slots for Records {
     #[inline]
-    fn prefetch(&self, slot: u32) {
+    fn prefetch(&self, slot: Slot) {
         Self::prefetch(self, slot);
     }
 
     #[inline]
-    fn links(&self, slot: u32) -> (u32, u32) {
+    fn links(&self, slot: Slot) -> (Option<Slot>, Option<Slot>) {
         let cell = self.arena.cell(slot);
-        (u32_at(cell, PREV), u32_at(cell, NEXT))
+        (Slot::of_link(u32_at(cell, PREV)), Slot::of_link(u32_at(cell, NEXT)))
     }
 
     #[inline]
-    fn set_prev(&mut self, slot: u32, prev: u32) {
-        put_u32(self.arena.cell_mut(slot), PREV, prev);
+    fn set_prev(&mut self, slot: Slot, prev: Option<Slot>) {
+        put_u32(self.arena.cell_mut(slot), PREV, Slot::link_to(prev));
     }
 
     #[inline]
-    fn set_next(&mut self, slot: u32, next: u32) {
-        put_u32(self.arena.cell_mut(slot), NEXT, next);
+    fn set_next(&mut self, slot: Slot, next: Option<Slot>) {
+        put_u32(self.arena.cell_mut(slot), NEXT, Slot::link_to(next));
     }
 
     #[inline]
-    fn mark(&self, slot: u32) -> u8 {
+    fn mark(&self, slot: Slot) -> u8 {
         self.arena.cell(slot)[MARK]
     }
 
     #[inline]
-    fn set_mark(&mut self, slot: u32, mark: u8) {
+    fn set_mark(&mut self, slot: Slot, mark: u8) {
         self.arena.cell_mut(slot)[MARK] = mark;
     }
 
     #[inline]
-    fn weight(&self, slot: u32) -> u64 {
+    fn weight(&self, slot: Slot) -> u64 {
         let cell = self.arena.cell(slot);
         let large = if cell[ATTRIBUTES] & LARGE == 0 { 0 } else { self.view_large_cost(cell) };
         cell.len() as u64 + large
     }
 
-    fn hash(&self, slot: u32) -> u64 {
+    fn hash(&self, slot: Slot) -> u64 {
         hash_key(&self.hasher, self.namespace(slot), self.key(slot))
     }
 }
@@ -568,5 +569,3 @@ impl Records {
         self.large[handle as usize].as_ref().map_or(0, |value| large_cost(value.len()))
     }
 }
-
-const _: () = assert!(NIL == 0, "a fresh cell's zeroed links mean no neighbour");

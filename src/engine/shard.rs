@@ -30,6 +30,7 @@ use super::namespace::Namespace;
 use super::op::{Condition, EntryView, Expiration, MissReason, Outcome, Refusal, Set, ValueView};
 use super::record::{Deadline, DraftValue, KeyHasher, RecordDraft, Records};
 use super::request_ids::RequestIds;
+use super::slot::Slot;
 use super::stats::Stats;
 use super::tags::{DraftTags, PackedTags, TagFilter};
 use crate::clock::Now;
@@ -198,7 +199,7 @@ impl Shard {
     }
 
     /// The time is past that an entry is set to expire at: nothing is stored, and what was there goes.
-    fn set_expired(&mut self, key: KeyRef<'_>, existing: Option<u32>) {
+    fn set_expired(&mut self, key: KeyRef<'_>, existing: Option<Slot>) {
         self.counts(key.namespace).not_stored += 1;
         // It may have been evicted, and a journal would bring it back.
         self.log_removed(key);
@@ -251,7 +252,7 @@ impl Shard {
     }
 
     /// Gives an entry that is there a new expiry.
-    fn touch_until(&mut self, key: KeyRef<'_>, slot: u32, expiry: Expiry) -> Result<(), Refusal> {
+    fn touch_until(&mut self, key: KeyRef<'_>, slot: Slot, expiry: Expiry) -> Result<(), Refusal> {
         let deadline = self.deadline(expiry);
         if self.records.takes(slot, deadline) {
             if self.records.expires(slot) {
@@ -377,12 +378,12 @@ impl Shard {
 
     /// The key's entry, unless its time has ended or an invalidation covers it: then it is reclaimed here.
     #[inline]
-    fn find_live(&mut self, key: KeyRef<'_>, now: Now) -> Option<u32> {
+    fn find_live(&mut self, key: KeyRef<'_>, now: Now) -> Option<Slot> {
         self.find(key).and_then(|slot| self.if_live(slot, now))
     }
 
     #[inline]
-    fn find(&self, key: KeyRef<'_>) -> Option<u32> {
+    fn find(&self, key: KeyRef<'_>) -> Option<Slot> {
         let (records, number) = (&self.records, key.namespace.number());
         self.index.find(key.hash, |slot| {
             // What is at its end would be asked for only when its beginning has come and told where that is.
@@ -392,7 +393,7 @@ impl Shard {
     }
 
     #[inline]
-    fn if_live(&mut self, slot: u32, now: Now) -> Option<u32> {
+    fn if_live(&mut self, slot: Slot, now: Now) -> Option<Slot> {
         if self.records.expires(slot) && self.expiry(slot).is_past(now.steady_ms) {
             self.wheel.remove(&mut self.records, slot);
             self.reclaim_expired(slot);
@@ -418,7 +419,7 @@ impl Shard {
     }
 
     #[inline]
-    fn expiry(&self, slot: u32) -> Expiry {
+    fn expiry(&self, slot: Slot) -> Expiry {
         self.records.expiry(slot, self.wheel.base_ms())
     }
 
@@ -427,7 +428,7 @@ impl Shard {
         &self,
         expiration: Expiration,
         default_ttl: Ttl,
-        existing: Option<u32>,
+        existing: Option<Slot>,
         now: Now,
     ) -> Option<Expiry> {
         let after = |ttl| Expiry::after(ttl, now.steady_ms);
@@ -443,7 +444,7 @@ impl Shard {
     }
 
     #[inline]
-    fn view(&self, slot: u32, now: Now) -> EntryView<'_> {
+    fn view(&self, slot: Slot, now: Now) -> EntryView<'_> {
         self.records.view(slot, self.wheel.base_ms(), now.steady_ms)
     }
 
@@ -454,7 +455,7 @@ impl Shard {
         }
     }
 
-    fn keep(&self, slot: u32) -> EntryCopy {
+    fn keep(&self, slot: Slot) -> EntryCopy {
         let view = self.records.view(slot, self.wheel.base_ms(), 0);
         EntryCopy {
             key: self.records.key(slot).to_vec(),

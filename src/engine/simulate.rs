@@ -15,12 +15,13 @@
 use hashbrown::HashTable;
 
 use super::eviction::{AnyPolicy, Estimate, Policy, PolicyName, SIDE_BYTES_MAX, Slots};
+use super::slot::Slot;
 
 /// One policy, its entries and nothing else.
 #[derive(Debug)]
 pub struct Simulation {
     policy: AnyPolicy,
-    index: HashTable<u32>,
+    index: HashTable<Slot>,
     cells: Cells,
     capacity_entries: usize,
 }
@@ -43,22 +44,22 @@ impl Simulation {
     /// was not and is now, and another may have gone for it.
     pub fn request(&mut self, key_hash: u64) -> bool {
         let Self { policy, index, cells, capacity_entries } = self;
-        if let Some(slot) = index.find(key_hash, |slot| cells.0[*slot as usize].hash == key_hash) {
+        if let Some(slot) = index.find(key_hash, |slot| cells.0[slot.index()].hash == key_hash) {
             policy.hit(cells, *slot);
             return true;
         }
         policy.missed(key_hash);
         let slot = if index.len() < *capacity_entries {
             cells.0.push(Cell::default());
-            (cells.0.len() - 1) as u32
+            Slot::numbered((cells.0.len() - 1) as u32)
         } else {
             let slot = policy.evict(cells).expect("a full cache has an entry to evict");
             let gone = index.find_entry(cells.hash(slot), |other| *other == slot);
             gone.expect("every entry is in the index").remove();
             slot
         };
-        cells.0[slot as usize] = Cell { hash: key_hash, ..Cell::default() };
-        index.insert_unique(key_hash, slot, |slot| cells.0[*slot as usize].hash);
+        cells.0[slot.index()] = Cell { hash: key_hash, ..Cell::default() };
+        index.insert_unique(key_hash, slot, |slot| cells.0[slot.index()].hash);
         policy.insert(cells, slot, key_hash);
         false
     }
@@ -82,45 +83,45 @@ struct Cells(Vec<Cell>);
 #[derive(Debug, Default)]
 struct Cell {
     hash: u64,
-    prev: u32,
-    next: u32,
+    prev: Option<Slot>,
+    next: Option<Slot>,
     mark: u8,
 }
 
 impl Slots for Cells {
     #[inline]
-    fn links(&self, slot: u32) -> (u32, u32) {
-        let cell = &self.0[slot as usize];
+    fn links(&self, slot: Slot) -> (Option<Slot>, Option<Slot>) {
+        let cell = &self.0[slot.index()];
         (cell.prev, cell.next)
     }
 
     #[inline]
-    fn set_prev(&mut self, slot: u32, prev: u32) {
-        self.0[slot as usize].prev = prev;
+    fn set_prev(&mut self, slot: Slot, prev: Option<Slot>) {
+        self.0[slot.index()].prev = prev;
     }
 
     #[inline]
-    fn set_next(&mut self, slot: u32, next: u32) {
-        self.0[slot as usize].next = next;
+    fn set_next(&mut self, slot: Slot, next: Option<Slot>) {
+        self.0[slot.index()].next = next;
     }
 
     #[inline]
-    fn mark(&self, slot: u32) -> u8 {
-        self.0[slot as usize].mark
+    fn mark(&self, slot: Slot) -> u8 {
+        self.0[slot.index()].mark
     }
 
     #[inline]
-    fn set_mark(&mut self, slot: u32, mark: u8) {
-        self.0[slot as usize].mark = mark;
+    fn set_mark(&mut self, slot: Slot, mark: u8) {
+        self.0[slot.index()].mark = mark;
     }
 
     #[inline]
-    fn weight(&self, _slot: u32) -> u64 {
+    fn weight(&self, _slot: Slot) -> u64 {
         1
     }
 
     #[inline]
-    fn hash(&self, slot: u32) -> u64 {
-        self.0[slot as usize].hash
+    fn hash(&self, slot: Slot) -> u64 {
+        self.0[slot.index()].hash
     }
 }

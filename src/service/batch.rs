@@ -429,7 +429,7 @@ mod tests {
     use crate::engine::EngineConfig;
     use crate::grpc::ResponseBody;
     use crate::proto::v1;
-    use crate::service::request::ITEMS_AT_ONCE;
+    use crate::service::request::{ITEMS_AT_ONCE, Request};
     use crate::service::unary::{Answered, in_turns};
     use crate::verb::Verb;
 
@@ -441,7 +441,7 @@ mod tests {
     fn at_once(verb: Verb, plane: &Plane, request: &impl Message) -> Answered {
         let message = request.encode_to_vec();
         let request = Request::decode(verb, &message, 10_000).unwrap().unwrap();
-        let done = batch(plane, &request, &mut CallProgress::default(), Turns::one()).now_or_never();
+        let done = in_turns(plane, &request, &mut CallProgress::default(), Turns::one()).now_or_never();
         done.expect("it has one turn").map_err(|undone| match undone {
             Undone::Failed(error) => error,
             Undone::NeedsLoad(_) => unreachable!("all is in memory"),

@@ -52,6 +52,31 @@ pub(super) enum Why {
     ManySteps,
 }
 
+/// Why a call is not done yet, after what could be done of it.
+enum Unfinished {
+    /// The entry of its one key is being loaded, as the key was changed while that was loaded before.
+    Loading(Loading),
+    /// It failed; what waits for the journal is tried again.
+    Failed(CallError),
+}
+
+impl Unfinished {
+    fn of(undone: Undone, request: &Request<'_>) -> Self {
+        match undone {
+            Undone::Failed(error) => Self::Failed(error),
+            Undone::NeedsLoad(pending) => {
+                Self::Loading(pending.begin(request.keys().next().unwrap_or_default()))
+            }
+        }
+    }
+}
+
+impl<E: Into<CallError>> From<E> for Unfinished {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
 /// A unary call that is deferred. What it changes in turns with others it goes on with when nobody waits for it any more,
 /// so that it is changed whole. None begins when its future is first polled: what is turned away then, because too many
 /// wait, has changed nothing. A batch that met the full backlog where it was done at once has begun before.
@@ -118,21 +143,16 @@ impl Deferred {
             (self, done) = self.tried(loaded).await;
             is_backlogged = match done {
                 Ok(answered) => break Ok(answered),
-                Err(Undone::NeedsLoad(pending)) => {
-                    let request = match Request::decode(self.verb, &self.message, 0) {
-                        Ok(request) => request,
-                        Err(error) => break Err(error),
-                    };
-                    let key = request.as_ref().and_then(|request| request.keys().next());
-                    loading = Some(pending.begin(key.unwrap_or_default()));
+                Err(Unfinished::Loading(again)) => {
+                    loading = Some(again);
                     // It keeps its turn.
                     false
                 }
-                Err(Undone::Failed(CallError::JournalBacklog { .. })) if !self.progress.gives_up() => {
+                Err(Unfinished::Failed(CallError::JournalBacklog { .. })) if !self.progress.gives_up() => {
                     self.queue();
                     true
                 }
-                Err(Undone::Failed(error)) => break Err(error),
+                Err(Unfinished::Failed(error)) => break Err(error),
             };
         };
         (answered, self.progress.trailers)
@@ -161,7 +181,7 @@ impl Deferred {
 
     /// Does what can be done now. Where it goes on without the call, it takes with it what the call holds, so that this
     /// counts until it is done.
-    async fn tried(mut self, loaded: Option<Loaded>) -> (Self, Result<(Unary, bool), Undone>) {
+    async fn tried(mut self, loaded: Option<Loaded>) -> (Self, Result<(Unary, bool), Unfinished>) {
         match self.verb {
             // It reads the disk in its order.
             Verb::Scan if self.plane.cache.has_disk_tier() => {
@@ -189,7 +209,7 @@ impl Deferred {
         }
     }
 
-    async fn many_steps(&mut self, turns: Turns) -> Result<(Unary, bool), Undone> {
+    async fn many_steps(&mut self, turns: Turns) -> Result<(Unary, bool), Unfinished> {
         // One that has begun is within the limit, whatever that is now.
         let items_max = match self.progress.has_begun() {
             true => usize::MAX,
@@ -197,12 +217,14 @@ impl Deferred {
         };
         let request = Request::decode(self.verb, &self.message, items_max)?;
         let request = request.expect("it was decoded before");
-        in_turns(&self.plane, &request, &mut self.progress, turns).await
+        let done = in_turns(&self.plane, &request, &mut self.progress, turns).await;
+        done.map_err(|undone| Unfinished::of(undone, &request))
     }
 
-    fn one_step(&mut self, loaded: Option<Loaded>) -> Result<(Unary, bool), Undone> {
-        let request = Request::decode(self.verb, &self.message, 0)?;
-        call(&self.plane, &request.expect("it was decoded before"), &mut self.progress, loaded)
+    fn one_step(&mut self, loaded: Option<Loaded>) -> Result<(Unary, bool), Unfinished> {
+        let request = Request::decode(self.verb, &self.message, 0)?.expect("it was decoded before");
+        let done = call(&self.plane, &request, &mut self.progress, loaded);
+        done.map_err(|undone| Unfinished::of(undone, &request))
     }
 }
 

@@ -172,3 +172,26 @@ pub(super) fn verb_of(number: u32) -> Option<Verb> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verb::Served;
+
+    #[test]
+    fn every_verb_that_the_table_serves_as_unary_is_a_request_and_no_other_is() {
+        for verb in Verb::ALL {
+            let is_request = Request::decode(verb, &[], 1).is_ok_and(|request| request.is_some());
+            assert_eq!(is_request, verb.served() == Served::Unary, "{verb:?}");
+        }
+    }
+
+    #[test]
+    fn every_command_is_a_request_of_one_key() {
+        let one = |number| Request::of_command(number, &[]).unwrap().map(|request| request.keys().count());
+        for number in op::GET..=op::TOUCH {
+            assert_eq!(one(number), Some(1), "{number}");
+        }
+        assert_eq!((one(op::GET - 1), one(op::CANCEL)), (None, None));
+    }
+}

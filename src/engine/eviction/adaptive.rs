@@ -38,6 +38,7 @@ use remembered::Remembered;
 use shadow::{Shadows, tag};
 
 use super::{Policy, SIDE_BYTES_MAX, Slots};
+use crate::engine::slot::Slot;
 
 /// All that is beside the entries: bytes for each, if that is more than it was given.
 const SIDE_BYTES_PER_ENTRY: usize = 3;
@@ -114,7 +115,7 @@ impl Adaptive {
     /// A use of an entry whose key was in the sample when it came.
     #[cold]
     #[inline(never)]
-    fn use_sampled(&mut self, slots: &mut impl Slots, slot: u32, was: u8, is_lookup: bool) {
+    fn use_sampled(&mut self, slots: &mut impl Slots, slot: Slot, was: u8, is_lookup: bool) {
         let tag = tag(slots.hash(slot));
         if !self.shadows.samples(tag) {
             slots.set_mark(slot, slots.mark(slot) & !SAMPLED);
@@ -186,7 +187,7 @@ impl Adaptive {
 }
 
 impl Policy for Adaptive {
-    fn insert(&mut self, slots: &mut impl Slots, slot: u32, hash: u64) {
+    fn insert(&mut self, slots: &mut impl Slots, slot: Slot, hash: u64) {
         let tag = tag(hash);
         let is_sampled = self.shadows.samples(tag);
         slots.set_mark(slot, if is_sampled { SAMPLED } else { 0 });
@@ -197,14 +198,14 @@ impl Policy for Adaptive {
     }
 
     #[inline]
-    fn hit(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn hit(&mut self, slots: &mut impl Slots, slot: Slot) {
         let was = Queues::hit(slots, slot);
         if was & SAMPLED != 0 {
             self.use_sampled(slots, slot, was, true);
         }
     }
 
-    fn rewritten(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn rewritten(&mut self, slots: &mut impl Slots, slot: Slot) {
         let was = Queues::hit(slots, slot);
         if was & SAMPLED != 0 {
             self.use_sampled(slots, slot, was, false);
@@ -219,14 +220,14 @@ impl Policy for Adaptive {
         }
     }
 
-    fn remove(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn remove(&mut self, slots: &mut impl Slots, slot: Slot) {
         if slots.mark(slot) & SAMPLED != 0 {
             self.shadows.remove(tag(slots.hash(slot)));
         }
         self.queues.remove(slots, slot);
     }
 
-    fn evict(&mut self, slots: &mut impl Slots) -> Option<u32> {
+    fn evict(&mut self, slots: &mut impl Slots) -> Option<Slot> {
         let entries = self.queues.len();
         let misfits = self.shadows.misfit(entries) || self.queues.remembered.misfits(entries);
         if misfits && self.side_bytes > 0 {
@@ -235,24 +236,24 @@ impl Policy for Adaptive {
         self.queues.evict(slots)
     }
 
-    fn hand_over(&mut self, slots: &mut impl Slots) -> Option<u32> {
+    fn hand_over(&mut self, slots: &mut impl Slots) -> Option<Slot> {
         let slot = self.queues.coldest()?;
         self.queues.remove(slots, slot);
         Some(slot)
     }
 
-    fn moved(&mut self, slots: &mut impl Slots, _from: u32, to: u32) {
+    fn moved(&mut self, slots: &mut impl Slots, _from: Slot, to: Slot) {
         self.queues.moved(slots, to);
     }
 
-    fn reweighed(&mut self, slots: &impl Slots, slot: u32, was: u64) {
+    fn reweighed(&mut self, slots: &impl Slots, slot: Slot, was: u64) {
         self.queues.reweighed(slots, slot, was);
     }
 
     /// Shares are of what there is, not of the limit.
     fn resize(&mut self, _bytes_limit: u64) {}
 
-    fn view(&self, slots: &impl Slots, slot: u32) -> String {
+    fn view(&self, slots: &impl Slots, slot: Slot) -> String {
         let following = TRIED[self.judge.followed()].0;
         format!("{}; {following} is followed", Queues::view(slots, slot))
     }

@@ -13,6 +13,7 @@
 use super::ghost::Ghosts;
 use super::list::List;
 use super::{Policy, Slots};
+use crate::engine::slot::Slot;
 
 /// The mark of an entry in `frequent`.
 const FREQUENT: u8 = 1;
@@ -73,7 +74,7 @@ impl Arc {
 }
 
 impl Policy for Arc {
-    fn insert(&mut self, slots: &mut impl Slots, slot: u32, hash: u64) {
+    fn insert(&mut self, slots: &mut impl Slots, slot: Slot, hash: u64) {
         let left = self.ghosts.take(hash);
         let mark = if left.is_some() { FREQUENT } else { 0 };
         slots.set_mark(slot, mark);
@@ -85,7 +86,7 @@ impl Policy for Arc {
     }
 
     #[inline]
-    fn hit(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn hit(&mut self, slots: &mut impl Slots, slot: Slot) {
         if slots.mark(slot) == FREQUENT {
             self.frequent.move_to_front(slots, slot);
         } else {
@@ -95,12 +96,12 @@ impl Policy for Arc {
         }
     }
 
-    fn remove(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn remove(&mut self, slots: &mut impl Slots, slot: Slot) {
         let mark = slots.mark(slot);
         self.list(mark).remove(slots, slot);
     }
 
-    fn evict(&mut self, slots: &mut impl Slots) -> Option<u32> {
+    fn evict(&mut self, slots: &mut impl Slots) -> Option<Slot> {
         let from_recent = self.recent.bytes() > self.recent_bytes_target;
         let (recent, frequent) = (self.recent.back(), self.frequent.back());
         let slot = if from_recent { recent.or(frequent) } else { frequent.or(recent) }?;
@@ -114,18 +115,18 @@ impl Policy for Arc {
         Some(slot)
     }
 
-    fn hand_over(&mut self, slots: &mut impl Slots) -> Option<u32> {
+    fn hand_over(&mut self, slots: &mut impl Slots) -> Option<Slot> {
         let slot = self.recent.back().or_else(|| self.frequent.back())?;
         self.remove(slots, slot);
         Some(slot)
     }
 
-    fn moved(&mut self, slots: &mut impl Slots, _from: u32, to: u32) {
+    fn moved(&mut self, slots: &mut impl Slots, _from: Slot, to: Slot) {
         let mark = slots.mark(to);
         self.list(mark).moved(slots, to);
     }
 
-    fn reweighed(&mut self, slots: &impl Slots, slot: u32, was: u64) {
+    fn reweighed(&mut self, slots: &impl Slots, slot: Slot, was: u64) {
         let mark = slots.mark(slot);
         self.list(mark).reweighed(slots, slot, was);
     }
@@ -134,7 +135,7 @@ impl Policy for Arc {
         self.recent_bytes_target = self.recent_bytes_target.min(bytes_limit);
     }
 
-    fn view(&self, slots: &impl Slots, slot: u32) -> String {
+    fn view(&self, slots: &impl Slots, slot: Slot) -> String {
         let before = List::leave_before(slots, slot);
         let (list, len) = if slots.mark(slot) == FREQUENT {
             ("asked for again: in the list of frequent entries", self.frequent.len())

@@ -5,6 +5,7 @@
 
 use super::list::List;
 use super::{Policy, Slots};
+use crate::engine::slot::Slot;
 
 #[derive(Debug)]
 pub(crate) struct Fifo {
@@ -18,38 +19,38 @@ impl Fifo {
 }
 
 impl Policy for Fifo {
-    fn insert(&mut self, slots: &mut impl Slots, slot: u32, _hash: u64) {
+    fn insert(&mut self, slots: &mut impl Slots, slot: Slot, _hash: u64) {
         self.list.push_front(slots, slot);
     }
 
     #[inline]
-    fn hit(&mut self, _slots: &mut impl Slots, _slot: u32) {}
+    fn hit(&mut self, _slots: &mut impl Slots, _slot: Slot) {}
 
-    fn remove(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn remove(&mut self, slots: &mut impl Slots, slot: Slot) {
         self.list.remove(slots, slot);
     }
 
-    fn evict(&mut self, slots: &mut impl Slots) -> Option<u32> {
+    fn evict(&mut self, slots: &mut impl Slots) -> Option<Slot> {
         let slot = self.list.back()?;
         self.list.remove(slots, slot);
         Some(slot)
     }
 
-    fn hand_over(&mut self, slots: &mut impl Slots) -> Option<u32> {
+    fn hand_over(&mut self, slots: &mut impl Slots) -> Option<Slot> {
         self.evict(slots)
     }
 
-    fn moved(&mut self, slots: &mut impl Slots, _from: u32, to: u32) {
+    fn moved(&mut self, slots: &mut impl Slots, _from: Slot, to: Slot) {
         self.list.moved(slots, to);
     }
 
-    fn reweighed(&mut self, slots: &impl Slots, slot: u32, was: u64) {
+    fn reweighed(&mut self, slots: &impl Slots, slot: Slot, was: u64) {
         self.list.reweighed(slots, slot, was);
     }
 
     fn resize(&mut self, _bytes_limit: u64) {}
 
-    fn view(&self, slots: &impl Slots, slot: u32) -> String {
+    fn view(&self, slots: &impl Slots, slot: Slot) -> String {
         format!(
             "{} of {} entries are older and go before it",
             List::leave_before(slots, slot),

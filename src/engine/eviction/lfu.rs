@@ -10,6 +10,7 @@
 
 use super::list::List;
 use super::{Policy, Slots};
+use crate::engine::slot::Slot;
 
 const COUNTS: usize = 256;
 /// Bits of a word of the map of lists.
@@ -41,7 +42,7 @@ impl Lfu {
         Self { lists, occupied: [0; COUNTS / WORD], len: 0, requests: 0, halving: None }
     }
 
-    fn enter(&mut self, slots: &mut impl Slots, slot: u32, count: u8) {
+    fn enter(&mut self, slots: &mut impl Slots, slot: Slot, count: u8) {
         slots.set_mark(slot, count);
         let at = usize::from(count);
         self.lists[at].push_front(slots, slot);
@@ -49,7 +50,7 @@ impl Lfu {
     }
 
     /// Takes an entry out; its count.
-    fn leave(&mut self, slots: &mut impl Slots, slot: u32) -> u8 {
+    fn leave(&mut self, slots: &mut impl Slots, slot: Slot) -> u8 {
         let count = slots.mark(slot);
         let at = usize::from(count);
         self.lists[at].remove(slots, slot);
@@ -89,47 +90,47 @@ impl Lfu {
 }
 
 impl Policy for Lfu {
-    fn insert(&mut self, slots: &mut impl Slots, slot: u32, _hash: u64) {
+    fn insert(&mut self, slots: &mut impl Slots, slot: Slot, _hash: u64) {
         self.enter(slots, slot, 1);
         self.len += 1;
         self.age(slots);
     }
 
     #[inline]
-    fn hit(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn hit(&mut self, slots: &mut impl Slots, slot: Slot) {
         let count = self.leave(slots, slot);
         self.enter(slots, slot, count.saturating_add(1));
         self.age(slots);
     }
 
-    fn remove(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn remove(&mut self, slots: &mut impl Slots, slot: Slot) {
         self.leave(slots, slot);
         self.len -= 1;
     }
 
-    fn evict(&mut self, slots: &mut impl Slots) -> Option<u32> {
+    fn evict(&mut self, slots: &mut impl Slots) -> Option<Slot> {
         let slot = self.lists[self.first_occupied(0)?].back()?;
         self.remove(slots, slot);
         Some(slot)
     }
 
-    fn hand_over(&mut self, slots: &mut impl Slots) -> Option<u32> {
+    fn hand_over(&mut self, slots: &mut impl Slots) -> Option<Slot> {
         self.evict(slots)
     }
 
-    fn moved(&mut self, slots: &mut impl Slots, _from: u32, to: u32) {
+    fn moved(&mut self, slots: &mut impl Slots, _from: Slot, to: Slot) {
         let count = slots.mark(to);
         self.lists[usize::from(count)].moved(slots, to);
     }
 
-    fn reweighed(&mut self, slots: &impl Slots, slot: u32, was: u64) {
+    fn reweighed(&mut self, slots: &impl Slots, slot: Slot, was: u64) {
         let count = slots.mark(slot);
         self.lists[usize::from(count)].reweighed(slots, slot, was);
     }
 
     fn resize(&mut self, _bytes_limit: u64) {}
 
-    fn view(&self, slots: &impl Slots, slot: u32) -> String {
+    fn view(&self, slots: &impl Slots, slot: Slot) -> String {
         let count = slots.mark(slot);
         let fewer: usize = self.lists[..usize::from(count)].iter().map(List::len).sum();
         let before = List::leave_before(slots, slot);
@@ -174,13 +175,13 @@ mod tests {
     fn what_was_popular_once_goes_in_the_end() {
         let (mut lfu, mut cells) = (Lfu::new(), Cells::of(4));
         for slot in 1..=3 {
-            lfu.insert(&mut cells, slot, 0);
+            lfu.insert(&mut cells, Slot::numbered(slot), 0);
         }
-        (0..300).for_each(|_| lfu.hit(&mut cells, 1));
+        (0..300).for_each(|_| lfu.hit(&mut cells, Slot::numbered(1)));
         lfu.validate(&cells);
         // It is not asked for any more; the others are, far less often than it was.
-        (0..16 * REQUESTS_PER_ENTRY).for_each(|n| lfu.hit(&mut cells, 2 + n as u32 % 2));
-        assert_eq!(lfu.evict(&mut cells), Some(1));
+        (0..16 * REQUESTS_PER_ENTRY).for_each(|n| lfu.hit(&mut cells, Slot::numbered(2 + n as u32 % 2)));
+        assert_eq!(lfu.evict(&mut cells), Some(Slot::numbered(1)));
         lfu.validate(&cells);
     }
 }

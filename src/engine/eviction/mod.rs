@@ -36,56 +36,57 @@ use s3_fifo::S3Fifo;
 use sieve::Sieve;
 use w_tinylfu::WTinyLfu;
 
+use crate::engine::slot::Slot;
 use crate::quote::Quote;
 
 /// What a policy may do with an entry: follow and set its links, keep a byte of its own, ask for its weight and
 /// its key's hash.
 pub(crate) trait Slots {
-    /// The neighbours that the policy set; 0 is none.
-    fn links(&self, slot: u32) -> (u32, u32);
-    fn set_prev(&mut self, slot: u32, prev: u32);
-    fn set_next(&mut self, slot: u32, next: u32);
+    /// The neighbours that the policy set.
+    fn links(&self, slot: Slot) -> (Option<Slot>, Option<Slot>);
+    fn set_prev(&mut self, slot: Slot, prev: Option<Slot>);
+    fn set_next(&mut self, slot: Slot, next: Option<Slot>);
     /// The policy's own byte; 0 in a new entry.
-    fn mark(&self, slot: u32) -> u8;
-    fn set_mark(&mut self, slot: u32, mark: u8);
+    fn mark(&self, slot: Slot) -> u8;
+    fn set_mark(&mut self, slot: Slot, mark: u8);
     /// The bytes that go when the entry goes.
-    fn weight(&self, slot: u32) -> u64;
+    fn weight(&self, slot: Slot) -> u64;
     /// The hash of the entry's key.
-    fn hash(&self, slot: u32) -> u64;
+    fn hash(&self, slot: Slot) -> u64;
     /// The entry is about to be looked at: its memory may be asked for.
     #[inline]
-    fn prefetch(&self, _slot: u32) {}
+    fn prefetch(&self, _slot: Slot) {}
 }
 
 /// An eviction policy over slots.
 pub(crate) trait Policy {
     /// A new entry and its key's hash. Its links are unset and its mark is 0.
-    fn insert(&mut self, slots: &mut impl Slots, slot: u32, hash: u64);
+    fn insert(&mut self, slots: &mut impl Slots, slot: Slot, hash: u64);
     /// An entry was looked up.
-    fn hit(&mut self, slots: &mut impl Slots, slot: u32);
+    fn hit(&mut self, slots: &mut impl Slots, slot: Slot);
     /// An entry was written again, or was given another time to live: that is a use of it, and no lookup.
-    fn rewritten(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn rewritten(&mut self, slots: &mut impl Slots, slot: Slot) {
         self.hit(slots, slot);
     }
     /// A key was looked up that has no entry; its hash.
     #[inline]
     fn missed(&mut self, _hash: u64) {}
     /// An entry leaves by another way than eviction.
-    fn remove(&mut self, slots: &mut impl Slots, slot: u32);
+    fn remove(&mut self, slots: &mut impl Slots, slot: Slot);
     /// Chooses the entry that goes, takes it out and remembers what it wants to of it. `None`: there is none.
-    fn evict(&mut self, slots: &mut impl Slots) -> Option<u32>;
+    fn evict(&mut self, slots: &mut impl Slots) -> Option<Slot>;
     /// Takes out the entry that it values least, and forgets it: another policy takes it over.
-    fn hand_over(&mut self, slots: &mut impl Slots) -> Option<u32>;
+    fn hand_over(&mut self, slots: &mut impl Slots) -> Option<Slot>;
     /// An entry, with links and mark, was copied from one slot to another.
-    fn moved(&mut self, slots: &mut impl Slots, from: u32, to: u32);
+    fn moved(&mut self, slots: &mut impl Slots, from: Slot, to: Slot);
     /// An entry's weight is another now than when it came.
-    fn reweighed(&mut self, slots: &impl Slots, slot: u32, was: u64);
+    fn reweighed(&mut self, slots: &impl Slots, slot: Slot, was: u64);
     /// The bytes that entries may take in all.
     fn resize(&mut self, bytes_limit: u64);
     /// The bytes that the policy takes beside the entries, or will with the next entry and the one after.
     fn side_bytes(&self) -> u64;
     /// What it thinks of an entry that it has, for people.
-    fn view(&self, slots: &impl Slots, slot: u32) -> String;
+    fn view(&self, slots: &impl Slots, slot: Slot) -> String;
     /// Entries that it has.
     #[cfg(any(test, debug_assertions))]
     fn len(&self) -> usize;
@@ -249,16 +250,16 @@ impl AnyPolicy {
 
 impl Policy for AnyPolicy {
     #[inline]
-    fn insert(&mut self, slots: &mut impl Slots, slot: u32, hash: u64) {
+    fn insert(&mut self, slots: &mut impl Slots, slot: Slot, hash: u64) {
         each!(self, policy => policy.insert(slots, slot, hash));
     }
 
     #[inline]
-    fn hit(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn hit(&mut self, slots: &mut impl Slots, slot: Slot) {
         each!(self, policy => policy.hit(slots, slot));
     }
 
-    fn rewritten(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn rewritten(&mut self, slots: &mut impl Slots, slot: Slot) {
         each!(self, policy => policy.rewritten(slots, slot));
     }
 
@@ -267,23 +268,23 @@ impl Policy for AnyPolicy {
         each!(self, policy => policy.missed(hash));
     }
 
-    fn remove(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn remove(&mut self, slots: &mut impl Slots, slot: Slot) {
         each!(self, policy => policy.remove(slots, slot));
     }
 
-    fn evict(&mut self, slots: &mut impl Slots) -> Option<u32> {
+    fn evict(&mut self, slots: &mut impl Slots) -> Option<Slot> {
         each!(self, policy => policy.evict(slots))
     }
 
-    fn hand_over(&mut self, slots: &mut impl Slots) -> Option<u32> {
+    fn hand_over(&mut self, slots: &mut impl Slots) -> Option<Slot> {
         each!(self, policy => policy.hand_over(slots))
     }
 
-    fn moved(&mut self, slots: &mut impl Slots, from: u32, to: u32) {
+    fn moved(&mut self, slots: &mut impl Slots, from: Slot, to: Slot) {
         each!(self, policy => policy.moved(slots, from, to));
     }
 
-    fn reweighed(&mut self, slots: &impl Slots, slot: u32, was: u64) {
+    fn reweighed(&mut self, slots: &impl Slots, slot: Slot, was: u64) {
         each!(self, policy => policy.reweighed(slots, slot, was));
     }
 
@@ -295,7 +296,7 @@ impl Policy for AnyPolicy {
         each!(self, policy => policy.side_bytes())
     }
 
-    fn view(&self, slots: &impl Slots, slot: u32) -> String {
+    fn view(&self, slots: &impl Slots, slot: Slot) -> String {
         each!(self, policy => policy.view(slots, slot))
     }
 

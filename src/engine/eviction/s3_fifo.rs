@@ -12,6 +12,7 @@
 use super::ghost::Ghosts;
 use super::list::List;
 use super::{Policy, Slots};
+use crate::engine::slot::Slot;
 
 /// In the mark: hits, 0 to 3.
 const HITS: u8 = 0b011;
@@ -49,7 +50,7 @@ impl S3Fifo {
     }
 
     /// Moves the proven entries at the small queue's end to the main queue; the first that is not goes.
-    fn evict_small(&mut self, slots: &mut impl Slots) -> Option<u32> {
+    fn evict_small(&mut self, slots: &mut impl Slots) -> Option<Slot> {
         while let Some(slot) = self.small.back() {
             self.small.remove(slots, slot);
             if slots.mark(slot) & HITS < HITS_TO_MAIN {
@@ -63,7 +64,7 @@ impl S3Fifo {
     }
 
     /// Gives entries at the main queue's end that were hit another round; the first that was not goes.
-    fn evict_main(&mut self, slots: &mut impl Slots) -> Option<u32> {
+    fn evict_main(&mut self, slots: &mut impl Slots) -> Option<Slot> {
         while let Some(slot) = self.main.back() {
             let mark = slots.mark(slot);
             if mark & HITS == 0 {
@@ -78,26 +79,26 @@ impl S3Fifo {
 }
 
 impl Policy for S3Fifo {
-    fn insert(&mut self, slots: &mut impl Slots, slot: u32, hash: u64) {
+    fn insert(&mut self, slots: &mut impl Slots, slot: Slot, hash: u64) {
         let mark = if self.ghosts.take(hash).is_some() { IN_MAIN } else { 0 };
         slots.set_mark(slot, mark);
         self.queue(mark).push_front(slots, slot);
     }
 
     #[inline]
-    fn hit(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn hit(&mut self, slots: &mut impl Slots, slot: Slot) {
         let mark = slots.mark(slot);
         if mark & HITS < HITS {
             slots.set_mark(slot, mark + 1);
         }
     }
 
-    fn remove(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn remove(&mut self, slots: &mut impl Slots, slot: Slot) {
         let mark = slots.mark(slot);
         self.queue(mark).remove(slots, slot);
     }
 
-    fn evict(&mut self, slots: &mut impl Slots) -> Option<u32> {
+    fn evict(&mut self, slots: &mut impl Slots) -> Option<Slot> {
         if (self.small.bytes() >= self.small_bytes_max || self.main.len() == 0)
             && let Some(slot) = self.evict_small(slots)
         {
@@ -106,18 +107,18 @@ impl Policy for S3Fifo {
         self.evict_main(slots).or_else(|| self.evict_small(slots))
     }
 
-    fn hand_over(&mut self, slots: &mut impl Slots) -> Option<u32> {
+    fn hand_over(&mut self, slots: &mut impl Slots) -> Option<Slot> {
         let slot = self.small.back().or_else(|| self.main.back())?;
         self.remove(slots, slot);
         Some(slot)
     }
 
-    fn moved(&mut self, slots: &mut impl Slots, _from: u32, to: u32) {
+    fn moved(&mut self, slots: &mut impl Slots, _from: Slot, to: Slot) {
         let mark = slots.mark(to);
         self.queue(mark).moved(slots, to);
     }
 
-    fn reweighed(&mut self, slots: &impl Slots, slot: u32, was: u64) {
+    fn reweighed(&mut self, slots: &impl Slots, slot: Slot, was: u64) {
         let mark = slots.mark(slot);
         self.queue(mark).reweighed(slots, slot, was);
     }
@@ -126,7 +127,7 @@ impl Policy for S3Fifo {
         self.small_bytes_max = bytes_limit / 10;
     }
 
-    fn view(&self, slots: &impl Slots, slot: u32) -> String {
+    fn view(&self, slots: &impl Slots, slot: Slot) -> String {
         let (mark, before) = (slots.mark(slot), List::leave_before(slots, slot));
         let hits = mark & HITS;
         if mark & IN_MAIN != 0 {

@@ -8,6 +8,7 @@
 
 use super::list::List;
 use super::{Policy, Slots};
+use crate::engine::slot::Slot;
 
 /// The mark of an entry that was asked for since the hand passed.
 const VISITED: u8 = 1;
@@ -16,7 +17,7 @@ const VISITED: u8 = 1;
 pub(crate) struct Sieve {
     list: List,
     /// The entry that is looked at next; `None`: the oldest.
-    hand: Option<u32>,
+    hand: Option<Slot>,
 }
 
 impl Sieve {
@@ -26,26 +27,26 @@ impl Sieve {
 }
 
 impl Policy for Sieve {
-    fn insert(&mut self, slots: &mut impl Slots, slot: u32, _hash: u64) {
+    fn insert(&mut self, slots: &mut impl Slots, slot: Slot, _hash: u64) {
         slots.set_mark(slot, 0);
         self.list.push_front(slots, slot);
     }
 
     #[inline]
-    fn hit(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn hit(&mut self, slots: &mut impl Slots, slot: Slot) {
         if slots.mark(slot) != VISITED {
             slots.set_mark(slot, VISITED);
         }
     }
 
-    fn remove(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn remove(&mut self, slots: &mut impl Slots, slot: Slot) {
         if self.hand == Some(slot) {
             self.hand = List::newer(slots, slot);
         }
         self.list.remove(slots, slot);
     }
 
-    fn evict(&mut self, slots: &mut impl Slots) -> Option<u32> {
+    fn evict(&mut self, slots: &mut impl Slots) -> Option<Slot> {
         let mut slot = self.hand.or(self.list.back())?;
         while slots.mark(slot) == VISITED {
             slots.set_mark(slot, 0);
@@ -56,24 +57,24 @@ impl Policy for Sieve {
         Some(slot)
     }
 
-    fn hand_over(&mut self, slots: &mut impl Slots) -> Option<u32> {
+    fn hand_over(&mut self, slots: &mut impl Slots) -> Option<Slot> {
         self.evict(slots)
     }
 
-    fn moved(&mut self, slots: &mut impl Slots, from: u32, to: u32) {
+    fn moved(&mut self, slots: &mut impl Slots, from: Slot, to: Slot) {
         if self.hand == Some(from) {
             self.hand = Some(to);
         }
         self.list.moved(slots, to);
     }
 
-    fn reweighed(&mut self, slots: &impl Slots, slot: u32, was: u64) {
+    fn reweighed(&mut self, slots: &impl Slots, slot: Slot, was: u64) {
         self.list.reweighed(slots, slot, was);
     }
 
     fn resize(&mut self, _bytes_limit: u64) {}
 
-    fn view(&self, slots: &impl Slots, slot: u32) -> String {
+    fn view(&self, slots: &impl Slots, slot: Slot) -> String {
         let (older, len) = (List::leave_before(slots, slot), self.list.len());
         let fate = if slots.mark(slot) == VISITED {
             "asked for since the hand passed, which spares it once"

@@ -11,50 +11,50 @@ pub(super) struct Cells(Vec<Cell>);
 struct Cell {
     hash: u64,
     weight: u64,
-    prev: u32,
-    next: u32,
+    prev: Option<Slot>,
+    next: Option<Slot>,
     mark: u8,
 }
 
 impl Cells {
     /// `count` cells of weight 1; the first is nobody's.
     pub(super) fn of(count: u32) -> Self {
-        let cell = |slot| Cell { hash: hash(slot), weight: 1, prev: 0, next: 0, mark: 0 };
+        let cell = |slot| Cell { hash: hash(slot), weight: 1, prev: None, next: None, mark: 0 };
         Self((0..u64::from(count)).map(cell).collect())
     }
 
-    fn fill(&mut self, slot: u32, key: u64, weight: u64) {
-        self.0[slot as usize] = Cell { hash: hash(key), weight, prev: 0, next: 0, mark: 0 };
+    fn fill(&mut self, slot: Slot, key: u64, weight: u64) {
+        self.0[slot.index()] = Cell { hash: hash(key), weight, prev: None, next: None, mark: 0 };
     }
 }
 
 impl Slots for Cells {
-    fn links(&self, slot: u32) -> (u32, u32) {
-        (self.0[slot as usize].prev, self.0[slot as usize].next)
+    fn links(&self, slot: Slot) -> (Option<Slot>, Option<Slot>) {
+        (self.0[slot.index()].prev, self.0[slot.index()].next)
     }
 
-    fn set_prev(&mut self, slot: u32, prev: u32) {
-        self.0[slot as usize].prev = prev;
+    fn set_prev(&mut self, slot: Slot, prev: Option<Slot>) {
+        self.0[slot.index()].prev = prev;
     }
 
-    fn set_next(&mut self, slot: u32, next: u32) {
-        self.0[slot as usize].next = next;
+    fn set_next(&mut self, slot: Slot, next: Option<Slot>) {
+        self.0[slot.index()].next = next;
     }
 
-    fn mark(&self, slot: u32) -> u8 {
-        self.0[slot as usize].mark
+    fn mark(&self, slot: Slot) -> u8 {
+        self.0[slot.index()].mark
     }
 
-    fn set_mark(&mut self, slot: u32, mark: u8) {
-        self.0[slot as usize].mark = mark;
+    fn set_mark(&mut self, slot: Slot, mark: u8) {
+        self.0[slot.index()].mark = mark;
     }
 
-    fn weight(&self, slot: u32) -> u64 {
-        self.0[slot as usize].weight
+    fn weight(&self, slot: Slot) -> u64 {
+        self.0[slot.index()].weight
     }
 
-    fn hash(&self, slot: u32) -> u64 {
-        self.0[slot as usize].hash
+    fn hash(&self, slot: Slot) -> u64 {
+        self.0[slot.index()].hash
     }
 }
 
@@ -79,14 +79,14 @@ impl Random {
 struct Model {
     policy: AnyPolicy,
     cells: Cells,
-    present: BTreeMap<u32, u64>,
-    free: Vec<u32>,
+    present: BTreeMap<Slot, u64>,
+    free: Vec<Slot>,
     bytes_limit: u64,
 }
 
 impl Model {
     fn new(name: PolicyName, slots: u32, bytes_limit: u64) -> Self {
-        let (cells, free) = (Cells::of(slots + 1), (1..=slots).collect());
+        let (cells, free) = (Cells::of(slots + 1), (1..=slots).map(Slot::numbered).collect());
         Self {
             policy: AnyPolicy::new(name, bytes_limit, 0, SIDE_BYTES_MAX),
             cells,
@@ -128,13 +128,13 @@ impl Model {
     }
 
     /// Fails if the slot is not one that the policy still had.
-    fn left(&mut self, slot: Option<u32>) {
+    fn left(&mut self, slot: Option<Slot>) {
         let slot = slot.expect("the policy has entries");
-        assert!(self.present.remove(&slot).is_some(), "{slot} left twice or was never there");
+        assert!(self.present.remove(&slot).is_some(), "{slot:?} left twice or was never there");
         self.free.push(slot);
     }
 
-    fn any(&self, random: &mut Random) -> Option<u32> {
+    fn any(&self, random: &mut Random) -> Option<Slot> {
         let count = self.present.len() as u64;
         (count > 0).then(|| *self.present.keys().nth(random.below(count) as usize).unwrap())
     }
@@ -162,10 +162,10 @@ impl Model {
             }
             (89..94, Some(from)) => {
                 if let Some(to) = self.free.pop() {
-                    self.cells.0[to as usize] = self.cells.0[from as usize];
+                    self.cells.0[to.index()] = self.cells.0[from.index()];
                     // A policy that still reads the old cell gets nonsense.
-                    self.cells.0[from as usize] =
-                        Cell { hash: 0, weight: 1 << 40, prev: 7, next: 7, mark: 99 };
+                    self.cells.0[from.index()] =
+                        Cell { hash: 0, weight: 1 << 40, prev: Some(from), next: Some(from), mark: 99 };
                     let key = self.present.remove(&from).unwrap();
                     self.present.insert(to, key);
                     self.policy.moved(&mut self.cells, from, to);
@@ -174,7 +174,7 @@ impl Model {
             }
             (94..98, Some(slot)) => {
                 let was = self.cells.weight(slot);
-                self.cells.0[slot as usize].weight = 1 + random.below(60);
+                self.cells.0[slot.index()].weight = 1 + random.below(60);
                 self.policy.reweighed(&self.cells, slot, was);
             }
             _ => {
@@ -250,7 +250,11 @@ fn tables_beside_the_entries_stay_within_what_is_said_of_them() {
         let (entries, mut cells) = (20_000, Cells::of(20_001));
         let mut policy = AnyPolicy::new(name, entries, 0, SIDE_BYTES_MAX);
         for key in 0..200_000 {
-            let slot = if key < entries { key as u32 + 1 } else { policy.evict(&mut cells).unwrap() };
+            let slot = if key < entries {
+                Slot::numbered(key as u32 + 1)
+            } else {
+                policy.evict(&mut cells).unwrap()
+            };
             cells.fill(slot, key, 1);
             let hash = cells.hash(slot);
             policy.insert(&mut cells, slot, hash);
@@ -288,9 +292,9 @@ fn every_policy_says_what_becomes_of_an_entry() {
         (PolicyName::Adaptive, "in the window queue; asked for 2 times", "asked for 1 times"),
     ] {
         let (mut policy, mut cells) = (AnyPolicy::new(name, 600, 0, SIDE_BYTES_MAX), Cells::of(4));
-        (1..=3).for_each(|slot| policy.insert(&mut cells, slot, hash(u64::from(slot))));
-        policy.hit(&mut cells, 1);
-        let views = [1, 2].map(|slot| policy.view(&cells, slot));
+        (1..=3).for_each(|slot| policy.insert(&mut cells, Slot::numbered(slot), hash(u64::from(slot))));
+        policy.hit(&mut cells, Slot::numbered(1));
+        let views = [1, 2].map(|slot| policy.view(&cells, Slot::numbered(slot)));
         assert!(views[0].contains(hit) && views[1].contains(other), "{name}: {views:?}");
     }
     // S3-FIFO's main queue and W-TinyLFU's other areas take evictions and hits to get to.
@@ -310,9 +314,9 @@ fn every_policy_says_what_becomes_of_an_entry() {
 #[test]
 fn an_entrys_place_is_told_without_walking_far() {
     let (mut policy, mut cells) = (AnyPolicy::new(PolicyName::Lru, 600, 0, SIDE_BYTES_MAX), Cells::of(301));
-    (1..=300).for_each(|slot| policy.insert(&mut cells, slot, hash(u64::from(slot))));
-    assert!(policy.view(&cells, 300).starts_with("more than 256 of 300 entries"));
-    assert!(policy.view(&cells, 257).starts_with("256 of 300 entries"));
+    (1..=300).for_each(|slot| policy.insert(&mut cells, Slot::numbered(slot), hash(u64::from(slot))));
+    assert!(policy.view(&cells, Slot::numbered(300)).starts_with("more than 256 of 300 entries"));
+    assert!(policy.view(&cells, Slot::numbered(257)).starts_with("256 of 300 entries"));
 }
 
 /// The hit ratio of a stream of keys, 1000 entries of weight 1.

@@ -20,6 +20,7 @@ use super::climber::{Climber, Request};
 use super::list::List;
 use super::sketch::Sketch;
 use super::{Policy, Slots};
+use crate::engine::slot::Slot;
 
 /// The mark: the area that the entry is in.
 const WINDOW: u8 = 0;
@@ -88,7 +89,7 @@ impl WTinyLfu {
         }
     }
 
-    fn transfer(&mut self, slots: &mut impl Slots, slot: u32, area: u8) {
+    fn transfer(&mut self, slots: &mut impl Slots, slot: Slot, area: u8) {
         self.remove(slots, slot);
         slots.set_mark(slot, area);
         self.area(area).push_front(slots, slot);
@@ -142,11 +143,11 @@ impl WTinyLfu {
     }
 
     /// The main area's last entry.
-    fn victim(&self) -> Option<u32> {
+    fn victim(&self) -> Option<Slot> {
         self.probation.back().or_else(|| self.protected.back())
     }
 
-    fn admits(&mut self, slots: &impl Slots, candidate: u32, victim: u32) -> bool {
+    fn admits(&mut self, slots: &impl Slots, candidate: Slot, victim: Slot) -> bool {
         let candidate = self.sketch.frequency(slots.hash(candidate));
         let victim = self.sketch.frequency(slots.hash(victim));
         candidate > victim || candidate >= FREQUENCY_OF_CHANCE && self.draw().is_multiple_of(CHANCE)
@@ -162,7 +163,7 @@ impl WTinyLfu {
 }
 
 impl Policy for WTinyLfu {
-    fn insert(&mut self, slots: &mut impl Slots, slot: u32, hash: u64) {
+    fn insert(&mut self, slots: &mut impl Slots, slot: Slot, hash: u64) {
         slots.set_mark(slot, WINDOW);
         self.window.push_front(slots, slot);
         self.sketch.fit(self.entries());
@@ -171,7 +172,7 @@ impl Policy for WTinyLfu {
     }
 
     #[inline]
-    fn hit(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn hit(&mut self, slots: &mut impl Slots, slot: Slot) {
         self.sketch.increment(slots.hash(slot));
         match slots.mark(slot) {
             WINDOW => self.window.move_to_front(slots, slot),
@@ -181,12 +182,12 @@ impl Policy for WTinyLfu {
         self.requested(slots, Request::Hit);
     }
 
-    fn remove(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn remove(&mut self, slots: &mut impl Slots, slot: Slot) {
         let mark = slots.mark(slot);
         self.area(mark).remove(slots, slot);
     }
 
-    fn evict(&mut self, slots: &mut impl Slots) -> Option<u32> {
+    fn evict(&mut self, slots: &mut impl Slots) -> Option<Slot> {
         let is_full = self.window.bytes() + self.average_bytes() > self.window_bytes_max;
         let candidate = self.window.back().filter(|_| is_full);
         let slot = match (candidate, self.victim()) {
@@ -202,19 +203,19 @@ impl Policy for WTinyLfu {
         Some(slot)
     }
 
-    fn hand_over(&mut self, slots: &mut impl Slots) -> Option<u32> {
+    fn hand_over(&mut self, slots: &mut impl Slots) -> Option<Slot> {
         let least = self.probation.back().or_else(|| self.window.back());
         let slot = least.or_else(|| self.protected.back())?;
         self.remove(slots, slot);
         Some(slot)
     }
 
-    fn moved(&mut self, slots: &mut impl Slots, _from: u32, to: u32) {
+    fn moved(&mut self, slots: &mut impl Slots, _from: Slot, to: Slot) {
         let mark = slots.mark(to);
         self.area(mark).moved(slots, to);
     }
 
-    fn reweighed(&mut self, slots: &impl Slots, slot: u32, was: u64) {
+    fn reweighed(&mut self, slots: &impl Slots, slot: Slot, was: u64) {
         let mark = slots.mark(slot);
         self.area(mark).reweighed(slots, slot, was);
     }
@@ -225,7 +226,7 @@ impl Policy for WTinyLfu {
         self.window_bytes_owed = 0;
     }
 
-    fn view(&self, slots: &impl Slots, slot: u32) -> String {
+    fn view(&self, slots: &impl Slots, slot: Slot) -> String {
         let (area, len) = match slots.mark(slot) {
             WINDOW => ("in the window", self.window.len()),
             PROBATION => ("on probation", self.probation.len()),
@@ -271,8 +272,8 @@ mod tests {
     fn a_window_that_is_all_there_is_grows_no_further_and_shrinks() {
         let (mut policy, mut cells) = (WTinyLfu::new(1_000, 0), Cells::of(2));
         let mut windows = (0..100_000).map(|n| {
-            policy.insert(&mut cells, 1, n);
-            policy.remove(&mut cells, 1);
+            policy.insert(&mut cells, Slot::numbered(1), n);
+            policy.remove(&mut cells, Slot::numbered(1));
             policy.window_bytes_max
         });
         assert!(windows.any(|bytes| bytes == 1_000), "the hit ratio never falls");

@@ -49,6 +49,14 @@ impl Shard {
         self.counts(namespace).hits_on_disk += 1;
     }
 
+    /// Counts a lookup that was answered from below, as memory has no room for the entry, in place of the miss that it was
+    /// counted as.
+    pub(in crate::engine) fn count_hit_below(&mut self, namespace: &Namespace, counted: MissReason) {
+        self.uncount_miss(namespace, counted);
+        self.count_hit(namespace);
+        self.count_hit_on_disk(namespace);
+    }
+
     pub(in crate::engine) fn recount_miss(
         &mut self,
         namespace: &Namespace,
@@ -62,7 +70,7 @@ impl Shard {
     }
 
     /// Takes back a miss that was counted.
-    pub(in crate::engine) fn uncount_miss(&mut self, namespace: &Namespace, counted: MissReason) {
+    fn uncount_miss(&mut self, namespace: &Namespace, counted: MissReason) {
         let of_it = &mut self.counts(namespace).misses_by_reason[counted as usize - 1];
         *of_it = of_it.saturating_sub(1);
     }

@@ -8,6 +8,7 @@ use crate::engine::eviction::{AnyPolicy, Policy, PolicyName, SIDE_BYTES_MAX, SID
 use crate::engine::namespace::{DEFAULT, Namespace};
 use crate::engine::op::{MissReason, Refusal};
 use crate::engine::record::Records;
+use crate::engine::slot::Slot;
 use crate::engine::stats::Stats;
 use crate::engine::tags::PackedTags;
 use crate::entry::Version;
@@ -72,7 +73,7 @@ impl NamespaceShard {
 
     /// The policy that has this entry.
     #[inline]
-    pub(super) fn policy_for(&mut self, records: &Records, slot: u32) -> &mut AnyPolicy {
+    pub(super) fn policy_for(&mut self, records: &Records, slot: Slot) -> &mut AnyPolicy {
         match &mut self.retiring {
             Some(retiring) if records.handed_over(slot) != self.present => retiring,
             _ => &mut self.policy,
@@ -81,12 +82,12 @@ impl NamespaceShard {
 
     /// An entry was used: whichever policy has it notes that.
     #[inline]
-    pub(super) fn hit(&mut self, records: &mut Records, slot: u32) {
+    pub(super) fn hit(&mut self, records: &mut Records, slot: Slot) {
         self.policy_for(records, slot).hit(records, slot);
     }
 
     /// An entry was given another time to live.
-    pub(super) fn rewritten(&mut self, records: &mut Records, slot: u32) {
+    pub(super) fn rewritten(&mut self, records: &mut Records, slot: Slot) {
         self.policy_for(records, slot).rewritten(records, slot);
     }
 
@@ -123,7 +124,7 @@ impl NamespaceShard {
     }
 
     /// The entry that goes next, the retiring policy's first; it has left the policy.
-    pub(super) fn victim(&mut self, records: &mut Records) -> Option<u32> {
+    pub(super) fn victim(&mut self, records: &mut Records) -> Option<Slot> {
         if self.bytes.abs_diff(self.told_bytes) > self.told_bytes / SIZE_PART_TOLD {
             // Room is short, so what the entries weigh now is what they may weigh.
             self.told_bytes = self.bytes;

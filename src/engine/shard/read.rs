@@ -5,17 +5,18 @@ use crate::clock::Now;
 use crate::engine::eviction::Policy;
 use crate::engine::namespace::Namespace;
 use crate::engine::op::{EntryView, MissReason};
+use crate::engine::slot::Slot;
 use crate::entry::Ttl;
 
 /// A slot that was a live entry's when the shard had freed `freed` slots.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::engine) struct SlotHint {
-    slot: u32,
+    slot: Slot,
     freed: u64,
 }
 
 impl Shard {
-    /// Reads an entry under the lock; `likely` is where it was lately.
+    /// Reads an entry under the lock; `hint` is where it was lately.
     #[inline]
     pub(in crate::engine) fn get<R>(
         &mut self,
@@ -90,7 +91,7 @@ impl Shard {
 
     /// The slot of a likely place, if it is a live entry's and that of this key.
     #[inline]
-    fn confirm(&self, hint: SlotHint, key: KeyRef<'_>) -> Option<u32> {
+    fn confirm(&self, hint: SlotHint, key: KeyRef<'_>) -> Option<Slot> {
         let slot = hint.slot;
         let is_live = hint.freed == self.records.arena.freed();
         (is_live && self.records.is(slot, key.namespace.number(), key.key)).then_some(slot)

@@ -14,6 +14,7 @@ use crate::engine::op::MissReason;
 use crate::engine::record::{DraftValue, RecordDraft, is_large};
 use crate::engine::recover::Restored;
 use crate::engine::request_ids::Done;
+use crate::engine::slot::Slot;
 use crate::engine::tags::DraftTags;
 use crate::entry::Expiry;
 
@@ -59,7 +60,7 @@ impl Shard {
         visit: &mut impl FnMut(&Record<'_>),
     ) -> u64 {
         let segment = self.index.segment_of(order(after.map_or(0, |after| after + 1)));
-        let slots: Vec<u32> = self.index.segment(segment).collect();
+        let slots: Vec<Slot> = self.index.segment(segment).collect();
         slots.iter().for_each(|slot| self.records.prefetch(*slot));
         for slot in slots {
             let expiry = self.expiry(slot);

@@ -6,6 +6,7 @@ use crate::engine::eviction::{Policy, Slots};
 use crate::engine::namespace::Namespace;
 use crate::engine::op::{MissReason, Refusal};
 use crate::engine::record::RecordDraft;
+use crate::engine::slot::Slot;
 
 /// Pages are emptied only while one part in this number of what is held lies in free cells …
 const SPARE_PART: u64 = 32;
@@ -106,7 +107,7 @@ impl Shard {
         true
     }
 
-    fn move_cell(&mut self, from: u32, to: u32) {
+    fn move_cell(&mut self, from: Slot, to: Slot) {
         let hash = self.records.hash(from);
         self.records.copy(from, to);
         let space = self.spaces.of(self.records.namespace(to));

@@ -8,6 +8,7 @@ use crate::engine::eviction::Slots;
 use crate::engine::index::order;
 use crate::engine::namespace::Namespace;
 use crate::engine::op::EntryView;
+use crate::engine::slot::Slot;
 
 impl Shard {
     /// Visits the live entries of the next segment after a place in the walk ([`order`]) whose keys begin with the
@@ -22,12 +23,12 @@ impl Shard {
         visit: &mut impl FnMut(&[u8], EntryView<'_>) -> ControlFlow<()>,
     ) -> ControlFlow<Option<u64>, (u64, usize)> {
         let segment = self.index.segment_of(order(after.map_or(0, |after| after.saturating_add(1))));
-        let slots: Vec<u32> = self.index.segment(segment).collect();
+        let slots: Vec<Slot> = self.index.segment(segment).collect();
         slots.iter().for_each(|slot| self.records.prefetch(*slot));
-        let wanted = |slot: &u32| {
+        let wanted = |slot: &Slot| {
             self.records.namespace(*slot) == namespace.number() && self.records.key(*slot).starts_with(prefix)
         };
-        let mut found: Vec<(u64, u32)> = slots
+        let mut found: Vec<(u64, Slot)> = slots
             .iter()
             .filter(|slot| wanted(slot))
             .map(|slot| (order(self.records.hash(*slot)), *slot))

@@ -6,6 +6,7 @@ use crate::engine::eviction::{Policy, Slots};
 use crate::engine::namespace::Namespace;
 use crate::engine::op::{MissReason, Refusal};
 use crate::engine::record::{Deadline, RecordDraft};
+use crate::engine::slot::Slot;
 use crate::engine::tags::DraftTags;
 
 impl Shard {
@@ -26,7 +27,7 @@ impl Shard {
         &mut self,
         draft: &RecordDraft<'_>,
         hash: u64,
-        existing: Option<u32>,
+        existing: Option<Slot>,
     ) -> Result<(), Refusal> {
         let cell = draft.cell_bytes();
         if let Some(slot) = existing.filter(|slot| self.fits_in_place(*slot, draft, cell)) {
@@ -69,13 +70,13 @@ impl Shard {
         is_made
     }
 
-    fn fits_in_place(&self, slot: u32, draft: &RecordDraft<'_>, cell: usize) -> bool {
+    fn fits_in_place(&self, slot: Slot, draft: &RecordDraft<'_>, cell: usize) -> bool {
         let has = self.records.arena.cell_size(slot);
         let large_before = self.records.weight(slot) - has as u64;
         has >= cell && has <= largest_cell_for(class_of(cell)) && draft.large_bytes() <= large_before
     }
 
-    fn overwrite(&mut self, slot: u32, draft: &RecordDraft<'_>) {
+    fn overwrite(&mut self, slot: Slot, draft: &RecordDraft<'_>) {
         let was = self.records.weight(slot);
         if self.records.expires(slot) {
             self.wheel.remove(&mut self.records, slot);
@@ -94,7 +95,7 @@ impl Shard {
     }
 
     /// A new entry, written but not known yet, joins index and policy.
-    fn enter(&mut self, slot: u32, hash: u64, namespace: u16) {
+    fn enter(&mut self, slot: Slot, hash: u64, namespace: u16) {
         let records = &self.records;
         self.index.insert(hash, slot, |slot| records.hash(slot));
         let space = self.spaces.of(namespace);
@@ -105,7 +106,7 @@ impl Shard {
     }
 
     /// A new cell takes the place of an entry's old one everywhere but in the wheel, where it is not yet.
-    fn replace(&mut self, old: u32, new: u32, hash: u64) {
+    fn replace(&mut self, old: Slot, new: Slot, hash: u64) {
         if self.records.expires(old) {
             self.wheel.remove(&mut self.records, old);
         }
@@ -124,7 +125,7 @@ impl Shard {
     }
 
     /// Takes an entry out of everything.
-    pub(super) fn remove_entry(&mut self, slot: u32, hash: u64) {
+    pub(super) fn remove_entry(&mut self, slot: Slot, hash: u64) {
         if self.records.expires(slot) {
             self.wheel.remove(&mut self.records, slot);
         }
@@ -134,7 +135,7 @@ impl Shard {
     }
 
     /// Takes an entry out that its policy and the wheel have let go.
-    pub(super) fn forget(&mut self, slot: u32, hash: u64) {
+    pub(super) fn forget(&mut self, slot: Slot, hash: u64) {
         let space = self.spaces.of(self.records.namespace(slot));
         space.entries -= 1;
         space.refund(self.records.weight(slot));
@@ -144,7 +145,7 @@ impl Shard {
     }
 
     /// Takes out an entry that has left the wheel because its time ended.
-    pub(super) fn reclaim_expired(&mut self, slot: u32) {
+    pub(super) fn reclaim_expired(&mut self, slot: Slot) {
         let hash = self.records.hash(slot);
         let space = self.spaces.of(self.records.namespace(slot));
         space.policy_for(&self.records, slot).remove(&mut self.records, slot);
@@ -154,7 +155,7 @@ impl Shard {
     }
 
     /// Takes out an entry that an invalidation covers.
-    pub(super) fn reclaim_dead(&mut self, slot: u32, reason: MissReason) {
+    pub(super) fn reclaim_dead(&mut self, slot: Slot, reason: MissReason) {
         let hash = self.records.hash(slot);
         self.spaces.of(self.records.namespace(slot)).counts.invalidated += 1;
         self.remove_entry(slot, hash);

@@ -10,6 +10,7 @@ use super::{NamespaceShard, Shard};
 use crate::clock::Now;
 use crate::engine::namespace::Namespace;
 use crate::engine::op::{MissReason, Refusal};
+use crate::engine::slot::Slot;
 use crate::entry::Version;
 
 /// Invalidations that the sweep has not been everywhere for may take this part of the shard's limit.
@@ -25,7 +26,7 @@ pub(super) struct Sweep {
     /// Rounds have to be made before this one.
     until: u64,
     /// The slots of the segment that is looked at; kept for its room.
-    slots: Vec<u32>,
+    slots: Vec<Slot>,
 }
 
 impl Sweep {
@@ -163,13 +164,13 @@ impl Shard {
     }
 
     /// An entry was met that stays.
-    fn meet_tags(&mut self, slot: u32) {
+    fn meet_tags(&mut self, slot: Slot) {
         let number = self.records.namespace(slot);
         self.records.tags(slot).names().for_each(|name| self.tag_filter.meet(number, name));
     }
 
     /// Why an entry that is still there is dead, if it is.
-    pub(super) fn dead_reason(&self, slot: u32) -> Option<MissReason> {
+    pub(super) fn dead_reason(&self, slot: Slot) -> Option<MissReason> {
         let space = self.spaces.get(self.records.namespace(slot))?;
         if space.invalidations.is_empty() {
             return None;

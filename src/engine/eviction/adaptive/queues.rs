@@ -12,6 +12,7 @@
 use super::super::Slots;
 use super::super::list::List;
 use super::remembered::Remembered;
+use crate::engine::slot::Slot;
 
 /// In the mark: how often the entry was asked for, 1 to 7.
 const TIMES: u8 = 0b0000_0111;
@@ -80,7 +81,7 @@ impl Queues {
     }
 
     /// The window's entries.
-    pub(super) fn oldest_first<'a>(&self, slots: &'a impl Slots) -> impl Iterator<Item = u32> + 'a {
+    pub(super) fn oldest_first<'a>(&self, slots: &'a impl Slots) -> impl Iterator<Item = Slot> + 'a {
         std::iter::successors(self.window.back(), |slot| List::newer(slots, *slot))
     }
 
@@ -94,7 +95,7 @@ impl Queues {
     }
 
     /// What an entry's mark says, for people.
-    pub(super) fn view(slots: &impl Slots, slot: u32) -> String {
+    pub(super) fn view(slots: &impl Slots, slot: Slot) -> String {
         let mark = slots.mark(slot);
         let queue = if mark & IN_MAIN == 0 { "window" } else { "main" };
         let recent = (mark & RECENT) / RECENT_ONE;
@@ -105,7 +106,7 @@ impl Queues {
         self.window.bytes() + self.main.bytes()
     }
 
-    pub(super) fn insert(&mut self, slots: &mut impl Slots, slot: u32, hash: u64) {
+    pub(super) fn insert(&mut self, slots: &mut impl Slots, slot: Slot, hash: u64) {
         let known = self.remembered.take(hash);
         let times = known.map_or(1, |known| (known.times + 1).min(TIMES));
         let at_once =
@@ -117,7 +118,7 @@ impl Queues {
 
     /// Counts in the mark; returns it as it was.
     #[inline]
-    pub(super) fn hit(slots: &mut impl Slots, slot: u32) -> u8 {
+    pub(super) fn hit(slots: &mut impl Slots, slot: Slot) -> u8 {
         let mark = slots.mark(slot);
         let times = if mark & TIMES < TIMES { 1 } else { 0 };
         let recent = if mark & RECENT < RECENT { RECENT_ONE } else { 0 };
@@ -132,12 +133,12 @@ impl Queues {
         mark & (TIMES | RECENT) == TIMES | RECENT
     }
 
-    pub(super) fn remove(&mut self, slots: &mut impl Slots, slot: u32) {
+    pub(super) fn remove(&mut self, slots: &mut impl Slots, slot: Slot) {
         let mark = slots.mark(slot);
         self.queue(mark).remove(slots, slot);
     }
 
-    pub(super) fn evict(&mut self, slots: &mut impl Slots) -> Option<u32> {
+    pub(super) fn evict(&mut self, slots: &mut impl Slots) -> Option<Slot> {
         let mut settled = 0;
         loop {
             let window_bytes_max =
@@ -165,16 +166,16 @@ impl Queues {
     }
 
     /// The entry of the colder end.
-    pub(super) fn coldest(&self) -> Option<u32> {
+    pub(super) fn coldest(&self) -> Option<Slot> {
         self.window.back().or_else(|| self.main.back())
     }
 
-    pub(super) fn moved(&mut self, slots: &mut impl Slots, to: u32) {
+    pub(super) fn moved(&mut self, slots: &mut impl Slots, to: Slot) {
         let mark = slots.mark(to);
         self.queue(mark).moved(slots, to);
     }
 
-    pub(super) fn reweighed(&mut self, slots: &impl Slots, slot: u32, was: u64) {
+    pub(super) fn reweighed(&mut self, slots: &impl Slots, slot: Slot, was: u64) {
         let mark = slots.mark(slot);
         self.queue(mark).reweighed(slots, slot, was);
     }
@@ -183,14 +184,14 @@ impl Queues {
         if mark & IN_MAIN == 0 { &mut self.window } else { &mut self.main }
     }
 
-    fn pass_to_main(&mut self, slots: &mut impl Slots, slot: u32) {
+    fn pass_to_main(&mut self, slots: &mut impl Slots, slot: Slot) {
         self.window.remove(slots, slot);
         slots.set_mark(slot, slots.mark(slot) & !RECENT | IN_MAIN);
         self.main.push_front(slots, slot);
     }
 
     /// Between the window's and the main queue's end; returns the one that goes.
-    fn contest(&mut self, slots: &mut impl Slots, slot: u32, patience: u32) -> u32 {
+    fn contest(&mut self, slots: &mut impl Slots, slot: Slot, patience: u32) -> Slot {
         let Some(other) = self.main_end(slots) else { return self.let_go(slots, slot) };
         let times = slots.mark(other) & TIMES;
         if slots.mark(slot) & TIMES > times {
@@ -204,13 +205,13 @@ impl Queues {
         self.let_go(slots, slot)
     }
 
-    fn evict_main(&mut self, slots: &mut impl Slots) -> Option<u32> {
+    fn evict_main(&mut self, slots: &mut impl Slots) -> Option<Slot> {
         let slot = self.main_end(slots)?;
         Some(self.let_go(slots, slot))
     }
 
     /// The main queue's end, once those that were hit have gone another round.
-    fn main_end(&mut self, slots: &mut impl Slots) -> Option<u32> {
+    fn main_end(&mut self, slots: &mut impl Slots) -> Option<Slot> {
         loop {
             let slot = self.main.back()?;
             let mark = slots.mark(slot);
@@ -222,7 +223,7 @@ impl Queues {
         }
     }
 
-    fn let_go(&mut self, slots: &mut impl Slots, slot: u32) -> u32 {
+    fn let_go(&mut self, slots: &mut impl Slots, slot: Slot) -> Slot {
         self.remove(slots, slot);
         self.remembered.insert(slots.hash(slot), slots.mark(slot) & TIMES);
         slot

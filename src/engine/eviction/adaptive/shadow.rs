@@ -14,6 +14,7 @@
 use super::super::{SIDE_BYTES_MAX, Slots};
 use super::judge::CANDIDATES;
 use super::queues::{Queues, Setting};
+use crate::engine::slot::Slot;
 
 /// Entries in a shadow, at most, of a policy that may take [`SIDE_BYTES_MAX`]; one that may take less has as much less.
 const ENTRIES_MAX: usize = 511;
@@ -219,7 +220,7 @@ impl Shadow {
         let head = &mut self.heads[bucket];
         self.cells.0[usize::from(slot)] = Cell { tag, chained: *head, ..Cell::default() };
         *head = slot;
-        self.queues.insert(&mut self.cells, u32::from(slot), spread(tag));
+        self.queues.insert(&mut self.cells, Slot::numbered(slot.into()), spread(tag));
         false
     }
 
@@ -262,7 +263,7 @@ impl Shadow {
         other.grow_to(Self::cells_for(self.len()));
         for slot in self.queues.oldest_first(&self.cells) {
             other.request(self.cells.tag(slot));
-            let copy = (other.cells.0.len() - 1) as u32;
+            let copy = Slot::numbered((other.cells.0.len() - 1) as u32);
             other.cells.set_mark(copy, self.cells.mark(slot));
         }
         other
@@ -317,13 +318,15 @@ impl Shadow {
         std::iter::successors(first, next).take_while(|slot| *slot != NONE)
     }
 
-    fn find(&self, tag: u32) -> Option<u32> {
-        self.chained(self.bucket(tag)).map(u32::from).find(|slot| self.cells.tag(*slot) == tag)
+    fn find(&self, tag: u32) -> Option<Slot> {
+        self.chained(self.bucket(tag))
+            .map(|cell| Slot::numbered(cell.into()))
+            .find(|slot| self.cells.tag(*slot) == tag)
     }
 
     /// Takes a cell that the queues let go out of its bucket.
-    fn release(&mut self, slot: u32) {
-        let slot = slot as u16;
+    fn release(&mut self, slot: Slot) {
+        let slot = slot.number() as u16;
         let Cell { tag, chained, .. } = self.cells.0[usize::from(slot)];
         let bucket = self.bucket(tag);
         let (mut before, mut at) = (NONE, self.heads[bucket]);
@@ -369,38 +372,38 @@ struct Cell {
 struct Cells(Vec<Cell>);
 
 impl Cells {
-    fn tag(&self, slot: u32) -> u32 {
-        self.0[slot as usize].tag
+    fn tag(&self, slot: Slot) -> u32 {
+        self.0[slot.index()].tag
     }
 }
 
 impl Slots for Cells {
-    fn links(&self, slot: u32) -> (u32, u32) {
-        let cell = &self.0[slot as usize];
-        (u32::from(cell.prev), u32::from(cell.next))
+    fn links(&self, slot: Slot) -> (Option<Slot>, Option<Slot>) {
+        let cell = &self.0[slot.index()];
+        (Slot::of_link(cell.prev.into()), Slot::of_link(cell.next.into()))
     }
 
-    fn set_prev(&mut self, slot: u32, prev: u32) {
-        self.0[slot as usize].prev = prev as u16;
+    fn set_prev(&mut self, slot: Slot, prev: Option<Slot>) {
+        self.0[slot.index()].prev = Slot::link_to(prev) as u16;
     }
 
-    fn set_next(&mut self, slot: u32, next: u32) {
-        self.0[slot as usize].next = next as u16;
+    fn set_next(&mut self, slot: Slot, next: Option<Slot>) {
+        self.0[slot.index()].next = Slot::link_to(next) as u16;
     }
 
-    fn mark(&self, slot: u32) -> u8 {
-        self.0[slot as usize].mark
+    fn mark(&self, slot: Slot) -> u8 {
+        self.0[slot.index()].mark
     }
 
-    fn set_mark(&mut self, slot: u32, mark: u8) {
-        self.0[slot as usize].mark = mark;
+    fn set_mark(&mut self, slot: Slot, mark: u8) {
+        self.0[slot.index()].mark = mark;
     }
 
-    fn weight(&self, _slot: u32) -> u64 {
+    fn weight(&self, _slot: Slot) -> u64 {
         1
     }
 
-    fn hash(&self, slot: u32) -> u64 {
+    fn hash(&self, slot: Slot) -> u64 {
         spread(self.tag(slot))
     }
 }
