@@ -2,7 +2,7 @@
 //! retry after.
 //!
 //! A call that is done where it was accepted never waits and takes no permit: the limit is on what holds memory,
-//! not on what passes through, and the hot path touches no counter that others touch. One that has begun to change
+//! not on what passes through, and the hot path touches no counter that other connections touch. One that has begun to change
 //! something is counted and never turned away.
 
 use std::convert::Infallible;
@@ -84,7 +84,7 @@ impl<S> Layer<S> for InFlight {
     type Service = InFlightService<S>;
 
     fn layer(&self, inner: S) -> InFlightService<S> {
-        InFlightService { inner, in_flight: self.clone() }
+        InFlightService { inner, in_flight: Arc::new(self.clone()) }
     }
 }
 
@@ -92,7 +92,8 @@ impl<S> Layer<S> for InFlight {
 #[derive(Debug, Clone)]
 pub struct InFlightService<S> {
     inner: S,
-    in_flight: InFlight,
+    /// Of this connection, so that a call counts no reference that calls of others count.
+    in_flight: Arc<InFlight>,
 }
 
 impl<S, B> Service<Request<B>> for InFlightService<S>
@@ -108,7 +109,11 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        InFlightFuture { inner: self.inner.call(request), in_flight: self.in_flight.clone(), waiting: None }
+        InFlightFuture {
+            inner: self.inner.call(request),
+            in_flight: Arc::clone(&self.in_flight),
+            waiting: None,
+        }
     }
 }
 
@@ -118,7 +123,7 @@ pin_project! {
     pub struct InFlightFuture<F> {
         #[pin]
         inner: F,
-        in_flight: InFlight,
+        in_flight: Arc<InFlight>,
         waiting: Option<Waiting>,
     }
 }
@@ -201,7 +206,7 @@ mod tests {
         let _one = calls.enter(false).unwrap();
         let call = |has_begun| InFlightFuture {
             inner: Waits { has_begun },
-            in_flight: calls.clone(),
+            in_flight: Arc::new(calls.clone()),
             waiting: None,
         };
         let mut cx = Context::from_waker(Waker::noop());
