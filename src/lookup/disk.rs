@@ -10,6 +10,7 @@ impl Source for DiskReader {
     fn load(&self, target: &LoadTarget) -> Answer {
         static LOST: Throttle = Throttle::new();
         static UNREADABLE: Throttle = Throttle::new();
+        static SHORTAGE: Throttle = Throttle::new();
         let Some(lookup) = self.lookup() else { return Answer::Absent };
         match lookup.fetch((target.shard, target.walk_hash), target.logged, target.namespace, &target.key) {
             Ok(Some(found)) => Answer::Found(found),
@@ -20,7 +21,7 @@ impl Source for DiskReader {
                 Answer::Damaged
             }
             Err(error) if error.is_passing() => {
-                tracing::warn!(%error, "an entry cannot be read for now");
+                SHORTAGE.say(|left_out| tracing::warn!(%error, left_out, "an entry cannot be read for now"));
                 Answer::Failed(Refusal::Shortage)
             }
             Err(LookupError::Fetch(error)) => {

@@ -243,6 +243,7 @@ fn nothing_on_disk(what: &str) -> CallError {
 pub(super) fn refused(error: BlobError, key: &[u8]) -> CallError {
     static DAMAGED: Throttle = Throttle::new();
     static REFUSED: Throttle = Throttle::new();
+    static SHORTAGE: Throttle = Throttle::new();
     let why = error.to_string();
     match error {
         BlobError::NotFound => CallError::BlobNotFound { key: Quote::of(key) },
@@ -256,7 +257,9 @@ pub(super) fn refused(error: BlobError, key: &[u8]) -> CallError {
         BlobError::Full { .. } | BlobError::DiskFull(_) => CallError::DiskFull { why },
         BlobError::KeysFull { .. } => CallError::BlobKeysFull { why },
         BlobError::Backend(error) if error.is_passing() => {
-            tracing::warn!(error = why, "a call about a blob is refused for now");
+            SHORTAGE.say(|left_out| {
+                tracing::warn!(error = why, left_out, "a call about a blob is refused for now");
+            });
             CallError::Shortage { why }
         }
         BlobError::Damaged(damage) => {
