@@ -72,7 +72,7 @@ impl ServeConfig {
             ),
             (Persistence::Snapshot, _, RecoveryMethod::Lazy) => contradicts(
                 layers.given_or(setting!(recovery), self.disk.recovery.as_str()),
-                "what is read late is told apart by the journal, and there is none; give snapshot",
+                "lazy recovery needs a journal, and there is none; give snapshot",
             ),
             _ => Ok(()),
         }

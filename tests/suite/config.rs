@@ -498,7 +498,7 @@ fn settings_that_contradict_each_other_are_both_named() {
         (
             &["--persistence", "snapshot", "--recovery", "lazy"],
             &[],
-            "--recovery lazy contradicts --persistence snapshot: what is read late is told apart by the journal, and there is none; give snapshot",
+            "--recovery lazy contradicts --persistence snapshot: lazy recovery needs a journal, and there is none; give snapshot",
         ),
         (
             &["--max-value", "5MiB"],
