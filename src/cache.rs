@@ -43,7 +43,7 @@ pub struct Cache {
     id: u64,
     blobs: BlobState,
     disk: OnceLock<OpenDisk>,
-    /// Looks for what is not in memory, since there was something below it.
+    /// Looks for what is not in memory. Set once a disk tier is opened.
     lookup: OnceLock<Lookup>,
 }
 

@@ -1,7 +1,7 @@
-//! The words of the data plane as types: keys, versions, times to live, sizes.
+//! Types and limits that all rooms share: keys, versions, times to live, sizes.
 //!
-//! Each is a newtype that cannot be wrong once built; the limits that a node may tune are passed to the
-//! constructor, the limits of the format are constants here.
+//! A type whose value can be out of bounds is built by a constructor that checks it. The limits that a node may tune are
+//! passed to that constructor, the limits of the format are constants here.
 
 use std::fmt;
 use std::str::FromStr;

@@ -83,7 +83,7 @@ struct Fetched {
 }
 
 impl Fetches {
-    /// How often the key was changed since it is being fetched.
+    /// Begins a fetch; returns how often the key has changed while it is being fetched.
     pub(super) fn begin(&mut self, hash: u64) -> u64 {
         let fetched = self.by_hash.entry(hash).or_default();
         fetched.fetches += 1;

@@ -122,7 +122,7 @@ impl<'a> Set<'a> {
 /// When a stored entry expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expiration {
-    /// After the keyspace's default time to live, if it has one.
+    /// After the namespace's default time to live, if it has one.
     Default,
     /// After this time to live.
     In(Ttl),

@@ -14,8 +14,8 @@
 //!   value:                   its bytes, or 4 bytes that name an allocation of its own if it is large
 //! ```
 //!
-//! All little-endian, in memory only. `prev`, `next` and `mark` belong to the eviction policy; `tenure` is
-//! room kept for the ring, the mark of a guest entry included. The lengths' word is never 0 in a live cell: a key has a byte.
+//! All little-endian, in memory only. `prev`, `next` and `mark` belong to the eviction policy. `ring
+//! tenure` is reserved, and unused until the ring exists. The lengths' word is never 0 in a live cell: a key has a byte.
 
 use bytes::Bytes;
 

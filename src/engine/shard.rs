@@ -82,7 +82,7 @@ pub(super) struct Shard {
     hot: HotKeyCounter,
     /// The namespace that gives way when the shard is full, and for how many entries more.
     evicting_from: (u16, u32),
-    /// What namespaces counted that are gone.
+    /// Counters of deleted namespaces.
     gone: Stats,
     /// Where changes are written for a journal, if there is one.
     log: Option<Box<ShardLog>>,
@@ -386,7 +386,7 @@ impl Shard {
     fn find(&self, key: KeyRef<'_>) -> Option<Slot> {
         let (records, number) = (&self.records, key.namespace.number());
         self.index.find(key.hash, |slot| {
-            // What is at its end would be asked for only when its beginning has come and told where that is.
+            // The whole cell: otherwise its last line is known only once its header has loaded.
             records.prefetch(slot);
             records.is(slot, number, key.key)
         })

@@ -37,7 +37,8 @@ const _: () = assert!(RESULT_BYTES_MAX >= ERROR_HEADS_BYTES + STATUS_BYTES_MIN);
 /// Entries on disk that a BatchGet has loaded before it comes to them.
 const AHEAD_MAX: usize = 4;
 
-/// How far a call is that the journal's backlog had no room for, and what its answer is to say beside the message.
+/// How far a batch is that was interrupted: by a full journal's backlog, by a load, or by the end of its turn; and what
+/// the call's answer is to say beside the message.
 #[derive(Debug, Default)]
 pub(super) struct CallProgress {
     /// What goes into the answer's trailers, be it a message or a refusal.

@@ -1,8 +1,8 @@
 //! The data plane as a tower service: a path is matched, a request's frames are gathered, the call is done and
 //! answered on the spot. What is not Cache's goes to the generated services beside it.
 //!
-//! Nothing is allocated for a unary call but its answer: no boxed future, no task, no copy of a request that came
-//! in one frame.
+//! Nothing is allocated here for a unary call that is done at once but its answer: no boxed future, no task, no copy of a
+//! request that came in one frame.
 
 use std::convert::Infallible;
 use std::future::Future;

@@ -16,7 +16,7 @@ pub(in crate::engine) struct SlotHint {
 }
 
 impl Shard {
-    /// Reads an entry under the lock; `hint` is where it was lately.
+    /// Reads an entry under the lock; `hint` is where it lay when it was prefetched.
     #[inline]
     pub(in crate::engine) fn get<R>(
         &mut self,
@@ -89,7 +89,7 @@ impl Shard {
         Some(SlotHint { slot, freed: self.records.arena.freed() })
     }
 
-    /// The slot of a likely place, if it is a live entry's and that of this key.
+    /// The hint's slot, if it is still this key's live entry.
     #[inline]
     fn confirm(&self, hint: SlotHint, key: KeyRef<'_>) -> Option<Slot> {
         let slot = hint.slot;
