@@ -27,7 +27,7 @@ pub use crate::persistence::blob::{
     BlobError, BlobReader, BlobWriter, Blobs, Digest, Finish, Listed, Manifest, NewBlob, Removed,
 };
 pub use crate::persistence::disk::LookupError;
-pub use crate::persistence::journal::Turn;
+pub use crate::persistence::journal::QueuePlace;
 pub use blobs::BlobStream;
 pub use disk::{DiskError, DiskOptions};
 pub use operator::{

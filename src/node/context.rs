@@ -14,7 +14,7 @@ use crate::clock::{Clock, SystemClock, monotonic};
 use crate::config::{LoadedConfig, ServeConfig};
 use crate::server::stack::{CallTimeout, InFlight};
 use crate::server::{Connections, Lifecycle, Server};
-use crate::service::{Backlog, LiveConfig, LongRequests};
+use crate::service::{LiveConfig, LongRequests, ResponseBacklog};
 use crate::telemetry::{NodeStats, SlowOps, log, process};
 
 /// What the parts of a node share.
@@ -60,7 +60,7 @@ pub(super) struct Bounds {
     pub(super) connections: Connections,
     pub(super) timeout: CallTimeout,
     pub(super) in_flight: InFlight,
-    pub(super) backlog: Backlog,
+    pub(super) response_backlog: ResponseBacklog,
     pub(super) requests: LongRequests,
 }
 
@@ -70,7 +70,7 @@ impl Bounds {
             connections: Connections::new(config.limits.max_connections as usize).within(shares.connections),
             timeout: CallTimeout::new(config.timeouts.timeout),
             in_flight: InFlight::new(config.limits.max_in_flight as usize),
-            backlog: Backlog::new(config.limits.max_response_backlog.bytes()),
+            response_backlog: ResponseBacklog::new(config.limits.max_response_backlog.bytes()),
             requests: LongRequests::new(request_limits(config)),
         }
     }
@@ -80,7 +80,7 @@ impl Bounds {
         self.connections.set_limit(config.limits.max_connections as usize);
         self.timeout.set(config.timeouts.timeout);
         self.in_flight.set_limit(config.limits.max_in_flight as usize);
-        self.backlog.set_bytes_max(config.limits.max_response_backlog.bytes());
+        self.response_backlog.set_bytes_max(config.limits.max_response_backlog.bytes());
         self.requests.set_limits(request_limits(config));
     }
 }
@@ -108,7 +108,7 @@ impl NodeContext {
 
     /// The node's figures of now.
     pub(super) fn figures(&self) -> NodeStats {
-        let Bounds { connections, in_flight, backlog, requests, timeout: _ } = &self.bounds;
+        let Bounds { connections, in_flight, response_backlog, requests, timeout: _ } = &self.bounds;
         NodeStats {
             state: self.lifecycle.state().as_str(),
             uptime: monotonic().saturating_duration_since(self.started),
@@ -119,9 +119,9 @@ impl NodeContext {
             resident_bytes: process::resident_bytes().unwrap_or(0),
             connections: connections.open(),
             requests_in_flight: in_flight.waiting() as u64,
-            response_backlog_bytes: backlog.bytes(),
+            response_backlog_bytes: response_backlog.bytes(),
             request_bytes: requests.bytes(),
-            requests_shed: in_flight.shed() + backlog.refused(),
+            requests_shed: in_flight.shed() + response_backlog.refused(),
             log_lines_lost: log::lines_lost(),
             journal: self.journal(),
             disk: self.disk(),

@@ -61,7 +61,7 @@ impl NodeContext {
             let ending = move || -> Ending { Box::pin(health.ending(Mount::Data)) };
             let bounds = &context.bounds;
             let service = DataService::new(Arc::clone(&context.cache), ending, others.clone())
-                .with_budgets(bounds.backlog.clone(), bounds.requests.clone());
+                .with_budgets(bounds.response_backlog.clone(), bounds.requests.clone());
             ServiceBuilder::new()
                 .layer(TraceLayer::new(tracer.clone()))
                 .layer(MetricsLayer::new(Arc::clone(&calls), slow.clone()))

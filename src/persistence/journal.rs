@@ -40,7 +40,7 @@ use super::segment::Segment;
 use super::tier::DiskTier;
 use crate::clock::{Clock, monotonic};
 use crate::engine::{Drained, Engine, LogBudget, LogConfig};
-pub use backlog::{BacklogQueue, Turn};
+pub use backlog::{BacklogQueue, QueuePlace};
 use writer::{Writer, segment_file};
 
 /// The length in bytes from which on a segment is ended.
@@ -138,7 +138,7 @@ pub struct Journal {
 /// Those who wait for a sync. The thread wakes one of those that it was for, and that one the others ([`Relay`]): a thread
 /// that wakes many in a row is, where it shares their processor, taken off it and put back for each of them.
 #[derive(Debug, Default)]
-struct Waiting {
+struct SyncWaiters {
     /// And the drain that each waits for.
     asleep: Vec<(u64, oneshot::Sender<()>)>,
     /// What they wait for has come, and they are to be woken.
@@ -148,7 +148,7 @@ struct Waiting {
 }
 
 /// Wakes the callers that are to be woken, however the waiting that it is part of ends.
-struct Relay<'a>(&'a Mutex<Waiting>);
+struct Relay<'a>(&'a Mutex<SyncWaiters>);
 
 #[derive(Debug)]
 struct Shared {
@@ -173,7 +173,7 @@ struct Shared {
     /// [`JournalProgress::poisoned`], for those who would be woken hundreds of times a second by all other news.
     poisoned: watch::Sender<Option<Arc<str>>>,
     /// The callers that wait for a drain to be synced: each is woken once, when its drain is.
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<SyncWaiters>,
     thread: OnceLock<Thread>,
     segments: Mutex<Vec<Segment>>,
     counters: JournalCounters,
@@ -492,7 +492,7 @@ impl JournalProgress {
     }
 }
 
-impl Waiting {
+impl SyncWaiters {
     /// Whether fewer than `wanted` callers wait for a sync; then the caller that completes the number wakes the thread.
     fn gather(&mut self, wanted: usize) -> bool {
         self.gathered = wanted;
@@ -552,7 +552,7 @@ mod tests {
 
     #[test]
     fn the_one_that_is_woken_wakes_the_others_also_when_it_goes_unread() {
-        let waiting = Mutex::new(Waiting::default());
+        let waiting = Mutex::new(SyncWaiters::default());
         let wait_for = |drain| {
             let (wake, woken) = oneshot::channel();
             waiting.lock().asleep.push((drain, wake));

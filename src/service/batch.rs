@@ -7,9 +7,9 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-use super::backlog::BacklogPermit;
 use super::data::Plane;
 use super::request::BatchKind;
+use super::response_backlog::ResponsePermit;
 use super::turns::{STEP_ITEMS, Turns};
 use super::unary::{Undone, flushes, namespace, put_set, unexpected};
 use crate::cache::Cache;
@@ -57,7 +57,7 @@ struct Batch {
     out: Vec<u8>,
     /// What a BatchDelete did.
     deleted: Vec<bool>,
-    held: BacklogPermit,
+    held: ResponsePermit,
 }
 
 impl Batch {
@@ -97,7 +97,7 @@ impl CallProgress {
 }
 
 /// Does a batch. Where it has one turn only, what is not in memory breaks it off.
-pub(super) async fn batch(
+pub(super) async fn run(
     plane: &Plane,
     kind: BatchKind,
     view: &BatchView<'_>,
@@ -116,7 +116,7 @@ async fn get(plane: &Plane, view: &BatchView<'_>, turns: &mut Turns) -> Result<(
     convert::batch(view.items, limits)?;
     let namespace = namespace(cache, view.namespace)?;
     let keys = keys(view, limits)?;
-    let held = plane.backlog.take(PREFIX + wire::field_len(encode::MISS_LEN) * keys.len())?;
+    let held = plane.response_backlog.take(PREFIX + wire::field_len(encode::MISS_LEN) * keys.len())?;
     let mut out = Vec::with_capacity(PREFIX + ANSWER_BYTES_LIKELY * keys.len());
     out.resize(PREFIX, 0);
     let max = limits.message_out_bytes_max;
@@ -135,13 +135,13 @@ async fn get(plane: &Plane, view: &BatchView<'_>, turns: &mut Turns) -> Result<(
     }
     let Answers { mut out, held, .. } = answers;
     finish(&mut out, 0);
-    Ok((held.hold(out)?.into(), false))
+    Ok((held.count_in(out)?.into(), false))
 }
 
 /// The answers of a BatchGet so far.
 struct Answers {
     out: Vec<u8>,
-    held: BacklogPermit,
+    held: ResponsePermit,
     max: usize,
     answered: usize,
     refused: Option<CallError>,
@@ -305,7 +305,7 @@ async fn set(
         next = items.next();
     }
     finish(&mut batch.out, 0);
-    Ok((batch.held.hold_done(batch.out).into(), flush))
+    Ok((batch.held.count_in_done(batch.out).into(), flush))
 }
 
 /// A BatchSet none of whose items is done.
@@ -323,7 +323,7 @@ async fn begin_sets(plane: &Plane, view: &BatchView<'_>, turns: &mut Turns) -> R
         }
     }
     let likely = PREFIX + STORED_BYTES_LIKELY * view.items;
-    let held = plane.backlog.take(likely)?;
+    let held = plane.response_backlog.take(likely)?;
     let mut out = Vec::with_capacity(likely);
     out.resize(PREFIX, 0);
     Ok(Batch { namespace: None, done: 0, out, deleted: Vec::new(), held })
@@ -382,7 +382,7 @@ async fn delete(
     let mut out = vec![0; PREFIX];
     encode::put_batch_deleted(&mut out, &batch.deleted);
     finish(&mut out, 0);
-    Ok((batch.held.hold_done(out).into(), flush))
+    Ok((batch.held.count_in_done(out).into(), flush))
 }
 
 /// A BatchDelete none of whose keys is deleted.
@@ -393,7 +393,7 @@ fn begin_deletes(plane: &Plane, view: &BatchView<'_>) -> Result<Batch, CallError
     flushes(cache, view.durability)?;
     answer_fits(view.items, wire::field_len(view.items), limits.message_out_bytes_max)?;
     keys(view, limits)?;
-    let held = plane.backlog.take(PREFIX + wire::field_len(view.items))?;
+    let held = plane.response_backlog.take(PREFIX + wire::field_len(view.items))?;
     let deleted = Vec::with_capacity(view.items);
     Ok(Batch { namespace: None, done: 0, out: Vec::new(), deleted, held })
 }

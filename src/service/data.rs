@@ -16,16 +16,18 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::backlog::Backlog;
 use super::batch::CallProgress;
 use super::blobs::BlobCall;
 use super::deferred::{Deferred, DeferredCall, Why};
 use super::generated::{GeneratedFuture, GeneratedService};
+use super::long_requests::{
+    LongRequests, RequestLimits, RequestPermit, SHORT_REQUEST_BYTES_MAX, StoppedCalls,
+};
 use super::metadata;
 use super::pipeline::PipelineBody;
 use super::plan::{Plan, plan};
 use super::request::Request as CacheRequest;
-use super::requests::{Admission, LongRequests, RequestLimits, SHORT_BYTES_MAX, StoppedCalls};
+use super::response_backlog::ResponseBacklog;
 use super::slow::describe;
 use super::unary::{Undone, call};
 use crate::cache::Cache;
@@ -53,7 +55,7 @@ pub struct DataService {
 /// What a data call works on, in one place, so that a call keeps it with one count of references, its connection's.
 pub struct Plane {
     pub(super) cache: Arc<Cache>,
-    pub(super) backlog: Backlog,
+    pub(super) response_backlog: ResponseBacklog,
     pub(super) requests: LongRequests,
     /// Calls of the connection that wait for room among those.
     pub(super) stopped: StoppedCalls,
@@ -71,9 +73,10 @@ impl std::fmt::Debug for Plane {
 impl Plane {
     /// One whose listener never closes, with nothing else under way.
     pub(super) fn alone(cache: Cache) -> Self {
-        let (backlog, requests) = (Backlog::default(), LongRequests::new(RequestLimits::default()));
+        let (response_backlog, requests) =
+            (ResponseBacklog::default(), LongRequests::new(RequestLimits::default()));
         let ending: Arc<dyn Fn() -> Ending + Send + Sync> = Arc::new(|| Box::pin(std::future::pending()));
-        Self { cache: Arc::new(cache), backlog, requests, stopped: StoppedCalls::default(), ending }
+        Self { cache: Arc::new(cache), response_backlog, requests, stopped: StoppedCalls::default(), ending }
     }
 }
 
@@ -92,17 +95,23 @@ impl DataService {
         ending: impl Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync + 'static,
         others: GeneratedService,
     ) -> Self {
-        let (backlog, requests) = (Backlog::default(), LongRequests::new(RequestLimits::default()));
-        let plane =
-            Plane { cache, backlog, requests, stopped: StoppedCalls::default(), ending: Arc::new(ending) };
+        let (response_backlog, requests) =
+            (ResponseBacklog::default(), LongRequests::new(RequestLimits::default()));
+        let plane = Plane {
+            cache,
+            response_backlog,
+            requests,
+            stopped: StoppedCalls::default(),
+            ending: Arc::new(ending),
+        };
         Self { plane: Arc::new(plane), others, slow: SlowCalls::default() }
     }
 
-    /// Counts its answers in `backlog`, and long requests in `requests`.
+    /// Counts its answers in `response_backlog`, and long requests in `requests`.
     #[must_use]
-    pub fn with_budgets(self, backlog: Backlog, requests: LongRequests) -> Self {
+    pub fn with_budgets(self, response_backlog: ResponseBacklog, requests: LongRequests) -> Self {
         let (cache, ending) = (Arc::clone(&self.plane.cache), Arc::clone(&self.plane.ending));
-        let plane = Plane { cache, backlog, requests, stopped: StoppedCalls::default(), ending };
+        let plane = Plane { cache, response_backlog, requests, stopped: StoppedCalls::default(), ending };
         Self { plane: Arc::new(plane), ..self }
     }
 
@@ -274,8 +283,8 @@ where
                 };
                 let (verb, plane) = (*verb, Arc::clone(plane));
                 let description = describe_request(verb, message, headers, &plane);
-                let (message, admission) = message.take();
-                let deferred = Deferred { verb, plane, message, admission, turn: None, progress, why };
+                let (message, permit) = message.take();
+                let deferred = Deferred { verb, plane, message, permit, queue_place: None, progress, why };
                 self.set(Self::Deferred { call: DeferredCall::new(deferred, description) });
                 self.poll(cx)
             }
@@ -431,7 +440,7 @@ pub struct Gathered {
     /// All frames, once there is a second.
     all: BytesMut,
     /// Its place in the budget, if it is long.
-    admission: Option<Admission>,
+    permit: Option<RequestPermit>,
 }
 
 impl Gathered {
@@ -447,12 +456,12 @@ impl Gathered {
         B: Body<Data = Bytes>,
     {
         loop {
-            if let Some(admission) = &mut self.admission {
-                ready!(admission.poll(cx));
+            if let Some(permit) = &mut self.permit {
+                ready!(permit.poll(cx));
             }
             let Poll::Ready(frame) = body.as_mut().poll_frame(cx) else {
-                let admission = self.admission.as_mut();
-                return admission.map_or(Poll::Pending, |admission| admission.poll_slow(cx).map(Err));
+                let permit = self.permit.as_mut();
+                return permit.map_or(Poll::Pending, |permit| permit.poll_slow(cx).map(Err));
             };
             match frame {
                 None => return Poll::Ready(Ok(())),
@@ -462,8 +471,8 @@ impl Gathered {
                     if body.is_end_stream() {
                         return Poll::Ready(Ok(()));
                     }
-                    if bytes > SHORT_BYTES_MAX && self.admission.is_none() {
-                        self.admission = Some(plane.requests.admit(bytes, &plane.stopped)?);
+                    if bytes > SHORT_REQUEST_BYTES_MAX && self.permit.is_none() {
+                        self.permit = Some(plane.requests.admit(bytes, &plane.stopped)?);
                     }
                 }
                 // The client has gone; nobody reads the answer.
@@ -498,12 +507,12 @@ impl Gathered {
 
     /// The message that was found to be whole, and its place in the budget. A short one is copied, so that it does not
     /// keep all that was read from the connection with it.
-    fn take(&mut self) -> (Bytes, Option<Admission>) {
-        let message = match &self.admission {
+    fn take(&mut self) -> (Bytes, Option<RequestPermit>) {
+        let message = match &self.permit {
             Some(_) if !self.all.is_empty() => self.all.split().freeze().slice(PREFIX..),
             _ => Bytes::copy_from_slice(&self.bytes()[PREFIX..]),
         };
-        (message, self.admission.take())
+        (message, self.permit.take())
     }
 
     fn bytes(&self) -> &[u8] {

@@ -16,11 +16,11 @@ use tokio::task::{spawn_blocking, yield_now};
 
 use super::batch::CallProgress;
 use super::data::{Ending, Plane};
+use super::long_requests::RequestPermit;
 use super::request::Request;
-use super::requests::Admission;
 use super::turns::{Turns, joined};
 use super::unary::{Answered, Undone, call, in_turns};
-use crate::cache::{Cache, Turn};
+use crate::cache::{Cache, QueuePlace};
 use crate::grpc::{Trailers, Unary};
 use crate::lookup::{Loaded, Loading};
 use crate::service::error::CallError;
@@ -33,9 +33,9 @@ pub(super) struct Deferred {
     pub(super) plane: Arc<Plane>,
     pub(super) message: Bytes,
     /// Its place in the budget of long requests.
-    pub(super) admission: Option<Admission>,
+    pub(super) permit: Option<RequestPermit>,
     /// Its place among those that wait for the journal.
-    pub(super) turn: Option<Turn>,
+    pub(super) queue_place: Option<QueuePlace>,
     /// How far it is, if it has begun.
     pub(super) progress: CallProgress,
     pub(super) why: Why,
@@ -160,19 +160,19 @@ impl Deferred {
 
     /// Takes its place among those that wait for the journal, or goes back there if it had its turn.
     fn queue(&mut self) {
-        if let Some(turn) = &self.turn {
-            turn.again();
+        if let Some(place) = &self.queue_place {
+            place.again();
         } else if let Some(queue) = self.plane.cache.journal_backlog() {
             let bytes = self.message.len();
-            self.turn = queue.enter(bytes, if self.admission.is_some() { 0 } else { bytes });
+            self.queue_place = queue.enter(bytes, if self.permit.is_some() { 0 } else { bytes });
         }
     }
 
     /// Waits for the turn; false: it may not wait.
     async fn has_turn(&mut self) -> bool {
-        let Some(turn) = &self.turn else { return false };
+        let Some(place) = &self.queue_place else { return false };
         let mut ending: Ending = (self.plane.ending)();
-        poll_fn(|cx| match turn.poll(cx) {
+        poll_fn(|cx| match place.poll(cx) {
             Poll::Ready(()) => Poll::Ready(true),
             Poll::Pending => ending.as_mut().poll(cx).map(|()| false),
         })
@@ -250,8 +250,8 @@ mod tests {
             verb,
             plane: Arc::clone(plane),
             message: message.into(),
-            admission: None,
-            turn: None,
+            permit: None,
+            queue_place: None,
             progress: CallProgress::default(),
             why: Why::ManySteps,
         }
@@ -309,8 +309,8 @@ mod tests {
         let item = |key: usize| v1::SetRequest { key: key.to_string().into(), ..v1::SetRequest::default() };
         let items = (0..ITEMS).map(item).collect();
         let message = v1::BatchSetRequest { items, ..v1::BatchSetRequest::default() }.encode_to_vec();
-        let admission = plane.requests.admit(1 << 20, &plane.stopped).ok();
-        let deferred = Deferred { admission, ..deferred(&plane, Verb::BatchSet, message) };
+        let permit = plane.requests.admit(1 << 20, &plane.stopped).ok();
+        let deferred = Deferred { permit, ..deferred(&plane, Verb::BatchSet, message) };
         let mut call = DeferredCall::new(deferred, CallDescription::default());
         let mut cx = Context::from_waker(Waker::noop());
         // The first time it has not begun, the second time its work is on its way.

@@ -90,7 +90,7 @@ pub enum CallError {
     #[error("{why}")]
     BlobKeysFull { why: String },
     #[error("clients leave too much of what they asked for unread (--max-response-backlog, {max} bytes)")]
-    BacklogFull { max: usize },
+    ResponseBacklogFull { max: usize },
     #[error(
         "long requests under way take the {max} bytes that they may (by --memory), and no more of them may wait: try again"
     )]
@@ -230,7 +230,7 @@ impl CallError {
             Self::PlacesFull { .. } | Self::BlobKeysFull { .. } => {
                 kind(ResourceExhausted, "PLACES_ON_DISK_FULL")
             }
-            Self::BacklogFull { .. } => kind(ResourceExhausted, "BACKLOG_FULL").retryable(),
+            Self::ResponseBacklogFull { .. } => kind(ResourceExhausted, "BACKLOG_FULL").retryable(),
             Self::CommandsFull { .. }
             | Self::RepliesUnread { .. }
             | Self::RequestsFull { .. }
@@ -283,7 +283,7 @@ impl CallError {
             | Self::RequestIdTooLong { max, .. }
             | Self::AnswerTooLarge { max, .. }
             | Self::ReportTooLarge { max, .. }
-            | Self::BacklogFull { max } => (*max as u64, "bytes"),
+            | Self::ResponseBacklogFull { max } => (*max as u64, "bytes"),
             Self::EntryTooLarge { limit, .. } => (*limit, "bytes"),
             Self::TtlTooLong { max, .. } | Self::ExpiryTooFar { max, .. } => (*max, "ms"),
             Self::TooManyTags { max, .. } => (*max as u64, "tags"),

@@ -46,11 +46,11 @@ where
     }
 }
 
-type Answer = Result<Response<tonic::body::Body>, Infallible>;
+type GeneratedResult = Result<Response<tonic::body::Body>, Infallible>;
 
 /// A generated service's call. Boxed: nothing of it is hot.
 pub struct GeneratedFuture {
-    answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
+    answer: Pin<Box<dyn Future<Output = GeneratedResult> + Send>>,
     traceparent: String,
 }
 

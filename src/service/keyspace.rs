@@ -15,8 +15,8 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use prost::Message;
 
-use super::backlog::BacklogPermit;
 use super::data::Plane;
+use super::response_backlog::ResponsePermit;
 use super::turns::Turns;
 use super::unary::{Answered, flushes, namespace};
 use crate::cache::{Cache, LookupError};
@@ -55,7 +55,7 @@ pub(super) async fn scan(plane: &Plane, request: &v1::ScanRequest, mut turns: Tu
         keys_only: request.keys_only,
         bytes: 0,
         room: limits.message_out_bytes_max.saturating_sub(TOKEN_BYTES[1] + ITEM_HEAD_BYTES),
-        held: plane.backlog.take(0)?,
+        held: plane.response_backlog.take(0)?,
         refused: None,
         is_full: false,
     };
@@ -79,7 +79,7 @@ pub(super) async fn scan(plane: &Plane, request: &v1::ScanRequest, mut turns: Tu
     }
     let next_page_token = next.map(|cursor| token.at(cursor)).unwrap_or_default();
     let response = v1::ScanResponse { items: page.items, next_page_token };
-    Ok((page.held.hold(framed(&response))?.into(), false))
+    Ok((page.held.count_in(framed(&response))?.into(), false))
 }
 
 /// A page that is being filled.
@@ -91,7 +91,7 @@ struct Page {
     /// The items' bytes, and how many there may be.
     bytes: usize,
     room: usize,
-    held: BacklogPermit,
+    held: ResponsePermit,
     refused: Option<CallError>,
     /// No more finds room.
     is_full: bool,

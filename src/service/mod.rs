@@ -6,7 +6,6 @@
 //! (its time-out, metrics and trace) is in layers around it.
 
 mod admin;
-mod backlog;
 mod batch;
 mod blobs;
 mod codec;
@@ -17,24 +16,25 @@ mod error;
 mod generated;
 mod keyspace;
 mod live_config;
+mod long_requests;
 mod metadata;
 mod pipeline;
 mod plan;
 mod request;
-mod requests;
+mod response_backlog;
 mod slow;
 mod stats;
 mod turns;
 mod unary;
 
 pub use admin::AdminService;
-pub use backlog::Backlog;
 pub use control::{NodeControl, NodeIdentity};
 pub use data::DataService;
 pub use error::CallError;
 pub use generated::GeneratedService;
 pub use live_config::ConfigUpdate;
-pub use requests::{LongRequests, RequestLimits, WINDOWS_PER_CONNECTION};
+pub use long_requests::{LongRequests, RequestLimits, WINDOWS_PER_CONNECTION};
+pub use response_backlog::ResponseBacklog;
 pub use stats::LiveConfig;
 pub(crate) use stats::config_response;
 

@@ -3,20 +3,20 @@
 //! The response's body *is* the loop: asked for a frame, it reads request messages and does their commands until
 //! replies are worth sending. It is asked only while the peer's flow-control window has room, so a client that
 //! writes without reading is stopped by flow control, and what the stream holds is bounded by one request message,
-//! [`REPLIES_BYTES`] of replies (plus one value) and what waits. Replies count in the node's backlog: while it has no
+//! [`REPLIES_BYTES`] of replies (plus one value) and what waits. Replies count in the node's response backlog: while it has no
 //! room for long answers, fewer are sent at a time and a long one is refused by itself; where it has no room at all the
 //! stream ends. After [`COMMANDS_PER_TURN`] commands others run first. Gets in a row are read together. Commands in memory are done as they are read, so a Cancel finds its
 //! command answered already; it has no reply of its own. Those whose entry lies on disk, and those behind them on the
 //! same key, are deferred ([`deferred`]) and answered later; the others go on, until one more
 //! has no room to wait: then no more are done until one of them is. A write that the journal's backlog has no room for holds up all
-//! that is behind it, until its turn has come ([`turn`]): flow control stops the client meanwhile. Replies of FLUSHED
+//! that is behind it, until its turn has come ([`journal_queue`]): flow control stops the client meanwhile. Replies of FLUSHED
 //! writes are sent when the disk has what they tell of, and hold up none of the others. A stream whose listener ends
 //! reads no more, and one that ends answers what waits first.
 
 mod commands;
 mod deferred;
 mod gets;
-mod turn;
+mod journal_queue;
 mod unread;
 
 use std::collections::VecDeque;
@@ -31,15 +31,15 @@ use tonic::Status;
 
 use super::data::{Ending, Plane};
 use super::error::CallError;
-use super::requests::{Admission, SHORT_BYTES_MAX};
+use super::long_requests::{RequestPermit, SHORT_REQUEST_BYTES_MAX};
 use super::slow::describe_first;
 use crate::clock::monotonic;
 use crate::grpc::frame::{PREFIX, finish, message_len};
 use crate::grpc::{GrpcError, ResponseBody, ok_trailers};
 use crate::telemetry::SlowCalls;
 use commands::{BacklogTurn, Defer, Message, NoDefer, Replies, check_length, run};
-use deferred::Deferred;
-use turn::{AHEAD_BYTES, Queued, ReadAhead, poll_turn, refuse};
+use deferred::DeferredCommands;
+use journal_queue::{AHEAD_BYTES, Queued, ReadAhead, poll_turn, refuse};
 use unread::{ParkedBuffers, StreamBuffers};
 
 /// A Pipeline stream: the request's body in, replies out.
@@ -49,7 +49,7 @@ pub(super) struct PipelineBody<B> {
     /// The end of the last frame that is no whole message yet.
     partial: BytesMut,
     /// Its place in the budget, if it is long.
-    admission: Option<Admission>,
+    permit: Option<RequestPermit>,
     /// The message that is being worked on.
     message: Option<Message>,
     /// Its place in the journal's queue, if it had to wait for the backlog.
@@ -71,7 +71,7 @@ pub(super) struct PipelineBody<B> {
     /// up: what does not wait is answered before them.
     flushing: VecDeque<(Vec<u8>, Flushed)>,
     /// Commands that wait for entries on disk, and those that wait for them; `None`: there were none yet.
-    deferred: Option<Box<Deferred>>,
+    deferred: Option<Box<DeferredCommands>>,
     /// What it holds of long messages, while its client has a frame to read.
     unread: Option<ParkedBuffers>,
 }
@@ -100,7 +100,7 @@ where
             incoming: Box::pin(incoming),
             plane,
             partial: BytesMut::new(),
-            admission: None,
+            permit: None,
             message: None,
             queued: None,
             ahead: ReadAhead::default(),
@@ -123,8 +123,8 @@ where
         let mut clock = None;
         while !out.are_enough() {
             if let Some(mut message) = self.message.take() {
-                if out.bytes.is_empty() && self.plane.backlog.room(0) == 0 {
-                    return Err(self.plane.backlog.full().into());
+                if out.bytes.is_empty() && self.plane.response_backlog.room(0) == 0 {
+                    return Err(self.plane.response_backlog.full().into());
                 }
                 if message.turn == BacklogTurn::Wanted && self.poll_turn(&mut message, cx).is_pending() {
                     if self.read_ahead(cx)?.is_pending() {
@@ -152,7 +152,7 @@ where
                 // One may be long and have no commands.
                 out.commands_left = out.commands_left.saturating_sub(1 + bytes.len() / BYTES_PER_COMMAND);
                 let mut message = Message::new(bytes, clock.take().unwrap_or_else(monotonic));
-                message.admission = self.admission.take();
+                message.permit = self.permit.take();
                 self.message = Some(message);
             } else if self.half_closed {
                 return Err(if self.partial.is_empty() {
@@ -214,7 +214,7 @@ where
             Poll::Pending => None,
             Poll::Ready(true) => {
                 let (replies, _) = self.flushing.pop_front()?;
-                Some(Poll::Ready(Some(Ok(Frame::data(self.plane.backlog.hold(replies))))))
+                Some(Poll::Ready(Some(Ok(Frame::data(self.plane.response_backlog.count_in(replies))))))
             }
             Poll::Ready(false) => {
                 self.flushing.clear();
@@ -263,7 +263,7 @@ where
     /// Waits until the message that comes next may be read, if it is long.
     fn is_admitted(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Ended> {
         let max = self.plane.cache.limits().message_in_bytes_max;
-        let is_next = |len: &usize| *len > SHORT_BYTES_MAX && self.partial.len() < PREFIX + *len;
+        let is_next = |len: &usize| *len > SHORT_REQUEST_BYTES_MAX && self.partial.len() < PREFIX + *len;
         // One that is whole is done, also when the listener ends.
         let Some(len) = message_len(&self.partial, max)?.filter(is_next) else {
             return Ok(Poll::Ready(()));
@@ -272,11 +272,11 @@ where
             return Err(Self::draining());
         }
         let (plane, bytes) = (&self.plane, PREFIX + len);
-        let admission = match self.admission.take() {
-            Some(admission) => admission,
+        let permit = match self.permit.take() {
+            Some(permit) => permit,
             None => plane.requests.admit(bytes, &plane.stopped)?,
         };
-        if self.admission.insert(admission).poll(cx).is_pending() {
+        if self.permit.insert(permit).poll(cx).is_pending() {
             return Ok(Poll::Pending);
         }
         self.partial.reserve(bytes.saturating_sub(self.partial.len()));
@@ -295,7 +295,7 @@ where
         }
         self.ahead = ReadAhead::default();
         if self.read_frame(cx)?.is_pending() {
-            let slow = self.admission.as_mut().map_or(Poll::Pending, |admission| admission.poll_slow(cx));
+            let slow = self.permit.as_mut().map_or(Poll::Pending, |permit| permit.poll_slow(cx));
             return match slow {
                 Poll::Ready(error) => Err(error.into()),
                 Poll::Pending => Ok(Poll::Pending),
@@ -345,7 +345,7 @@ where
         }
         self.partial.advance(PREFIX);
         let message = self.partial.split_to(len).freeze();
-        if len > SHORT_BYTES_MAX {
+        if len > SHORT_REQUEST_BYTES_MAX {
             // Or what is read next keeps the long buffer when the message is done, and counts nowhere.
             self.partial = BytesMut::from(&self.partial[..]);
         }
@@ -422,10 +422,10 @@ where
 {
     /// Lays what it holds of long messages where others may take it.
     fn put_aside(&mut self) {
-        let is_long = self.message.as_ref().is_some_and(|message| message.admission.is_some());
-        if is_long || self.admission.is_some() {
-            let (message, admission) = (self.message.take(), self.admission.take());
-            let held = StreamBuffers { message, admission, partial: std::mem::take(&mut self.partial) };
+        let is_long = self.message.as_ref().is_some_and(|message| message.permit.is_some());
+        if is_long || self.permit.is_some() {
+            let (message, permit) = (self.message.take(), self.permit.take());
+            let held = StreamBuffers { message, permit, partial: std::mem::take(&mut self.partial) };
             self.unread = Some(ParkedBuffers::new(held, &self.plane.requests));
         }
     }
@@ -434,10 +434,10 @@ where
     fn take_back(&mut self, unread: ParkedBuffers) {
         match unread.take_back() {
             Ok(held) => {
-                (self.message, self.admission, self.partial) = (held.message, held.admission, held.partial);
-                if let Some(admission) = &mut self.admission {
+                (self.message, self.permit, self.partial) = (held.message, held.permit, held.partial);
+                if let Some(permit) = &mut self.permit {
                     // The node did not read meanwhile.
-                    admission.pause();
+                    permit.pause();
                 }
             }
             Err(error) => self.ended = self.ended.take().or(Some(Ended::Failed(error))),
@@ -473,7 +473,7 @@ where
             }
             if !out.bytes.is_empty() {
                 self.replies_before = out.bytes.len();
-                return Poll::Ready(Some(Ok(Frame::data(self.plane.backlog.hold(out.bytes)))));
+                return Poll::Ready(Some(Ok(Frame::data(self.plane.response_backlog.count_in(out.bytes)))));
             }
             if self.commands_left > 0 && !flushes && !collected && (self.ended.is_none() || self.waits()) {
                 return Poll::Pending;

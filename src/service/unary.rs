@@ -6,10 +6,10 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use futures_util::FutureExt;
 
-use super::backlog::COUNTED_BYTES_MIN;
 use super::batch::CallProgress;
 use super::data::Plane;
 use super::request::{Request, WriteRequest};
+use super::response_backlog::COUNTED_BYTES_MIN;
 use super::turns::Turns;
 use super::{batch, keyspace};
 use crate::cache::Cache;
@@ -52,7 +52,7 @@ pub(super) async fn in_turns(
 ) -> Result<(Unary, bool), Undone> {
     match request {
         Request::Scan(request) => Ok(keyspace::scan(plane, request, turns).await?),
-        Request::Batch(kind, view) => batch::batch(plane, *kind, view, progress, turns).await,
+        Request::Batch(kind, view) => batch::run(plane, *kind, view, progress, turns).await,
         Request::Get(_) | Request::Write(_) | Request::Invalidate(_) => call(plane, request, progress, None),
     }
 }
@@ -117,13 +117,13 @@ pub(super) fn namespace<'a>(cache: &'a Cache, name: &str) -> Result<Cow<'a, Name
 }
 
 fn get(plane: &Plane, now: Now, view: &GetView<'_>, loaded: Option<Loaded>) -> Result<Unary, Undone> {
-    let (cache, backlog) = (&*plane.cache, &plane.backlog);
+    let (cache, response_backlog) = (&*plane.cache, &plane.response_backlog);
     let get = convert::get(view, &cache.limits())?;
     let namespace = namespace(cache, view.namespace)?;
     let read = cache.try_read(&namespace, get.key, get.touch, now, loaded, |entry| {
         let hit = HitMessage::new(&entry, get.metadata_only);
         let length = PREFIX + hit.len();
-        let held = if length < COUNTED_BYTES_MIN { None } else { Some(backlog.take(length)?) };
+        let held = if length < COUNTED_BYTES_MIN { None } else { Some(response_backlog.take(length)?) };
         let mut out = Vec::with_capacity(length);
         put_prefix(&mut out, hit.len());
         Ok::<_, CallError>(match (entry.value, held) {
@@ -132,11 +132,11 @@ fn get(plane: &Plane, now: Now, view: &GetView<'_>, loaded: Option<Loaded>) -> R
                 let mut tail = Vec::with_capacity(hit.len() - value.len());
                 hit.write_head(&mut out);
                 hit.write_tail(&mut tail);
-                Unary::around(out, held.hold_shared(Bytes::clone(value)), tail)
+                Unary::around(out, held.count_in_shared(Bytes::clone(value)), tail)
             }
             (_, Some(held)) => {
                 hit.write_at_end_of(&mut out);
-                held.hold(out)?.into()
+                held.count_in(out)?.into()
             }
             (_, None) => {
                 hit.write_at_end_of(&mut out);

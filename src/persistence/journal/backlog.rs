@@ -1,10 +1,10 @@
 //! Writes that wait until the journal's backlog has room, in the order in which they came.
 //!
 //! While what is logged and not written uses up the [`LogBudget`], the engine refuses writes. A caller that is refused
-//! enters this queue and holds a [`Turn`]. Turns are granted from the front, as many as the budget has room for, whenever
-//! the journal's thread has written something and whenever a turn that was granted is dropped. A granted turn is no
-//! promise: a write that did not queue may have taken the room, and the caller goes back to its place by
-//! [`Turn::again`].
+//! enters this queue and holds a [`QueuePlace`] until its turn is granted. Turns are granted from the front, as many as the
+//! budget has room for, whenever the journal's thread has written something and whenever a place whose turn was granted is
+//! dropped. A granted turn is no promise: a write that did not queue may have taken the room, and the caller goes back to
+//! its place by [`QueuePlace::again`].
 //!
 //! How many may wait and how many bytes they may hold is bounded; one more is not let in. When the journal has stopped,
 //! every turn is granted, so that each caller learns why from the engine.
@@ -34,7 +34,7 @@ pub struct BacklogQueue {
 #[derive(Debug, Default)]
 struct Queue {
     /// By their numbers.
-    waiting: BTreeMap<u64, Waiting>,
+    waiting: BTreeMap<u64, WaitingWrite>,
     granted: HashSet<u64>,
     /// What those that are granted are about to log.
     granted_bytes: usize,
@@ -47,14 +47,14 @@ struct Queue {
 
 /// A turn that is not granted.
 #[derive(Debug)]
-struct Waiting {
+struct WaitingWrite {
     bytes: usize,
     waker: Option<Waker>,
 }
 
 /// A place in the queue, until it is dropped.
 #[derive(Debug)]
-pub struct Turn {
+pub struct QueuePlace {
     queue: Arc<BacklogQueue>,
     number: u64,
     bytes: usize,
@@ -89,7 +89,7 @@ impl BacklogQueue {
     /// Takes a place at the end of the queue for a write of about `bytes`, which holds `held_bytes` of memory that
     /// nobody else counts; `None`: too many wait already, or hold too much.
     #[must_use]
-    pub fn enter(self: &Arc<Self>, bytes: usize, held_bytes: usize) -> Option<Turn> {
+    pub fn enter(self: &Arc<Self>, bytes: usize, held_bytes: usize) -> Option<QueuePlace> {
         let mut queue = self.queue.lock();
         let held = queue.held_bytes + held_bytes;
         let is_full = queue.held_bytes > 0 && held > self.held_bytes_max.load(Ordering::Relaxed);
@@ -99,10 +99,10 @@ impl BacklogQueue {
         queue.held_bytes = held;
         queue.number += 1;
         let number = queue.number;
-        queue.waiting.insert(number, Waiting { bytes, waker: None });
+        queue.waiting.insert(number, WaitingWrite { bytes, waker: None });
         self.grant_in(&mut queue);
         drop(queue);
-        Some(Turn { queue: Arc::clone(self), number, bytes, held_bytes })
+        Some(QueuePlace { queue: Arc::clone(self), number, bytes, held_bytes })
     }
 
     /// Grants the turns that there is room for.
@@ -140,7 +140,7 @@ impl BacklogQueue {
     }
 }
 
-impl Turn {
+impl QueuePlace {
     /// Waits until it is granted.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut queue = self.queue.queue.lock();
@@ -158,13 +158,13 @@ impl Turn {
         let mut queue = self.queue.queue.lock();
         if queue.granted.remove(&self.number) {
             queue.granted_bytes -= self.bytes;
-            queue.waiting.insert(self.number, Waiting { bytes: self.bytes, waker: None });
+            queue.waiting.insert(self.number, WaitingWrite { bytes: self.bytes, waker: None });
         }
         self.queue.grant_in(&mut queue);
     }
 }
 
-impl Drop for Turn {
+impl Drop for QueuePlace {
     /// Whatever it was for is done or given up: those behind it go on.
     fn drop(&mut self) {
         let mut queue = self.queue.queue.lock();
@@ -188,16 +188,16 @@ mod tests {
         Arc::new(BacklogQueue::new(Arc::new(LogBudget::new(bytes_max)), held_bytes_max))
     }
 
-    fn are_granted<const N: usize>(turns: [&Turn; N]) -> [bool; N] {
-        turns.map(|turn| turn.poll(&mut Context::from_waker(Waker::noop())).is_ready())
+    fn are_granted<const N: usize>(places: [&QueuePlace; N]) -> [bool; N] {
+        places.map(|place| place.poll(&mut Context::from_waker(Waker::noop())).is_ready())
     }
 
     #[test]
     fn turns_are_granted_in_their_order_and_no_more_than_there_is_room_for() {
         let queue = queue(100, 1_000);
         queue.budget().take(100);
-        let turns = [60, 30, 20].map(|bytes| queue.enter(bytes, 0).unwrap());
-        let [first, second, third] = &turns;
+        let places = [60, 30, 20].map(|bytes| queue.enter(bytes, 0).unwrap());
+        let [first, second, third] = &places;
         assert_eq!(are_granted([first, second, third]), [false; 3]);
         assert!(queue.is_waited_for());
         queue.budget().give_back(100);
@@ -212,7 +212,7 @@ mod tests {
         queue.grant();
         assert_eq!(are_granted([first, second, third]), [true, false, false], "the first one is as before");
         queue.budget().give_back(99);
-        let [first, second, third] = turns;
+        let [first, second, third] = places;
         drop(first);
         assert_eq!(are_granted([&second, &third]), [true, true], "who is done lets the next ones go on");
         assert!(!queue.is_waited_for());
@@ -257,11 +257,11 @@ mod tests {
         }
         let queue = queue(100, 1_000);
         queue.budget().take(100);
-        let turns = [60, 60].map(|bytes| queue.enter(bytes, 0).unwrap());
+        let places = [60, 60].map(|bytes| queue.enter(bytes, 0).unwrap());
         let woken = [(); 2].map(|()| Arc::new(Woken(AtomicUsize::new(0))));
-        for (turn, woken) in turns.iter().zip(&woken) {
+        for (place, woken) in places.iter().zip(&woken) {
             let waker = Waker::from(Arc::clone(woken));
-            assert!(turn.poll(&mut Context::from_waker(&waker)).is_pending());
+            assert!(place.poll(&mut Context::from_waker(&waker)).is_pending());
         }
         let counts = || woken.each_ref().map(|woken| woken.0.load(Ordering::Relaxed));
         queue.grant();
@@ -269,7 +269,7 @@ mod tests {
         queue.budget().give_back(100);
         queue.grant();
         assert_eq!(counts(), [1, 0]);
-        let [first, _second] = turns;
+        let [first, _second] = places;
         drop(first);
         assert_eq!(counts(), [1, 1]);
     }
@@ -283,7 +283,7 @@ mod tests {
         drop(large);
         let _some = queue.enter(1, 90).unwrap();
         assert!(queue.enter(1, 11).is_none());
-        let others: Vec<Turn> = (1..WAITING_MAX).map(|_| queue.enter(1, 0).unwrap()).collect();
+        let others: Vec<QueuePlace> = (1..WAITING_MAX).map(|_| queue.enter(1, 0).unwrap()).collect();
         assert!(queue.enter(1, 0).is_none());
         drop(others);
         assert!(queue.enter(1, 10).is_some());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{CEILING_AHEAD_US, JournalConfig, JournalProgress, Shared, Waiting};
+use super::{CEILING_AHEAD_US, JournalConfig, JournalProgress, Shared, SyncWaiters};
 use crate::clock::{Clock, monotonic};
 use crate::engine::{Drained, Engine, LogConfig};
 use crate::persistence::backend::{Backend, BackendError, FileId, FileKind};
@@ -542,6 +542,6 @@ impl Drop for Writer {
         }
         self.close_log();
         self.shared.progress.send_modify(|progress| progress.ended = true);
-        *self.shared.waiting.lock() = Waiting::default();
+        *self.shared.waiting.lock() = SyncWaiters::default();
     }
 }

@@ -36,7 +36,7 @@ pub(crate) mod op {
     pub(crate) const CANCEL: u32 = 10;
 }
 
-/// Field numbers of PipelineReply's oneof `result`: each one lower than its op's.
+/// Field numbers of PipelineReply's oneof `result`.
 pub(crate) mod result {
     pub(crate) const GET: u32 = 3;
     pub(crate) const SET: u32 = 4;
@@ -45,6 +45,11 @@ pub(crate) mod result {
     pub(crate) const DECREMENT: u32 = 7;
     pub(crate) const TOUCH: u32 = 8;
     pub(crate) const ERROR: u32 = 9;
+
+    /// A result's field, which is one below its op's.
+    pub(crate) const fn of_op(op: u32) -> u32 {
+        op - 1
+    }
 }
 
 #[cfg(test)]

@@ -15,14 +15,14 @@ use crate::grpc::frame::{PREFIX, finish};
 use crate::grpc::{Failure, GrpcError};
 use crate::lookup::{Loaded, PendingLoad};
 use crate::proto::wire::{Field, Malformed, Reader, op, result};
-use crate::service::backlog::SHORT_BYTES_MAX;
 use crate::service::codec::convert;
 use crate::service::codec::encode;
 use crate::service::codec::view::{CommandView, GetView};
 use crate::service::data::Plane;
 use crate::service::error::CallError;
+use crate::service::long_requests::RequestPermit;
 use crate::service::request::{Request, WriteRequest};
-use crate::service::requests::Admission;
+use crate::service::response_backlog::SHORT_ANSWER_BYTES_MAX;
 use crate::service::unary::{Undone, execute, namespace};
 
 /// Replies are sent when this many bytes of them are ready, or when no request is.
@@ -53,7 +53,7 @@ pub(super) struct Message {
     /// Of the command that wants its turn.
     pub(super) deadline: Option<Instant>,
     /// Its place in the budget, if it is long.
-    pub(super) admission: Option<Admission>,
+    pub(super) permit: Option<RequestPermit>,
 }
 
 /// How a message stands to the journal's backlog.
@@ -89,7 +89,7 @@ impl Message {
             is_held: false,
             turn: BacklogTurn::None,
             deadline: None,
-            admission: None,
+            permit: None,
         }
     }
 
@@ -129,7 +129,7 @@ pub(super) struct Replies {
     pub(super) commands_left: usize,
     /// The replies are sent once they have this number of bytes.
     enough: usize,
-    /// A reply that is longer finds no room in the backlog.
+    /// A reply that is longer finds no room in the response backlog.
     pub(super) longest: usize,
     pub(super) plane: Arc<Plane>,
     /// Those that wait until what they tell of is on the disk.
@@ -138,9 +138,9 @@ pub(super) struct Replies {
 
 impl Replies {
     pub(super) fn new(plane: &Arc<Plane>, likely: usize, commands_left: usize) -> Self {
-        let room = plane.backlog.room(REPLIES_BYTES);
-        let enough = if room < REPLIES_BYTES { SHORT_BYTES_MAX } else { REPLIES_BYTES };
-        let longest = room.max(SHORT_BYTES_MAX);
+        let room = plane.response_backlog.room(REPLIES_BYTES);
+        let enough = if room < REPLIES_BYTES { SHORT_ANSWER_BYTES_MAX } else { REPLIES_BYTES };
+        let longest = room.max(SHORT_ANSWER_BYTES_MAX);
         let message_max = plane.cache.limits().message_out_bytes_max;
         // What waits for the disk is one message, and one more reply may come to it.
         let enough = enough.min(message_max.saturating_sub(SHORT_REPLY_BYTES_MAX));
@@ -365,9 +365,9 @@ fn one(
         }
     }
     match answer(cache, now, command, &request, None, message, out) {
-        Answer::Given => Stands::Done,
-        Answer::WantsTurn => Stands::WantsTurn,
-        Answer::NeedsLoad(pending) => {
+        CommandOutcome::Given => Stands::Done,
+        CommandOutcome::WantsTurn => Stands::WantsTurn,
+        CommandOutcome::NeedsLoad(pending) => {
             let request = request.expect("what is pending was read");
             let key = request.keys().next().unwrap_or_default();
             let namespace = cache.namespace(request.namespace());
@@ -406,9 +406,11 @@ pub(super) fn run_one(
     message: &mut Message,
     loaded: Option<Loaded>,
     out: &mut Replies,
-) -> Result<Answer, CallError> {
+) -> Result<CommandOutcome, CallError> {
     let bytes = message.bytes.clone();
-    let Some(command) = next_command(&mut Reader::new(&bytes), message)? else { return Ok(Answer::Given) };
+    let Some(command) = next_command(&mut Reader::new(&bytes), message)? else {
+        return Ok(CommandOutcome::Given);
+    };
     message.done += 1;
     let request = request_of(command.op);
     Ok(answer(cache, cache.now(), &command, &request, loaded, message, out))
@@ -455,7 +457,7 @@ fn next_command<'a>(
 
 /// What a command comes to.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(super) enum CommandOutcome {
     /// Its reply was put, if it has one.
     Given,
     /// It is to wait for its turn.
@@ -473,19 +475,19 @@ fn answer(
     loaded: Option<Loaded>,
     message: &mut Message,
     out: &mut Replies,
-) -> Answer {
+) -> CommandOutcome {
     let done = match request {
         _ if message.is_late(command) => Err(CallError::from(GrpcError::DeadlineExceeded).into()),
         Err(error) => Err(error.clone().into()),
         Ok(_) if message.by_ring => Err(CallError::NotServed { what: "ring_epoch".to_owned() }.into()),
         Ok(Request::Get(view)) => put_get(cache, now, command.id, view, loaded, out),
-        Ok(_) if message.queues(cache) => return Answer::WantsTurn,
+        Ok(_) if message.queues(cache) => return CommandOutcome::WantsTurn,
         Ok(Request::Write(write)) => put_write(cache, now, command, write, loaded, out),
         // No field of a command's op reads as one; see `Request::of_command`.
         Ok(other) => Err(CallError::NotServed { what: format!("{other:?} in a Pipeline") }.into()),
     };
     let error = match done {
-        Err(Undone::NeedsLoad(pending)) => return Answer::NeedsLoad(pending),
+        Err(Undone::NeedsLoad(pending)) => return CommandOutcome::NeedsLoad(pending),
         Err(Undone::Failed(error)) => Some(error),
         Ok(()) => None,
     };
@@ -497,7 +499,7 @@ fn answer(
     if let Some(mut error) = error {
         if let CallError::JournalBacklog { .. } = error {
             if may_wait {
-                return Answer::WantsTurn;
+                return CommandOutcome::WantsTurn;
             }
             // It has waited for its turn, perhaps beyond its deadline.
             if message.is_late(command) {
@@ -509,7 +511,7 @@ fn answer(
         }
         out.put_error(command.id, &error);
     }
-    Answer::Given
+    CommandOutcome::Given
 }
 
 fn put_get(
@@ -552,7 +554,7 @@ fn put_write(
         &mut out.bytes
     };
     let number = command.op.map_or(0, |(number, _)| number);
-    encode::put_reply_head(out, command.id, number - 1, result.len());
+    encode::put_reply_head(out, command.id, result::of_op(number), result.len());
     out.extend_from_slice(&result);
     Ok(())
 }

@@ -17,13 +17,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::time::{Sleep, sleep_until};
 
-use super::commands::{Answer, BacklogTurn, Defer, DeferredCommand, Message, NoRoom, Replies, run_one};
-use crate::cache::Turn;
+use super::commands::{
+    BacklogTurn, CommandOutcome, Defer, DeferredCommand, Message, NoRoom, Replies, run_one,
+};
+use crate::cache::QueuePlace;
 use crate::clock::monotonic;
 use crate::grpc::GrpcError;
 use crate::lookup::{AbandonedLoad, Loaded, Loading};
 use crate::service::error::CallError;
-use crate::service::requests::StoppedCall;
+use crate::service::long_requests::StoppedCall;
 use crate::service::slow::describe_first;
 use crate::telemetry::SlowCalls;
 
@@ -34,7 +36,7 @@ const BYTES_MAX: usize = 256 << 10;
 
 /// The commands of a stream that wait.
 #[derive(Default)]
-pub(super) struct Deferred {
+pub(super) struct DeferredCommands {
     /// In the order in which they came, until they are answered.
     commands: Vec<Command>,
     /// Loads that were begun for commands that were given up, and the bytes of those.
@@ -57,8 +59,8 @@ struct Command {
     arrived: Instant,
     deadline: Option<Instant>,
     state: State,
-    /// How it stands to the journal's backlog, and the turn that it has there until it is done.
-    standing: (BacklogTurn, Option<Turn>),
+    /// How it stands to the journal's backlog, and the place that it has in its queue until it is done.
+    standing: (BacklogTurn, Option<QueuePlace>),
 }
 
 /// What a command waits for.
@@ -69,11 +71,11 @@ enum State {
     Ready,
     /// Its entry.
     Loading(Loading),
-    /// Room in the journal's backlog, in its queue if it has a turn there.
-    Backlogged(Option<Turn>),
+    /// Room in the journal's backlog, in its queue if it has a place there.
+    Backlogged(Option<QueuePlace>),
 }
 
-impl Deferred {
+impl DeferredCommands {
     /// Puts the replies of those that need not wait any more; whether anything has changed. If nothing has, the task is
     /// woken when something does. Where the listener ends, nothing waits for the journal any more.
     pub(super) fn collect(
@@ -111,8 +113,8 @@ impl Deferred {
     /// Leaves the journal's queue.
     pub(super) fn leave_queue(&mut self) {
         for command in &mut self.commands {
-            if let State::Backlogged(turn) = &mut command.state {
-                *turn = None;
+            if let State::Backlogged(place) = &mut command.state {
+                *place = None;
             }
             if command.standing.0 == BacklogTurn::Granted {
                 command.standing = (BacklogTurn::None, None);
@@ -155,12 +157,12 @@ impl Deferred {
                 // The stream counts what its commands hold.
                 let entered = || queue?.enter(command.bytes.len(), 0);
                 match place.take().or_else(entered).filter(|_| may_wait) {
-                    Some(turn) if turn.poll(cx).is_pending() => {
-                        *place = Some(turn);
+                    Some(entered) if entered.poll(cx).is_pending() => {
+                        *place = Some(entered);
                         Poll::Pending
                     }
-                    Some(turn) => {
-                        command.standing = (BacklogTurn::Granted, Some(turn));
+                    Some(entered) => {
+                        command.standing = (BacklogTurn::Granted, Some(entered));
                         Poll::Ready(None)
                     }
                     None => {
@@ -187,12 +189,12 @@ impl Deferred {
         let plane = Arc::clone(&out.plane);
         let answer = run_one(&plane.cache, &mut message, loaded, out).expect("it was read before");
         match answer {
-            Answer::WantsTurn => {
+            CommandOutcome::WantsTurn => {
                 command.standing = (BacklogTurn::None, None);
                 command.state = State::Backlogged(None);
             }
-            Answer::NeedsLoad(pending) => command.state = State::Loading(pending.begin(&command.key)),
-            Answer::Given => {
+            CommandOutcome::NeedsLoad(pending) => command.state = State::Loading(pending.begin(&command.key)),
+            CommandOutcome::Given => {
                 let command = self.commands.remove(at);
                 self.bytes -= command.bytes.len();
                 let elapsed = monotonic().saturating_duration_since(command.arrived);
@@ -251,7 +253,7 @@ impl Deferred {
     }
 }
 
-impl Defer for Deferred {
+impl Defer for DeferredCommands {
     fn is_empty(&self) -> bool {
         self.commands.is_empty()
     }

@@ -153,7 +153,7 @@ pub(super) fn put_read(id: u64, metadata_only: bool, read: Result<EntryView<'_>,
         Ok(entry) => {
             let hit = HitMessage::new(&entry, metadata_only);
             if hit.len() > out.longest {
-                let full = out.plane.backlog.full();
+                let full = out.plane.response_backlog.full();
                 return out.put_error(id, &full);
             }
             let length = hit.len() + REPLY_HEADS_BYTES;

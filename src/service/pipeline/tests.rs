@@ -14,7 +14,7 @@ use crate::entry::Limits;
 use crate::proto::v1::pipeline_command::Op;
 use crate::proto::v1::pipeline_reply::Result as Reply;
 use crate::proto::v1::{self, get_response::Outcome};
-use crate::service::requests::{LongRequests, RequestLimits};
+use crate::service::long_requests::{LongRequests, RequestLimits};
 
 /// Counts how often it is woken.
 #[derive(Default)]
@@ -165,7 +165,7 @@ fn a_message_that_is_whole_when_the_listener_ends_is_done() {
     let key = "k".repeat(4_000);
     let commands = (0..20).map(|id| get(id, &key)).collect();
     let message = v1::PipelineRequest { commands, ..v1::PipelineRequest::default() }.encode_to_vec();
-    assert!(message.len() > SHORT_BYTES_MAX);
+    assert!(message.len() > SHORT_REQUEST_BYTES_MAX);
     let mut body = Box::pin(PipelineBody::new(in_two_frames(&message), plane, SlowCalls::default()));
     let mut cx = Context::from_waker(Waker::noop());
     let Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(&mut cx) else { panic!("replies") };
@@ -194,7 +194,7 @@ async fn a_long_message_whose_replies_are_left_unread_gives_way_to_others() {
         other => panic!("{other:?}"),
     };
     assert!(next().is_data());
-    assert!(plane.requests.bytes() > SHORT_BYTES_MAX as u64);
+    assert!(plane.requests.bytes() > SHORT_REQUEST_BYTES_MAX as u64);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(next().is_data(), "it is in nobody's way");
     let mut other = plane.requests.admit(90 << 10, &plane.stopped).unwrap();

@@ -13,14 +13,14 @@ use tokio::task::AbortHandle;
 
 use super::commands::Message;
 use crate::service::error::CallError;
-use crate::service::requests::{ARRIVES_WITHIN, Admission, LongRequests};
+use crate::service::long_requests::{ARRIVES_WITHIN, LongRequests, RequestPermit};
 
 /// What a stream holds.
 pub(super) struct StreamBuffers {
     /// The message that is being worked on.
     pub(super) message: Option<Message>,
     /// The place of the one that is being read, and what has come of it.
-    pub(super) admission: Option<Admission>,
+    pub(super) permit: Option<RequestPermit>,
     pub(super) partial: BytesMut,
 }
 

@@ -1,4 +1,4 @@
-//! The backlog: bytes of answers that are encoded and that the network has not taken yet, counted against a budget
+//! The response backlog: bytes of answers that are encoded and that the network has not taken yet, counted against a budget
 //! of the whole node before they are encoded.
 //!
 //! A client that asks and does not read leaves its answer here, until it reads or its call is reset
@@ -9,7 +9,7 @@
 //! | answer | may use |
 //! |---|---|
 //! | less than [`COUNTED_BYTES_MIN`] | is not counted: the stream that carries it takes more |
-//! | up to [`SHORT_BYTES_MAX`] | the whole budget |
+//! | up to [`SHORT_ANSWER_BYTES_MAX`] | the whole budget |
 //! | longer | three quarters of it, so that those who read batches of large values leave room for the rest |
 //!
 //! Short answers are counted in stripes, one to a thread or a few, so that threads do not contend for one count; a
@@ -28,7 +28,7 @@ use crate::telemetry::stripe_number;
 /// Answers from this length on are counted.
 pub(super) const COUNTED_BYTES_MIN: usize = 1 << 10;
 /// Answers up to this length may use the whole budget.
-pub(super) const SHORT_BYTES_MAX: usize = 16 << 10;
+pub(super) const SHORT_ANSWER_BYTES_MAX: usize = 16 << 10;
 /// A stripe adds its bytes to the shared count once it has this many.
 const BATCH_BYTES: i64 = 16 << 10;
 /// What an answer that grows takes at a time.
@@ -36,9 +36,9 @@ const STEP_BYTES: usize = 64 << 10;
 /// Without a setting: `--max-response-backlog`'s default.
 const BYTES_MAX: usize = 32 << 20;
 
-/// The backlog of a node. Clones are the same.
+/// The response backlog of a node. Clones are the same.
 #[derive(Debug, Clone)]
-pub struct Backlog(Arc<Counts>);
+pub struct ResponseBacklog(Arc<Counts>);
 
 #[derive(Debug)]
 struct Counts {
@@ -56,12 +56,12 @@ struct CachePadded<T>(T);
 
 /// Bytes in the backlog, until they are dropped.
 #[derive(Debug)]
-pub(super) struct BacklogPermit {
-    backlog: Backlog,
+pub(super) struct ResponsePermit {
+    backlog: ResponseBacklog,
     bytes: usize,
 }
 
-impl Backlog {
+impl ResponseBacklog {
     /// An empty one that holds `bytes_max` at most.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
@@ -94,31 +94,31 @@ impl Backlog {
     }
 
     /// Reserves room for an answer of `bytes` bytes, which may become longer.
-    pub(super) fn take(&self, bytes: usize) -> Result<BacklogPermit, CallError> {
-        let mut held = BacklogPermit { backlog: self.clone(), bytes: 0 };
+    pub(super) fn take(&self, bytes: usize) -> Result<ResponsePermit, CallError> {
+        let mut held = ResponsePermit { backlog: self.clone(), bytes: 0 };
         held.settle(bytes)?;
         Ok(held)
     }
 
-    /// Holds a message whether there is room or not.
-    pub(super) fn hold(&self, message: Vec<u8>) -> Bytes {
+    /// Counts in a message whether there is room or not.
+    pub(super) fn count_in(&self, message: Vec<u8>) -> Bytes {
         if message.len() < COUNTED_BYTES_MIN {
             return message.into();
         }
-        BacklogPermit { backlog: self.clone(), bytes: 0 }.hold_done(message)
+        ResponsePermit { backlog: self.clone(), bytes: 0 }.count_in_done(message)
     }
 
     /// What is left for an answer of such a length.
     pub(super) fn room(&self, bytes: usize) -> usize {
         let max = self.0.bytes_max.load(Relaxed);
-        let max = if bytes <= SHORT_BYTES_MAX { max } else { max - max / 4 };
+        let max = if bytes <= SHORT_ANSWER_BYTES_MAX { max } else { max - max / 4 };
         usize::try_from(max as i64 - self.0.bytes.0.load(Relaxed)).unwrap_or(0)
     }
 
     /// The refusal of an answer.
     pub(super) fn full(&self) -> CallError {
         self.0.refused.fetch_add(1, Relaxed);
-        CallError::BacklogFull { max: self.0.bytes_max.load(Relaxed) }
+        CallError::ResponseBacklogFull { max: self.0.bytes_max.load(Relaxed) }
     }
 
     fn count(&self, bytes: i64) {
@@ -133,46 +133,46 @@ impl Backlog {
     }
 }
 
-impl Default for Backlog {
+impl Default for ResponseBacklog {
     /// 32 MiB.
     fn default() -> Self {
         Self::new(BYTES_MAX)
     }
 }
 
-impl BacklogPermit {
+impl ResponsePermit {
     /// Makes room for an answer that is about to become `bytes` bytes long. A short one finds its room when it is
     /// whole.
     #[inline]
     pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), CallError> {
-        if bytes <= self.bytes.max(SHORT_BYTES_MAX) {
+        if bytes <= self.bytes.max(SHORT_ANSWER_BYTES_MAX) {
             return Ok(());
         }
         self.settle(bytes.max(self.bytes + STEP_BYTES))
     }
 
-    /// Holds the message that room was made for; it may still be refused if it is short and became longer.
-    pub(super) fn hold(mut self, message: Vec<u8>) -> Result<Bytes, CallError> {
+    /// Counts in the message that room was made for; it may still be refused if it is short and became longer.
+    pub(super) fn count_in(mut self, message: Vec<u8>) -> Result<Bytes, CallError> {
         self.settle(message.len())?;
-        Ok(self.holding(message))
+        Ok(self.counted(message))
     }
 
-    /// Holds a message whose call is done and cannot be refused any more.
-    pub(super) fn hold_done(mut self, message: Vec<u8>) -> Bytes {
+    /// Counts in a message whose call is done and cannot be refused any more.
+    pub(super) fn count_in_done(mut self, message: Vec<u8>) -> Bytes {
         self.count(message.len());
-        self.holding(message)
+        self.counted(message)
     }
 
-    /// Holds a value that lies in memory elsewhere too: a client that does not read it keeps it from being freed.
-    pub(super) fn hold_shared(self, value: Bytes) -> Bytes {
-        Bytes::from_owner(Holding { bytes: value, _held: self })
+    /// Counts in a value that lies in memory elsewhere too: a client that does not read it keeps it from being freed.
+    pub(super) fn count_in_shared(self, value: Bytes) -> Bytes {
+        Bytes::from_owner(Counted { bytes: value, _held: self })
     }
 
-    fn holding(self, message: Vec<u8>) -> Bytes {
+    fn counted(self, message: Vec<u8>) -> Bytes {
         if self.bytes == 0 {
             return message.into();
         }
-        Bytes::from_owner(Holding { bytes: message, _held: self })
+        Bytes::from_owner(Counted { bytes: message, _held: self })
     }
 
     /// Counts an answer of this length, if there is room for what it has become longer.
@@ -193,19 +193,19 @@ impl BacklogPermit {
     }
 }
 
-impl Drop for BacklogPermit {
+impl Drop for ResponsePermit {
     fn drop(&mut self) {
         self.count(0);
     }
 }
 
 /// The bytes of an answer and their place in the backlog, which they have as long as any part of them is there.
-struct Holding<T> {
+struct Counted<T> {
     bytes: T,
-    _held: BacklogPermit,
+    _held: ResponsePermit,
 }
 
-impl<T: AsRef<[u8]>> AsRef<[u8]> for Holding<T> {
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Counted<T> {
     fn as_ref(&self) -> &[u8] {
         self.bytes.as_ref()
     }
@@ -220,15 +220,15 @@ mod tests {
 
     #[test]
     fn an_answer_is_counted_until_its_last_part_is_gone() {
-        let backlog = Backlog::new(100 * KIB);
-        let mut message = backlog.take(20 * KIB).unwrap().hold(vec![1; 30 * KIB]).unwrap();
+        let backlog = ResponseBacklog::new(100 * KIB);
+        let mut message = backlog.take(20 * KIB).unwrap().count_in(vec![1; 30 * KIB]).unwrap();
         let part = message.split_to(KIB);
         assert_eq!((message.len(), backlog.bytes()), (29 * KIB, 30 << 10));
         drop(message);
         assert_eq!((&part[..2], backlog.bytes()), (&[1, 1][..], 30 << 10), "the part keeps the whole alive");
         drop(part);
         assert_eq!(backlog.bytes(), 0);
-        let shared = backlog.take(20 * KIB).unwrap().hold_shared(Bytes::from(vec![2; 20 * KIB]));
+        let shared = backlog.take(20 * KIB).unwrap().count_in_shared(Bytes::from(vec![2; 20 * KIB]));
         assert_eq!((shared.len(), backlog.bytes()), (20 * KIB, 20 << 10));
         drop(shared);
         assert_eq!((backlog.bytes(), backlog.refused()), (0, 0));
@@ -236,13 +236,13 @@ mod tests {
 
     #[test]
     fn long_answers_leave_a_quarter_to_short_ones_and_the_shortest_are_not_counted() {
-        let backlog = Backlog::new(100 * KIB);
+        let backlog = ResponseBacklog::new(100 * KIB);
         let long = backlog.take(75 * KIB).unwrap();
         assert_eq!(backlog.take(17 * KIB).unwrap_err().code(), tonic::Code::ResourceExhausted);
         let short = backlog.take(16 * KIB).unwrap();
         assert!(backlog.take(10 * KIB).is_err());
         let tiny: Vec<Bytes> =
-            (0..1_000).map(|_| backlog.take(1_023).unwrap().hold(vec![0; 1_023]).unwrap()).collect();
+            (0..1_000).map(|_| backlog.take(1_023).unwrap().count_in(vec![0; 1_023]).unwrap()).collect();
         assert_eq!((backlog.bytes(), backlog.refused()), (91 << 10, 2));
         drop((long, short, tiny));
         assert_eq!((backlog.bytes(), backlog.room(KIB), backlog.room(20 * KIB)), (0, 100 * KIB, 75 * KIB));
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_grows_beyond_the_room_is_refused_and_gives_back_what_it_had() {
-        let backlog = Backlog::new(400 * KIB);
+        let backlog = ResponseBacklog::new(400 * KIB);
         let mut held = backlog.take(0).unwrap();
         for kib in 0..=16 {
             held.grow_to(kib * KIB).unwrap();
@@ -259,12 +259,12 @@ mod tests {
         held.grow_to(17 * KIB).unwrap();
         assert_eq!(backlog.bytes(), 64 << 10);
         let error = (17..).find_map(|kib| held.grow_to(kib * KIB).err()).unwrap();
-        assert_eq!((error, backlog.bytes()), (CallError::BacklogFull { max: 400 * KIB }, 256 << 10));
+        assert_eq!((error, backlog.bytes()), (CallError::ResponseBacklogFull { max: 400 * KIB }, 256 << 10));
         drop(held);
         assert_eq!((backlog.bytes(), backlog.refused()), (0, 1));
         // What was done is answered.
         let (held, _all) = (backlog.take(0).unwrap(), backlog.take(300 * KIB).unwrap());
-        let done = held.hold_done(vec![0; 200 * KIB]);
+        let done = held.count_in_done(vec![0; 200 * KIB]);
         assert_eq!((backlog.bytes(), backlog.room(KIB)), (500 << 10, 0));
         backlog.set_bytes_max(600 * KIB);
         assert_eq!(backlog.room(KIB), 100 * KIB);
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn what_many_threads_hold_and_drop_for_each_other_adds_up() {
-        let backlog = Backlog::new(1 << 30);
+        let backlog = ResponseBacklog::new(1 << 30);
         let (give, given) = std::sync::mpsc::channel();
         let threads: Vec<_> = (1..=4)
             .map(|thread| {
@@ -281,7 +281,7 @@ mod tests {
                 std::thread::spawn(move || {
                     for number in 0..2_000 {
                         let bytes = KIB + thread * number % (40 * KIB);
-                        give.send(backlog.take(bytes).unwrap().hold(vec![0; bytes]).unwrap()).unwrap();
+                        give.send(backlog.take(bytes).unwrap().count_in(vec![0; bytes]).unwrap()).unwrap();
                     }
                 })
             })

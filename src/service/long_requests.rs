@@ -1,6 +1,6 @@
 //! Long requests under way: their bytes are counted against a budget of the whole node before they are read.
 //!
-//! A request whose message is longer than [`SHORT_BYTES_MAX`] is admitted when its length is known, which its first frame
+//! A request whose message is longer than [`SHORT_REQUEST_BYTES_MAX`] is admitted when its length is known, which its first frame
 //! tells, and counts until it is done. One that finds no room waits, and nothing more of it is read meanwhile, so that
 //! HTTP/2's flow control stops its peer. Those that wait are admitted in the order in which they came.
 //!
@@ -27,7 +27,7 @@ use tokio::time::sleep;
 use super::error::CallError;
 
 /// Messages up to this length are not counted.
-pub(super) const SHORT_BYTES_MAX: usize = 64 << 10;
+pub(super) const SHORT_REQUEST_BYTES_MAX: usize = 64 << 10;
 /// What one permit stands for.
 const UNIT_BYTES: usize = 1 << 10;
 /// A connection's window is as long as this many of its calls' windows.
@@ -73,20 +73,20 @@ pub(super) struct StoppedCalls(Arc<AtomicUsize>);
 pub(super) struct StoppedCall(StoppedCalls);
 
 /// A request that waits, counted until it is dropped.
-struct Waiting {
+struct WaitingRequest {
     requests: LongRequests,
     _stopped: StoppedCall,
 }
 
 /// A long request's place in the budget: waited for, then held until it is dropped.
-pub(super) struct Admission {
-    state: AdmissionState,
+pub(super) struct RequestPermit {
+    state: PermitState,
     requests: LongRequests,
     /// Ends when it should have come whole and others wait.
     wanted: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
-enum AdmissionState {
+enum PermitState {
     Waits(Pin<Box<dyn Future<Output = OwnedSemaphorePermit> + Send>>),
     Admitted(#[expect(dead_code, reason = "held for what its drop does")] OwnedSemaphorePermit),
 }
@@ -130,24 +130,24 @@ impl LongRequests {
     ///
     /// # Errors
     /// There is no room, and no more may wait.
-    pub(super) fn admit(&self, bytes: usize, stopped: &StoppedCalls) -> Result<Admission, CallError> {
+    pub(super) fn admit(&self, bytes: usize, stopped: &StoppedCalls) -> Result<RequestPermit, CallError> {
         let in_all = *self.0.units.lock();
         let permits = u32::try_from(units(bytes).min(in_all)).unwrap_or(u32::MAX);
         // Fails also while others wait.
         if let Ok(permit) = Arc::clone(&self.0.room).try_acquire_many_owned(permits) {
-            return Ok(self.admission(AdmissionState::Admitted(permit)));
+            return Ok(self.permit(PermitState::Admitted(permit)));
         }
         let waiting = self.wait(stopped).ok_or(CallError::RequestsFull { max: in_all * UNIT_BYTES })?;
         let room = Arc::clone(&self.0.room);
-        Ok(self.admission(AdmissionState::Waits(Box::pin(async move {
+        Ok(self.permit(PermitState::Waits(Box::pin(async move {
             let permit = room.acquire_many_owned(permits).await.expect("nobody closes it");
             drop(waiting);
             permit
         }))))
     }
 
-    fn admission(&self, state: AdmissionState) -> Admission {
-        Admission { state, requests: self.clone(), wanted: None }
+    fn permit(&self, state: PermitState) -> RequestPermit {
+        RequestPermit { state, requests: self.clone(), wanted: None }
     }
 
     /// Waits until a request that was admitted when this began has had its time, and others wait for what it takes.
@@ -159,11 +159,11 @@ impl LongRequests {
     }
 
     /// Counts one more call that waits, if it may.
-    fn wait(&self, stopped: &StoppedCalls) -> Option<Waiting> {
+    fn wait(&self, stopped: &StoppedCalls) -> Option<WaitingRequest> {
         let budget = &self.0;
         let stopped = stopped.enter()?;
         let of_node = budget.waiting.fetch_add(1, Ordering::Relaxed) + 1;
-        let waiting = Waiting { requests: self.clone(), _stopped: stopped };
+        let waiting = WaitingRequest { requests: self.clone(), _stopped: stopped };
         (of_node <= budget.waiting_max.load(Ordering::Relaxed)).then_some(waiting)
     }
 }
@@ -181,7 +181,7 @@ impl Default for RequestLimits {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for WaitingRequest {
     fn drop(&mut self) {
         self.requests.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
@@ -201,11 +201,11 @@ impl Drop for StoppedCall {
     }
 }
 
-impl Admission {
+impl RequestPermit {
     /// Waits until the request may be read.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let AdmissionState::Waits(admitted) = &mut self.state {
-            self.state = AdmissionState::Admitted(ready!(admitted.as_mut().poll(cx)));
+        if let PermitState::Waits(admitted) = &mut self.state {
+            self.state = PermitState::Admitted(ready!(admitted.as_mut().poll(cx)));
         }
         Poll::Ready(())
     }
@@ -223,9 +223,9 @@ impl Admission {
     }
 }
 
-impl std::fmt::Debug for Admission {
+impl std::fmt::Debug for RequestPermit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if matches!(self.state, AdmissionState::Waits(_)) { "Waits" } else { "Admitted" })
+        f.write_str(if matches!(self.state, PermitState::Waits(_)) { "Waits" } else { "Admitted" })
     }
 }
 
@@ -245,8 +245,8 @@ mod tests {
         LongRequests::new(RequestLimits { bytes_max, message_bytes_max, waiting_max })
     }
 
-    fn is_admitted(admission: &mut Admission) -> bool {
-        admission.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    fn is_admitted(permit: &mut RequestPermit) -> bool {
+        permit.poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     #[test]

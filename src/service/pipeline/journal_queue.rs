@@ -12,9 +12,9 @@ use std::task::{Context, Poll};
 use tokio::time::{Sleep, sleep_until};
 
 use super::commands::{BacklogTurn, Message};
-use crate::cache::Turn;
+use crate::cache::QueuePlace;
 use crate::service::data::Plane;
-use crate::service::requests::StoppedCall;
+use crate::service::long_requests::StoppedCall;
 
 /// What a stream reads ahead while it waits. It counts in what the queue's writes hold.
 pub(super) const AHEAD_BYTES: usize = 16 << 10;
@@ -24,7 +24,7 @@ const FRAME_BYTES_MIN: usize = 256;
 
 /// A stream's place in the journal's queue, which it has until the message is done.
 pub(super) struct Queued {
-    turn: Turn,
+    queue_place: QueuePlace,
     /// It waits for its turn.
     is_waiting: bool,
     /// One of those of its connection that flow control stops.
@@ -76,9 +76,9 @@ pub(super) fn poll_turn(
     let entered = || {
         let stopped = plane.stopped.enter()?;
         let bytes = message.bytes.len();
-        let held = AHEAD_BYTES + if message.admission.is_some() { 0 } else { bytes };
-        let turn = queue?.enter(bytes, held)?;
-        Some(Box::new(Queued { turn, is_waiting: false, _stopped: stopped, timer: None }))
+        let held = AHEAD_BYTES + if message.permit.is_some() { 0 } else { bytes };
+        let queue_place = queue?.enter(bytes, held)?;
+        Some(Box::new(Queued { queue_place, is_waiting: false, _stopped: stopped, timer: None }))
     };
     let is_new = queued.is_none();
     let Some(place) = queued.take().or_else(entered) else {
@@ -88,14 +88,14 @@ pub(super) fn poll_turn(
     let place = queued.insert(place);
     if !place.is_waiting {
         if !is_new {
-            place.turn.again();
+            place.queue_place.again();
         }
         place.timer = message.deadline.map(|deadline| Box::pin(sleep_until(deadline.into())));
         place.is_waiting = true;
     }
     // At the deadline it is tried once more, and refused for that.
     let is_late = place.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
-    if !is_late && place.turn.poll(cx).is_pending() {
+    if !is_late && place.queue_place.poll(cx).is_pending() {
         return Poll::Pending;
     }
     place.is_waiting = false;
