@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use tonic::{Code, Status};
 
-use super::details::hold;
+use super::details::bound_status;
 use super::failure::Failure;
 
 /// The header that carries the call's code.
@@ -27,7 +27,7 @@ enum Inner {
     Unary(Unary),
     Stream(Pin<Box<dyn Body<Data = Bytes, Error = Status> + Send>>),
     Generated(tonic::body::Body),
-    Observed(Box<Observed>),
+    EndReporter(Box<EndReporter>),
 }
 
 impl std::fmt::Debug for Inner {
@@ -37,18 +37,18 @@ impl std::fmt::Debug for Inner {
             Self::Unary(_) => "Unary",
             Self::Stream(_) => "Stream",
             Self::Generated(_) => "Generated",
-            Self::Observed(_) => "Observed",
+            Self::EndReporter(_) => "EndReporter",
         })
     }
 }
 
-/// A body whose end somebody waits for.
-struct Observed {
+/// A body that reports how it ended.
+struct EndReporter {
     body: ResponseBody,
     on_end: Option<Box<dyn FnOnce(Code) + Send>>,
 }
 
-impl Observed {
+impl EndReporter {
     fn end(&mut self, code: Code) {
         if let Some(on_end) = self.on_end.take() {
             on_end(code);
@@ -56,7 +56,7 @@ impl Observed {
     }
 }
 
-impl Drop for Observed {
+impl Drop for EndReporter {
     /// A body that is dropped before its trailers was not read to its end.
     fn drop(&mut self) {
         self.end(Code::Cancelled);
@@ -187,13 +187,13 @@ impl ResponseBody {
     /// A generated service's response, its status held to its bounds wherever it stands.
     pub(crate) fn generated(response: Response<tonic::body::Body>) -> Response<Self> {
         let mut response = response.map(|body| Self(Inner::Generated(body)));
-        hold(response.headers_mut());
+        bound_status(response.headers_mut());
         response
     }
 
     /// Calls `on_end` once: with the code in the trailers, or with CANCELLED if they are never asked for.
     pub(crate) fn on_end(self, on_end: impl FnOnce(Code) + Send + 'static) -> Self {
-        Self(Inner::Observed(Box::new(Observed { body: self, on_end: Some(Box::new(on_end)) })))
+        Self(Inner::EndReporter(Box::new(EndReporter { body: self, on_end: Some(Box::new(on_end)) })))
     }
 
     /// The call's code, if the response's head or kind tells it already; `None`: its trailers will.
@@ -222,20 +222,20 @@ impl Body for ResponseBody {
             Inner::Generated(body) => Pin::new(body).poll_frame(cx).map(|frame| {
                 let mut frame = frame?;
                 if let Some(trailers) = frame.as_mut().ok().and_then(Frame::trailers_mut) {
-                    hold(trailers);
+                    bound_status(trailers);
                 }
                 Some(frame)
             }),
-            Inner::Observed(observed) => {
-                let frame = ready!(Pin::new(&mut observed.body).poll_frame(cx));
+            Inner::EndReporter(reporter) => {
+                let frame = ready!(Pin::new(&mut reporter.body).poll_frame(cx));
                 match &frame {
                     Some(Ok(frame)) => {
                         if let Some(code) = frame.trailers_ref().and_then(code_in) {
-                            observed.end(code);
+                            reporter.end(code);
                         }
                     }
-                    Some(Err(status)) => observed.end(status.code()),
-                    None => observed.end(Code::Unknown),
+                    Some(Err(status)) => reporter.end(status.code()),
+                    None => reporter.end(Code::Unknown),
                 }
                 Poll::Ready(frame)
             }
@@ -248,7 +248,7 @@ impl Body for ResponseBody {
             Inner::Unary(unary) => unary.is_over,
             Inner::Stream(body) => body.is_end_stream(),
             Inner::Generated(body) => body.is_end_stream(),
-            Inner::Observed(observed) => observed.body.is_end_stream(),
+            Inner::EndReporter(reporter) => reporter.body.is_end_stream(),
         }
     }
 
@@ -258,7 +258,7 @@ impl Body for ResponseBody {
             Inner::Unary(unary) => SizeHint::with_exact(unary.remaining()),
             Inner::Stream(_) => SizeHint::default(),
             Inner::Generated(body) => body.size_hint(),
-            Inner::Observed(observed) => observed.body.size_hint(),
+            Inner::EndReporter(reporter) => reporter.body.size_hint(),
         }
     }
 }

@@ -8,7 +8,7 @@
 //! | grpc-message, percent-encoded | [`MESSAGE_BYTES_MAX`] |
 //! | grpc-status-details-bin, base64 | [`DETAILS_BYTES_MAX`] |
 //!
-//! The statuses of a [`Failure`](super::Failure) are made so; [`hold`] does the same for those that come from
+//! The statuses of a [`Failure`](super::Failure) are made so; [`bound_status`] does the same for those that come from
 //! elsewhere, and every response passes it.
 
 use std::borrow::Cow;
@@ -33,7 +33,7 @@ pub(crate) const STATUS_BYTES_MAX: usize = DETAILS_BYTES_MAX / 4 * 3;
 const DESCRIPTION_BYTES_MAX: usize = 512;
 
 /// What a status tells beside its code and its message.
-pub(super) struct ErrorFacts<'a> {
+pub(super) struct StatusDetails<'a> {
     pub(super) reason: &'static str,
     pub(super) domain: &'static str,
     /// A limit, and what it counts.
@@ -44,7 +44,7 @@ pub(super) struct ErrorFacts<'a> {
 }
 
 /// A status within its bounds. The first of its details is the ErrorInfo.
-pub(super) fn rpc_status(code: Code, message: &str, facts: &ErrorFacts<'_>) -> rpc::Status {
+pub(super) fn rpc_status(code: Code, message: &str, facts: &StatusDetails<'_>) -> rpc::Status {
     let message = cut(message, MESSAGE_BYTES_MAX).into_owned();
     let metadata = facts
         .limit
@@ -86,7 +86,7 @@ fn any(name: &str, message: &impl Message) -> prost_types::Any {
 }
 
 /// Cuts the status in a response's headers or trailers to its bounds.
-pub(crate) fn hold(headers: &mut HeaderMap) {
+pub(crate) fn bound_status(headers: &mut HeaderMap) {
     let is_long =
         |name: &str, max: usize| headers.get(name).is_some_and(|value| value.as_bytes().len() > max);
     if !is_long(GRPC_MESSAGE, MESSAGE_BYTES_MAX) && !is_long(GRPC_DETAILS, DETAILS_BYTES_MAX) {
@@ -176,7 +176,7 @@ mod tests {
         headers.insert("other", "stays".parse().unwrap());
         let long = Status::with_error_details(Code::NotFound, "m ".repeat(9_000), details);
         long.add_header(&mut headers).unwrap();
-        hold(&mut headers);
+        bound_status(&mut headers);
         assert!(header_bytes(&headers, GRPC_MESSAGE) <= MESSAGE_BYTES_MAX);
         assert!(header_bytes(&headers, GRPC_DETAILS) <= DETAILS_BYTES_MAX);
         let held = Status::from_header_map(&headers).unwrap();
@@ -186,7 +186,7 @@ mod tests {
         assert!(held.get_error_details().bad_request().is_none());
         assert_eq!(headers["other"], "stays");
         let before = headers.clone();
-        hold(&mut headers);
+        bound_status(&mut headers);
         assert_eq!(headers, before, "what is within the bounds stays as it is");
     }
 }

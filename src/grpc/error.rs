@@ -2,7 +2,7 @@
 
 use tonic::{Code, Status};
 
-use super::failure::{Facts, Failure};
+use super::failure::{Failure, FailureFacts};
 use crate::quote::Quote;
 
 /// What is wrong with a call as a gRPC call: its frames, its headers, its deadline.
@@ -28,19 +28,20 @@ pub enum GrpcError {
 }
 
 impl Failure for GrpcError {
-    fn facts(&self) -> Facts {
+    fn facts(&self) -> FailureFacts {
         match self {
             Self::Undecodable { .. } | Self::Frame { .. } => {
-                Facts::new(Code::InvalidArgument, "MALFORMED_MESSAGE")
+                FailureFacts::new(Code::InvalidArgument, "MALFORMED_MESSAGE")
             }
             Self::MessageTooLarge { max, .. } => {
-                Facts::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE").with_limit(*max as u64, "bytes")
+                FailureFacts::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE")
+                    .with_limit(*max as u64, "bytes")
             }
-            Self::Header { name, .. } => Facts::bad_field("INVALID_VALUE", name),
-            Self::Compressed { .. } => Facts::new(Code::Unimplemented, "COMPRESSED"),
+            Self::Header { name, .. } => FailureFacts::bad_field("INVALID_VALUE", name),
+            Self::Compressed { .. } => FailureFacts::new(Code::Unimplemented, "COMPRESSED"),
             // So says gRPC's document on compression.
-            Self::CompressedFrame => Facts::new(Code::Internal, "COMPRESSED"),
-            Self::DeadlineExceeded => Facts::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+            Self::CompressedFrame => FailureFacts::new(Code::Internal, "COMPRESSED"),
+            Self::DeadlineExceeded => FailureFacts::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use prost::Message;
 use tonic::{Code, Status};
 
-use super::details::{self, ErrorFacts};
+use super::details::{self, StatusDetails};
 use crate::proto::DOMAIN;
 use crate::proto::google::rpc;
 
@@ -22,7 +22,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// What a status says of an error beside its message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Facts {
+pub(crate) struct FailureFacts {
     /// The gRPC code.
     pub code: Code,
     /// The stable word for it.
@@ -35,7 +35,7 @@ pub(crate) struct Facts {
     pub retry: bool,
 }
 
-impl Facts {
+impl FailureFacts {
     /// An error that is no field's fault, and passed no limit.
     #[must_use]
     pub(crate) fn new(code: Code, reason: &'static str) -> Self {
@@ -64,7 +64,7 @@ impl Facts {
 /// An error that a call, or an item of one, ends with. What it displays is the status's message.
 pub(crate) trait Failure: Display {
     /// What the status says beside the message.
-    fn facts(&self) -> Facts;
+    fn facts(&self) -> FailureFacts;
 
     /// Whether it is the message's encoding that is refused: the answer then names the one that is read.
     fn refuses_encoding(&self) -> bool {
@@ -81,7 +81,7 @@ pub(crate) trait Failure: Display {
     #[must_use]
     fn to_rpc_status(&self) -> rpc::Status {
         let facts = self.facts();
-        let about = ErrorFacts {
+        let about = StatusDetails {
             reason: facts.reason,
             domain: DOMAIN,
             limit: facts.limit,

@@ -15,8 +15,8 @@ pub(crate) use body::{Trailers, Unary, ok_trailers};
 pub(crate) use call::{Begun, DescribeCall};
 pub(crate) use details::STATUS_BYTES_MAX;
 #[cfg(test)]
-pub(crate) use details::hold;
+pub(crate) use details::bound_status;
 pub(crate) use error::GrpcError;
 pub(crate) use failure::STATUS_BYTES_MIN;
-pub(crate) use failure::{Facts, Failure};
+pub(crate) use failure::{Failure, FailureFacts};
 pub(crate) use timeout::grpc_timeout;

@@ -8,7 +8,7 @@
 use tonic::{Code, Status};
 
 use crate::engine::{NamespaceError, Refusal, UnknownPolicy};
-use crate::grpc::{Facts, Failure, GrpcError};
+use crate::grpc::{Failure, FailureFacts, GrpcError};
 use crate::proto::wire::Malformed;
 use crate::quote::Quote;
 
@@ -178,9 +178,9 @@ pub enum CallError {
 }
 
 impl Failure for CallError {
-    fn facts(&self) -> Facts {
+    fn facts(&self) -> FailureFacts {
         let facts = self.kind();
-        Facts { limit: facts.limit.or(self.limit()), ..facts }
+        FailureFacts { limit: facts.limit.or(self.limit()), ..facts }
     }
 
     fn refuses_encoding(&self) -> bool {
@@ -190,9 +190,9 @@ impl Failure for CallError {
 
 impl CallError {
     /// All but the limit.
-    fn kind(&self) -> Facts {
-        let kind = Facts::new;
-        let bad_field = Facts::bad_field;
+    fn kind(&self) -> FailureFacts {
+        let kind = FailureFacts::new;
+        let bad_field = FailureFacts::bad_field;
         use Code::{
             AlreadyExists, Cancelled, DataLoss, DeadlineExceeded, FailedPrecondition, InvalidArgument,
             NotFound, OutOfRange, ResourceExhausted, Unavailable, Unimplemented,
@@ -332,7 +332,7 @@ mod tests {
     use tonic_types::StatusExt;
 
     use super::*;
-    use crate::grpc::hold;
+    use crate::grpc::bound_status;
 
     #[test]
     fn a_status_carries_reason_field_and_retry() {
@@ -379,7 +379,7 @@ mod tests {
             let mut headers = http::HeaderMap::new();
             Status::from(error.clone()).add_header(&mut headers).unwrap();
             let before = headers.clone();
-            hold(&mut headers);
+            bound_status(&mut headers);
             assert_eq!(headers, before, "{error:?} is within the bounds as it is made");
             let message = Status::from(error.clone()).message().len();
             assert!(

@@ -19,7 +19,7 @@ use super::data::Plane;
 use super::response_backlog::ResponsePermit;
 use super::turns::Turns;
 use super::unary::{Answered, flushes, namespace};
-use crate::cache::{Cache, LookupError};
+use crate::cache::{Cache, TierReadError};
 use crate::clock::Now;
 use crate::engine::{EntryView, ScanCursor, ScanRange, Scope};
 use crate::grpc::frame::{PREFIX, finish};
@@ -221,9 +221,9 @@ pub(super) fn bad_token(why: &str) -> CallError {
     CallError::Invalid { field: "page_token", why: why.to_owned() }
 }
 
-fn unreadable(error: LookupError) -> CallError {
+fn unreadable(error: TierReadError) -> CallError {
     match error {
-        LookupError::Stopped(_) => CallError::JournalPoisoned,
+        TierReadError::Stopped(_) => CallError::JournalPoisoned,
         error if error.is_passing() => CallError::Shortage { why: error.to_string() },
         error => CallError::DiskFailed { why: error.to_string() },
     }

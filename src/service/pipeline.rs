@@ -1,17 +1,18 @@
 //! Cache.Pipeline: many commands a message, answered in order.
 //!
 //! The response's body *is* the loop: asked for a frame, it reads request messages and does their commands until
-//! replies are worth sending. It is asked only while the peer's flow-control window has room, so a client that
-//! writes without reading is stopped by flow control, and what the stream holds is bounded by one request message,
-//! [`REPLIES_BYTES`] of replies (plus one value) and what waits. Replies count in the node's response backlog: while it has no
-//! room for long answers, fewer are sent at a time and a long one is refused by itself; where it has no room at all the
-//! stream ends. After [`COMMANDS_PER_TURN`] commands others run first. Gets in a row are read together. Commands in memory are done as they are read, so a Cancel finds its
-//! command answered already; it has no reply of its own. Those whose entry lies on disk, and those behind them on the
-//! same key, are deferred ([`deferred`]) and answered later; the others go on, until one more
-//! has no room to wait: then no more are done until one of them is. A write that the journal's backlog has no room for holds up all
-//! that is behind it, until its turn has come ([`journal_queue`]): flow control stops the client meanwhile. Replies of FLUSHED
-//! writes are sent when the disk has what they tell of, and hold up none of the others. A stream whose listener ends
-//! reads no more, and one that ends answers what waits first.
+//! replies are worth sending. It is asked only while the peer's flow-control window has room, so a client that writes
+//! without reading is stopped by flow control, and what the stream holds is bounded by one request message,
+//! [`REPLIES_BYTES`] of replies (plus one value) and what waits. Replies count in the node's response backlog: while it
+//! has no room for long answers, fewer are sent at a time and a long one is refused by itself; where it has no room at
+//! all the stream ends. After [`COMMANDS_PER_TURN`] commands others run first. Gets in a row are read together.
+//! Commands in memory are done as they are read, so a Cancel finds its command answered already; it has no reply of its
+//! own. Those whose entry lies on disk, and those behind them on the same key, are deferred ([`deferred`]) and answered
+//! later; the others go on, until one more has no room to wait: then no more are done until one of them is. A write
+//! that the journal's backlog has no room for holds up all that is behind it, until its turn has come
+//! ([`journal_queue`]): flow control stops the client meanwhile. Replies of FLUSHED writes are sent when the disk has
+//! what they tell of, and hold up none of the others. A stream whose listener ends reads no more, and one that ends
+//! answers what waits first.
 
 mod commands;
 mod deferred;

@@ -2,7 +2,7 @@
 
 use tonic::Code;
 
-use crate::grpc::{Facts, Failure, GrpcError};
+use crate::grpc::{Failure, FailureFacts, GrpcError};
 
 /// Why a layer answers a call itself.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,15 +29,15 @@ pub(super) enum LayerError {
 }
 
 impl Failure for LayerError {
-    fn facts(&self) -> Facts {
+    fn facts(&self) -> FailureFacts {
         match self {
             Self::Grpc(error) => error.facts(),
-            Self::DeadlineUnanswered => Facts::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+            Self::DeadlineUnanswered => FailureFacts::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
             Self::Overloaded { limit } => {
-                let facts = Facts::new(Code::ResourceExhausted, "OVERLOADED");
+                let facts = FailureFacts::new(Code::ResourceExhausted, "OVERLOADED");
                 facts.with_limit(*limit as u64, "calls").retryable()
             }
-            Self::NoSuchMethodHere => Facts::new(Code::Unimplemented, "NO_SUCH_METHOD"),
+            Self::NoSuchMethodHere => FailureFacts::new(Code::Unimplemented, "NO_SUCH_METHOD"),
         }
     }
 

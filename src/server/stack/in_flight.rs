@@ -57,11 +57,11 @@ impl InFlight {
     }
 
     /// Lets one more call wait, or says how many do already. One that has begun waits whatever the limit is.
-    fn enter(&self, has_begun: bool) -> Result<Waiting, usize> {
+    fn enter(&self, has_begun: bool) -> Result<WaitingCall, usize> {
         let limit = self.0.limit.load(Ordering::Relaxed);
         let one_more = |waiting| (has_begun || waiting < limit).then_some(waiting + 1);
         match self.0.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
-            Ok(_) => Ok(Waiting(self.clone())),
+            Ok(_) => Ok(WaitingCall(self.clone())),
             Err(_) => {
                 self.0.shed.fetch_add(1, Ordering::Relaxed);
                 Err(limit)
@@ -72,9 +72,9 @@ impl InFlight {
 
 /// A call that waits, counted until it is dropped.
 #[derive(Debug)]
-struct Waiting(InFlight);
+struct WaitingCall(InFlight);
 
-impl Drop for Waiting {
+impl Drop for WaitingCall {
     fn drop(&mut self) {
         self.0.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
@@ -124,7 +124,7 @@ pin_project! {
         #[pin]
         inner: F,
         in_flight: Arc<InFlight>,
-        waiting: Option<Waiting>,
+        waiting: Option<WaitingCall>,
     }
 }
 

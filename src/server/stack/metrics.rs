@@ -27,17 +27,17 @@ use crate::verb::Verb;
 /// Makes [`Metered`].
 #[derive(Debug, Clone)]
 pub struct MetricsLayer {
-    record: Arc<Record>,
+    recorder: Arc<CallRecorder>,
 }
 
 /// Where the calls of a connection are recorded.
 #[derive(Debug)]
-struct Record {
+struct CallRecorder {
     calls: Arc<CallMetrics>,
     slow: SlowCalls,
 }
 
-impl Record {
+impl CallRecorder {
     /// Counts a call, and keeps it if it was slow; a stream takes as long as its peers like.
     #[inline]
     fn record(&self, verb: Verb, code: Code, begun: Instant, about: impl FnOnce() -> CallDescription) {
@@ -53,7 +53,7 @@ impl MetricsLayer {
     /// Records in `calls`, and in `slow` those that were.
     #[must_use]
     pub fn new(calls: Arc<CallMetrics>, slow: SlowCalls) -> Self {
-        Self { record: Arc::new(Record { calls, slow }) }
+        Self { recorder: Arc::new(CallRecorder { calls, slow }) }
     }
 }
 
@@ -61,7 +61,7 @@ impl<S> Layer<S> for MetricsLayer {
     type Service = Metered<S>;
 
     fn layer(&self, inner: S) -> Metered<S> {
-        Metered { inner, record: Arc::clone(&self.record) }
+        Metered { inner, recorder: Arc::clone(&self.recorder) }
     }
 }
 
@@ -69,7 +69,7 @@ impl<S> Layer<S> for MetricsLayer {
 #[derive(Debug, Clone)]
 pub struct Metered<S> {
     inner: S,
-    record: Arc<Record>,
+    recorder: Arc<CallRecorder>,
 }
 
 impl<S, B> Service<Request<B>> for Metered<S>
@@ -87,8 +87,8 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let verb = Verb::of_path(request.uri().path());
-        let record = Arc::clone(&self.record);
-        MeteredFuture { inner: self.inner.call(request), verb, begun: monotonic(), record }
+        let recorder = Arc::clone(&self.recorder);
+        MeteredFuture { inner: self.inner.call(request), verb, begun: monotonic(), recorder }
     }
 }
 
@@ -100,7 +100,7 @@ pin_project! {
         inner: F,
         verb: Verb,
         begun: Instant,
-        record: Arc<Record>,
+        recorder: Arc<CallRecorder>,
     }
 }
 
@@ -116,13 +116,13 @@ where
         let Ok(response) = ready!(this.inner.as_mut().poll(cx));
         let (verb, begun) = (*this.verb, *this.begun);
         if let Some(code) = ResponseBody::code(&response) {
-            this.record.record(verb, code, begun, || this.inner.describe());
+            this.recorder.record(verb, code, begun, || this.inner.describe());
             return Poll::Ready(Ok(response));
         }
-        let record = Arc::clone(this.record);
+        let recorder = Arc::clone(this.recorder);
         let about = if verb.is_stream() { CallDescription::default() } else { this.inner.describe() };
         Poll::Ready(Ok(
-            response.map(|body| body.on_end(move |code| record.record(verb, code, begun, || about)))
+            response.map(|body| body.on_end(move |code| recorder.record(verb, code, begun, || about)))
         ))
     }
 }

@@ -85,7 +85,7 @@ impl AdminService {
         request: v1::ResizeRequest,
     ) -> Result<v1::ResizeResponse, Status> {
         let namespace = unary::namespace(&self.cache, &request.namespace)?.into_owned();
-        let bytes_limit = self.bytes_bounds(&namespace).hold(request.bytes_limit, "bytes_limit")?;
+        let bytes_limit = self.bytes_bounds(&namespace).check(request.bytes_limit, "bytes_limit")?;
         let previous = namespace.config().bytes_limit;
         let change = NamespaceChange { bytes_limit: Some(bytes_limit), ..NamespaceChange::default() };
         let cache = Arc::clone(&self.cache);

@@ -19,7 +19,7 @@ pub(crate) enum BytesBounds {
 
 impl BytesBounds {
     /// A limit within the bounds; `field` names it in the error.
-    pub(crate) fn hold(self, bytes_limit: u64, field: &'static str) -> Result<u64> {
+    pub(crate) fn check(self, bytes_limit: u64, field: &'static str) -> Result<u64> {
         let why = match self {
             Self::Node { min, max } if !(min..=max).contains(&bytes_limit) => {
                 format!(
@@ -60,7 +60,7 @@ pub(crate) fn config(message: &v1::NamespaceConfig, bounds: &NamespaceBounds) ->
     }
     Ok(NamespaceConfig {
         name: name.to_owned(),
-        bytes_limit: bounds.bytes_limit.hold(message.bytes_limit, BYTES_LIMIT)?,
+        bytes_limit: bounds.bytes_limit.check(message.bytes_limit, BYTES_LIMIT)?,
         policy: policy(message, bounds)?,
         default_ttl: default_ttl(message, bounds)?,
     })
@@ -80,7 +80,7 @@ pub(crate) fn change(
     for path in paths {
         match path.as_str() {
             "bytes_limit" => {
-                change.bytes_limit = Some(bounds.bytes_limit.hold(message.bytes_limit, BYTES_LIMIT)?);
+                change.bytes_limit = Some(bounds.bytes_limit.check(message.bytes_limit, BYTES_LIMIT)?);
             }
             "policy" => change.policy = Some(policy(message, bounds)?),
             "default_ttl_ms" => change.default_ttl = Some(default_ttl(message, bounds)?),
