@@ -26,7 +26,7 @@ use live_limits::LiveLimits;
 pub use crate::persistence::blob::{
     BlobError, BlobReader, BlobWriter, Blobs, Digest, Finish, Listed, Manifest, NewBlob, Removed,
 };
-pub use crate::persistence::disk::LookupError;
+pub use crate::persistence::disk::TierReadError;
 pub use crate::persistence::journal::QueuePlace;
 pub use blobs::BlobStream;
 pub use disk::{DiskError, DiskOptions};

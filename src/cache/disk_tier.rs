@@ -12,7 +12,7 @@ use crate::engine::{
 };
 use crate::entry::Ttl;
 use crate::lookup::{Answer, Loaded, PendingLoad};
-use crate::persistence::disk::{Lookup, LookupError};
+use crate::persistence::disk::{TierReadError, TierReader};
 use crate::persistence::tier::{FetchError, Scanned};
 
 /// Entries of the disk tier that a scan takes at a time.
@@ -21,8 +21,8 @@ const SCANNED_AT_A_TIME: usize = 256;
 impl Cache {
     /// What lies below memory, if anything does.
     #[inline]
-    pub(super) fn disk_tier(&self) -> Option<Lookup<'_>> {
-        self.disk()?.lookup()
+    pub(super) fn disk_tier(&self) -> Option<TierReader<'_>> {
+        self.disk()?.tier_reader()
     }
 
     /// Whether there is a disk tier below memory, so that operations may have to wait for it.
@@ -210,13 +210,13 @@ impl Cache {
     }
 
     /// Whether memory has room to know where the entry lies on disk that an operation stores, if it stores one.
-    fn takes_key(&self, lookup: &Lookup<'_>, namespace: &Namespace, op: &Op<'_>) -> Result<(), Refusal> {
+    fn takes_key(&self, reader: &TierReader<'_>, namespace: &Namespace, op: &Op<'_>) -> Result<(), Refusal> {
         // What is in memory may not have arrived on disk yet.
-        if !op.may_add_entry() || !lookup.tier.is_full() || self.engine.has(namespace, op.key()) {
+        if !op.may_add_entry() || !reader.tier.is_full() || self.engine.has(namespace, op.key()) {
             return Ok(());
         }
         let walk_hash = self.engine.shard_and_walk_hash(namespace.number(), op.key());
-        lookup.tier.takes_key(walk_hash, self.engine.default_namespace().bytes_limit())
+        reader.tier.takes_key(walk_hash, self.engine.default_namespace().bytes_limit())
     }
 
     /// Visits entries of a namespace; see [`crate::engine::Engine::scan`]. Blocks where [`Self::has_disk_tier`].
@@ -229,10 +229,10 @@ impl Cache {
         range: ScanRange<'_>,
         now: Now,
         visit: impl FnMut(&[u8], EntryView<'_>) -> ControlFlow<()>,
-    ) -> Result<Option<ScanCursor>, LookupError> {
+    ) -> Result<Option<ScanCursor>, TierReadError> {
         match self.disk_tier() {
             None => Ok(self.engine.scan(namespace, range, now, visit)),
-            Some(lookup) => self.scan_disk_tier(&lookup, namespace, range, now, visit),
+            Some(reader) => self.scan_disk_tier(&reader, namespace, range, now, visit),
         }
     }
 
@@ -240,13 +240,13 @@ impl Cache {
     /// is scanned, whatever is in memory, and a scan can go on in memory when the tier ends.
     fn scan_disk_tier(
         &self,
-        lookup: &Lookup<'_>,
+        reader: &TierReader<'_>,
         namespace: &Namespace,
         range: ScanRange<'_>,
         now: Now,
         mut visit: impl FnMut(&[u8], EntryView<'_>) -> ControlFlow<()>,
-    ) -> Result<Option<ScanCursor>, LookupError> {
-        lookup.arrived()?;
+    ) -> Result<Option<ScanCursor>, TierReadError> {
+        reader.arrived()?;
         let begin = range.after.unwrap_or(ScanCursor { shard: 0, after: None });
         let (mut looked_at, mut seen) = (0, range.after);
         for number in begin.shard as usize..self.engine.shard_count() {
@@ -254,7 +254,7 @@ impl Cache {
             let mut after = begin.after.filter(|_| shard == begin.shard);
             loop {
                 let mut is_over = false;
-                let next = lookup.tier.scan(number, after, SCANNED_AT_A_TIME, |put| {
+                let next = reader.tier.scan(number, after, SCANNED_AT_A_TIME, |put| {
                     looked_at += 1;
                     let is_wanted = put.namespace == namespace.number() && put.key.starts_with(range.prefix);
                     let visited = match put.view(now) {
@@ -268,7 +268,7 @@ impl Cache {
                     }
                     visited
                 });
-                if lookup.tier.has_ended() && !is_over {
+                if reader.tier.has_ended() && !is_over {
                     let rest = ScanRange { after: seen, ..range };
                     return Ok(self.engine.scan(namespace, rest, now, visit));
                 }
@@ -291,7 +291,7 @@ mod tests {
     use super::*;
     use crate::engine::EngineConfig;
     use crate::entry::Limits;
-    use crate::lookup::{LoadTarget, Lookup as BelowMemory, Source};
+    use crate::lookup::{LoadTarget, Lookup, Source};
 
     /// Has nothing.
     #[derive(Debug)]
@@ -317,7 +317,7 @@ mod tests {
     fn a_read_asks_the_admission_once_each_time_that_it_is_tried() {
         let cache = Cache::new(&EngineConfig::default(), Limits::default());
         cache.engine.start_fetching();
-        cache.lookup.set(BelowMemory::new(Arc::clone(&cache.engine), Arc::new(Nothing))).unwrap();
+        cache.lookup.set(Lookup::new(Arc::clone(&cache.engine), Arc::new(Nothing))).unwrap();
         let (namespace, admission) = (cache.engine.default_namespace(), Counting(cache.now(), Cell::new(0)));
         let read = |loaded| cache.try_read(namespace, b"k", None, &admission, loaded, |_| ());
         let Err(Unread::NeedsLoad(away)) = read(None) else { panic!("it may lie below") };

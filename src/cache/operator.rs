@@ -132,7 +132,7 @@ impl Cache {
     pub fn disk_state(&self) -> Option<DiskState> {
         let disk = self.disk()?;
         let progress = disk.journal().progress().borrow().clone();
-        let tier = disk.lookup().map(|lookup| lookup.tier);
+        let tier = disk.tier_reader().map(|reader| reader.tier);
         Some(DiskState {
             backend: disk.backend().name(),
             position: progress.position,

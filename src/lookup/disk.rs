@@ -3,7 +3,7 @@
 use super::{Answer, LoadTarget, Source};
 use crate::clock::Throttle;
 use crate::engine::Refusal;
-use crate::persistence::disk::{DiskReader, LookupError};
+use crate::persistence::disk::{DiskReader, TierReadError};
 use crate::persistence::tier::FetchError;
 
 impl Source for DiskReader {
@@ -11,12 +11,12 @@ impl Source for DiskReader {
         static LOST: Throttle = Throttle::new();
         static UNREADABLE: Throttle = Throttle::new();
         static SHORTAGE: Throttle = Throttle::new();
-        let Some(lookup) = self.lookup() else { return Answer::Absent };
-        match lookup.fetch((target.shard, target.walk_hash), target.logged, target.namespace, &target.key) {
+        let Some(reader) = self.tier_reader() else { return Answer::Absent };
+        match reader.fetch((target.shard, target.walk_hash), target.logged, target.namespace, &target.key) {
             Ok(Some(found)) => Answer::Found(found),
             Ok(None) => Answer::Absent,
-            Err(LookupError::Stopped(_)) => Answer::Failed(Refusal::Poisoned),
-            Err(LookupError::Fetch(error @ FetchError::Damaged { .. })) => {
+            Err(TierReadError::Stopped(_)) => Answer::Failed(Refusal::Poisoned),
+            Err(TierReadError::Fetch(error @ FetchError::Damaged { .. })) => {
                 LOST.say(|left_out| tracing::error!(%error, left_out, "an entry is lost"));
                 Answer::Damaged
             }
@@ -24,7 +24,7 @@ impl Source for DiskReader {
                 SHORTAGE.say(|left_out| tracing::warn!(%error, left_out, "an entry cannot be read for now"));
                 Answer::Failed(Refusal::Shortage)
             }
-            Err(LookupError::Fetch(error)) => {
+            Err(TierReadError::Fetch(error)) => {
                 UNREADABLE.say(|left_out| tracing::error!(%error, left_out, "an entry cannot be read"));
                 Answer::Failed(Refusal::Unreadable)
             }

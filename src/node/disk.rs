@@ -143,7 +143,7 @@ impl NodeContext {
 
     /// Figures of what lies below memory.
     pub(super) fn disk_tier(&self) -> Option<DiskTierFigures> {
-        let tier = self.cache.disk()?.lookup()?.tier;
+        let tier = self.cache.disk()?.tier_reader()?.tier;
         let counters = tier.counters();
         Some(DiskTierFigures {
             entries: tier.len(),

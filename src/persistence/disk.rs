@@ -14,11 +14,11 @@
 mod background_recovery;
 mod clearing;
 mod limit;
-mod lookup;
 mod lost;
 mod opening;
 mod stopping;
 mod taking;
+mod tier_reader;
 mod unjournaled;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -41,9 +41,9 @@ use super::tier::DiskTier;
 use crate::clock::{Clock, monotonic};
 use crate::engine::Engine;
 use limit::DiskPressure;
-pub use lookup::{DiskReader, Lookup, LookupError};
 use opening::{clear_away, set_aside, sort_snapshots};
 pub use taking::SnapshotHistory;
+pub use tier_reader::{DiskReader, TierReadError, TierReader};
 use unjournaled::Figures;
 
 /// How a data directory is used.
@@ -275,9 +275,9 @@ impl Disk {
     /// What lies below memory; `None`: nothing.
     #[must_use]
     #[inline]
-    pub fn lookup(&self) -> Option<Lookup<'_>> {
+    pub fn tier_reader(&self) -> Option<TierReader<'_>> {
         let tier = self.inner.tier()?;
-        Some(Lookup { tier, journal: &self.inner.journal })
+        Some(TierReader { tier, journal: &self.inner.journal })
     }
 
     /// Takes a snapshot now; where one is being taken, that is the one.

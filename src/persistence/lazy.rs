@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use super::backend::{Backend, FileId, FileKind};
-use super::disk::{Lookup, SHORTAGE_PAUSE};
+use super::disk::{SHORTAGE_PAUSE, TierReader};
 use super::frame::{BadFrame, FrameError, FrameKind, FrameReader, HEADER_BYTES, check};
 use super::replay::{ReadError, ReplayFrom, replay};
 use super::snapshot::{LoadContext, SnapshotInfo, TierFile, apply, apply_head};
@@ -168,7 +168,7 @@ const WARM_PERCENT: u64 = 90;
 /// poisoned or the disk refuses it ends.
 pub(super) fn warm(
     engine: &Engine,
-    lookup: &Lookup<'_>,
+    reader: &TierReader<'_>,
     clock: &dyn Clock,
     is_stopped: &dyn Fn() -> bool,
 ) -> u64 {
@@ -181,11 +181,11 @@ pub(super) fn warm(
                 return brought;
             }
             let mut keys = Vec::with_capacity(BATCH);
-            let next = lookup.tier.scan(shard, after, BATCH, |put| {
+            let next = reader.tier.scan(shard, after, BATCH, |put| {
                 keys.push((put.namespace, put.key.to_vec()));
                 ControlFlow::Continue(())
             });
-            brought += bring(engine, lookup, clock, &keys, is_stopped);
+            brought += bring(engine, reader, clock, &keys, is_stopped);
             match next {
                 Ok(Scanned::UpTo(last)) => after = last,
                 Ok(Scanned::All) => break,
@@ -199,7 +199,7 @@ pub(super) fn warm(
 
 fn bring(
     engine: &Engine,
-    lookup: &Lookup<'_>,
+    reader: &TierReader<'_>,
     clock: &dyn Clock,
     keys: &[(u16, Vec<u8>)],
     is_stopped: &dyn Fn() -> bool,
@@ -218,7 +218,7 @@ fn bring(
     for (namespace, key, mut fetch) in watched {
         brought += loop {
             let place = (fetch.shard(), fetch.walk_hash());
-            let found = match lookup.fetch(place, fetch.logged(), namespace.number(), key) {
+            let found = match reader.fetch(place, fetch.logged(), namespace.number(), key) {
                 Ok(Some(found)) => found,
                 // What is not brought now is not looked for again.
                 Err(error) if error.is_passing() && !is_stopped() => {

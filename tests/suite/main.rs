@@ -31,7 +31,7 @@ mod live_config;
 mod logs;
 mod namespaces;
 mod pipeline;
-mod pipeline_below;
+mod pipeline_disk;
 mod process;
 mod python;
 mod simulation;

@@ -54,7 +54,7 @@ impl Store {
                 assert!(matches!(done, Outcome::Stored(_)));
             }
             // So that a lookup waits for nothing but its read.
-            cache.disk().unwrap().lookup().unwrap().arrived().unwrap();
+            cache.disk().unwrap().tier_reader().unwrap().arrived().unwrap();
         };
         tokio::task::spawn_blocking(fill).await.unwrap();
         let mut calls = Calls(node.cache().await);

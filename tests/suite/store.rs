@@ -404,7 +404,7 @@ fn an_entry_that_is_damaged_on_disk_is_a_miss_and_never_a_wrong_value() {
     let hits: Vec<usize> = values.map(|(at, _)| at + 250).collect();
     hits.into_iter().for_each(|at| bytes[at] = b'w');
     std::fs::write(&path, &bytes).unwrap();
-    let counters = cache.disk().unwrap().lookup().unwrap().tier.counters();
+    let counters = cache.disk().unwrap().tier_reader().unwrap().tier.counters();
     let (mut hits, mut misses) = (0, 0);
     for n in 0..5_000 {
         // What the upkeep says each second: memory has less room, so that entries go while they are asked for.

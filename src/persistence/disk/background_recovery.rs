@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
-use super::{Inner, Lookup, SHORTAGE_PAUSE, start};
+use super::{Inner, SHORTAGE_PAUSE, TierReader, start};
 use crate::clock::monotonic;
 use crate::persistence::backend::{BackendError, FileId, FileKind};
 use crate::persistence::lazy;
@@ -113,8 +113,8 @@ impl Inner {
     fn warm_up(&self) {
         let Some(tier) = &self.tier else { return };
         let is_stopped = || *self.stopping.lock();
-        let lookup = Lookup { tier, journal: &self.journal };
-        let brought = lazy::warm(&self.engine, &lookup, &*self.clock, &is_stopped);
+        let reader = TierReader { tier, journal: &self.journal };
+        let brought = lazy::warm(&self.engine, &reader, &*self.clock, &is_stopped);
         if !is_stopped() && !self.config.is_store {
             self.engine.stop_fetching();
             tier.end();

@@ -1,4 +1,4 @@
-//! Looking for entries below memory.
+//! Reads entries of the disk tier, which lies below memory.
 
 use std::sync::Arc;
 
@@ -6,22 +6,22 @@ use super::{Disk, Inner};
 use crate::persistence::journal::{Journal, Stopped};
 use crate::persistence::tier::{DiskTier, FetchError, Found};
 
-/// Looks for entries below memory.
+/// Reads entries of the disk tier.
 #[derive(Debug, Clone, Copy)]
-pub struct Lookup<'a> {
+pub struct TierReader<'a> {
     /// Where they lie.
     pub tier: &'a DiskTier,
     pub(super) journal: &'a Journal,
 }
 
-/// Looks for entries below memory, for as long as there are any.
+/// Gives a [`TierReader`] for as long as there is a disk tier.
 #[derive(Debug)]
 pub struct DiskReader(Arc<Inner>);
 
-/// Why an entry cannot be looked for.
+/// Why an entry of the disk tier cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum LookupError {
+pub enum TierReadError {
     /// It cannot be read.
     #[error(transparent)]
     Fetch(#[from] FetchError),
@@ -30,7 +30,7 @@ pub enum LookupError {
     Stopped(#[from] Stopped),
 }
 
-impl LookupError {
+impl TierReadError {
     /// Whether nothing is wrong with the disk, and the entry can be read in a moment.
     #[must_use]
     pub fn is_passing(&self) -> bool {
@@ -49,13 +49,13 @@ impl Disk {
 impl DiskReader {
     /// What lies below memory; `None`: nothing any more.
     #[must_use]
-    pub fn lookup(&self) -> Option<Lookup<'_>> {
+    pub fn tier_reader(&self) -> Option<TierReader<'_>> {
         let tier = self.0.tier()?;
-        Some(Lookup { tier, journal: &self.0.journal })
+        Some(TierReader { tier, journal: &self.0.journal })
     }
 }
 
-impl Lookup<'_> {
+impl TierReader<'_> {
     /// What lies below memory of a key, by its shard and its place there, when what the shard had logged has arrived;
     /// `None`: nothing. Blocks.
     ///
@@ -67,7 +67,7 @@ impl Lookup<'_> {
         logged: u64,
         namespace: u16,
         key: &[u8],
-    ) -> Result<Option<Found>, LookupError> {
+    ) -> Result<Option<Found>, TierReadError> {
         if !self.tier.has_arrived(shard, logged) {
             self.journal.written()?;
         }

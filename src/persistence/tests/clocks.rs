@@ -66,7 +66,7 @@ impl Running {
             Disk::open(shared, Arc::clone(&engine), clock.clone(), config.clone(), &progress).unwrap();
         assert!(report.damages.is_empty(), "{:?}", report.damages);
         // What comes lazily is in memory then.
-        while !config.is_store && disk.lookup().is_some() {
+        while !config.is_store && disk.tier_reader().is_some() {
             std::thread::yield_now();
         }
         Self { engine, clock: Arc::clone(clock), disk }
@@ -92,9 +92,9 @@ impl Running {
             Outcome::Hit(hit) => Some(hit.remaining_ttl_ms),
             _ => None,
         };
-        if let Some(lookup) = self.disk.lookup() {
-            lookup.arrived().unwrap();
-            let found = lookup.tier.fetch(self.engine.shard_and_walk_hash(0, key), 0, key).unwrap();
+        if let Some(reader) = self.disk.tier_reader() {
+            reader.arrived().unwrap();
+            let found = reader.tier.fetch(self.engine.shard_and_walk_hash(0, key), 0, key).unwrap();
             let expires = found.and_then(|found| {
                 found.visit(|put| match put.expiry {
                     Expiry::Never => panic!("{} was given a time to live", key.escape_ascii()),

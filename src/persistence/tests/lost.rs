@@ -79,11 +79,11 @@ fn a_snapshot_that_is_gone_has_another_in_its_place_at_once() {
 
 /// How many of a store's keys are found on disk.
 fn found(stand: &Stand, keys: u32) -> usize {
-    let lookup = stand.disk.lookup().unwrap();
+    let reader = stand.disk.tier_reader().unwrap();
     let is_there = |n: &u32| {
         let key = format!("key:{n}");
         let place = stand.engine.shard_and_walk_hash(0, key.as_bytes());
-        lookup.tier.fetch(place, 0, key.as_bytes()).unwrap().is_some()
+        reader.tier.fetch(place, 0, key.as_bytes()).unwrap().is_some()
     };
     (0..keys).filter(is_there).count()
 }
@@ -100,7 +100,10 @@ fn entries_that_lie_in_a_snapshot_that_is_gone_are_found_and_put_into_the_next()
     assert_eq!(found(&stand, 200), 200, "what is in memory may be evicted at any time");
     stand.disk.compact().unwrap();
     let file = FileId { kind: FileKind::Snapshot, number: gone.number };
-    assert!(!stand.disk.lookup().unwrap().tier.open_files().contains(&file), "no place leads there any more");
+    assert!(
+        !stand.disk.tier_reader().unwrap().tier.open_files().contains(&file),
+        "no place leads there any more"
+    );
     stand.disk.stop().unwrap();
     let stand = stand.crashed(&store);
     assert_eq!((found(&stand, 200), stand.report.damages.len()), (200, 0), "{:?}", stand.report.damages);

@@ -60,7 +60,7 @@ fn got(stand: &Stand, key: &str) -> Option<String> {
     let begun = monotonic();
     loop {
         let got = stand.get(key);
-        if got.is_some() || stand.disk.lookup().is_none() || begun.elapsed() > Duration::from_secs(30) {
+        if got.is_some() || stand.disk.tier_reader().is_none() || begun.elapsed() > Duration::from_secs(30) {
             return got.or_else(|| stand.get(key));
         }
         std::thread::yield_now();

@@ -4,7 +4,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::persistence::disk::Lookup;
+use crate::persistence::disk::TierReader;
 use crate::persistence::lazy;
 use crate::persistence::snapshot::TierFile;
 use crate::persistence::tier::DiskTier;
@@ -74,9 +74,9 @@ fn a_touch_that_is_under_way_while_its_entry_expires_is_not_lost_to_a_snapshot()
     disk.compact().unwrap();
     let touch = Op::Touch { key: b"key", ttl: Ttl::Ms(3_600_000) };
     assert_eq!(engine.apply(namespace, &touch, begun), Outcome::Touched(true));
-    let lookup = disk.lookup().unwrap();
-    lookup.arrived().unwrap();
-    let found = lookup.tier.fetch(engine.shard_and_walk_hash(0, b"key"), 0, b"key").unwrap();
+    let reader = disk.tier_reader().unwrap();
+    reader.arrived().unwrap();
+    let found = reader.tier.fetch(engine.shard_and_walk_hash(0, b"key"), 0, b"key").unwrap();
     let expiry = found.expect("the touch has kept it").visit(|put| put.expiry);
     assert!(!expiry.unwrap().is_past(clock.now().steady_ms));
 }
@@ -106,8 +106,8 @@ fn entries_of_a_damaged_snapshot_come_lazily_from_the_one_before_and_the_journal
             again.disk.snapshot().unwrap();
             again.disk.snapshot().unwrap();
             for key in content.keys() {
-                if let Some(lookup) = again.disk.lookup() {
-                    bring(&again, &lookup, key);
+                if let Some(reader) = again.disk.tier_reader() {
+                    bring(&again, &reader, key);
                 }
             }
             assert_eq!(again.content(), content, "store {is_store}, byte {offset} of {length}");
@@ -117,12 +117,12 @@ fn entries_of_a_damaged_snapshot_come_lazily_from_the_one_before_and_the_journal
 }
 
 /// Has a key brought to memory from where it lies.
-fn bring(stand: &Stand, lookup: &Lookup<'_>, (name, key): &(String, Vec<u8>)) {
+fn bring(stand: &Stand, reader: &TierReader<'_>, (name, key): &(String, Vec<u8>)) {
     let default = stand.engine.default_namespace();
     let namespace = stand.engine.namespace(name).unwrap_or_else(|| default.clone());
     let Some(fetch) = stand.engine.begin_fetch(&namespace, key, stand.now()) else { return };
     let place = (fetch.shard(), fetch.walk_hash());
-    let found = lookup.fetch(place, fetch.logged(), namespace.number(), key).unwrap().unwrap();
+    let found = reader.fetch(place, fetch.logged(), namespace.number(), key).unwrap().unwrap();
     found.visit(|put| stand.engine.promote(&namespace, fetch, put, stand.now()).unwrap()).unwrap();
 }
 
@@ -143,11 +143,11 @@ fn what_memory_has_no_room_for_is_told_where_there_is_no_store() {
 #[test]
 fn a_snapshot_saves_what_is_whole_of_a_damaged_file_and_sets_it_aside() {
     let stand = Stand::over(MemoryBackend::new(), &DiskConfig { is_store: true, ..config() }).unwrap();
-    let lookup = stand.disk.lookup().unwrap();
+    let reader = stand.disk.tier_reader().unwrap();
     let keys: Vec<String> = (0..100).map(|n| format!("key:{n}")).collect();
     let is_there = |key: &String| {
         let place = stand.engine.shard_and_walk_hash(0, key.as_bytes());
-        lookup.tier.fetch(place, 0, key.as_bytes()).unwrap().is_some()
+        reader.tier.fetch(place, 0, key.as_bytes()).unwrap().is_some()
     };
     // A frame's header, a body, and the file's end.
     for (round, at) in [3, 2_000, 5_000].into_iter().enumerate() {

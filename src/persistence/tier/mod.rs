@@ -336,7 +336,7 @@ impl DiskTier {
                 }
                 Record::Expiry { namespace, key, expiry } => {
                     let (shard, hash) = engine.shard_and_walk_hash(namespace, key);
-                    self.shards[shard].lock().expire(hash, expiry);
+                    self.shards[shard].lock().set_expiry(hash, expiry);
                 }
                 Record::Invalidated { namespace, scope: Scope::All, .. }
                 | Record::Cleared { namespace }

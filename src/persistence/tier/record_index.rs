@@ -128,7 +128,7 @@ impl RecordIndex {
         self.forget_expiry(hash);
     }
 
-    pub(super) fn expire(&mut self, hash: u64, expiry: Expiry) {
+    pub(super) fn set_expiry(&mut self, hash: u64, expiry: Expiry) {
         if self.keeps_removed || self.by_hash.contains_key(&hash) {
             self.expiries.insert(hash, expiry);
         }
@@ -217,7 +217,7 @@ mod tests {
         let mut locations = RecordIndex::default();
         for hash in 0..10_000 {
             locations.put(hash, RecordLocation::new(1, hash * 10, b"record"));
-            locations.expire(hash, Expiry::AtMs(hash));
+            locations.set_expiry(hash, Expiry::AtMs(hash));
         }
         assert!(locations.bytes() > 10_000 * (LOCATION_BYTES + EXPIRY_BYTES), "{}", locations.bytes());
         for hash in 0..5_000 {
