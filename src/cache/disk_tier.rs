@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use super::Cache;
 use crate::clock::Now;
 use crate::engine::{
-    Admission, EntryView, Fetch, MissReason, Namespace, Op, Outcome, Refusal, ScanCursor, ScanRange, Unread,
+    Admission, EntryView, Fetch, MissReason, Namespace, NotRead, Op, Outcome, Refusal, ScanCursor, ScanRange,
 };
 use crate::entry::Ttl;
 use crate::lookup::{Answer, Loaded, PendingLoad};
@@ -101,12 +101,12 @@ impl Cache {
         admission: impl Admission,
         loaded: Option<Loaded>,
         found: impl FnOnce(EntryView<'_>) -> R,
-    ) -> Result<R, Unread<PendingLoad>> {
+    ) -> Result<R, NotRead<PendingLoad>> {
         let read = match loaded {
             None => self.engine.read_or_fetch(namespace, key, touch, admission, found),
             Some(loaded) => self.read_loaded((namespace, key), touch, admission, loaded, found),
         };
-        read.map_err(|unread| unread.map_load(|fetch| self.pending_load(fetch, namespace)))
+        read.map_err(|not_read| not_read.map_load(|fetch| self.pending_load(fetch, namespace)))
     }
 
     fn read_loaded<R>(
@@ -116,23 +116,23 @@ impl Cache {
         admission: impl Admission,
         loaded: Loaded,
         found: impl FnOnce(EntryView<'_>) -> R,
-    ) -> Result<R, Unread<Fetch>> {
+    ) -> Result<R, NotRead<Fetch>> {
         let answer = loaded.answer().clone();
         if let Answer::Failed(refusal) = *answer {
             // What was evicted and never arrived is lost, and may have been the newest.
             let is_lost = refusal == Refusal::Poisoned;
             let reason = if is_lost { MissReason::Evicted } else { MissReason::Corrupt };
             self.engine.count_disk_miss((namespace, key), reason, None);
-            return Err(Unread::Miss(reason));
+            return Err(NotRead::Miss(reason));
         }
         let fetch = loaded.into_fetch();
         answer.visit(|put| {
             let read = self.engine.read_fetched((namespace, key), touch, (fetch, put), admission, found);
             match read {
-                Err(Unread::Miss(counted)) if matches!(*answer, Answer::Damaged) => {
+                Err(NotRead::Miss(counted)) if matches!(*answer, Answer::Damaged) => {
                     let corrupt = MissReason::Corrupt;
                     self.engine.count_disk_miss((namespace, key), corrupt, Some(counted));
-                    Err(Unread::Miss(corrupt))
+                    Err(NotRead::Miss(corrupt))
                 }
                 read => read,
             }
@@ -151,7 +151,7 @@ impl Cache {
         namespace: &Namespace,
         keys: &[&[u8]],
         admission: impl Admission,
-        found: impl FnMut(usize, Result<EntryView<'_>, Unread>) -> ControlFlow<()>,
+        found: impl FnMut(usize, Result<EntryView<'_>, NotRead>) -> ControlFlow<()>,
     ) -> Result<(), (usize, PendingLoad)> {
         let read = self.engine.read_batch(namespace, keys, admission, found);
         read.map_err(|(index, fetch)| (index, self.pending_load(fetch, namespace)))
@@ -195,9 +195,9 @@ impl Cache {
         loop {
             match self.try_read(namespace, key, touch, now, loaded, &mut found) {
                 Ok(read) => return Ok(read),
-                Err(Unread::Miss(reason)) => return Err(reason),
-                Err(Unread::Refused(_)) => unreachable!("a time admits every operation"),
-                Err(Unread::NeedsLoad(pending)) => loaded = Some(pending.load(key)),
+                Err(NotRead::Miss(reason)) => return Err(reason),
+                Err(NotRead::Refused(_)) => unreachable!("a time admits every operation"),
+                Err(NotRead::NeedsLoad(pending)) => loaded = Some(pending.load(key)),
             }
         }
     }
@@ -320,9 +320,9 @@ mod tests {
         cache.lookup.set(Lookup::new(Arc::clone(&cache.engine), Arc::new(Nothing))).unwrap();
         let (namespace, admission) = (cache.engine.default_namespace(), Counting(cache.now(), Cell::new(0)));
         let read = |loaded| cache.try_read(namespace, b"k", None, &admission, loaded, |_| ());
-        let Err(Unread::NeedsLoad(away)) = read(None) else { panic!("it may lie below") };
+        let Err(NotRead::NeedsLoad(away)) = read(None) else { panic!("it may lie below") };
         assert_eq!(admission.1.get(), 1);
-        assert!(matches!(read(Some(away.load(b"k"))), Err(Unread::Miss(_))));
+        assert!(matches!(read(Some(away.load(b"k"))), Err(NotRead::Miss(_))));
         assert_eq!(admission.1.get(), 2);
     }
 }

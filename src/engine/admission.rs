@@ -37,7 +37,7 @@ mod tests {
 
     use super::*;
     use crate::engine::tests::at;
-    use crate::engine::{Engine, EngineConfig, Op, Outcome, Set, Unread};
+    use crate::engine::{Engine, EngineConfig, NotRead, Op, Outcome, Set};
 
     /// Admits a number of operations.
     struct Some(Cell<u32>);
@@ -59,12 +59,12 @@ mod tests {
         assert!(matches!(engine.apply(namespace, &set, &two), Outcome::Stored(_)));
         let read = || engine.read_or_fetch(namespace, b"k", None, &two, |entry| entry.value.to_bytes());
         assert_eq!(read().unwrap(), "v");
-        assert!(matches!(read(), Err(Unread::Refused(Refusal::Shortage))));
+        assert!(matches!(read(), Err(NotRead::Refused(Refusal::Shortage))));
         assert_eq!(engine.apply(namespace, &set, &two), Outcome::Refused(Refusal::Shortage));
         let mut seen = 0;
         engine
             .read_batch(namespace, &[b"k", b"k"], &two, |_, read| {
-                assert!(matches!(read, Err(Unread::Refused(Refusal::Shortage))));
+                assert!(matches!(read, Err(NotRead::Refused(Refusal::Shortage))));
                 seen += 1;
                 std::ops::ControlFlow::Continue(())
             })

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 
 use super::admission::Admission;
 use super::fetch::Fetch;
-use super::op::{EntryView, Unread};
+use super::op::{EntryView, NotRead};
 use super::shard::KeyRef;
 use super::{Engine, Namespace};
 
@@ -29,7 +29,7 @@ impl Engine {
         namespace: &Namespace,
         keys: &[&[u8]],
         admission: impl Admission,
-        mut found: impl FnMut(usize, Result<EntryView<'_>, Unread>) -> ControlFlow<()>,
+        mut found: impl FnMut(usize, Result<EntryView<'_>, NotRead>) -> ControlFlow<()>,
     ) -> Result<(), (usize, Fetch)> {
         for (part, keys) in keys.chunks(WINDOW_KEYS).enumerate() {
             let mut placed = [(0, KeyRef { namespace, key: &[], hash: 0 }); WINDOW_KEYS];
@@ -51,12 +51,12 @@ impl Engine {
                 let read = match self.hold(*shard, &admission) {
                     Ok((mut held, now)) => match Fetch::begin(&mut held, *shard, *key, now) {
                         Some(fetch) => return Err((index, fetch)),
-                        None => held.get(*key, *hint, now, found_it).map_err(Unread::Miss),
+                        None => held.get(*key, *hint, now, found_it).map_err(NotRead::Miss),
                     },
-                    Err(refusal) => Err(Unread::Refused(refusal)),
+                    Err(refusal) => Err(NotRead::Refused(refusal)),
                 };
-                if let Err(unread) = read {
-                    next = found(index, Err(unread));
+                if let Err(not_read) = read {
+                    next = found(index, Err(not_read));
                 }
                 if next.is_break() {
                     return Ok(());

@@ -16,7 +16,7 @@ use super::admission::Admission;
 use super::index::order;
 use super::log::Put;
 use super::namespace::Namespace;
-use super::op::{EntryView, MissReason, Op, Outcome, Tier, Unread};
+use super::op::{EntryView, MissReason, NotRead, Op, Outcome, Tier};
 use super::record::hash_key;
 use super::shard::{KeyRef, Shard};
 use crate::clock::Now;
@@ -204,9 +204,9 @@ impl Engine {
             });
         match applied {
             Ok(outcome) => Ok(outcome),
-            Err(Unread::Refused(refusal)) => Ok(Outcome::Refused(refusal)),
-            Err(Unread::Miss(reason)) => Ok(Outcome::Miss(reason)),
-            Err(Unread::NeedsLoad(fetch)) => Err(fetch),
+            Err(NotRead::Refused(refusal)) => Ok(Outcome::Refused(refusal)),
+            Err(NotRead::Miss(reason)) => Ok(Outcome::Miss(reason)),
+            Err(NotRead::NeedsLoad(fetch)) => Err(fetch),
         }
     }
 
@@ -222,12 +222,12 @@ impl Engine {
         touch: Option<Ttl>,
         admission: impl Admission,
         found: impl FnOnce(EntryView<'_>) -> R,
-    ) -> Result<R, Unread<Fetch>> {
+    ) -> Result<R, NotRead<Fetch>> {
         let (number, key) = self.locate(namespace, key);
-        let (mut shard, now) = self.hold(number, admission).map_err(Unread::Refused)?;
+        let (mut shard, now) = self.hold(number, admission).map_err(NotRead::Refused)?;
         match Fetch::begin(&mut shard, number, key, now) {
-            Some(fetch) => Err(Unread::NeedsLoad(fetch)),
-            None => shard.read(key, touch, now, found).map_err(Unread::Miss),
+            Some(fetch) => Err(NotRead::NeedsLoad(fetch)),
+            None => shard.read(key, touch, now, found).map_err(NotRead::Miss),
         }
     }
 
@@ -243,7 +243,7 @@ impl Engine {
         (fetch, found): (Fetch, Option<&Put<'_>>),
         admission: impl Admission,
         seen: impl FnOnce(EntryView<'_>) -> R,
-    ) -> Result<R, Unread<Fetch>> {
+    ) -> Result<R, NotRead<Fetch>> {
         let mut seen = Some(seen);
         let mut see = |entry: EntryView<'_>| seen.take().expect("an entry is read once")(entry);
         let read = self.with_fetched(namespace, key, fetch, found, admission, |shard, key, now, found| {
@@ -257,7 +257,8 @@ impl Engine {
                 }
                 Err(counted) => {
                     let entry = found.and_then(|found| found.view(now));
-                    let entry = entry.filter(|_| !key.namespace.is_deleted()).ok_or(Unread::Miss(counted))?;
+                    let entry =
+                        entry.filter(|_| !key.namespace.is_deleted()).ok_or(NotRead::Miss(counted))?;
                     shard.count_hit_below(key.namespace, counted);
                     Ok(Read::WhereFound(entry))
                 }
@@ -291,7 +292,7 @@ impl Engine {
     ) -> Result<bool, Fetch> {
         let has = |shard: &mut Shard, key: KeyRef<'_>, _, _| Ok(shard.has(key));
         match self.with_fetched(namespace, found.key, fetch, Some(found), now, has) {
-            Err(Unread::NeedsLoad(fetch)) => Err(fetch),
+            Err(NotRead::NeedsLoad(fetch)) => Err(fetch),
             done => Ok(done.unwrap_or(false)),
         }
     }
@@ -321,18 +322,18 @@ impl Engine {
         fetch: Fetch,
         found: Option<&'a Put<'a>>,
         admission: impl Admission,
-        apply: impl FnOnce(&mut Shard, KeyRef<'_>, Now, Option<&'a Put<'a>>) -> Result<R, Unread<Fetch>>,
-    ) -> Result<R, Unread<Fetch>> {
+        apply: impl FnOnce(&mut Shard, KeyRef<'_>, Now, Option<&'a Put<'a>>) -> Result<R, NotRead<Fetch>>,
+    ) -> Result<R, NotRead<Fetch>> {
         let (number, key) = self.locate(namespace, key);
         let mut shard = self.shards[number].lock();
         let is_same = shard.end_fetch(fetch.hash, fetch.changes);
-        let now = admission.admit().map_err(Unread::Refused)?;
+        let now = admission.admit().map_err(NotRead::Refused)?;
         shard.maintain(now);
         let found = found.filter(|_| is_same);
         if let Some(found) = found {
             shard.promote(found, key, now);
         } else if !is_same && let Some(fetch) = Fetch::begin(&mut shard, number, key, now) {
-            return Err(Unread::NeedsLoad(fetch));
+            return Err(NotRead::NeedsLoad(fetch));
         }
         apply(&mut shard, key, now, found)
     }
@@ -427,10 +428,10 @@ mod tests {
         // It is away again.
         let fetch = begin();
         engine.apply(namespace, &Op::Delete { key: b"key", if_version: None }, at(0));
-        let Err(Unread::NeedsLoad(fetch)) = read(fetch) else { panic!("it was changed") };
+        let Err(NotRead::NeedsLoad(fetch)) = read(fetch) else { panic!("it was changed") };
         // Nothing lies below any more, and nothing tells whether it was changed.
         engine.stop_fetching();
-        assert!(matches!(read(fetch), Err(Unread::Miss(MissReason::Deleted))));
+        assert!(matches!(read(fetch), Err(NotRead::Miss(MissReason::Deleted))));
         assert_eq!(engine.stats().hits_on_disk, 0);
     }
 }

@@ -59,7 +59,7 @@ pub use namespace::{
     Namespace, NamespaceChange, NamespaceConfig, NamespaceError, NamespaceReport, PolicyEstimate,
 };
 pub use op::{
-    Condition, EntryView, Expiration, Hit, Increment, MissReason, Op, Outcome, Refusal, Set, Tier, Unread,
+    Condition, EntryView, Expiration, Hit, Increment, MissReason, NotRead, Op, Outcome, Refusal, Set, Tier,
     ValueView,
 };
 pub use recover::{Placed, Restored, Restorer, WalkCursor};

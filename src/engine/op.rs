@@ -228,7 +228,7 @@ pub enum Refusal {
         limit: u64,
     },
     /// To know where entries lie on disk takes as much memory as it may, so that no new key is stored.
-    PlacesFull {
+    PlacesOnDiskFull {
         /// What it takes, in bytes.
         bytes: u64,
         /// What it may take, in bytes.
@@ -253,24 +253,25 @@ pub enum Refusal {
     },
 }
 
-/// Why a lookup has found nothing to read in memory. Without an `A`, the entry is nowhere else.
+/// Why a lookup has found nothing to read in memory. `Load` is what loads the entry; in a `NotRead<Infallible>` there is
+/// nothing to load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unread<A = Infallible> {
+pub enum NotRead<Load = Infallible> {
     /// There is no entry, and why as far as is known.
     Miss(MissReason),
     /// It was not admitted.
     Refused(Refusal),
     /// The entry may lie somewhere else, and is to be loaded by this.
-    NeedsLoad(A),
+    NeedsLoad(Load),
 }
 
-impl<A> Unread<A> {
+impl<Load> NotRead<Load> {
     /// The same, with another way to load.
-    pub fn map_load<B>(self, load: impl FnOnce(A) -> B) -> Unread<B> {
+    pub fn map_load<Other>(self, map: impl FnOnce(Load) -> Other) -> NotRead<Other> {
         match self {
-            Self::Miss(reason) => Unread::Miss(reason),
-            Self::Refused(refusal) => Unread::Refused(refusal),
-            Self::NeedsLoad(what) => Unread::NeedsLoad(load(what)),
+            Self::Miss(reason) => NotRead::Miss(reason),
+            Self::Refused(refusal) => NotRead::Refused(refusal),
+            Self::NeedsLoad(load) => NotRead::NeedsLoad(map(load)),
         }
     }
 
@@ -278,11 +279,11 @@ impl<A> Unread<A> {
     ///
     /// # Errors
     /// The entry has to be loaded.
-    pub fn settled(self) -> Result<Unread, A> {
+    pub fn settled(self) -> Result<NotRead, Load> {
         match self {
-            Self::Miss(reason) => Ok(Unread::Miss(reason)),
-            Self::Refused(refusal) => Ok(Unread::Refused(refusal)),
-            Self::NeedsLoad(what) => Err(what),
+            Self::Miss(reason) => Ok(NotRead::Miss(reason)),
+            Self::Refused(refusal) => Ok(NotRead::Refused(refusal)),
+            Self::NeedsLoad(load) => Err(load),
         }
     }
 }

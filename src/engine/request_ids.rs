@@ -20,7 +20,7 @@ const REMEMBERED_MAX: usize = 16_384;
 /// They take this part of the shard's limit, at most: keys and ids may be long.
 const BYTES_PART: u64 = 16;
 /// What one takes in the tables while these grow, beside its name.
-const TABLES_BYTES: usize = 2 * size_of::<Remembered>() + 20;
+const TABLES_BYTES: usize = 2 * size_of::<RememberedIncrement>() + 20;
 /// Tables for fewer than this are not made smaller.
 const SHRUNK_MIN: usize = 64;
 
@@ -35,7 +35,7 @@ pub(crate) struct Done<'a> {
 }
 
 #[derive(Debug)]
-struct Remembered {
+struct RememberedIncrement {
     identity: (u64, u64),
     value: i64,
     version: Version,
@@ -51,7 +51,7 @@ struct Name {
     request_id: Box<str>,
 }
 
-impl Remembered {
+impl RememberedIncrement {
     /// What the name takes, as the allocator rounds it.
     fn name_bytes(&self) -> usize {
         let texts =
@@ -67,7 +67,7 @@ pub(crate) struct RequestIds {
     seed: foldhash::quality::RandomState,
     /// Serial numbers of what is in `order`, by identity.
     by_identity: HashTable<u64>,
-    order: VecDeque<Remembered>,
+    order: VecDeque<RememberedIncrement>,
     /// The serial number of the front of `order`.
     first: u64,
     /// A snapshot will ask for names.
@@ -119,7 +119,7 @@ impl RequestIds {
                 request_id: done.request_id.into(),
             })
         });
-        let remembered = Remembered {
+        let remembered = RememberedIncrement {
             identity,
             value: done.value,
             version: done.version,
@@ -151,7 +151,8 @@ impl RequestIds {
 
     #[inline]
     pub(crate) fn bytes(&self) -> u64 {
-        let tables = self.order.capacity() * size_of::<Remembered>() + self.by_identity.allocation_size();
+        let tables =
+            self.order.capacity() * size_of::<RememberedIncrement>() + self.by_identity.allocation_size();
         (tables + self.name_bytes) as u64
     }
 
@@ -190,7 +191,7 @@ impl RequestIds {
     #[cfg(any(test, debug_assertions))]
     pub(crate) fn validate(&self) {
         assert_eq!(self.order.len(), self.by_identity.len());
-        assert_eq!(self.name_bytes, self.order.iter().map(Remembered::name_bytes).sum::<usize>());
+        assert_eq!(self.name_bytes, self.order.iter().map(RememberedIncrement::name_bytes).sum::<usize>());
     }
 
     fn forget_first(&mut self) {

@@ -141,7 +141,7 @@ impl Shard {
         if let Err(refusal) = self.takes_writes().and_then(|()| self.ensure_namespace(key.namespace)) {
             return Outcome::Refused(refusal);
         }
-        self.changes(key);
+        self.note_change(key);
         let existing = self.find_live(key, now);
         let current = existing.map_or(Version::NONE, |slot| self.records.version(slot));
         let holds = match set.condition {
@@ -213,7 +213,7 @@ impl Shard {
         if let Err(refusal) = self.takes_writes() {
             return Outcome::Refused(refusal);
         }
-        self.changes(key);
+        self.note_change(key);
         let Some(slot) = self.find_live(key, now) else {
             // It may have been evicted, and a journal would bring it back.
             self.log_removed(key);
@@ -235,7 +235,7 @@ impl Shard {
         if let Err(refusal) = self.takes_writes() {
             return Outcome::Refused(refusal);
         }
-        self.changes(key);
+        self.note_change(key);
         let Some(slot) = self.find_live(key, now) else {
             return Outcome::Touched(false);
         };
@@ -313,7 +313,7 @@ impl Shard {
         empty.requests = self.requests.emptied();
         empty.fetches = self.fetches.take();
         (empty.disk_tier_bytes, empty.blob_bytes) = (self.disk_tier_bytes, self.blob_bytes);
-        empty.changes_all();
+        empty.note_change_of_all();
         empty.gone = self.gone;
         empty.hits = self.hits;
         empty

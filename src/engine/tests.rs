@@ -155,7 +155,7 @@ fn a_batch_reads_what_single_gets_read() {
         .read_batch(engine.default_namespace(), &asked, at(10), |index, entry| {
             let outcome = match entry {
                 Ok(entry) => Outcome::Hit(entry.to_hit()),
-                Err(Unread::Miss(reason)) => Outcome::Miss(reason),
+                Err(NotRead::Miss(reason)) => Outcome::Miss(reason),
                 Err(other) => panic!("{other:?}"),
             };
             assert_eq!(read[index].replace(outcome), None, "each key is answered once");

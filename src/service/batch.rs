@@ -13,7 +13,7 @@ use super::response_backlog::ResponsePermit;
 use super::turns::{STEP_ITEMS, Turns};
 use super::unary::{Undone, flushes, namespace, put_set, unexpected};
 use crate::cache::Cache;
-use crate::engine::{EntryView, Namespace, Op, Outcome, Unread};
+use crate::engine::{EntryView, Namespace, NotRead, Op, Outcome};
 use crate::entry::Limits;
 use crate::grpc::frame::{PREFIX, finish};
 use crate::grpc::{Failure, STATUS_BYTES_MIN};
@@ -150,15 +150,15 @@ struct Answers {
 impl Answers {
     /// Puts the next answer, if it finds room.
     #[inline]
-    fn put(&mut self, read: Result<EntryView<'_>, Unread>) -> ControlFlow<()> {
+    fn put(&mut self, read: Result<EntryView<'_>, NotRead>) -> ControlFlow<()> {
         let hit = match &read {
             Ok(entry) => Ok(HitMessage::new(entry, false)),
-            Err(Unread::Miss(reason)) => Err(*reason),
-            Err(Unread::Refused(refusal)) => {
+            Err(NotRead::Miss(reason)) => Err(*reason),
+            Err(NotRead::Refused(refusal)) => {
                 self.refused = Some(CallError::refused(*refusal, 0));
                 return ControlFlow::Break(());
             }
-            Err(Unread::NeedsLoad(never)) => match *never {},
+            Err(NotRead::NeedsLoad(never)) => match *never {},
         };
         let length = hit.as_ref().map_or(encode::MISS_LEN, HitMessage::len);
         let whole = self.out.len() + wire::field_len(length);
@@ -209,8 +209,8 @@ async fn read_step(
             let found = |entry: EntryView<'_>| next = answers.put(Ok(entry));
             match cache.try_read(namespace, keys[at], None, cache.now(), loaded, found) {
                 Ok(()) => {}
-                Err(unread) => match unread.settled() {
-                    Ok(unread) => next = answers.put(Err(unread)),
+                Err(not_read) => match not_read.settled() {
+                    Ok(not_read) => next = answers.put(Err(not_read)),
                     Err(pending) => loading = Some(pending.begin(keys[at])),
                 },
             }

@@ -86,7 +86,7 @@ pub enum CallError {
     #[error(
         "to know where entries lie on disk takes {bytes} bytes of memory and may take {limit}, half of --memory, so no new key is stored: delete some, let some expire until the next snapshot, or raise --memory"
     )]
-    PlacesFull { bytes: u64, limit: u64 },
+    PlacesOnDiskFull { bytes: u64, limit: u64 },
     #[error("{why}")]
     BlobKeysFull { why: String },
     #[error("clients leave too much of what they asked for unread (--max-response-backlog, {max} bytes)")]
@@ -227,7 +227,7 @@ impl CallError {
                 kind(ResourceExhausted, "INVALIDATIONS_UNSWEPT").retryable()
             }
             Self::NamespacesTakeTooMuch { .. } => kind(ResourceExhausted, "NAMESPACES_TAKE_TOO_MUCH"),
-            Self::PlacesFull { .. } | Self::BlobKeysFull { .. } => {
+            Self::PlacesOnDiskFull { .. } | Self::BlobKeysFull { .. } => {
                 kind(ResourceExhausted, "PLACES_ON_DISK_FULL")
             }
             Self::ResponseBacklogFull { .. } => kind(ResourceExhausted, "BACKLOG_FULL").retryable(),
@@ -307,7 +307,7 @@ impl CallError {
             Refusal::Unswept { bytes, limit } => Self::Unswept { bytes, limit },
             Refusal::UnsweptLengths { limit } => Self::UnsweptLengths { limit },
             Refusal::NamespacesTakeTooMuch { bytes, limit } => Self::NamespacesTakeTooMuch { bytes, limit },
-            Refusal::PlacesFull { bytes, limit } => Self::PlacesFull { bytes, limit },
+            Refusal::PlacesOnDiskFull { bytes, limit } => Self::PlacesOnDiskFull { bytes, limit },
             Refusal::NoNamespace => Self::NamespaceGone,
             Refusal::NoVersion => Self::VersionsUsedUp,
             Refusal::Poisoned => Self::JournalPoisoned,

@@ -14,7 +14,7 @@ use super::turns::Turns;
 use super::{batch, keyspace};
 use crate::cache::Cache;
 use crate::clock::Now;
-use crate::engine::{Namespace, Op, Outcome, Unread, ValueView};
+use crate::engine::{Namespace, NotRead, Op, Outcome, ValueView};
 use crate::entry::NAMESPACE_BYTES_MAX;
 use crate::grpc::Unary;
 use crate::grpc::frame::{PREFIX, finish, put_prefix};
@@ -146,14 +146,14 @@ fn get(plane: &Plane, now: Now, view: &GetView<'_>, loaded: Option<Loaded>) -> R
     });
     match read {
         Ok(answer) => answer.map_err(Undone::Failed),
-        Err(Unread::Miss(reason)) => {
+        Err(NotRead::Miss(reason)) => {
             let mut out = Vec::with_capacity(PREFIX + encode::MISS_LEN);
             put_prefix(&mut out, encode::MISS_LEN);
             encode::put_miss(&mut out, reason);
             Ok(out.into())
         }
-        Err(Unread::Refused(refusal)) => Err(CallError::refused(refusal, 0).into()),
-        Err(Unread::NeedsLoad(pending)) => Err(Undone::NeedsLoad(pending)),
+        Err(NotRead::Refused(refusal)) => Err(CallError::refused(refusal, 0).into()),
+        Err(NotRead::NeedsLoad(pending)) => Err(Undone::NeedsLoad(pending)),
     }
 }
 

@@ -164,6 +164,6 @@ const ENGINE_WORDS: Only = Some(&[
     "Stats",
     "Tier",
     "UnknownPolicy",
-    "Unread",
+    "NotRead",
     "ValueView",
 ]);

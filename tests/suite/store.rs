@@ -472,10 +472,10 @@ fn a_store_takes_no_new_key_when_the_places_of_the_others_fill_half_of_memory() 
             }
             None
         }
-        Outcome::Refused(refusal @ Refusal::PlacesFull { .. }) => Some(refusal),
+        Outcome::Refused(refusal @ Refusal::PlacesOnDiskFull { .. }) => Some(refusal),
         other => panic!("{other:?}"),
     });
-    let Refusal::PlacesFull { bytes, limit } = refusal else { panic!("{refusal:?}") };
+    let Refusal::PlacesOnDiskFull { bytes, limit } = refusal else { panic!("{refusal:?}") };
     assert!(limit == 512 << 10 && (limit..limit + (32 << 10)).contains(&bytes), "{refusal:?}");
     assert!(keys > 5_000, "{keys}");
     cache.advance();
@@ -492,7 +492,7 @@ fn a_store_takes_no_new_key_when_the_places_of_the_others_fill_half_of_memory() 
         expiration: Expiration::Default,
         request_id: "",
     });
-    assert!(matches!(apply(&op), Outcome::Refused(Refusal::PlacesFull { .. })));
+    assert!(matches!(apply(&op), Outcome::Refused(Refusal::PlacesOnDiskFull { .. })));
     for n in 0..1_000 {
         let key = format!("key-{n}");
         let deleted = apply(&Op::Delete { key: key.as_bytes(), if_version: None });

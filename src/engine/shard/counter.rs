@@ -22,7 +22,7 @@ impl Shard {
         if let Err(refusal) = self.takes_writes().and_then(|()| self.ensure_namespace(key.namespace)) {
             return Outcome::Refused(refusal);
         }
-        self.changes(key);
+        self.note_change(key);
         let hash = key.hash;
         if !increment.request_id.is_empty()
             && let Some((value, version)) = self.requests.done(hash, increment.request_id, now.steady_ms)

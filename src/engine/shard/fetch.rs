@@ -89,16 +89,16 @@ impl Shard {
         self.find(key).is_some()
     }
 
-    /// What was fetched of the key so far is worth nothing any more.
+    /// Notes that a key changes: what was fetched of it so far is worth nothing any more.
     #[inline]
-    pub(super) fn changes(&mut self, key: KeyRef<'_>) {
+    pub(super) fn note_change(&mut self, key: KeyRef<'_>) {
         if let Some(fetches) = &mut self.fetches {
             fetches.changed(key.hash);
         }
     }
 
-    /// As [`Self::changes`], of every key.
-    pub(super) fn changes_all(&mut self) {
+    /// As [`Self::note_change`], of every key.
+    pub(super) fn note_change_of_all(&mut self) {
         if let Some(fetches) = &mut self.fetches {
             fetches.all_changed();
         }

@@ -125,7 +125,7 @@ impl Shard {
         until: Version,
         reason: MissReason,
     ) {
-        self.changes_all();
+        self.note_change_of_all();
         let number = namespace.number();
         let Some(space) = self.spaces.get_mut(number) else { return };
         if space.entries == 0 && !namespace.is_deleted() {

@@ -205,7 +205,7 @@ impl DiskTier {
         if self.shards[shard].lock().get(hash).is_some() {
             return Ok(());
         }
-        Err(Refusal::PlacesFull { bytes: self.bytes().sum(), limit: bytes_limit / PLACES_PART })
+        Err(Refusal::PlacesOnDiskFull { bytes: self.bytes().sum(), limit: bytes_limit / PLACES_PART })
     }
 
     /// Whether one more invalidation can be noted beside a cache of this limit in bytes: what stands is bounded, and

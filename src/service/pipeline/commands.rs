@@ -10,7 +10,7 @@ use super::deferred::COMMANDS_MAX;
 use super::gets::{Gets, put_read};
 use crate::cache::Cache;
 use crate::clock::{Now, monotonic};
-use crate::engine::Unread;
+use crate::engine::NotRead;
 use crate::grpc::frame::{PREFIX, finish};
 use crate::grpc::{Failure, GrpcError};
 use crate::lookup::{Loaded, PendingLoad};
@@ -529,9 +529,9 @@ fn put_get(
     });
     match read {
         Ok(()) => {}
-        Err(Unread::Miss(reason)) => put_read(id, false, Err(Unread::Miss(reason)), out),
-        Err(Unread::Refused(refusal)) => return Err(CallError::refused(refusal, 0).into()),
-        Err(Unread::NeedsLoad(pending)) => return Err(Undone::NeedsLoad(pending)),
+        Err(NotRead::Miss(reason)) => put_read(id, false, Err(NotRead::Miss(reason)), out),
+        Err(NotRead::Refused(refusal)) => return Err(CallError::refused(refusal, 0).into()),
+        Err(NotRead::NeedsLoad(pending)) => return Err(Undone::NeedsLoad(pending)),
     }
     Ok(())
 }

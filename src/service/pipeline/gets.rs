@@ -8,7 +8,7 @@ use super::commands::{
 };
 use crate::cache::Cache;
 use crate::clock::Now;
-use crate::engine::{EntryView, Namespace, Unread};
+use crate::engine::{EntryView, Namespace, NotRead};
 use crate::entry::Limits;
 use crate::proto::wire::{op, result};
 use crate::service::codec::convert;
@@ -148,7 +148,12 @@ fn run_of_others(
 
 /// Puts the reply of a Get.
 #[inline]
-pub(super) fn put_read(id: u64, metadata_only: bool, read: Result<EntryView<'_>, Unread>, out: &mut Replies) {
+pub(super) fn put_read(
+    id: u64,
+    metadata_only: bool,
+    read: Result<EntryView<'_>, NotRead>,
+    out: &mut Replies,
+) {
     match read {
         Ok(entry) => {
             let hit = HitMessage::new(&entry, metadata_only);
@@ -166,11 +171,11 @@ pub(super) fn put_read(id: u64, metadata_only: bool, read: Result<EntryView<'_>,
             out.make_room(length);
             hit.write_reply(id, result::GET, &mut out.bytes);
         }
-        Err(Unread::Miss(reason)) => {
+        Err(NotRead::Miss(reason)) => {
             out.make_room(SHORT_REPLY_BYTES_MAX);
             encode::put_reply_head(&mut out.bytes, id, result::GET, encode::MISS_LEN);
             encode::put_miss(&mut out.bytes, reason);
         }
-        Err(Unread::Refused(refusal)) => out.put_error(id, &CallError::refused(refusal, 0)),
+        Err(NotRead::Refused(refusal)) => out.put_error(id, &CallError::refused(refusal, 0)),
     }
 }
