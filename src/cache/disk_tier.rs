@@ -307,7 +307,7 @@ mod tests {
     struct Counting(Now, Cell<u32>);
 
     impl Admission for Counting {
-        fn admit(&self) -> Result<Now, Refusal> {
+        fn admit(&self, _: &Namespace, _: &[u8]) -> Result<Now, Refusal> {
             self.1.set(self.1.get() + 1);
             Ok(self.0)
         }

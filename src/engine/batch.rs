@@ -48,7 +48,7 @@ impl Engine {
                 let index = part * WINDOW_KEYS + index;
                 let mut next = ControlFlow::Continue(());
                 let found_it = |entry: EntryView<'_>| next = found(index, Ok(entry));
-                let read = match self.hold(*shard, &admission) {
+                let read = match self.lock_for(*shard, *key, &admission) {
                     Ok((mut held, now)) => match Fetch::begin(&mut held, *shard, *key, now) {
                         Some(fetch) => return Err((index, fetch)),
                         None => held.get(*key, *hint, now, found_it).map_err(NotRead::Miss),

@@ -175,7 +175,7 @@ impl Engine {
     ) -> Result<Outcome, Fetch> {
         let large = op.large_value();
         let (number, key) = self.locate(namespace, op.key());
-        let (mut shard, now) = match self.hold(number, admission) {
+        let (mut shard, now) = match self.lock_for(number, key, admission) {
             Ok(held) => held,
             Err(refusal) => return Ok(Outcome::Refused(refusal)),
         };
@@ -224,7 +224,7 @@ impl Engine {
         found: impl FnOnce(EntryView<'_>) -> R,
     ) -> Result<R, NotRead<Fetch>> {
         let (number, key) = self.locate(namespace, key);
-        let (mut shard, now) = self.hold(number, admission).map_err(NotRead::Refused)?;
+        let (mut shard, now) = self.lock_for(number, key, admission).map_err(NotRead::Refused)?;
         match Fetch::begin(&mut shard, number, key, now) {
             Some(fetch) => Err(NotRead::NeedsLoad(fetch)),
             None => shard.read(key, touch, now, found).map_err(NotRead::Miss),
@@ -327,7 +327,7 @@ impl Engine {
         let (number, key) = self.locate(namespace, key);
         let mut shard = self.shards[number].lock();
         let is_same = shard.end_fetch(fetch.hash, fetch.changes);
-        let now = admission.admit().map_err(NotRead::Refused)?;
+        let now = admission.admit(key.namespace, key.key).map_err(NotRead::Refused)?;
         shard.maintain(now);
         let found = found.filter(|_| is_same);
         if let Some(found) = found {
@@ -363,7 +363,7 @@ mod tests {
     struct Counting(Cell<u32>);
 
     impl Admission for Counting {
-        fn admit(&self) -> Result<Now, Refusal> {
+        fn admit(&self, _: &Namespace, _: &[u8]) -> Result<Now, Refusal> {
             self.0.set(self.0.get() + 1);
             Ok(at(0))
         }

@@ -204,21 +204,22 @@ impl Engine {
         // A large value is copied to its own allocation before the lock is taken.
         let large = op.large_value();
         let (number, key) = self.locate(namespace, op.key());
-        match self.hold(number, admission) {
+        match self.lock_for(number, key, admission) {
             Ok((mut shard, now)) => self.apply_in(&mut shard, key, op, large.as_ref(), now),
             Err(refusal) => Outcome::Refused(refusal),
         }
     }
 
-    /// Holds a shard for one operation: admits it, and does a little of the work that waits.
+    /// Locks a shard for one operation: admits it, and does a little of the work that waits.
     #[inline]
-    fn hold(
+    fn lock_for(
         &self,
         number: usize,
+        key: KeyRef<'_>,
         admission: impl Admission,
     ) -> Result<(MutexGuard<'_, Shard>, Now), Refusal> {
         let mut shard = self.shards[number].lock();
-        let now = admission.admit()?;
+        let now = admission.admit(key.namespace, key.key)?;
         shard.maintain(now);
         Ok((shard, now))
     }

@@ -152,6 +152,7 @@ const ENGINE_WORDS: Only = Some(&[
     "NamespaceConfig",
     "NamespaceError",
     "NamespaceReport",
+    "NotRead",
     "Op",
     "Outcome",
     "PolicyEstimate",
@@ -164,6 +165,5 @@ const ENGINE_WORDS: Only = Some(&[
     "Stats",
     "Tier",
     "UnknownPolicy",
-    "NotRead",
     "ValueView",
 ]);
