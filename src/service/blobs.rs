@@ -277,3 +277,41 @@ pub(super) fn refused(error: BlobError, key: &[u8]) -> CallError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tracing::{Event, Subscriber};
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::layer::{Context, SubscriberExt};
+
+    use super::*;
+    use crate::persistence::backend::BackendError;
+
+    /// Counts lines.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<AtomicUsize>);
+
+    impl<S: Subscriber> Layer<S> for Lines {
+        fn on_event(&self, _: &Event<'_>, _: Context<'_, S>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn calls_that_meet_a_shortage_do_not_log_a_line_each() {
+        let lines = Lines::default();
+        let subscriber = tracing_subscriber::registry().with(lines.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            for _ in 0..100 {
+                let source = std::io::ErrorKind::OutOfMemory.into();
+                let shortage = BackendError::Shortage { action: "open", place: "a file".to_owned(), source };
+                let refused = refused(BlobError::Backend(shortage), b"key");
+                assert!(matches!(refused, CallError::Shortage { .. }), "{refused:?}");
+            }
+        });
+        let lines = lines.0.load(Ordering::Relaxed);
+        assert!(lines < 10, "{lines} lines of 100 calls: one a second is meant");
+    }
+}
