@@ -121,7 +121,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Rewound<I> {
     }
 }
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const OPENING_BYTES: usize = PREFACE.len() + 9;
 const FRAME_TYPE_AT: usize = PREFACE.len() + 3;
 const FRAME_TYPE_SETTINGS: u8 = 0x4;

@@ -48,6 +48,19 @@ impl<I: AsyncWrite + Unpin> WriteCoalescer<I> {
     }
 }
 
+impl<I: AsyncWrite + Unpin> WriteCoalescer<I> {
+    /// [`Self::send`], and then nothing more.
+    ///
+    /// # Errors
+    ///
+    /// What the socket says.
+    pub(crate) fn close(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut shared = self.0.lock();
+        ready!(shared.send(context))?;
+        Pin::new(&mut shared.io).poll_shutdown(context)
+    }
+}
+
 impl<I: AsyncWrite + Unpin> Shared<I> {
     fn send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.pending.len() {
