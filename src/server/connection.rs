@@ -11,7 +11,7 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -36,7 +36,7 @@ use tracing::debug;
 use super::executor::{Progressed, StreamExecutor};
 use super::frames::{FollowedIo, Reading};
 use super::phase::{Phase, PhaseSignal};
-use super::preface::{Preface, decline_http1, read_preface};
+use super::preface::{Preface, decline_http1, hang_up, read_preface};
 use super::stall::ProgressBody;
 use super::write_coalescer::coalesce;
 use super::write_timeout::WriteTimeout;
@@ -220,25 +220,32 @@ pub(crate) async fn serve_grpc<I, S>(
     let (io, coalescer) = coalesce(io);
     let reading = Reading::default();
     let io = FollowedIo::new(io, reading.clone());
-    let progressed = Progressed::default();
-    let http2 = config.http2(progressed.clone());
-    let connection = pin!(http2.serve_connection(TokioIo::new(io), PerCall(Mutex::new(service))));
-    let ended = run(
-        connection,
-        phase,
-        (progressed, reading.clone()),
-        http2::Connection::graceful_shutdown,
-        |context| {
+    let ended = {
+        let progressed = Progressed::default();
+        let http2 = config.http2(progressed.clone());
+        let connection = pin!(http2.serve_connection(TokioIo::new(io), PerCall(Mutex::new(service))));
+        let words = (progressed, reading.clone());
+        run(connection, &mut phase, words, http2::Connection::graceful_shutdown, |context| {
             // An error shows again at the connection's next read or write, which ends it.
             let _ = coalescer.send(context);
-        },
-    );
-    let Err(error) = ended.await else { return };
-    if reading.is_spent() {
-        debug!(%peer, "too many frames that ask for nothing: told to go away");
-        let _ = timeout(config.first_byte_timeout, poll_fn(|context| coalescer.close(context))).await;
-    } else {
-        debug!(%peer, error = &error as &dyn Error, "connection ended with an error");
+        })
+        .await
+    };
+    let Err(error) = ended else { return };
+    if !reading.is_spent() {
+        return debug!(%peer, error = &error as &dyn Error, "connection ended with an error");
+    }
+    debug!(%peer, "too many frames that ask for nothing: told to go away");
+    // One that hears it hangs up. One that sends on would only come again: it is kept waiting, which costs nothing.
+    let heard = async {
+        match hang_up(coalescer.into_io()).await {
+            Ok(Some(_deaf)) => pending().await,
+            Ok(None) | Err(_) => {}
+        }
+    };
+    tokio::select! {
+        _ = phase.left_open() => {}
+        _ = timeout(config.first_byte_timeout, heard) => {}
     }
 }
 
@@ -246,7 +253,7 @@ pub(crate) async fn serve_grpc<I, S>(
 pub(crate) async fn serve_http<I>(
     io: I,
     peer: PeerInfo,
-    phase: PhaseSignal,
+    mut phase: PhaseSignal,
     router: Router,
     config: ConnectionConfig,
 ) where
@@ -254,7 +261,7 @@ pub(crate) async fn serve_http<I>(
 {
     let io = TokioIo::new(WriteTimeout::new(io, config.stall_timeout));
     let connection = pin!(config.http1().serve_connection(io, PerCall(Mutex::new(router))));
-    let ended = run(connection, phase, Default::default(), http1::Connection::graceful_shutdown, |_| {});
+    let ended = run(connection, &mut phase, Default::default(), http1::Connection::graceful_shutdown, |_| {});
     if let Err(error) = ended.await {
         debug!(%peer, error = &error as &dyn Error, "HTTP connection ended with an error");
     }
@@ -265,7 +272,7 @@ pub(crate) async fn serve_http<I>(
 /// of what is ready once, so that what they and others answer at the same time is sent together.
 async fn run<C>(
     mut connection: Pin<&mut C>,
-    mut phase: PhaseSignal,
+    phase: &mut PhaseSignal,
     (progressed, reading): (Progressed, Reading),
     finish: fn(Pin<&mut C>),
     idle: impl Fn(&mut Context<'_>),

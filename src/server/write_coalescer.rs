@@ -48,16 +48,10 @@ impl<I: AsyncWrite + Unpin> WriteCoalescer<I> {
     }
 }
 
-impl<I: AsyncWrite + Unpin> WriteCoalescer<I> {
-    /// [`Self::send`], and then nothing more.
-    ///
-    /// # Errors
-    ///
-    /// What the socket says.
-    pub(crate) fn close(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut shared = self.0.lock();
-        ready!(shared.send(context))?;
-        Pin::new(&mut shared.io).poll_shutdown(context)
+impl<I> WriteCoalescer<I> {
+    /// The socket, for what is to be said after HTTP/2 has ended.
+    pub(crate) fn into_io(self) -> CoalescedIo<I> {
+        CoalescedIo(self.0)
     }
 }
 
