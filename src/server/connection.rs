@@ -4,13 +4,14 @@
 //! for a peer that says nothing, and cuts connections without a GOAWAY. What answers the requests is any tower
 //! service; a connection ends
 //! - when its peer goes, or does not answer a keepalive ping,
+//! - when its peer sends too many frames that ask for nothing (`frames`): GOAWAY,
 //! - when its opening takes longer than [`ConnectionConfig::first_byte_timeout`],
 //! - when its listener finishes: GOAWAY, then the end of the calls that run,
 //! - when its listener is cut: at once.
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -33,8 +34,9 @@ use tower_service::Service;
 use tracing::debug;
 
 use super::executor::{Progressed, StreamExecutor};
+use super::frames::{FollowedIo, Reading};
 use super::phase::{Phase, PhaseSignal};
-use super::preface::{Preface, decline_http1, read_preface};
+use super::preface::{Preface, decline_http1, hang_up, read_preface};
 use super::stall::ProgressBody;
 use super::write_coalescer::coalesce;
 use super::write_timeout::WriteTimeout;
@@ -216,15 +218,34 @@ pub(crate) async fn serve_grpc<I, S>(
         Err(_) => return debug!(%peer, "no HTTP/2 opening in time: closed"),
     };
     let (io, coalescer) = coalesce(io);
-    let progressed = Progressed::default();
-    let http2 = config.http2(progressed.clone());
-    let connection = pin!(http2.serve_connection(TokioIo::new(io), PerCall(Mutex::new(service))));
-    let ended = run(connection, phase, progressed, http2::Connection::graceful_shutdown, |context| {
-        // An error shows again at the connection's next read or write, which ends it.
-        let _ = coalescer.send(context);
-    });
-    if let Err(error) = ended.await {
-        debug!(%peer, error = &error as &dyn Error, "connection ended with an error");
+    let reading = Reading::default();
+    let io = FollowedIo::new(io, reading.clone());
+    let ended = {
+        let progressed = Progressed::default();
+        let http2 = config.http2(progressed.clone());
+        let connection = pin!(http2.serve_connection(TokioIo::new(io), PerCall(Mutex::new(service))));
+        let words = (progressed, reading.clone());
+        run(connection, &mut phase, words, http2::Connection::graceful_shutdown, |context| {
+            // An error shows again at the connection's next read or write, which ends it.
+            let _ = coalescer.send(context);
+        })
+        .await
+    };
+    let Err(error) = ended else { return };
+    if !reading.is_spent() {
+        return debug!(%peer, error = &error as &dyn Error, "connection ended with an error");
+    }
+    debug!(%peer, "too many frames that ask for nothing: told to go away");
+    // One that hears it hangs up. One that sends on would only come again: it is kept waiting, which costs nothing.
+    let heard = async {
+        match hang_up(coalescer.into_io()).await {
+            Ok(Some(_deaf)) => pending().await,
+            Ok(None) | Err(_) => {}
+        }
+    };
+    tokio::select! {
+        _ = phase.left_open() => {}
+        _ = timeout(config.first_byte_timeout, heard) => {}
     }
 }
 
@@ -232,7 +253,7 @@ pub(crate) async fn serve_grpc<I, S>(
 pub(crate) async fn serve_http<I>(
     io: I,
     peer: PeerInfo,
-    phase: PhaseSignal,
+    mut phase: PhaseSignal,
     router: Router,
     config: ConnectionConfig,
 ) where
@@ -240,19 +261,19 @@ pub(crate) async fn serve_http<I>(
 {
     let io = TokioIo::new(WriteTimeout::new(io, config.stall_timeout));
     let connection = pin!(config.http1().serve_connection(io, PerCall(Mutex::new(router))));
-    let ended = run(connection, phase, Progressed::default(), http1::Connection::graceful_shutdown, |_| {});
+    let ended = run(connection, &mut phase, Default::default(), http1::Connection::graceful_shutdown, |_| {});
     if let Err(error) = ended.await {
         debug!(%peer, error = &error as &dyn Error, "HTTP connection ended with an error");
     }
 }
 
 /// Runs a connection of hyper's until it ends or is cut; `finish` makes it end when its calls have, `idle` is
-/// called whenever it has nothing more to do for now. Where its streams have made progress, it goes to the end of the queue
+/// called whenever it has nothing more to do for now. Its bytes are told when its turn begins. Where its streams have made progress, it goes to the end of the queue
 /// of what is ready once, so that what they and others answer at the same time is sent together.
 async fn run<C>(
     mut connection: Pin<&mut C>,
-    mut phase: PhaseSignal,
-    progressed: Progressed,
+    phase: &mut PhaseSignal,
+    (progressed, reading): (Progressed, Reading),
     finish: fn(Pin<&mut C>),
     idle: impl Fn(&mut Context<'_>),
 ) -> hyper::Result<()>
@@ -266,6 +287,7 @@ where
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
+        reading.begin_turn();
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(context) {
                 return Poll::Ready(ended);

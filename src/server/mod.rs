@@ -33,6 +33,7 @@ mod accept;
 mod connection;
 mod connections;
 mod executor;
+mod frames;
 pub mod health;
 pub mod http;
 mod lifecycle;

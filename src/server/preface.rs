@@ -62,10 +62,20 @@ pub(crate) async fn read_preface<I: AsyncRead + Unpin>(mut io: I) -> io::Result<
 /// What the socket says.
 pub(crate) async fn decline_http1<I: AsyncRead + AsyncWrite + Unpin>(mut io: I) -> io::Result<()> {
     io.write_all(HTTP1_ANSWER.as_bytes()).await?;
+    hang_up(io).await.map(drop)
+}
+
+/// Says nothing more, and waits for the peer to hang up too, so that what was said arrives. A peer that goes on sending for
+/// too long is given back.
+///
+/// # Errors
+///
+/// What the socket says.
+pub(crate) async fn hang_up<I: AsyncRead + AsyncWrite + Unpin>(mut io: I) -> io::Result<Option<I>> {
     io.shutdown().await?;
     let mut rest = io.take(DISCARDED_BYTES_MAX);
     tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
-    Ok(())
+    Ok((rest.limit() == 0).then(|| rest.into_inner()))
 }
 
 /// A socket whose first bytes were read already and are read once more.
@@ -121,7 +131,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Rewound<I> {
     }
 }
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const OPENING_BYTES: usize = PREFACE.len() + 9;
 const FRAME_TYPE_AT: usize = PREFACE.len() + 3;
 const FRAME_TYPE_SETTINGS: u8 = 0x4;

@@ -48,6 +48,13 @@ impl<I: AsyncWrite + Unpin> WriteCoalescer<I> {
     }
 }
 
+impl<I> WriteCoalescer<I> {
+    /// The socket, for what is to be said after HTTP/2 has ended.
+    pub(crate) fn into_io(self) -> CoalescedIo<I> {
+        CoalescedIo(self.0)
+    }
+}
+
 impl<I: AsyncWrite + Unpin> Shared<I> {
     fn send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.pending.len() {

@@ -149,47 +149,6 @@ async fn calls_over_a_connections_limit_wait_for_their_turn() {
     assert_eq!(node.connections.open(), 0);
 }
 
-#[tokio::test]
-async fn a_flood_of_resets_is_answered_with_goaway_and_others_go_on() {
-    let node = PlainNode::start(|_| {}).await;
-    let mut other = node.client().await;
-    let mut flood = [PREFACE, SETTINGS].concat();
-    for stream in (1..20_000_u32).step_by(2) {
-        // POST http / with one literal header, `:authority: x`, then RST_STREAM(CANCEL).
-        let block = [0x83, 0x86, 0x84, 0x41, 1, b'x'];
-        flood.extend([0, 0, block.len() as u8, 1, 4]);
-        flood.extend(stream.to_be_bytes());
-        flood.extend(block);
-        flood.extend([0, 0, 4, 3, 0]);
-        flood.extend(stream.to_be_bytes());
-        flood.extend(8_u32.to_be_bytes());
-    }
-    let (mut reading, mut writing) = dial(node.data()).await.into_split();
-    let sending = tokio::spawn(async move {
-        // Cut short when the node hangs up.
-        let _ = writing.write_all(&flood).await;
-        writing
-    });
-    let mut frame = [0; 9];
-    let goaway = soon(async {
-        loop {
-            if reading.read_exact(&mut frame).await.is_err() {
-                return None;
-            }
-            let bytes = u32::from_be_bytes([0, frame[0], frame[1], frame[2]]) as usize;
-            let mut payload = vec![0; bytes];
-            reading.read_exact(&mut payload).await.unwrap();
-            if frame[3] == 7 {
-                return Some(payload[7]);
-            }
-        }
-    })
-    .await;
-    assert_eq!(goaway, Some(11), "ENHANCE_YOUR_CALM");
-    other.get(get("k")).await.unwrap();
-    drop(soon(sending).await);
-}
-
 type Place = fn(&mut ServerConfig) -> &mut Endpoint;
 
 #[tokio::test]

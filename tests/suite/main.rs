@@ -18,6 +18,7 @@ mod disk_trouble;
 mod durability;
 mod embedding;
 mod failpoints;
+mod floods;
 mod formats;
 mod frames;
 mod fsync;

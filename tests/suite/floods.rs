@@ -1,0 +1,115 @@
+//! Peers that send frames which cost a node work and ask for nothing, and those that make it reset streams: they are told to
+//! go away, and others go on.
+
+use crate::support::plain_node::{PlainNode, get, soon};
+use larder::endpoint::Endpoint;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// POST http / with one literal header, `:authority: x`; the request's body is to come.
+fn request(stream: u32) -> Vec<u8> {
+    frame(1, 4, stream, &[0x83, 0x86, 0x84, 0x41, 1, b'x'])
+}
+
+/// Sends all this, and reads until the node says GOAWAY, whose reason this is; `None`: it hangs up without.
+async fn goaway_for(address: &Endpoint, flood: Vec<u8>) -> Option<u8> {
+    let (mut reading, mut writing) = TcpStream::connect(address.authority()).await.unwrap().into_split();
+    let sending = tokio::spawn(async move {
+        // Cut short when the node hangs up.
+        let _ = writing.write_all(&[PREFACE, SETTINGS, &flood].concat()).await;
+        writing
+    });
+    let mut head = [0; 9];
+    let goaway = soon(async {
+        loop {
+            reading.read_exact(&mut head).await.ok()?;
+            let bytes = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            let mut payload = vec![0; bytes];
+            reading.read_exact(&mut payload).await.ok()?;
+            if head[3] == 7 {
+                return Some(payload[7]);
+            }
+        }
+    })
+    .await;
+    drop(soon(sending).await);
+    goaway
+}
+
+const ENHANCE_YOUR_CALM: Option<u8> = Some(11);
+
+#[tokio::test]
+async fn a_flood_of_resets_is_answered_with_goaway_and_others_go_on() {
+    let node = PlainNode::start(|_| {}).await;
+    let mut other = node.client().await;
+    let cancelled = |stream| [request(stream), frame(3, 0, stream, &8_u32.to_be_bytes())].concat();
+    let flood = (1..20_000_u32).step_by(2).flat_map(cancelled).collect();
+    assert_eq!(goaway_for(node.data(), flood).await, ENHANCE_YOUR_CALM);
+    other.get(get("k")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_flood_of_frames_that_ask_for_nothing_is_answered_with_goaway_on_every_listener() {
+    let node = PlainNode::start(|_| {}).await;
+    let mut other = node.client().await;
+    let floods: [(&str, Vec<u8>); 7] = [
+        ("WINDOW_UPDATE", frame(8, 0, 0, &[0, 0, 0, 1])),
+        ("PRIORITY", frame(2, 0, 1, &[0, 0, 0, 0, 9])),
+        ("SETTINGS", frame(4, 0, 0, &[0, 4, 0, 1, 0, 0])),
+        ("PING", frame(6, 0, 0, &[0; 8])),
+        ("of an unknown type", frame(0xbe, 0, 0, b"what")),
+        ("long ones of an unknown type", frame(0xbe, 0, 0, &[0; 1_000])),
+        ("ALTSVC", frame(10, 0, 0, &[0, 0])),
+    ];
+    for address in [node.data(), node.node.admin_address(), node.node.health_address()] {
+        for (what, frame) in &floods {
+            assert_eq!(
+                goaway_for(address, frame.repeat(20_000)).await,
+                ENHANCE_YOUR_CALM,
+                "{what} to {address}"
+            );
+        }
+    }
+    other.get(get("k")).await.unwrap();
+}
+
+#[tokio::test]
+async fn streams_that_the_node_is_made_to_reset_are_answered_with_goaway() {
+    let node = PlainNode::start(|_| {}).await;
+    let mut other = node.client().await;
+    type Provoke = fn(u32) -> Vec<u8>;
+    // HTTP/2 itself takes some of these for an error of the connection.
+    const PROTOCOL_ERROR: Option<u8> = Some(1);
+    let provoked: [(&str, Provoke, Option<u8>); 4] = [
+        (
+            "a window beyond the limit",
+            |stream| frame(8, 0, stream, &(u32::MAX >> 1).to_be_bytes()),
+            ENHANCE_YOUR_CALM,
+        ),
+        ("an increment of 0", |stream| frame(8, 0, stream, &[0; 4]), PROTOCOL_ERROR),
+        (
+            "a stream that depends on itself",
+            |stream| frame(2, 0, stream, &[&stream.to_be_bytes()[..], &[1]].concat()),
+            ENHANCE_YOUR_CALM,
+        ),
+        (
+            "data after the end",
+            |stream| [frame(0, 1, stream, b"x"), frame(0, 0, stream, b"y")].concat(),
+            ENHANCE_YOUR_CALM,
+        ),
+    ];
+    for (what, provoke, reason) in provoked {
+        let flood = (1..20_000_u32).step_by(2).flat_map(|stream| [request(stream), provoke(stream)].concat());
+        assert_eq!(goaway_for(node.data(), flood.collect()).await, reason, "{what}");
+    }
+    other.get(get("k")).await.unwrap();
+}
