@@ -13,8 +13,12 @@ pub trait DescribeCall {
     fn describe(&self) -> Self::Description;
 }
 
-/// A call's future that knows whether it has begun: such a call nobody turns away any more.
+/// A call's future that knows how far the call is.
 pub trait Begun {
-    /// Whether the call has changed something, or is about to whatever becomes of its future.
+    /// Whether the call has changed something, or is about to whatever becomes of its future: such a call nobody turns
+    /// away any more.
     fn has_begun(&self) -> bool;
+
+    /// Whether it waits for its peer, as its request is not whole yet.
+    fn is_arriving(&self) -> bool;
 }

@@ -351,6 +351,17 @@ impl<B> Begun for DataFuture<B> {
             Self::Other { future } => future.has_begun(),
         }
     }
+
+    fn is_arriving(&self) -> bool {
+        match self {
+            // One that waits for room in the budget of long requests is bounded there.
+            Self::Unary { .. } | Self::Blob { call: None, .. } => true,
+            // Its streams are bounded by themselves, and are whole at their end.
+            Self::PutBlob { .. } => true,
+            Self::Ready { .. } | Self::Deferred { .. } | Self::Flushing { .. } | Self::Blob { .. } => false,
+            Self::Other { future } => future.is_arriving(),
+        }
+    }
 }
 
 /// What a call comes to that may be done at once.

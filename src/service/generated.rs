@@ -3,11 +3,14 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body::Body;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
 use tonic::service::Routes;
 use tower_service::Service;
 
@@ -42,7 +45,43 @@ where
 
     fn call(&mut self, request: Request<B>) -> GeneratedFuture {
         let traceparent = traceparent(request.headers()).to_owned();
-        GeneratedFuture { answer: Box::pin(Service::call(&mut self.0, request)), traceparent }
+        let is_whole = Arc::new(AtomicBool::new(request.body().is_end_stream()));
+        let request = request.map(|body| Noticed { body, is_whole: Arc::clone(&is_whole) });
+        GeneratedFuture { answer: Box::pin(Service::call(&mut self.0, request)), is_whole, traceparent }
+    }
+}
+
+pin_project! {
+    /// A request's body that tells when it has come whole.
+    struct Noticed<B> {
+        #[pin]
+        body: B,
+        is_whole: Arc<AtomicBool>,
+    }
+}
+
+impl<B: Body> Body for Noticed<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let mut this = self.project();
+        let frame = ready!(this.body.as_mut().poll_frame(cx));
+        if frame.is_none() || this.body.is_end_stream() {
+            this.is_whole.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -51,6 +90,7 @@ type GeneratedResult = Result<Response<tonic::body::Body>, Infallible>;
 /// A generated service's call. Boxed: nothing of it is hot.
 pub struct GeneratedFuture {
     answer: Pin<Box<dyn Future<Output = GeneratedResult> + Send>>,
+    is_whole: Arc<AtomicBool>,
     traceparent: String,
 }
 
@@ -79,5 +119,9 @@ impl DescribeCall for GeneratedFuture {
 impl Begun for GeneratedFuture {
     fn has_begun(&self) -> bool {
         false
+    }
+
+    fn is_arriving(&self) -> bool {
+        !self.is_whole.load(Ordering::Relaxed)
     }
 }

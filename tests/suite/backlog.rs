@@ -475,6 +475,47 @@ async fn streams_that_wait_leave_a_part_of_their_connections_window_to_others() 
     assert_eq!(stored, WAITING);
 }
 
+#[tokio::test]
+async fn what_is_turned_away_for_those_that_wait_has_changed_nothing() {
+    let mut stuck = Stuck::start_as(&["--timeout", "30s", "--max-in-flight", "1"], WAITING_BYTES).await;
+    stuck.disk.let_appends_go();
+    soon(async {
+        while stuck.is_full() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let raw = Raw::connect(&stuck.node.data()).await;
+    let header = BlobHeader { key: "kept".into(), ..BlobHeader::default() };
+    let header = PutBlobRequest { part: Some(put_blob_request::Part::Header(header)) };
+    stuck.calls.0.put_blob(tokio_stream::iter([header])).await.unwrap();
+    stuck.disk.hold_appends();
+    stuck.fill().await;
+    let waiting = stuck.begin_set(set("waits", "v"));
+    stuck.waiting(1).await;
+    let before = stuck.node.running.cache().stats().entries;
+    let items = (0..1_000).map(|n| set(format!("{n}"), "v")).collect();
+    let batch = framed(&BatchSetRequest { items, ..BatchSetRequest::default() });
+    let delete = framed(&DeleteBlobRequest { key: "kept".into(), ..DeleteBlobRequest::default() });
+    for (verb, request) in [("BatchSet", batch), ("DeleteBlob", delete.clone())] {
+        let status = raw.cache(verb, request).await.status.unwrap();
+        assert_status(&status, Code::ResourceExhausted, "OVERLOADED", None);
+    }
+    assert_eq!(stuck.node.running.cache().stats().entries, before);
+    // Requests whose peers take their time are in nobody's way.
+    let (slow, mut rest) = raw.open(post("/larder.v1.Cache/Get")).await;
+    stuck.waiting(2).await;
+    assert_eq!(stuck.calls.value("filled:0").await.len(), VALUE_BYTES);
+    rest.send_data(framed(&get("filled:0")), true).unwrap();
+    assert_eq!(answer(slow).await.status.unwrap().code(), Code::Ok);
+    stuck.disk.let_appends_go();
+    ended(waiting).await.unwrap();
+    stuck.waiting(0).await;
+    let deleted = raw.cache("DeleteBlob", delete).await;
+    assert_eq!(deleted.status.unwrap().code(), Code::Ok);
+    assert!(DeleteBlobResponse::decode(&deleted.body[5..]).unwrap().deleted);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_has_begun_is_not_turned_away_for_those_that_wait() {
     const ITEMS: usize = 5;

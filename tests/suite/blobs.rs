@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::support::fixture::{pdf, png};
 use crate::support::node::*;
 use crate::support::opened::{blob_files, blob_files_become};
-use crate::support::raw::{Raw, answer, framed, post};
+use crate::support::raw::{Raw, framed, post};
 use bytes::Bytes;
 use h2::Reason;
 use larder::Client;
@@ -410,28 +410,6 @@ async fn a_node_that_keeps_nothing_on_disk_says_so() {
     none(cache.get_blob(wanted("k")).await.unwrap_err());
     none(cache.delete_blob(DeleteBlobRequest { key: "k".into(), ..Default::default() }).await.unwrap_err());
     none(cache.list_blobs(ListBlobsRequest::default()).await.unwrap_err());
-}
-
-#[tokio::test]
-async fn a_delete_that_is_turned_away_has_deleted_nothing() {
-    let mut stored = Stored::with(&["--max-in-flight", "1", "--timeout", "0"]).await;
-    stored.put(vec![header(of("kept")), chunk("content")]).await.unwrap();
-    let raw = Raw::connect(&stored.node.data()).await;
-    let (response, mut waiting) = raw.open(post("/larder.v1.Cache/Get")).await;
-    soon(async {
-        while metric(&stored.node.metrics().await, "larder_requests_in_flight") < 1 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    let request = framed(&DeleteBlobRequest { key: "kept".into(), ..DeleteBlobRequest::default() });
-    let status = raw.cache("DeleteBlob", request.clone()).await.status.unwrap();
-    assert_status(&status, Code::ResourceExhausted, "OVERLOADED", None);
-    waiting.send_data(framed(&get("k")), true).unwrap();
-    assert_eq!(answer(response).await.status.unwrap().code(), Code::Ok);
-    let again = raw.cache("DeleteBlob", request).await;
-    assert_eq!(again.status.unwrap().code(), Code::Ok);
-    assert!(DeleteBlobResponse::decode(&again.body[5..]).unwrap().deleted);
 }
 
 #[tokio::test]

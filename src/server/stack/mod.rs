@@ -10,6 +10,7 @@
 //!
 //! They are generic and none boxes its future: a call through all of them allocates nothing.
 
+mod arriving;
 mod deadline;
 mod error;
 mod in_flight;
