@@ -14,7 +14,7 @@ const BLOB_KEYS_PART: u64 = 8;
 #[derive(Debug)]
 pub(super) struct BlobState {
     blobs: OnceLock<Blobs>,
-    streams: Arc<AtomicUsize>,
+    streams: Arc<Streams>,
     streams_max: AtomicUsize,
     /// What the engine was last told that they take of memory.
     charged: AtomicU64,
@@ -28,13 +28,37 @@ impl Default for BlobState {
     }
 }
 
+#[derive(Debug, Default)]
+struct Streams {
+    open: AtomicUsize,
+    /// Those that were refused and have found no place since.
+    wanted: AtomicUsize,
+}
+
+impl Streams {
+    /// Whether one wanted a place; then it is taken for served.
+    fn serve_wanted(&self) -> bool {
+        let one_less = |wanted: usize| wanted.checked_sub(1);
+        self.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
+    }
+}
+
 /// One of the streams of blobs that are under way, until it is dropped.
 #[derive(Debug)]
-pub struct BlobStream(Arc<AtomicUsize>);
+pub struct BlobStream(Arc<Streams>);
+
+impl BlobStream {
+    /// Whether the place is to be given up for one that was refused. Each refusal makes this true once, of whichever stream
+    /// asks first: for streams that could do without their place.
+    #[must_use]
+    pub fn gives_way(&self) -> bool {
+        self.0.serve_wanted()
+    }
+}
 
 impl Drop for BlobStream {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -74,9 +98,16 @@ impl Cache {
         let streams = &self.blobs.streams;
         let streams_max = self.blobs.streams_max.load(Ordering::Relaxed);
         let one_more = |streams| (streams < streams_max).then_some(streams + 1);
-        match streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
-            Ok(_) => Ok(BlobStream(Arc::clone(streams))),
-            Err(_) => Err(streams_max),
+        match streams.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
+            Ok(_) => {
+                streams.serve_wanted();
+                Ok(BlobStream(Arc::clone(streams)))
+            }
+            Err(_) => {
+                let one_more = |wanted| (wanted < streams_max).then_some(wanted + 1);
+                let _ = streams.wanted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+                Err(streams_max)
+            }
         }
     }
 }

@@ -238,9 +238,8 @@ pub(crate) async fn serve_grpc<I, S>(
     debug!(%peer, "too many frames that ask for nothing: told to go away");
     // One that hears it hangs up. One that sends on would only come again: it is kept waiting, which costs nothing.
     let heard = async {
-        match hang_up(coalescer.into_io()).await {
-            Ok(Some(_deaf)) => pending().await,
-            Ok(None) | Err(_) => {}
+        if let Ok(Some(_deaf)) = hang_up(coalescer.into_io()).await {
+            pending().await
         }
     };
     tokio::select! {

@@ -139,6 +139,10 @@ pub enum CallError {
     BlobDamaged { why: String },
     #[error("nothing came of the blob for {waited_s} s, so what came before was dropped")]
     BlobStalled { waited_s: u64 },
+    #[error(
+        "the blob came at less than {bytes_per_s} bytes/s, while others wait for a place among the streams of blobs, so what came before was dropped: try again, faster"
+    )]
+    BlobSlow { bytes_per_s: u64 },
     #[error("the node streams {limit} blobs already, as many as it will at once")]
     BlobsOverloaded { limit: usize },
     #[error("there is no room on the node's disk: {why}")]
@@ -253,7 +257,9 @@ impl CallError {
             Self::BlobDiffers { field, .. } => bad_field("BLOB_DIFFERS", field),
             Self::BlobDamaged { .. } => kind(DataLoss, "BLOB_DAMAGED"),
             Self::BlobStalled { .. } => kind(DeadlineExceeded, "BLOB_STALLED"),
-            Self::BlobsOverloaded { .. } => kind(ResourceExhausted, "OVERLOADED").retryable(),
+            Self::BlobsOverloaded { .. } | Self::BlobSlow { .. } => {
+                kind(ResourceExhausted, "OVERLOADED").retryable()
+            }
             Self::DiskFull { .. } => kind(ResourceExhausted, "DISK_FULL"),
             Self::DiskFailed { .. } => kind(FailedPrecondition, "DISK_FAILED"),
             Self::Shortage { .. } => kind(ResourceExhausted, "SHORTAGE").retryable(),

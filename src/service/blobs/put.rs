@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
-use http_body::Body;
+use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -24,7 +24,8 @@ use tokio::time::timeout;
 
 use super::parts::{Part, Parts};
 use super::{joined, nothing_on_disk, refused, writable};
-use crate::cache::{BlobError, BlobWriter, Cache, Digest, Finish, NewBlob};
+use crate::cache::{BlobError, BlobStream, BlobWriter, Cache, Digest, Finish, NewBlob};
+use crate::clock::{monotonic, since};
 use crate::engine::Namespace;
 use crate::entry::{Durability, Ttl};
 use crate::grpc::{GrpcError, ResponseBody};
@@ -32,6 +33,7 @@ use crate::proto::v1;
 use crate::service::codec::blob;
 use crate::service::error::CallError;
 use crate::service::keyspace::framed;
+use crate::service::long_requests::ARRIVES_WITHIN;
 use crate::service::turns::Turns;
 use crate::service::unary::namespace;
 
@@ -39,6 +41,10 @@ use crate::service::unary::namespace;
 const BLOCK_BYTES: usize = 256 << 10;
 /// How long a client may send nothing.
 const IDLE_MAX: Duration = Duration::from_secs(30);
+/// How often it is looked meanwhile whether others want its place.
+const LOOKS: Duration = Duration::from_secs(1);
+/// The least that a client has to send, from [`ARRIVES_WITHIN`] on, where others want its place.
+const BYTES_PER_S_MIN: u64 = 16 << 10;
 
 /// Stores the blob that a request's body brings.
 pub(super) async fn put<B>(incoming: B, cache: Arc<Cache>) -> Result<Response<ResponseBody>, CallError>
@@ -61,7 +67,7 @@ where
     // is always there.
     let is_journaled = cache.flushes(Some(Durability::Flushed)).is_some() && !namespace.name().is_empty();
     let namespace_flushed = is_journaled.then(|| cache.flushed());
-    let _stream = cache.blob_stream().map_err(|limit| CallError::BlobsOverloaded { limit })?;
+    incoming.stream = Some(cache.blob_stream().map_err(|limit| CallError::BlobsOverloaded { limit })?);
     let new_blob = NewBlob {
         namespace: header.namespace,
         key: header.key.to_vec(),
@@ -91,12 +97,43 @@ struct Incoming<B> {
     /// The frame that is being read.
     frame: Bytes,
     turns: Turns,
+    /// Its place among the streams of blobs, once it has one.
+    stream: Option<BlobStream>,
+    /// How long the client was waited for with that, and what came.
+    waited: Duration,
+    bytes: u64,
 }
 
 impl<B: Body<Data = Bytes>> Incoming<B> {
     fn new(body: B, cache: &Cache) -> Self {
         let parts = Parts::new(cache.limits().message_in_bytes_max);
-        Self { body: Box::pin(body), parts, frame: Bytes::new(), turns: Turns::many() }
+        let (frame, turns) = (Bytes::new(), Turns::many());
+        Self { body: Box::pin(body), parts, frame, turns, stream: None, waited: Duration::ZERO, bytes: 0 }
+    }
+
+    /// The next frame. A client that sends nothing for too long is given up, and so is one that sends slowly while others
+    /// want its place.
+    async fn next_frame(&mut self) -> Result<Option<Result<Frame<Bytes>, B::Error>>, CallError> {
+        let (begun, before) = (monotonic(), self.waited);
+        loop {
+            let frame = timeout(LOOKS, self.body.frame()).await;
+            self.waited = before + since(begun);
+            if let Ok(Some(Ok(frame))) = &frame {
+                self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
+            if self.is_slow() && self.stream.as_ref().is_some_and(BlobStream::gives_way) {
+                return Err(CallError::BlobSlow { bytes_per_s: BYTES_PER_S_MIN });
+            }
+            match frame {
+                Ok(frame) => return Ok(frame),
+                Err(_) if self.waited - before < IDLE_MAX => {}
+                Err(_) => return Err(CallError::BlobStalled { waited_s: IDLE_MAX.as_secs() }),
+            }
+        }
+    }
+
+    fn is_slow(&self) -> bool {
+        self.waited >= ARRIVES_WITHIN && self.bytes < self.waited.as_secs() * BYTES_PER_S_MIN
     }
 
     async fn part(&mut self) -> Result<Option<Part>, CallError> {
@@ -106,8 +143,7 @@ impl<B: Body<Data = Bytes>> Incoming<B> {
             }
             // Its frames may all be here, and have little in them.
             self.turns.pass().await;
-            let frame = timeout(IDLE_MAX, self.body.frame()).await;
-            match frame.map_err(|_| CallError::BlobStalled { waited_s: IDLE_MAX.as_secs() })? {
+            match self.next_frame().await? {
                 None => return self.parts.end().map(|()| None),
                 Some(Ok(frame)) => self.frame = frame.into_data().unwrap_or_default(),
                 // The client has gone; nobody reads the answer.
@@ -224,5 +260,62 @@ impl Drop for Parked {
         if let (Some(writer), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
             runtime.spawn_blocking(move || drop(writer));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::{Stream, stream};
+    use http_body_util::StreamBody;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::engine::EngineConfig;
+    use crate::entry::Limits;
+
+    /// Frames of this length, ten a second.
+    fn frames(bytes: usize) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> {
+        stream::unfold((), move |()| async move {
+            sleep(Duration::from_millis(100)).await;
+            Some((Ok(Frame::data(vec![0; bytes].into())), ()))
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_that_trickles_gives_way_to_one_that_was_refused() {
+        let cache = Cache::new(&EngineConfig::default(), Limits::default());
+        cache.set_blob_streams_max(2);
+        let upload = |bytes| {
+            let stream = Some(cache.blob_stream().unwrap());
+            Incoming { stream, ..Incoming::new(StreamBody::new(frames(bytes)), &cache) }
+        };
+        let (mut slow, mut fast) = (upload(1), upload(2 << 10));
+        for _ in 0..100 {
+            assert!(
+                slow.next_frame().await.is_ok() && fast.next_frame().await.is_ok(),
+                "nobody else is there"
+            );
+        }
+        assert!(cache.blob_stream().is_err());
+        assert!(fast.next_frame().await.is_ok());
+        let refused = slow.next_frame().await.map(drop);
+        assert_eq!(refused, Err(CallError::BlobSlow { bytes_per_s: BYTES_PER_S_MIN }));
+        drop(slow);
+        let mut next = upload(1);
+        for _ in 0..100 {
+            assert!(next.next_frame().await.is_ok(), "nobody was refused meanwhile");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_nothing_is_given_up() {
+        let cache = Cache::new(&EngineConfig::default(), Limits::default());
+        let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
+        let begun = monotonic();
+        let refused = Incoming::new(body, &cache).next_frame().await.map(drop);
+        assert_eq!(refused, Err(CallError::BlobStalled { waited_s: 30 }));
+        assert!((30..=31).contains(&since(begun).as_secs()));
     }
 }
