@@ -3,143 +3,26 @@
 //!
 //! The test's disk holds back every append to a file until the test releases it.
 
-use crate::support::opened;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::held::Held;
 use crate::support::node::*;
 use crate::support::raw::{Raw, answer, frame, framed, post};
 use crate::support::stream::*;
+use crate::support::stuck::{BACKLOG_BYTES, Stuck, VALUE_BYTES, WAITING_BYTES, ended};
 use bytes::Bytes;
 use h2::client::ResponseFuture;
-use larder::engine::LogBudget;
-use larder::persistence::DirectoryLock;
 use larder::persistence::backend::memory::{Call, Fault, IoFault, Strikes};
-use larder::persistence::recover::RecoveryProgress;
 use larder::proto::v1::pipeline_command::Op;
 use larder::proto::v1::pipeline_reply::Result as Reply;
 use larder::proto::v1::*;
 use prost::Message;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tonic::{Code, Response, Status};
+use tonic::{Code, Status};
 
-/// What may be logged and not written.
-const BACKLOG_BYTES: usize = 256 << 10;
-/// What those that wait may hold.
-const WAITING_BYTES: usize = 512 << 10;
-const VALUE_BYTES: usize = 16 << 10;
 /// Items of this many batches are more than the backlog takes.
 const BATCH: usize = 20;
-
-/// A node with a journal on a disk that takes nothing.
-struct Stuck {
-    node: Node,
-    calls: Calls,
-    disk: Held,
-    /// Entries that were set before the backlog was full.
-    filled: usize,
-    _directory: tempfile::TempDir,
-}
-
-impl Stuck {
-    async fn start() -> Self {
-        Self::start_with("30s").await
-    }
-
-    /// Sets entries until one has no room; what waits longer than `timeout` is refused.
-    async fn start_with(timeout: &str) -> Self {
-        Self::start_as(&["--timeout", timeout], WAITING_BYTES).await
-    }
-
-    /// A node with `flags`, where writes that wait may hold `waiting_bytes`.
-    async fn start_as(flags: &[&str], waiting_bytes: usize) -> Self {
-        let node = Node::with(&[&["--memory", "64MiB"], flags].concat()).await;
-        let (disk, directory) = (Held::default(), tempfile::tempdir().unwrap());
-        let lock = DirectoryLock::take(directory.path()).unwrap();
-        let mut options = opened::options(directory.path(), false);
-        options.disk.journal.backlog_bytes = BACKLOG_BYTES;
-        options.disk.journal.waiting_bytes = waiting_bytes;
-        let (cache, opened) = (Arc::clone(node.running.cache()), Arc::new(disk.clone()));
-        let open = move || cache.open_disk_on(opened, lock, &options, &RecoveryProgress::default()).unwrap();
-        tokio::task::spawn_blocking(open).await.unwrap();
-        let mut calls = Calls(node.cache().await);
-        calls.set(set("before", "v")).await.unwrap();
-        disk.hold_appends();
-        let mut stuck = Self { node, calls, disk, filled: 0, _directory: directory };
-        stuck.fill().await;
-        assert!(stuck.filled * VALUE_BYTES <= 2 * BACKLOG_BYTES, "{} entries", stuck.filled);
-        stuck
-    }
-
-    /// Sets entries until the backlog is full.
-    async fn fill(&mut self) {
-        while !self.is_full() {
-            let key = format!("filled:{}", self.filled);
-            self.calls.set(set(key, vec![b'f'; VALUE_BYTES])).await.unwrap();
-            self.filled += 1;
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.budget().is_used_up()
-    }
-
-    fn budget(&self) -> &LogBudget {
-        self.node.running.cache().journal_backlog().unwrap().budget()
-    }
-
-    /// Makes room for a write, and for those that follow it until a shard counts them.
-    fn make_some_room(&self) {
-        self.budget().set_bytes_max(self.budget().bytes() + 1);
-    }
-
-    /// A Set that is under way.
-    fn begin_set(&self, request: SetRequest) -> Begun<SetResponse> {
-        let mut client = self.calls.0.clone();
-        tokio::spawn(async move { client.set(request).await })
-    }
-
-    fn begin_batch(&self, keys: &[String], value: &[u8]) -> Begun<BatchSetResponse> {
-        let mut client = self.calls.0.clone();
-        let items = keys.iter().map(|key| set(key, value)).collect();
-        tokio::spawn(async move { client.batch_set(BatchSetRequest { items, ..Default::default() }).await })
-    }
-
-    /// Waits until a write waits for its turn.
-    async fn waiting_for_room(&self) {
-        soon(async {
-            while !self.node.running.cache().has_waiting_writes() {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
-    }
-
-    /// Waits until `calls` calls are in flight.
-    async fn waiting(&self, calls: u64) {
-        soon(async {
-            while metric(&self.node.metrics().await, "larder_requests_in_flight") != calls {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
-    }
-}
-
-impl Drop for Stuck {
-    /// A node that ends waits for its journal.
-    fn drop(&mut self) {
-        self.disk.let_appends_go();
-    }
-}
-
-type Begun<T> = JoinHandle<Result<Response<T>, Status>>;
-
-async fn ended<T>(call: Begun<T>) -> Result<T, Status> {
-    soon(call).await.unwrap().map(Response::into_inner)
-}
 
 fn keys(name: &str, count: usize) -> Vec<String> {
     (0..count).map(|n| format!("{name}:{n}")).collect()

@@ -16,3 +16,4 @@ pub(crate) mod simulated;
 pub(crate) mod stored;
 pub(crate) mod strace;
 pub(crate) mod stream;
+pub(crate) mod stuck;
