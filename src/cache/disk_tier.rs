@@ -285,11 +285,10 @@ impl Cache {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
     use std::sync::Arc;
 
     use super::*;
-    use crate::engine::EngineConfig;
+    use crate::engine::{CountingAdmission, EngineConfig};
     use crate::entry::Limits;
     use crate::lookup::{LoadTarget, Lookup, Source};
 
@@ -303,26 +302,16 @@ mod tests {
         }
     }
 
-    /// Admits at a time, and counts how often it is asked.
-    struct Counting(Now, Cell<u32>);
-
-    impl Admission for Counting {
-        fn admit(&self, _: &Namespace, _: &[u8]) -> Result<Now, Refusal> {
-            self.1.set(self.1.get() + 1);
-            Ok(self.0)
-        }
-    }
-
     #[test]
     fn a_read_asks_the_admission_once_each_time_that_it_is_tried() {
         let cache = Cache::new(&EngineConfig::default(), Limits::default());
         cache.engine.start_fetching();
         cache.lookup.set(Lookup::new(Arc::clone(&cache.engine), Arc::new(Nothing))).unwrap();
-        let (namespace, admission) = (cache.engine.default_namespace(), Counting(cache.now(), Cell::new(0)));
+        let (namespace, admission) = (cache.engine.default_namespace(), CountingAdmission::at(cache.now()));
         let read = |loaded| cache.try_read(namespace, b"k", None, &admission, loaded, |_| ());
         let Err(NotRead::NeedsLoad(away)) = read(None) else { panic!("it may lie below") };
-        assert_eq!(admission.1.get(), 1);
+        assert_eq!(admission.asked.get(), 1);
         assert!(matches!(read(Some(away.load(b"k"))), Err(NotRead::Miss(_))));
-        assert_eq!(admission.1.get(), 2);
+        assert_eq!(admission.asked.get(), 2);
     }
 }

@@ -33,6 +33,28 @@ impl Admission for Now {
     }
 }
 
+/// Admits at a time, and counts how often it is asked.
+#[cfg(test)]
+pub(crate) struct CountingAdmission {
+    pub(crate) now: Now,
+    pub(crate) asked: std::cell::Cell<u32>,
+}
+
+#[cfg(test)]
+impl CountingAdmission {
+    pub(crate) fn at(now: Now) -> Self {
+        Self { now, asked: 0.into() }
+    }
+}
+
+#[cfg(test)]
+impl Admission for CountingAdmission {
+    fn admit(&self, _: &Namespace, _: &[u8]) -> Result<Now, Refusal> {
+        self.asked.set(self.asked.get() + 1);
+        Ok(self.now)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;

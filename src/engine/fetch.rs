@@ -349,25 +349,12 @@ enum Read<'a, R> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use bytes::Bytes;
 
     use super::super::tests::at;
-    use super::super::{EngineConfig, NamespaceConfig, PolicyName, Refusal, Set, ValueView};
+    use super::super::{CountingAdmission, EngineConfig, NamespaceConfig, PolicyName, Set, ValueView};
     use super::*;
     use crate::entry::{Expiry, Version};
-
-    /// Admits at a time, and counts how often it is asked.
-    #[derive(Default)]
-    struct Counting(Cell<u32>);
-
-    impl Admission for Counting {
-        fn admit(&self, _: &Namespace, _: &[u8]) -> Result<Now, Refusal> {
-            self.0.set(self.0.get() + 1);
-            Ok(at(0))
-        }
-    }
 
     /// Larger than all memory of the engine that it is found below.
     fn found(value: &Bytes, namespace: u16) -> Put<'_> {
@@ -398,13 +385,14 @@ mod tests {
         let config = NamespaceConfig { name, bytes_limit: 0, policy, default_ttl: Ttl::Never };
         let other = engine.create_namespace(&config).unwrap();
         for namespace in [engine.default_namespace(), &other] {
-            let (fetch, admission) = (engine.begin_fetch(namespace, b"key", at(0)), Counting::default());
+            let (fetch, admission) =
+                (engine.begin_fetch(namespace, b"key", at(0)), CountingAdmission::at(at(0)));
             let put = found(&value, namespace.number());
             let place = (namespace, b"key".as_slice());
             let seen = |entry: EntryView<'_>| (entry.tier, entry.version, entry.value.as_slice().len());
             let read = engine.read_fetched(place, None, (fetch.unwrap(), Some(&put)), &admission, seen);
             assert_eq!(read.unwrap(), (Tier::Disk, Version(7), value.len()));
-            assert_eq!((admission.0.get(), engine.has(namespace, b"key")), (1, false));
+            assert_eq!((admission.asked.get(), engine.has(namespace, b"key")), (1, false));
             let stats = engine.report(namespace).stats;
             assert_eq!((stats.hits, stats.hits_on_disk, stats.misses()), (1, 1, 0), "{stats:?}");
         }

@@ -49,6 +49,8 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 
 pub use admission::Admission;
+#[cfg(test)]
+pub(crate) use admission::CountingAdmission;
 pub use eviction::{Estimate, PolicyName, UnknownPolicy};
 pub use fetch::Fetch;
 pub use hot::{HotKey, HotKeys};

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::plain_node::{PlainNode, check, get, soon};
+use crate::support::raw::{PREFACE, SETTINGS};
 use larder::clock::monotonic;
 use larder::endpoint::Endpoint;
 use larder::server::health::READY;
@@ -12,9 +13,6 @@ use larder::server::{Connections, ServerConfig, Stop};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic_health::pb::health_check_response::ServingStatus::Serving;
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
 async fn dial(address: &Endpoint) -> TcpStream {
     TcpStream::connect(address.authority()).await.unwrap()

@@ -11,6 +11,11 @@ use tonic::Status;
 
 use super::node::soon;
 
+/// The first bytes of a client's connection.
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The frame that follows them.
+pub(crate) const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+
 /// A connection.
 pub(crate) struct Raw(SendRequest<Bytes>);
 

@@ -1,6 +1,6 @@
 //! What a peer may make a node do with frames that ask for nothing.
 //!
-//! HTTP/2 has frames that cost whoever gets them work and their sender next to nothing: WINDOW_UPDATE, PRIORITY, SETTINGS,
+//! HTTP/2 has frames that cost their receiver work and their sender next to nothing: WINDOW_UPDATE, PRIORITY, SETTINGS,
 //! PING, empty DATA, unknown ones (CVE-2019-9511 to 9518), and those that make the node reset a stream by itself
 //! (CVE-2025-8671, "MadeYouReset"). An honest peer sends a few of them with each request and with what it reads. So each
 //! takes from a budget, which requests, their data and what the node answers fill again, and time a little. A peer

@@ -75,11 +75,6 @@ impl<I> FollowedIo<I> {
             begun,
         }
     }
-
-    fn follow_sent(&mut self, bytes: &[u8]) {
-        let budget = &mut self.budget;
-        self.sent.scan(bytes, |frame| budget.sent(frame));
-    }
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for FollowedIo<I> {
@@ -97,8 +92,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for FollowedIo<I> {
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(context, buffer))?;
-        let budget = &mut this.budget;
-        this.received.scan(&buffer.filled()[before..], |frame| budget.received(frame));
+        this.received.scan(&buffer.filled()[before..], |frame| this.budget.received(frame));
         if this.budget.is_spent(monotonic) {
             if this.sent.is_between_frames() {
                 // As far as there is room for it.
@@ -113,10 +107,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for FollowedIo<I> {
 
 impl<I: AsyncWrite + Unpin> AsyncWrite for FollowedIo<I> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = ready!(Pin::new(&mut this.io).poll_write(context, bytes))?;
-        this.follow_sent(&bytes[..written]);
-        Poll::Ready(Ok(written))
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -129,7 +120,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for FollowedIo<I> {
         let mut left = written;
         for slice in slices {
             let taken = left.min(slice.len());
-            this.follow_sent(&slice[..taken]);
+            this.sent.scan(&slice[..taken], |frame| this.budget.sent(frame));
             left -= taken;
         }
         Poll::Ready(Ok(written))

@@ -484,7 +484,9 @@ fn answer(
         Ok(_) if message.queues(cache) => return CommandOutcome::WantsTurn,
         Ok(Request::Write(write)) => put_write(cache, now, command, write, loaded, out),
         // No field of a command's op reads as one; see `Request::of_command`.
-        Ok(other) => Err(CallError::NotServed { what: format!("{other:?} in a Pipeline") }.into()),
+        Ok(Request::Batch(..) | Request::Scan(_) | Request::Invalidate(_)) => {
+            Err(CallError::NotServed { what: "a command that is no operation on one key".to_owned() }.into())
+        }
     };
     let error = match done {
         Err(Undone::NeedsLoad(pending)) => return CommandOutcome::NeedsLoad(pending),
