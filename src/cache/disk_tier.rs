@@ -157,9 +157,9 @@ impl Cache {
         read.map_err(|(index, fetch)| (index, self.pending_load(fetch, namespace)))
     }
 
-    /// What is to be loaded of a key that a read comes to soon; `None`: it is in memory.
+    /// What a read of a key that it comes to soon has to load; `None`: nothing.
     #[must_use]
-    pub fn begin_load_ahead(&self, namespace: &Namespace, key: &[u8]) -> Option<PendingLoad> {
+    pub fn pending_load_of(&self, namespace: &Namespace, key: &[u8]) -> Option<PendingLoad> {
         let fetch = self.engine.begin_fetch(namespace, key, self.now())?;
         Some(self.pending_load(fetch, namespace))
     }

@@ -4,22 +4,33 @@
 //! same key, and saw it changed as often as the flight's first operation did. A flight stays in the table until the
 //! last waiting operation has left, also when it is over, so that one that comes then takes what was found. It outlives
 //! the operation that began it; one that all have left before a thread took it is not done at all.
+//!
+//! A flight starts when an operation that waits for it is polled, or together with others ([`Flights::start`]). Those are
+//! loaded by one thread one behind another, as handing each to a thread takes longer than most loads: half of the
+//! processor's time, where the files are in the page cache. A load that takes [`SLOW`] has met a disk; what is behind it
+//! goes to other threads then, as many as are needed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::pool::{BlockingPool, Job};
 use super::{Answer, LoadTarget, Source};
+use crate::clock::monotonic;
 use crate::engine::Refusal;
+
+/// A load that takes this long has waited for a disk.
+pub(super) const SLOW: Duration = Duration::from_micros(200);
 
 /// Flights by the place of their key. Clones are the same.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Flights {
     by_hash: Arc<Mutex<HashMap<u64, Arc<Flight>>>>,
-    pool: BlockingPool<Flight>,
+    pool: BlockingPool<Loads>,
 }
 
 /// The load of a key.
@@ -35,10 +46,30 @@ pub(super) struct Flight {
 #[derive(Debug, Default)]
 struct State {
     waiters: usize,
-    has_begun: bool,
+    stage: Stage,
     answer: Option<Arc<Answer>>,
     /// Of those that wait.
     wakers: Vec<Waker>,
+}
+
+/// How far a flight is that has no answer yet.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nobody has started it, or there was no room among those that it was started with.
+    #[default]
+    Idle,
+    /// It is to be done by a thread.
+    Queued,
+    /// A thread is at it.
+    Begun,
+}
+
+/// Flights that one thread loads.
+#[derive(Debug)]
+pub(super) struct Loads {
+    flights: VecDeque<Arc<Flight>>,
+    /// How many bytes they may load until those left are idle again.
+    bytes_left: usize,
 }
 
 /// One that waits for a flight, until it is dropped.
@@ -53,7 +84,7 @@ pub(super) struct Waiter {
 pub struct AbandonedLoad(Weak<Flight>);
 
 impl Flights {
-    /// Joins the flight of a key, or begins one.
+    /// Joins the flight of a key, or makes one that is idle.
     pub(super) fn join(&self, target: LoadTarget, changes: u64, source: &Arc<dyn Source>) -> Waiter {
         let mut by_hash = self.by_hash.lock();
         let known = by_hash.get(&target.walk_hash);
@@ -69,9 +100,21 @@ impl Flights {
         if is_first {
             by_hash.insert(flight.target.walk_hash, Arc::clone(&flight));
         }
-        drop(by_hash);
-        self.pool.push(Arc::clone(&flight));
         Waiter { flight, flights: Some(self.clone()) }
+    }
+
+    /// Starts those that are idle, until they have loaded a number of bytes: those behind are idle again then. Must be
+    /// called in a runtime.
+    pub(super) fn start<'a>(waiters: impl Iterator<Item = &'a Waiter>, bytes_max: usize) {
+        let mut pool = None;
+        let idle = waiters.filter(|waiter| waiter.flight.leaves_idle()).map(|waiter| {
+            pool = waiter.flights.as_ref().map(|flights| &flights.pool);
+            Arc::clone(&waiter.flight)
+        });
+        let flights: VecDeque<_> = idle.collect();
+        if let Some(pool) = pool {
+            pool.push(Loads { flights, bytes_left: bytes_max });
+        }
     }
 
     #[cfg(test)]
@@ -99,6 +142,16 @@ impl Flight {
             == (target.namespace, &target.key, target.shard, changes)
     }
 
+    /// Whether it was idle; it is to be queued then.
+    fn leaves_idle(&self) -> bool {
+        let mut state = self.state.lock();
+        let is_idle = state.stage == Stage::Idle;
+        if is_idle {
+            state.stage = Stage::Queued;
+        }
+        is_idle
+    }
+
     fn poll(&self, cx: &Context<'_>) -> Poll<Arc<Answer>> {
         let mut state = self.state.lock();
         if let Some(answer) = &state.answer {
@@ -109,40 +162,84 @@ impl Flight {
         }
         Poll::Pending
     }
-}
 
-impl Job for Flight {
-    fn run(&self) -> Vec<Waker> {
-        {
-            let mut state = self.state.lock();
-            if state.waiters == 0 {
-                return Vec::new();
-            }
-            state.has_begun = true;
-        }
-        let answer = Arc::new(self.source.load(&self.target));
+    /// Begins, if anybody waits for it.
+    fn begin(&self) -> bool {
         let mut state = self.state.lock();
-        state.answer = Some(answer);
-        std::mem::take(&mut state.wakers)
+        if state.waiters > 0 {
+            state.stage = Stage::Begun;
+        }
+        state.waiters > 0
     }
 
-    fn has_panicked(&self) -> Vec<Waker> {
+    /// Gives those who wait an answer; they are to be woken.
+    fn answer(&self, answer: Answer, woken: &mut Vec<Waker>) {
         let mut state = self.state.lock();
-        state.answer = Some(Arc::new(Answer::Failed(Refusal::Unreadable)));
-        std::mem::take(&mut state.wakers)
+        state.answer = Some(Arc::new(answer));
+        woken.append(&mut state.wakers);
+    }
+
+    /// Is idle again. Those who wait are to be woken, as they start it when they are polled.
+    fn set_idle(&self, woken: &mut Vec<Waker>) {
+        let mut state = self.state.lock();
+        state.stage = Stage::Idle;
+        woken.append(&mut state.wakers);
+    }
+}
+
+impl Job for Loads {
+    fn run(mut self, woken: &mut Vec<Waker>) -> Vec<Self> {
+        let mut begun = monotonic();
+        while let Some(flight) = self.flights.pop_front() {
+            if self.bytes_left == 0 {
+                flight.set_idle(woken);
+                continue;
+            }
+            if !flight.begin() {
+                continue;
+            }
+            // The hook has told of a panic.
+            let loaded = catch_unwind(AssertUnwindSafe(|| flight.source.load(&flight.target)));
+            let answer = loaded.unwrap_or(Answer::Failed(Refusal::Unreadable));
+            self.bytes_left = self.bytes_left.saturating_sub(answer.bytes());
+            flight.answer(answer, woken);
+            let now = monotonic();
+            if now.duration_since(begun) >= SLOW {
+                break;
+            }
+            begun = now;
+        }
+        self.split()
+    }
+}
+
+impl Loads {
+    /// One for each flight; the room for bytes is divided among them.
+    fn split(self) -> Vec<Self> {
+        let bytes_left = self.bytes_left / self.flights.len().max(1);
+        self.flights.into_iter().map(|flight| Self { flights: [flight].into(), bytes_left }).collect()
     }
 }
 
 impl Waiter {
+    pub(super) fn is_idle(&self) -> bool {
+        self.flight.state.lock().stage == Stage::Idle
+    }
+
+    /// Starts it if it is idle. Must be called in a runtime.
     pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<Arc<Answer>> {
-        self.flight.poll(cx)
+        let polled = self.flight.poll(cx);
+        if polled.is_pending() {
+            Flights::start([self].into_iter(), usize::MAX);
+        }
+        polled
     }
 
     /// Leaves it; `None`: it has not begun, or others go on with it.
     pub(super) fn leave(mut self) -> Option<AbandonedLoad> {
         let is_last = self.flights.take().is_some_and(|flights| flights.leave(&self.flight));
         let state = self.flight.state.lock();
-        let is_under_way = state.has_begun && state.answer.is_none();
+        let is_under_way = state.stage == Stage::Begun && state.answer.is_none();
         (is_last && is_under_way).then(|| AbandonedLoad(Arc::downgrade(&self.flight)))
     }
 }

@@ -4,14 +4,14 @@
 //!   operation ──▶ engine: memory answers ──▶ done, without a future
 //!                   │ it has not got the key: Fetch
 //!                   ▼
-//!              PendingLoad ──begin──▶ Loading ══▶ Loaded ──▶ the operation again, with what was found
-//!                                        │ joins
-//!                                        ▼
-//!                                     Flight: the key's one load, of a Source (the disk tier), on threads that may block
+//!              PendingLoad ────▶ Loading ══▶ Loaded ──▶ the operation again, with what was found
+//!                                   │ joins
+//!                                   ▼
+//!                                Flight: the key's one load, of a Source (the disk tier), on threads that may block
 //! ```
 //!
 //! An operation is tried in memory first, at once. Where it cannot be done so, it has changed nothing, and
-//! [`PendingLoad`] stands for what is missing. [`PendingLoad::begin`] has it loaded; what comes of that ([`Loaded`]) is
+//! [`PendingLoad`] stands for what is missing. [`Loading`] has it loaded; what comes of that ([`Loaded`]) is
 //! handed to the same operation, which is done with it under one hold of the shard's lock, unless the key was changed
 //! meanwhile: then it has to be loaded again. So a late load never takes the place of a newer write (see [`Fetch`]),
 //! and giving an operation up is to drop its future.
@@ -135,8 +135,8 @@ pub struct PendingLoad {
 }
 
 impl PendingLoad {
-    /// Has the entry loaded, of the operation's key; joins the load of it that is under way. Must be called in a runtime.
-    pub fn begin(self, key: &[u8]) -> Loading {
+    /// A future that has the entry loaded, of the operation's key; it joins the load of it that is under way.
+    pub fn into_loading(self, key: &[u8]) -> Loading {
         let Self { namespace, fetch } = self;
         let target = LoadTarget::new(fetch.get(), namespace, key);
         let shared = &fetch.lookup.0;
@@ -154,7 +154,8 @@ impl PendingLoad {
     }
 }
 
-/// An entry that is being loaded for an operation. Dropped, it leaves the load to others that wait for it.
+/// An entry that is loaded for an operation, from when it is first polled or started together with others. Dropped, it
+/// leaves the load to others that wait for it.
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct Loading {
@@ -163,6 +164,18 @@ pub struct Loading {
 }
 
 impl Loading {
+    /// Starts those that are not loaded yet: by one thread, unless the disk lets it wait. When they have loaded
+    /// `bytes_max`, of keys and values, those left are loaded when they are polled. Must be called in a runtime.
+    pub fn start_together<'a>(loadings: impl IntoIterator<Item = &'a Self>, bytes_max: usize) {
+        Flights::start(loadings.into_iter().map(|loading| &loading.waiter), bytes_max);
+    }
+
+    /// Whether nothing has started it, or there was no room for it among those that it was started with.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.waiter.is_idle()
+    }
+
     /// Gives the operation up. `None`: the load had not begun, or others wait for it; else what it takes counts until
     /// this is ready.
     #[must_use]
@@ -203,6 +216,11 @@ impl Loaded {
 }
 
 impl Answer {
+    /// What it holds.
+    fn bytes(&self) -> usize {
+        if let Self::Found(found) = self { found.bytes() } else { 0 }
+    }
+
     /// Visits what was found as the engine takes it; `None`: nothing was, or it cannot be used.
     pub fn visit<R>(&self, visit: impl FnOnce(Option<&Put<'_>>) -> R) -> R {
         let Self::Found(found) = self else { return visit(None) };

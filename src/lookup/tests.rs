@@ -35,7 +35,11 @@ struct Stand {
 
 impl Stand {
     fn new() -> Self {
-        let runtime = Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        Self::with_threads(1)
+    }
+
+    fn with_threads(threads: usize) -> Self {
+        let runtime = Builder::new_current_thread().max_blocking_threads(threads).build().unwrap();
         let clock = SystemClock::new();
         let engine = Arc::new(Engine::new(&EngineConfig::default(), clock.now()));
         engine.start_fetching();
@@ -45,11 +49,22 @@ impl Stand {
         Self { runtime, engine, clock, lookup, asked, answers }
     }
 
-    fn begin(&self, key: &[u8]) -> Loading {
+    /// A load that is not started.
+    fn idle(&self, key: &[u8]) -> Loading {
         let namespace = self.engine.default_namespace();
         let fetch = self.engine.begin_fetch(namespace, key, self.clock.now()).expect("it is not in memory");
+        self.lookup.pending_load(fetch, namespace).into_loading(key)
+    }
+
+    fn begin(&self, key: &[u8]) -> Loading {
+        let loading = self.idle(key);
+        self.start(&[&loading], usize::MAX);
+        loading
+    }
+
+    fn start(&self, loadings: &[&Loading], bytes_max: usize) {
         let _entered = self.runtime.enter();
-        self.lookup.pending_load(fetch, namespace).begin(key)
+        Loading::start_together(loadings.iter().copied(), bytes_max);
     }
 
     fn set(&self, key: &[u8]) {
@@ -123,6 +138,40 @@ fn what_everybody_has_given_up_before_it_began_is_not_loaded() {
     assert!(leaving.poll(&cx).is_ready());
     stand.answers.send(Answer::Absent).unwrap();
     assert!(matches!(**stand.runtime.block_on(third).answer(), Answer::Absent));
+}
+
+#[test]
+fn loads_started_together_are_done_one_behind_another_until_one_blocks() {
+    let stand = Stand::with_threads(2);
+    let loadings = [b"1", b"2", b"3"].map(|key| stand.idle(key));
+    stand.start(&loadings.each_ref(), usize::MAX);
+    assert_eq!(stand.asked.recv().unwrap(), b"1");
+    std::thread::sleep(2 * flight::SLOW);
+    assert!(stand.asked.try_recv().is_err(), "one thread does them");
+    stand.answers.send(Answer::Absent).unwrap();
+    // Neither of these is answered before both are asked for.
+    let mut asked = [(); 2].map(|()| stand.asked.recv().unwrap());
+    asked.sort();
+    assert_eq!(asked, [b"2", b"3"]);
+    for loading in loadings {
+        stand.answers.send(Answer::Absent).unwrap();
+        assert!(matches!(**stand.runtime.block_on(loading).answer(), Answer::Absent));
+    }
+}
+
+#[test]
+fn loads_that_found_no_room_are_done_when_they_are_waited_for() {
+    let stand = Stand::new();
+    let (first, second) = (stand.idle(b"1"), stand.idle(b"2"));
+    stand.start(&[&first, &second], 0);
+    while !first.is_idle() || !second.is_idle() {
+        std::thread::yield_now();
+    }
+    assert!(stand.asked.try_recv().is_err(), "nothing is loaded");
+    for loading in [second, first] {
+        stand.answers.send(Answer::Absent).unwrap();
+        assert!(matches!(**stand.runtime.block_on(loading).answer(), Answer::Absent));
+    }
 }
 
 #[test]

@@ -4,8 +4,9 @@
 //! its answer could not be told; then errors give up words for room, and never a code.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::ops::ControlFlow;
+use std::pin::Pin;
 
 use super::data::Plane;
 use super::request::BatchKind;
@@ -13,12 +14,13 @@ use super::response_backlog::ResponsePermit;
 use super::turns::{STEP_ITEMS, Turns};
 use super::unary::{Undone, flushes, namespace, put_set, unexpected};
 use crate::cache::Cache;
+use crate::clock::Now;
 use crate::engine::{EntryView, Namespace, NotRead, Op, Outcome};
 use crate::entry::Limits;
 use crate::grpc::frame::{PREFIX, finish};
 use crate::grpc::{Failure, STATUS_BYTES_MIN};
 use crate::grpc::{Trailers, Unary};
-use crate::lookup::Loading;
+use crate::lookup::{Loaded, Loading};
 use crate::proto::wire;
 use crate::service::codec::convert;
 use crate::service::codec::encode::{self, HitMessage};
@@ -34,8 +36,10 @@ const RESULT_BYTES_MAX: usize = 40;
 /// The heads around an item's error.
 const ERROR_HEADS_BYTES: usize = 8;
 const _: () = assert!(RESULT_BYTES_MAX >= ERROR_HEADS_BYTES + STATUS_BYTES_MIN);
-/// Entries on disk that a BatchGet has loaded before it comes to them.
-const AHEAD_MAX: usize = 4;
+/// Keys of a BatchGet whose entries it has loaded together, where memory has not got them.
+const TOGETHER_MAX: usize = 32;
+/// What it has loaded of those, keys and values, before it comes to them.
+const TOGETHER_BYTES_MAX: usize = 128 << 10;
 
 /// How far a batch is that was interrupted: by a full journal's backlog, by a load, or by the end of its turn; and what
 /// the call's answer is to say beside the message.
@@ -191,7 +195,6 @@ async fn read_step(
     answers: &mut Answers,
     turns: &Turns,
 ) -> Result<(), Undone> {
-    let mut ahead = Ahead::default();
     let mut at = 0;
     loop {
         let rest = &keys[at..];
@@ -200,50 +203,67 @@ async fn read_step(
         if turns.is_one() {
             return Err(Undone::NeedsLoad(pending));
         }
-        at += index;
-        let mut loading = Some(pending.begin(keys[at]));
-        ahead.look(cache, namespace, keys, at);
-        while let Some(now_loading) = loading.take() {
-            let loaded = Some(now_loading.await);
+        drop(pending);
+        let together = &rest[index..rest.len().min(index + TOGETHER_MAX)];
+        if read_together(cache, namespace, together, answers).await.is_break() {
+            return Ok(());
+        }
+        at += index + together.len();
+    }
+}
+
+/// Reads entries many of which are to be loaded.
+async fn read_together(
+    cache: &Cache,
+    namespace: &Namespace,
+    keys: &[&[u8]],
+    answers: &mut Answers,
+) -> ControlFlow<()> {
+    let load = |key: &&[u8]| Some(cache.pending_load_of(namespace, key)?.into_loading(key));
+    let mut loads: Vec<_> = keys.iter().map(load).collect();
+    let mut now = cache.now();
+    for (at, key) in keys.iter().enumerate() {
+        if loads[at].as_ref().is_some_and(Loading::is_idle) {
+            Loading::start_together(loads[at..].iter().flatten(), TOGETHER_BYTES_MAX);
+        }
+        let mut load = loads[at].take();
+        loop {
+            let loaded = match load.take() {
+                Some(loading) => Some(loaded(loading, cache, &mut now).await),
+                None => None,
+            };
             let mut next = ControlFlow::Continue(());
             let found = |entry: EntryView<'_>| next = answers.put(Ok(entry));
-            match cache.try_read(namespace, keys[at], None, cache.now(), loaded, found) {
+            match cache.try_read(namespace, key, None, now, loaded, found) {
                 Ok(()) => {}
                 Err(not_read) => match not_read.settled() {
                     Ok(not_read) => next = answers.put(Err(not_read)),
-                    Err(pending) => loading = Some(pending.begin(keys[at])),
+                    Err(pending) => {
+                        load = Some(pending.into_loading(key));
+                        continue;
+                    }
                 },
             }
-            if next.is_break() {
-                return Ok(());
-            }
-        }
-        at += 1;
-    }
-}
-
-/// Entries that are loaded before a batch comes to them; it joins their loads then.
-#[derive(Default)]
-struct Ahead {
-    loads: VecDeque<(usize, Loading)>,
-    /// The index up to which it was looked.
-    looked_at: usize,
-}
-
-impl Ahead {
-    /// Has entries loaded that are behind one, as far as there is room.
-    fn look(&mut self, cache: &Cache, namespace: &Namespace, keys: &[&[u8]], behind: usize) {
-        self.loads.retain(|(index, _)| *index > behind);
-        self.looked_at = self.looked_at.max(behind + 1);
-        while self.loads.len() < AHEAD_MAX
-            && let Some(key) = keys.get(self.looked_at)
-        {
-            if let Some(pending) = cache.begin_load_ahead(namespace, key) {
-                self.loads.push_back((self.looked_at, pending.begin(key)));
-            }
-            self.looked_at += 1;
+            next?;
+            break;
         }
     }
+    ControlFlow::Continue(())
+}
+
+/// Waits for a load, and tells the time again if it had to.
+async fn loaded(mut loading: Loading, cache: &Cache, now: &mut Now) -> Loaded {
+    let mut waits = false;
+    let loaded = poll_fn(|cx| {
+        let polled = Pin::new(&mut loading).poll(cx);
+        waits |= polled.is_pending();
+        polled
+    });
+    let loaded = loaded.await;
+    if waits {
+        *now = cache.now();
+    }
+    loaded
 }
 
 async fn set(
@@ -278,7 +298,7 @@ async fn set(
                 return Err(Undone::NeedsLoad(pending));
             }
             Err(Undone::NeedsLoad(pending)) => {
-                loaded = Some(pending.begin(item.key).await);
+                loaded = Some(pending.into_loading(item.key).await);
                 continue;
             }
             Err(Undone::Failed(error)) if progress.breaks_off(&error) => {
@@ -354,7 +374,7 @@ async fn delete(
                 return Err(Undone::NeedsLoad(pending));
             }
             Err(pending) => {
-                loaded = Some(pending.begin(key).await);
+                loaded = Some(pending.into_loading(key).await);
                 continue;
             }
             Ok(other) => {

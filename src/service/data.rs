@@ -398,7 +398,7 @@ fn at_once(
         Err(Undone::NeedsLoad(_)) if request.batch().is_some() => Ok(AtOnce::Deferred(Why::ManySteps)),
         Err(Undone::NeedsLoad(pending)) => {
             let key = request.keys().next().unwrap_or_default();
-            Ok(AtOnce::Deferred(Why::Loading(pending.begin(key))))
+            Ok(AtOnce::Deferred(Why::Loading(pending.into_loading(key))))
         }
     }
 }

@@ -65,7 +65,7 @@ impl Unfinished {
         match undone {
             Undone::Failed(error) => Self::Failed(error),
             Undone::NeedsLoad(pending) => {
-                Self::Loading(pending.begin(request.keys().next().unwrap_or_default()))
+                Self::Loading(pending.into_loading(request.keys().next().unwrap_or_default()))
             }
         }
     }

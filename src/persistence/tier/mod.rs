@@ -541,6 +541,11 @@ impl DiskTier {
 }
 
 impl Found {
+    /// The size of its record.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Visits the entry; `None`: it is none.
     pub fn visit<R>(&self, visit: impl FnOnce(&Put<'_>) -> R) -> Option<R> {
         let (mut visit, mut visited) = (Some(visit), None);

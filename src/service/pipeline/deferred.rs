@@ -86,6 +86,7 @@ impl DeferredCommands {
         out: &mut Replies,
     ) -> bool {
         out.begin();
+        self.start_loads();
         let mut changed = self.poll_leaving(cx);
         let mut at = 0;
         while at < self.commands.len() && !out.are_enough() {
@@ -103,6 +104,15 @@ impl DeferredCommands {
         }
         out.end();
         changed
+    }
+
+    /// Has what the commands of this turn need loaded together.
+    fn start_loads(&self) {
+        let loads = self.commands.iter().filter_map(|command| match &command.state {
+            State::Loading(loading) => Some(loading),
+            _ => None,
+        });
+        Loading::start_together(loads, usize::MAX);
     }
 
     /// Whether commands wait for the journal.
@@ -193,7 +203,9 @@ impl DeferredCommands {
                 command.standing = (BacklogTurn::None, None);
                 command.state = State::Backlogged(None);
             }
-            CommandOutcome::NeedsLoad(pending) => command.state = State::Loading(pending.begin(&command.key)),
+            CommandOutcome::NeedsLoad(pending) => {
+                command.state = State::Loading(pending.into_loading(&command.key))
+            }
             CommandOutcome::Given => {
                 let command = self.commands.remove(at);
                 self.bytes -= command.bytes.len();
@@ -278,7 +290,9 @@ impl Defer for DeferredCommands {
             arrived: kept.arrived,
             deadline: (!timeout.is_zero()).then(|| kept.arrived + timeout),
             standing: (BacklogTurn::None, None),
-            state: kept.pending.map_or(State::Behind, |pending| State::Loading(pending.begin(kept.key))),
+            state: kept
+                .pending
+                .map_or(State::Behind, |pending| State::Loading(pending.into_loading(kept.key))),
         });
         Ok(())
     }
