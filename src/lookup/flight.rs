@@ -8,7 +8,7 @@
 //! A flight starts when an operation that waits for it is polled, or together with others ([`Flights::start`]). Those are
 //! loaded by one thread one behind another, as handing each to a thread takes longer than most loads: half of the
 //! processor's time, where the files are in the page cache. A load that takes [`SLOW`] has met a disk; what is behind it
-//! goes to other threads then, as many as are needed.
+//! goes to other threads then, as many as are needed, and does so after [`STUCK`] also where that load does not end.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,6 +17,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::sleep;
 
 use super::pool::{BlockingPool, Job};
 use super::{Answer, LoadTarget, Source};
@@ -25,6 +26,8 @@ use crate::engine::Refusal;
 
 /// A load that takes this long has waited for a disk.
 pub(super) const SLOW: Duration = Duration::from_micros(200);
+/// Loads that are to be done by one thread and are not by then are given to others.
+const STUCK: Duration = Duration::from_millis(2);
 
 /// Flights by the place of their key. Clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -67,7 +70,8 @@ enum Stage {
 /// Flights that one thread loads.
 #[derive(Debug)]
 pub(super) struct Loads {
-    flights: VecDeque<Arc<Flight>>,
+    /// Those that it has not come to.
+    flights: Arc<Mutex<VecDeque<Arc<Flight>>>>,
     /// How many bytes they may load until those left are idle again.
     bytes_left: usize,
 }
@@ -112,8 +116,15 @@ impl Flights {
             Arc::clone(&waiter.flight)
         });
         let flights: VecDeque<_> = idle.collect();
-        if let Some(pool) = pool {
-            pool.push(Loads { flights, bytes_left: bytes_max });
+        let Some(pool) = pool else { return };
+        let (count, flights) = (flights.len(), Arc::new(Mutex::new(flights)));
+        pool.push(Loads { flights: Arc::clone(&flights), bytes_left: bytes_max });
+        if count > 1 {
+            let pool = pool.clone();
+            tokio::spawn(async move {
+                sleep(STUCK).await;
+                split(&flights, bytes_max).into_iter().for_each(|loads| pool.push(loads));
+            });
         }
     }
 
@@ -190,7 +201,8 @@ impl Flight {
 impl Job for Loads {
     fn run(mut self, woken: &mut Vec<Waker>) -> Vec<Self> {
         let mut begun = monotonic();
-        while let Some(flight) = self.flights.pop_front() {
+        loop {
+            let Some(flight) = self.flights.lock().pop_front() else { return Vec::new() };
             if self.bytes_left == 0 {
                 flight.set_idle(woken);
                 continue;
@@ -205,20 +217,19 @@ impl Job for Loads {
             flight.answer(answer, woken);
             let now = monotonic();
             if now.duration_since(begun) >= SLOW {
-                break;
+                return split(&self.flights, self.bytes_left);
             }
             begun = now;
         }
-        self.split()
     }
 }
 
-impl Loads {
-    /// One for each flight; the room for bytes is divided among them.
-    fn split(self) -> Vec<Self> {
-        let bytes_left = self.bytes_left / self.flights.len().max(1);
-        self.flights.into_iter().map(|flight| Self { flights: [flight].into(), bytes_left }).collect()
-    }
+/// One for each flight; the room for bytes is divided among them.
+fn split(flights: &Mutex<VecDeque<Arc<Flight>>>, bytes_left: usize) -> Vec<Loads> {
+    let flights = std::mem::take(&mut *flights.lock());
+    let bytes_left = bytes_left / flights.len().max(1);
+    let alone = |flight| Loads { flights: Arc::new(Mutex::new([flight].into())), bytes_left };
+    flights.into_iter().map(alone).collect()
 }
 
 impl Waiter {

@@ -39,7 +39,8 @@ impl Stand {
     }
 
     fn with_threads(threads: usize) -> Self {
-        let runtime = Builder::new_current_thread().max_blocking_threads(threads).build().unwrap();
+        let runtime =
+            Builder::new_current_thread().enable_time().max_blocking_threads(threads).build().unwrap();
         let clock = SystemClock::new();
         let engine = Arc::new(Engine::new(&EngineConfig::default(), clock.now()));
         engine.start_fetching();
@@ -155,6 +156,23 @@ fn loads_started_together_are_done_one_behind_another_until_one_blocks() {
     assert_eq!(asked, [b"2", b"3"]);
     for loading in loadings {
         stand.answers.send(Answer::Absent).unwrap();
+        assert!(matches!(**stand.runtime.block_on(loading).answer(), Answer::Absent));
+    }
+}
+
+#[test]
+fn a_load_that_does_not_end_holds_up_none_that_was_started_with_it() {
+    let stand = Stand::with_threads(4);
+    let [stuck, second, third] = [b"1", b"2", b"3"].map(|key| stand.idle(key));
+    stand.start(&[&stuck, &second, &third], usize::MAX);
+    assert_eq!(stand.asked.recv().unwrap(), b"1");
+    stand.runtime.block_on(async {
+        while stand.asked.try_recv().is_err() {
+            tokio::task::yield_now().await;
+        }
+    });
+    (0..3).for_each(|_| stand.answers.send(Answer::Absent).unwrap());
+    for loading in [stuck, second, third] {
         assert!(matches!(**stand.runtime.block_on(loading).answer(), Answer::Absent));
     }
 }

@@ -1,0 +1,182 @@
+//! What a connection's task, its bytes and its calls tell each other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, Request};
+use parking_lot::Mutex;
+
+use super::shedding::field_block;
+use crate::clock::monotonic;
+use crate::grpc::{LayUnread, grpc_timeout};
+use crate::server::connections::RefusedUnread;
+use crate::server::load::ConnectionLoad;
+use crate::server::stack::unread_refusal;
+
+/// How long is waited for an answer by who does not say how long.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
+/// Time-outs are taken for no shorter: no node keeps to less while it has more to do than it can.
+const TIMEOUT_MIN: Duration = Duration::from_millis(10);
+/// Time-outs are remembered for as long as this, and up to as long again.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// What a connection's task and its bytes tell each other. Clones are the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Reading(Arc<Words>);
+
+#[derive(Debug)]
+struct Words {
+    turn_begins: AtomicBool,
+    is_spent: AtomicBool,
+    /// Requests may have lain unread for long enough to matter.
+    is_behind: AtomicBool,
+    /// How long those had lain that were read last.
+    waited_us: AtomicU64,
+    /// Those that come now have lain for too long.
+    is_too_old: AtomicBool,
+    /// The shortest time-outs of requests, in milliseconds, of this window and of the one before; and when it began.
+    timeouts: [AtomicU32; 2],
+    window: Mutex<Instant>,
+    refused: RefusedUnread,
+    load: ConnectionLoad,
+    /// Of this turn: its requests, and when the oldest can have come.
+    calls: AtomicU64,
+    oldest: Mutex<Instant>,
+}
+
+impl Reading {
+    /// Counts what is refused with those of others, and is part of the node's load.
+    pub(crate) fn new(refused: RefusedUnread, load: ConnectionLoad) -> Self {
+        let timeouts = [u32::MAX.into(), u32::MAX.into()];
+        Self(Arc::new(Words {
+            turn_begins: false.into(),
+            is_spent: false.into(),
+            is_behind: false.into(),
+            waited_us: 0.into(),
+            is_too_old: false.into(),
+            timeouts,
+            window: monotonic().into(),
+            refused,
+            load,
+            calls: 0.into(),
+            oldest: monotonic().into(),
+        }))
+    }
+
+    /// The connection has its turn.
+    pub(crate) fn begin_turn(&self) {
+        self.0.turn_begins.store(true, Relaxed);
+    }
+
+    /// The turn is over, and what was answered is sent.
+    #[inline]
+    pub(crate) fn end_turn(&self) {
+        if self.0.is_behind.load(Relaxed) {
+            self.end_turn_behind();
+        }
+    }
+
+    #[cold]
+    fn end_turn_behind(&self) {
+        let calls = self.0.calls.swap(0, Relaxed);
+        if calls > 0 {
+            let now = monotonic();
+            let age = now.saturating_duration_since(*self.0.oldest.lock());
+            self.0.load.answered(calls, age, self.timeout(now));
+        }
+    }
+
+    /// Whether the peer has sent too many frames that ask for nothing, so that nothing is read from it any more.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.0.is_spent.load(Relaxed)
+    }
+
+    /// Tells a call's layers how long it lay unread, where that matters.
+    #[inline]
+    pub(crate) fn stamp<B>(&self, request: &mut Request<B>) {
+        if self.0.is_behind.load(Relaxed) {
+            self.stamp_behind(request);
+        }
+    }
+
+    #[cold]
+    fn stamp_behind<B>(&self, request: &mut Request<B>) {
+        self.note_timeout(request.headers());
+        let waited = Duration::from_micros(self.0.waited_us.load(Relaxed));
+        let is_too_long = self.0.is_too_old.load(Relaxed);
+        request.extensions_mut().insert(LayUnread { waited, is_too_long });
+    }
+
+    fn note_timeout(&self, headers: &HeaderMap) {
+        if let Ok(Some(timeout)) = grpc_timeout(headers) {
+            let ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+            self.0.timeouts[0].fetch_min(ms, Relaxed);
+        }
+    }
+
+    pub(super) fn set_behind(&self, is_behind: bool) {
+        if self.0.is_behind.load(Relaxed) != is_behind {
+            self.0.is_behind.store(is_behind, Relaxed);
+        }
+    }
+
+    pub(super) fn set_waited(&self, waited: Duration) {
+        self.0.waited_us.store(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    pub(super) fn set_too_old(&self, is_too_old: bool) {
+        self.0.is_too_old.store(is_too_old, Relaxed);
+    }
+
+    pub(super) fn set_spent(&self) {
+        self.0.is_spent.store(true, Relaxed);
+    }
+
+    pub(super) fn count_refused(&self, requests: u64) {
+        self.0.refused.count(requests);
+    }
+
+    /// How long requests may lie unread now, which leaves a part of their time for what comes after.
+    pub(super) fn delay_max(&self, now: Instant) -> Duration {
+        self.timeout(now) * 3 / 4
+    }
+
+    /// The shortest time-out that requests of late came with.
+    fn timeout(&self, now: Instant) -> Duration {
+        let mut window = self.0.window.lock();
+        let [new, old] = &self.0.timeouts;
+        if now.saturating_duration_since(*window) >= WINDOW {
+            *window = now;
+            old.store(new.swap(u32::MAX, Relaxed), Relaxed);
+        }
+        match new.load(Relaxed).min(old.load(Relaxed)) {
+            u32::MAX => TIMEOUT_DEFAULT,
+            ms => Duration::from_millis(ms.into()).max(TIMEOUT_MIN),
+        }
+    }
+
+    /// The turn's first requests can have come then.
+    pub(super) fn set_oldest(&self, oldest: Instant) {
+        *self.0.oldest.lock() = oldest;
+    }
+
+    /// These requests came in this turn.
+    pub(super) fn count_calls(&self, calls: u64) {
+        self.0.calls.fetch_add(calls, Relaxed);
+    }
+
+    /// The connection's part of the node's load.
+    pub(super) fn load(&self) -> &ConnectionLoad {
+        &self.0.load
+    }
+
+    /// What requests are refused with that lay unread for longer than that.
+    pub(super) fn refusal(&self, delay: Duration) -> Vec<u8> {
+        field_block(&unread_refusal(delay))
+    }
+
+    pub(super) fn take_turn(&self) -> bool {
+        self.0.turn_begins.load(Relaxed) && self.0.turn_begins.swap(false, Relaxed)
+    }
+}

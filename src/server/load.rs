@@ -1,0 +1,311 @@
+//! Which connections are read while a node is asked for more than it can do.
+//!
+//! Answered in the order in which they come, all calls of such a node are answered too late, and to refuse one goes a good
+//! part of the way of an answer. What costs nothing is not to read. So when calls are answered after their deadlines, and
+//! workers always have something to do, some connections are parked: what their clients send stays in their sockets, until
+//! these are full or the clients have as many calls open as they may. The others are answered in time. How many are read goes
+//! down by a part of the calls that are late (as in DCTCP: Alizadeh and others, SIGCOMM 2010), and up when workers have
+//! nothing to do. After its tenure a connection makes room for the one that was parked the longest.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::time::sleep;
+
+use super::idle;
+use crate::clock::monotonic;
+
+/// How long a connection is parked at the most, as far as the bounds on its tenure allow.
+const PARKED_MAX: Duration = Duration::from_secs(2);
+/// How long a connection is read while others are parked.
+const TENURE_MIN: Duration = Duration::from_millis(100);
+const TENURE_MAX: Duration = Duration::from_secs(1);
+/// How often it is decided how many are read.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// How often it is seen whether one more can be read.
+const TICK: Duration = Duration::from_millis(20);
+/// Of the calls of an interval, the part that may be late.
+const LATE_MAX: f64 = 0.03;
+/// Calls of an interval by which nothing is decided.
+const CALLS_MIN: u64 = 50;
+/// A node whose workers have nothing to do for this part of the time can do more.
+const IDLE_MIN: f64 = 0.1;
+/// Intervals in which nothing was late, nothing was parked and there was time left, until nothing is decided any more.
+const QUIET_INTERVALS: u32 = 5;
+
+/// The load of a node. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Load(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Some connections are parked, or may be.
+    is_limited: AtomicBool,
+    /// What decides is at work.
+    is_watched: AtomicBool,
+    calls: AtomicU64,
+    late: AtomicU64,
+    /// The number of the interval.
+    interval: AtomicU64,
+    /// Connections with calls in it.
+    active: AtomicU64,
+    /// How long it took of late from when something was to be done until it was begun, in microseconds.
+    delay_us: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Connections that may be read at once, while it is limited.
+    limit: usize,
+    reading: Vec<Arc<Place>>,
+    parked: VecDeque<Arc<Place>>,
+}
+
+/// A connection's place.
+#[derive(Debug, Default)]
+struct Place {
+    /// It waits among those that are parked.
+    is_parked: AtomicBool,
+    /// It is one of those that are read until then, in microseconds since the process began; 0: it is none.
+    until_us: AtomicU64,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Place {
+    fn unpark(&self) {
+        self.is_parked.store(false, Relaxed);
+        if let Some(waker) = self.waker.lock().take() {
+            waker.wake();
+        }
+    }
+
+    fn may_read(&self, now: Instant) -> bool {
+        self.until_us.load(Relaxed) > idle::micros(now)
+    }
+}
+
+/// A connection's part of the load, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct ConnectionLoad {
+    load: Load,
+    place: Arc<Place>,
+    /// The interval that it last had calls in.
+    interval: AtomicU64,
+}
+
+impl Load {
+    /// A connection's part.
+    pub(crate) fn connection(&self) -> ConnectionLoad {
+        ConnectionLoad { load: self.clone(), place: Arc::default(), interval: u64::MAX.into() }
+    }
+
+    /// Decides until nothing was late and nothing is parked for a while.
+    async fn watch(self) {
+        let workers = tokio::runtime::Handle::current().metrics().num_workers() as f64;
+        let (mut interval, mut tick, mut delays) = (Measure::begin(), Measure::begin(), [Duration::ZERO; 2]);
+        let (mut quiet, mut more) = (0, 0);
+        while quiet < QUIET_INTERVALS {
+            sleep(TICK).await;
+            let shared = &*self.0;
+            let (ticked, idle) = tick.end(workers);
+            delays[0] = delays[0].max(ticked.saturating_sub(TICK));
+            let delay = delays[0].max(delays[1]).as_micros();
+            shared.delay_us.store(u64::try_from(delay).unwrap_or(u64::MAX), Relaxed);
+            let mut state = shared.state.lock();
+            let is_limited = shared.is_limited.load(Relaxed);
+            let now = monotonic();
+            if now.saturating_duration_since(interval.begun) < INTERVAL {
+                // Who has time takes one more at once.
+                if is_limited
+                    && idle >= IDLE_MIN
+                    && !state.parked.is_empty()
+                    && more < (state.limit / 4).max(1)
+                {
+                    more += 1;
+                    state.limit += 1;
+                }
+                state.turn_over(now);
+                continue;
+            }
+            shared.interval.fetch_add(1, Relaxed);
+            let seen = Seen {
+                limit: is_limited.then_some(state.limit),
+                active: shared.active.swap(0, Relaxed) as usize,
+                reading: state.reading.len(),
+                parked: state.parked.len(),
+                calls: shared.calls.swap(0, Relaxed),
+                late: shared.late.swap(0, Relaxed),
+                idle: interval.end(workers).1,
+            };
+            (delays, more) = ([Duration::ZERO, delays[0]], 0);
+            let limit = seen.next_limit();
+            tracing::trace!(?seen, ?limit, "load");
+            let is_quiet = seen.late == 0 && seen.parked == 0 && seen.has_time();
+            quiet = if is_quiet { quiet + 1 } else { 0 };
+            let limit = limit.filter(|_| quiet < QUIET_INTERVALS);
+            shared.is_limited.store(limit.is_some(), Relaxed);
+            state.limit = limit.unwrap_or(usize::MAX);
+            state.turn_over(now);
+        }
+        self.0.is_watched.store(false, Relaxed);
+    }
+}
+
+/// Time, and how much of it workers had nothing to do.
+struct Measure {
+    begun: Instant,
+    idle: Duration,
+}
+
+impl Measure {
+    fn begin() -> Self {
+        Self { begun: monotonic(), idle: idle::total() }
+    }
+
+    /// How long it was, and the part of it that a number of workers were idle; begins again.
+    fn end(&mut self, workers: f64) -> (Duration, f64) {
+        let before = std::mem::replace(self, Self::begin());
+        let took = self.begun.saturating_duration_since(before.begun);
+        (took, (self.idle - before.idle).div_duration_f64(took.max(Duration::from_nanos(1))) / workers)
+    }
+}
+
+/// What was seen in an interval.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    /// Connections that might be read; `None`: all.
+    limit: Option<usize>,
+    /// Those that had calls.
+    active: usize,
+    /// Those that were read of late, while it was limited.
+    reading: usize,
+    parked: usize,
+    calls: u64,
+    late: u64,
+    /// The part of the time that workers had nothing to do.
+    idle: f64,
+}
+
+impl Seen {
+    fn has_time(&self) -> bool {
+        self.idle >= IDLE_MIN
+    }
+
+    /// How many connections are to be read; `None`: all.
+    fn next_limit(&self) -> Option<usize> {
+        let late = self.late as f64 / self.calls.max(1) as f64;
+        let is_late = late > LATE_MAX && self.calls >= CALLS_MIN;
+        let Some(limit) = self.limit else {
+            return (is_late && !self.has_time() && self.active > 1).then(|| less(self.active, late / 2.0));
+        };
+        Some(if is_late { less(limit.min(self.reading), late.min(0.5) / 3.0) } else { limit })
+    }
+}
+
+/// Less by a part.
+fn less(connections: usize, part: f64) -> usize {
+    ((connections as f64 * (1.0 - part)) as usize).clamp(1, (connections - 1).max(1))
+}
+
+impl State {
+    /// How long each is read.
+    fn tenure(&self) -> Duration {
+        let of_parked = self.limit as f64 / self.parked.len().max(1) as f64;
+        PARKED_MAX.mul_f64(of_parked.min(1.0)).clamp(TENURE_MIN, TENURE_MAX)
+    }
+
+    /// Those that had their tenure make room for those that are parked.
+    fn turn_over(&mut self, now: Instant) {
+        if !self.parked.is_empty() {
+            self.reading.retain(|place| place.may_read(now));
+        }
+        while self.reading.len() > self.limit
+            && let Some(place) = self.reading.pop()
+        {
+            place.until_us.store(0, Relaxed);
+        }
+        self.admit(now);
+    }
+
+    /// Has connections read that are parked, as far as there is room.
+    fn admit(&mut self, now: Instant) {
+        let until = idle::micros(now + self.tenure());
+        while self.reading.len() < self.limit
+            && let Some(place) = self.parked.pop_front()
+        {
+            place.until_us.store(until, Relaxed);
+            place.unpark();
+            self.reading.push(place);
+        }
+    }
+}
+
+impl ConnectionLoad {
+    /// Whether the connection may be read now; if not, it is woken when it may.
+    #[inline]
+    pub(crate) fn may_read(&self, now: Instant, waker: &Waker) -> bool {
+        !self.load.0.is_limited.load(Relaxed) || self.place.may_read(now) || self.may_read_limited(now, waker)
+    }
+
+    #[cold]
+    fn may_read_limited(&self, now: Instant, waker: &Waker) -> bool {
+        let shared = &*self.load.0;
+        let mut state = shared.state.lock();
+        if !shared.is_limited.load(Relaxed) {
+            return true;
+        }
+        if !self.place.is_parked.load(Relaxed) {
+            if self.place.until_us.swap(0, Relaxed) > 0 {
+                state.reading.retain(|place| !Arc::ptr_eq(place, &self.place));
+            }
+            self.place.is_parked.store(true, Relaxed);
+            state.parked.push_back(Arc::clone(&self.place));
+            state.admit(now);
+        }
+        let is_parked = self.place.is_parked.load(Relaxed);
+        if is_parked {
+            *self.place.waker.lock() = Some(waker.clone());
+        }
+        !is_parked
+    }
+
+    /// A turn is over in which calls were answered, the oldest of which can have come so long ago; the shortest of their time-outs.
+    /// Must be called in a runtime.
+    pub(crate) fn answered(&self, calls: u64, age: Duration, timeout: Duration) {
+        let shared = &*self.load.0;
+        if !shared.is_watched.load(Relaxed) {
+            if age > timeout && !shared.is_watched.swap(true, Relaxed) {
+                tokio::spawn(self.load.clone().watch());
+            }
+            return;
+        }
+        // A connection that asks now and then may have been quiet for most of that time.
+        let delay = Duration::from_micros(shared.delay_us.load(Relaxed));
+        shared.calls.fetch_add(calls, Relaxed);
+        if age.min(delay * 5 / 4) > timeout {
+            shared.late.fetch_add(calls, Relaxed);
+        }
+        let interval = shared.interval.load(Relaxed);
+        if self.interval.swap(interval, Relaxed) != interval {
+            shared.active.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+impl Drop for ConnectionLoad {
+    fn drop(&mut self) {
+        let shared = &*self.load.0;
+        let is_known = self.place.is_parked.load(Relaxed) || self.place.until_us.load(Relaxed) > 0;
+        if is_known {
+            let mut state = shared.state.lock();
+            state.reading.retain(|place| !Arc::ptr_eq(place, &self.place));
+            state.parked.retain(|place| !Arc::ptr_eq(place, &self.place));
+            state.admit(monotonic());
+        }
+    }
+}
