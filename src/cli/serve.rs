@@ -5,7 +5,7 @@ use rustix::fs::Mode;
 use super::exit::{CliError, Exit, local};
 use super::{check, progress};
 use crate::config::{LoadedConfig, ServeArgs, ServeConfig, Variables};
-use crate::node::{NodeError, RunningNode, descriptors};
+use crate::node::{NodeError, RunningNode, descriptors, worker_parks, worker_unparks};
 use crate::server::{StartError, Stop};
 use crate::telemetry::log;
 
@@ -31,6 +31,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.node.threads as usize)
         .thread_name("larder-worker")
+        .on_thread_park(worker_parks)
+        .on_thread_unpark(worker_unparks)
         .enable_all()
         .build()
         .map_err(local("cannot start the runtime"))?;

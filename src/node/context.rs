@@ -121,7 +121,7 @@ impl NodeContext {
             requests_in_flight: in_flight.waiting() as u64,
             response_backlog_bytes: response_backlog.bytes(),
             request_bytes: requests.bytes(),
-            requests_shed: in_flight.shed() + response_backlog.refused(),
+            requests_shed: in_flight.shed() + response_backlog.refused() + connections.requests_refused(),
             log_lines_lost: log::lines_lost(),
             journal: self.journal(),
             disk: self.disk(),

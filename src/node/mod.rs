@@ -41,8 +41,10 @@ use parts::{connection_config, engine_config, limits, server_config};
 
 #[doc(hidden)]
 pub use crate::persistence::failpoint;
-/// What a node that runs tells of itself.
-pub use crate::server::{Lifecycle, NodeState, Server, SpawnError, StartError, Stop};
+/// What a node that runs tells of itself, and what a runtime tells it: when its workers have nothing to do.
+pub use crate::server::{
+    Lifecycle, NodeState, Server, SpawnError, StartError, Stop, worker_parks, worker_unparks,
+};
 #[cfg(feature = "testing")]
 pub use simulated::{NotSimulated, Simulation};
 

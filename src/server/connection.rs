@@ -35,6 +35,7 @@ use tracing::debug;
 
 use super::executor::{Progressed, StreamExecutor};
 use super::frames::{FollowedIo, Reading};
+use super::listen::Unread;
 use super::phase::{Phase, PhaseSignal};
 use super::preface::{Preface, decline_http1, hang_up, read_preface};
 use super::stall::ProgressBody;
@@ -86,8 +87,9 @@ impl ConnectionConfig {
         http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.streams_max)
-            // A client that is well resets at most what it may have open, when all its calls time out at once.
-            .max_pending_accept_reset_streams(self.streams_max as usize)
+            // Of a connection that has a backlog, many calls are given up before they are read. What is given up at once is
+            // counted where its frames are.
+            .max_pending_accept_reset_streams(PENDING_RESETS * self.streams_max as usize)
             .max_local_error_reset_streams(self.streams_max as usize)
             .max_header_list_size(HEADER_LIST_BYTES_MAX)
             .initial_stream_window_size(self.stream_window_bytes)
@@ -195,9 +197,9 @@ pub(crate) async fn serve_grpc<I, S>(
     peer: PeerInfo,
     mut phase: PhaseSignal,
     service: S,
-    config: ConnectionConfig,
+    (config, reading): (ConnectionConfig, Reading),
 ) where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    I: AsyncRead + AsyncWrite + Unread + Unpin + Send + 'static,
     S: GrpcService,
 {
     let preface = tokio::select! {
@@ -218,16 +220,19 @@ pub(crate) async fn serve_grpc<I, S>(
         Err(_) => return debug!(%peer, "no HTTP/2 opening in time: closed"),
     };
     let (io, coalescer) = coalesce(io);
-    let reading = Reading::default();
     let io = FollowedIo::new(io, reading.clone());
     let ended = {
         let progressed = Progressed::default();
         let http2 = config.http2(progressed.clone());
-        let connection = pin!(http2.serve_connection(TokioIo::new(io), PerCall(Mutex::new(service))));
-        let words = (progressed, reading.clone());
+        let connection = pin!(http2.serve_connection(
+            TokioIo::new(io),
+            PerCall { service: Mutex::new(service), reading: Some(reading.clone()) }
+        ));
+        let words = (progressed, Some(reading.clone()));
         run(connection, &mut phase, words, http2::Connection::graceful_shutdown, |context| {
             // An error shows again at the connection's next read or write, which ends it.
             let _ = coalescer.send(context);
+            reading.end_turn();
         })
         .await
     };
@@ -259,7 +264,8 @@ pub(crate) async fn serve_http<I>(
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let io = TokioIo::new(WriteTimeout::new(io, config.stall_timeout));
-    let connection = pin!(config.http1().serve_connection(io, PerCall(Mutex::new(router))));
+    let connection =
+        pin!(config.http1().serve_connection(io, PerCall { service: Mutex::new(router), reading: None }));
     let ended = run(connection, &mut phase, Default::default(), http1::Connection::graceful_shutdown, |_| {});
     if let Err(error) = ended.await {
         debug!(%peer, error = &error as &dyn Error, "HTTP connection ended with an error");
@@ -272,7 +278,7 @@ pub(crate) async fn serve_http<I>(
 async fn run<C>(
     mut connection: Pin<&mut C>,
     phase: &mut PhaseSignal,
-    (progressed, reading): (Progressed, Reading),
+    (progressed, reading): (Progressed, Option<Reading>),
     finish: fn(Pin<&mut C>),
     idle: impl Fn(&mut Context<'_>),
 ) -> hyper::Result<()>
@@ -286,7 +292,9 @@ where
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        reading.begin_turn();
+        if let Some(reading) = &reading {
+            reading.begin_turn();
+        }
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(context) {
                 return Poll::Ready(ended);
@@ -308,7 +316,11 @@ where
 /// A connection's tower service as hyper calls one, without a clone for each call, its answers [`ProgressBody`]. Ours are always ready; the
 /// lock is the connection's own and never waited for.
 #[derive(Debug)]
-struct PerCall<S>(Mutex<S>);
+struct PerCall<S> {
+    service: Mutex<S>,
+    /// Of the connection's bytes, where they are followed.
+    reading: Option<Reading>,
+}
 
 impl<S, B> hyper::service::Service<Request<Incoming>> for PerCall<S>
 where
@@ -318,11 +330,16 @@ where
     type Error = S::Error;
     type Future = MapOk<S::Future, fn(Response<B>) -> Response<ProgressBody<B>>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.0.lock().call(request).map_ok(|response| response.map(ProgressBody::new))
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if let Some(reading) = &self.reading {
+            reading.stamp(&mut request);
+        }
+        self.service.lock().call(request).map_ok(|response| response.map(ProgressBody::new))
     }
 }
 
+/// Calls that were given up before the node looked at them, for each that may be open.
+const PENDING_RESETS: usize = 16;
 const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 const FRAME_BYTES_MAX: u32 = 16 * 1024;
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::load::Load;
+
 /// A count of open connections with a limit, shared by the listeners that count against it and by those who read it.
 ///
 /// A connection over the limit is accepted and closed at once, not left in the kernel's queue: its client
@@ -15,6 +17,18 @@ pub struct Connections {
     bound: Arc<AtomicU64>,
     sibling_bound: Arc<AtomicU64>,
     counters: Arc<Counters>,
+    unread: RefusedUnread,
+    load: Load,
+}
+
+/// Requests that were refused as they had lain unread for too long. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RefusedUnread(Arc<AtomicU64>);
+
+impl RefusedUnread {
+    pub(super) fn count(&self, requests: u64) {
+        self.0.fetch_add(requests, Ordering::Relaxed);
+    }
 }
 
 /// How many connections the process has descriptors for, whatever the limit is set to.
@@ -43,6 +57,8 @@ impl Connections {
             bound: Arc::new(AtomicU64::new(u64::MAX)),
             sibling_bound: Arc::new(AtomicU64::new(u64::MAX)),
             counters: Arc::default(),
+            unread: RefusedUnread::default(),
+            load: Load::default(),
         }
     }
 
@@ -64,7 +80,7 @@ impl Connections {
     #[must_use]
     pub fn sibling(&self) -> Self {
         let bound = Arc::clone(&self.sibling_bound);
-        Self { bound, counters: Arc::default(), ..self.clone() }
+        Self { bound, counters: Arc::default(), load: Load::default(), ..self.clone() }
     }
 
     /// How many are open now.
@@ -94,6 +110,22 @@ impl Connections {
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.counters.refused.load(Ordering::Relaxed)
+    }
+
+    /// Requests on them, and on their siblings, that were refused as they had lain unread for too long.
+    #[must_use]
+    pub fn requests_refused(&self) -> u64 {
+        self.unread.0.load(Ordering::Relaxed)
+    }
+
+    /// Their load.
+    pub(crate) fn load(&self) -> Load {
+        self.load.clone()
+    }
+
+    /// Counts these.
+    pub(crate) fn refused_unread(&self) -> RefusedUnread {
+        self.unread.clone()
     }
 
     /// Room for one more connection, given back when it is dropped; `None` at the limit.

@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use super::accept::Listening;
 use super::connection::{ConnectionService, LiveConnectionConfig, serve_grpc, serve_http};
 use super::connections::Connections;
+use super::frames::Reading;
 use super::lifecycle::Lifecycle;
 use super::listen::{Accept, Bound, Incoming};
 use super::phase::PhaseSignal;
@@ -67,10 +68,11 @@ pub(crate) fn serve_grpc_on<S: ConnectionService>(
     service: S,
     serving: Serving<'_>,
 ) -> Listening {
-    let config = serving.config.clone();
+    let (config, connections) = (serving.config.clone(), serving.connections.clone());
     start(role, bound, serving, move |socket, peer, phase| {
         let (service, config) = (service.service(&peer), config.get());
-        serve_grpc(socket, peer, phase, service, config)
+        let reading = Reading::new(connections.refused_unread(), connections.load().connection());
+        serve_grpc(socket, peer, phase, service, (config, reading))
     })
 }
 

@@ -104,6 +104,15 @@ impl Load {
         ConnectionLoad { load: self.clone(), place: Arc::default(), interval: u64::MAX.into() }
     }
 
+    /// Has so many connections read, as far as nothing else decides.
+    #[cfg(test)]
+    pub(crate) fn limit(&self, connections: usize) {
+        self.0.is_limited.store(true, Relaxed);
+        let mut state = self.0.state.lock();
+        state.limit = connections;
+        state.turn_over(monotonic());
+    }
+
     /// Decides until nothing was late and nothing is parked for a while.
     async fn watch(self) {
         let workers = tokio::runtime::Handle::current().metrics().num_workers() as f64;
@@ -307,5 +316,75 @@ impl Drop for ConnectionLoad {
             state.parked.retain(|place| !Arc::ptr_eq(place, &self.place));
             state.admit(monotonic());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(limit: Option<usize>, late: u64, idle: f64) -> Seen {
+        Seen { limit, active: 32, reading: limit.unwrap_or(0), parked: 0, calls: 1_000, late, idle }
+    }
+
+    #[test]
+    fn fewer_connections_are_read_while_calls_are_late_and_workers_are_busy() {
+        assert_eq!(seen(None, 1_000, 0.0).next_limit(), Some(16));
+        assert_eq!(seen(None, 1_000, 0.5).next_limit(), None, "a pause is not a load");
+        assert_eq!(seen(None, 30, 0.0).next_limit(), None);
+        assert_eq!(seen(Some(16), 1_000, 0.0).next_limit(), Some(13));
+        assert_eq!(seen(Some(16), 40, 0.0).next_limit(), Some(15));
+        assert_eq!(seen(Some(16), 30, 0.0).next_limit(), Some(16));
+        assert_eq!(seen(Some(1), 1_000, 0.0).next_limit(), Some(1));
+        let alone = Seen { active: 1, ..seen(None, 1_000, 0.0) };
+        assert_eq!(alone.next_limit(), None, "there is nobody to make room for");
+    }
+
+    #[test]
+    fn connections_are_read_in_turns_in_the_order_in_which_they_were_parked() {
+        let (load, now) = (Load::default(), monotonic());
+        let connections = [(); 3].map(|()| load.connection());
+        let may_read = |at: usize, now| connections[at].may_read(now, Waker::noop());
+        assert!((0..3).all(|at| may_read(at, now)), "all are read while nothing is limited");
+        load.limit(1);
+        assert_eq!([0, 1, 2].map(|at| may_read(at, now)), [true, false, false]);
+        let turn_over = |now| load.0.state.lock().turn_over(now);
+        let mut now = now;
+        for (has_had, next) in [(0, 1), (1, 2), (2, 0), (0, 1)] {
+            assert!(may_read(has_had, now));
+            now += TENURE_MAX;
+            turn_over(now);
+            assert!(!may_read(has_had, now) && may_read(next, now), "{next} is next");
+        }
+        load.0.state.lock().limit = 2;
+        turn_over(now);
+        assert_eq!([0, 1, 2].map(|at| may_read(at, now)).iter().filter(|may| **may).count(), 2);
+    }
+
+    #[test]
+    fn a_connection_that_ends_leaves_its_place() {
+        let (load, now) = (Load::default(), monotonic());
+        let [first, second, third] = [(); 3].map(|()| load.connection());
+        load.limit(1);
+        assert!(first.may_read(now, Waker::noop()));
+        assert!(!second.may_read(now, Waker::noop()) && !third.may_read(now, Waker::noop()));
+        drop(second);
+        drop(first);
+        assert!(third.may_read(now, Waker::noop()));
+        drop(third);
+        let state = load.0.state.lock();
+        assert!(state.reading.is_empty() && state.parked.is_empty());
+    }
+
+    #[test]
+    fn the_more_are_parked_the_shorter_is_a_turn() {
+        let tenure = |limit, parked| {
+            let parked = (0..parked).map(|_| Arc::default()).collect();
+            State { limit, reading: Vec::new(), parked }.tenure()
+        };
+        assert_eq!(
+            [tenure(16, 16), tenure(10, 40), tenure(10, 10_000)],
+            [TENURE_MAX, TENURE_MAX / 2, TENURE_MIN]
+        );
     }
 }

@@ -14,6 +14,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use super::listen::Unread;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
@@ -83,6 +84,12 @@ pub(crate) async fn hang_up<I: AsyncRead + AsyncWrite + Unpin>(mut io: I) -> io:
 pub(crate) struct Rewound<I> {
     read: Bytes,
     io: I,
+}
+
+impl<I: Unread> Unread for Rewound<I> {
+    fn unread(&self) -> usize {
+        self.read.len() + self.io.unread()
+    }
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Rewound<I> {

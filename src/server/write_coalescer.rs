@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use super::listen::Unread;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -67,6 +68,12 @@ impl<I: AsyncWrite + Unpin> Shared<I> {
         self.pending.clear();
         self.sent = 0;
         Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: Unread> Unread for CoalescedIo<I> {
+    fn unread(&self) -> usize {
+        self.0.lock().io.unread()
     }
 }
 

@@ -99,6 +99,12 @@ impl Arrivals {
         self.is_drained = true;
     }
 
+    /// As if the connection had been drained so long ago.
+    #[cfg(test)]
+    pub(super) fn set_age(&mut self, age: Duration) {
+        self.drained -= age;
+    }
+
     /// Bytes read so far.
     pub(super) fn bytes_read(&self) -> u64 {
         self.read

@@ -20,6 +20,10 @@ const PER_DATA: i64 = 2;
 const SENT_BYTES: u64 = 4 << 10;
 /// A time that brings one, for a peer that only keeps its connection alive.
 const IDLE: Duration = Duration::from_millis(10);
+/// Streams are numbered by twos. A request that is reset before this many others have begun was not meant (CVE-2023-44487); one that is
+/// given up at its deadline has others behind it, or is one of few.
+const AT_ONCE: u32 = 2 * 8;
+const PER_RESET_AT_ONCE: i64 = PER_REQUEST + 2;
 /// A reset that the node was made to send costs more than its request brought.
 const PER_OWN_RESET: i64 = 2 * PER_REQUEST;
 /// Of a stream's window, the bytes whose opening costs one more: who opens it beyond the 2 GiB that there may be is reset.
@@ -43,11 +47,12 @@ impl FrameBudget {
         Self { left: FULL, sent_bytes: 0, filled: now }
     }
 
-    /// The peer has sent a frame.
+    /// The peer has sent a frame; `newest` is its newest stream.
     #[inline]
-    pub(super) fn received(&mut self, frame: Frame) {
+    pub(super) fn received(&mut self, frame: Frame, newest: u32) {
         let brings = match frame.kind {
             HEADERS => PER_REQUEST,
+            RST_STREAM if frame.stream + AT_ONCE >= newest => -PER_RESET_AT_ONCE,
             DATA if frame.payload_bytes > 0 => PER_DATA,
             DATA if frame.flags & END_STREAM != 0 => 0,
             // Belongs to a HEADERS, whose bytes are bounded.
@@ -112,31 +117,31 @@ mod tests {
     #[test]
     fn frames_that_ask_for_nothing_spend_it() {
         for (kind, bytes) in [(2, 5), (4, 6), (4, 0), (6, 8), (8, 4), (9, 1), (11, 0), (200, 0), (DATA, 0)] {
-            assert_eq!(times(|budget| budget.received(frame(kind, 0, bytes, 1))), Some(1_000), "{kind}");
+            assert_eq!(times(|budget| budget.received(frame(kind, 0, bytes, 1), 101)), Some(1_000), "{kind}");
         }
     }
 
     #[test]
     fn requests_with_what_belongs_to_them_do_not() {
         let call = |budget: &mut FrameBudget| {
-            budget.received(frame(HEADERS, 1, 40, 0));
-            budget.received(frame(DATA, 1, 25, 0));
+            budget.received(frame(HEADERS, 1, 40, 0), 1);
+            budget.received(frame(DATA, 1, 25, 0), 101);
             for _ in 0..2 {
                 budget.sent(frame(HEADERS, 1, 20, 0));
-                budget.received(frame(WINDOW_UPDATE, 1, 4, 105));
-                budget.received(frame(WINDOW_UPDATE, 0, 4, 105));
+                budget.received(frame(WINDOW_UPDATE, 1, 4, 105), 101);
+                budget.received(frame(WINDOW_UPDATE, 0, 4, 105), 101);
             }
-            budget.received(frame(RST_STREAM, 1, 4, CANCEL));
+            budget.received(frame(RST_STREAM, 1, 4, CANCEL), 101);
         };
         assert_eq!(times(call), None);
         let reads = |budget: &mut FrameBudget| {
             budget.sent(frame(DATA, 1, 16 << 10, 0));
-            budget.received(frame(WINDOW_UPDATE, 1, 4, 16 << 10));
-            budget.received(frame(WINDOW_UPDATE, 0, 4, 16 << 10));
+            budget.received(frame(WINDOW_UPDATE, 1, 4, 16 << 10), 101);
+            budget.received(frame(WINDOW_UPDATE, 0, 4, 16 << 10), 101);
         };
         assert_eq!(times(reads), None);
         let too_many = |budget: &mut FrameBudget| {
-            budget.received(frame(HEADERS, 1, 40, 0));
+            budget.received(frame(HEADERS, 1, 40, 0), 1);
             budget.sent(frame(RST_STREAM, 1, 4, REFUSED_STREAM));
         };
         assert_eq!(times(too_many), None);
@@ -146,16 +151,16 @@ mod tests {
     fn streams_that_the_node_was_made_to_reset_spend_it() {
         let reset = |code| {
             times(|budget| {
-                budget.received(frame(HEADERS, 1, 40, 0));
-                budget.received(frame(WINDOW_UPDATE, 1, 4, 0));
+                budget.received(frame(HEADERS, 1, 40, 0), 1);
+                budget.received(frame(WINDOW_UPDATE, 1, 4, 0), 101);
                 budget.sent(frame(RST_STREAM, 1, 4, code));
             })
         };
         assert_eq!((reset(1), reset(3)), (Some(199), Some(199)));
         // Also where HTTP/2 says nothing of it.
         let overflow = times(|budget| {
-            budget.received(frame(HEADERS, 1, 40, 0));
-            budget.received(frame(WINDOW_UPDATE, 1, 4, (1 << 31) - 1));
+            budget.received(frame(HEADERS, 1, 40, 0), 1);
+            budget.received(frame(WINDOW_UPDATE, 1, 4, (1 << 31) - 1), 101);
         });
         assert_eq!(overflow, Some(83));
     }
@@ -165,7 +170,7 @@ mod tests {
         let (mut now, mut budget) = (monotonic(), FrameBudget::new(monotonic()));
         for _ in 0..100_000 {
             now += 2 * IDLE;
-            budget.received(frame(6, 0, 8, 0));
+            budget.received(frame(6, 0, 8, 0), 101);
             assert!(!budget.is_spent(|| now));
         }
     }

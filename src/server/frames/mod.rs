@@ -1,65 +1,68 @@
 //! A connection's bytes, followed frame by frame on their way to and from HTTP/2: a peer whose frames ask for nothing is
-//! told to go away ([`FrameBudget`]), and one that sends without end lets others have their turn.
+//! told to go away ([`FrameBudget`]), and one that sends without end lets others have their turn. While the node is asked for
+//! more than it can do, some connections are not read ([`super::load`]); what has piled up there is refused unread
+//! ([`Shedding`]).
 //!
 //! HTTP/2 reads as long as there is something to read. So the socket shows nothing more to it when a connection has worked
 //! for [`TURN`]; the connection goes to the end of the queue of what is ready, and reads on from there.
 
+mod arrivals;
 mod budget;
+mod reading;
 mod scanner;
+mod shedding;
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::listen::Unread;
 use super::preface::PREFACE;
 use crate::clock::{monotonic, since};
+use arrivals::Arrivals;
 use budget::FrameBudget;
+pub(crate) use reading::Reading;
 use scanner::{FrameScanner, GOAWAY};
+use shedding::{Age, Shedding};
 
 /// How long a connection reads before others have their turn.
 const TURN: Duration = Duration::from_micros(500);
-
-/// What a connection's task and its bytes tell each other. Clones are the same.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Reading(Arc<Words>);
-
-#[derive(Debug, Default)]
-struct Words {
-    turn_begins: AtomicBool,
-    is_spent: AtomicBool,
-}
-
-impl Reading {
-    /// The connection has its turn.
-    pub(crate) fn begin_turn(&self) {
-        self.0.turn_begins.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the peer has sent too many frames that ask for nothing, so that nothing is read from it any more.
-    pub(crate) fn is_spent(&self) -> bool {
-        self.0.is_spent.load(Ordering::Relaxed)
-    }
-
-    fn take_turn(&self) -> bool {
-        self.0.turn_begins.load(Ordering::Relaxed) && self.0.turn_begins.swap(false, Ordering::Relaxed)
-    }
-}
+/// Refusals that wait for the peer to read them; with more, nothing is read.
+const ANSWERS_BYTES_MAX: usize = 256 << 10;
+/// The socket of a connection is not empty at the end of so many turns before requests are refused for it: a process that was
+/// stopped for a while catches up within less.
+const TURNS_BEHIND_MIN: u32 = 4;
 
 /// A connection's bytes, from the preface on.
 #[derive(Debug)]
 pub(crate) struct FollowedIo<I> {
     io: I,
     received: FrameScanner,
+    /// The newest stream that the peer began.
+    newest: u32,
     sent: FrameScanner,
     budget: FrameBudget,
     reading: Reading,
     /// When this turn's reading began.
     begun: Instant,
+    arrivals: Arrivals,
+    /// While it has a backlog.
+    shedding: Option<Box<Shed>>,
+    is_parked: bool,
+}
+
+/// What is done while a connection has a backlog.
+#[derive(Debug)]
+struct Shed {
+    frames: Shedding,
+    /// Nothing was left to read yet.
+    refuses: bool,
+    /// Requests of another age are given out in the next turn only, as HTTP/2 hands all out at a turn's end.
+    waits: bool,
+    has_ended: bool,
 }
 
 impl<I> FollowedIo<I> {
@@ -69,39 +72,203 @@ impl<I> FollowedIo<I> {
         Self {
             io,
             received: FrameScanner::after(PREFACE.len()),
+            newest: 0,
             sent: FrameScanner::default(),
             budget: FrameBudget::new(begun),
             reading,
             begun,
+            arrivals: Arrivals::new(begun),
+            shedding: None,
+            is_parked: false,
         }
     }
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for FollowedIo<I> {
+impl<I: AsyncRead + AsyncWrite + Unread + Unpin> FollowedIo<I> {
+    fn begin_turn(&mut self, now: Instant, was_parked: bool) {
+        self.begun = now;
+        let io = &self.io;
+        self.arrivals.begin_turn(self.begun, || io.unread());
+        self.reading.set_behind(self.arrivals.is_behind() || self.shedding.is_some());
+        if self.arrivals.is_behind() || self.shedding.is_some() {
+            self.begin_turn_behind(was_parked);
+        }
+    }
+
+    /// Sees whether requests are to be refused.
+    fn begin_turn_behind(&mut self, was_parked: bool) {
+        let delay_max = self.reading.delay_max(self.begun);
+        let is_old = self.begun.saturating_duration_since(self.arrivals.oldest()) > delay_max;
+        let refuses = is_old && (was_parked || self.arrivals.is_behind_for(TURNS_BEHIND_MIN));
+        self.reading.set_oldest(if refuses { self.begun } else { self.arrivals.oldest() });
+        match &mut self.shedding {
+            Some(shed) => {
+                shed.refuses |= refuses;
+                shed.waits = false;
+            }
+            None if refuses => {
+                let refusal = self.reading.refusal(delay_max);
+                let frames = Shedding::new(self.received.clone(), self.newest, refusal);
+                self.shedding = Some(Box::new(Shed { frames, refuses, waits: false, has_ended: false }));
+            }
+            None => {}
+        }
+    }
+
+    /// Reads, and looks at what was read.
+    fn read_into(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+        is_looked_at: bool,
+    ) -> Poll<io::Result<usize>> {
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.io).poll_read(context, buffer) {
+            Poll::Ready(read) => read?,
+            Poll::Pending => {
+                self.arrivals.drained();
+                return Poll::Pending;
+            }
+        }
+        let bytes = &buffer.filled()[before..];
+        self.arrivals.read(bytes.len());
+        if self.arrivals.is_behind() {
+            self.reading.set_waited(since(self.arrivals.arrived(self.arrivals.bytes_read() - 1)));
+        }
+        let (budget, newest, mut calls) = (&mut self.budget, &mut self.newest, 0);
+        self.received.scan(bytes, |frame| {
+            let before = *newest;
+            *newest = frame.newest(before);
+            budget.received(frame, *newest);
+            calls += u64::from(*newest > before);
+        });
+        if self.arrivals.is_behind() && !is_looked_at {
+            self.reading.count_calls(calls);
+        }
+        let read = bytes.len();
+        if self.budget.is_spent(monotonic) {
+            if self.sent.is_between_frames() {
+                // As far as there is room for it.
+                let _ = Pin::new(&mut self.io).poll_write(context, &go_away());
+            }
+            self.reading.set_spent();
+            return Poll::Ready(Err(io::Error::other("too many frames that ask for nothing")));
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    /// Reads what is left of the frames that were looked at.
+    fn poll_shedding(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let Some(shed) = &mut self.shedding else { return Poll::Ready(Ok(())) };
+            let passed = shed.frames.passed();
+            if !passed.is_empty() && !shed.waits {
+                let given = passed.len().min(buffer.remaining());
+                buffer.put_slice(&passed[..given]);
+                shed.frames.give(given);
+                return Poll::Ready(Ok(()));
+            }
+            if shed.has_ended {
+                return Poll::Ready(Ok(()));
+            }
+            if shed.waits || since(self.begun) >= TURN {
+                context.waker().wake_by_ref();
+                let _ = self.send_answers(context);
+                return Poll::Pending;
+            }
+            let changed = shed.frames.look(shed.refuses);
+            let (refused, passed) = shed.frames.take_counts();
+            self.reading.count_calls(passed);
+            if refused > 0 {
+                self.reading.count_refused(refused);
+            }
+            if let Some(age) = changed {
+                self.reading.set_too_old(age == Age::TooOld);
+                shed.waits = true;
+                continue;
+            }
+            if !shed.frames.passed().is_empty() {
+                continue;
+            }
+            if shed.frames.answers().len() > ANSWERS_BYTES_MAX {
+                ready!(self.send_answers(context))?;
+                if self.shedding.as_mut().is_some_and(|shed| !shed.frames.answers().is_empty()) {
+                    // The peer does not read a frame that HTTP/2 is sending.
+                    return Poll::Pending;
+                }
+                continue;
+            }
+            if ready!(self.read_unseen(context))? == 0
+                && let Some(shed) = &mut self.shedding
+            {
+                shed.frames.end();
+                shed.has_ended = true;
+            }
+        }
+    }
+
+    /// Reads what is to be looked at. Where there is nothing for now, the backlog may be over.
+    fn read_unseen(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(mut shed) = self.shedding.take() else { return Poll::Ready(Ok(0)) };
+        let read = shed.frames.fill(|room| self.read_into(context, &mut ReadBuf::new(room), true));
+        self.shedding = Some(shed);
+        if read.is_pending() {
+            if let Some(shed) = &mut self.shedding {
+                shed.refuses = false;
+                shed.frames.answer_all();
+            }
+            let _ = self.send_answers(context);
+            let Some(shed) = &mut self.shedding else { return read };
+            if shed.frames.is_over() {
+                self.reading.set_too_old(false);
+                self.shedding = None;
+            }
+        }
+        read
+    }
+}
+
+impl<I: AsyncWrite + Unpin> FollowedIo<I> {
+    /// Sends refusals, as far as there is room, where no other frame has begun. Ready when none is left.
+    fn send_answers(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(shed) = &mut self.shedding else { return Poll::Ready(Ok(())) };
+        let answers = shed.frames.answers();
+        while !answers.is_empty() && self.sent.is_between_frames() {
+            let sent = ready!(Pin::new(&mut self.io).poll_write(context, answers))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            answers.drain(..sent);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unread + Unpin> AsyncRead for FollowedIo<I> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.reading.take_turn() {
-            this.begun = monotonic();
+        if this.is_parked || this.reading.take_turn() {
+            let now = monotonic();
+            if !this.reading.load().may_read(now, context.waker()) {
+                if !std::mem::replace(&mut this.is_parked, true) {
+                    this.arrivals.park();
+                }
+                return Poll::Pending;
+            }
+            let was_parked = std::mem::take(&mut this.is_parked);
+            this.begin_turn(now, was_parked);
         } else if since(this.begun) >= TURN {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(context, buffer))?;
-        this.received.scan(&buffer.filled()[before..], |frame| this.budget.received(frame));
-        if this.budget.is_spent(monotonic) {
-            if this.sent.is_between_frames() {
-                // As far as there is room for it.
-                let _ = Pin::new(&mut this.io).poll_write(context, &go_away());
-            }
-            this.reading.0.is_spent.store(true, Ordering::Relaxed);
-            return Poll::Ready(Err(io::Error::other("too many frames that ask for nothing")));
+        if this.shedding.is_some() {
+            return this.poll_shedding(context, buffer);
         }
-        Poll::Ready(Ok(()))
+        this.read_into(context, buffer, false).map_ok(drop)
     }
 }
 
@@ -116,6 +283,8 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for FollowedIo<I> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        // One of them may be sent in part.
+        ready!(this.send_answers(context))?;
         let written = ready!(Pin::new(&mut this.io).poll_write_vectored(context, slices))?;
         let mut left = written;
         for slice in slices {
@@ -123,6 +292,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for FollowedIo<I> {
             this.sent.scan(&slice[..taken], |frame| this.budget.sent(frame));
             left -= taken;
         }
+        let _ = this.send_answers(context);
         Poll::Ready(Ok(written))
     }
 
@@ -148,3 +318,6 @@ fn go_away() -> [u8; 17] {
     frame[16] = 11;
     frame
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,10 +9,9 @@ use parking_lot::Mutex;
 
 use super::shedding::field_block;
 use crate::clock::monotonic;
-use crate::grpc::{LayUnread, grpc_timeout};
 use crate::server::connections::RefusedUnread;
 use crate::server::load::ConnectionLoad;
-use crate::server::stack::unread_refusal;
+use crate::server::stack::{LayUnread, timeout_of, unread_refusal};
 
 /// How long is waited for an answer by who does not say how long.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
@@ -109,7 +108,7 @@ impl Reading {
     }
 
     fn note_timeout(&self, headers: &HeaderMap) {
-        if let Ok(Some(timeout)) = grpc_timeout(headers) {
+        if let Some(timeout) = timeout_of(headers) {
             let ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
             self.0.timeouts[0].fetch_min(ms, Relaxed);
         }

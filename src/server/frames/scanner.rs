@@ -11,6 +11,13 @@ pub(super) struct Frame {
     pub(super) word: u32,
 }
 
+impl Frame {
+    /// The newest stream of the peer's, this frame included.
+    pub(super) fn newest(&self, newest: u32) -> u32 {
+        if self.kind == HEADERS { newest.max(self.stream) } else { newest }
+    }
+}
+
 pub(super) const DATA: u8 = 0;
 pub(super) const HEADERS: u8 = 1;
 pub(super) const RST_STREAM: u8 = 3;
@@ -18,12 +25,16 @@ pub(super) const GOAWAY: u8 = 7;
 pub(super) const WINDOW_UPDATE: u8 = 8;
 pub(super) const CONTINUATION: u8 = 9;
 pub(super) const END_STREAM: u8 = 1;
+pub(super) const END_HEADERS: u8 = 4;
+pub(super) const PADDED: u8 = 8;
+/// That HEADERS begins with the fields of PRIORITY.
+pub(super) const PRIORITY_FIELDS: u8 = 0x20;
 
 const HEAD_BYTES: usize = 9;
 const WORD_BYTES: usize = 4;
 
 /// Follows one direction of a connection, in pieces of any length.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct FrameScanner {
     /// The head of the frame that comes, as far as it is here, and its word.
     head: [u8; HEAD_BYTES + WORD_BYTES],
@@ -41,6 +52,11 @@ impl FrameScanner {
     /// Whether the next byte is a frame's first.
     pub(super) fn is_between_frames(&self) -> bool {
         self.skip == 0 && self.have == 0
+    }
+
+    /// Bytes to come before there is more to say: of a frame that has begun, or of the next one's head.
+    pub(super) fn bytes_expected(&self) -> usize {
+        if self.skip > 0 { self.skip } else { HEAD_BYTES.saturating_sub(self.have).max(1) }
     }
 
     /// Follows these bytes, and says which frames have begun in them.

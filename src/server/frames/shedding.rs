@@ -426,3 +426,150 @@ fn put_string(block: &mut Vec<u8>, bytes: &[u8]) {
     }
     block.extend_from_slice(bytes);
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::server::frames::scanner::END_STREAM;
+
+    /// Fields that are in the table, and some that are not and do not change it.
+    const INDEXED: &[u8] = &[0x83, 0x86, 0x04, 1, b'/', 0x10, 1, b'a', 1, b'b'];
+    /// One that is put into the table.
+    const INSERTS: &[u8] = &[0x83, 0x40, 1, b'a', 1, b'b'];
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let mut frame = Vec::new();
+        put_head(&mut frame, payload.len(), kind, flags, stream);
+        frame.extend_from_slice(payload);
+        frame
+    }
+
+    fn request(stream: u32, block: &[u8]) -> Vec<u8> {
+        [frame(HEADERS, END_HEADERS, stream, block), frame(DATA, END_STREAM, stream, b"12345")].concat()
+    }
+
+    fn refusal(stream: u32) -> Vec<u8> {
+        frame(HEADERS, END_HEADERS | END_STREAM, stream, b"refusal")
+    }
+
+    fn shedding() -> Shedding {
+        Shedding::new(FrameScanner::default(), 0, b"refusal".to_vec())
+    }
+
+    /// What is passed on of these bytes, in pieces of one age each.
+    fn passed(shedding: &mut Shedding, bytes: &[u8], refuses: bool) -> Vec<(Age, Vec<u8>)> {
+        let mut rest = bytes;
+        let mut passed: Vec<(Age, Vec<u8>)> = Vec::new();
+        loop {
+            shedding.look(refuses);
+            if shedding.passed().is_empty() {
+                if rest.is_empty() {
+                    return passed;
+                }
+                let read = shedding.fill(|room| {
+                    let read = room.len().min(rest.len());
+                    room[..read].copy_from_slice(&rest[..read]);
+                    rest = &rest[read..];
+                    Poll::Ready(Ok::<_, ()>(read))
+                });
+                assert!(read.is_ready());
+                continue;
+            }
+            match passed.last_mut() {
+                Some((age, bytes)) if *age == shedding.age => bytes.extend_from_slice(shedding.passed()),
+                _ => passed.push((shedding.age, shedding.passed().to_vec())),
+            }
+            shedding.give(shedding.passed().len());
+        }
+    }
+
+    fn answers(shedding: &mut Shedding) -> Vec<u8> {
+        shedding.answer_all();
+        std::mem::take(shedding.answers())
+    }
+
+    #[test]
+    fn requests_are_taken_out_and_answered_unless_they_were_given_up() {
+        let mut shedding = shedding();
+        let ping = frame(6, 0, 0, &[7; 8]);
+        let given_up = frame(RST_STREAM, 0, 3, &[0, 0, 0, 8]);
+        let head = frame(HEADERS, END_HEADERS, 5, INDEXED);
+        let bytes = [request(1, INDEXED), ping.clone(), request(3, INDEXED), given_up, head].concat();
+        assert_eq!(passed(&mut shedding, &bytes, true), [(Age::Young, ping)]);
+        assert_eq!(shedding.take_counts(), (3, 0));
+        // What is not whole is stopped.
+        let stopped = frame(RST_STREAM, 0, 5, &[0; 4]);
+        assert_eq!(answers(&mut shedding), [refusal(1), refusal(5), stopped].concat());
+        assert!(!shedding.is_over(), "HTTP/2 does not know of 5, of which more may come");
+        let rest = [frame(DATA, 0, 5, b"more"), frame(WINDOW_UPDATE, 0, 5, &[0, 0, 1, 0])].concat();
+        assert_eq!(passed(&mut shedding, &rest, false), []);
+        let next = request(7, INDEXED);
+        assert_eq!(passed(&mut shedding, &next, false), [(Age::Young, next)]);
+        assert_eq!(shedding.take_counts(), (0, 1));
+        assert!(shedding.is_over());
+    }
+
+    #[test]
+    fn a_head_that_changes_the_table_is_passed_on_alone_and_without_its_body() {
+        let mut shedding = shedding();
+        let bytes = [request(1, INDEXED), request(3, INSERTS), request(5, INDEXED)].concat();
+        let head = frame(HEADERS, END_HEADERS | END_STREAM, 3, INSERTS);
+        assert_eq!(passed(&mut shedding, &bytes, true), [(Age::TooOld, head)]);
+        assert_eq!(answers(&mut shedding), [refusal(1), refusal(5)].concat(), "the stack refuses 3");
+        let next = request(7, INSERTS);
+        assert_eq!(passed(&mut shedding, &next, false), [(Age::Young, next)]);
+    }
+
+    #[test]
+    fn a_frame_that_had_begun_is_passed_on_whole() {
+        let (begun, next) = (frame(DATA, 0, 1, &[9; 100]), request(3, INDEXED));
+        for cut in 1..begun.len() {
+            let mut scanner = FrameScanner::default();
+            scanner.scan(&begun[..cut], |_| {});
+            let mut shedding = Shedding::new(scanner, 1, b"refusal".to_vec());
+            let bytes = [&begun[cut..], &next].concat();
+            assert_eq!(passed(&mut shedding, &bytes, true), [(Age::Young, begun[cut..].to_vec())], "{cut}");
+            assert_eq!(answers(&mut shedding), refusal(3));
+        }
+    }
+
+    #[test]
+    fn the_window_is_opened_again_by_what_was_swallowed() {
+        let mut shedding = shedding();
+        let head = frame(HEADERS, END_HEADERS, 1, INDEXED);
+        let data = frame(DATA, 0, 1, &[0; 16 << 10]);
+        let bytes = [head, data.repeat(4)].concat();
+        assert_eq!(passed(&mut shedding, &bytes, true), []);
+        let opened = frame(WINDOW_UPDATE, 0, 0, &(64_u32 << 10).to_be_bytes());
+        assert!(answers(&mut shedding).starts_with(&opened));
+    }
+
+    #[test]
+    fn blocks_that_cannot_be_read_are_left_to_http2() {
+        for block in
+            [&[0x00][..], &[0x04, 9, 1], &[0x10, 0x7f, 0xff, 0xff, 0xff], &[0x0f], &[0x3f, 0xe1, 0x1f]]
+        {
+            assert!(changes_table(block), "{block:x?}");
+        }
+        assert!(!changes_table(INDEXED) && changes_table(INSERTS));
+    }
+
+    proptest! {
+        /// Whatever comes, in whatever pieces, nothing panics, and without a reason to refuse all is passed on as it is.
+        #[test]
+        fn frames_of_any_kind_are_passed_on_as_they_are(
+            frames in prop::collection::vec((0..12_u8, any::<u8>(), 0..20_u32, prop::collection::vec(any::<u8>(), 0..40)), 0..30),
+            refuses: bool,
+        ) {
+            let bytes: Vec<u8> = frames.iter().flat_map(|(kind, flags, stream, load)| frame(*kind, *flags, *stream, load)).collect();
+            let mut shedding = shedding();
+            let passed: Vec<u8> = passed(&mut shedding, &bytes, refuses).into_iter().flat_map(|(_, bytes)| bytes).collect();
+            answers(&mut shedding);
+            if !refuses {
+                prop_assert_eq!(passed, bytes);
+            }
+        }
+    }
+}

@@ -14,6 +14,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustix::io::ioctl_fionread;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Handle;
@@ -219,6 +220,24 @@ macro_rules! of_each_kind {
             Kind::Simulated($stream) => $does,
         }
     };
+}
+
+/// What can tell how much of it could be read at once.
+pub(crate) trait Unread {
+    /// In bytes, those that a peer is still to send left out; 0 also where it cannot be told.
+    fn unread(&self) -> usize;
+}
+
+impl Unread for Socket {
+    fn unread(&self) -> usize {
+        let bytes = match &self.0 {
+            Kind::Tcp(stream) => ioctl_fionread(stream),
+            Kind::Unix(stream) => ioctl_fionread(stream),
+            #[cfg(feature = "testing")]
+            Kind::Simulated(_) => Ok(0),
+        };
+        bytes.map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
+    }
 }
 
 impl AsyncRead for Socket {

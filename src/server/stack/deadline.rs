@@ -22,6 +22,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::error::LayerError;
+use super::unread::LayUnread;
 use crate::clock::monotonic;
 use crate::grpc::{DescribeCall, GrpcError, ResponseBody, grpc_timeout};
 use crate::server::stall::until;
@@ -95,20 +96,23 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let error = match grpc_timeout(request.headers()) {
-            Ok(Some(Duration::ZERO)) => GrpcError::DeadlineExceeded,
-            Ok(asked) => {
-                // Where the request alone is a stream, the response's head comes when its caller has sent all.
-                let is_callers = Verb::of_path(request.uri().path()).streams() == Streams::Request;
-                let own = if is_callers { Duration::from_millis(u64::MAX) } else { self.timeout.get() };
-                let timeout = asked.map_or(own, |asked| asked.min(own));
-                return DeadlineFuture {
-                    call: Call::Running { future: self.inner.call(request) },
-                    asked,
-                    timeout,
-                    sleep: None,
-                };
-            }
-            Err(error) => error,
+            Ok(Some(Duration::ZERO)) => GrpcError::DeadlineExceeded.into(),
+            Ok(asked) => match left(asked, request.extensions().get()) {
+                Ok(asked) => {
+                    // Where the request alone is a stream, the response's head comes when its caller has sent all.
+                    let is_callers = Verb::of_path(request.uri().path()).streams() == Streams::Request;
+                    let own = if is_callers { Duration::from_millis(u64::MAX) } else { self.timeout.get() };
+                    let timeout = asked.map_or(own, |asked| asked.min(own));
+                    return DeadlineFuture {
+                        call: Call::Running { future: self.inner.call(request) },
+                        asked,
+                        timeout,
+                        sleep: None,
+                    };
+                }
+                Err(error) => error,
+            },
+            Err(error) => error.into(),
         };
         DeadlineFuture {
             call: Call::Refused { error: Some(error) },
@@ -116,6 +120,23 @@ where
             timeout: Duration::ZERO,
             sleep: None,
         }
+    }
+}
+
+/// What is left of the time that a caller gives, from when the call came.
+fn left(asked: Option<Duration>, unread: Option<&LayUnread>) -> Result<Option<Duration>, LayerError> {
+    let Some(unread) = unread else { return Ok(asked) };
+    let Some(asked) = asked else {
+        return if unread.is_too_long {
+            Err(LayerError::LayUnread { delay: unread.waited })
+        } else {
+            Ok(None)
+        };
+    };
+    match asked.checked_sub(unread.waited) {
+        None | Some(Duration::ZERO) => Err(GrpcError::DeadlineExceeded.into()),
+        Some(_) if unread.is_too_long => Err(LayerError::LayUnread { delay: unread.waited }),
+        Some(left) => Ok(Some(left)),
     }
 }
 
@@ -136,7 +157,7 @@ pin_project! {
     #[derive(Debug)]
     enum Call<F> {
         Running { #[pin] future: F },
-        Refused { error: Option<GrpcError> },
+        Refused { error: Option<LayerError> },
     }
 }
 

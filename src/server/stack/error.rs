@@ -1,5 +1,7 @@
 //! What the layers refuse.
 
+use std::time::Duration;
+
 use tonic::Code;
 
 use crate::grpc::{Failure, FailureFacts, GrpcError};
@@ -21,6 +23,15 @@ pub(super) enum LayerError {
         /// How many.
         limit: usize,
     },
+    /// The node is asked for more than it can do, and the call waited for too long to be read.
+    #[error(
+        "the node is asked for more than it can do: the call lay unread for {} ms and was not begun; send less, or later",
+        delay.as_millis()
+    )]
+    LayUnread {
+        /// For how long at least.
+        delay: Duration,
+    },
     /// No service of the listener has the method.
     #[error(
         "there is no method of that name on this listener; Admin is on the admin listener, Cache on the data listeners"
@@ -37,6 +48,7 @@ impl Failure for LayerError {
                 let facts = FailureFacts::new(Code::ResourceExhausted, "OVERLOADED");
                 facts.with_limit(*limit as u64, "calls").retryable()
             }
+            Self::LayUnread { .. } => FailureFacts::new(Code::ResourceExhausted, "OVERLOADED").retryable(),
             Self::NoSuchMethodHere => FailureFacts::new(Code::Unimplemented, "NO_SUCH_METHOD"),
         }
     }

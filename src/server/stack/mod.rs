@@ -16,6 +16,9 @@ mod error;
 mod in_flight;
 mod metrics;
 mod repair;
+mod unread;
+
+pub(super) use unread::{LayUnread, timeout_of, unread_refusal};
 
 pub use deadline::{CallTimeout, DeadlineLayer};
 pub use in_flight::InFlight;

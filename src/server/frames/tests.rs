@@ -1,0 +1,128 @@
+//! A connection that is parked, over a pipe.
+
+use std::future::poll_fn;
+
+use http::{HeaderMap, Response};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use super::*;
+use crate::server::connections::Connections;
+use crate::server::load::Load;
+use crate::server::stack::unread_refusal;
+
+impl Unread for DuplexStream {
+    fn unread(&self) -> usize {
+        0
+    }
+}
+
+/// A request with indexed fields alone.
+fn request(stream: u8) -> Vec<u8> {
+    vec![0, 0, 1, 1, 5, 0, 0, 0, stream, 0x83]
+}
+
+/// A connection whose node has a load, the other end, and how many of its requests were refused.
+fn connection(load: &Load) -> (FollowedIo<DuplexStream>, DuplexStream, Connections) {
+    let (near, far) = duplex(1 << 20);
+    let connections = Connections::new(1);
+    let reading = Reading::new(connections.refused_unread(), load.connection());
+    let mut followed = FollowedIo::new(near, reading);
+    // Without the preface.
+    followed.received = FrameScanner::default();
+    (followed, far, connections)
+}
+
+/// What a turn of the connection reads; `None`: nothing for now.
+async fn turn(connection: &mut FollowedIo<DuplexStream>) -> Option<Vec<u8>> {
+    connection.reading.begin_turn();
+    let mut bytes = vec![0; 1_000];
+    let read = poll_fn(|context| {
+        let mut buffer = ReadBuf::new(&mut bytes);
+        let polled = Pin::new(&mut *connection).poll_read(context, &mut buffer);
+        Poll::Ready(polled.map_ok(|()| buffer.filled().len()))
+    });
+    match read.await {
+        Poll::Ready(read) => Some(bytes[..read.unwrap()].to_vec()),
+        Poll::Pending => None,
+    }
+}
+
+#[tokio::test]
+async fn what_has_piled_up_while_a_connection_was_parked_is_refused_and_what_comes_then_is_read() {
+    let load = Load::default();
+    let (mut connection, mut far, connections) = connection(&load);
+    far.write_all(&request(1)).await.unwrap();
+    assert_eq!(turn(&mut connection).await, Some(request(1)));
+    assert_eq!(turn(&mut connection).await, None);
+    load.limit(0);
+    far.write_all(&[request(3), request(5)].concat()).await.unwrap();
+    assert_eq!(turn(&mut connection).await, None, "it is parked");
+    // Longer than its calls would wait.
+    connection.arrivals.set_age(Duration::from_secs(2));
+    load.limit(1);
+    assert_eq!(turn(&mut connection).await, None);
+    assert_eq!(connections.requests_refused(), 2);
+    let mut answer = [0; 9];
+    far.read_exact(&mut answer).await.unwrap();
+    assert_eq!((answer[3], answer[4], answer[8]), (1, 5, 3), "HEADERS with END_STREAM of stream 3");
+    far.write_all(&request(7)).await.unwrap();
+    assert_eq!(turn(&mut connection).await, Some(request(7)));
+    assert_eq!(turn(&mut connection).await, None);
+    assert!(connection.shedding.is_none(), "nothing is left to look at");
+}
+
+#[tokio::test]
+async fn what_was_parked_for_less_than_its_time_is_read() {
+    let load = Load::default();
+    let (mut connection, mut far, connections) = connection(&load);
+    load.limit(0);
+    far.write_all(&request(1)).await.unwrap();
+    assert_eq!(turn(&mut connection).await, None);
+    load.limit(1);
+    assert_eq!(turn(&mut connection).await, Some(request(1)));
+    assert_eq!(connections.requests_refused(), 0);
+}
+
+/// The fields of a block that has no more than a status and literals.
+fn fields(block: &[u8]) -> HeaderMap {
+    let (mut fields, mut at) = (HeaderMap::new(), 1);
+    assert_eq!(block[0], 0x88);
+    let string = |at: &mut usize| {
+        let mut length = usize::from(block[*at]);
+        *at += 1;
+        let mut shift = 0;
+        while length >= 127 && shift < 21 {
+            let byte = block[*at];
+            length += usize::from(byte & 0x7f) << shift;
+            (*at, shift) = (*at + 1, shift + 7);
+            if byte < 0x80 {
+                break;
+            }
+        }
+        *at += length;
+        block[*at - length..*at].to_vec()
+    };
+    while at < block.len() {
+        assert_eq!(block[at], 0, "a literal that is not put into the table");
+        at += 1;
+        let (name, value) = (string(&mut at), string(&mut at));
+        let name = http::HeaderName::from_bytes(&name).unwrap();
+        fields.insert(name, http::HeaderValue::from_bytes(&value).unwrap());
+    }
+    fields
+}
+
+#[test]
+fn a_refusal_says_what_the_node_says_elsewhere() {
+    let refusal = unread_refusal(Duration::from_millis(75));
+    let read = fields(&shedding::field_block(&refusal));
+    assert_eq!(&read, refusal.headers());
+    let status = Status::from_header_map(&read).unwrap();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(status.message().contains("75 ms"), "{status}");
+    assert_eq!(status.get_error_details().error_info().unwrap().reason, "OVERLOADED");
+    let long = Response::builder().header("a", "b".repeat(5_000)).body(()).unwrap();
+    assert_eq!(&fields(&shedding::field_block(&long)), long.headers());
+}
