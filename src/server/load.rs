@@ -118,6 +118,7 @@ impl Load {
         let workers = tokio::runtime::Handle::current().metrics().num_workers() as f64;
         let (mut interval, mut tick, mut delays) = (Measure::begin(), Measure::begin(), [Duration::ZERO; 2]);
         let (mut quiet, mut more) = (0, 0);
+        self.0.delay_us.store(0, Relaxed);
         while quiet < QUIET_INTERVALS {
             sleep(TICK).await;
             let shared = &*self.0;
@@ -283,20 +284,33 @@ impl ConnectionLoad {
         !is_parked
     }
 
+    /// How long it takes at the most until what came is read, if that is known.
+    pub(crate) fn delay(&self) -> Option<Duration> {
+        let shared = &*self.load.0;
+        // A connection that asks now and then may have been quiet for most of the time since its turn before.
+        let delay = || Duration::from_micros(shared.delay_us.load(Relaxed)) * 5 / 4;
+        shared.is_watched.load(Relaxed).then(delay)
+    }
+
+    /// These calls were refused although the connection is read.
+    pub(crate) fn missed(&self, calls: u64) {
+        let shared = &*self.load.0;
+        shared.calls.fetch_add(calls, Relaxed);
+        shared.late.fetch_add(calls, Relaxed);
+    }
+
     /// A turn is over in which calls were answered, the oldest of which can have come so long ago; the shortest of their time-outs.
     /// Must be called in a runtime.
     pub(crate) fn answered(&self, calls: u64, age: Duration, timeout: Duration) {
         let shared = &*self.load.0;
-        if !shared.is_watched.load(Relaxed) {
+        let Some(delay) = self.delay() else {
             if age > timeout && !shared.is_watched.swap(true, Relaxed) {
                 tokio::spawn(self.load.clone().watch());
             }
             return;
-        }
-        // A connection that asks now and then may have been quiet for most of that time.
-        let delay = Duration::from_micros(shared.delay_us.load(Relaxed));
+        };
         shared.calls.fetch_add(calls, Relaxed);
-        if age.min(delay * 5 / 4) > timeout {
+        if age.min(delay) > timeout {
             shared.late.fetch_add(calls, Relaxed);
         }
         let interval = shared.interval.load(Relaxed);

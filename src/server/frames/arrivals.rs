@@ -121,6 +121,14 @@ impl Arrivals {
         self.turns_behind >= turns
     }
 
+    /// Of the bytes that lay in the socket when the turn began, how many came before, if none came before `begun`.
+    pub(super) fn older(&self, before: Instant, begun: Instant) -> usize {
+        let unread = self.marks.back().map_or(0, |&(bytes, _)| bytes.saturating_sub(self.read));
+        let age = |at: Instant| self.turn.saturating_duration_since(at);
+        let part = 1.0 - age(before).div_duration_f64(age(begun).max(Duration::from_nanos(1)));
+        (unread as f64 * part.max(0.0)) as usize
+    }
+
     /// When the oldest byte that was read in this turn, or is read next, can have come.
     pub(super) fn oldest(&self) -> Instant {
         self.marks.front().map_or(self.turn, |&(_, first)| first)

@@ -8,6 +8,7 @@
 
 mod arrivals;
 mod budget;
+mod field_block;
 mod reading;
 mod scanner;
 mod shedding;
@@ -26,7 +27,7 @@ use arrivals::Arrivals;
 use budget::FrameBudget;
 pub(crate) use reading::Reading;
 use scanner::{FrameScanner, GOAWAY};
-use shedding::{Age, Shedding};
+use shedding::{Age, Refuses, Shedding};
 
 /// How long a connection reads before others have their turn.
 const TURN: Duration = Duration::from_micros(500);
@@ -35,6 +36,10 @@ const ANSWERS_BYTES_MAX: usize = 256 << 10;
 /// The socket of a connection is not empty at the end of so many turns before requests are refused for it: a process that was
 /// stopped for a while catches up within less.
 const TURNS_BEHIND_MIN: u32 = 4;
+/// Of the time that callers wait, the part after which what has piled up is refused with all that is behind it.
+const PILED_UP: f64 = 0.75;
+/// And the part after which a request would be answered too late.
+const OLD: f64 = 0.9;
 
 /// A connection's bytes, from the preface on.
 #[derive(Debug)]
@@ -58,8 +63,7 @@ pub(crate) struct FollowedIo<I> {
 #[derive(Debug)]
 struct Shed {
     frames: Shedding,
-    /// Nothing was left to read yet.
-    refuses: bool,
+    refuses: Refuses,
     /// Requests of another age are given out in the next turn only, as HTTP/2 hands all out at a turn's end.
     waits: bool,
     has_ended: bool,
@@ -95,24 +99,47 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> FollowedIo<I> {
         }
     }
 
-    /// Sees whether requests are to be refused.
+    /// Sees which requests are to be refused.
     fn begin_turn_behind(&mut self, was_parked: bool) {
-        let delay_max = self.reading.delay_max(self.begun);
-        let is_old = self.begun.saturating_duration_since(self.arrivals.oldest()) > delay_max;
-        let refuses = is_old && (was_parked || self.arrivals.is_behind_for(TURNS_BEHIND_MIN));
-        self.reading.set_oldest(if refuses { self.begun } else { self.arrivals.oldest() });
+        let now = self.begun;
+        let timeout = self.reading.timeout(now);
+        let refuses = self.refuses(timeout, was_parked);
+        // What is left came later.
+        let oldest = match refuses {
+            Refuses::All => now,
+            Refuses::NONE => self.arrivals.oldest(),
+            Refuses::Within(_) => now.checked_sub(timeout.mul_f64(OLD)).unwrap_or(now),
+        };
+        self.reading.set_oldest(oldest);
         match &mut self.shedding {
             Some(shed) => {
-                shed.refuses |= refuses;
+                shed.refuses = if shed.refuses == Refuses::All { Refuses::All } else { refuses };
                 shed.waits = false;
             }
-            None if refuses => {
-                let refusal = self.reading.refusal(delay_max);
+            None if refuses != Refuses::NONE => {
+                let refusal = self.reading.refusal(timeout.mul_f64(PILED_UP));
                 let frames = Shedding::new(self.received.clone(), self.newest, refusal);
                 self.shedding = Some(Box::new(Shed { frames, refuses, waits: false, has_ended: false }));
             }
             None => {}
         }
+    }
+
+    fn refuses(&self, timeout: Duration, was_parked: bool) -> Refuses {
+        let now = self.begun;
+        let oldest = self.arrivals.oldest();
+        let is_piled_up = was_parked || self.arrivals.is_behind_for(TURNS_BEHIND_MIN);
+        if is_piled_up && now.saturating_duration_since(oldest) > timeout.mul_f64(PILED_UP) {
+            return Refuses::All;
+        }
+        // Where nobody watches the load, nobody knows how long a connection has to wait for its turn at the most.
+        let (Some(delay), Some(before)) =
+            (self.reading.load().delay(), now.checked_sub(timeout.mul_f64(OLD)))
+        else {
+            return Refuses::NONE;
+        };
+        let begun = oldest.max(now.checked_sub(delay).unwrap_or(oldest));
+        Refuses::Within(self.arrivals.older(before, begun))
     }
 
     /// Reads, and looks at what was read.
@@ -176,11 +203,11 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> FollowedIo<I> {
                 let _ = self.send_answers(context);
                 return Poll::Pending;
             }
-            let changed = shed.frames.look(shed.refuses);
+            let changed = shed.frames.look(&mut shed.refuses);
             let (refused, passed) = shed.frames.take_counts();
             self.reading.count_calls(passed);
             if refused > 0 {
-                self.reading.count_refused(refused);
+                self.reading.count_refused(refused, shed.refuses != Refuses::All);
             }
             if let Some(age) = changed {
                 self.reading.set_too_old(age == Age::TooOld);
@@ -214,7 +241,7 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> FollowedIo<I> {
         self.shedding = Some(shed);
         if read.is_pending() {
             if let Some(shed) = &mut self.shedding {
-                shed.refuses = false;
+                shed.refuses = Refuses::NONE;
                 shed.frames.answer_all();
             }
             let _ = self.send_answers(context);

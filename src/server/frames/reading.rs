@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, Request};
 use parking_lot::Mutex;
 
-use super::shedding::field_block;
+use super::field_block;
 use crate::clock::monotonic;
 use crate::server::connections::RefusedUnread;
 use crate::server::load::ConnectionLoad;
@@ -132,17 +132,16 @@ impl Reading {
         self.0.is_spent.store(true, Relaxed);
     }
 
-    pub(super) fn count_refused(&self, requests: u64) {
+    /// These requests were refused, as the connection has its turn too seldom or as it was parked.
+    pub(super) fn count_refused(&self, requests: u64, is_read: bool) {
         self.0.refused.count(requests);
-    }
-
-    /// How long requests may lie unread now, which leaves a part of their time for what comes after.
-    pub(super) fn delay_max(&self, now: Instant) -> Duration {
-        self.timeout(now) * 3 / 4
+        if is_read {
+            self.0.load.missed(requests);
+        }
     }
 
     /// The shortest time-out that requests of late came with.
-    fn timeout(&self, now: Instant) -> Duration {
+    pub(super) fn timeout(&self, now: Instant) -> Duration {
         let mut window = self.0.window.lock();
         let [new, old] = &self.0.timeouts;
         if now.saturating_duration_since(*window) >= WINDOW {
@@ -172,7 +171,7 @@ impl Reading {
 
     /// What requests are refused with that lay unread for longer than that.
     pub(super) fn refusal(&self, delay: Duration) -> Vec<u8> {
-        field_block(&unread_refusal(delay))
+        field_block::of_response(&unread_refusal(delay))
     }
 
     pub(super) fn take_turn(&self) -> bool {

@@ -117,12 +117,12 @@ fn fields(block: &[u8]) -> HeaderMap {
 #[test]
 fn a_refusal_says_what_the_node_says_elsewhere() {
     let refusal = unread_refusal(Duration::from_millis(75));
-    let read = fields(&shedding::field_block(&refusal));
+    let read = fields(&field_block::of_response(&refusal));
     assert_eq!(&read, refusal.headers());
     let status = Status::from_header_map(&read).unwrap();
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(status.message().contains("75 ms"), "{status}");
     assert_eq!(status.get_error_details().error_info().unwrap().reason, "OVERLOADED");
     let long = Response::builder().header("a", "b".repeat(5_000)).body(()).unwrap();
-    assert_eq!(&fields(&shedding::field_block(&long)), long.headers());
+    assert_eq!(&fields(&field_block::of_response(&long)), long.headers());
 }
