@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use tonic::service::Routes;
@@ -19,6 +20,9 @@ use crate::telemetry::{CallMetrics, Metrics, SlowCalls};
 
 /// Admin calls that may wait at once.
 const ADMIN_IN_FLIGHT_MAX: usize = 256;
+/// Probes whose requests are not whole, at once; and for how long they may not be.
+const PROBES_IN_FLIGHT_MAX: usize = 256;
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest request to Admin, which takes names and settings. tonic makes room for what a request says it has
 /// before any of it is here, and a stream may stay as long as its connection.
 const ADMIN_BYTES_MAX: usize = 64 << 10;
@@ -101,7 +105,8 @@ impl NodeContext {
         let routes = Routes::new(self.lifecycle.health().service(Mount::Control));
         ServiceBuilder::new()
             .layer(RepairLayer)
-            .layer(DeadlineLayer::new(CallTimeout::new(None)))
+            .layer(DeadlineLayer::new(CallTimeout::new(Some(PROBE_TIMEOUT))))
+            .layer(InFlight::new(PROBES_IN_FLIGHT_MAX))
             .service(GeneratedService::new(with_reflection(routes)))
     }
 

@@ -14,9 +14,10 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures_util::{Stream, stream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{self, HealthServer};
@@ -44,13 +45,18 @@ pub enum Mount {
 
 /// The statuses of a node. Clones are the same.
 #[derive(Debug, Clone)]
-pub struct Health(watch::Sender<Table>);
+pub struct Health {
+    table: watch::Sender<Table>,
+    /// Watch streams on the listeners of [`Mount::Control`].
+    watches: Arc<Semaphore>,
+}
 
 impl Health {
     /// A node in standby: alive and not ready.
     #[must_use]
     pub fn new() -> Self {
-        let health = Self(watch::Sender::new(Table { statuses: BTreeMap::new(), ended: None }));
+        let table = watch::Sender::new(Table { statuses: BTreeMap::new(), ended: None });
+        let health = Self { table, watches: Arc::new(Semaphore::new(WATCHES_MAX)) };
         health.follow(NodeState::Standby);
         health
     }
@@ -58,26 +64,27 @@ impl Health {
     /// The tonic service to mount on a listener.
     #[must_use]
     pub fn service(&self, mount: Mount) -> HealthServer<HealthService> {
-        HealthServer::new(HealthService { table: self.0.subscribe(), mount })
+        let watches = (mount == Mount::Control).then(|| Arc::clone(&self.watches));
+        HealthServer::new(HealthService { table: self.table.subscribe(), mount, watches })
             .max_decoding_message_size(REQUEST_BYTES_MAX)
     }
 
     /// Sets the status of a service, and makes it known if it was not.
     pub fn set(&self, service: &'static str, serving: bool) {
         let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-        self.0.send_if_modified(|table| table.statuses.insert(service, status) != Some(status));
+        self.table.send_if_modified(|table| table.statuses.insert(service, status) != Some(status));
     }
 
     /// Whether a service says SERVING.
     #[must_use]
     pub fn is_serving(&self, service: &str) -> bool {
-        self.0.borrow().status(service) == Some(ServingStatus::Serving)
+        self.table.borrow().status(service) == Some(ServingStatus::Serving)
     }
 
     /// Every known service and whether it says SERVING, by name.
     #[must_use]
     pub fn statuses(&self) -> Vec<(&'static str, bool)> {
-        let table = self.0.borrow();
+        let table = self.table.borrow();
         table.statuses.iter().map(|(name, status)| (*name, *status == ServingStatus::Serving)).collect()
     }
 
@@ -90,13 +97,13 @@ impl Health {
 
     /// Ends the Watch streams of this mount, and of those before it, when they have told what they know.
     pub(crate) fn end_watches(&self, mount: Mount) {
-        self.0.send_modify(|table| table.ended = table.ended.max(Some(mount)));
+        self.table.send_modify(|table| table.ended = table.ended.max(Some(mount)));
     }
 
     /// Waits until the Watch streams of this mount are to end, and with them every other stream that would live
     /// as long as its client likes.
     pub(crate) fn ending(&self, mount: Mount) -> impl Future<Output = ()> + Send + 'static {
-        let mut table = self.0.subscribe();
+        let mut table = self.table.subscribe();
         async move {
             // Refused when the node is gone, which is an end too.
             let _ = table.wait_for(|table| table.ended >= Some(mount)).await;
@@ -127,6 +134,8 @@ impl Table {
 pub struct HealthService {
     table: watch::Receiver<Table>,
     mount: Mount,
+    /// Room for Watch streams, where that is bounded by itself: on a data listener it is what a call takes.
+    watches: Option<Arc<Semaphore>>,
 }
 
 #[tonic::async_trait]
@@ -147,7 +156,14 @@ impl health_server::Health for HealthService {
     type WatchStream = WatchStream;
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<WatchStream>, Status> {
+        let room = self.watches.as_ref().map(|watches| Arc::clone(watches).try_acquire_owned()).transpose();
+        let Ok(room) = room else {
+            let full =
+                format!("the node has {WATCHES_MAX} Watch streams here already; one for a client is enough");
+            return Err(Status::resource_exhausted(full));
+        };
         let watched = Watched {
+            _room: room,
             service: request.into_inner().service,
             table: self.table.clone(),
             mount: self.mount,
@@ -165,6 +181,7 @@ struct Watched {
     table: watch::Receiver<Table>,
     mount: Mount,
     told: Option<ServingStatus>,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Watched {
@@ -191,6 +208,9 @@ impl Watched {
 /// What a Watch answers for a service that nobody has registered (yet).
 const UNKNOWN: ServingStatus = ServingStatus::ServiceUnknown;
 
+/// Watch streams at once on the admin and health listeners together: each takes about 10 KB.
+const WATCHES_MAX: usize = 1_024;
+
 /// A request is a service's name.
 const REQUEST_BYTES_MAX: usize = 4 * 1024;
 
@@ -203,7 +223,8 @@ mod tests {
     use super::*;
 
     fn service(health: &Health, mount: Mount) -> HealthService {
-        HealthService { table: health.0.subscribe(), mount }
+        let watches = (mount == Mount::Control).then(|| Arc::clone(&health.watches));
+        HealthService { table: health.table.subscribe(), mount, watches }
     }
 
     fn ask(service: &str) -> Request<HealthCheckRequest> {
@@ -261,5 +282,18 @@ mod tests {
         assert_eq!(next(&mut control).await, ServingStatus::NotServing);
         health.end_watches(Mount::Control);
         assert!(control.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn no_more_watch_than_there_is_room_for_and_one_that_ends_makes_room() {
+        let service = service(&Health::new(), Mount::Control);
+        let mut watches = Vec::new();
+        for _ in 0..WATCHES_MAX {
+            watches.push(service.watch(ask(READY)).await.unwrap());
+        }
+        let refused = service.watch(ask(READY)).await.err().unwrap();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        watches.pop();
+        assert!(service.watch(ask(READY)).await.is_ok());
     }
 }

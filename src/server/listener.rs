@@ -52,6 +52,9 @@ impl fmt::Display for Role {
     }
 }
 
+/// Calls at once on a connection of the health listener: a prober has one, or a Watch for each service.
+const PROBE_STREAMS_MAX: u32 = 16;
+
 /// What a listener is served with.
 pub(crate) struct Serving<'a> {
     pub(crate) runtime: &'a Handle,
@@ -70,7 +73,10 @@ pub(crate) fn serve_grpc_on<S: ConnectionService>(
 ) -> Listening {
     let (config, connections) = (serving.config.clone(), serving.connections.clone());
     start(role, bound, serving, move |socket, peer, phase| {
-        let (service, config) = (service.service(&peer), config.get());
+        let (service, mut config) = (service.service(&peer), config.get());
+        if role == Role::Health {
+            config.streams_max = config.streams_max.min(PROBE_STREAMS_MAX);
+        }
         let reading = Reading::new(connections.refused_unread(), connections.load().connection());
         serve_grpc(socket, peer, phase, service, (config, reading))
     })

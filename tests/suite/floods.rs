@@ -1,11 +1,17 @@
 //! Peers that send frames which cost a node work and ask for nothing, and those that make it reset streams: they are told to
 //! go away, and others go on.
 
+use crate::support::node::{Node, connect};
 use crate::support::plain_node::{PlainNode, get, soon};
-use crate::support::raw::{PREFACE, SETTINGS};
+use crate::support::raw::{PREFACE, Raw, SETTINGS, post};
+use futures_util::future::select_all;
 use larder::endpoint::Endpoint;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tonic::{Code, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 /// A frame of HTTP/2.
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -110,4 +116,26 @@ async fn streams_that_the_node_is_made_to_reset_are_answered_with_goaway() {
         assert_eq!(goaway_for(node.data(), flood.collect()).await, reason, "{what}");
     }
     other.get(get("k")).await.unwrap();
+}
+
+#[tokio::test]
+async fn requests_that_do_not_come_whole_leave_room_on_the_health_listener() {
+    let node = Node::start().await;
+    let (mut peers, mut sending, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..40 {
+        let peer = Raw::connect(&node.health()).await;
+        for _ in 0..16 {
+            let (answer, rest) = peer.open(post("/grpc.health.v1.Health/Check")).await;
+            sending.push(rest);
+            answers.push(answer);
+        }
+        peers.push(peer);
+        let mut other = HealthClient::new(connect(&node.health()).await);
+        let status = soon(other.check(HealthCheckRequest::default())).await.unwrap().into_inner().status();
+        assert_eq!(status, ServingStatus::Serving);
+    }
+    // 640 were begun; what is too much is refused, and the others wait.
+    let (first, ..) = soon(select_all(answers)).await;
+    let status = Status::from_header_map(first.unwrap().headers()).unwrap();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
 }
