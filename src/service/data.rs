@@ -20,9 +20,7 @@ use super::batch::CallProgress;
 use super::blobs::BlobCall;
 use super::deferred::{Deferred, DeferredCall, Why};
 use super::generated::{GeneratedFuture, GeneratedService};
-use super::long_requests::{
-    LongRequests, RequestLimits, RequestPermit, SHORT_REQUEST_BYTES_MAX, StoppedCalls,
-};
+use super::long_requests::{LongRequests, RequestLimits, RequestPermit, StoppedCalls, UNCOUNTED_BYTES_MAX};
 use super::metadata;
 use super::pipeline::PipelineBody;
 use super::plan::{Plan, plan};
@@ -482,7 +480,7 @@ impl Gathered {
                     if body.is_end_stream() {
                         return Poll::Ready(Ok(()));
                     }
-                    if bytes > SHORT_REQUEST_BYTES_MAX && self.permit.is_none() {
+                    if bytes > UNCOUNTED_BYTES_MAX && self.permit.is_none() {
                         self.permit = Some(plane.requests.admit(bytes, &plane.stopped)?);
                     }
                 }

@@ -1,7 +1,7 @@
 //! Long requests under way: their bytes are counted against a budget of the whole node before they are read.
 //!
-//! A request whose message is longer than [`SHORT_REQUEST_BYTES_MAX`] is admitted when its length is known, which its first frame
-//! tells, and counts until it is done. One that finds no room waits, and nothing more of it is read meanwhile, so that
+//! A request whose message is longer than [`UNCOUNTED_BYTES_MAX`], and is not whole in its first frame, is admitted when its length is
+//! known, which that frame tells, and counts until it is done. One that finds no room waits, and nothing more of it is read meanwhile, so that
 //! HTTP/2's flow control stops its peer. Those that wait are admitted in the order in which they came.
 //!
 //! What came of a request before its peer was stopped lies in the connection's window until it is read. A window that is
@@ -26,7 +26,9 @@ use tokio::time::sleep;
 
 use super::error::CallError;
 
-/// Messages up to this length are not counted.
+/// Messages up to this length are not counted: of those that do not come whole, `InFlight` bounds the number.
+pub(super) const UNCOUNTED_BYTES_MAX: usize = 8 << 10;
+/// Messages up to this length are copied when they are whole.
 pub(super) const SHORT_REQUEST_BYTES_MAX: usize = 64 << 10;
 /// What one permit stands for.
 const UNIT_BYTES: usize = 1 << 10;

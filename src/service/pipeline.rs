@@ -32,7 +32,7 @@ use tonic::Status;
 
 use super::data::{Ending, Plane};
 use super::error::CallError;
-use super::long_requests::{RequestPermit, SHORT_REQUEST_BYTES_MAX};
+use super::long_requests::{RequestPermit, SHORT_REQUEST_BYTES_MAX, UNCOUNTED_BYTES_MAX};
 use super::slow::describe_first;
 use crate::clock::monotonic;
 use crate::grpc::frame::{PREFIX, finish, message_len};
@@ -264,7 +264,7 @@ where
     /// Waits until the message that comes next may be read, if it is long.
     fn is_admitted(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Ended> {
         let max = self.plane.cache.limits().message_in_bytes_max;
-        let is_next = |len: &usize| *len > SHORT_REQUEST_BYTES_MAX && self.partial.len() < PREFIX + *len;
+        let is_next = |len: &usize| *len > UNCOUNTED_BYTES_MAX && self.partial.len() < PREFIX + *len;
         // One that is whole is done, also when the listener ends.
         let Some(len) = message_len(&self.partial, max)?.filter(is_next) else {
             return Ok(Poll::Ready(()));

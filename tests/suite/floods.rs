@@ -3,9 +3,10 @@
 
 use crate::support::node::{Node, connect};
 use crate::support::plain_node::{PlainNode, get, soon};
-use crate::support::raw::{PREFACE, Raw, SETTINGS, post};
+use crate::support::raw::{self, PREFACE, Raw, SETTINGS, post};
 use futures_util::future::select_all;
 use larder::endpoint::Endpoint;
+use larder::proto::v1::GetMemoryReportRequest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::{Code, Status};
@@ -138,4 +139,36 @@ async fn requests_that_do_not_come_whole_leave_room_on_the_health_listener() {
     let (first, ..) = soon(select_all(answers)).await;
     let status = Status::from_header_map(first.unwrap().headers()).unwrap();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+}
+
+/// Waits until requests under way take this many bytes.
+async fn wait_for_request_bytes(node: &Node, wanted: impl Fn(u64) -> bool) {
+    let mut admin = node.admin().await;
+    let taken = async {
+        loop {
+            let report = admin.get_memory_report(GetMemoryReportRequest {}).await.unwrap().into_inner();
+            // What takes nothing is left out.
+            let requests = report.parts.iter().find(|part| part.name == "requests");
+            if wanted(requests.map_or(0, |requests| requests.bytes)) {
+                return;
+            }
+        }
+    };
+    soon(taken).await;
+}
+
+#[tokio::test]
+async fn what_came_of_requests_counts_until_they_are_whole() {
+    let node = Node::start().await;
+    let peer = Raw::connect(&node.data()).await;
+    let mut sending = Vec::new();
+    for path in ["Set", "BatchSet", "Pipeline"] {
+        let (answer, mut rest) = peer.open(post(&format!("/larder.v1.Cache/{path}"))).await;
+        rest.send_data(raw::frame(0, 20_000, &[0; 10_000]), false).unwrap();
+        sending.push((answer, rest));
+        let least = 20_000 * sending.len() as u64;
+        wait_for_request_bytes(&node, |bytes| bytes >= least).await;
+    }
+    drop(sending);
+    wait_for_request_bytes(&node, |bytes| bytes == 0).await;
 }
