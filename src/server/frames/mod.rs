@@ -159,8 +159,10 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> FollowedIo<I> {
         }
         let bytes = &buffer.filled()[before..];
         self.arrivals.read(bytes.len());
-        if self.arrivals.is_behind() {
-            self.reading.set_waited(since(self.arrivals.arrived(self.arrivals.bytes_read() - 1)));
+        if self.arrivals.is_behind() && !bytes.is_empty() {
+            // No longer than anything waits: where that is not known, it is nothing.
+            let waited = since(self.arrivals.arrived(self.arrivals.bytes_read() - 1));
+            self.reading.set_waited(waited.min(self.reading.load().delay().unwrap_or_default()));
         }
         let (budget, newest, mut calls) = (&mut self.budget, &mut self.newest, 0);
         self.received.scan(bytes, |frame| {

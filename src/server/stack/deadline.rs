@@ -240,3 +240,22 @@ impl Body for Timed {
         Pin::new(body).poll_frame(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_call_runs_from_when_it_came() {
+        let ms = Duration::from_millis;
+        let unread = |waited, is_too_long| LayUnread { waited: ms(waited), is_too_long };
+        assert_eq!(left(Some(ms(100)), None), Ok(Some(ms(100))));
+        assert_eq!(left(Some(ms(100)), Some(&unread(40, false))), Ok(Some(ms(60))));
+        let late = Err(LayerError::Grpc(GrpcError::DeadlineExceeded));
+        assert_eq!(left(Some(ms(100)), Some(&unread(100, false))), late);
+        let refused = Err(LayerError::LayUnread { delay: ms(40) });
+        assert_eq!(left(Some(ms(100)), Some(&unread(40, true))), refused);
+        assert_eq!(left(None, Some(&unread(40, true))), refused);
+        assert_eq!(left(None, Some(&unread(40, false))), Ok(None));
+    }
+}
