@@ -20,7 +20,9 @@ use super::batch::CallProgress;
 use super::blobs::BlobCall;
 use super::deferred::{Deferred, DeferredCall, Why};
 use super::generated::{GeneratedFuture, GeneratedService};
-use super::long_requests::{LongRequests, RequestLimits, RequestPermit, StoppedCalls, UNCOUNTED_BYTES_MAX};
+use super::long_requests::{
+    LongRequests, RequestLimits, RequestPermit, SHORT_REQUEST_BYTES_MAX, StoppedCalls, UNCOUNTED_BYTES_MAX,
+};
 use super::metadata;
 use super::pipeline::PipelineBody;
 use super::plan::{Plan, plan};
@@ -515,13 +517,14 @@ impl Gathered {
     }
 
     /// The message that was found to be whole, and its place in the budget. A short one is copied, so that it does not
-    /// keep all that was read from the connection with it.
+    /// keep all that was read from the connection with it, and counts where it waits.
     fn take(&mut self) -> (Bytes, Option<RequestPermit>) {
-        let message = match &self.permit {
+        let permit = self.permit.take().filter(|_| self.bytes().len() > PREFIX + SHORT_REQUEST_BYTES_MAX);
+        let message = match &permit {
             Some(_) if !self.all.is_empty() => self.all.split().freeze().slice(PREFIX..),
             _ => Bytes::copy_from_slice(&self.bytes()[PREFIX..]),
         };
-        (message, self.permit.take())
+        (message, permit)
     }
 
     fn bytes(&self) -> &[u8] {

@@ -1,7 +1,7 @@
 //! Long requests under way: their bytes are counted against a budget of the whole node before they are read.
 //!
 //! A request whose message is longer than [`UNCOUNTED_BYTES_MAX`], and is not whole in its first frame, is admitted when its length is
-//! known, which that frame tells, and counts until it is done. One that finds no room waits, and nothing more of it is read meanwhile, so that
+//! known, which that frame tells, and counts until it is done, or if it is no longer than [`SHORT_REQUEST_BYTES_MAX`], until it is whole. One that finds no room waits, and nothing more of it is read meanwhile, so that
 //! HTTP/2's flow control stops its peer. Those that wait are admitted in the order in which they came.
 //!
 //! What came of a request before its peer was stopped lies in the connection's window until it is read. A window that is
@@ -12,7 +12,7 @@
 //! A request that was admitted and does not come whole in time ([`ARRIVES_WITHIN`]) is refused if others wait for what it
 //! takes. So is a Pipeline message whose client leaves replies unread for as long.
 //!
-//! Short requests are not counted: they are done as they come, and what holds them up bounds them there.
+//! Shorter requests are not counted: they are done as they come, and what holds them up bounds them there.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use super::error::CallError;
 
 /// Messages up to this length are not counted: of those that do not come whole, `InFlight` bounds the number.
 pub(super) const UNCOUNTED_BYTES_MAX: usize = 8 << 10;
-/// Messages up to this length are copied when they are whole.
+/// Messages up to this length are copied when they are whole, and are not counted any more.
 pub(super) const SHORT_REQUEST_BYTES_MAX: usize = 64 << 10;
 /// What one permit stands for.
 const UNIT_BYTES: usize = 1 << 10;

@@ -153,7 +153,8 @@ where
                 // One may be long and have no commands.
                 out.commands_left = out.commands_left.saturating_sub(1 + bytes.len() / BYTES_PER_COMMAND);
                 let mut message = Message::new(bytes, clock.take().unwrap_or_else(monotonic));
-                message.permit = self.permit.take();
+                // A short one counts where it waits.
+                message.permit = self.permit.take().filter(|_| message.bytes.len() > SHORT_REQUEST_BYTES_MAX);
                 self.message = Some(message);
             } else if self.half_closed {
                 return Err(if self.partial.is_empty() {
