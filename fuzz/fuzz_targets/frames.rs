@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
@@ -21,7 +21,12 @@ use larder::proto::v1;
 use larder::service::{DataService, GeneratedService};
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
+use tokio::runtime::{Builder, Runtime};
 use tower_service::Service;
+
+/// Where timers are made; nothing runs on it.
+static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_current_thread().enable_time().build().expect("a runtime"));
 
 const PREFIX: usize = 5;
 const METHODS: [&str; 12] = [
@@ -231,6 +236,7 @@ fn check_unary(method: &str, answer: &Answer) {
 }
 
 fuzz_target!(|input: &[u8]| {
+    let _entered = RUNTIME.enter();
     let [method, cut, body @ ..] = input else { return };
     let mut bytes = Vec::with_capacity(PREFIX + body.len());
     if method & 0x80 != 0 {
