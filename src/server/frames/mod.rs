@@ -64,6 +64,8 @@ pub(crate) struct FollowedIo<I> {
 struct Shed {
     frames: Shedding,
     refuses: Refuses,
+    /// How long requests may lie unread.
+    delay_max: Duration,
     /// Requests of another age are given out in the next turn only, as HTTP/2 hands all out at a turn's end.
     waits: bool,
     has_ended: bool,
@@ -117,9 +119,11 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> FollowedIo<I> {
                 shed.waits = false;
             }
             None if refuses != Refuses::NONE => {
-                let refusal = self.reading.refusal(timeout.mul_f64(PILED_UP));
+                let delay_max = timeout.mul_f64(PILED_UP);
+                let refusal = self.reading.refusal(delay_max);
                 let frames = Shedding::new(self.received.clone(), self.newest, refusal);
-                self.shedding = Some(Box::new(Shed { frames, refuses, waits: false, has_ended: false }));
+                let shed = Shed { frames, refuses, delay_max, waits: false, has_ended: false };
+                self.shedding = Some(Box::new(shed));
             }
             None => {}
         }
@@ -192,12 +196,14 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> FollowedIo<I> {
             let Some(shed) = &mut self.shedding else { return Poll::Ready(Ok(())) };
             let passed = shed.frames.passed();
             if !passed.is_empty() && !shed.waits {
+                // What was given before has been handed out, at the end of the turn.
+                self.reading.set_too_old((shed.frames.age() == Age::TooOld).then_some(shed.delay_max));
                 let given = passed.len().min(buffer.remaining());
                 buffer.put_slice(&passed[..given]);
                 shed.frames.give(given);
                 return Poll::Ready(Ok(()));
             }
-            if shed.has_ended {
+            if shed.has_ended && !shed.waits {
                 return Poll::Ready(Ok(()));
             }
             if shed.waits || since(self.begun) >= TURN {
@@ -205,18 +211,13 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> FollowedIo<I> {
                 let _ = self.send_answers(context);
                 return Poll::Pending;
             }
-            let changed = shed.frames.look(&mut shed.refuses);
+            shed.waits = shed.frames.look(&mut shed.refuses);
             let (refused, passed) = shed.frames.take_counts();
             self.reading.count_calls(passed);
             if refused > 0 {
                 self.reading.count_refused(refused, shed.refuses != Refuses::All);
             }
-            if let Some(age) = changed {
-                self.reading.set_too_old(age == Age::TooOld);
-                shed.waits = true;
-                continue;
-            }
-            if !shed.frames.passed().is_empty() {
+            if shed.waits || !shed.frames.passed().is_empty() {
                 continue;
             }
             if shed.frames.answers().len() > ANSWERS_BYTES_MAX {
@@ -249,7 +250,6 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> FollowedIo<I> {
             let _ = self.send_answers(context);
             let Some(shed) = &mut self.shedding else { return read };
             if shed.frames.is_over() {
-                self.reading.set_too_old(false);
                 self.shedding = None;
             }
         }

@@ -32,8 +32,8 @@ struct Words {
     is_behind: AtomicBool,
     /// How long those had lain that were read last.
     waited_us: AtomicU64,
-    /// Those that come now have lain for too long.
-    is_too_old: AtomicBool,
+    /// Those that come now have lain for longer than this, which is too long; 0: they have not.
+    too_old_us: AtomicU64,
     /// The shortest time-outs of requests, in milliseconds, of this window and of the one before; and when it began.
     timeouts: [AtomicU32; 2],
     window: Mutex<Instant>,
@@ -53,7 +53,7 @@ impl Reading {
             is_spent: false.into(),
             is_behind: false.into(),
             waited_us: 0.into(),
-            is_too_old: false.into(),
+            too_old_us: 0.into(),
             timeouts,
             window: monotonic().into(),
             refused,
@@ -102,9 +102,10 @@ impl Reading {
     #[cold]
     fn stamp_behind<B>(&self, request: &mut Request<B>) {
         self.note_timeout(request.headers());
-        let waited = Duration::from_micros(self.0.waited_us.load(Relaxed));
-        let is_too_long = self.0.is_too_old.load(Relaxed);
-        request.extensions_mut().insert(LayUnread { waited, is_too_long });
+        let time = |micros: &AtomicU64| Duration::from_micros(micros.load(Relaxed));
+        let (waited, too_long) = (time(&self.0.waited_us), time(&self.0.too_old_us));
+        let too_long = (!too_long.is_zero()).then_some(too_long);
+        request.extensions_mut().insert(LayUnread { waited, too_long });
     }
 
     fn note_timeout(&self, headers: &HeaderMap) {
@@ -121,11 +122,12 @@ impl Reading {
     }
 
     pub(super) fn set_waited(&self, waited: Duration) {
-        self.0.waited_us.store(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        store(&self.0.waited_us, waited);
     }
 
-    pub(super) fn set_too_old(&self, is_too_old: bool) {
-        self.0.is_too_old.store(is_too_old, Relaxed);
+    /// Whether what is read now has lain for too long, and how long that is.
+    pub(super) fn set_too_old(&self, delay_max: Option<Duration>) {
+        store(&self.0.too_old_us, delay_max.unwrap_or_default());
     }
 
     pub(super) fn set_spent(&self) {
@@ -177,4 +179,8 @@ impl Reading {
     pub(super) fn take_turn(&self) -> bool {
         self.0.turn_begins.load(Relaxed) && self.0.turn_begins.swap(false, Relaxed)
     }
+}
+
+fn store(micros: &AtomicU64, time: Duration) {
+    micros.store(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Relaxed);
 }

@@ -165,9 +165,10 @@ impl Shedding {
     }
 
     /// Whether nothing is left that has to be looked at: no stream can be named any more that HTTP/2 takes for one that has
-    /// not begun.
+    /// not begun, and what was passed on last is not to be refused.
     pub(super) fn is_over(&self) -> bool {
-        self.unseen().is_empty()
+        self.age == Age::Young
+            && self.unseen().is_empty()
             && self.passed.is_empty()
             && self.answers.is_empty()
             && self.begun.is_between_frames()
@@ -175,17 +176,23 @@ impl Shedding {
             && self.unanswered == 0
     }
 
-    /// Passes on what is left as it is: nothing more will come.
+    /// How old the requests are that are passed on.
+    pub(super) fn age(&self) -> Age {
+        self.age
+    }
+
+    /// Passes on what is left as it is, and answers the rest: nothing more will come.
     pub(super) fn end(&mut self) {
+        self.answer_all();
         self.passed.extend_from_slice(&self.buffer[self.seen..self.filled]);
         self.seen = self.filled;
     }
 
-    /// Looks at frames, and refuses some of the requests. Ends when what is passed on is of another age than before, which it
-    /// tells.
-    pub(super) fn look(&mut self, refuses: &mut Refuses) -> Option<Age> {
+    /// Looks at frames, and refuses some of the requests. Ends when what is passed on is of another age than before; whether
+    /// that begins here.
+    pub(super) fn look(&mut self, refuses: &mut Refuses) -> bool {
         refuses.pass(self.pass_begun());
-        let mut changed = None;
+        let mut has_changed = false;
         while let Some(frame) = Head::read(self.unseen()) {
             let whole = FRAME_HEAD_BYTES + frame.bytes;
             if self.unseen().len() < whole {
@@ -200,7 +207,7 @@ impl Shedding {
                     break;
                 }
                 self.age = age;
-                changed = Some(age);
+                has_changed = true;
             }
             if takes_out {
                 self.take_out(&frame);
@@ -215,7 +222,7 @@ impl Shedding {
         if self.unanswered > UNANSWERED_MAX {
             self.answer_all();
         }
-        changed
+        has_changed
     }
 
     /// Passes on the rest of the frame that had begun; how much it was.

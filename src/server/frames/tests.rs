@@ -10,7 +10,7 @@ use tonic_types::StatusExt;
 use super::*;
 use crate::server::connections::Connections;
 use crate::server::load::Load;
-use crate::server::stack::unread_refusal;
+use crate::server::stack::{LayUnread, unread_refusal};
 
 impl Unread for DuplexStream {
     fn unread(&self) -> usize {
@@ -34,9 +34,14 @@ fn connection(load: &Load) -> (FollowedIo<DuplexStream>, DuplexStream, Connectio
     (followed, far, connections)
 }
 
-/// What a turn of the connection reads; `None`: nothing for now.
+/// What a turn of the connection reads first; `None`: nothing for now.
 async fn turn(connection: &mut FollowedIo<DuplexStream>) -> Option<Vec<u8>> {
     connection.reading.begin_turn();
+    read(connection).await
+}
+
+/// What the connection reads next.
+async fn read(connection: &mut FollowedIo<DuplexStream>) -> Option<Vec<u8>> {
     let mut bytes = vec![0; 1_000];
     let read = poll_fn(|context| {
         let mut buffer = ReadBuf::new(&mut bytes);
@@ -83,6 +88,58 @@ async fn what_was_parked_for_less_than_its_time_is_read() {
     load.limit(1);
     assert_eq!(turn(&mut connection).await, Some(request(1)));
     assert_eq!(connections.requests_refused(), 0);
+}
+
+/// Whether the stack is to refuse a request that HTTP/2 hands out now.
+fn is_refused(connection: &FollowedIo<DuplexStream>) -> bool {
+    let mut request = http::Request::new(());
+    connection.reading.stamp(&mut request);
+    request.extensions().get::<LayUnread>().is_some_and(|unread| unread.too_long.is_some())
+}
+
+#[tokio::test]
+async fn what_http2_has_to_see_is_refused_by_the_stack_and_nothing_else_is() {
+    let load = Load::default();
+    let (mut connection, mut far, connections) = connection(&load);
+    load.limit(0);
+    // A field that is put into the table.
+    let old = vec![0, 0, 6, 1, 5, 0, 0, 0, 1, 0x83, 0x40, 1, b'a', 1, b'b'];
+    far.write_all(&old).await.unwrap();
+    assert_eq!(turn(&mut connection).await, None);
+    connection.arrivals.set_age(Duration::from_secs(2));
+    load.limit(1);
+    // HTTP/2 hands out at the end of a turn what it was given in it.
+    assert_eq!((turn(&mut connection).await, is_refused(&connection)), (None, false));
+    assert_eq!(turn(&mut connection).await, Some(old));
+    assert_eq!((read(&mut connection).await, is_refused(&connection)), (None, true));
+    far.write_all(&request(3)).await.unwrap();
+    assert_eq!((turn(&mut connection).await, is_refused(&connection)), (None, true));
+    assert_eq!(turn(&mut connection).await, Some(request(3)));
+    assert_eq!((read(&mut connection).await, is_refused(&connection)), (None, false));
+    assert_eq!(connections.requests_refused(), 1);
+    assert!(connection.shedding.is_none(), "nothing is left to look at");
+}
+
+#[tokio::test]
+async fn a_peer_that_sends_no_more_is_answered_and_read_to_its_end() {
+    let load = Load::default();
+    let (mut connection, far, connections) = connection(&load);
+    let (mut reading, mut writing) = tokio::io::split(far);
+    load.limit(0);
+    let old = vec![0, 0, 6, 1, 5, 0, 0, 0, 3, 0x83, 0x40, 1, b'a', 1, b'b'];
+    writing.write_all(&[request(1), old.clone()].concat()).await.unwrap();
+    assert_eq!(turn(&mut connection).await, None);
+    writing.shutdown().await.unwrap();
+    connection.arrivals.set_age(Duration::from_secs(2));
+    load.limit(1);
+    assert_eq!(turn(&mut connection).await, None);
+    assert_eq!(turn(&mut connection).await, Some(old));
+    assert_eq!(read(&mut connection).await, Some(Vec::new()), "the end");
+    let _ = connection.send_answers(&mut Context::from_waker(std::task::Waker::noop()));
+    let mut answer = [0; 9];
+    reading.read_exact(&mut answer).await.unwrap();
+    assert_eq!((answer[3], answer[4], answer[8]), (1, 5, 1), "HEADERS with END_STREAM of stream 1");
+    assert_eq!(connections.requests_refused(), 2);
 }
 
 /// The fields of a block that has no more than a status and literals.

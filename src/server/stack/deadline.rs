@@ -95,48 +95,31 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let error = match grpc_timeout(request.headers()) {
-            Ok(Some(Duration::ZERO)) => GrpcError::DeadlineExceeded.into(),
-            Ok(asked) => match left(asked, request.extensions().get()) {
-                Ok(asked) => {
-                    // Where the request alone is a stream, the response's head comes when its caller has sent all.
-                    let is_callers = Verb::of_path(request.uri().path()).streams() == Streams::Request;
-                    let own = if is_callers { Duration::from_millis(u64::MAX) } else { self.timeout.get() };
-                    let timeout = asked.map_or(own, |asked| asked.min(own));
-                    return DeadlineFuture {
-                        call: Call::Running { future: self.inner.call(request) },
-                        asked,
-                        timeout,
-                        sleep: None,
-                    };
-                }
-                Err(error) => error,
-            },
-            Err(error) => error.into(),
+        let asked = grpc_timeout(request.headers()).map_err(LayerError::from);
+        let (call, asked, timeout) = match asked.and_then(|asked| left(asked, request.extensions().get())) {
+            Ok(asked) => {
+                // Where the request alone is a stream, the response's head comes when its caller has sent all.
+                let is_callers = Verb::of_path(request.uri().path()).streams() == Streams::Request;
+                let own = if is_callers { Duration::from_millis(u64::MAX) } else { self.timeout.get() };
+                let timeout = asked.map_or(own, |asked| asked.min(own));
+                (Call::Running { future: self.inner.call(request) }, asked, timeout)
+            }
+            Err(error) => (Call::Refused { error: Some(error) }, None, Duration::ZERO),
         };
-        DeadlineFuture {
-            call: Call::Refused { error: Some(error) },
-            asked: None,
-            timeout: Duration::ZERO,
-            sleep: None,
-        }
+        DeadlineFuture { call, asked, timeout, sleep: None }
     }
 }
 
 /// What is left of the time that a caller gives, from when the call came.
 fn left(asked: Option<Duration>, unread: Option<&LayUnread>) -> Result<Option<Duration>, LayerError> {
-    let Some(unread) = unread else { return Ok(asked) };
-    let Some(asked) = asked else {
-        return if unread.is_too_long {
-            Err(LayerError::LayUnread { delay: unread.waited })
-        } else {
-            Ok(None)
-        };
-    };
-    match asked.checked_sub(unread.waited) {
-        None | Some(Duration::ZERO) => Err(GrpcError::DeadlineExceeded.into()),
-        Some(_) if unread.is_too_long => Err(LayerError::LayUnread { delay: unread.waited }),
-        Some(left) => Ok(Some(left)),
+    let waited = unread.map_or(Duration::ZERO, |unread| unread.waited);
+    let left = asked.map(|asked| asked.saturating_sub(waited));
+    if left.is_some_and(|left| left.is_zero()) {
+        return Err(GrpcError::DeadlineExceeded.into());
+    }
+    match unread.and_then(|unread| unread.too_long) {
+        Some(delay) => Err(LayerError::LayUnread { delay }),
+        None => Ok(left),
     }
 }
 
@@ -248,7 +231,10 @@ mod tests {
     #[test]
     fn the_time_of_a_call_runs_from_when_it_came() {
         let ms = Duration::from_millis;
-        let unread = |waited, is_too_long| LayUnread { waited: ms(waited), is_too_long };
+        let unread = |waited, is_too_long: bool| {
+            let too_long = is_too_long.then_some(ms(40));
+            LayUnread { waited: ms(waited), too_long }
+        };
         assert_eq!(left(Some(ms(100)), None), Ok(Some(ms(100))));
         assert_eq!(left(Some(ms(100)), Some(&unread(40, false))), Ok(Some(ms(60))));
         let late = Err(LayerError::Grpc(GrpcError::DeadlineExceeded));
@@ -257,5 +243,6 @@ mod tests {
         assert_eq!(left(Some(ms(100)), Some(&unread(40, true))), refused);
         assert_eq!(left(None, Some(&unread(40, true))), refused);
         assert_eq!(left(None, Some(&unread(40, false))), Ok(None));
+        assert_eq!(left(Some(ms(0)), None), late, "its caller does not wait");
     }
 }

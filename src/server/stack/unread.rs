@@ -12,8 +12,8 @@ use crate::grpc::{ResponseBody, grpc_timeout};
 pub(in crate::server) struct LayUnread {
     /// At least this long.
     pub(in crate::server) waited: Duration,
-    /// The node has more to do than it can, and does not do what waited for so long.
-    pub(in crate::server) is_too_long: bool,
+    /// The node has more to do than it can, and does not do what lay there for longer than this, as the request did.
+    pub(in crate::server) too_long: Option<Duration>,
 }
 
 /// How long a caller waits, if it says so and can be understood.
