@@ -48,8 +48,8 @@ use crate::endpoint::PeerInfo;
 pub struct ConnectionConfig {
     /// How long a peer may take to begin to speak HTTP/2 (or, on the HTTP listener, to send a request's head).
     pub first_byte_timeout: Duration,
-    /// Calls at once on one connection. The same number bounds how many of them a peer may reset before the node has
-    /// looked at them, and how many stream errors a connection may cause, before the node closes it with a GOAWAY.
+    /// Calls at once on one connection. The same number bounds how many stream errors a connection may cause before the
+    /// node closes it with a GOAWAY, and 16 times that, how many calls a peer may reset before the node has looked at them.
     pub streams_max: u32,
     /// How long a connection is silent before the node asks whether its peer is there.
     pub keepalive_interval: Duration,
@@ -87,8 +87,8 @@ impl ConnectionConfig {
         http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.streams_max)
-            // Of a connection that has a backlog, many calls are given up before they are read. What is given up at once is
-            // counted where its frames are.
+            // Many calls of a connection that has a backlog are given up before they are read. What is given up at
+            // once is counted where its frames are.
             .max_pending_accept_reset_streams(PENDING_RESETS * self.streams_max as usize)
             .max_local_error_reset_streams(self.streams_max as usize)
             .max_header_list_size(HEADER_LIST_BYTES_MAX)

@@ -104,7 +104,7 @@ impl Load {
         ConnectionLoad { load: self.clone(), place: Arc::default(), interval: u64::MAX.into() }
     }
 
-    /// Has so many connections read, as far as nothing else decides.
+    /// Has at most `connections` read, until the watcher decides otherwise.
     #[cfg(test)]
     pub(crate) fn limit(&self, connections: usize) {
         self.0.is_limited.store(true, Relaxed);
@@ -299,8 +299,8 @@ impl ConnectionLoad {
         shared.late.fetch_add(calls, Relaxed);
     }
 
-    /// A turn is over in which calls were answered, the oldest of which can have come so long ago; the shortest of their time-outs.
-    /// Must be called in a runtime.
+    /// A turn is over in which `calls` were answered: the oldest can have come `age` ago, and `timeout` is the shortest of
+    /// their time-outs. Must be called in a runtime.
     pub(crate) fn answered(&self, calls: u64, age: Duration, timeout: Duration) {
         let shared = &*self.load.0;
         let Some(delay) = self.delay() else {

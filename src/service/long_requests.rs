@@ -1,7 +1,8 @@
 //! Long requests under way: their bytes are counted against a budget of the whole node before they are read.
 //!
-//! A request whose message is longer than [`UNCOUNTED_BYTES_MAX`], and is not whole in its first frame, is admitted when its length is
-//! known, which that frame tells, and counts until it is done, or if it is no longer than [`SHORT_REQUEST_BYTES_MAX`], until it is whole. One that finds no room waits, and nothing more of it is read meanwhile, so that
+//! A request whose message is longer than [`UNCOUNTED_BYTES_MAX`], and is not whole in its first frame, is admitted when its
+//! length is known, which that frame tells. It counts until it is done, or, where it is no longer than
+//! [`SHORT_REQUEST_BYTES_MAX`], until it is whole. One that finds no room waits, and nothing more of it is read meanwhile, so that
 //! HTTP/2's flow control stops its peer. Those that wait are admitted in the order in which they came.
 //!
 //! What came of a request before its peer was stopped lies in the connection's window until it is read. A window that is

@@ -105,18 +105,13 @@ impl Arrivals {
         self.drained -= age;
     }
 
-    /// Bytes read so far.
-    pub(super) fn bytes_read(&self) -> u64 {
-        self.read
-    }
-
     /// Whether bytes may have waited for long enough to matter.
     #[inline]
     pub(super) fn is_behind(&self) -> bool {
         !self.marks.is_empty()
     }
 
-    /// Whether something was left to read at the end of so many turns.
+    /// Whether something was left to read at the end of each of the last `turns` turns.
     pub(super) fn is_behind_for(&self, turns: u32) -> bool {
         self.turns_behind >= turns
     }
@@ -134,8 +129,13 @@ impl Arrivals {
         self.marks.front().map_or(self.turn, |&(_, first)| first)
     }
 
+    /// When the last byte that was read came; where that does not matter, when the turn began.
+    pub(super) fn latest(&self) -> Instant {
+        self.arrived(self.read.saturating_sub(1))
+    }
+
     /// When a byte came, given the number of those before it; where that does not matter, when the turn began.
-    pub(super) fn arrived(&self, at: u64) -> Instant {
+    fn arrived(&self, at: u64) -> Instant {
         let after = self.marks.partition_point(|&(bytes, _)| bytes <= at);
         match (after.checked_sub(1).map(|before| self.marks[before]), self.marks.get(after)) {
             (Some((from, began)), Some(&(to, ended))) => {

@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::scanner::{CONTINUATION, DATA, END_STREAM, Frame, HEADERS, RST_STREAM, WINDOW_UPDATE};
+use super::scanner::{CONTINUATION, DATA, END_STREAM, Frame, HEADERS, NO_ERROR, RST_STREAM, WINDOW_UPDATE};
 
 /// What a connection begins with, and the most that it has.
 const FULL: i64 = 1_000;
@@ -20,8 +20,8 @@ const PER_DATA: i64 = 2;
 const SENT_BYTES: u64 = 4 << 10;
 /// A time that brings one, for a peer that only keeps its connection alive.
 const IDLE: Duration = Duration::from_millis(10);
-/// Streams are numbered by twos. A request that is reset before this many others have begun was not meant (CVE-2023-44487); one that is
-/// given up at its deadline has others behind it, or is one of few.
+/// Streams are numbered by twos. A request that is reset before this many others have begun was not meant (CVE-2023-44487);
+/// one that is given up at its deadline has others behind it, or is one of few.
 const AT_ONCE: u32 = 2 * 8;
 const PER_RESET_AT_ONCE: i64 = PER_REQUEST + 2;
 /// A reset that the node was made to send costs more than its request brought.
@@ -29,7 +29,6 @@ const PER_OWN_RESET: i64 = 2 * PER_REQUEST;
 /// Of a stream's window, the bytes whose opening costs one more: who opens it beyond the 2 GiB that there may be is reset.
 const WINDOW_BYTES_LOG2: u32 = 27;
 
-const NO_ERROR: u32 = 0;
 const REFUSED_STREAM: u32 = 7;
 const CANCEL: u32 = 8;
 

@@ -29,7 +29,7 @@ fn skip_string(block: &mut &[u8]) -> Option<()> {
     Some(())
 }
 
-/// An integer with a prefix of so many bits (RFC 7541 §5.1), of at most four bytes.
+/// An integer whose prefix has `bits` bits (RFC 7541 §5.1), of at most four bytes.
 fn skip_integer(block: &mut &[u8], bits: u8) -> Option<usize> {
     let (&first, mut rest) = block.split_first()?;
     let max = (1_u8 << bits).wrapping_sub(1);

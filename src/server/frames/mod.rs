@@ -26,15 +26,15 @@ use crate::clock::{monotonic, since};
 use arrivals::Arrivals;
 use budget::FrameBudget;
 pub(crate) use reading::Reading;
-use scanner::{FrameScanner, GOAWAY};
+use scanner::{FrameScanner, GOAWAY, put_head};
 use shedding::{Age, Refuses, Shedding};
 
 /// How long a connection reads before others have their turn.
 const TURN: Duration = Duration::from_micros(500);
 /// Refusals that wait for the peer to read them; with more, nothing is read.
 const ANSWERS_BYTES_MAX: usize = 256 << 10;
-/// The socket of a connection is not empty at the end of so many turns before requests are refused for it: a process that was
-/// stopped for a while catches up within less.
+/// Turns that end with something left to read, one after another, before requests are refused for it: a process that was
+/// stopped for a while catches up within fewer.
 const TURNS_BEHIND_MIN: u32 = 4;
 /// Of the time that callers wait, the part after which what has piled up is refused with all that is behind it.
 const PILED_UP: f64 = 0.75;
@@ -95,8 +95,9 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> FollowedIo<I> {
         self.begun = now;
         let io = &self.io;
         self.arrivals.begin_turn(self.begun, || io.unread());
-        self.reading.set_behind(self.arrivals.is_behind() || self.shedding.is_some());
-        if self.arrivals.is_behind() || self.shedding.is_some() {
+        let is_behind = self.arrivals.is_behind() || self.shedding.is_some();
+        self.reading.set_behind(is_behind);
+        if is_behind {
             self.begin_turn_behind(was_parked);
         }
     }
@@ -163,9 +164,9 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> FollowedIo<I> {
         }
         let bytes = &buffer.filled()[before..];
         self.arrivals.read(bytes.len());
-        if self.arrivals.is_behind() && !bytes.is_empty() {
+        if self.arrivals.is_behind() {
             // No longer than anything waits: where that is not known, it is nothing.
-            let waited = since(self.arrivals.arrived(self.arrivals.bytes_read() - 1));
+            let waited = since(self.arrivals.latest());
             self.reading.set_waited(waited.min(self.reading.load().delay().unwrap_or_default()));
         }
         let (budget, newest, mut calls) = (&mut self.budget, &mut self.newest, 0);
@@ -339,12 +340,12 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for FollowedIo<I> {
 }
 
 /// GOAWAY on stream 0, which names no stream as done and ENHANCE_YOUR_CALM as the reason.
-fn go_away() -> [u8; 17] {
-    let mut frame = [0; 17];
-    frame[2] = 8;
-    frame[3] = GOAWAY;
-    frame[9..13].copy_from_slice(&(u32::MAX >> 1).to_be_bytes());
-    frame[16] = 11;
+fn go_away() -> Vec<u8> {
+    const LAST_STREAM: u32 = u32::MAX >> 1;
+    const ENHANCE_YOUR_CALM: u32 = 11;
+    let mut frame = Vec::new();
+    put_head(&mut frame, 8, GOAWAY, 0, 0);
+    frame.extend([LAST_STREAM, ENHANCE_YOUR_CALM].map(u32::to_be_bytes).concat());
     frame
 }
 

@@ -12,6 +12,22 @@ pub(super) struct Frame {
 }
 
 impl Frame {
+    /// A frame by its head; its word is not known by that.
+    fn of_head(&[a, b, c, kind, flags, s0, s1, s2, s3]: &[u8; HEAD_BYTES]) -> Self {
+        let stream = u32::from_be_bytes([s0, s1, s2, s3]) & !(1 << 31);
+        Self { kind, flags, stream, payload_bytes: u32::from_be_bytes([0, a, b, c]), word: 0 }
+    }
+
+    /// The frame that begins these bytes, its word left out; `None`: its head is not whole.
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        bytes.first_chunk().map(Self::of_head)
+    }
+
+    /// Its size, the head included.
+    pub(super) fn bytes(&self) -> usize {
+        HEAD_BYTES + self.payload_bytes as usize
+    }
+
     /// The newest stream of the peer's, this frame included.
     pub(super) fn newest(&self, newest: u32) -> u32 {
         if self.kind == HEADERS { newest.max(self.stream) } else { newest }
@@ -30,8 +46,19 @@ pub(super) const PADDED: u8 = 8;
 /// That HEADERS begins with the fields of PRIORITY.
 pub(super) const PRIORITY_FIELDS: u8 = 0x20;
 
-const HEAD_BYTES: usize = 9;
+/// The length of a frame's head.
+pub(super) const HEAD_BYTES: usize = 9;
 const WORD_BYTES: usize = 4;
+
+/// RFC 9113 §7: nothing is wrong.
+pub(super) const NO_ERROR: u32 = 0;
+
+/// Puts a frame's head.
+pub(super) fn put_head(out: &mut Vec<u8>, payload_bytes: usize, kind: u8, flags: u8, stream: u32) {
+    let [_, a, b, c] = u32::try_from(payload_bytes).unwrap_or(u32::MAX).to_be_bytes();
+    out.extend([a, b, c, kind, flags]);
+    out.extend(stream.to_be_bytes());
+}
 
 /// Follows one direction of a connection, in pieces of any length.
 #[derive(Debug, Default, Clone)]
@@ -77,21 +104,16 @@ impl FrameScanner {
             if self.have < wanted {
                 return;
             }
-            let [a, b, c, kind, flags, stream @ ..] = self.head;
-            let payload_bytes = u32::from_be_bytes([0, a, b, c]);
-            let has_word = matches!(kind, RST_STREAM | WINDOW_UPDATE) && payload_bytes as usize == WORD_BYTES;
+            let (head, word) = self.head.split_first_chunk().expect("it is longer than a head");
+            let frame = Frame::of_head(head);
+            let has_word = matches!(frame.kind, RST_STREAM | WINDOW_UPDATE)
+                && frame.payload_bytes as usize == WORD_BYTES;
             if has_word && self.have == HEAD_BYTES {
                 continue;
             }
-            let [s0, s1, s2, s3, word @ ..] = stream;
-            begun(Frame {
-                kind,
-                flags,
-                stream: u32::from_be_bytes([s0, s1, s2, s3]) & !(1 << 31),
-                payload_bytes,
-                word: if has_word { u32::from_be_bytes(word) } else { 0 },
-            });
-            self.skip = payload_bytes as usize - (self.have - HEAD_BYTES);
+            let word = word.first_chunk().filter(|_| has_word).map_or(0, |word| u32::from_be_bytes(*word));
+            begun(Frame { word, ..frame });
+            self.skip = frame.bytes() - self.have;
             self.have = 0;
         }
     }

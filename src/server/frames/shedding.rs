@@ -1,21 +1,21 @@
 //! Requests that lay unread for too long are refused before HTTP/2 sees them.
 //!
-//! What has piled up in a connection's socket, and at its client, while the connection was parked or could not be read to its end, is
-//! too old by then, and a refusal that goes the way of an answer costs a good part of one. So until the socket is empty,
-//! frames are looked at one by one: those of requests are taken out, and answered in the end with a refusal that was made
-//! once, unless the client has given them up itself.
+//! What has piled up in a connection's socket, and at its client, while the connection was parked or could not be read to
+//! its end, is too old by then, and a refusal that goes the way of an answer costs a good part of one. So frames are looked
+//! at one by one until the socket is empty: those of requests are taken out, and answered in the end with a refusal that was
+//! made once, unless the client has given them up itself.
 //!
-//! A request's head may change the table by which later heads are read (RFC 7541 §2.3.2). HTTP/2 has to see such a head: it is
-//! passed on as a request without a body, in a piece of its own, which the stack refuses.
+//! A request's head may change the table by which later heads are read (RFC 7541 §2.3.2). HTTP/2 has to see such a head: it
+//! is passed on as a request without a body, in a piece of its own, which the stack refuses.
 
 use std::collections::VecDeque;
 use std::task::Poll;
 
 use super::field_block::changes_table;
 use super::scanner::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, FrameScanner, HEADERS, PADDED, PRIORITY_FIELDS,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, FrameScanner, HEAD_BYTES, HEADERS, NO_ERROR, PADDED,
+    PRIORITY_FIELDS, RST_STREAM, WINDOW_UPDATE, put_head,
 };
-use super::scanner::{RST_STREAM, WINDOW_UPDATE};
 
 /// Requests that were taken out and are not answered; with more of them, all are answered.
 const UNANSWERED_MAX: usize = 4_096;
@@ -23,8 +23,6 @@ const UNANSWERED_MAX: usize = 4_096;
 const CREDIT_BYTES: u32 = 64 << 10;
 /// What is read and not looked at: more than a frame.
 const BUFFER_BYTES: usize = 64 << 10;
-const FRAME_HEAD_BYTES: usize = 9;
-const NO_ERROR: u32 = 0;
 
 /// Which requests are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +83,7 @@ pub(super) struct Shedding {
     answers: Vec<u8>,
     /// The payload of a refusal.
     refusal: Vec<u8>,
-    /// Streams whose requests were refused, as far as something of them may come or they are not answered, in their order.
+    /// Streams whose requests were refused, while something of them may come or they are not answered; in their order.
     refused: VecDeque<Refused>,
     unanswered: usize,
     /// The newest streams that were passed on, and that were taken out.
@@ -97,8 +95,8 @@ pub(super) struct Shedding {
 }
 
 impl Shedding {
-    /// Looks at what comes from now on. The bytes before were followed by `begun`, in which `newest` was the newest stream; refusals
-    /// have this block of fields.
+    /// Looks at what comes from now on. The bytes before were followed by `begun`, in which `newest` was the newest
+    /// stream; refusals have this block of fields.
     pub(super) fn new(begun: FrameScanner, newest: u32, refusal: Vec<u8>) -> Self {
         Self {
             begun,
@@ -193,12 +191,12 @@ impl Shedding {
     pub(super) fn look(&mut self, refuses: &mut Refuses) -> bool {
         refuses.pass(self.pass_begun());
         let mut has_changed = false;
-        while let Some(frame) = Head::read(self.unseen()) {
-            let whole = FRAME_HEAD_BYTES + frame.bytes;
+        while let Some(frame) = Frame::read(self.unseen()) {
+            let whole = frame.bytes();
             if self.unseen().len() < whole {
                 break;
             }
-            let is_old = refuses.covers_next() && frame.opens(self.newest_passed.max(self.newest_refused));
+            let is_old = refuses.covers_next() && opens(&frame, self.newest_passed.max(self.newest_refused));
             let takes_out = is_old && frame.flags & END_HEADERS != 0 && !self.changes_table(&frame);
             let age = if is_old { Age::TooOld } else { Age::Young };
             if frame.kind == HEADERS && !takes_out && age != self.age {
@@ -240,12 +238,12 @@ impl Shedding {
     }
 
     /// The payload of a frame that is whole.
-    fn payload(&self, frame: &Head) -> &[u8] {
-        &self.buffer[self.seen + FRAME_HEAD_BYTES..][..frame.bytes]
+    fn payload(&self, frame: &Frame) -> &[u8] {
+        &self.buffer[self.seen..][HEAD_BYTES..frame.bytes()]
     }
 
     /// Whether a head changes the table, or is of a form that is not looked at.
-    fn changes_table(&self, frame: &Head) -> bool {
+    fn changes_table(&self, frame: &Frame) -> bool {
         let payload = self.payload(frame);
         let fields = match frame.flags & (PADDED | PRIORITY_FIELDS) {
             0 => Some(payload),
@@ -255,20 +253,20 @@ impl Shedding {
         fields.is_none_or(changes_table)
     }
 
-    fn take_out(&mut self, frame: &Head) {
+    fn take_out(&mut self, frame: &Frame) {
         self.requests_refused += 1;
         self.newest_refused = frame.stream;
         self.refuse(frame, true);
     }
 
-    fn refuse(&mut self, frame: &Head, wants_answer: bool) {
+    fn refuse(&mut self, frame: &Frame, wants_answer: bool) {
         let is_open = frame.flags & END_STREAM == 0;
         self.unanswered += usize::from(wants_answer);
         self.refused.push_back(Refused { stream: frame.stream, is_open, wants_answer });
     }
 
     /// A head that HTTP/2 has to see, as a request that has no more than that.
-    fn pass_without_body(&mut self, frame: &Head) {
+    fn pass_without_body(&mut self, frame: &Frame) {
         self.requests_refused += 1;
         let at = self.passed.len();
         self.pass(frame);
@@ -277,12 +275,11 @@ impl Shedding {
         self.refuse(frame, false);
     }
 
-    fn pass(&mut self, frame: &Head) {
-        let whole = FRAME_HEAD_BYTES + frame.bytes;
-        self.passed.extend_from_slice(&self.buffer[self.seen..][..whole]);
+    fn pass(&mut self, frame: &Frame) {
+        self.passed.extend_from_slice(&self.buffer[self.seen..][..frame.bytes()]);
     }
 
-    fn pass_or_swallow(&mut self, frame: &Head) {
+    fn pass_or_swallow(&mut self, frame: &Frame) {
         let refused = match frame.kind {
             HEADERS | CONTINUATION => None,
             _ if frame.stream == 0 => None,
@@ -302,7 +299,7 @@ impl Shedding {
         match frame.kind {
             DATA => {
                 refused.is_open &= frame.flags & END_STREAM == 0;
-                self.give_back(u32::try_from(frame.bytes).unwrap_or(u32::MAX));
+                self.give_back(frame.payload_bytes);
             }
             RST_STREAM => {
                 self.unanswered -= usize::from(refused.wants_answer);
@@ -351,32 +348,9 @@ impl Shedding {
     }
 }
 
-/// A frame's head.
-#[derive(Debug)]
-struct Head {
-    kind: u8,
-    flags: u8,
-    stream: u32,
-    bytes: usize,
-}
-
-impl Head {
-    fn read(bytes: &[u8]) -> Option<Self> {
-        let &[a, b, c, kind, flags, s0, s1, s2, s3] = bytes.first_chunk::<FRAME_HEAD_BYTES>()?;
-        let stream = u32::from_be_bytes([s0, s1, s2, s3]) & !(1 << 31);
-        Some(Self { kind, flags, stream, bytes: u32::from_be_bytes([0, a, b, c]) as usize })
-    }
-
-    /// Whether it begins a stream.
-    fn opens(&self, newest: u32) -> bool {
-        self.kind == HEADERS && self.stream > newest && self.stream % 2 == 1
-    }
-}
-
-fn put_head(out: &mut Vec<u8>, bytes: usize, kind: u8, flags: u8, stream: u32) {
-    let [_, a, b, c] = u32::try_from(bytes).unwrap_or(u32::MAX).to_be_bytes();
-    out.extend([a, b, c, kind, flags]);
-    out.extend(stream.to_be_bytes());
+/// Whether a frame begins a stream.
+fn opens(frame: &Frame, newest: u32) -> bool {
+    frame.kind == HEADERS && frame.stream > newest && frame.stream % 2 == 1
 }
 
 #[cfg(test)]
@@ -384,7 +358,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::server::frames::scanner::END_STREAM;
 
     /// Fields that are in the table, and some that are not and do not change it.
     const INDEXED: &[u8] = &[0x83, 0x86, 0x04, 1, b'/', 0x10, 1, b'a', 1, b'b'];
@@ -515,12 +488,17 @@ mod tests {
         /// Whatever comes, in whatever pieces, nothing panics, and without a reason to refuse all is passed on as it is.
         #[test]
         fn frames_of_any_kind_are_passed_on_as_they_are(
-            frames in prop::collection::vec((0..12_u8, any::<u8>(), 0..20_u32, prop::collection::vec(any::<u8>(), 0..40)), 0..30),
+            frames in prop::collection::vec(
+                (0..12_u8, any::<u8>(), 0..20_u32, prop::collection::vec(any::<u8>(), 0..40)),
+                0..30,
+            ),
             refuses: bool,
         ) {
-            let bytes: Vec<u8> = frames.iter().flat_map(|(kind, flags, stream, load)| frame(*kind, *flags, *stream, load)).collect();
+            let bytes = frames.iter().map(|(kind, flags, stream, payload)| frame(*kind, *flags, *stream, payload));
+            let bytes = bytes.collect::<Vec<_>>().concat();
             let mut shedding = shedding();
-            let passed: Vec<u8> = passed(&mut shedding, &bytes, refuses).into_iter().flat_map(|(_, bytes)| bytes).collect();
+            let passed = passed(&mut shedding, &bytes, refuses);
+            let passed = passed.into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>().concat();
             answers(&mut shedding);
             if !refuses {
                 prop_assert_eq!(passed, bytes);
