@@ -77,7 +77,7 @@ pub(crate) fn serve_grpc_on<S: ConnectionService>(
         if role == Role::Health {
             config.streams_max = config.streams_max.min(PROBE_STREAMS_MAX);
         }
-        let reading = Reading::new(connections.refused_unread(), connections.load().connection());
+        let reading = Reading::new(connections.refused_unread(), connections.load().connection(&peer));
         serve_grpc(socket, peer, phase, service, (config, reading))
     })
 }

@@ -57,6 +57,8 @@ pub(crate) struct FollowedIo<I> {
     /// While it has a backlog.
     shedding: Option<Box<Shed>>,
     is_parked: bool,
+    /// Others that are ready have their turn before this connection has its own.
+    gives_way: bool,
 }
 
 /// What is done while a connection has a backlog.
@@ -86,6 +88,7 @@ impl<I> FollowedIo<I> {
             arrivals: Arrivals::new(begun),
             shedding: None,
             is_parked: false,
+            gives_way: false,
         }
     }
 }
@@ -281,7 +284,13 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> AsyncRead for FollowedIo<I> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.is_parked || this.reading.take_turn() {
+        if this.is_parked || this.gives_way || this.reading.take_turn() {
+            if !this.gives_way && this.reading.load().gives_way() {
+                this.gives_way = true;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            this.gives_way = false;
             let now = monotonic();
             if !this.reading.load().may_read(now, context.waker()) {
                 if !std::mem::replace(&mut this.is_parked, true) {

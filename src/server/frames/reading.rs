@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Request};
 use parking_lot::Mutex;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::field_block;
 use crate::clock::monotonic;
@@ -39,6 +40,8 @@ struct Words {
     window: Mutex<Instant>,
     refused: RefusedUnread,
     load: ConnectionLoad,
+    /// What the worker's thread had used when this turn began, in nanoseconds; 0: nobody asks.
+    used_before: AtomicU64,
     /// Of this turn: its requests, and when the oldest can have come.
     calls: AtomicU64,
     oldest: Mutex<Instant>,
@@ -58,6 +61,7 @@ impl Reading {
             window: monotonic().into(),
             refused,
             load,
+            used_before: 0.into(),
             calls: 0.into(),
             oldest: monotonic().into(),
         }))
@@ -66,13 +70,27 @@ impl Reading {
     /// The connection has its turn.
     pub(crate) fn begin_turn(&self) {
         self.0.turn_begins.store(true, Relaxed);
+        if self.0.load.is_watched() {
+            self.0.used_before.store(thread_nanos(), Relaxed);
+        }
     }
 
     /// The turn is over, and what was answered is sent.
     #[inline]
     pub(crate) fn end_turn(&self) {
+        if self.0.load.is_watched() {
+            self.end_turn_watched();
+        }
         if self.0.is_behind.load(Relaxed) {
             self.end_turn_behind();
+        }
+    }
+
+    #[cold]
+    fn end_turn_watched(&self) {
+        let before = self.0.used_before.swap(0, Relaxed);
+        if before > 0 {
+            self.0.load.used(thread_nanos().saturating_sub(before));
         }
     }
 
@@ -183,4 +201,10 @@ impl Reading {
 
 fn store(micros: &AtomicU64, time: Duration) {
     micros.store(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Relaxed);
+}
+
+/// What this thread has used of a processor, in nanoseconds.
+fn thread_nanos() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }

@@ -26,8 +26,9 @@ fn request(stream: u8) -> Vec<u8> {
 /// A connection whose node has a load, the other end, and how many of its requests were refused.
 fn connection(load: &Load) -> (FollowedIo<DuplexStream>, DuplexStream, Connections) {
     let (near, far) = duplex(1 << 20);
+    let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
     let connections = Connections::new(1);
-    let reading = Reading::new(connections.refused_unread(), load.connection());
+    let reading = Reading::new(connections.refused_unread(), load.connection(&peer));
     let mut followed = FollowedIo::new(near, reading);
     // Without the preface.
     followed.received = FrameScanner::default();
@@ -37,7 +38,9 @@ fn connection(load: &Load) -> (FollowedIo<DuplexStream>, DuplexStream, Connectio
 /// What a turn of the connection reads first; `None`: nothing for now.
 async fn turn(connection: &mut FollowedIo<DuplexStream>) -> Option<Vec<u8>> {
     connection.reading.begin_turn();
-    read(connection).await
+    let first = read(connection).await;
+    // Others had their turn before.
+    if connection.gives_way { read(connection).await } else { first }
 }
 
 /// What the connection reads next.
@@ -95,6 +98,17 @@ fn is_refused(connection: &FollowedIo<DuplexStream>) -> bool {
     let mut request = http::Request::new(());
     connection.reading.stamp(&mut request);
     request.extensions().get::<LayUnread>().is_some_and(|unread| unread.too_long.is_some())
+}
+
+#[tokio::test]
+async fn a_connection_that_uses_more_than_its_share_lets_others_have_their_turn_before() {
+    let load = Load::default();
+    let (mut connection, mut far, _) = connection(&load);
+    load.limit(1);
+    far.write_all(&request(1)).await.unwrap();
+    connection.reading.begin_turn();
+    assert_eq!(read(&mut connection).await, None);
+    assert_eq!(read(&mut connection).await, Some(request(1)));
 }
 
 #[tokio::test]

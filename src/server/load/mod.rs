@@ -5,9 +5,12 @@
 //! workers always have something to do, some connections are parked: what their clients send stays in their sockets, until
 //! these are full or the clients have as many calls open as they may. The others are answered in time. How many are read goes
 //! down by a part of the calls that are late (as in DCTCP: Alizadeh and others, SIGCOMM 2010), and up when workers have
-//! nothing to do. After its tenure a connection makes room for the one that was parked the longest.
+//! nothing to do. After its tenure a connection makes room for one that was parked ([`places`]). Who uses less of the node than
+//! an even share has no part in it and is read always ([`usage`]).
 
-use std::collections::VecDeque;
+mod places;
+mod usage;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::Waker;
@@ -18,12 +21,10 @@ use tokio::time::sleep;
 
 use super::idle;
 use crate::clock::monotonic;
+use crate::endpoint::PeerInfo;
+use places::{Place, Places};
+use usage::Usage;
 
-/// How long a connection is parked at the most, as far as the bounds on its tenure allow.
-const PARKED_MAX: Duration = Duration::from_secs(2);
-/// How long a connection is read while others are parked.
-const TENURE_MIN: Duration = Duration::from_millis(100);
-const TENURE_MAX: Duration = Duration::from_secs(1);
 /// How often it is decided how many are read.
 const INTERVAL: Duration = Duration::from_millis(200);
 /// How often it is seen whether one more can be read.
@@ -34,6 +35,8 @@ const LATE_MAX: f64 = 0.03;
 const CALLS_MIN: u64 = 50;
 /// A node whose workers have nothing to do for this part of the time can do more.
 const IDLE_MIN: f64 = 0.1;
+/// And much more.
+const IDLE_MUCH: f64 = 0.3;
 /// Intervals in which nothing was late, nothing was parked and there was time left, until nothing is decided any more.
 const QUIET_INTERVALS: u32 = 5;
 
@@ -49,44 +52,10 @@ struct Shared {
     is_watched: AtomicBool,
     calls: AtomicU64,
     late: AtomicU64,
-    /// The number of the interval.
-    interval: AtomicU64,
-    /// Connections with calls in it.
-    active: AtomicU64,
+    usage: Arc<Usage>,
     /// How long it took of late from when something was to be done until it was begun, in microseconds.
     delay_us: AtomicU64,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// Connections that may be read at once, while it is limited.
-    limit: usize,
-    reading: Vec<Arc<Place>>,
-    parked: VecDeque<Arc<Place>>,
-}
-
-/// A connection's place.
-#[derive(Debug, Default)]
-struct Place {
-    /// It waits among those that are parked.
-    is_parked: AtomicBool,
-    /// It is one of those that are read until then, in microseconds since the process began; 0: it is none.
-    until_us: AtomicU64,
-    waker: Mutex<Option<Waker>>,
-}
-
-impl Place {
-    fn unpark(&self) {
-        self.is_parked.store(false, Relaxed);
-        if let Some(waker) = self.waker.lock().take() {
-            waker.wake();
-        }
-    }
-
-    fn may_read(&self, now: Instant) -> bool {
-        self.until_us.load(Relaxed) > idle::micros(now)
-    }
+    places: Mutex<Places>,
 }
 
 /// A connection's part of the load, until it is dropped.
@@ -94,30 +63,29 @@ impl Place {
 pub(crate) struct ConnectionLoad {
     load: Load,
     place: Arc<Place>,
-    /// The interval that it last had calls in.
-    interval: AtomicU64,
 }
 
 impl Load {
-    /// A connection's part.
-    pub(crate) fn connection(&self) -> ConnectionLoad {
-        ConnectionLoad { load: self.clone(), place: Arc::default(), interval: u64::MAX.into() }
+    /// The part of a connection of a peer.
+    pub(crate) fn connection(&self, peer: &PeerInfo) -> ConnectionLoad {
+        let place = Place::new(self.0.usage.connection(peer));
+        ConnectionLoad { load: self.clone(), place: Arc::new(place) }
     }
 
     /// Has at most `connections` read, until the watcher decides otherwise.
     #[cfg(test)]
     pub(crate) fn limit(&self, connections: usize) {
         self.0.is_limited.store(true, Relaxed);
-        let mut state = self.0.state.lock();
-        state.limit = connections;
-        state.turn_over(monotonic());
+        let mut places = self.0.places.lock();
+        places.limit = connections;
+        places.turn_over(monotonic());
     }
 
     /// Decides until nothing was late and nothing is parked for a while.
     async fn watch(self) {
         let workers = tokio::runtime::Handle::current().metrics().num_workers() as f64;
         let (mut interval, mut tick, mut delays) = (Measure::begin(), Measure::begin(), [Duration::ZERO; 2]);
-        let (mut quiet, mut more) = (0, 0);
+        let (mut quiet, mut more, mut was_limited) = (0, 0, false);
         self.0.delay_us.store(0, Relaxed);
         while quiet < QUIET_INTERVALS {
             sleep(TICK).await;
@@ -126,41 +94,38 @@ impl Load {
             delays[0] = delays[0].max(ticked.saturating_sub(TICK));
             let delay = delays[0].max(delays[1]).as_micros();
             shared.delay_us.store(u64::try_from(delay).unwrap_or(u64::MAX), Relaxed);
-            let mut state = shared.state.lock();
+            let mut places = shared.places.lock();
             let is_limited = shared.is_limited.load(Relaxed);
             let now = monotonic();
             if now.saturating_duration_since(interval.begun) < INTERVAL {
-                // Who has time takes one more at once.
-                if is_limited
-                    && idle >= IDLE_MIN
-                    && !state.parked.is_empty()
-                    && more < (state.limit / 4).max(1)
-                {
-                    more += 1;
-                    state.limit += 1;
+                if is_limited && places.parked() > 0 {
+                    let added = more_at_once(places.limit - more, more, idle);
+                    more += added;
+                    places.limit += added;
                 }
-                state.turn_over(now);
+                places.turn_over(now);
                 continue;
             }
-            shared.interval.fetch_add(1, Relaxed);
+            let idle = interval.end(workers).1;
             let seen = Seen {
-                limit: is_limited.then_some(state.limit),
-                active: shared.active.swap(0, Relaxed) as usize,
-                reading: state.reading.len(),
-                parked: state.parked.len(),
+                limit: is_limited.then_some(places.limit),
+                active: shared.usage.end_interval(idle),
+                // In the first such interval, some may not have asked for a place yet.
+                reading: if was_limited { places.reading() } else { places.limit },
+                parked: places.parked(),
                 calls: shared.calls.swap(0, Relaxed),
                 late: shared.late.swap(0, Relaxed),
-                idle: interval.end(workers).1,
+                idle,
             };
-            (delays, more) = ([Duration::ZERO, delays[0]], 0);
+            (delays, more, was_limited) = ([Duration::ZERO, delays[0]], 0, is_limited);
             let limit = seen.next_limit();
             tracing::trace!(?seen, ?limit, "load");
             let is_quiet = seen.late == 0 && seen.parked == 0 && seen.has_time();
             quiet = if is_quiet { quiet + 1 } else { 0 };
             let limit = limit.filter(|_| quiet < QUIET_INTERVALS);
             shared.is_limited.store(limit.is_some(), Relaxed);
-            state.limit = limit.unwrap_or(usize::MAX);
-            state.turn_over(now);
+            places.limit = limit.unwrap_or(usize::MAX);
+            places.turn_over(now);
         }
         self.0.is_watched.store(false, Relaxed);
     }
@@ -217,42 +182,19 @@ impl Seen {
     }
 }
 
+/// How many connections more are read at once, as workers had nothing to do for the part `idle` of a tick: `before` were when
+/// the interval began, `more` were added since.
+fn more_at_once(before: usize, more: usize, idle: f64) -> usize {
+    if idle < IDLE_MIN {
+        return 0;
+    }
+    let (step, most) = if idle < IDLE_MUCH { (1, before / 4) } else { (before / 4, before) };
+    step.max(1).min(most.max(1).saturating_sub(more))
+}
+
 /// Less by a part.
 fn less(connections: usize, part: f64) -> usize {
     ((connections as f64 * (1.0 - part)) as usize).clamp(1, (connections - 1).max(1))
-}
-
-impl State {
-    /// How long each is read.
-    fn tenure(&self) -> Duration {
-        let of_parked = self.limit as f64 / self.parked.len().max(1) as f64;
-        PARKED_MAX.mul_f64(of_parked.min(1.0)).clamp(TENURE_MIN, TENURE_MAX)
-    }
-
-    /// Those that had their tenure make room for those that are parked.
-    fn turn_over(&mut self, now: Instant) {
-        if !self.parked.is_empty() {
-            self.reading.retain(|place| place.may_read(now));
-        }
-        while self.reading.len() > self.limit
-            && let Some(place) = self.reading.pop()
-        {
-            place.until_us.store(0, Relaxed);
-        }
-        self.admit(now);
-    }
-
-    /// Has connections read that are parked, as far as there is room.
-    fn admit(&mut self, now: Instant) {
-        let until = idle::micros(now + self.tenure());
-        while self.reading.len() < self.limit
-            && let Some(place) = self.parked.pop_front()
-        {
-            place.until_us.store(until, Relaxed);
-            place.unpark();
-            self.reading.push(place);
-        }
-    }
 }
 
 impl ConnectionLoad {
@@ -262,26 +204,31 @@ impl ConnectionLoad {
         !self.load.0.is_limited.load(Relaxed) || self.place.may_read(now) || self.may_read_limited(now, waker)
     }
 
+    /// Whether those that use less than their share are to be read before this connection is.
+    #[inline]
+    pub(crate) fn gives_way(&self) -> bool {
+        self.load.0.is_limited.load(Relaxed) && !self.place.usage.is_light()
+    }
+
     #[cold]
     fn may_read_limited(&self, now: Instant, waker: &Waker) -> bool {
-        let shared = &*self.load.0;
-        let mut state = shared.state.lock();
-        if !shared.is_limited.load(Relaxed) {
+        if !self.place.is_parked() && self.place.usage.is_light() {
             return true;
         }
-        if !self.place.is_parked.load(Relaxed) {
-            if self.place.until_us.swap(0, Relaxed) > 0 {
-                state.reading.retain(|place| !Arc::ptr_eq(place, &self.place));
-            }
-            self.place.is_parked.store(true, Relaxed);
-            state.parked.push_back(Arc::clone(&self.place));
-            state.admit(now);
-        }
-        let is_parked = self.place.is_parked.load(Relaxed);
-        if is_parked {
-            *self.place.waker.lock() = Some(waker.clone());
-        }
-        !is_parked
+        let shared = &*self.load.0;
+        let mut places = shared.places.lock();
+        !shared.is_limited.load(Relaxed) || !places.park(&self.place, now, waker)
+    }
+
+    /// Whether it matters what a connection uses.
+    #[inline]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.load.0.is_watched.load(Relaxed)
+    }
+
+    /// The connection used this much of a processor's time, in nanoseconds.
+    pub(crate) fn used(&self, nanos: u64) {
+        self.place.usage.add(nanos);
     }
 
     /// How long it takes at the most until what came is read, if that is known.
@@ -289,7 +236,7 @@ impl ConnectionLoad {
         let shared = &*self.load.0;
         // A connection that asks now and then may have been quiet for most of the time since its turn before.
         let delay = || Duration::from_micros(shared.delay_us.load(Relaxed)) * 5 / 4;
-        shared.is_watched.load(Relaxed).then(delay)
+        self.is_watched().then(delay)
     }
 
     /// These calls were refused although the connection is read.
@@ -313,22 +260,13 @@ impl ConnectionLoad {
         if age.min(delay) > timeout {
             shared.late.fetch_add(calls, Relaxed);
         }
-        let interval = shared.interval.load(Relaxed);
-        if self.interval.swap(interval, Relaxed) != interval {
-            shared.active.fetch_add(1, Relaxed);
-        }
     }
 }
 
 impl Drop for ConnectionLoad {
     fn drop(&mut self) {
-        let shared = &*self.load.0;
-        let is_known = self.place.is_parked.load(Relaxed) || self.place.until_us.load(Relaxed) > 0;
-        if is_known {
-            let mut state = shared.state.lock();
-            state.reading.retain(|place| !Arc::ptr_eq(place, &self.place));
-            state.parked.retain(|place| !Arc::ptr_eq(place, &self.place));
-            state.admit(monotonic());
+        if self.place.is_taken() {
+            self.load.0.places.lock().remove(&self.place, monotonic());
         }
     }
 }
@@ -336,6 +274,10 @@ impl Drop for ConnectionLoad {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn peer() -> PeerInfo {
+        std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into()
+    }
 
     fn seen(limit: Option<usize>, late: u64, idle: f64) -> Seen {
         Seen { limit, active: 32, reading: limit.unwrap_or(0), parked: 0, calls: 1_000, late, idle }
@@ -355,30 +297,55 @@ mod tests {
     }
 
     #[test]
+    fn more_connections_are_read_the_more_time_is_left() {
+        assert_eq!([0.05, 0.2, 0.5].map(|idle| more_at_once(16, 0, idle)), [0, 1, 4]);
+        assert_eq!([3, 4].map(|more| more_at_once(16, more, 0.2)), [1, 0]);
+        assert_eq!([13, 16].map(|more| more_at_once(16, more, 0.5)), [3, 0]);
+        assert_eq!([(0, 0.2), (1, 0.2), (0, 0.9)].map(|(more, idle)| more_at_once(1, more, idle)), [1, 0, 1]);
+    }
+
+    #[test]
     fn connections_are_read_in_turns_in_the_order_in_which_they_were_parked() {
         let (load, now) = (Load::default(), monotonic());
-        let connections = [(); 3].map(|()| load.connection());
+        let connections = [(); 3].map(|()| load.connection(&peer()));
         let may_read = |at: usize, now| connections[at].may_read(now, Waker::noop());
         assert!((0..3).all(|at| may_read(at, now)), "all are read while nothing is limited");
         load.limit(1);
         assert_eq!([0, 1, 2].map(|at| may_read(at, now)), [true, false, false]);
-        let turn_over = |now| load.0.state.lock().turn_over(now);
+        let turn_over = |now| load.0.places.lock().turn_over(now);
         let mut now = now;
         for (has_had, next) in [(0, 1), (1, 2), (2, 0), (0, 1)] {
             assert!(may_read(has_had, now));
-            now += TENURE_MAX;
+            now += places::TENURE_MAX;
             turn_over(now);
             assert!(!may_read(has_had, now) && may_read(next, now), "{next} is next");
         }
-        load.0.state.lock().limit = 2;
+        load.0.places.lock().limit = 2;
         turn_over(now);
         assert_eq!([0, 1, 2].map(|at| may_read(at, now)).iter().filter(|may| **may).count(), 2);
     }
 
     #[test]
+    fn a_connection_that_uses_less_than_its_share_is_read_without_a_place_and_before_others() {
+        let (load, now) = (Load::default(), monotonic());
+        let [heavy, other, light] = [(); 3].map(|()| load.connection(&peer()));
+        for (connection, used) in [(&heavy, 1_000), (&other, 1_000), (&light, 10)] {
+            connection.used(used);
+        }
+        load.0.usage.end_interval(0.0);
+        assert!(!heavy.gives_way(), "nothing is limited");
+        load.limit(1);
+        assert!(heavy.may_read(now, Waker::noop()) && heavy.gives_way());
+        assert!(!other.may_read(now, Waker::noop()));
+        assert!(light.may_read(now, Waker::noop()) && !light.gives_way());
+        light.used(1_000);
+        assert!(!light.may_read(now, Waker::noop()) && light.gives_way(), "it has had its share");
+    }
+
+    #[test]
     fn a_connection_that_ends_leaves_its_place() {
         let (load, now) = (Load::default(), monotonic());
-        let [first, second, third] = [(); 3].map(|()| load.connection());
+        let [first, second, third] = [(); 3].map(|()| load.connection(&peer()));
         load.limit(1);
         assert!(first.may_read(now, Waker::noop()));
         assert!(!second.may_read(now, Waker::noop()) && !third.may_read(now, Waker::noop()));
@@ -386,19 +353,7 @@ mod tests {
         drop(first);
         assert!(third.may_read(now, Waker::noop()));
         drop(third);
-        let state = load.0.state.lock();
-        assert!(state.reading.is_empty() && state.parked.is_empty());
-    }
-
-    #[test]
-    fn the_more_are_parked_the_shorter_is_a_turn() {
-        let tenure = |limit, parked| {
-            let parked = (0..parked).map(|_| Arc::default()).collect();
-            State { limit, reading: Vec::new(), parked }.tenure()
-        };
-        assert_eq!(
-            [tenure(16, 16), tenure(10, 40), tenure(10, 10_000)],
-            [TENURE_MAX, TENURE_MAX / 2, TENURE_MIN]
-        );
+        let places = load.0.places.lock();
+        assert_eq!((places.reading(), places.parked()), (0, 0));
     }
 }
