@@ -18,6 +18,7 @@
 #[cfg(feature = "testing")]
 mod simulated;
 mod throttle;
+mod unread;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -27,6 +28,7 @@ use rustix::time::{ClockId, clock_gettime};
 #[cfg(feature = "testing")]
 pub use simulated::SimulatedTime;
 pub use throttle::Throttle;
+pub use unread::UnreadTime;
 
 /// One reading of both clocks, taken once per request or batch and passed down. Written down, it is a time mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

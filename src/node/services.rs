@@ -9,11 +9,10 @@ use tonic::service::Routes;
 use tower::ServiceBuilder;
 
 use super::context::NodeContext;
-use crate::endpoint::PeerInfo;
 use crate::proto::FILE_DESCRIPTOR_SET;
 use crate::proto::v1::admin_server::AdminServer;
 use crate::server::stack::{CallTimeout, DeadlineLayer, InFlight, MetricsLayer, RepairLayer};
-use crate::server::{ConnectionService, Mount, NodeState, PerPeer, Services, http};
+use crate::server::{ConnectionInfo, ConnectionService, Mount, NodeState, PerConnection, Services, http};
 use crate::service::{AdminService, DataService, GeneratedService};
 use crate::telemetry::trace::{CallTracer, TraceLayer};
 use crate::telemetry::{CallMetrics, Metrics, SlowCalls};
@@ -59,12 +58,13 @@ impl NodeContext {
         let health = self.lifecycle.health().clone();
         let others = GeneratedService::new(with_reflection(Routes::new(health.service(Mount::Data))));
         let (context, calls, tracer) = (Arc::clone(self), Arc::clone(calls), tracer.clone());
-        PerPeer(move |peer: &PeerInfo| {
-            let slow = SlowCalls::new(Arc::clone(&context.slow_ops), &peer.to_string());
+        PerConnection(move |connection: &ConnectionInfo| {
+            let slow = SlowCalls::new(Arc::clone(&context.slow_ops), &connection.peer.to_string());
             let health = health.clone();
             let ending = move || -> Ending { Box::pin(health.ending(Mount::Data)) };
             let bounds = &context.bounds;
             let service = DataService::new(Arc::clone(&context.cache), ending, others.clone())
+                .with_unread_time(connection.unread.clone())
                 .with_budgets(bounds.response_backlog.clone(), bounds.requests.clone());
             ServiceBuilder::new()
                 .layer(TraceLayer::new(tracer.clone()))
@@ -87,8 +87,8 @@ impl NodeContext {
         let admin = GeneratedService::new(with_reflection(admin));
         let (slow_ops, calls, tracer) = (Arc::clone(&self.slow_ops), Arc::clone(calls), tracer.clone());
         let in_flight = InFlight::new(ADMIN_IN_FLIGHT_MAX);
-        PerPeer(move |peer: &PeerInfo| {
-            let slow = SlowCalls::new(Arc::clone(&slow_ops), &peer.to_string());
+        PerConnection(move |connection: &ConnectionInfo| {
+            let slow = SlowCalls::new(Arc::clone(&slow_ops), &connection.peer.to_string());
             ServiceBuilder::new()
                 .layer(TraceLayer::new(tracer.clone()))
                 .layer(MetricsLayer::new(Arc::clone(&calls), slow))

@@ -41,6 +41,7 @@ use super::preface::{Preface, decline_http1, hang_up, read_preface};
 use super::stall::ProgressBody;
 use super::write_coalescer::coalesce;
 use super::write_timeout::WriteTimeout;
+use crate::clock::UnreadTime;
 use crate::endpoint::PeerInfo;
 
 /// What every connection is held to.
@@ -129,37 +130,46 @@ impl LiveConnectionConfig {
     }
 }
 
-/// What serves a listener's connections: a [`GrpcService`], cloned for each, or [`PerPeer`], which makes each its
+/// What is known of a connection when it begins.
+#[derive(Debug, Clone)]
+pub struct ConnectionInfo {
+    /// Whose it is.
+    pub peer: PeerInfo,
+    /// How long what is read from it had come before.
+    pub unread: UnreadTime,
+}
+
+/// What serves a listener's connections: a [`GrpcService`], cloned for each, or [`PerConnection`], which makes each its
 /// own.
 pub trait ConnectionService: Clone + Send + Sync + 'static {
     /// What serves one connection.
     type Service: GrpcService;
 
-    /// What serves the connection from `peer`.
-    fn service(&self, peer: &PeerInfo) -> Self::Service;
+    /// What serves this connection.
+    fn service(&self, connection: &ConnectionInfo) -> Self::Service;
 }
 
 impl<S: GrpcService> ConnectionService for S {
     type Service = S;
 
-    fn service(&self, _: &PeerInfo) -> S {
+    fn service(&self, _: &ConnectionInfo) -> S {
         self.clone()
     }
 }
 
-/// Makes a service for each connection that knows whose it is.
+/// Makes a service for each connection that knows what is known of it.
 #[derive(Debug, Clone)]
-pub struct PerPeer<F>(pub F);
+pub struct PerConnection<F>(pub F);
 
-impl<F, S> ConnectionService for PerPeer<F>
+impl<F, S> ConnectionService for PerConnection<F>
 where
-    F: Fn(&PeerInfo) -> S + Clone + Send + Sync + 'static,
+    F: Fn(&ConnectionInfo) -> S + Clone + Send + Sync + 'static,
     S: GrpcService,
 {
     type Service = S;
 
-    fn service(&self, peer: &PeerInfo) -> S {
-        (self.0)(peer)
+    fn service(&self, connection: &ConnectionInfo) -> S {
+        (self.0)(connection)
     }
 }
 

@@ -7,7 +7,7 @@ use axum::Router;
 use tokio::runtime::Handle;
 
 use super::accept::Listening;
-use super::connection::{ConnectionService, LiveConnectionConfig, serve_grpc, serve_http};
+use super::connection::{ConnectionInfo, ConnectionService, LiveConnectionConfig, serve_grpc, serve_http};
 use super::connections::Connections;
 use super::frames::Reading;
 use super::lifecycle::Lifecycle;
@@ -73,12 +73,13 @@ pub(crate) fn serve_grpc_on<S: ConnectionService>(
 ) -> Listening {
     let (config, connections) = (serving.config.clone(), serving.connections.clone());
     start(role, bound, serving, move |socket, peer, phase| {
-        let (service, mut config) = (service.service(&peer), config.get());
+        let reading = Reading::new(connections.refused_unread(), connections.load().connection(&peer));
+        let connection = ConnectionInfo { peer, unread: reading.unread_time().clone() };
+        let (service, mut config) = (service.service(&connection), config.get());
         if role == Role::Health {
             config.streams_max = config.streams_max.min(PROBE_STREAMS_MAX);
         }
-        let reading = Reading::new(connections.refused_unread(), connections.load().connection(&peer));
-        serve_grpc(socket, peer, phase, service, (config, reading))
+        serve_grpc(socket, connection.peer, phase, service, (config, reading))
     })
 }
 

@@ -53,7 +53,7 @@ mod supervisor;
 mod write_coalescer;
 mod write_timeout;
 
-pub use connection::{ConnectionConfig, ConnectionService, PerPeer};
+pub use connection::{ConnectionConfig, ConnectionInfo, ConnectionService, PerConnection};
 pub use connections::{ConnectionBounds, Connections};
 pub use health::{Mount, PERSISTENCE};
 pub use idle::{worker_parks, worker_unparks};

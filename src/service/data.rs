@@ -31,6 +31,7 @@ use super::response_backlog::ResponseBacklog;
 use super::slow::describe;
 use super::unary::{Undone, call};
 use crate::cache::Cache;
+use crate::clock::UnreadTime;
 use crate::grpc::frame::{PREFIX, message_len};
 use crate::grpc::{Begun, DescribeCall, GrpcError, ResponseBody, Trailers, Unary};
 use crate::quote::Quote;
@@ -59,6 +60,8 @@ pub struct Plane {
     pub(super) requests: LongRequests,
     /// Calls of the connection that wait for room among those.
     pub(super) stopped: StoppedCalls,
+    /// How long what is read from the connection had come before.
+    pub(super) unread: UnreadTime,
     /// Gives a future that ends when the listener is to close.
     pub(super) ending: Arc<dyn Fn() -> Ending + Send + Sync>,
 }
@@ -76,7 +79,8 @@ impl Plane {
         let (response_backlog, requests) =
             (ResponseBacklog::default(), LongRequests::new(RequestLimits::default()));
         let ending: Arc<dyn Fn() -> Ending + Send + Sync> = Arc::new(|| Box::pin(std::future::pending()));
-        Self { cache: Arc::new(cache), response_backlog, requests, stopped: StoppedCalls::default(), ending }
+        let (stopped, unread) = (StoppedCalls::default(), UnreadTime::default());
+        Self { cache: Arc::new(cache), response_backlog, requests, stopped, unread, ending }
     }
 }
 
@@ -102,17 +106,35 @@ impl DataService {
             response_backlog,
             requests,
             stopped: StoppedCalls::default(),
+            unread: UnreadTime::default(),
             ending: Arc::new(ending),
         };
         Self { plane: Arc::new(plane), others, slow: SlowCalls::default() }
     }
 
+    fn with_plane(self, change: impl FnOnce(Plane) -> Plane) -> Self {
+        let Plane { cache, response_backlog, requests, unread, ending, .. } = &*self.plane;
+        let plane = Plane {
+            cache: Arc::clone(cache),
+            response_backlog: response_backlog.clone(),
+            requests: requests.clone(),
+            stopped: StoppedCalls::default(),
+            unread: unread.clone(),
+            ending: Arc::clone(ending),
+        };
+        Self { plane: Arc::new(change(plane)), ..self }
+    }
+
+    /// Serves a connection of which `unread` says how long what is read had come before.
+    #[must_use]
+    pub fn with_unread_time(self, unread: UnreadTime) -> Self {
+        self.with_plane(|plane| Plane { unread, ..plane })
+    }
+
     /// Counts its answers in `response_backlog`, and long requests in `requests`.
     #[must_use]
     pub fn with_budgets(self, response_backlog: ResponseBacklog, requests: LongRequests) -> Self {
-        let (cache, ending) = (Arc::clone(&self.plane.cache), Arc::clone(&self.plane.ending));
-        let plane = Plane { cache, response_backlog, requests, stopped: StoppedCalls::default(), ending };
-        Self { plane: Arc::new(plane), ..self }
+        self.with_plane(|plane| Plane { response_backlog, requests, ..plane })
     }
 
     /// Keeps Pipeline messages that take long in `slow`.

@@ -152,7 +152,8 @@ where
             } else if let Some(bytes) = self.split_message()? {
                 // One may be long and have no commands.
                 out.commands_left = out.commands_left.saturating_sub(1 + bytes.len() / BYTES_PER_COMMAND);
-                let mut message = Message::new(bytes, clock.take().unwrap_or_else(monotonic));
+                let read = clock.take().unwrap_or_else(monotonic);
+                let mut message = Message::new(bytes, self.arrived(read));
                 // A short one counts where it waits.
                 message.permit = self.permit.take().filter(|_| message.bytes.len() > SHORT_REQUEST_BYTES_MAX);
                 self.message = Some(message);
@@ -170,6 +171,11 @@ where
             }
         }
         Ok(Poll::Ready(()))
+    }
+
+    /// When a message that was read then came.
+    fn arrived(&self, read: Instant) -> Instant {
+        read.checked_sub(self.plane.unread.waited()).unwrap_or(read)
     }
 
     /// Does a message's commands until they are done or there are replies enough.
@@ -240,6 +246,9 @@ where
     fn finish_message(&self, message: &Message) -> Instant {
         let now = monotonic();
         let elapsed = now.saturating_duration_since(message.arrived);
+        if self.plane.unread.matters() {
+            self.plane.unread.note_commands(message.done as u64);
+        }
         if self.slow.is_slow(elapsed)
             && let Some((verb, about)) = describe_first(&message.bytes)
         {

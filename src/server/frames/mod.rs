@@ -56,7 +56,9 @@ pub(crate) struct FollowedIo<I> {
     arrivals: Arrivals,
     /// While it has a backlog.
     shedding: Option<Box<Shed>>,
-    is_parked: bool,
+    parked: Option<Instant>,
+    /// How long it was before its socket was last empty.
+    parked_for: Duration,
     /// Others that are ready have their turn before this connection has its own.
     gives_way: bool,
 }
@@ -87,7 +89,8 @@ impl<I> FollowedIo<I> {
             begun,
             arrivals: Arrivals::new(begun),
             shedding: None,
-            is_parked: false,
+            parked: None,
+            parked_for: Duration::ZERO,
             gives_way: false,
         }
     }
@@ -162,6 +165,7 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> FollowedIo<I> {
             Poll::Ready(read) => read?,
             Poll::Pending => {
                 self.arrivals.drained();
+                self.parked_for = Duration::ZERO;
                 return Poll::Pending;
             }
         }
@@ -170,7 +174,8 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> FollowedIo<I> {
         if self.arrivals.is_behind() {
             // No longer than anything waits: where that is not known, it is nothing.
             let waited = since(self.arrivals.latest());
-            self.reading.set_waited(waited.min(self.reading.load().delay().unwrap_or_default()));
+            let delay = self.reading.load().delay().unwrap_or_default();
+            self.reading.set_waited(waited.min(delay + self.parked_for));
         }
         let (budget, newest, mut calls) = (&mut self.budget, &mut self.newest, 0);
         self.received.scan(bytes, |frame| {
@@ -284,7 +289,7 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> AsyncRead for FollowedIo<I> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.is_parked || this.gives_way || this.reading.take_turn() {
+        if this.parked.is_some() || this.gives_way || this.reading.take_turn() {
             if !this.gives_way && this.reading.load().gives_way() {
                 this.gives_way = true;
                 context.waker().wake_by_ref();
@@ -293,13 +298,15 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> AsyncRead for FollowedIo<I> {
             this.gives_way = false;
             let now = monotonic();
             if !this.reading.load().may_read(now, context.waker()) {
-                if !std::mem::replace(&mut this.is_parked, true) {
+                if this.parked.is_none() {
+                    this.parked = Some(now);
                     this.arrivals.park();
                 }
                 return Poll::Pending;
             }
-            let was_parked = std::mem::take(&mut this.is_parked);
-            this.begin_turn(now, was_parked);
+            let parked = this.parked.take();
+            this.parked_for += parked.map_or(Duration::ZERO, |parked| now.saturating_duration_since(parked));
+            this.begin_turn(now, parked.is_some());
         } else if since(this.begun) >= TURN {
             context.waker().wake_by_ref();
             return Poll::Pending;

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::field_block;
-use crate::clock::monotonic;
+use crate::clock::{UnreadTime, monotonic};
 use crate::server::connections::RefusedUnread;
 use crate::server::load::ConnectionLoad;
 use crate::server::stack::{LayUnread, timeout_of, unread_refusal};
@@ -31,8 +31,8 @@ struct Words {
     is_spent: AtomicBool,
     /// Requests may have lain unread for long enough to matter.
     is_behind: AtomicBool,
-    /// How long those had lain that were read last.
-    waited_us: AtomicU64,
+    /// How long those had lain that were read last; what streams do with it.
+    unread: UnreadTime,
     /// Those that come now have lain for longer than this, which is too long; 0: they have not.
     too_old_us: AtomicU64,
     /// The shortest time-outs of requests, in milliseconds, of this window and of the one before; and when it began.
@@ -55,7 +55,7 @@ impl Reading {
             turn_begins: false.into(),
             is_spent: false.into(),
             is_behind: false.into(),
-            waited_us: 0.into(),
+            unread: UnreadTime::default(),
             too_old_us: 0.into(),
             timeouts,
             window: monotonic().into(),
@@ -96,7 +96,7 @@ impl Reading {
 
     #[cold]
     fn end_turn_behind(&self) {
-        let calls = self.0.calls.swap(0, Relaxed);
+        let calls = self.0.calls.swap(0, Relaxed) + self.0.unread.take_commands();
         if calls > 0 {
             let now = monotonic();
             let age = now.saturating_duration_since(*self.0.oldest.lock());
@@ -120,8 +120,8 @@ impl Reading {
     #[cold]
     fn stamp_behind<B>(&self, request: &mut Request<B>) {
         self.note_timeout(request.headers());
-        let time = |micros: &AtomicU64| Duration::from_micros(micros.load(Relaxed));
-        let (waited, too_long) = (time(&self.0.waited_us), time(&self.0.too_old_us));
+        let (waited, too_long) =
+            (self.0.unread.waited(), Duration::from_micros(self.0.too_old_us.load(Relaxed)));
         let too_long = (!too_long.is_zero()).then_some(too_long);
         request.extensions_mut().insert(LayUnread { waited, too_long });
     }
@@ -136,16 +136,20 @@ impl Reading {
     pub(super) fn set_behind(&self, is_behind: bool) {
         if self.0.is_behind.load(Relaxed) != is_behind {
             self.0.is_behind.store(is_behind, Relaxed);
+            if !is_behind {
+                self.0.unread.forget();
+            }
         }
     }
 
     pub(super) fn set_waited(&self, waited: Duration) {
-        store(&self.0.waited_us, waited);
+        self.0.unread.set_waited(waited);
     }
 
     /// Whether what is read now has lain for too long, and how long that is.
     pub(super) fn set_too_old(&self, delay_max: Option<Duration>) {
-        store(&self.0.too_old_us, delay_max.unwrap_or_default());
+        let too_old_us = delay_max.unwrap_or_default().as_micros();
+        self.0.too_old_us.store(u64::try_from(too_old_us).unwrap_or(u64::MAX), Relaxed);
     }
 
     pub(super) fn set_spent(&self) {
@@ -164,6 +168,7 @@ impl Reading {
     pub(super) fn timeout(&self, now: Instant) -> Duration {
         let mut window = self.0.window.lock();
         let [new, old] = &self.0.timeouts;
+        new.fetch_min(self.0.unread.take_timeout(), Relaxed);
         if now.saturating_duration_since(*window) >= WINDOW {
             *window = now;
             old.store(new.swap(u32::MAX, Relaxed), Relaxed);
@@ -184,6 +189,11 @@ impl Reading {
         self.0.calls.fetch_add(calls, Relaxed);
     }
 
+    /// What the connection's streams know of how long bytes lie unread.
+    pub(crate) fn unread_time(&self) -> &UnreadTime {
+        &self.0.unread
+    }
+
     /// The connection's part of the node's load.
     pub(super) fn load(&self) -> &ConnectionLoad {
         &self.0.load
@@ -197,10 +207,6 @@ impl Reading {
     pub(super) fn take_turn(&self) -> bool {
         self.0.turn_begins.load(Relaxed) && self.0.turn_begins.swap(false, Relaxed)
     }
-}
-
-fn store(micros: &AtomicU64, time: Duration) {
-    micros.store(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Relaxed);
 }
 
 /// What this thread has used of a processor, in nanoseconds.

@@ -476,6 +476,9 @@ fn answer(
     message: &mut Message,
     out: &mut Replies,
 ) -> CommandOutcome {
+    if command.timeout_ms > 0 && out.plane.unread.matters() {
+        out.plane.unread.note_timeout(command.timeout_ms);
+    }
     let done = match request {
         _ if message.is_late(command) => Err(CallError::from(GrpcError::DeadlineExceeded).into()),
         Err(error) => Err(error.clone().into()),

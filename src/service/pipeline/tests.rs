@@ -205,3 +205,25 @@ async fn a_long_message_whose_replies_are_left_unread_gives_way_to_others() {
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(status.message().contains("unread for 3 s"), "{status:?}");
 }
+
+#[test]
+fn a_commands_time_runs_from_when_it_came_and_not_from_when_it_was_read() {
+    let plane = plane(1 << 20);
+    set(&plane, "key", b"value");
+    let command = |id, timeout_ms| v1::PipelineCommand { timeout_ms, ..get(id, "key") };
+    let code = |reply: &v1::PipelineReply| match &reply.result {
+        Some(Reply::Error(error)) => Code::from(error.code),
+        _ => Code::Ok,
+    };
+    let codes = || {
+        let (messages, _) = answered(&plane, vec![command(1, 40), command(2, 60_000), command(3, 0)]);
+        replies(&messages).iter().map(code).collect::<Vec<_>>()
+    };
+    assert_eq!(codes(), [Code::Ok; 3]);
+    assert_eq!(plane.unread.take_commands(), 0, "nobody asks");
+    plane.unread.set_waited(Duration::from_millis(50));
+    assert_eq!(codes(), [Code::DeadlineExceeded, Code::Ok, Code::Ok]);
+    assert_eq!((plane.unread.take_commands(), plane.unread.take_timeout()), (3, 40));
+    plane.unread.forget();
+    assert_eq!(codes(), [Code::Ok; 3]);
+}
