@@ -10,7 +10,7 @@ use std::time::Duration;
 use larder::clock::monotonic;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use support::{Process, have, headline, larder_bench, median, pinned, quick};
+use support::{Process, have, headline, larder_bench, median, pinned, prefill_redis, quick};
 
 const KEYS: usize = 100_000;
 const ROUNDS: usize = 3;
@@ -31,7 +31,7 @@ fn rounds() -> usize {
     if quick() { 1 } else { ROUNDS }
 }
 
-/// Keys as both Redis's and Larder's load tools write them: 16 digits.
+/// Keys of 16 B, as `larder bench` asks for them.
 fn prefill(node: &Process) {
     let keys = KEYS.to_string();
     larder_bench(
@@ -47,7 +47,7 @@ fn unary() {
     }
     let (larder, bare) = (Process::larder(&["--memory", "1GiB"]), Process::bare());
     prefill(&larder);
-    let key = format!("{:016}", 42);
+    let key = format!("bench:{:010}", 42);
     let message: Vec<u8> = [&[0, 0, 0, 0, 18, 0x12, 16], key.as_bytes()].concat();
     let body = std::env::temp_dir().join(format!("larder-get-{}.bin", std::process::id()));
     std::fs::write(&body, message).expect("the temporary directory takes a file");
@@ -94,7 +94,7 @@ fn batch() {
     }
     let (larder, redis) = (Process::larder(&["--memory", "1GiB"]), Process::redis());
     prefill(&larder);
-    prefill_redis(&redis);
+    prefill_redis(&redis, KEYS);
     let keys = KEYS.to_string();
     let requests = if quick() { "200000" } else { "3000000" };
     let args = [
@@ -123,18 +123,6 @@ fn report(pairs: &[(f64, f64)], peer: &str) {
         of(|pair| pair.1) / 1e6,
         of(|pair| pair.0 / pair.1)
     );
-}
-
-fn prefill_redis(redis: &Process) {
-    let client = redis::Client::open(format!("redis://{}/", redis.data)).expect("a URL");
-    let mut connection = client.get_connection().expect("it is up");
-    for first in (0..KEYS).step_by(1_000) {
-        let mut pipe = redis::pipe();
-        for key in first..first + 1_000 {
-            pipe.set(format!("{key:016}"), [b'v'; 100].as_slice()).ignore();
-        }
-        pipe.exec(&mut connection).expect("it stores");
-    }
 }
 
 /// The load runs as a child on core 1, as Larder's does.
@@ -190,7 +178,7 @@ fn pipeline() {
     }
     let (larder, redis) = (Process::larder(&["--memory", "1GiB"]), Process::redis());
     prefill(&larder);
-    prefill_redis(&redis);
+    prefill_redis(&redis, KEYS);
     let keys = KEYS.to_string();
     let requests = if quick() { "200000" } else { "2000000" };
     for depth in ["1", "4", "16"] {

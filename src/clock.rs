@@ -28,7 +28,7 @@ use rustix::time::{ClockId, clock_gettime};
 #[cfg(feature = "testing")]
 pub use simulated::SimulatedTime;
 pub use throttle::Throttle;
-pub use unread::UnreadTime;
+pub use unread::{UndoneCommands, UnreadTime};
 
 /// One reading of both clocks, taken once per request or batch and passed down. Written down, it is a time mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -3,6 +3,7 @@
 #![expect(dead_code, reason = "each benchmark uses its part")]
 
 pub(crate) mod bare;
+pub(crate) mod open_loop;
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -185,4 +186,17 @@ pub(crate) fn larder_report(node: &Process, args: &[&str]) -> serde_json::Value 
 pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
+}
+
+/// Has Redis store values of 100 B under keys of 16 digits, as redis-benchmark can ask for them.
+pub(crate) fn prefill_redis(redis: &Process, keys: usize) {
+    let client = redis::Client::open(format!("redis://{}/", redis.data)).expect("a URL");
+    let mut connection = client.get_connection().expect("it is up");
+    for first in (0..keys).step_by(1_000) {
+        let mut pipe = redis::pipe();
+        for key in first..first + 1_000 {
+            pipe.set(format!("{key:016}"), [b'v'; 100].as_slice()).ignore();
+        }
+        pipe.exec(&mut connection).expect("it stores");
+    }
 }

@@ -34,7 +34,7 @@ use super::data::{Ending, Plane};
 use super::error::CallError;
 use super::long_requests::{RequestPermit, SHORT_REQUEST_BYTES_MAX, UNCOUNTED_BYTES_MAX};
 use super::slow::describe_first;
-use crate::clock::monotonic;
+use crate::clock::{UndoneCommands, monotonic};
 use crate::grpc::frame::{PREFIX, finish, message_len};
 use crate::grpc::{GrpcError, ResponseBody, ok_trailers};
 use crate::telemetry::SlowCalls;
@@ -68,6 +68,7 @@ pub(super) struct PipelineBody<B> {
     /// The end of the listener; `None`: it has come.
     ending: Option<Ending>,
     slow: SlowCalls,
+    undone: UndoneCommands,
     /// Replies that wait until what they tell of is on the disk, in the order in which it comes there. They hold nothing
     /// up: what does not wait is answered before them.
     flushing: VecDeque<(Vec<u8>, Flushed)>,
@@ -96,7 +97,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     pub(super) fn new(incoming: B, plane: Arc<Plane>, slow: SlowCalls) -> Self {
-        let ending = Some((plane.ending)());
+        let (ending, undone) = (Some((plane.ending)()), UndoneCommands::none(&plane.unread));
         Self {
             incoming: Box::pin(incoming),
             plane,
@@ -112,6 +113,7 @@ where
             commands_left: COMMANDS_PER_TURN,
             ending,
             slow,
+            undone,
             flushing: VecDeque::new(),
             deferred: None,
             unread: None,
@@ -407,6 +409,8 @@ where
         }
         // Others run now, or the peer takes the frame and asks for the next at once.
         if answered.is_pending() {
+            let has_some = self.commands_left == 0;
+            self.undone.set(has_some);
             self.commands_left = COMMANDS_PER_TURN;
         }
         // Nobody knows when a stream whose client has a frame to read is asked for the next. Others have the room until

@@ -134,6 +134,20 @@ impl Arrivals {
         self.arrived(self.read.saturating_sub(1))
     }
 
+    /// When the byte that is read next had come for certain, and when the one that was read last.
+    pub(super) fn next_by(&self) -> Instant {
+        self.arrived_by(self.read)
+    }
+
+    pub(super) fn latest_by(&self) -> Instant {
+        self.arrived_by(self.read.saturating_sub(1))
+    }
+
+    fn arrived_by(&self, at: u64) -> Instant {
+        let after = self.marks.partition_point(|&(bytes, _)| bytes <= at);
+        self.marks.get(after).map_or(self.turn, |&(_, by)| by)
+    }
+
     /// When a byte came, given the number of those before it; where that does not matter, when the turn began.
     fn arrived(&self, at: u64) -> Instant {
         let after = self.marks.partition_point(|&(bytes, _)| bytes <= at);
@@ -172,6 +186,10 @@ mod tests {
         for (at, ms) in [(0, 0), (500, 50), (1_000, 100), (1_500, 150), (2_000, 200), (9_000, 200)] {
             assert_eq!(arrivals.arrived(at), begin + ms * MS, "byte {at}");
         }
+        for (at, ms) in [(0, 100), (999, 100), (1_000, 200), (2_000, 200)] {
+            assert_eq!(arrivals.arrived_by(at), begin + ms * MS, "byte {at}");
+        }
+        assert_eq!(arrivals.next_by(), begin + 100 * MS);
         assert!(arrivals.is_behind_for(2) && !arrivals.is_behind_for(3));
     }
 

@@ -31,6 +31,11 @@ use shedding::{Age, Refuses, Shedding};
 
 /// How long a connection reads before others have their turn.
 const TURN: Duration = Duration::from_micros(500);
+/// What is read in a turn where streams of commands have to wait for theirs: the others wait in the socket, where it is known
+/// since when.
+const COMMANDS_BYTES: usize = 16 << 10;
+/// While a stream has commands that were read and are not done, more is read after this only.
+const UNDONE_INTERVAL: Duration = Duration::from_millis(5);
 /// Refusals that wait for the peer to read them; with more, nothing is read.
 const ANSWERS_BYTES_MAX: usize = 256 << 10;
 /// Turns that end with something left to read, one after another, before requests are refused for it: a process that was
@@ -51,8 +56,9 @@ pub(crate) struct FollowedIo<I> {
     sent: FrameScanner,
     budget: FrameBudget,
     reading: Reading,
-    /// When this turn's reading began.
+    /// When this turn's reading began, and how much may be read in it.
     begun: Instant,
+    bytes_left: usize,
     arrivals: Arrivals,
     /// While it has a backlog.
     shedding: Option<Box<Shed>>,
@@ -87,6 +93,7 @@ impl<I> FollowedIo<I> {
             budget: FrameBudget::new(begun),
             reading,
             begun,
+            bytes_left: usize::MAX,
             arrivals: Arrivals::new(begun),
             shedding: None,
             parked: None,
@@ -97,6 +104,22 @@ impl<I> FollowedIo<I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unread + Unpin> FollowedIo<I> {
+    /// Lets others have their turn before this one, while the node is asked for more than it can do. Ready when it may begin.
+    fn give_way(&mut self, now: Instant, context: &mut Context<'_>) -> Poll<()> {
+        let is_early = now.saturating_duration_since(self.begun) < UNDONE_INTERVAL;
+        if is_early && self.reading.unread_time().has_undone() {
+            self.gives_way = true;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if self.reading.load().gives_way() && !std::mem::replace(&mut self.gives_way, true) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.gives_way = false;
+        Poll::Ready(())
+    }
+
     fn begin_turn(&mut self, now: Instant, was_parked: bool) {
         self.begun = now;
         let io = &self.io;
@@ -111,12 +134,12 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> FollowedIo<I> {
     /// Sees which requests are to be refused.
     fn begin_turn_behind(&mut self, was_parked: bool) {
         let now = self.begun;
-        let timeout = self.reading.timeout(now);
+        let timeout = self.reading.timeout();
         let refuses = self.refuses(timeout, was_parked);
         // What is left came later.
         let oldest = match refuses {
             Refuses::All => now,
-            Refuses::NONE => self.arrivals.oldest(),
+            Refuses::NONE => self.oldest(),
             Refuses::Within(_) => now.checked_sub(timeout.mul_f64(OLD)).unwrap_or(now),
         };
         self.reading.set_oldest(oldest);
@@ -144,13 +167,36 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> FollowedIo<I> {
             return Refuses::All;
         }
         // Where nobody watches the load, nobody knows how long a connection has to wait for its turn at the most.
-        let (Some(delay), Some(before)) =
-            (self.reading.load().delay(), now.checked_sub(timeout.mul_f64(OLD)))
-        else {
-            return Refuses::NONE;
-        };
-        let begun = oldest.max(now.checked_sub(delay).unwrap_or(oldest));
-        Refuses::Within(self.arrivals.older(before, begun))
+        match (self.reading.load().delay(), now.checked_sub(timeout.mul_f64(OLD))) {
+            (Some(_), Some(before)) => Refuses::Within(self.arrivals.older(before, self.oldest())),
+            _ => Refuses::NONE,
+        }
+    }
+
+    /// When the oldest byte came that is read next, as far as it is known: for certain, or no longer ago than anything waits
+    /// for its turn.
+    fn oldest(&self) -> Instant {
+        let oldest = self.arrivals.oldest();
+        let bound = |delay| self.begun.checked_sub(delay + self.parked_for).unwrap_or(oldest);
+        let Some(delay) = self.reading.load().delay() else { return oldest };
+        oldest.max(bound(delay)).min(self.arrivals.next_by())
+    }
+
+    /// Reads as much as may be read in this turn.
+    fn poll_read_bounded(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.bytes_left >= buffer.remaining() {
+            return Pin::new(&mut self.io).poll_read(context, buffer);
+        }
+        let mut room = [0; COMMANDS_BYTES];
+        let bytes_max = self.bytes_left.min(COMMANDS_BYTES);
+        let mut part = ReadBuf::new(&mut room[..bytes_max]);
+        ready!(Pin::new(&mut self.io).poll_read(context, &mut part))?;
+        buffer.put_slice(part.filled());
+        Poll::Ready(Ok(()))
     }
 
     /// Reads, and looks at what was read.
@@ -161,7 +207,7 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> FollowedIo<I> {
         is_looked_at: bool,
     ) -> Poll<io::Result<usize>> {
         let before = buffer.filled().len();
-        match Pin::new(&mut self.io).poll_read(context, buffer) {
+        match self.poll_read_bounded(context, buffer) {
             Poll::Ready(read) => read?,
             Poll::Pending => {
                 self.arrivals.drained();
@@ -171,11 +217,12 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> FollowedIo<I> {
         }
         let bytes = &buffer.filled()[before..];
         self.arrivals.read(bytes.len());
+        self.bytes_left = self.bytes_left.saturating_sub(bytes.len());
         if self.arrivals.is_behind() {
-            // No longer than anything waits: where that is not known, it is nothing.
-            let waited = since(self.arrivals.latest());
+            // For certain, or no longer than anything waits for its turn: where that is not known, it is nothing.
+            let (waited, for_certain) = (since(self.arrivals.latest()), since(self.arrivals.latest_by()));
             let delay = self.reading.load().delay().unwrap_or_default();
-            self.reading.set_waited(waited.min(delay + self.parked_for));
+            self.reading.set_waited(waited.min(delay + self.parked_for).max(for_certain));
         }
         let (budget, newest, mut calls) = (&mut self.budget, &mut self.newest, 0);
         self.received.scan(bytes, |frame| {
@@ -290,13 +337,8 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> AsyncRead for FollowedIo<I> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.parked.is_some() || this.gives_way || this.reading.take_turn() {
-            if !this.gives_way && this.reading.load().gives_way() {
-                this.gives_way = true;
-                context.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            this.gives_way = false;
             let now = monotonic();
+            ready!(this.give_way(now, context));
             if !this.reading.load().may_read(now, context.waker()) {
                 if this.parked.is_none() {
                     this.parked = Some(now);
@@ -307,7 +349,10 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> AsyncRead for FollowedIo<I> {
             let parked = this.parked.take();
             this.parked_for += parked.map_or(Duration::ZERO, |parked| now.saturating_duration_since(parked));
             this.begin_turn(now, parked.is_some());
-        } else if since(this.begun) >= TURN {
+            let has_undone = this.reading.unread_time().has_undone();
+            let is_bounded = has_undone || (this.arrivals.is_behind() && this.reading.has_commands());
+            this.bytes_left = if is_bounded { COMMANDS_BYTES } else { usize::MAX };
+        } else if this.bytes_left == 0 || since(this.begun) >= TURN {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }

@@ -1,7 +1,7 @@
 //! What a connection's task, its bytes and its calls tell each other.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Request};
@@ -18,8 +18,6 @@ use crate::server::stack::{LayUnread, timeout_of, unread_refusal};
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
 /// Time-outs are taken for no shorter: no node keeps to less while it has more to do than it can.
 const TIMEOUT_MIN: Duration = Duration::from_millis(10);
-/// Time-outs are remembered for as long as this, and up to as long again.
-const WINDOW: Duration = Duration::from_secs(1);
 
 /// What a connection's task and its bytes tell each other. Clones are the same.
 #[derive(Debug, Clone)]
@@ -35,9 +33,8 @@ struct Words {
     unread: UnreadTime,
     /// Those that come now have lain for longer than this, which is too long; 0: they have not.
     too_old_us: AtomicU64,
-    /// The shortest time-outs of requests, in milliseconds, of this window and of the one before; and when it began.
-    timeouts: [AtomicU32; 2],
-    window: Mutex<Instant>,
+    /// Streams had commands done while requests may have lain unread.
+    has_commands: AtomicBool,
     refused: RefusedUnread,
     load: ConnectionLoad,
     /// What the worker's thread had used when this turn began, in nanoseconds; 0: nobody asks.
@@ -50,15 +47,13 @@ struct Words {
 impl Reading {
     /// Counts what is refused with those of others, and is part of the node's load.
     pub(crate) fn new(refused: RefusedUnread, load: ConnectionLoad) -> Self {
-        let timeouts = [u32::MAX.into(), u32::MAX.into()];
         Self(Arc::new(Words {
             turn_begins: false.into(),
             is_spent: false.into(),
             is_behind: false.into(),
             unread: UnreadTime::default(),
             too_old_us: 0.into(),
-            timeouts,
-            window: monotonic().into(),
+            has_commands: false.into(),
             refused,
             load,
             used_before: 0.into(),
@@ -96,11 +91,13 @@ impl Reading {
 
     #[cold]
     fn end_turn_behind(&self) {
-        let calls = self.0.calls.swap(0, Relaxed) + self.0.unread.take_commands();
-        if calls > 0 {
-            let now = monotonic();
-            let age = now.saturating_duration_since(*self.0.oldest.lock());
-            self.0.load.answered(calls, age, self.timeout(now));
+        let (calls, commands) = (self.0.calls.swap(0, Relaxed), self.0.unread.take_commands());
+        if commands > 0 {
+            self.0.has_commands.store(true, Relaxed);
+        }
+        if calls + commands > 0 {
+            let age = monotonic().saturating_duration_since(*self.0.oldest.lock());
+            self.0.load.answered(calls + commands, age, self.timeout());
         }
     }
 
@@ -127,10 +124,7 @@ impl Reading {
     }
 
     fn note_timeout(&self, headers: &HeaderMap) {
-        if let Some(timeout) = timeout_of(headers) {
-            let ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
-            self.0.timeouts[0].fetch_min(ms, Relaxed);
-        }
+        self.0.unread.note_timeout(timeout_of(headers).unwrap_or(TIMEOUT_DEFAULT));
     }
 
     pub(super) fn set_behind(&self, is_behind: bool) {
@@ -138,8 +132,14 @@ impl Reading {
             self.0.is_behind.store(is_behind, Relaxed);
             if !is_behind {
                 self.0.unread.forget();
+                self.0.has_commands.store(false, Relaxed);
             }
         }
+    }
+
+    /// Whether streams had commands done since requests may have lain unread.
+    pub(super) fn has_commands(&self) -> bool {
+        self.0.has_commands.load(Relaxed)
     }
 
     pub(super) fn set_waited(&self, waited: Duration) {
@@ -160,28 +160,20 @@ impl Reading {
     pub(super) fn count_refused(&self, requests: u64, is_read: bool) {
         self.0.refused.count(requests);
         if is_read {
-            self.0.load.missed(requests);
+            self.0.load.count(requests, requests);
         }
     }
 
-    /// The shortest time-out that requests of late came with.
-    pub(super) fn timeout(&self, now: Instant) -> Duration {
-        let mut window = self.0.window.lock();
-        let [new, old] = &self.0.timeouts;
-        new.fetch_min(self.0.unread.take_timeout(), Relaxed);
-        if now.saturating_duration_since(*window) >= WINDOW {
-            *window = now;
-            old.store(new.swap(u32::MAX, Relaxed), Relaxed);
-        }
-        match new.load(Relaxed).min(old.load(Relaxed)) {
-            u32::MAX => TIMEOUT_DEFAULT,
-            ms => Duration::from_millis(ms.into()).max(TIMEOUT_MIN),
-        }
+    /// How long callers of late waited.
+    pub(super) fn timeout(&self) -> Duration {
+        self.0.unread.timeout().map_or(TIMEOUT_DEFAULT, |timeout| timeout.max(TIMEOUT_MIN))
     }
 
     /// The turn's first requests can have come then.
     pub(super) fn set_oldest(&self, oldest: Instant) {
-        *self.0.oldest.lock() = oldest;
+        let mut before = self.0.oldest.lock();
+        // Commands that are not done were read before.
+        *before = if self.0.unread.has_undone() { oldest.min(*before) } else { oldest };
     }
 
     /// These requests came in this turn.

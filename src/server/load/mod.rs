@@ -239,27 +239,23 @@ impl ConnectionLoad {
         self.is_watched().then(delay)
     }
 
-    /// These calls were refused although the connection is read.
-    pub(crate) fn missed(&self, calls: u64) {
-        let shared = &*self.load.0;
-        shared.calls.fetch_add(calls, Relaxed);
-        shared.late.fetch_add(calls, Relaxed);
+    /// These calls were answered, or refused although the connection is read; some of them late.
+    pub(crate) fn count(&self, calls: u64, late: u64) {
+        self.load.0.calls.fetch_add(calls, Relaxed);
+        self.load.0.late.fetch_add(late, Relaxed);
     }
 
-    /// A turn is over in which `calls` were answered: the oldest can have come `age` ago, and `timeout` is the shortest of
-    /// their time-outs. Must be called in a runtime.
+    /// A turn is over in which `calls` were answered: the oldest can have come `age` ago, and `timeout` is how long
+    /// their callers wait. Must be called in a runtime.
     pub(crate) fn answered(&self, calls: u64, age: Duration, timeout: Duration) {
         let shared = &*self.load.0;
-        let Some(delay) = self.delay() else {
+        if !self.is_watched() {
             if age > timeout && !shared.is_watched.swap(true, Relaxed) {
                 tokio::spawn(self.load.clone().watch());
             }
             return;
-        };
-        shared.calls.fetch_add(calls, Relaxed);
-        if age.min(delay) > timeout {
-            shared.late.fetch_add(calls, Relaxed);
         }
+        self.count(calls, if age > timeout { calls } else { 0 });
     }
 }
 

@@ -477,7 +477,7 @@ fn answer(
     out: &mut Replies,
 ) -> CommandOutcome {
     if command.timeout_ms > 0 && out.plane.unread.matters() {
-        out.plane.unread.note_timeout(command.timeout_ms);
+        out.plane.unread.note_timeout(Duration::from_millis(command.timeout_ms.into()));
     }
     let done = match request {
         _ if message.is_late(command) => Err(CallError::from(GrpcError::DeadlineExceeded).into()),
