@@ -14,20 +14,19 @@ use std::error::Error;
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
 use bytes::Bytes;
-use futures_util::TryFutureExt;
-use futures_util::future::MapOk;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
+use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tower_service::Service;
@@ -338,13 +337,36 @@ where
 {
     type Response = Response<ProgressBody<B>>;
     type Error = S::Error;
-    type Future = MapOk<S::Future, fn(Response<B>) -> Response<ProgressBody<B>>>;
+    type Future = Answered<S::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         if let Some(reading) = &self.reading {
             reading.stamp(&mut request);
         }
-        self.service.lock().call(request).map_ok(|response| response.map(ProgressBody::new))
+        Answered { call: self.service.lock().call(request), reading: self.reading.clone() }
+    }
+}
+
+pin_project! {
+    /// A call whose answer counts until it is read.
+    struct Answered<F> {
+        #[pin]
+        call: F,
+        reading: Option<Reading>,
+    }
+}
+
+impl<F, B, E> Future for Answered<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = Result<Response<ProgressBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let answered = ready!(this.call.poll(context));
+        let unread = this.reading.as_ref().map(Reading::answer);
+        Poll::Ready(answered.map(|response| response.map(|body| ProgressBody::new(body, unread))))
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::load::Load;
+use super::unread_answers::UnreadAnswers;
 
 /// A count of open connections with a limit, shared by the listeners that count against it and by those who read it.
 ///
@@ -18,6 +19,7 @@ pub struct Connections {
     sibling_bound: Arc<AtomicU64>,
     counters: Arc<Counters>,
     unread: RefusedUnread,
+    answers: UnreadAnswers,
     load: Load,
 }
 
@@ -58,6 +60,7 @@ impl Connections {
             sibling_bound: Arc::new(AtomicU64::new(u64::MAX)),
             counters: Arc::default(),
             unread: RefusedUnread::default(),
+            answers: UnreadAnswers::default(),
             load: Load::default(),
         }
     }
@@ -121,6 +124,11 @@ impl Connections {
     /// Their load.
     pub(crate) fn load(&self) -> Load {
         self.load.clone()
+    }
+
+    /// Answers on them, and on their siblings, that are not read.
+    pub(crate) fn unread_answers(&self) -> UnreadAnswers {
+        self.answers.clone()
     }
 
     /// Counts these.

@@ -55,6 +55,17 @@ impl fmt::Display for Role {
 /// Calls at once on a connection of the health listener: a prober has one, or a Watch for each service.
 const PROBE_STREAMS_MAX: u32 = 16;
 
+/// Calls at once that a connection may have however many connections there are, and connections that may have as many as the
+/// configuration says. HTTP/2 keeps the room of the most calls that a connection ever had, some 900 B each, until it ends.
+const STREAMS_MIN: u32 = 32;
+const CONNECTIONS_WITH_ALL: u64 = 64;
+
+/// Calls at once on a connection that begins while there are that many.
+fn streams_of_one_more(streams_max: u32, connections: u64) -> u32 {
+    let share = u64::from(streams_max) * CONNECTIONS_WITH_ALL / connections.max(1);
+    u32::try_from(share).unwrap_or(u32::MAX).max(STREAMS_MIN).min(streams_max)
+}
+
 /// What a listener is served with.
 pub(crate) struct Serving<'a> {
     pub(crate) runtime: &'a Handle,
@@ -73,12 +84,13 @@ pub(crate) fn serve_grpc_on<S: ConnectionService>(
 ) -> Listening {
     let (config, connections) = (serving.config.clone(), serving.connections.clone());
     start(role, bound, serving, move |socket, peer, phase| {
-        let reading = Reading::new(connections.refused_unread(), connections.load().connection(&peer));
+        let reading = Reading::new(&connections, &peer);
         let connection = ConnectionInfo { peer, unread: reading.unread_time().clone() };
         let (service, mut config) = (service.service(&connection), config.get());
-        if role == Role::Health {
-            config.streams_max = config.streams_max.min(PROBE_STREAMS_MAX);
-        }
+        config.streams_max = match role {
+            Role::Health => config.streams_max.min(PROBE_STREAMS_MAX),
+            _ => streams_of_one_more(config.streams_max, connections.open()),
+        };
         serve_grpc(socket, connection.peer, phase, service, (config, reading))
     })
 }
@@ -100,4 +112,17 @@ where
     let (lifecycle, part) = (serving.lifecycle.clone(), format!("the {role} listener at {address}"));
     let lost = move || lifecycle.fail(&part);
     Listening::start(serving.runtime, address, incoming, serving.connections, serve, lost)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_connections_there_are_the_fewer_calls_a_new_one_may_have_at_once() {
+        let of =
+            |streams_max| [1, 64, 128, 1_000, 100_000].map(|open| streams_of_one_more(streams_max, open));
+        assert_eq!(of(256), [256, 256, 128, 32, 32]);
+        assert_eq!(of(16), [16; 5]);
+    }
 }

@@ -50,6 +50,7 @@ mod signals;
 pub mod stack;
 mod stall;
 mod supervisor;
+mod unread_answers;
 mod write_coalescer;
 mod write_timeout;
 

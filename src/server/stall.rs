@@ -18,6 +18,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep_until};
 
+use super::unread_answers::UnreadAnswer;
 use crate::clock::monotonic;
 
 /// What a stream's body said while the stream was polled.
@@ -109,12 +110,14 @@ pin_project! {
         #[pin]
         body: B,
         rest: Bytes,
+        // Dropped with the body.
+        unread: Option<UnreadAnswer>,
     }
 }
 
 impl<B> ProgressBody<B> {
-    pub(super) fn new(body: B) -> Self {
-        Self { body, rest: Bytes::new() }
+    pub(super) fn new(body: B, unread: Option<UnreadAnswer>) -> Self {
+        Self { body, rest: Bytes::new(), unread }
     }
 }
 

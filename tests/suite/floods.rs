@@ -4,9 +4,10 @@
 use crate::support::node::{Node, connect};
 use crate::support::plain_node::{PlainNode, get, soon};
 use crate::support::raw::{self, PREFACE, Raw, SETTINGS, post};
+use bytes::Bytes;
 use futures_util::future::select_all;
 use larder::endpoint::Endpoint;
-use larder::proto::v1::GetMemoryReportRequest;
+use larder::proto::v1::{GetMemoryReportRequest, GetRequest, SetRequest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::{Code, Status};
@@ -139,6 +140,38 @@ async fn requests_that_do_not_come_whole_leave_room_on_the_health_listener() {
     let (first, ..) = soon(select_all(answers)).await;
     let status = Status::from_header_map(first.unwrap().headers()).unwrap();
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_are_bounded_and_who_reads_goes_on() {
+    let node = Node::start().await;
+    let (key, value) = (Bytes::from_static(b"key"), Bytes::from(vec![b'v'; 900]));
+    let set = raw::framed(&SetRequest { key: key.clone(), value, ..SetRequest::default() });
+    let get = raw::framed(&GetRequest { key, ..GetRequest::default() });
+    let reader = Raw::connect(&node.data()).await;
+    assert!(reader.cache("Set", set).await.status.is_some_and(|status| status.code() == Code::Ok));
+    let (mut peers, mut held, mut refused) = (Vec::new(), Vec::new(), None);
+    while refused.is_none() && held.len() < 6_000 {
+        // Its windows stay shut.
+        let peer = Raw::connect_with(&node.data(), 0).await;
+        for _ in 0..200 {
+            let (response, mut sending) = peer.open(post("/larder.v1.Cache/Get")).await;
+            sending.send_data(get.clone(), true).unwrap();
+            held.push(response);
+        }
+        let last = held.pop().unwrap();
+        let head = soon(last).await.unwrap();
+        refused = Status::from_header_map(head.headers()).filter(|status| status.code() != Code::Ok);
+        peers.push(peer);
+    }
+    let refused = refused.expect("there is a bound");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("answers that its peer does not read"), "{refused}");
+    for _ in 0..10 {
+        assert!(
+            reader.cache("Get", get.clone()).await.status.is_some_and(|status| status.code() == Code::Ok)
+        );
+    }
 }
 
 /// Waits until requests under way take this many bytes.

@@ -10,9 +10,11 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::field_block;
 use crate::clock::{UnreadTime, monotonic};
-use crate::server::connections::RefusedUnread;
+use crate::endpoint::PeerInfo;
+use crate::server::connections::{Connections, RefusedUnread};
 use crate::server::load::ConnectionLoad;
-use crate::server::stack::{LayUnread, timeout_of, unread_refusal};
+use crate::server::stack::{AnswersUnread, LayUnread, timeout_of, unread_refusal};
+use crate::server::unread_answers::{ConnectionAnswers, UnreadAnswer};
 
 /// How long is waited for an answer by who does not say how long.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
@@ -37,6 +39,7 @@ struct Words {
     has_commands: AtomicBool,
     refused: RefusedUnread,
     load: ConnectionLoad,
+    answers: Arc<ConnectionAnswers>,
     /// What the worker's thread had used when this turn began, in nanoseconds; 0: nobody asks.
     used_before: AtomicU64,
     /// Of this turn: its requests, and when the oldest can have come.
@@ -45,8 +48,9 @@ struct Words {
 }
 
 impl Reading {
-    /// Counts what is refused with those of others, and is part of the node's load.
-    pub(crate) fn new(refused: RefusedUnread, load: ConnectionLoad) -> Self {
+    /// Counts what is refused with that of others, and is part of the node's load.
+    pub(crate) fn new(connections: &Connections, peer: &PeerInfo) -> Self {
+        let (refused, load) = (connections.refused_unread(), connections.load().connection(peer));
         Self(Arc::new(Words {
             turn_begins: false.into(),
             is_spent: false.into(),
@@ -56,6 +60,7 @@ impl Reading {
             has_commands: false.into(),
             refused,
             load,
+            answers: connections.unread_answers().connection(),
             used_before: 0.into(),
             calls: 0.into(),
             oldest: monotonic().into(),
@@ -106,12 +111,21 @@ impl Reading {
         self.0.is_spent.load(Relaxed)
     }
 
-    /// Tells a call's layers how long it lay unread, where that matters.
+    /// Tells a call's layers how long it lay unread, and how many answers are not read, where that matters.
     #[inline]
     pub(crate) fn stamp<B>(&self, request: &mut Request<B>) {
+        if let Some(answers) = self.0.answers.too_many() {
+            request.extensions_mut().insert(AnswersUnread(answers));
+        }
         if self.0.is_behind.load(Relaxed) {
             self.stamp_behind(request);
         }
+    }
+
+    /// A call has an answer, which its peer has not read yet.
+    #[inline]
+    pub(crate) fn answer(&self) -> UnreadAnswer {
+        self.0.answers.enter()
     }
 
     #[cold]

@@ -9,7 +9,6 @@ use tonic_types::StatusExt;
 
 use super::*;
 use crate::server::connections::Connections;
-use crate::server::load::Load;
 use crate::server::stack::{LayUnread, unread_refusal};
 
 impl Unread for DuplexStream {
@@ -23,12 +22,12 @@ fn request(stream: u8) -> Vec<u8> {
     vec![0, 0, 1, 1, 5, 0, 0, 0, stream, 0x83]
 }
 
-/// A connection whose node has a load, the other end, and how many of its requests were refused.
-fn connection(load: &Load) -> (FollowedIo<DuplexStream>, DuplexStream, Connections) {
+/// A connection, the other end, and those of its node.
+fn connection() -> (FollowedIo<DuplexStream>, DuplexStream, Connections) {
     let (near, far) = duplex(1 << 20);
     let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into();
     let connections = Connections::new(1);
-    let reading = Reading::new(connections.refused_unread(), load.connection(&peer));
+    let reading = Reading::new(&connections, &peer);
     let mut followed = FollowedIo::new(near, reading);
     // Without the preface.
     followed.received = FrameScanner::default();
@@ -72,8 +71,8 @@ async fn read(connection: &mut FollowedIo<DuplexStream>) -> Option<Vec<u8>> {
 
 #[tokio::test]
 async fn what_has_piled_up_while_a_connection_was_parked_is_refused_and_what_comes_then_is_read() {
-    let load = Load::default();
-    let (mut connection, mut far, connections) = connection(&load);
+    let (mut connection, mut far, connections) = connection();
+    let load = connections.load();
     far.write_all(&request(1)).await.unwrap();
     assert_eq!(turn(&mut connection).await, Some(request(1)));
     assert_eq!(turn(&mut connection).await, None);
@@ -96,8 +95,8 @@ async fn what_has_piled_up_while_a_connection_was_parked_is_refused_and_what_com
 
 #[tokio::test]
 async fn what_was_parked_for_less_than_its_time_is_read() {
-    let load = Load::default();
-    let (mut connection, mut far, connections) = connection(&load);
+    let (mut connection, mut far, connections) = connection();
+    let load = connections.load();
     load.limit(0);
     far.write_all(&request(1)).await.unwrap();
     assert_eq!(turn(&mut connection).await, None);
@@ -115,8 +114,8 @@ fn is_refused(connection: &FollowedIo<DuplexStream>) -> bool {
 
 #[tokio::test]
 async fn a_connection_that_uses_more_than_its_share_lets_others_have_their_turn_before() {
-    let load = Load::default();
-    let (mut connection, mut far, _) = connection(&load);
+    let (mut connection, mut far, connections) = connection();
+    let load = connections.load();
     load.limit(1);
     far.write_all(&request(1)).await.unwrap();
     connection.reading.begin_turn();
@@ -128,8 +127,8 @@ async fn a_connection_that_uses_more_than_its_share_lets_others_have_their_turn_
 
 #[tokio::test]
 async fn what_http2_has_to_see_is_refused_by_the_stack_and_nothing_else_is() {
-    let load = Load::default();
-    let (mut connection, mut far, connections) = connection(&load);
+    let (mut connection, mut far, connections) = connection();
+    let load = connections.load();
     load.limit(0);
     // A field that is put into the table.
     let old = vec![0, 0, 6, 1, 5, 0, 0, 0, 1, 0x83, 0x40, 1, b'a', 1, b'b'];
@@ -151,8 +150,8 @@ async fn what_http2_has_to_see_is_refused_by_the_stack_and_nothing_else_is() {
 
 #[tokio::test]
 async fn a_peer_that_sends_no_more_is_answered_and_read_to_its_end() {
-    let load = Load::default();
-    let (mut connection, far, connections) = connection(&load);
+    let (mut connection, far, connections) = connection();
+    let load = connections.load();
     let (mut reading, mut writing) = tokio::io::split(far);
     load.limit(0);
     let old = vec![0, 0, 6, 1, 5, 0, 0, 0, 3, 0x83, 0x40, 1, b'a', 1, b'b'];

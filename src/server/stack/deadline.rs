@@ -22,7 +22,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::error::LayerError;
-use super::unread::LayUnread;
+use super::unread::{AnswersUnread, LayUnread};
 use crate::clock::monotonic;
 use crate::grpc::{DescribeCall, GrpcError, ResponseBody, grpc_timeout};
 use crate::server::stall::until;
@@ -96,7 +96,11 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let asked = grpc_timeout(request.headers()).map_err(LayerError::from);
-        let (call, asked, timeout) = match asked.and_then(|asked| left(asked, request.extensions().get())) {
+        let asked = asked.and_then(|asked| match request.extensions().get() {
+            Some(&AnswersUnread(answers)) => Err(LayerError::AnswersUnread { answers }),
+            None => left(asked, request.extensions().get()),
+        });
+        let (call, asked, timeout) = match asked {
             Ok(asked) => {
                 // Where the request alone is a stream, the response's head comes when its caller has sent all.
                 let is_callers = Verb::of_path(request.uri().path()).streams() == Streams::Request;

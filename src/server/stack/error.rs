@@ -32,6 +32,14 @@ pub(super) enum LayerError {
         /// For how long at least.
         delay: Duration,
     },
+    /// The connection has answers that its peer does not read, and all connections together have too many.
+    #[error(
+        "the connection has {answers} answers that its peer does not read: the call was not begun; read them first"
+    )]
+    AnswersUnread {
+        /// How many.
+        answers: usize,
+    },
     /// No service of the listener has the method.
     #[error(
         "there is no method of that name on this listener; Admin is on the admin listener, Cache on the data listeners"
@@ -48,7 +56,9 @@ impl Failure for LayerError {
                 let facts = FailureFacts::new(Code::ResourceExhausted, "OVERLOADED");
                 facts.with_limit(*limit as u64, "calls").retryable()
             }
-            Self::LayUnread { .. } => FailureFacts::new(Code::ResourceExhausted, "OVERLOADED").retryable(),
+            Self::LayUnread { .. } | Self::AnswersUnread { .. } => {
+                FailureFacts::new(Code::ResourceExhausted, "OVERLOADED").retryable()
+            }
             Self::NoSuchMethodHere => FailureFacts::new(Code::Unimplemented, "NO_SUCH_METHOD"),
         }
     }

@@ -18,7 +18,7 @@ mod metrics;
 mod repair;
 mod unread;
 
-pub(super) use unread::{LayUnread, timeout_of, unread_refusal};
+pub(super) use unread::{AnswersUnread, LayUnread, timeout_of, unread_refusal};
 
 pub use deadline::{CallTimeout, DeadlineLayer};
 pub use in_flight::InFlight;

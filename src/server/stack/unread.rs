@@ -16,6 +16,10 @@ pub(in crate::server) struct LayUnread {
     pub(in crate::server) too_long: Option<Duration>,
 }
 
+/// A request's extension: this number of answers on its connection is not read, which is too many.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::server) struct AnswersUnread(pub(in crate::server) usize);
+
 /// How long a caller waits, if it says so and can be understood.
 pub(in crate::server) fn timeout_of(headers: &HeaderMap) -> Option<Duration> {
     grpc_timeout(headers).ok().flatten()
