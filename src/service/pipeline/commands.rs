@@ -95,9 +95,12 @@ impl Message {
 
     /// Whether a command's time has passed.
     fn is_late(&self, command: &CommandView<'_>) -> bool {
-        command.timeout_ms > 0
-            && monotonic().saturating_duration_since(self.arrived)
-                > Duration::from_millis(command.timeout_ms.into())
+        command.timeout_ms > 0 && self.is_late_at(command, monotonic())
+    }
+
+    /// Whether it has passed by then.
+    fn is_late_at(&self, command: &CommandView<'_>, now: Instant) -> bool {
+        now.saturating_duration_since(self.arrived) > Duration::from_millis(command.timeout_ms.into())
     }
 
     /// Whether a write is to wait behind others.
@@ -277,7 +280,8 @@ pub(super) fn run(
 ) -> Result<(), CallError> {
     let (bytes, limits) = (message.bytes.clone(), &cache.limits());
     let mut reader = Reader::with_items(&bytes[message.begin..], limits.batch_items_max);
-    let (mut gets, mut now) = (Gets::default(), cache.now());
+    // Read where a command has a time-out, and kept as long as `now`.
+    let (mut gets, mut now, mut clock) = (Gets::default(), cache.now(), None);
     message.is_held = false;
     let end = loop {
         let begin = bytes.len() - reader.remaining();
@@ -286,12 +290,19 @@ pub(super) fn run(
             end => break end.map(|_| ()),
         };
         if message.done % COMMANDS_PER_CLOCK == COMMANDS_PER_CLOCK - 1 {
-            now = cache.now();
+            (now, clock) = (cache.now(), None);
         }
         message.done += 1;
         out.commands_left = out.commands_left.saturating_sub(1);
-        let taken =
-            !message.by_ring && gets.take(cache, limits, &command, (begin, bytes.len() - reader.remaining()));
+        let is_late = command.timeout_ms > 0 && {
+            if out.plane.unread.matters() {
+                out.plane.unread.note_timeout(Duration::from_millis(command.timeout_ms.into()));
+            }
+            message.is_late_at(&command, *clock.get_or_insert_with(monotonic))
+        };
+        let taken = !message.by_ring
+            && !is_late
+            && gets.take(cache, limits, &command, (begin, bytes.len() - reader.remaining()));
         if !taken || gets.is_full() {
             if let Some(left) = gets.answer(cache, now, message, &bytes, defer, out) {
                 message.begin = left;
@@ -476,9 +487,6 @@ fn answer(
     message: &mut Message,
     out: &mut Replies,
 ) -> CommandOutcome {
-    if command.timeout_ms > 0 && out.plane.unread.matters() {
-        out.plane.unread.note_timeout(Duration::from_millis(command.timeout_ms.into()));
-    }
     let done = match request {
         _ if message.is_late(command) => Err(CallError::from(GrpcError::DeadlineExceeded).into()),
         Err(error) => Err(error.clone().into()),

@@ -33,6 +33,7 @@ pub(super) struct Gets<'a> {
 #[derive(Debug, Clone, Copy, Default)]
 struct PendingGet {
     id: u64,
+    timeout_ms: u32,
     metadata_only: bool,
     /// Where in the message the command begins and ends.
     begin: usize,
@@ -51,12 +52,11 @@ impl<'a> Gets<'a> {
         let Some((op::GET, message)) = command.op else { return false };
         let Ok(view) = GetView::read(message) else { return false };
         match convert::get(&view, limits) {
-            Ok(get)
-                if get.touch.is_none() && command.timeout_ms == 0 && self.is_in(cache, view.namespace) =>
-            {
+            Ok(get) if get.touch.is_none() && self.is_in(cache, view.namespace) => {
                 self.keys[self.len] = get.key;
+                let (id, timeout_ms) = (command.id, command.timeout_ms);
                 self.asked[self.len] =
-                    PendingGet { id: command.id, metadata_only: get.metadata_only, begin, end };
+                    PendingGet { id, timeout_ms, metadata_only: get.metadata_only, begin, end };
                 self.len += 1;
                 true
             }
@@ -111,12 +111,12 @@ impl<'a> Gets<'a> {
                 Err((index, pending)) => (index, Some(pending)),
             };
             at += index;
-            let PendingGet { id, begin, end, .. } = asked[at];
+            let PendingGet { id, timeout_ms, begin, end, .. } = asked[at];
             let (key, key_hash) = (keys[at], cache.key_hash(namespace, keys[at]));
             let arrived = message.arrived;
             let kept = DeferredCommand {
                 id,
-                timeout_ms: 0,
+                timeout_ms,
                 arrived,
                 bytes: &bytes[begin..end],
                 key,
