@@ -18,6 +18,7 @@
 #[cfg(feature = "testing")]
 mod simulated;
 mod throttle;
+#[cfg(feature = "server")]
 mod unread;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +29,7 @@ use rustix::time::{ClockId, clock_gettime};
 #[cfg(feature = "testing")]
 pub use simulated::SimulatedTime;
 pub use throttle::Throttle;
+#[cfg(feature = "server")]
 pub use unread::{UndoneCommands, UnreadTime};
 
 /// One reading of both clocks, taken once per request or batch and passed down. Written down, it is a time mark.
