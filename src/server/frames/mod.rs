@@ -182,7 +182,12 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> FollowedIo<I> {
         oldest.max(bound(delay)).min(self.arrivals.next_by())
     }
 
-    /// Reads as much as may be read in this turn.
+    /// Whether no more is read in this turn.
+    fn is_turn_over(&self) -> bool {
+        self.bytes_left == 0 || since(self.begun) >= TURN
+    }
+
+    /// Reads as much as may be read in this turn, of which something is left.
     fn poll_read_bounded(
         &mut self,
         context: &mut Context<'_>,
@@ -249,6 +254,7 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> FollowedIo<I> {
     /// Reads what is left of the frames that were looked at.
     fn poll_shedding(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
+            let is_turn_over = self.is_turn_over();
             let Some(shed) = &mut self.shedding else { return Poll::Ready(Ok(())) };
             let passed = shed.frames.passed();
             if !passed.is_empty() && !shed.waits {
@@ -262,7 +268,7 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> FollowedIo<I> {
             if shed.has_ended && !shed.waits {
                 return Poll::Ready(Ok(()));
             }
-            if shed.waits || since(self.begun) >= TURN {
+            if shed.waits || is_turn_over {
                 context.waker().wake_by_ref();
                 let _ = self.send_answers(context);
                 return Poll::Pending;
@@ -352,7 +358,7 @@ impl<I: AsyncRead + AsyncWrite + Unread + Unpin> AsyncRead for FollowedIo<I> {
             let has_undone = this.reading.unread_time().has_undone();
             let is_bounded = has_undone || (this.arrivals.is_behind() && this.reading.has_commands());
             this.bytes_left = if is_bounded { COMMANDS_BYTES } else { usize::MAX };
-        } else if this.bytes_left == 0 || since(this.begun) >= TURN {
+        } else if this.is_turn_over() {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }

@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::*;
+use crate::clock::UndoneCommands;
 use crate::server::connections::Connections;
 use crate::server::stack::{LayUnread, unread_refusal};
 
@@ -123,6 +124,29 @@ async fn a_connection_that_uses_more_than_its_share_lets_others_have_their_turn_
     assert!(connection.gives_way);
     assert_eq!(after_others(&mut connection).await, Some(request(1)));
     assert!(!connection.gives_way);
+}
+
+#[tokio::test]
+async fn a_backlog_that_is_longer_than_a_turn_reads_is_not_taken_for_the_end() {
+    let (mut connection, mut far, connections) = connection();
+    let load = connections.load();
+    load.limit(0);
+    let requests = COMMANDS_BYTES / request(1).len() + 1;
+    for number in 0..requests {
+        let mut request = request(1);
+        request[5..9].copy_from_slice(&(2 * number as u32 + 1).to_be_bytes());
+        far.write_all(&request).await.unwrap();
+    }
+    assert_eq!(turn(&mut connection).await, None, "it is parked");
+    connection.arrivals.set_age(Duration::from_secs(2));
+    let mut undone = UndoneCommands::none(connection.reading.unread_time());
+    undone.set(true);
+    load.limit(1);
+    assert_eq!(turn(&mut connection).await, None, "nothing is passed on, and it has not ended");
+    assert_eq!(turn(&mut connection).await, None);
+    assert_eq!(connections.requests_refused(), requests as u64);
+    far.write_all(&[0, 0, 1, 1, 5, 0, 1, 0, 1, 0x83]).await.unwrap();
+    assert!(turn(&mut connection).await.is_some(), "what comes then is read");
 }
 
 #[tokio::test]
