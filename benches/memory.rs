@@ -9,7 +9,7 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use support::{Process, have, headline, larder_bench, quick};
+use support::{Process, have, headline, larder_bench, prefill_redis, quick};
 
 fn main() {
     headline("resident bytes per entry, 16 B key + 100 B value");
@@ -77,17 +77,7 @@ fn larder(policy: &str, ttl: &str, entries: u64) -> f64 {
 
 fn redis(entries: u64) -> f64 {
     let redis = Process::redis();
-    growth(&redis, entries, || {
-        let client = redis::Client::open(format!("redis://{}/", redis.data)).expect("a URL");
-        let mut connection = client.get_connection().expect("it is up");
-        for first in (0..entries).step_by(1_000) {
-            let mut pipe = redis::pipe();
-            for key in first..first + 1_000 {
-                pipe.set(format!("{key:016}"), [b'v'; 100].as_slice()).ignore();
-            }
-            pipe.exec(&mut connection).expect("it stores");
-        }
-    })
+    growth(&redis, entries, || prefill_redis(&redis, entries as usize))
 }
 
 fn memcached(entries: u64) -> f64 {

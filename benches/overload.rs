@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use support::open_loop::{Arrivals, CONNECTIONS, DEADLINE, Protocol, run};
-use support::{Process, have, headline, larder_bench, pinned, prefill_redis, quick};
+use support::{Process, have, headline, pinned, prefill, prefill_redis, quick};
 
 const KEYS: usize = 100_000;
 /// What is offered, as parts of what is done in a closed loop.
@@ -30,11 +30,7 @@ fn main() {
     headline("goodput at overload: open loop, deadlines of 100 ms, Larder unary Get / Redis GET");
     println!("load     {CONNECTIONS} connections, deadline {DEADLINE:?}; the server has a fifth of core 0");
     let larder = Process::larder(&["--memory", "1GiB"]);
-    let keys = KEYS.to_string();
-    larder_bench(
-        &larder,
-        &["--keys", &keys, "--prefill", "--requests", "1000", "--batch", "100", "--ratio", "1:0"],
-    );
+    prefill(&larder, KEYS);
     let mut curves = vec![("Larder", curve("larder", &larder))];
     drop(larder);
     if have("redis-server", "redis-server") {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use larder::clock::monotonic;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use support::{Process, have, headline, larder_bench, median, pinned, prefill_redis, quick};
+use support::{Process, have, headline, larder_bench, median, pinned, prefill, prefill_redis, quick};
 
 const KEYS: usize = 100_000;
 const ROUNDS: usize = 3;
@@ -31,22 +31,13 @@ fn rounds() -> usize {
     if quick() { 1 } else { ROUNDS }
 }
 
-/// Keys of 16 B, as `larder bench` asks for them.
-fn prefill(node: &Process) {
-    let keys = KEYS.to_string();
-    larder_bench(
-        node,
-        &["--keys", &keys, "--prefill", "--requests", "1000", "--batch", "100", "--ratio", "1:0"],
-    );
-}
-
 fn unary() {
     headline("unary Get of 100 B: Larder / bare tonic service, h2load");
     if !have("h2load", "nghttp2-client") {
         return;
     }
     let (larder, bare) = (Process::larder(&["--memory", "1GiB"]), Process::bare());
-    prefill(&larder);
+    prefill(&larder, KEYS);
     let key = format!("bench:{:010}", 42);
     let message: Vec<u8> = [&[0, 0, 0, 0, 18, 0x12, 16], key.as_bytes()].concat();
     let body = std::env::temp_dir().join(format!("larder-get-{}.bin", std::process::id()));
@@ -93,7 +84,7 @@ fn batch() {
         return;
     }
     let (larder, redis) = (Process::larder(&["--memory", "1GiB"]), Process::redis());
-    prefill(&larder);
+    prefill(&larder, KEYS);
     prefill_redis(&redis, KEYS);
     let keys = KEYS.to_string();
     let requests = if quick() { "200000" } else { "3000000" };
@@ -177,7 +168,7 @@ fn pipeline() {
         return;
     }
     let (larder, redis) = (Process::larder(&["--memory", "1GiB"]), Process::redis());
-    prefill(&larder);
+    prefill(&larder, KEYS);
     prefill_redis(&redis, KEYS);
     let keys = KEYS.to_string();
     let requests = if quick() { "200000" } else { "2000000" };

@@ -188,6 +188,15 @@ pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     figures[figures.len() / 2]
 }
 
+/// Has a node store values of 100 B under keys of 16 B, as `larder bench` asks for them.
+pub(crate) fn prefill(node: &Process, keys: usize) {
+    let keys = keys.to_string();
+    larder_bench(
+        node,
+        &["--keys", &keys, "--prefill", "--requests", "1000", "--batch", "100", "--ratio", "1:0"],
+    );
+}
+
 /// Has Redis store values of 100 B under keys of 16 digits, as redis-benchmark can ask for them.
 pub(crate) fn prefill_redis(redis: &Process, keys: usize) {
     let client = redis::Client::open(format!("redis://{}/", redis.data)).expect("a URL");

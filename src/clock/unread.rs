@@ -39,7 +39,7 @@ impl UnreadTime {
         self.0.waited_us.load(Relaxed) > 0
     }
 
-    /// A call or a stream's command came with this time-out. One in sixteen counts for the next.
+    /// A call or a stream's command came with this time-out: the average moves towards it by a sixteenth.
     pub fn note_timeout(&self, timeout: Duration) {
         let micros = u64::try_from(timeout.min(TIMEOUT_MAX).as_micros()).unwrap_or(u64::MAX);
         let average = match self.0.timeout_us.load(Relaxed) {

@@ -38,6 +38,7 @@ use super::listen::Unread;
 use super::phase::{Phase, PhaseSignal};
 use super::preface::{Preface, decline_http1, hang_up, read_preface};
 use super::stall::ProgressBody;
+use super::unread_answers::ConnectionAnswers;
 use super::write_coalescer::coalesce;
 use super::write_timeout::WriteTimeout;
 use crate::clock::UnreadTime;
@@ -343,7 +344,8 @@ where
         if let Some(reading) = &self.reading {
             reading.stamp(&mut request);
         }
-        Answered { call: self.service.lock().call(request), reading: self.reading.clone() }
+        let answers = self.reading.as_ref().map(Reading::answers);
+        Answered { call: self.service.lock().call(request), answers }
     }
 }
 
@@ -352,7 +354,7 @@ pin_project! {
     struct Answered<F> {
         #[pin]
         call: F,
-        reading: Option<Reading>,
+        answers: Option<Arc<ConnectionAnswers>>,
     }
 }
 
@@ -365,7 +367,7 @@ where
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let answered = ready!(this.call.poll(context));
-        let unread = this.reading.as_ref().map(Reading::answer);
+        let unread = this.answers.take().map(ConnectionAnswers::enter);
         Poll::Ready(answered.map(|response| response.map(|body| ProgressBody::new(body, unread))))
     }
 }

@@ -36,7 +36,7 @@ impl UnreadAnswers {
 }
 
 impl ConnectionAnswers {
-    /// How many there are, if that is so many that no more calls are taken.
+    /// The number of its answers, where no more calls are taken for it.
     #[inline]
     pub(crate) fn too_many(&self) -> Option<usize> {
         let answers = self.answers.load(Relaxed);
@@ -45,11 +45,11 @@ impl ConnectionAnswers {
 
     /// One more.
     #[inline]
-    pub(crate) fn enter(self: &Arc<Self>) -> UnreadAnswer {
+    pub(crate) fn enter(self: Arc<Self>) -> UnreadAnswer {
         if self.answers.fetch_add(1, Relaxed) >= ALWAYS {
             self.of_node.0.fetch_add(1, Relaxed);
         }
-        UnreadAnswer(Arc::clone(self))
+        UnreadAnswer(self)
     }
 }
 
@@ -69,10 +69,10 @@ mod tests {
     fn a_connection_has_a_few_and_all_together_have_their_sum() {
         let node = UnreadAnswers::default();
         let [greedy, other] = [(); 2].map(|()| node.connection());
-        let mut held: Vec<_> = (0..ALWAYS).map(|_| other.enter()).collect();
+        let mut held: Vec<_> = (0..ALWAYS).map(|_| Arc::clone(&other).enter()).collect();
         assert_eq!(other.too_many(), None);
         while greedy.too_many().is_none() {
-            held.push(greedy.enter());
+            held.push(Arc::clone(&greedy).enter());
         }
         assert_eq!((greedy.too_many(), other.too_many()), (Some(UNREAD_MAX + ALWAYS), Some(ALWAYS)));
         assert_eq!(node.connection().too_many(), None, "it has none yet");

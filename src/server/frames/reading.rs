@@ -14,7 +14,7 @@ use crate::endpoint::PeerInfo;
 use crate::server::connections::{Connections, RefusedUnread};
 use crate::server::load::ConnectionLoad;
 use crate::server::stack::{AnswersUnread, LayUnread, timeout_of, unread_refusal};
-use crate::server::unread_answers::{ConnectionAnswers, UnreadAnswer};
+use crate::server::unread_answers::ConnectionAnswers;
 
 /// How long is waited for an answer by who does not say how long.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(1);
@@ -122,10 +122,10 @@ impl Reading {
         }
     }
 
-    /// A call has an answer, which its peer has not read yet.
+    /// The connection's answers that its peer has not read.
     #[inline]
-    pub(crate) fn answer(&self) -> UnreadAnswer {
-        self.0.answers.enter()
+    pub(crate) fn answers(&self) -> Arc<ConnectionAnswers> {
+        Arc::clone(&self.0.answers)
     }
 
     #[cold]

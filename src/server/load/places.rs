@@ -27,7 +27,7 @@ pub(super) struct Places {
 }
 
 /// A connection's place.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Place {
     pub(super) usage: ConnectionUsage,
     /// It waits among those that are parked.
@@ -39,7 +39,7 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn new(usage: ConnectionUsage) -> Self {
-        Self { usage, ..Self::default() }
+        Self { usage, is_parked: false.into(), until_us: 0.into(), waker: Mutex::default() }
     }
 
     pub(super) fn is_parked(&self) -> bool {
@@ -165,8 +165,10 @@ mod tests {
 
     #[test]
     fn the_more_are_parked_the_shorter_is_a_turn() {
+        let usage = Arc::<Usage>::default();
+        let peer = SocketAddr::from(([10, 0, 0, 1], 1)).into();
         let tenure = |limit, parked| {
-            let parked = (0..parked).map(|_| Arc::default()).collect();
+            let parked = (0..parked).map(|_| Arc::new(Place::new(usage.connection(&peer)))).collect();
             Places { limit, reading: Vec::new(), parked }.tenure()
         };
         assert_eq!(

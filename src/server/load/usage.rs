@@ -22,14 +22,10 @@ const KEPT: f64 = 0.75;
 
 /// Whose connections share a share: a host; on this machine, a process. A network of 64 bits is one host of IPv6, as one
 /// host can have all its addresses.
-#[derive(Debug, Default, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum PeerName {
     Host(IpAddr),
-    Local {
-        user: u32,
-        process: Option<i32>,
-    },
-    #[default]
+    Local { user: u32, process: Option<i32> },
     Unknown,
 }
 
@@ -72,7 +68,7 @@ pub(super) struct PeerUsage {
 }
 
 /// What a connection uses, until it is dropped.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ConnectionUsage {
     of_node: Arc<Usage>,
     name: PeerName,
