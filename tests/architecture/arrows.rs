@@ -69,6 +69,7 @@ pub(crate) const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("clock", ALL),
             ("endpoint", ALL),
             ("entry", ALL),
+            ("grpc", ALL),
             ("redacted", ALL),
             ("verb", ALL),
         ],
