@@ -18,6 +18,7 @@ mod commands;
 mod deferred;
 mod gets;
 mod journal_queue;
+mod replies;
 mod unread;
 
 use std::collections::VecDeque;
@@ -38,9 +39,10 @@ use crate::clock::{UndoneCommands, monotonic};
 use crate::grpc::frame::{PREFIX, finish, message_len};
 use crate::grpc::{GrpcError, ResponseBody, ok_trailers};
 use crate::telemetry::SlowCalls;
-use commands::{BacklogTurn, Defer, Message, NoDefer, Replies, check_length, run};
+use commands::{BacklogTurn, Defer, Message, NoDefer, check_length, run};
 use deferred::DeferredCommands;
 use journal_queue::{AHEAD_BYTES, Queued, ReadAhead, poll_turn, refuse};
+use replies::Replies;
 use unread::{ParkedBuffers, StreamBuffers};
 
 /// A Pipeline stream: the request's body in, replies out.

@@ -17,9 +17,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::time::{Sleep, sleep_until};
 
-use super::commands::{
-    BacklogTurn, CommandOutcome, Defer, DeferredCommand, Message, NoRoom, Replies, run_one,
-};
+use super::commands::{BacklogTurn, CommandOutcome, Defer, DeferredCommand, Message, NoRoom, run_one};
+use super::replies::Replies;
 use crate::cache::QueuePlace;
 use crate::clock::monotonic;
 use crate::grpc::GrpcError;

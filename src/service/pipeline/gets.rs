@@ -3,9 +3,8 @@
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
-use super::commands::{
-    Defer, DeferredCommand, Message, REPLY_HEADS_BYTES, Replies, SHORT_REPLY_BYTES_MAX, Stands, keep,
-};
+use super::commands::{Defer, DeferredCommand, Message, Stands, keep};
+use super::replies::{REPLY_HEADS_BYTES, Replies, SHORT_REPLY_BYTES_MAX};
 use crate::cache::Cache;
 use crate::clock::Now;
 use crate::engine::{EntryView, Namespace, NotRead};
