@@ -11,7 +11,7 @@ use super::replies::{Replies, SHORT_REPLY_BYTES_MAX};
 use crate::cache::Cache;
 use crate::clock::{Now, monotonic};
 use crate::engine::NotRead;
-use crate::grpc::{Failure, GrpcError};
+use crate::grpc::GrpcError;
 use crate::lookup::{Loaded, PendingLoad};
 use crate::proto::wire::{Field, Malformed, Reader, op, result};
 use crate::service::codec::convert;
@@ -19,8 +19,9 @@ use crate::service::codec::encode;
 use crate::service::codec::view::{CommandView, GetView};
 use crate::service::error::CallError;
 use crate::service::long_requests::RequestPermit;
-use crate::service::request::{Request, WriteRequest};
+use crate::service::request::{Request, WriteRequest, verb_of};
 use crate::service::unary::{Undone, execute, namespace};
+use crate::telemetry::{CallSpan, CallTracer};
 
 /// The clock is read again after this number of commands.
 const COMMANDS_PER_CLOCK: usize = 64;
@@ -44,6 +45,8 @@ pub(super) struct Message {
     pub(super) deadline: Option<Instant>,
     /// Its place in the budget, if it is long.
     pub(super) permit: Option<RequestPermit>,
+    /// Of the command that is being done, or is next: its own span, if it has one.
+    pub(super) span: Option<Box<CallSpan>>,
 }
 
 /// How a message stands to the journal's backlog.
@@ -80,6 +83,24 @@ impl Message {
             turn: BacklogTurn::None,
             deadline: None,
             permit: None,
+            span: None,
+        }
+    }
+
+    /// Begins the span of a command that is to have one, unless it was tried before and has it.
+    #[inline]
+    fn begin_span(&mut self, command: &CommandView<'_>, tracer: &CallTracer) {
+        if !command.traceparent.is_empty() && self.span.is_none() {
+            let verb = command.op.and_then(|(number, _)| verb_of(number));
+            self.span = tracer.begin_command(verb, command.traceparent).map(Box::new);
+        }
+    }
+
+    /// Ends the span of the command that was done, if it has one.
+    #[inline]
+    fn end_span(&mut self, code: Code) {
+        if let Some(span) = self.span.take() {
+            span.end(Some(code));
         }
     }
 
@@ -119,16 +140,16 @@ pub(super) trait Defer {
     /// Whether it keeps a command of the key with this hash.
     fn has(&self, key_hash: u64) -> bool;
 
-    /// Keeps a command, if there is room for it, and says so else.
+    /// Keeps a command, if there is room for it; else it says so, and gives the command's span back.
     fn keep(&mut self, kept: DeferredCommand<'_>) -> Result<(), NoRoom>;
 
     /// Gives up the command of an id, if it keeps it.
     fn cancel(&mut self, id: u64, out: &mut Replies);
 }
 
-/// No more commands are kept.
+/// No more commands are kept; the span of the one that was to be.
 #[derive(Debug)]
-pub(super) struct NoRoom;
+pub(super) struct NoRoom(pub(super) Option<Box<CallSpan>>);
 
 /// A command that is not done as it is read.
 pub(super) struct DeferredCommand<'a> {
@@ -142,6 +163,7 @@ pub(super) struct DeferredCommand<'a> {
     pub(super) key_hash: u64,
     /// Its entry, which is to be loaded; `None`: it waits for others of its key.
     pub(super) pending: Option<PendingLoad>,
+    pub(super) span: Option<Box<CallSpan>>,
 }
 
 /// Where everything is in memory, nothing is kept.
@@ -158,8 +180,8 @@ impl Defer for NoDefer {
         false
     }
 
-    fn keep(&mut self, _: DeferredCommand<'_>) -> Result<(), NoRoom> {
-        Err(NoRoom)
+    fn keep(&mut self, kept: DeferredCommand<'_>) -> Result<(), NoRoom> {
+        Err(NoRoom(kept.span))
     }
 
     fn cancel(&mut self, _: u64, _: &mut Replies) {}
@@ -215,6 +237,7 @@ pub(super) fn run(
         };
         let taken = !message.by_ring
             && !is_late
+            && !out.plane.tracer.samples_command(command.traceparent)
             && gets.take(cache, limits, &command, (begin, bytes.len() - reader.remaining()));
         if !taken || gets.is_full() {
             if let Some(left) = gets.answer(cache, now, message, &bytes, defer, out) {
@@ -275,9 +298,18 @@ fn one(
         }
         op => request_of(op),
     };
+    message.begin_span(command, &out.plane.tracer);
     let (id, timeout_ms, arrived) = (command.id, command.timeout_ms, message.arrived);
-    let kept =
-        |key_hash, key, pending| DeferredCommand { id, timeout_ms, arrived, bytes, key, key_hash, pending };
+    let kept = |key_hash, key, pending| DeferredCommand {
+        id,
+        timeout_ms,
+        arrived,
+        bytes,
+        key,
+        key_hash,
+        pending,
+        span: None,
+    };
     if !message.by_ring && !defer.is_empty() {
         let behind = request.as_ref().ok().and_then(|request| {
             let key = request.keys().next()?;
@@ -309,18 +341,20 @@ pub(super) fn keep(
     out: &mut Replies,
 ) -> Stands {
     let id = kept.id;
-    if defer.keep(kept).is_ok() {
+    let Err(NoRoom(span)) = defer.keep(DeferredCommand { span: message.span.take(), ..kept }) else {
         if !message.turn.may_wait() {
             // It was said of this command alone.
             message.turn = BacklogTurn::None;
         }
         return Stands::Done;
-    }
+    };
+    message.span = span;
     if message.turn != BacklogTurn::Unstoppable {
         return Stands::Held;
     }
     message.turn = BacklogTurn::None;
-    out.put_error(id, &CallError::CommandsFull { max: COMMANDS_MAX });
+    let code = out.put_error(id, &CallError::CommandsFull { max: COMMANDS_MAX });
+    message.end_span(code);
     Stands::Done
 }
 
@@ -390,6 +424,14 @@ pub(super) enum CommandOutcome {
     NeedsLoad(PendingLoad),
 }
 
+/// A reply that was put.
+enum Put {
+    /// It is sent with the others.
+    Now(Code),
+    /// It waits until what it tells of is on the disk.
+    OnceFlushed,
+}
+
 /// Does one command, with what was loaded for it, and puts its reply, nothing of which is put before it is certain.
 fn answer(
     cache: &Cache,
@@ -412,31 +454,39 @@ fn answer(
             Err(CallError::NotServed { what: "a command that is no operation on one key".to_owned() }.into())
         }
     };
-    let error = match done {
+    let done = match done {
         Err(Undone::NeedsLoad(pending)) => return CommandOutcome::NeedsLoad(pending),
-        Err(Undone::Failed(error)) => Some(error),
-        Ok(()) => None,
+        Err(Undone::Failed(error)) => Err(error),
+        Ok(put) => Ok(put),
     };
     let may_wait = message.turn.may_wait();
     if !may_wait {
         // It was said of this command alone.
         message.turn = BacklogTurn::None;
     }
-    if let Some(mut error) = error {
-        if let CallError::JournalBacklog { .. } = error {
-            if may_wait {
-                return CommandOutcome::WantsTurn;
-            }
-            // It has waited for its turn, perhaps beyond its deadline.
-            if message.is_late(command) {
-                error = GrpcError::DeadlineExceeded.into();
-            }
+    let code = match done {
+        Ok(Put::Now(code)) => code,
+        Ok(Put::OnceFlushed) => {
+            out.later_spans.extend(message.span.take());
+            return CommandOutcome::Given;
         }
-        if message.done == 1 {
-            message.code = error.code();
+        Err(mut error) => {
+            if let CallError::JournalBacklog { .. } = error {
+                if may_wait {
+                    return CommandOutcome::WantsTurn;
+                }
+                // It has waited for its turn, perhaps beyond its deadline.
+                if message.is_late(command) {
+                    error = GrpcError::DeadlineExceeded.into();
+                }
+            }
+            out.put_error(command.id, &error)
         }
-        out.put_error(command.id, &error);
+    };
+    if message.done == 1 {
+        message.code = code;
     }
+    message.end_span(code);
     CommandOutcome::Given
 }
 
@@ -447,19 +497,19 @@ fn put_get(
     view: &GetView<'_>,
     loaded: Option<Loaded>,
     out: &mut Replies,
-) -> Result<(), Undone> {
+) -> Result<Put, Undone> {
     let get = convert::get(view, &cache.limits())?;
     let namespace = namespace(cache, view.namespace)?;
+    let mut code = Code::Ok;
     let read = cache.try_read(&namespace, get.key, get.touch, now, loaded, |entry| {
-        put_read(id, get.metadata_only, Ok(entry), out);
+        code = put_read(id, get.metadata_only, Ok(entry), out);
     });
     match read {
-        Ok(()) => {}
-        Err(NotRead::Miss(reason)) => put_read(id, false, Err(NotRead::Miss(reason)), out),
-        Err(NotRead::Refused(refusal)) => return Err(CallError::refused(refusal, 0).into()),
-        Err(NotRead::NeedsLoad(pending)) => return Err(Undone::NeedsLoad(pending)),
+        Ok(()) => Ok(Put::Now(code)),
+        Err(NotRead::Miss(reason)) => Ok(Put::Now(put_read(id, false, Err(NotRead::Miss(reason)), out))),
+        Err(NotRead::Refused(refusal)) => Err(CallError::refused(refusal, 0).into()),
+        Err(NotRead::NeedsLoad(pending)) => Err(Undone::NeedsLoad(pending)),
     }
-    Ok(())
 }
 
 fn put_write(
@@ -469,7 +519,7 @@ fn put_write(
     write: &WriteRequest<'_>,
     loaded: Option<Loaded>,
     out: &mut Replies,
-) -> Result<(), Undone> {
+) -> Result<Put, Undone> {
     // None of these answers is longer than 32 bytes.
     let mut result = Vec::with_capacity(32);
     let flush = execute(cache, now, write, loaded, &mut result)?;
@@ -482,5 +532,5 @@ fn put_write(
     let number = command.op.map_or(0, |(number, _)| number);
     encode::put_reply_head(out, command.id, result::of_op(number), result.len());
     out.extend_from_slice(&result);
-    Ok(())
+    Ok(if flush { Put::OnceFlushed } else { Put::Now(Code::Ok) })
 }

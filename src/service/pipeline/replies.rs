@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tonic::Code;
+
 use crate::grpc::Failure;
 use crate::grpc::frame::{PREFIX, finish};
 use crate::proto::wire::result;
@@ -9,6 +11,7 @@ use crate::service::codec::encode;
 use crate::service::data::Plane;
 use crate::service::error::CallError;
 use crate::service::response_backlog::SHORT_ANSWER_BYTES_MAX;
+use crate::telemetry::CallSpan;
 
 /// Replies are sent when this many bytes of them are ready, or when no request is.
 const REPLIES_BYTES: usize = 256 << 10;
@@ -31,8 +34,9 @@ pub(super) struct Replies {
     /// A reply that is longer finds no room in the response backlog.
     pub(super) longest: usize,
     pub(super) plane: Arc<Plane>,
-    /// Those that wait until what they tell of is on the disk.
+    /// Those that wait until what they tell of is on the disk, and the spans of their commands.
     pub(super) later: Vec<u8>,
+    pub(super) later_spans: Vec<Box<CallSpan>>,
 }
 
 impl Replies {
@@ -52,6 +56,7 @@ impl Replies {
             longest,
             plane: Arc::clone(plane),
             later: Vec::new(),
+            later_spans: Vec::new(),
         }
     }
 
@@ -85,11 +90,12 @@ impl Replies {
         }
     }
 
-    /// Puts the reply of a command that failed.
-    pub(super) fn put_error(&mut self, id: u64, error: &CallError) {
+    /// Puts the reply of a command that failed; its status.
+    pub(super) fn put_error(&mut self, id: u64, error: &CallError) -> Code {
         let status = error.to_rpc_status_bytes_within(self.message_max.saturating_sub(REPLY_HEADS_BYTES));
         self.make_room(status.len() + REPLY_HEADS_BYTES);
         encode::put_reply_head(&mut self.bytes, id, result::ERROR, status.len());
         self.bytes.extend_from_slice(&status);
+        error.code()
     }
 }
