@@ -33,6 +33,7 @@ mod pipeline;
 mod pool;
 mod request;
 mod url;
+pub mod value;
 
 pub use crate::entry::MissReason;
 #[cfg(feature = "cli")]

@@ -95,7 +95,7 @@ struct FlushingReplies {
     framed: Vec<u8>,
     flushed: Flushed,
     /// Of the commands that have spans of their own.
-    spans: Vec<Box<CallSpan>>,
+    spans: Vec<CallSpan>,
 }
 
 /// Whether the journal is well when it has synced what was done.
@@ -218,7 +218,7 @@ where
     }
 
     /// Keeps replies until what was done by now is on the disk.
-    fn flush_then_send(&mut self, replies: &[u8], spans: Vec<Box<CallSpan>>) {
+    fn flush_then_send(&mut self, replies: &[u8], spans: Vec<CallSpan>) {
         let flushed = self.plane.cache.flushed();
         let mut framed = vec![0; PREFIX];
         framed.extend_from_slice(replies);

@@ -467,7 +467,7 @@ fn answer(
     let code = match done {
         Ok(Put::Now(code)) => code,
         Ok(Put::OnceFlushed) => {
-            out.later_spans.extend(message.span.take());
+            out.later_spans.extend(message.span.take().map(|span| *span));
             return CommandOutcome::Given;
         }
         Err(mut error) => {

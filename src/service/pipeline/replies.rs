@@ -36,7 +36,7 @@ pub(super) struct Replies {
     pub(super) plane: Arc<Plane>,
     /// Those that wait until what they tell of is on the disk, and the spans of their commands.
     pub(super) later: Vec<u8>,
-    pub(super) later_spans: Vec<Box<CallSpan>>,
+    pub(super) later_spans: Vec<CallSpan>,
 }
 
 impl Replies {
