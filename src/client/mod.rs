@@ -42,6 +42,7 @@ mod pool;
 mod request;
 mod retry;
 mod url;
+pub mod value;
 
 pub use crate::entry::MissReason;
 #[cfg(feature = "cli")]

@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub(crate) mod collector;
 pub(crate) mod fake;
 mod fake_admin;
 pub(crate) mod faketime;
