@@ -59,8 +59,8 @@ impl<'a> From<Scope<'a>> for EventScope<'a> {
 pub struct EventConfig {
     /// Writes an event behind what is in the buffer: at least one byte.
     pub encode: Arc<dyn Fn(&Event<'_>, &mut Vec<u8>) + Send + Sync>,
-    /// Called under a shard's lock, with the shard's number, when it has something to take out and had nothing before: it
-    /// must be quick and must not call the engine.
+    /// Called under a shard's lock, with the shard's number, when it has something to take out and had nothing before, and
+    /// again when half of what may wait is there: it must be quick and must not call the engine.
     pub nudge: Arc<dyn Fn(usize) + Send + Sync>,
     /// Bytes of events of a shard that may wait to be taken out, but for one event. Beyond them they are dropped.
     pub waiting_bytes_max: usize,
@@ -68,7 +68,9 @@ pub struct EventConfig {
 
 impl fmt::Debug for EventConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventConfig").field("waiting_bytes_max", &self.waiting_bytes_max).finish_non_exhaustive()
+        f.debug_struct("EventConfig")
+            .field("waiting_bytes_max", &self.waiting_bytes_max)
+            .finish_non_exhaustive()
     }
 }
 
@@ -107,6 +109,7 @@ impl ShardEvents {
     pub(super) fn add(&mut self, namespace: &str, scope: EventScope<'_>, until: Version) {
         self.sequence += 1;
         self.waiting += 1;
+        let before = self.bytes.len();
         if self.bytes.len() >= self.config.waiting_bytes_max {
             self.are_lost = true;
             self.bytes = Vec::new();
@@ -115,7 +118,8 @@ impl ShardEvents {
             let event = Event { shard: self.shard, sequence: self.sequence, namespace, scope, until };
             (self.config.encode)(&event, &mut self.bytes);
         }
-        if self.waiting == 1 {
+        let half = self.config.waiting_bytes_max / 2;
+        if self.waiting == 1 || before < half && self.bytes.len() >= half {
             (self.config.nudge)(self.shard as usize);
         }
     }
