@@ -33,6 +33,7 @@ mod pipeline;
 mod pool;
 mod request;
 mod url;
+mod watch;
 
 pub use crate::entry::MissReason;
 #[cfg(feature = "cli")]
@@ -57,3 +58,6 @@ pub use outcome::{
 };
 pub use pipeline::{Commands, PipelineReceiver, PipelineSender};
 pub use url::{BadNodeUrl, NodeUrl};
+pub use watch::{
+    WatchDiscontinuity, WatchEvent, WatchMessage, WatchOptions, WatchPosition, WatchScope, WatchStream,
+};

@@ -451,3 +451,45 @@ async fn heartbeats_come_within_the_interval_that_they_name() {
     let took = began.elapsed();
     assert!(took > Duration::from_millis(1_500) && took < Duration::from_secs(6), "{took:?}");
 }
+
+/// What `larder watch` prints while keys are set, until it has had enough.
+async fn printed(node: &Node, flags: &[&str]) -> Vec<String> {
+    let nodes = format!("tcp://{}", node.data());
+    let child = larder()
+        .arg("watch")
+        .args(flags)
+        .args(["--nodes", &nodes])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut calls = Calls(node.cache().await);
+    let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
+    let mut number = 0;
+    soon(async {
+        while !ended.is_finished() {
+            calls.set(set(format!("user:{number}"), "1")).await.unwrap();
+            calls.set(set(format!("order:{number}"), "1")).await.unwrap();
+            number += 1;
+        }
+    })
+    .await;
+    let output = soon(ended).await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_command_prints_a_line_for_each_event() {
+    let node = Node::with(&["--shards", "1"]).await;
+    let lines = printed(&node, &["--prefix", "user:", "--count", "3"]).await;
+    assert_eq!(lines.len(), 3);
+    for line in lines {
+        let [kind, key, version] = line.split('\t').collect::<Vec<_>>().try_into().unwrap();
+        assert!(kind == "key" && key.starts_with("user:") && version.parse::<u64>().unwrap() > 0, "{line}");
+    }
+    let lines = printed(&node, &["--all-namespaces", "--count", "2", "--output", "json"]).await;
+    let documents: Vec<serde_json::Value> =
+        lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((documents.len(), &documents[0]["event"]), (2, &serde_json::json!("key")));
+    assert_eq!(documents[1]["previous_sequence"], documents[0]["sequence"]);
+}
