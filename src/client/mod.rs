@@ -43,6 +43,7 @@ mod request;
 mod retry;
 mod url;
 pub mod value;
+mod watch;
 
 pub use crate::entry::MissReason;
 #[cfg(feature = "cli")]
@@ -72,3 +73,6 @@ pub use outcome::{
 };
 pub use pipeline::{Commands, PipelineReceiver, PipelineSender};
 pub use url::{BadNodeUrl, NodeUrl};
+pub use watch::{
+    WatchDiscontinuity, WatchEvent, WatchMessage, WatchOptions, WatchPosition, WatchScope, WatchStream,
+};

@@ -58,6 +58,7 @@ requests! {
     ListBlobsRequest: ListBlobs -> ListBlobsResponse;
     ScanRequest: Scan -> ScanResponse;
     InvalidateRequest: Invalidate -> InvalidateResponse;
+    WatchRequest: Watch -> WatchResponse;
     SpawnRequest: Spawn -> SpawnResponse;
     DrainRequest: Drain -> DrainResponse;
     GetStatsRequest: GetStats -> GetStatsResponse;

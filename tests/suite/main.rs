@@ -44,3 +44,4 @@ mod store;
 #[path = "../support/mod.rs"]
 mod support;
 mod transports;
+mod watch;

@@ -265,9 +265,16 @@ pub(crate) fn facts(status: &Status) -> (Code, String, Option<String>) {
 #[track_caller]
 pub(crate) fn assert_status(status: &Status, code: Code, reason: &str, field: Option<&str>) {
     assert_eq!(facts(status), (code, reason.to_owned(), field.map(str::to_owned)), "{status:?}");
-    let retry =
-        ["BACKLOG_FULL", "INVALIDATIONS_UNSWEPT", "JOURNAL_BACKLOG", "OVERLOADED", "NOT_READY", "SHORTAGE"]
-            .contains(&reason);
+    let retry = [
+        "BACKLOG_FULL",
+        "INVALIDATIONS_UNSWEPT",
+        "JOURNAL_BACKLOG",
+        "OVERLOADED",
+        "NOT_READY",
+        "SHORTAGE",
+        "TOO_MANY_WATCHERS",
+    ]
+    .contains(&reason);
     assert_eq!(status.get_error_details().retry_info().is_some(), retry, "{status:?}");
 }
 
