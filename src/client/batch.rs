@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use prost::Message;
 
-use super::calls::{Client, SetCondition, SetOptions};
+use super::calls::{Client, SetOptions};
 use super::convert::{self, wire_durability};
 use super::error::{ClientError, Refusal};
 use super::outcome::{GetOutcome, NotStored, SetOutcome};
@@ -25,6 +25,17 @@ use crate::proto::v1;
 const ITEM_FIELDS_BYTES: usize = 24;
 /// What the fields around all items take, beside the namespace.
 const MESSAGE_FIELDS_BYTES: usize = 32;
+
+/// An entry that is stored together with others.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BatchItem {
+    /// Its key.
+    pub key: Bytes,
+    /// Its value.
+    pub value: Bytes,
+    /// What else there is to say of it.
+    pub options: SetOptions,
+}
 
 /// What a node takes at once, as far as it has told.
 #[derive(Debug)]
@@ -140,7 +151,7 @@ impl Client {
         }
     }
 
-    /// Stores many entries, each with its own result, in the items' order. Not atomic.
+    /// Stores many entries with the same options, each with its own result, in the items' order. Not atomic.
     ///
     /// # Errors
     /// See [`Client::get`]; what is wrong with one item is that item's result.
@@ -149,16 +160,34 @@ impl Client {
         items: Vec<(Bytes, Bytes)>,
         options: &SetOptions,
     ) -> Result<Vec<Result<SetOutcome, Refusal>>, ClientError> {
+        let request = |(key, value)| convert::set_request("", key, value, options);
+        self.set_in_parts(items.into_iter().map(request).collect(), options.durability).await
+    }
+
+    /// Stores many entries, each with its own options and its own result, in the items' order. Not atomic. `durability` is
+    /// what the answer waits for; `None`: what the node's default says. That of an item is `None` or the same: another one
+    /// is INVALID_ARGUMENT, for that item alone.
+    ///
+    /// # Errors
+    /// See [`Client::get`]; what is wrong with one item is that item's result. Of a node that is out it is an error if any
+    /// item has a condition.
+    pub async fn batch_set_items(
+        &self,
+        items: Vec<BatchItem>,
+        durability: Option<Durability>,
+    ) -> Result<Vec<Result<SetOutcome, Refusal>>, ClientError> {
+        let request = |BatchItem { key, value, options }| convert::set_request("", key, value, &options);
+        self.set_in_parts(items.into_iter().map(request).collect(), durability).await
+    }
+
+    async fn set_in_parts(
+        &self,
+        items: Vec<v1::SetRequest>,
+        durability: Option<Durability>,
+    ) -> Result<Vec<Result<SetOutcome, Refusal>>, ClientError> {
         use v1::set_result::Result as Item;
-        let request = |key, value| convert::set_request("", key, value, options);
-        let options_bytes = request(Bytes::new(), Bytes::new()).encoded_len();
-        let bytes_of = |(key, value): &(Bytes, Bytes)| key.len() + value.len() + options_bytes;
-        let message = |items: Vec<(Bytes, Bytes)>| v1::BatchSetRequest {
-            namespace: self.owned_namespace(),
-            items: items.into_iter().map(|(key, value)| request(key, value)).collect(),
-            // An item may ask for what the batch asks for, and for nothing else.
-            durability: wire_durability(options.durability),
-        };
+        let durability = wire_durability(durability);
+        let message = |items| v1::BatchSetRequest { namespace: self.owned_namespace(), items, durability };
         let url = self.node_of(None).url();
         let results = |response: v1::BatchSetResponse| {
             let results = response.results.into_iter().filter_map(|result| match result.result? {
@@ -167,8 +196,8 @@ impl Client {
             });
             results.collect()
         };
-        let (count, is_plain) = (items.len(), options.condition == SetCondition::Always);
-        match self.in_parts(items, bytes_of, message, results).await {
+        let (count, is_plain) = (items.len(), items.iter().all(|item| item.condition.is_none()));
+        match self.in_parts(items, Message::encoded_len, message, results).await {
             Err(error) if is_plain && self.is_a_miss(&error) => {
                 Ok(all_alike(count, SetOutcome::NotStored(NotStored::OwnerDown)))
             }

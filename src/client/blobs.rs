@@ -25,7 +25,7 @@ use v1::get_blob_response::Part as Got;
 use v1::put_blob_request::Part as Put;
 
 /// The content of a message. Larger parts are cut.
-const CHUNK_BYTES: usize = 256 << 10;
+pub(super) const CHUNK_BYTES: usize = 256 << 10;
 /// Messages that wait to be sent.
 const CHUNKS_WAITING: usize = 2;
 /// How long a node may take to make sure that it has a blob, once it has all of it.
@@ -84,11 +84,13 @@ impl Client {
             sha256: options.sha256.map_or_else(Bytes::new, |sha256| Bytes::copy_from_slice(&sha256)),
             version: 0,
         };
+        self.check_node(Verb::PutBlob)?;
+        let timeout = self.timed()?;
         let pool = self.node_of(Some(&header.key));
         let (parts, outgoing) = mpsc::channel(CHUNKS_WAITING);
         let mut call = pin!(pool.upload(Verb::PutBlob, whole(outgoing)));
-        let mut feed = pin!(feed(header, content, parts, pool.timeout()));
-        let wait = pool.timeout().max(STORED_WITHIN);
+        let mut feed = pin!(feed(header, content, parts, timeout));
+        let wait = timeout.max(STORED_WITHIN);
         let mut expected = None;
         let stored = loop {
             tokio::select! {
@@ -96,9 +98,11 @@ impl Client {
                 fed = &mut feed, if expected.is_none() => match fed {
                     Ok(fed) => expected = Some(fed),
                     Err(Unfed::Source(source)) => return Err(ClientError::Source { source }),
-                    Err(Unfed::Stalled) => return Err(pool.timed_out(Verb::PutBlob.name())),
+                    Err(Unfed::Stalled) => return Err(pool.timed_out(Verb::PutBlob.name(), timeout)),
                 },
-                () = tokio::time::sleep(wait), if expected.is_some() => return Err(pool.timed_out(Verb::PutBlob.name())),
+                () = tokio::time::sleep(wait), if expected.is_some() => {
+                    return Err(pool.timed_out(Verb::PutBlob.name(), wait));
+                }
             }
         };
         match (stored, expected) {
@@ -163,12 +167,13 @@ impl Client {
             offset: range.offset,
             length: range.length,
         };
-        let mut stream = match self.node_of(message.key()).open(message).await {
+        self.check_node(Verb::GetBlob)?;
+        let timeout = self.timed()?;
+        let mut stream = match self.node_of(message.key()).open_within(message, timeout).await {
             Err(ClientError::Status(refusal)) if refusal.reason == "BLOB_NOT_FOUND" => return Ok(None),
             opened => opened?,
         };
-        let wait = self.node_of(None).timeout();
-        let first = stream.next(Some(wait)).await?.and_then(|message| message.part);
+        let first = stream.next(Some(timeout)).await?.and_then(|message| message.part);
         let info = match first {
             Some(Got::Header(header)) => convert::blob_info(header),
             _ => None,
@@ -353,7 +358,7 @@ impl BlobDownload {
 
     async fn part(&mut self) -> Result<Option<Got>, ClientError> {
         let Some(stream) = &mut self.stream else { return Ok(None) };
-        let wait = self.client.node_of(None).timeout();
+        let wait = self.client.timeout();
         let part = match stream.next(Some(wait)).await {
             Ok(Some(message)) => match message.part {
                 Some(part) => return Ok(Some(part)),

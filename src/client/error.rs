@@ -140,6 +140,35 @@ pub enum ClientError {
         method: &'static str,
     },
 
+    /// The thread that a blocking client runs on could not be started.
+    #[error(
+        "cannot start the client's own thread: {source}; is a limit on threads or on open files reached?"
+    )]
+    NoThread {
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+
+    /// A blocking call was made by a task of a tokio runtime, which it would hold up together with the runtime's other tasks.
+    #[error(
+        "a blocking call was made in a task of a tokio runtime, which it would hold up with the others: await \
+         larder::client::Client there, or make the call within tokio::task::spawn_blocking"
+    )]
+    InTask,
+
+    /// The process is a fork of the one that the client was built in, and has neither its thread nor its place on its
+    /// connections.
+    #[error(
+        "process {process} is a fork of process {built_in}, in which the client was built: its connections and its thread are \
+         there alone; build a client after the fork"
+    )]
+    Forked {
+        /// The process in which the client was built.
+        built_in: u32,
+        /// The process that made the call.
+        process: u32,
+    },
+
     /// What was to be stored could not be read: the caller's stream failed.
     #[error("cannot read what is to be stored: {source}")]
     Source {
@@ -281,20 +310,27 @@ impl ClientError {
     /// The gRPC code that this error counts under, as its name is written: `UNAVAILABLE`.
     #[must_use]
     pub fn code_name(&self) -> &'static str {
+        code_name(self.code())
+    }
+
+    /// The gRPC code that this error counts under.
+    pub(crate) fn code(&self) -> Code {
         match self {
             Self::BadUrl(_)
             | Self::NoNode
             | Self::SeveralNodes { .. }
             | Self::BadSetting { .. }
-            | Self::ZeroTimeout => code_name(Code::InvalidArgument),
-            Self::Source { .. } | Self::Sink { .. } | Self::Ended { .. } => code_name(Code::Cancelled),
+            | Self::ZeroTimeout => Code::InvalidArgument,
+            Self::NoThread { .. } => Code::ResourceExhausted,
+            Self::InTask | Self::Forked { .. } => Code::FailedPrecondition,
+            Self::Source { .. } | Self::Sink { .. } | Self::Ended { .. } => Code::Cancelled,
             Self::Unreachable { .. }
             | Self::Unavailable { .. }
             | Self::Closed { .. }
-            | Self::BrokenOff { .. } => code_name(Code::Unavailable),
-            Self::Timeout { .. } => code_name(Code::DeadlineExceeded),
-            Self::Status(refusal) => code_name(refusal.code),
-            Self::BadAnswer { .. } => code_name(Code::Internal),
+            | Self::BrokenOff { .. } => Code::Unavailable,
+            Self::Timeout { .. } => Code::DeadlineExceeded,
+            Self::Status(refusal) => refusal.code,
+            Self::BadAnswer { .. } => Code::Internal,
         }
     }
 
@@ -308,9 +344,30 @@ impl ClientError {
                 | Self::SeveralNodes { .. }
                 | Self::BadSetting { .. }
                 | Self::ZeroTimeout
+                | Self::InTask
+                | Self::Forked { .. }
                 | Self::Source { .. }
                 | Self::Sink { .. }
         )
+    }
+}
+
+/// What a reader or writer of a blob fails with. The [`ClientError`] is what [`std::io::Error::get_ref`] gives.
+impl From<ClientError> for std::io::Error {
+    fn from(error: ClientError) -> Self {
+        use std::io::ErrorKind;
+        let kind = match (&error, error.code()) {
+            // What the caller's own reader or writer said of itself.
+            (ClientError::Source { source } | ClientError::Sink { source }, _) => source.kind(),
+            (_, Code::InvalidArgument | Code::OutOfRange) => ErrorKind::InvalidInput,
+            (_, Code::Unavailable) => ErrorKind::ConnectionAborted,
+            (_, Code::DeadlineExceeded) => ErrorKind::TimedOut,
+            (_, Code::NotFound) => ErrorKind::NotFound,
+            (_, Code::PermissionDenied | Code::Unauthenticated) => ErrorKind::PermissionDenied,
+            (_, Code::DataLoss | Code::Internal) => ErrorKind::InvalidData,
+            _ => ErrorKind::Other,
+        };
+        Self::new(kind, error)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The client: many calls on few connections, with deadlines, readable errors, and no waiting for a node that is gone.
 //!
 //! ```text
-//!  Client: calls.rs, batch.rs, keyspace.rs, blobs.rs
+//!  Client: calls.rs, batch.rs, keyspace.rs, blobs.rs; as streams, readers and writers: items.rs, blob_streams.rs
 //!    │  retry.rs   once more where that is safe, within the deadline and a budget
 //!    ▼
 //!  Node: node.rs   is it there? asked before each call; greylist.rs, health Watch
@@ -23,6 +23,7 @@
 mod admin;
 mod backoff;
 mod batch;
+mod blob_streams;
 mod blobs;
 mod builder;
 mod calls;
@@ -32,6 +33,7 @@ mod convert;
 mod error;
 mod greylist;
 mod health;
+mod items;
 mod keyspace;
 mod lane;
 mod metrics;
@@ -54,6 +56,8 @@ pub use admin::{
     NodeStats, PersistenceStats, PolicyEstimate, RecoveryReport, Setting, SettingInForce, SettingSource,
     SettingValue, SlowOp, SlowOps, Snapshot, SnapshotTaken, Spawned, StatsStream,
 };
+pub use batch::BatchItem;
+pub use blob_streams::{BlobReader, BlobWriter};
 pub use blobs::{BlobDownload, BlobOptions, BlobRange, ListBlobsOptions};
 pub use builder::ClientBuilder;
 pub use calls::{
@@ -63,6 +67,7 @@ pub use calls::{
 pub(crate) use convert::wire_durability;
 pub use error::{ClientError, Refusal};
 pub use health::{HealthClient, Serving};
+pub use items::ItemStream;
 pub use keyspace::{InvalidateScope, ScanOptions};
 pub use lane::Phase;
 pub use metrics::ClientMetrics;

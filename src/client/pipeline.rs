@@ -190,10 +190,10 @@ impl PipelineReceiver {
             State::Open(incoming) => incoming,
             State::Opening(outgoing) => {
                 let call = pool.exchange(Verb::Pipeline, ReceiverStream::new(outgoing));
-                Box::new(pool.incoming(Verb::Pipeline.name(), call).await?)
+                Box::new(pool.incoming(Verb::Pipeline.name(), self.client.timed()?, call).await?)
             }
         };
-        let message = incoming.next(Some(pool.timeout())).await;
+        let message = incoming.next(Some(self.client.timeout())).await;
         self.state = State::Open(incoming);
         message
     }

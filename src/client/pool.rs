@@ -149,7 +149,16 @@ impl Pool {
         self: &Arc<Self>,
         message: R,
     ) -> Result<Incoming<R::Answer>, ClientError> {
-        self.stream(R::VERB.name(), R::VERB.path(), message).await
+        self.open_within(message, self.timeout).await
+    }
+
+    /// [`Self::open`] with a deadline of its own.
+    pub(super) async fn open_within<R: Request>(
+        self: &Arc<Self>,
+        message: R,
+        timeout: Duration,
+    ) -> Result<Incoming<R::Answer>, ClientError> {
+        self.stream(R::VERB.name(), R::VERB.path(), message, timeout).await
     }
 
     /// [`Self::open`] of a method that is not the contract's.
@@ -158,6 +167,7 @@ impl Pool {
         method: &'static str,
         path: &'static str,
         message: M,
+        timeout: Duration,
     ) -> Result<Incoming<A>, ClientError>
     where
         M: Message + 'static,
@@ -167,7 +177,7 @@ impl Pool {
         let request = tonic::Request::new(message);
         let path = PathAndQuery::from_static(path);
         let call = async { self.grpc().await?.server_streaming(request, path, ProstCodec::default()).await };
-        self.incoming(method, call).await
+        self.incoming(method, timeout, call).await
     }
 
     /// Sends a stream of messages and awaits the answer, however long that takes.
@@ -200,9 +210,10 @@ impl Pool {
     pub(super) async fn incoming<T>(
         self: &Arc<Self>,
         method: &'static str,
+        timeout: Duration,
         call: impl Future<Output = Result<Response<Streaming<T>>, Status>>,
     ) -> Result<Incoming<T>, ClientError> {
-        let messages = self.within(method, self.timeout, call).await?;
+        let messages = self.within(method, timeout, call).await?;
         Ok(Incoming { pool: self.clone(), method, messages })
     }
 
@@ -226,9 +237,7 @@ impl Pool {
         match tokio::time::timeout(timeout.saturating_add(GRACE), call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(ClientError::from_status(&self.url, method, timeout, status)),
-            Err(_elapsed) => {
-                Err(ClientError::Timeout { url: self.url.to_string(), method, after: timeout, phase: None })
-            }
+            Err(_elapsed) => Err(self.timed_out(method, timeout)),
         }
     }
 
@@ -236,8 +245,8 @@ impl Pool {
         ClientError::from_status(&self.url, method, self.timeout, status)
     }
 
-    pub(super) fn timed_out(&self, method: &'static str) -> ClientError {
-        ClientError::Timeout { url: self.url.to_string(), method, after: self.timeout, phase: None }
+    pub(super) fn timed_out(&self, method: &'static str, after: Duration) -> ClientError {
+        ClientError::Timeout { url: self.url.to_string(), method, after, phase: None }
     }
 
     pub(super) fn bad_answer(&self, method: &'static str, problem: impl Into<String>) -> ClientError {
@@ -261,7 +270,7 @@ impl<T> Incoming<T> {
             None => next.await,
             Some(wait) => match tokio::time::timeout(wait, next).await {
                 Ok(next) => next,
-                Err(_elapsed) => return Err(self.pool.timed_out(self.method)),
+                Err(_elapsed) => return Err(self.pool.timed_out(self.method, wait)),
             },
         };
         next.map_err(|status| self.pool.error(self.method, status))

@@ -16,10 +16,13 @@ pub(super) trait Request: Message + Clone + 'static {
     /// A key that it names, whose owner is the one to ask; of several the first, as all are one owner's. `None`: it
     /// names none.
     fn key(&self) -> Option<&[u8]>;
+
+    /// Whether it is to be done once, though its verb may be repeated: with a condition, which the first time has changed.
+    fn is_conditional(&self) -> bool;
 }
 
 macro_rules! requests {
-    ($($request:ident: $verb:ident -> $answer:ident $(by $key:expr)?;)*) => {
+    ($($request:ident: $verb:ident -> $answer:ident $(by $key:expr)? $(, conditional if $condition:expr)?;)*) => {
         $(impl Request for $request {
             const VERB: Verb = Verb::$verb;
             type Answer = $answer;
@@ -27,6 +30,11 @@ macro_rules! requests {
             fn key(&self) -> Option<&[u8]> {
                 let key: fn(&Self) -> Option<&[u8]> = requests!(@key $($key)?);
                 key(self)
+            }
+
+            fn is_conditional(&self) -> bool {
+                let is_conditional: fn(&Self) -> bool = requests!(@condition $($condition)?);
+                is_conditional(self)
             }
         })*
 
@@ -41,17 +49,20 @@ macro_rules! requests {
     };
     (@key) => { |_| None };
     (@key $key:expr) => { $key };
+    (@condition) => { |_| false };
+    (@condition $condition:expr) => { $condition };
 }
 
 requests! {
     GetRequest: Get -> GetResponse by |get| Some(&get.key);
-    SetRequest: Set -> SetResponse by |set| Some(&set.key);
-    DeleteRequest: Delete -> DeleteResponse by |delete| Some(&delete.key);
+    SetRequest: Set -> SetResponse by |set| Some(&set.key), conditional if |set| set.condition.is_some();
+    DeleteRequest: Delete -> DeleteResponse by |delete| Some(&delete.key), conditional if |delete| delete.if_version.is_some();
     IncrementRequest: Increment -> IncrementResponse by |increment| Some(&increment.key);
     DecrementRequest: Decrement -> DecrementResponse by |decrement| Some(&decrement.key);
     TouchRequest: Touch -> TouchResponse by |touch| Some(&touch.key);
     BatchGetRequest: BatchGet -> BatchGetResponse by |batch| batch.keys.first().map(|key| &key[..]);
-    BatchSetRequest: BatchSet -> BatchSetResponse by |batch| batch.items.first().map(|item| &item.key[..]);
+    BatchSetRequest: BatchSet -> BatchSetResponse by |batch| batch.items.first().map(|item| &item.key[..]),
+        conditional if |batch| batch.items.iter().any(Request::is_conditional);
     BatchDeleteRequest: BatchDelete -> BatchDeleteResponse by |batch| batch.keys.first().map(|key| &key[..]);
     GetBlobRequest: GetBlob -> GetBlobResponse by |blob| Some(&blob.key);
     DeleteBlobRequest: DeleteBlob -> DeleteBlobResponse by |blob| Some(&blob.key);
@@ -120,5 +131,17 @@ mod tests {
         assert_eq!(BatchSetRequest { items: vec![item], ..Default::default() }.key(), Some(&b"k"[..]));
         assert_eq!((BatchGetRequest::default().key(), ScanRequest::default().key()), (none, none));
         assert_eq!(Verb::Scan.keys(), Keys::None);
+    }
+
+    #[test]
+    fn what_has_a_condition_is_done_once() {
+        let set =
+            SetRequest { condition: Some(set_request::Condition::IfAbsent(true)), ..Default::default() };
+        assert!(set.is_conditional() && !SetRequest::default().is_conditional());
+        let batch = |items| BatchSetRequest { items, ..Default::default() };
+        assert!(!batch(vec![SetRequest::default()]).is_conditional());
+        assert!(batch(vec![SetRequest::default(), set]).is_conditional());
+        let delete = DeleteRequest { if_version: Some(7), ..Default::default() };
+        assert!(delete.is_conditional() && !DeleteRequest::default().is_conditional());
     }
 }

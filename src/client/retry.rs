@@ -111,6 +111,7 @@ impl Client {
         }
         let repeat = match R::VERB.idempotency() {
             Idempotency::Unknown => Repeat::No,
+            _ if message.is_conditional() => Repeat::No,
             _ => Repeat::Safe,
         };
         let mut time = CallTime::new(begun, timeout);
@@ -135,8 +136,13 @@ impl Client {
         }
     }
 
+    /// That a call which no lane carries may be made: the node is not known to be out.
+    pub(super) fn check_node(&self, verb: Verb) -> Result<(), ClientError> {
+        self.node().check_pool().map_err(|fault| self.failed(verb, Failure::Out(fault), monotonic()))
+    }
+
     /// The time that a call has.
-    fn timed(&self) -> Result<Duration, ClientError> {
+    pub(super) fn timed(&self) -> Result<Duration, ClientError> {
         if self.timeout().is_zero() { Err(ClientError::ZeroTimeout) } else { Ok(self.timeout()) }
     }
 

@@ -153,7 +153,9 @@ impl Client {
         };
         let WatchOptions { namespaces, prefix, positions } = options;
         let positions = positions.into_iter().map(wire).collect();
-        let messages = self.node_of(None).open(v1::WatchRequest { namespaces, prefix, positions }).await?;
+        self.check_node(Verb::Watch)?;
+        let message = v1::WatchRequest { namespaces, prefix, positions };
+        let messages = self.node_of(None).open_within(message, self.timed()?).await?;
         Ok(WatchStream { client: self.clone(), messages })
     }
 }
