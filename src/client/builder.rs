@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::admin::AdminClient;
+use super::blocking;
 use super::calls::{CallDefaults, Client, OnUnavailable};
 use super::connect::Connector;
 use super::error::ClientError;
@@ -175,6 +176,23 @@ impl ClientBuilder {
         let client = self.build()?;
         client.node().connected().await?;
         Ok(client)
+    }
+
+    /// A client whose calls wait, with a thread of its own, for programs without a runtime. Its connections are made in the
+    /// background, as those of [`Self::build`].
+    ///
+    /// # Errors
+    /// As [`Self::build`], and [`ClientError::NoThread`].
+    pub fn build_blocking(self) -> Result<blocking::Client, ClientError> {
+        blocking::Client::build(self)
+    }
+
+    /// [`Self::build_blocking`], and waits until the node can be asked, no longer than a connection may take.
+    ///
+    /// # Errors
+    /// As [`Self::build_blocking`] and [`Self::connect`]; [`ClientError::InTask`] in a task of a tokio runtime.
+    pub fn connect_blocking(self) -> Result<blocking::Client, ClientError> {
+        blocking::Client::build_connected(self)
     }
 
     /// A client of the admin listener at the same kind of URL. Must be called within a tokio runtime.

@@ -1,6 +1,8 @@
 //! The client: many calls on few connections, with deadlines, readable errors, and no waiting for a node that is gone.
 //!
 //! ```text
+//!  blocking/   the same calls, waited for, and the thread that they run on
+//!    ▼
 //!  Client: calls.rs, batch.rs, keyspace.rs, blobs.rs; as streams, readers and writers: items.rs, blob_streams.rs
 //!    │  retry.rs   once more where that is safe, within the deadline and a budget
 //!    ▼
@@ -25,6 +27,7 @@ mod backoff;
 mod batch;
 mod blob_streams;
 mod blobs;
+pub mod blocking;
 mod builder;
 mod calls;
 pub(crate) mod codec;

@@ -9,6 +9,7 @@ mod blob_faults;
 mod blob_kills;
 mod blobs;
 mod blobs_on_disk;
+mod blocking;
 mod cache;
 mod cli;
 mod client;
