@@ -30,11 +30,15 @@ pub(crate) mod codec;
 mod connect;
 mod convert;
 mod error;
+#[cfg(feature = "near-cache")]
+mod flights;
 mod greylist;
 mod health;
 mod keyspace;
 mod lane;
 mod metrics;
+#[cfg(feature = "near-cache")]
+mod near;
 mod node;
 mod outcome;
 mod pipeline;

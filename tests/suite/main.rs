@@ -32,6 +32,7 @@ mod listener;
 mod live_config;
 mod logs;
 mod namespaces;
+mod near_cache;
 mod pipeline;
 mod pipeline_disk;
 mod process;
