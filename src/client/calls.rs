@@ -10,6 +10,7 @@ use super::builder::ClientBuilder;
 use super::codec;
 use super::convert::{self, wire_ms};
 use super::error::ClientError;
+use super::flights::Flights;
 use super::metrics::ClientMetrics;
 #[cfg(feature = "near-cache")]
 use super::near::{Near, NearCache, Writing};
@@ -17,6 +18,7 @@ use super::node::{Node, NodeHealth};
 use super::outcome::{Counter, Deletion, GetOutcome, NotStored, SetOutcome};
 use super::pool::Pool;
 use super::retry::{Repeat, RequestIds};
+use super::update::LoadedValue;
 use super::url::NodeUrl;
 use crate::entry::{Durability, MissReason, Version};
 use crate::proto::v1;
@@ -33,6 +35,7 @@ pub struct Client {
     on_unavailable: OnUnavailable,
     traceparent: Arc<str>,
     request_ids: Arc<RequestIds>,
+    loads: Arc<Flights<LoadedValue>>,
     #[cfg(feature = "near-cache")]
     near: Option<Near>,
 }
@@ -137,6 +140,7 @@ impl Client {
             on_unavailable,
             traceparent: "".into(),
             request_ids: Arc::default(),
+            loads: Arc::default(),
             #[cfg(feature = "near-cache")]
             near: None,
         }
@@ -239,7 +243,7 @@ impl Client {
     }
 
     /// Asks the node.
-    async fn ask(&self, key: &[u8], metadata_only: bool) -> Result<GetOutcome, ClientError> {
+    pub(super) async fn ask(&self, key: &[u8], metadata_only: bool) -> Result<GetOutcome, ClientError> {
         let outcome = if self.node.has_lanes() {
             let command = codec::Get { namespace: &self.namespace, key, metadata_only };
             self.command(Verb::Get, &command, Repeat::Safe).await.and_then(|result| {
@@ -359,6 +363,15 @@ impl Client {
         let key = Bytes::copy_from_slice(key.as_ref());
         let message = v1::TouchRequest { namespace: self.owned_namespace(), key, ttl_ms: wire_ms(ttl) };
         Ok(self.one(message, Repeat::Safe).await?.found)
+    }
+
+    pub(super) fn loads(&self) -> &Flights<LoadedValue> {
+        &self.loads
+    }
+
+    /// The same client, to which a node that is out is an error.
+    pub(super) fn strict(&self) -> Self {
+        Self { on_unavailable: OnUnavailable::Error, ..self.clone() }
     }
 
     pub(super) fn node(&self) -> &Arc<Node> {

@@ -62,7 +62,8 @@ impl<T: Clone> Flights<T> {
         outcome
     }
 
-    /// Who asks from now on begins anew.
+    /// Who asks for this key from now on begins anew.
+    #[cfg(feature = "near-cache")]
     pub(super) fn forget(&self, namespace: &str, key: &[u8]) {
         let mut flights = self.lock();
         if !flights.is_empty() {
@@ -71,6 +72,7 @@ impl<T: Clone> Flights<T> {
     }
 
     /// Whatever is asked for from now on begins anew.
+    #[cfg(feature = "near-cache")]
     pub(super) fn forget_all(&self) {
         self.lock().clear();
     }

@@ -30,7 +30,6 @@ pub(crate) mod codec;
 mod connect;
 mod convert;
 mod error;
-#[cfg(feature = "near-cache")]
 mod flights;
 mod greylist;
 mod health;
@@ -45,6 +44,8 @@ mod pipeline;
 mod pool;
 mod request;
 mod retry;
+mod typed;
+mod update;
 mod url;
 pub mod value;
 mod watch;
@@ -76,6 +77,8 @@ pub use outcome::{
     ScanItem, ScanPage, SetOutcome, StoredBlob, Tier,
 };
 pub use pipeline::{Commands, PipelineReceiver, PipelineSender};
+pub use typed::Typed;
+pub use update::{LoadError, Updated};
 pub use url::{BadNodeUrl, NodeUrl};
 pub use watch::{
     WatchDiscontinuity, WatchEvent, WatchMessage, WatchOptions, WatchPosition, WatchScope, WatchStream,

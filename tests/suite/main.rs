@@ -12,6 +12,7 @@ mod blobs_on_disk;
 mod cache;
 mod cli;
 mod client;
+mod client_values;
 mod config;
 mod counters;
 mod disk;
