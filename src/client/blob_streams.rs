@@ -39,7 +39,6 @@ impl Client {
     /// [`Client::put_blob`] as a writer: the blob is stored by [`BlobWriter::finish`] or
     /// [`shutdown`](tokio::io::AsyncWriteExt::shutdown), and a writer that is dropped before stores nothing. Nothing is sent
     /// before something is written.
-    #[must_use]
     pub fn blob_writer(&self, key: impl Into<Bytes>, options: &BlobOptions) -> BlobWriter {
         let (client, key, options) = (self.clone(), key.into(), options.clone());
         let (parts, mut written) = mpsc::channel(1);

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use larder::client::blocking::Client;
+use larder::client::value::ValueCodec;
 use larder::client::{
     BlobOptions, BlobRange, ClientBuilder, ClientError, CounterOptions, DeleteOptions, GetOutcome,
-    InvalidateScope, ListBlobsOptions, ScanOptions, SetOptions, WatchOptions,
+    InvalidateScope, ListBlobsOptions, LoadError, ScanOptions, SetOptions, Updated, WatchOptions,
 };
 use tokio::runtime::Runtime;
 
@@ -99,6 +100,32 @@ fn each_call_of_the_data_plane_is_there() {
 }
 
 #[test]
+fn values_are_typed_changed_and_loaded_by_the_thread_that_misses_them() {
+    let elsewhere = Elsewhere::start();
+    let (client, plain) = (elsewhere.client(), SetOptions::default());
+    let numbers = client.typed::<Vec<u32>>(ValueCodec::json());
+    numbers.set("n", &vec![1], &plain).unwrap();
+    let push = |old: Option<Vec<u32>>| old.map(|old| [old, vec![2]].concat());
+    assert!(
+        matches!(numbers.update("n", &plain, push).unwrap(), Updated::Stored { value, .. } if value == [1, 2])
+    );
+    assert_eq!(numbers.get("n").unwrap(), Some(vec![1, 2]));
+    assert_eq!(numbers.get_or_load("m", &plain, || Ok::<_, ClientError>(vec![7])).unwrap(), [7]);
+    assert_eq!(value(client.get("m").unwrap()), "[7]");
+    let changed = client.update("m", &plain, |old| old.map(|_| "new".into())).unwrap();
+    assert!(matches!(changed, Updated::Stored { value, .. } if value == "new"));
+
+    // Called by the thread that wants it, which may be one that has what is needed to load.
+    let this = std::thread::current().id();
+    let load =
+        || Ok::<_, ClientError>(if std::thread::current().id() == this { "here" } else { "elsewhere" });
+    assert_eq!(client.get_or_load("loaded", &plain, load).unwrap(), "here");
+    assert_eq!(value(client.get("loaded").unwrap()), "here");
+    let failed = client.get_or_load("none", &plain, || Err::<Bytes, _>("no source")).unwrap_err();
+    assert!(matches!(failed, LoadError::Load("no source")));
+}
+
+#[test]
 fn blobs_are_read_and_written_as_files_are() {
     let elsewhere = Elsewhere::start();
     let client = elsewhere.client();
@@ -163,11 +190,22 @@ fn a_node_that_is_gone_and_a_url_that_is_none_are_errors_at_once() {
 fn the_thread_has_ended_when_the_last_clone_is_gone() {
     let elsewhere = Elsewhere::start();
     let client = elsewhere.client();
+    /// What takes its time to end, so that who does not wait for it is found out.
+    struct EndsLate {
+        _held: Arc<()>,
+    }
+
+    impl Drop for EndsLate {
+        fn drop(&mut self) {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    }
+
     let of_a_task = Arc::new(());
-    let held = of_a_task.clone();
+    let held = EndsLate { _held: of_a_task.clone() };
     let spawned = client.block_on(async |_| {
         tokio::spawn(async move {
-            let _held = held;
+            let _held_until_the_end = held;
             std::future::pending::<()>().await;
         });
         Ok::<_, ClientError>(())

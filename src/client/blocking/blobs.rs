@@ -52,6 +52,7 @@ impl BufRead for BlobReader {
 
 /// A blob that is stored as it is written: [`client::BlobWriter`], waited for. Dropped before [`Self::finish`] it stores nothing.
 #[derive(Debug)]
+#[must_use = "what is written is stored by finish()"]
 pub struct BlobWriter {
     client: Client,
     writer: OfProcess<client::BlobWriter>,

@@ -19,6 +19,7 @@
 
 mod blobs;
 mod thread;
+mod typed;
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 
 pub use self::blobs::{BlobReader, BlobWriter};
 use self::thread::{OfProcess, RuntimeThread, Shared};
+pub use self::typed::Typed;
 use super::{
     BatchItem, BlobInfo, BlobOptions, BlobPage, BlobRange, ClientBuilder, ClientError, ClientMetrics,
     Counter, CounterOptions, DeleteOptions, Deletion, GetOutcome, InvalidateScope, ListBlobsOptions,
@@ -198,7 +200,6 @@ impl Client {
     }
 
     /// [`client::Client::blob_writer`]: what is written to it is waited for.
-    #[must_use]
     pub fn blob_writer(&self, key: impl Into<Bytes>, options: &BlobOptions) -> BlobWriter {
         BlobWriter::new(self, self.client.blob_writer(key, options))
     }
