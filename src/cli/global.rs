@@ -7,7 +7,7 @@ use clap::{ArgMatches, Args, ValueEnum};
 
 use super::exit::CliError;
 use super::parse;
-use crate::client::{AdminClient, BadNodeUrl, Client, ClientBuilder, ClientError, NodeUrl};
+use crate::client::{AdminClient, BadNodeUrl, Client, ClientBuilder, ClientError, NodeUrl, OnUnavailable};
 use crate::config::{ADMIN_VARIABLE, NODES_VARIABLE};
 
 const NODES_DEFAULT: &str = "tcp://127.0.0.1:7400";
@@ -111,6 +111,14 @@ impl Global {
             .short_lived()
             .namespace(self.namespace.clone())
             .timeout(self.timeout)
+    }
+
+    /// A client as a service has it, whose calls share connections; a node that is out is an error here too.
+    pub(super) fn service_builder(&self) -> ClientBuilder {
+        ClientBuilder::new(self.nodes.iter().cloned())
+            .namespace(self.namespace.clone())
+            .timeout(self.timeout)
+            .on_unavailable(OnUnavailable::Error)
     }
 
     pub(super) fn client(&self) -> Result<Client, CliError> {

@@ -1,7 +1,5 @@
 //! Every key set before a run, and deleted after it: by the client library, which keeps to what the node takes at once.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use rand::rngs::SmallRng;
@@ -10,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use super::plan::Plan;
 use crate::cli::exit::CliError;
 use crate::cli::progress;
-use crate::client::{Client, ClientError, SetExpiration, SetOptions};
+use crate::client::{Client, ClientError};
 
 /// Keys and bytes of a batch, which keep connection and node busy without holding either up.
 const BATCH_KEYS: usize = 1_000;
@@ -19,14 +17,7 @@ const BATCHES_IN_FLIGHT: usize = 4;
 
 /// Sets every key of the plan once.
 pub(super) fn set(plan: &Plan) -> Result<(), CliError> {
-    let options = SetOptions {
-        expiration: plan
-            .ttl_ms
-            .map_or(SetExpiration::NamespaceDefault, |ms| SetExpiration::After(Duration::from_millis(ms))),
-        durability: plan.durability,
-        ..SetOptions::default()
-    };
-    let options = &options;
+    let options = &plan.set_options();
     each_batch(plan, "prefill", plan.keys, 0..plan.keys, async |client, keys, random| {
         let item = |key: Bytes| (key, plan.value.slice(..value_bytes(plan, random)));
         let items = keys.into_iter().map(item).collect();

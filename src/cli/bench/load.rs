@@ -164,18 +164,40 @@ impl Load {
         self.finish(buffer)
     }
 
+    /// The key of a call of the client library, and of a set the value.
+    pub(super) fn entry(&mut self, operation: Operation) -> (Bytes, Bytes) {
+        let first = self.first(1);
+        let number = self.number(first, 0);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        self.plan.put_key(&mut buffer, number);
+        let key = self.finish(buffer);
+        let value = match operation {
+            Operation::Get => Bytes::new(),
+            Operation::Set => {
+                let bytes = self.value_bytes(number);
+                self.plan.value.slice(..bytes)
+            }
+        };
+        (key, value)
+    }
+
+    /// How long the value is that the key of this number is set to, which is noted.
+    fn value_bytes(&mut self, number: u64) -> usize {
+        if let Some(written) = &self.written {
+            written.add(number);
+        }
+        let range = self.plan.value_bytes;
+        match range.max - range.min {
+            0 => range.max,
+            _ => self.random.random_range(range.min..=range.max),
+        }
+    }
+
     fn put_item(&mut self, buffer: &mut BytesMut, operation: Operation, number: u64) {
         wire::put_head(buffer, wire::KEY, self.plan.key_bytes());
         self.plan.put_key(buffer, number);
         if operation == Operation::Set {
-            if let Some(written) = &self.written {
-                written.add(number);
-            }
-            let range = self.plan.value_bytes;
-            let bytes = match range.max - range.min {
-                0 => range.max,
-                _ => self.random.random_range(range.min..=range.max),
-            };
+            let bytes = self.value_bytes(number);
             wire::put_bytes(buffer, wire::VALUE, &self.plan.value[..bytes]);
             if let Some(ttl_ms) = self.plan.ttl_ms {
                 wire::put_number(buffer, wire::TTL_MS, ttl_ms);

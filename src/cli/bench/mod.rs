@@ -4,7 +4,8 @@
 //!  BenchArgs ─ plan.rs ─ Plan ─┬─ run.rs      one thread = one runtime with its share of the connections
 //!                              │   ├─ calls.rs   callers of Get/Set and BatchGet/BatchSet
 //!                              │   │    └─ connection.rs  unary calls straight on hyper
-//!                              │   └─ stream.rs  callers of Pipeline, several messages in flight
+//!                              │   ├─ stream.rs  callers of Pipeline, several messages in flight
+//!                              │   └─ library.rs callers of the client library, with --client
 //!                              ├─ watchers.rs  Watch streams that are read meanwhile
 //!                              ├─ fill.rs     every key set before, and deleted after
 //!                              ├─ load.rs     which key, which operation, how large a value
@@ -22,11 +23,14 @@
 //! when a call was *due*, so a node that stalls is charged with every call that waited for it (no coordinated
 //! omission).
 //!
+//! With `--client` the tool is what is measured: the client library, which a thread's callers share.
+//!
 //! In a Pipeline or batch, each key counts with the latency of its message.
 
 mod calls;
 mod connection;
 mod fill;
+mod library;
 mod load;
 mod pace;
 mod plan;
@@ -62,10 +66,13 @@ pub(super) struct BenchArgs {
     /// Connections to the node
     #[arg(long, short = 'c', value_name = "N", default_value = "8")]
     connections: NonZeroUsize,
-    /// Callers on each connection, each with one call in flight; with --pipeline, streams [default: 16; with
-    /// --pipeline 1]
+    /// Callers on each connection, each with one call in flight; with --pipeline, streams; with --client, callers in all
+    /// [default: 16 to a connection; with --pipeline 1]
     #[arg(long, value_name = "N")]
     callers: Option<NonZeroUsize>,
+    /// Measure the client library: its calls share the connections, and go out together
+    #[arg(long, conflicts_with_all = ["pipeline", "batch"])]
+    client: bool,
     /// Commands to a Pipeline message; without it calls are unary
     #[arg(long, short = 'P', value_name = "N", conflicts_with = "batch", value_parser = items)]
     pipeline: Option<usize>,

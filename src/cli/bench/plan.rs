@@ -11,9 +11,12 @@ use super::{Arrivals, BenchArgs};
 use crate::cli::exit::CliError;
 use crate::cli::global::Global;
 use crate::cli::parse::{Distribution, Ratio, SizeRange};
-use crate::client::ClientBuilder;
+use crate::client::{ClientBuilder, SetExpiration, SetOptions};
 use crate::endpoint::Endpoint;
 use crate::entry::{Durability, KEY_BYTES_MAX, MESSAGE_BYTES_MAX};
+
+/// Callers on each connection, where nothing else is asked for.
+const CALLERS: usize = 16;
 
 /// How calls are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub(super) enum Mode {
     Batch,
     /// Pipeline, with `depth` messages in flight on a stream.
     Pipeline { depth: usize },
+    /// Get and Set of the client library, which sends together what is asked for at the same time.
+    Client,
 }
 
 /// When to stop.
@@ -48,12 +53,15 @@ pub(super) enum LoadPattern {
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) builder: ClientBuilder,
+    /// The library as it is measured.
+    pub(super) service: ClientBuilder,
     /// Where the node is.
     pub(super) endpoint: Endpoint,
     pub(super) namespace: String,
     pub(super) timeout: Duration,
     pub(super) threads: usize,
     pub(super) connections: usize,
+    /// On each connection; of the client library in all.
     pub(super) callers: usize,
     pub(super) mode: Mode,
     /// Keys to a call or message.
@@ -76,19 +84,25 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn new(global: &Global, args: BenchArgs) -> Result<Self, CliError> {
         let key_zero = key_zero(&args)?;
+        let connections = args.connections.get();
         let (mode, items, callers) = match (args.pipeline, args.batch) {
             (Some(items), _) => (Mode::Pipeline { depth: args.depth.get() }, items, 1),
-            (None, Some(items)) => (Mode::Batch, items, 16),
-            (None, None) => (Mode::Unary, 1, 16),
+            (None, Some(items)) => (Mode::Batch, items, CALLERS),
+            (None, None) if args.client => (Mode::Client, 1, CALLERS.saturating_mul(connections)),
+            (None, None) => (Mode::Unary, 1, CALLERS),
         };
+        let callers = args.callers.map_or(callers, NonZeroUsize::get);
+        // Each thread has a connection, and of the library's callers one.
+        let threads_max = if mode == Mode::Client { connections.min(callers) } else { connections };
         let plan = Self {
             builder: global.builder(),
+            service: global.service_builder(),
             endpoint: global.nodes.first().expect("a list has one at least").endpoint().clone(),
             namespace: global.namespace.clone(),
             timeout: global.timeout,
-            threads: args.threads.get().min(args.connections.get()),
-            connections: args.connections.get(),
-            callers: args.callers.map_or(callers, NonZeroUsize::get),
+            threads: args.threads.get().min(threads_max),
+            connections,
+            callers,
             mode,
             items,
             keys: args.keys,
@@ -136,6 +150,17 @@ impl Plan {
 
     pub(super) fn key_bytes(&self) -> usize {
         self.key_zero.len()
+    }
+
+    /// What is said of what is set.
+    pub(super) fn set_options(&self) -> SetOptions {
+        SetOptions {
+            expiration: self.ttl_ms.map_or(SetExpiration::NamespaceDefault, |ms| {
+                SetExpiration::After(Duration::from_millis(ms))
+            }),
+            durability: self.durability,
+            ..SetOptions::default()
+        }
     }
 
     /// What an item takes in a message, at most: key, value and the fields around them.

@@ -127,11 +127,12 @@ fn machine() -> Group {
 }
 
 fn load(plan: &Plan) -> Group {
+    let callers = if plan.mode == Mode::Client { "callers" } else { "callers_per_connection" };
     let mut facts = vec![
         ("mode".to_owned(), Fact::Text(mode(plan).to_owned())),
         ("threads".to_owned(), Fact::Count(plan.threads as u64)),
         ("connections".to_owned(), Fact::Count(plan.connections as u64)),
-        ("callers_per_connection".to_owned(), Fact::Count(plan.callers as u64)),
+        (callers.to_owned(), Fact::Count(plan.callers as u64)),
         ("keys_per_call".to_owned(), Fact::Count(plan.items as u64)),
     ];
     if let Mode::Pipeline { depth } = plan.mode {
@@ -160,6 +161,10 @@ fn throughput(plan: &Plan, results: &Results) -> Group {
     ];
     for (code, count) in &results.errors {
         facts.push((format!("errors_by_code.{code}"), Fact::Count(*count)));
+    }
+    if plan.mode == Mode::Client {
+        let per_message = results.commands as f64 / results.messages.max(1) as f64;
+        facts.push(("calls_per_message".to_owned(), Fact::Real(per_message)));
     }
     if plan.pace != LoadPattern::Closed {
         facts.push(("unsent_calls".to_owned(), Fact::Count(results.unsent)));
@@ -208,6 +213,7 @@ fn mode(plan: &Plan) -> &'static str {
         Mode::Unary => "unary",
         Mode::Batch => "batch",
         Mode::Pipeline { .. } => "pipeline",
+        Mode::Client => "client",
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use tokio::task::LocalSet;
+use tokio::task::{JoinHandle, LocalSet};
 use tonic::{Code, Status};
 
 use super::connection::Connection;
@@ -17,7 +17,7 @@ use super::load::{Load, Sequence, Written};
 use super::pace::{self, Queue, Schedule};
 use super::plan::{LoadPattern, Mode, Plan, StopAfter};
 use super::wire::{self, Answer};
-use super::{calls, stream};
+use super::{calls, library, stream};
 use crate::cli::exit::{CliError, local};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::progress;
@@ -47,6 +47,9 @@ pub(super) struct Results {
     pub(super) first_refusal: Option<String>,
     /// Open loop: calls that were due and not sent when the time was up.
     pub(super) unsent: u64,
+    /// The client library: commands that it sent, and the messages that it sent them in.
+    pub(super) commands: u64,
+    pub(super) messages: u64,
     pub(super) elapsed: Duration,
 }
 
@@ -89,6 +92,8 @@ impl Results {
             errors: BTreeMap::new(),
             first_refusal: None,
             unsent: 0,
+            commands: 0,
+            messages: 0,
             elapsed: Duration::ZERO,
         })
     }
@@ -103,6 +108,8 @@ impl Results {
         self.stored += other.stored;
         self.not_stored += other.not_stored;
         self.unsent += other.unsent;
+        self.commands += other.commands;
+        self.messages += other.messages;
         self.elapsed = self.elapsed.max(other.elapsed);
         if self.first_refusal.is_none() {
             self.first_refusal.clone_from(&other.first_refusal);
@@ -194,12 +201,22 @@ impl Worker {
         status: &Status,
         keys: u64,
     ) -> Option<Duration> {
-        let (code, retry_after) = (status.code(), wire::retry_after(status));
+        let why = || format!("{}: {}", code_name(status.code()), status.message());
+        self.failed(start, end, status.code(), wire::retry_after(status), keys, why)
+    }
+
+    /// [`Self::refused`] for this reason.
+    pub(super) fn failed(
+        &self,
+        start: Instant,
+        end: Instant,
+        code: Code,
+        retry_after: Option<Duration>,
+        keys: u64,
+        why: impl FnOnce() -> String,
+    ) -> Option<Duration> {
         if keys > 0 {
-            self.results
-                .borrow_mut()
-                .first_refusal
-                .get_or_insert_with(|| format!("{}: {}", code_name(code), status.message()));
+            self.results.borrow_mut().first_refusal.get_or_insert_with(why);
         }
         self.answered(start, end, Answer::Refused { code, retry_after }, keys);
         retry_after.or((code == Code::Unavailable).then_some(BACK_OFF))
@@ -314,28 +331,10 @@ fn thread(
         Rc::new(Worker { plan: plan.clone(), control, results: RefCell::new(Results::new()?), queue });
     let local_set = LocalSet::new();
     let outcome: Result<(), CliError> = local_set.block_on(&runtime, async {
-        let mine = (index..plan.connections).step_by(plan.threads);
-        let mut callers = Vec::new();
-        for connection in mine {
-            let client = plan.builder.clone().connections(NonZeroUsize::MIN).build()?;
-            let unary = Rc::new(Connection::new(&plan.endpoint));
-            for caller in 0..plan.callers {
-                let seed = (connection * plan.callers + caller) as u64;
-                let (worker, load) = (worker.clone(), worker.load(seed)?);
-                callers.push(match plan.mode {
-                    Mode::Unary | Mode::Batch => {
-                        tokio::task::spawn_local(calls::caller(worker, unary.clone(), load))
-                    }
-                    Mode::Pipeline { depth } => {
-                        tokio::task::spawn_local(stream::caller(worker, client.clone(), load, depth))
-                    }
-                });
-            }
+        match plan.mode {
+            Mode::Client => call_library(&worker, index).await,
+            _ => ended(callers(&worker, index)?).await,
         }
-        for caller in callers {
-            caller.await.map_err(|_| CliError::Refused("a caller panicked".to_owned()))?;
-        }
-        Ok(())
     });
     outcome?;
     if let Some(queue) = &worker.queue {
@@ -345,4 +344,50 @@ fn thread(
     let elapsed = monotonic().saturating_duration_since(worker.control.record_from);
     let results = worker.results.borrow().clone();
     Ok(Results { elapsed, ..results })
+}
+
+/// The callers on this thread's connections.
+fn callers(worker: &Rc<Worker>, index: usize) -> Result<Vec<JoinHandle<()>>, CliError> {
+    let plan = &worker.plan;
+    let mut callers = Vec::new();
+    for connection in (index..plan.connections).step_by(plan.threads) {
+        let client = plan.builder.clone().connections(NonZeroUsize::MIN).build()?;
+        let unary = Rc::new(Connection::new(&plan.endpoint));
+        for caller in 0..plan.callers {
+            let seed = (connection * plan.callers + caller) as u64;
+            let (worker, load) = (worker.clone(), worker.load(seed)?);
+            callers.push(match plan.mode {
+                Mode::Pipeline { depth } => {
+                    tokio::task::spawn_local(stream::caller(worker, client.clone(), load, depth))
+                }
+                _ => tokio::task::spawn_local(calls::caller(worker, unary.clone(), load)),
+            });
+        }
+    }
+    Ok(callers)
+}
+
+/// This thread's callers of the client library, which share one client with this thread's connections.
+async fn call_library(worker: &Rc<Worker>, index: usize) -> Result<(), CliError> {
+    let plan = &worker.plan;
+    let of = |count: usize| (index..count).step_by(plan.threads);
+    let connections = NonZeroUsize::new(of(plan.connections).count()).unwrap_or(NonZeroUsize::MIN);
+    let client = plan.service.clone().connections(connections).connect().await?;
+    let mut callers = Vec::new();
+    for caller in of(plan.callers) {
+        let load = worker.load(caller as u64)?;
+        callers.push(tokio::task::spawn_local(library::caller(worker.clone(), client.clone(), load)));
+    }
+    ended(callers).await?;
+    let metrics = client.metrics();
+    let mut results = worker.results.borrow_mut();
+    (results.commands, results.messages) = (metrics.commands, metrics.batches);
+    Ok(())
+}
+
+async fn ended(callers: Vec<JoinHandle<()>>) -> Result<(), CliError> {
+    for caller in callers {
+        caller.await.map_err(|_| CliError::Refused("a caller panicked".to_owned()))?;
+    }
+    Ok(())
 }

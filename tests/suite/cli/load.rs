@@ -85,7 +85,7 @@ fn values_are_as_long_as_the_node_takes() {
 
 #[test]
 fn bench_counts_what_the_node_counted() {
-    for mode in [&[][..], &["--batch", "7"], &["--pipeline", "16", "--depth", "3"]] {
+    for mode in [&[][..], &["--batch", "7"], &["--pipeline", "16", "--depth", "3"], &["--client"]] {
         let node = FakeNode::start();
         let load = ["bench", "-c", "2", "--callers", "2", "--keys", "100", "--prefill", "--requests", "1000"];
         let load = [&load[..], &["--ratio", "1:1", "--value-size", "1-64"], mode].concat();
@@ -109,11 +109,34 @@ fn bench_counts_what_the_node_counted() {
 }
 
 #[test]
+fn bench_of_the_client_shares_connections_and_says_how_many_calls_went_out_together() {
+    let (_process, nodes) = real(&[]);
+    let run = |flags: &[&str]| {
+        let load = ["bench", "--client", "-k", "100", "--prefill", "-n", "4000", "--output", "json"];
+        let output = command(&[&load[..], flags].concat()).args(&nodes).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        serde_json::from_str::<Value>(&stdout(&output)).unwrap()
+    };
+    let shared = run(&["-c", "2", "--callers", "64", "--threads", "2"]);
+    let load = &shared["load"];
+    assert_eq!(
+        (&load["mode"], &load["connections"], &load["callers"]),
+        (&"client".into(), &2.into(), &64.into())
+    );
+    assert_eq!((&shared["throughput"]["keys"], &shared["throughput"]["errors"]), (&4_000.into(), &0.into()));
+    assert!(shared["throughput"]["calls_per_message"].as_f64() > Some(2.0), "{shared}");
+    let alone = run(&["-c", "4", "--callers", "1"]);
+    assert_eq!(alone["throughput"]["calls_per_message"].as_f64(), Some(1.0), "{alone}");
+    let output = command(&["bench", "--client", "--batch", "7"]).args(&nodes).output().unwrap();
+    assert_ends(&output, USAGE, "", "--batch");
+}
+
+#[test]
 fn bench_in_an_open_loop_keeps_its_rate() {
     let node = FakeNode::start();
-    for arrivals in ["poisson", "constant"] {
-        let open = ["bench", "-c", "1", "--rate", "2000", "--arrivals", arrivals, "--requests", "1000"];
-        let (code, document) = json(&node, &open);
+    for mode in [&["--arrivals", "poisson"][..], &["--arrivals", "constant"], &["--client"]] {
+        let open = ["bench", "-c", "1", "--rate", "2000", "--requests", "1000"];
+        let (code, document) = json(&node, &[&open[..], mode].concat());
         assert_eq!(code, Some(0), "{document}");
         assert_eq!(document["throughput"]["keys"], 1_000);
         // Sending faster than asked for would be wrong; how much slower depends on the machine.
@@ -139,7 +162,7 @@ fn interrupted(node: &FakeNode, args: &[&str]) -> Output {
 #[test]
 fn bench_that_is_interrupted_prints_its_figures_and_cleans_up() {
     let node = FakeNode::start();
-    for mode in [&[][..], &["--pipeline", "4"], &["--rate", "500"]] {
+    for mode in [&[][..], &["--pipeline", "4"], &["--rate", "500"], &["--client"]] {
         let load = ["bench", "-c", "1", "-k", "10", "--prefill", "--duration", "1h"];
         let output = interrupted(&node, &[&load[..], mode].concat());
         assert_ends_with_figures(&output, "keys_per_s ");
