@@ -350,3 +350,6 @@ const WAITING_BYTES_MAX: usize = 256 << 10;
 const SPACING_PER_WATCHER: Duration = Duration::from_micros(80);
 const SPACING_MIN: Duration = Duration::from_millis(1);
 const SPACING_MAX: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests;
