@@ -217,7 +217,7 @@ impl Verb {
 
     /// What may be done when the answer is lost.
     #[cfg_attr(
-        not(feature = "testing"),
+        not(any(feature = "testing", feature = "client")),
         expect(dead_code, reason = "the table is whole before all of it is asked")
     )]
     #[must_use]

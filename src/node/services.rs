@@ -14,8 +14,8 @@ use crate::proto::v1::admin_server::AdminServer;
 use crate::server::stack::{CallTimeout, DeadlineLayer, InFlight, MetricsLayer, RepairLayer};
 use crate::server::{ConnectionInfo, ConnectionService, Mount, NodeState, PerConnection, Services, http};
 use crate::service::{AdminService, DataService, GeneratedService};
-use crate::telemetry::trace::{CallTracer, TraceLayer};
-use crate::telemetry::{CallMetrics, Metrics, SlowCalls};
+use crate::telemetry::trace::TraceLayer;
+use crate::telemetry::{CallMetrics, CallTracer, Metrics, SlowCalls};
 
 /// Admin calls that may wait at once.
 const ADMIN_IN_FLIGHT_MAX: usize = 256;
@@ -66,6 +66,7 @@ impl NodeContext {
             let service = DataService::new(Arc::clone(&context.cache), ending, others.clone())
                 .with_unread_time(connection.unread.clone())
                 .with_budgets(bounds.response_backlog.clone(), bounds.requests.clone())
+                .with_tracer(tracer.clone())
                 .with_watches(bounds.watches.clone());
             ServiceBuilder::new()
                 .layer(TraceLayer::new(tracer.clone()))

@@ -38,7 +38,7 @@ use crate::grpc::{Begun, DescribeCall, GrpcError, ResponseBody, Trailers, Unary}
 use crate::quote::Quote;
 use crate::service::codec::convert;
 use crate::service::error::CallError;
-use crate::telemetry::{CallDescription, SlowCalls};
+use crate::telemetry::{CallDescription, CallTracer, SlowCalls};
 use crate::verb::{Served, Verb};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -66,6 +66,8 @@ pub struct Plane {
     pub(super) stopped: StoppedCalls,
     /// How long what is read from the connection had come before.
     pub(super) unread: UnreadTime,
+    /// Makes the spans of a Pipeline's commands; those of calls are made before they are here.
+    pub(super) tracer: CallTracer,
     /// Gives a future that ends when the listener is to close.
     pub(super) ending: Arc<dyn Fn() -> Ending + Send + Sync>,
 }
@@ -84,7 +86,17 @@ impl Plane {
             (ResponseBacklog::default(), LongRequests::new(RequestLimits::default()));
         let ending: Arc<dyn Fn() -> Ending + Send + Sync> = Arc::new(|| Box::pin(std::future::pending()));
         let (stopped, unread) = (StoppedCalls::default(), UnreadTime::default());
-        Self { cache: Arc::new(cache), response_backlog, requests, watches: None, stopped, unread, ending }
+        let tracer = CallTracer::off();
+        Self {
+            cache: Arc::new(cache),
+            response_backlog,
+            requests,
+            watches: None,
+            stopped,
+            unread,
+            tracer,
+            ending,
+        }
     }
 }
 
@@ -112,13 +124,14 @@ impl DataService {
             watches: None,
             stopped: StoppedCalls::default(),
             unread: UnreadTime::default(),
+            tracer: CallTracer::off(),
             ending: Arc::new(ending),
         };
         Self { plane: Arc::new(plane), others, slow: SlowCalls::default() }
     }
 
     fn with_plane(self, change: impl FnOnce(Plane) -> Plane) -> Self {
-        let Plane { cache, response_backlog, requests, watches, unread, ending, .. } = &*self.plane;
+        let Plane { cache, response_backlog, requests, watches, unread, tracer, ending, .. } = &*self.plane;
         let plane = Plane {
             cache: Arc::clone(cache),
             response_backlog: response_backlog.clone(),
@@ -126,6 +139,7 @@ impl DataService {
             watches: watches.clone(),
             stopped: StoppedCalls::default(),
             unread: unread.clone(),
+            tracer: tracer.clone(),
             ending: Arc::clone(ending),
         };
         Self { plane: Arc::new(change(plane)), ..self }
@@ -141,6 +155,12 @@ impl DataService {
     #[must_use]
     pub fn with_budgets(self, response_backlog: ResponseBacklog, requests: LongRequests) -> Self {
         self.with_plane(|plane| Plane { response_backlog, requests, ..plane })
+    }
+
+    /// Has `tracer` make the spans of a Pipeline's commands.
+    #[must_use]
+    pub(crate) fn with_tracer(self, tracer: CallTracer) -> Self {
+        self.with_plane(|plane| Plane { tracer, ..plane })
     }
 
     /// Tells changes to those that are among `watches`.

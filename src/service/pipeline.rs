@@ -18,6 +18,7 @@ mod commands;
 mod deferred;
 mod gets;
 mod journal_queue;
+mod replies;
 mod unread;
 
 use std::collections::VecDeque;
@@ -28,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body, Frame};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::data::{Ending, Plane};
 use super::error::CallError;
@@ -36,11 +37,12 @@ use super::long_requests::{RequestPermit, SHORT_REQUEST_BYTES_MAX, UNCOUNTED_BYT
 use super::slow::describe_first;
 use crate::clock::{UndoneCommands, monotonic};
 use crate::grpc::frame::{PREFIX, finish, message_len};
-use crate::grpc::{GrpcError, ResponseBody, ok_trailers};
-use crate::telemetry::SlowCalls;
-use commands::{BacklogTurn, Defer, Message, NoDefer, Replies, check_length, run};
+use crate::grpc::{Failure, GrpcError, ResponseBody, ok_trailers};
+use crate::telemetry::{CallSpan, SlowCalls};
+use commands::{BacklogTurn, Defer, Message, NoDefer, check_length, run};
 use deferred::DeferredCommands;
 use journal_queue::{AHEAD_BYTES, Queued, ReadAhead, poll_turn, refuse};
+use replies::Replies;
 use unread::{ParkedBuffers, StreamBuffers};
 
 /// A Pipeline stream: the request's body in, replies out.
@@ -71,7 +73,7 @@ pub(super) struct PipelineBody<B> {
     undone: UndoneCommands,
     /// Replies that wait until what they tell of is on the disk, in the order in which it comes there. They hold nothing
     /// up: what does not wait is answered before them.
-    flushing: VecDeque<(Vec<u8>, Flushed)>,
+    flushing: VecDeque<FlushingReplies>,
     /// Commands that wait for entries on disk, and those that wait for them; `None`: there were none yet.
     deferred: Option<Box<DeferredCommands>>,
     /// What it holds of long messages, while its client has a frame to read.
@@ -87,6 +89,14 @@ const FLUSHING_MAX: usize = 64;
 
 /// What a stream's body answers when it is polled.
 type Answered = Poll<Option<Result<Frame<Bytes>, Status>>>;
+
+/// Replies that wait until what they tell of is on the disk.
+struct FlushingReplies {
+    framed: Vec<u8>,
+    flushed: Flushed,
+    /// Of the commands that have spans of their own.
+    spans: Vec<CallSpan>,
+}
 
 /// Whether the journal is well when it has synced what was done.
 type Flushed = Pin<Box<dyn Future<Output = bool> + Send>>;
@@ -208,26 +218,29 @@ where
     }
 
     /// Keeps replies until what was done by now is on the disk.
-    fn flush_then_send(&mut self, replies: &[u8]) {
+    fn flush_then_send(&mut self, replies: &[u8], spans: Vec<CallSpan>) {
         let flushed = self.plane.cache.flushed();
         let mut framed = vec![0; PREFIX];
         framed.extend_from_slice(replies);
         finish(&mut framed, 0);
-        self.flushing.push_back((framed, Box::pin(async move { flushed.await.is_ok() })));
+        let flushed = Box::pin(async move { flushed.await.is_ok() });
+        self.flushing.push_back(FlushingReplies { framed, flushed, spans });
     }
 
     /// The replies that need not wait for the disk any more; `None`: those that wait have to. Where the journal fails,
     /// the stream ends.
     fn poll_flushing(&mut self, cx: &mut Context<'_>) -> Option<Answered> {
-        let (_, flushed) = self.flushing.front_mut()?;
-        match flushed.as_mut().poll(cx) {
+        let front = self.flushing.front_mut()?;
+        match front.flushed.as_mut().poll(cx) {
             Poll::Pending => None,
             Poll::Ready(true) => {
-                let (replies, _) = self.flushing.pop_front()?;
-                Some(Poll::Ready(Some(Ok(Frame::data(self.plane.response_backlog.count_in(replies))))))
+                let FlushingReplies { framed, spans, .. } = self.flushing.pop_front()?;
+                spans.into_iter().for_each(|span| span.end(Some(Code::Ok)));
+                Some(Poll::Ready(Some(Ok(Frame::data(self.plane.response_backlog.count_in(framed))))))
             }
             Poll::Ready(false) => {
-                self.flushing.clear();
+                let spans = self.flushing.drain(..).flat_map(|replies| replies.spans);
+                spans.for_each(|span| span.end(Some(CallError::JournalPoisoned.code())));
                 self.ended = Some(CallError::JournalPoisoned.into());
                 None
             }
@@ -483,7 +496,7 @@ where
             let collected = self.collect(cx, &mut out);
             let flushes = !out.later.is_empty();
             if flushes {
-                self.flush_then_send(&out.later);
+                self.flush_then_send(&out.later, std::mem::take(&mut out.later_spans));
             }
             if !out.bytes.is_empty() {
                 self.replies_before = out.bytes.len();

@@ -26,3 +26,4 @@ pub(crate) use exposition::Format;
 pub(crate) use metrics::Metrics;
 pub(crate) use node_stats::{DiskFigures, DiskTierFigures, JournalFigures, NodeStats};
 pub(crate) use slow::{CallDescription, SlowCalls, SlowOps};
+pub(crate) use trace::{CallSpan, CallTracer};

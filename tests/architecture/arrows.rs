@@ -36,7 +36,19 @@ pub(crate) const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("lookup", Some(&["AbandonedLoad", "Loaded", "Loading", "PendingLoad"])),
             ("proto", ALL),
             ("quote", ALL),
-            ("telemetry", Some(&["NodeStats", "CallDescription", "SlowCalls", "SlowOps", "stripe_number"])),
+            // Figures; what is kept of a slow call; the spans of a Pipeline's commands.
+            (
+                "telemetry",
+                Some(&[
+                    "NodeStats",
+                    "CallDescription",
+                    "CallSpan",
+                    "CallTracer",
+                    "SlowCalls",
+                    "SlowOps",
+                    "stripe_number",
+                ]),
+            ),
             ("verb", ALL),
         ],
     ),
@@ -69,6 +81,7 @@ pub(crate) const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("clock", ALL),
             ("endpoint", ALL),
             ("entry", ALL),
+            ("grpc", ALL),
             ("redacted", ALL),
             ("verb", ALL),
         ],

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::support::collector::{Collector, parent, status, traceparent};
 use crate::support::node::*;
 use crate::support::raw::{Raw, frame, framed};
 use crate::support::stream::*;
@@ -402,4 +403,55 @@ async fn an_errors_details_are_those_of_the_method_of_its_own() {
     let Reply::Error(in_stream) = reply else { panic!() };
     let status = calls.0.get(get("")).await.unwrap_err();
     assert_eq!(in_stream, rpc::Status::decode(status.details()).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_has_a_span_of_its_own_where_its_own_caller_is_sampled() {
+    let collector = Collector::start().await;
+    // Every call without a caller is traced: this stream is, and no share is drawn for its commands.
+    let node = Node::with(&["--otlp", &collector.url, "--trace-sample", "1"]).await;
+    let mut calls = Calls(node.cache().await);
+    let mut stream = Stream::open(&mut calls).await;
+    let traced = |id, traceparent: &str, op| PipelineCommand {
+        traceparent: traceparent.to_owned(),
+        ..command(id, op)
+    };
+    let no_op = PipelineCommand { op: None, ..traced(7, &traceparent(17, true), Op::Get(get("k"))) };
+    let commands = [
+        command(0, Op::Get(get("k"))),
+        traced(1, &traceparent(11, true), Op::Get(get("k"))),
+        command(2, Op::Set(set("k", "v"))),
+        traced(3, &traceparent(13, false), Op::Get(get("k"))),
+        traced(4, "rubbish", Op::Get(get("k"))),
+        traced(5, &traceparent(15, true), Op::Set(set("k", "v"))),
+        traced(6, &traceparent(16, true), Op::Get(get(""))),
+        no_op,
+        traced(8, &traceparent(18, true), Op::Cancel(CancelRequest { id: 99 })),
+    ];
+    stream.send(message(commands)).await;
+    let replies = stream.replies(8).await;
+    assert_eq!(replies.iter().map(|reply| reply.id).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(stream.rest().await.1.code(), Code::Ok);
+    node.admin().await.drain(DrainRequest::default()).await.unwrap();
+    soon(node.running.stopped()).await;
+
+    let spans = collector.spans().into_iter().filter(|span| span.name != "larder.v1.Admin/Drain");
+    let (of_stream, mut of_commands): (Vec<_>, Vec<_>) =
+        spans.partition(|span| span.name == "larder.v1.Cache/Pipeline");
+    assert_eq!(of_stream.len(), 1);
+    of_commands.sort_by_key(parent);
+    let told = of_commands.iter().map(|span| (parent(span), &*span.name, status(span)));
+    let expected = [
+        (11, "larder.v1.Cache/Get", "OK"),
+        (15, "larder.v1.Cache/Set", "OK"),
+        (16, "larder.v1.Cache/Get", "INVALID_ARGUMENT"),
+        (17, "_OTHER", "INVALID_ARGUMENT"),
+    ];
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+    for span in &of_commands {
+        assert_eq!(span.trace_id, 0x0af7651916cd43dd8448eb211c80319c_u128.to_be_bytes());
+        assert!(of_stream[0].start_time_unix_nano <= span.start_time_unix_nano);
+        assert!(span.start_time_unix_nano <= span.end_time_unix_nano);
+        assert!(span.end_time_unix_nano <= of_stream[0].end_time_unix_nano);
+    }
 }

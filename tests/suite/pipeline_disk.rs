@@ -6,6 +6,7 @@ use crate::support::opened;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::collector::{Collector, parent, status, traceparent};
 use crate::support::held::Held;
 use crate::support::node::*;
 use crate::support::stream::*;
@@ -26,6 +27,7 @@ const VALUE_BYTES: usize = 4 << 10;
 
 /// A node with a store that is larger than its memory, on a disk that holds its readers.
 struct Store {
+    _release: Release,
     node: Node,
     calls: Calls,
     disk: Held,
@@ -36,7 +38,12 @@ struct Store {
 
 impl Store {
     async fn start() -> Self {
-        let node = Node::with(&["--memory", "16MiB", "--max-value", "128KiB"]).await;
+        Self::with(&[]).await
+    }
+
+    /// One with more flags of `larder serve`.
+    async fn with(flags: &[&str]) -> Self {
+        let node = Node::with(&[&["--memory", "16MiB", "--max-value", "128KiB"], flags].concat()).await;
         let (disk, directory) = (Held::default(), tempfile::tempdir().unwrap());
         let lock = DirectoryLock::take(directory.path()).unwrap();
         let (cache, opened, options) = (
@@ -63,7 +70,7 @@ impl Store {
         let cold: Vec<String> = cold.collect();
         assert!(cold.len() > 100, "only {} keys are on disk alone", cold.len());
         disk.hold();
-        Self { node, calls, disk, cold, _directory: directory }
+        Self { _release: Release(disk.clone()), node, calls, disk, cold, _directory: directory }
     }
 
     async fn stream(&mut self) -> Stream {
@@ -89,10 +96,12 @@ impl Store {
     }
 }
 
-impl Drop for Store {
-    /// A runtime that ends waits for the threads that are held.
+/// Lets the disk's readers go at the end: a runtime that ends waits for the threads that are held.
+struct Release(Held);
+
+impl Drop for Release {
     fn drop(&mut self) {
-        self.disk.let_go();
+        self.0.let_go();
     }
 }
 
@@ -436,4 +445,81 @@ async fn a_drain_refuses_writes_that_wait_for_the_journal() {
         assert_status(&status, Code::ResourceExhausted, "JOURNAL_BACKLOG", None);
     }
     assert_status(&stream.next().await.unwrap_err(), Code::Unavailable, "NOT_READY", None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_span_of_a_command_that_waits_lasts_until_it_is_answered() {
+    const HELD: Duration = Duration::from_millis(50);
+    let collector = Collector::start().await;
+    let mut store = Store::with(&["--otlp", &collector.url]).await;
+    let mut stream = store.stream().await;
+    let cold = store.cold.clone();
+    let traced = |span, op| PipelineCommand { traceparent: traceparent(span, true), ..command(span, op) };
+    let flushed = SetRequest { durability: Durability::Flushed as i32, ..set(&cold[0], "5") };
+    // Three wait in turn for one key; with the others they take all the room that there is, and one more is tried again
+    // when there is some.
+    let waiting = [
+        traced(100, Op::Get(get(&cold[0]))),
+        traced(101, Op::Set(flushed)),
+        traced(102, Op::Get(get(&cold[0]))),
+        traced(103, Op::Get(get(&cold[1]))),
+    ];
+    let others = (4..WAITING_MAX).map(|at| command(at as u64, Op::Get(get(&cold[at]))));
+    let held = traced(104, Op::Get(get(&cold[WAITING_MAX])));
+    stream.send(message(waiting.into_iter().chain(others))).await;
+    store.held(WAITING_MAX - 2).await;
+    stream.send(message([held, traced(105, Op::Get(get("warm")))])).await;
+    tokio::time::sleep(HELD).await;
+    store.disk.let_go();
+    let replies = stream.replies(WAITING_MAX + 2).await;
+    assert!(!replies.iter().any(|reply| matches!(reply.result, Some(Reply::Error(_)))), "{replies:?}");
+
+    // A write that waits for the journal's backlog, and is tried again.
+    let backlog = Arc::clone(store.node.running.cache().journal_backlog().unwrap());
+    backlog.budget().set_bytes_max(0);
+    stream.send(message([traced(106, Op::Set(set("warm", "new")))])).await;
+    soon(async {
+        while !backlog.is_waited_for() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    tokio::time::sleep(HELD).await;
+    backlog.budget().set_bytes_max(64 << 20);
+    // The next write tells the journal that there is room.
+    store.calls.set(set("nudge", "n")).await.unwrap();
+    assert_eq!(ids(&stream.replies(1).await), [106]);
+    // And those that are given up.
+    store.disk.hold();
+    let cold_now: Vec<&String> = cold.iter().filter(|key| store.is_cold(key)).take(2).collect();
+    let late = PipelineCommand { timeout_ms: 50, ..traced(108, Op::Get(get(cold_now[1]))) };
+    stream.send(message([traced(107, Op::Get(get(cold_now[0]))), late])).await;
+    store.held(2).await;
+    stream.send(message([cancel(107)])).await;
+    assert_eq!(ids(&stream.replies(2).await), [107, 108]);
+    store.disk.let_go();
+    assert_eq!(stream.rest().await.1.code(), Code::Ok);
+    store.node.admin().await.drain(DrainRequest::default()).await.unwrap();
+    soon(store.node.running.stopped()).await;
+
+    let mut spans = collector.spans();
+    spans.sort_by_key(parent);
+    let told: Vec<_> = spans.iter().map(|span| (parent(span), &*span.name, status(span))).collect();
+    let expected = [
+        (100, "larder.v1.Cache/Get", "OK"),
+        (101, "larder.v1.Cache/Set", "OK"),
+        (102, "larder.v1.Cache/Get", "OK"),
+        (103, "larder.v1.Cache/Get", "OK"),
+        (104, "larder.v1.Cache/Get", "OK"),
+        (105, "larder.v1.Cache/Get", "OK"),
+        (106, "larder.v1.Cache/Set", "OK"),
+        (107, "larder.v1.Cache/Get", "CANCELLED"),
+        (108, "larder.v1.Cache/Get", "DEADLINE_EXCEEDED"),
+    ];
+    assert_eq!(told, expected);
+    for span in &spans {
+        let lasted = Duration::from_nanos(span.end_time_unix_nano - span.start_time_unix_nano);
+        let has_waited = ![105, 107].contains(&parent(span));
+        assert!(!has_waited || lasted >= HELD - Duration::from_millis(1), "{lasted:?}: {span:?}");
+    }
 }

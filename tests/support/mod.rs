@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub(crate) mod collector;
 pub(crate) mod fake;
 mod fake_admin;
 pub(crate) mod faketime;
@@ -11,6 +12,7 @@ pub(crate) mod node;
 pub(crate) mod opened;
 pub(crate) mod outside;
 pub(crate) mod plain_node;
+pub(crate) mod proxy;
 pub(crate) mod raw;
 pub(crate) mod simulated;
 pub(crate) mod stored;

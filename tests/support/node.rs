@@ -458,6 +458,15 @@ impl Process {
         assert!(killed.success());
     }
 
+    /// Sends SIGSTOP, and waits until it runs no more.
+    pub(crate) fn stopped(&self) {
+        self.signal("STOP");
+        let stat = format!("/proc/{}/stat", self.id());
+        while !std::fs::read_to_string(&stat).unwrap().contains(") T ") {
+            std::thread::yield_now();
+        }
+    }
+
     /// Sends SIGTERM and waits for its end as [`Self::ended`] does; the test's own connections hear of the drain meanwhile,
     /// and hold it up no longer.
     pub(crate) async fn stops(self) -> (ExitStatus, String, String) {

@@ -1,6 +1,5 @@
 //! What a Pipeline message asks for, done command by command.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -8,32 +7,24 @@ use tonic::Code;
 
 use super::deferred::COMMANDS_MAX;
 use super::gets::{Gets, put_read};
+use super::replies::{Replies, SHORT_REPLY_BYTES_MAX};
 use crate::cache::Cache;
 use crate::clock::{Now, monotonic};
 use crate::engine::NotRead;
-use crate::grpc::frame::{PREFIX, finish};
-use crate::grpc::{Failure, GrpcError};
+use crate::grpc::GrpcError;
 use crate::lookup::{Loaded, PendingLoad};
 use crate::proto::wire::{Field, Malformed, Reader, op, result};
 use crate::service::codec::convert;
 use crate::service::codec::encode;
 use crate::service::codec::view::{CommandView, GetView};
-use crate::service::data::Plane;
 use crate::service::error::CallError;
 use crate::service::long_requests::RequestPermit;
-use crate::service::request::{Request, WriteRequest};
-use crate::service::response_backlog::SHORT_ANSWER_BYTES_MAX;
+use crate::service::request::{Request, WriteRequest, verb_of};
 use crate::service::unary::{Undone, execute, namespace};
+use crate::telemetry::{CallSpan, CallTracer};
 
-/// Replies are sent when this many bytes of them are ready, or when no request is.
-const REPLIES_BYTES: usize = 256 << 10;
 /// The clock is read again after this number of commands.
 const COMMANDS_PER_CLOCK: usize = 64;
-/// What a reply takes beside its result, at most.
-pub(super) const REPLY_HEADS_BYTES: usize = 32;
-/// A reply that is neither a Hit nor an error, at most.
-pub(super) const SHORT_REPLY_BYTES_MAX: usize = 64;
-
 /// A request message that is being worked on.
 pub(super) struct Message {
     pub(super) bytes: Bytes,
@@ -54,6 +45,8 @@ pub(super) struct Message {
     pub(super) deadline: Option<Instant>,
     /// Its place in the budget, if it is long.
     pub(super) permit: Option<RequestPermit>,
+    /// Of the command that is being done, or is next: its own span, if it has one.
+    pub(super) span: Option<Box<CallSpan>>,
 }
 
 /// How a message stands to the journal's backlog.
@@ -90,6 +83,24 @@ impl Message {
             turn: BacklogTurn::None,
             deadline: None,
             permit: None,
+            span: None,
+        }
+    }
+
+    /// Begins the span of a command that is to have one, unless it was tried before and has it.
+    #[inline]
+    fn begin_span(&mut self, command: &CommandView<'_>, tracer: &CallTracer) {
+        if !command.traceparent.is_empty() && self.span.is_none() {
+            let verb = command.op.and_then(|(number, _)| verb_of(number));
+            self.span = tracer.begin_command(verb, command.traceparent).map(Box::new);
+        }
+    }
+
+    /// Ends the span of the command that was done, if it has one.
+    #[inline]
+    fn end_span(&mut self, code: Code) {
+        if let Some(span) = self.span.take() {
+            span.end(Some(code));
         }
     }
 
@@ -121,83 +132,6 @@ impl Message {
     }
 }
 
-/// The replies of a frame, in messages that keep to the limit.
-pub(super) struct Replies {
-    pub(super) bytes: Vec<u8>,
-    /// Where the last message begins.
-    begin: usize,
-    /// How long a message may be.
-    pub(super) message_max: usize,
-    /// How many commands are done before others run.
-    pub(super) commands_left: usize,
-    /// The replies are sent once they have this number of bytes.
-    enough: usize,
-    /// A reply that is longer finds no room in the response backlog.
-    pub(super) longest: usize,
-    pub(super) plane: Arc<Plane>,
-    /// Those that wait until what they tell of is on the disk.
-    pub(super) later: Vec<u8>,
-}
-
-impl Replies {
-    pub(super) fn new(plane: &Arc<Plane>, likely: usize, commands_left: usize) -> Self {
-        let room = plane.response_backlog.room(REPLIES_BYTES);
-        let enough = if room < REPLIES_BYTES { SHORT_ANSWER_BYTES_MAX } else { REPLIES_BYTES };
-        let longest = room.max(SHORT_ANSWER_BYTES_MAX);
-        let message_max = plane.cache.limits().message_out_bytes_max;
-        // What waits for the disk is one message, and one more reply may come to it.
-        let enough = enough.min(message_max.saturating_sub(SHORT_REPLY_BYTES_MAX));
-        Self {
-            bytes: Vec::with_capacity(likely.min(enough)),
-            begin: 0,
-            message_max,
-            commands_left,
-            enough,
-            longest,
-            plane: Arc::clone(plane),
-            later: Vec::new(),
-        }
-    }
-
-    #[inline]
-    pub(super) fn are_enough(&self) -> bool {
-        self.bytes.len() + self.later.len() >= self.enough || self.commands_left == 0
-    }
-
-    /// Begins a message of replies.
-    pub(super) fn begin(&mut self) {
-        self.begin = self.bytes.len();
-        self.bytes.resize(self.begin + PREFIX, 0);
-    }
-
-    /// Ends the message that was begun; there is none if nothing was put into it.
-    pub(super) fn end(&mut self) {
-        if self.bytes.len() == self.begin + PREFIX {
-            self.bytes.truncate(self.begin);
-        } else {
-            finish(&mut self.bytes, self.begin);
-        }
-    }
-
-    /// Ends the message and begins another if a reply of this length finds no room in it.
-    #[inline]
-    pub(super) fn make_room(&mut self, reply: usize) {
-        let first = self.begin + PREFIX;
-        if self.bytes.len() > first && self.bytes.len() - first + reply > self.message_max {
-            self.end();
-            self.begin();
-        }
-    }
-
-    /// Puts the reply of a command that failed.
-    pub(super) fn put_error(&mut self, id: u64, error: &CallError) {
-        let status = error.to_rpc_status_bytes_within(self.message_max.saturating_sub(REPLY_HEADS_BYTES));
-        self.make_room(status.len() + REPLY_HEADS_BYTES);
-        encode::put_reply_head(&mut self.bytes, id, result::ERROR, status.len());
-        self.bytes.extend_from_slice(&status);
-    }
-}
-
 /// Keeps the commands that are not done as they are read.
 pub(super) trait Defer {
     /// Whether it keeps none.
@@ -206,16 +140,16 @@ pub(super) trait Defer {
     /// Whether it keeps a command of the key with this hash.
     fn has(&self, key_hash: u64) -> bool;
 
-    /// Keeps a command, if there is room for it, and says so else.
+    /// Keeps a command, if there is room for it; else it says so, and gives the command's span back.
     fn keep(&mut self, kept: DeferredCommand<'_>) -> Result<(), NoRoom>;
 
     /// Gives up the command of an id, if it keeps it.
     fn cancel(&mut self, id: u64, out: &mut Replies);
 }
 
-/// No more commands are kept.
+/// No more commands are kept; the span of the one that was to be.
 #[derive(Debug)]
-pub(super) struct NoRoom;
+pub(super) struct NoRoom(pub(super) Option<Box<CallSpan>>);
 
 /// A command that is not done as it is read.
 pub(super) struct DeferredCommand<'a> {
@@ -229,6 +163,7 @@ pub(super) struct DeferredCommand<'a> {
     pub(super) key_hash: u64,
     /// Its entry, which is to be loaded; `None`: it waits for others of its key.
     pub(super) pending: Option<PendingLoad>,
+    pub(super) span: Option<Box<CallSpan>>,
 }
 
 /// Where everything is in memory, nothing is kept.
@@ -245,8 +180,8 @@ impl Defer for NoDefer {
         false
     }
 
-    fn keep(&mut self, _: DeferredCommand<'_>) -> Result<(), NoRoom> {
-        Err(NoRoom)
+    fn keep(&mut self, kept: DeferredCommand<'_>) -> Result<(), NoRoom> {
+        Err(NoRoom(kept.span))
     }
 
     fn cancel(&mut self, _: u64, _: &mut Replies) {}
@@ -302,6 +237,7 @@ pub(super) fn run(
         };
         let taken = !message.by_ring
             && !is_late
+            && !out.plane.tracer.samples_command(command.traceparent)
             && gets.take(cache, limits, &command, (begin, bytes.len() - reader.remaining()));
         if !taken || gets.is_full() {
             if let Some(left) = gets.answer(cache, now, message, &bytes, defer, out) {
@@ -362,9 +298,18 @@ fn one(
         }
         op => request_of(op),
     };
+    message.begin_span(command, &out.plane.tracer);
     let (id, timeout_ms, arrived) = (command.id, command.timeout_ms, message.arrived);
-    let kept =
-        |key_hash, key, pending| DeferredCommand { id, timeout_ms, arrived, bytes, key, key_hash, pending };
+    let kept = |key_hash, key, pending| DeferredCommand {
+        id,
+        timeout_ms,
+        arrived,
+        bytes,
+        key,
+        key_hash,
+        pending,
+        span: None,
+    };
     if !message.by_ring && !defer.is_empty() {
         let behind = request.as_ref().ok().and_then(|request| {
             let key = request.keys().next()?;
@@ -396,18 +341,20 @@ pub(super) fn keep(
     out: &mut Replies,
 ) -> Stands {
     let id = kept.id;
-    if defer.keep(kept).is_ok() {
+    let Err(NoRoom(span)) = defer.keep(DeferredCommand { span: message.span.take(), ..kept }) else {
         if !message.turn.may_wait() {
             // It was said of this command alone.
             message.turn = BacklogTurn::None;
         }
         return Stands::Done;
-    }
+    };
+    message.span = span;
     if message.turn != BacklogTurn::Unstoppable {
         return Stands::Held;
     }
     message.turn = BacklogTurn::None;
-    out.put_error(id, &CallError::CommandsFull { max: COMMANDS_MAX });
+    let code = out.put_error(id, &CallError::CommandsFull { max: COMMANDS_MAX });
+    message.end_span(code);
     Stands::Done
 }
 
@@ -477,6 +424,14 @@ pub(super) enum CommandOutcome {
     NeedsLoad(PendingLoad),
 }
 
+/// A reply that was put.
+enum Put {
+    /// It is sent with the others.
+    Now(Code),
+    /// It waits until what it tells of is on the disk.
+    OnceFlushed,
+}
+
 /// Does one command, with what was loaded for it, and puts its reply, nothing of which is put before it is certain.
 fn answer(
     cache: &Cache,
@@ -499,31 +454,39 @@ fn answer(
             Err(CallError::NotServed { what: "a command that is no operation on one key".to_owned() }.into())
         }
     };
-    let error = match done {
+    let done = match done {
         Err(Undone::NeedsLoad(pending)) => return CommandOutcome::NeedsLoad(pending),
-        Err(Undone::Failed(error)) => Some(error),
-        Ok(()) => None,
+        Err(Undone::Failed(error)) => Err(error),
+        Ok(put) => Ok(put),
     };
     let may_wait = message.turn.may_wait();
     if !may_wait {
         // It was said of this command alone.
         message.turn = BacklogTurn::None;
     }
-    if let Some(mut error) = error {
-        if let CallError::JournalBacklog { .. } = error {
-            if may_wait {
-                return CommandOutcome::WantsTurn;
-            }
-            // It has waited for its turn, perhaps beyond its deadline.
-            if message.is_late(command) {
-                error = GrpcError::DeadlineExceeded.into();
-            }
+    let code = match done {
+        Ok(Put::Now(code)) => code,
+        Ok(Put::OnceFlushed) => {
+            out.later_spans.extend(message.span.take().map(|span| *span));
+            return CommandOutcome::Given;
         }
-        if message.done == 1 {
-            message.code = error.code();
+        Err(mut error) => {
+            if let CallError::JournalBacklog { .. } = error {
+                if may_wait {
+                    return CommandOutcome::WantsTurn;
+                }
+                // It has waited for its turn, perhaps beyond its deadline.
+                if message.is_late(command) {
+                    error = GrpcError::DeadlineExceeded.into();
+                }
+            }
+            out.put_error(command.id, &error)
         }
-        out.put_error(command.id, &error);
+    };
+    if message.done == 1 {
+        message.code = code;
     }
+    message.end_span(code);
     CommandOutcome::Given
 }
 
@@ -534,19 +497,19 @@ fn put_get(
     view: &GetView<'_>,
     loaded: Option<Loaded>,
     out: &mut Replies,
-) -> Result<(), Undone> {
+) -> Result<Put, Undone> {
     let get = convert::get(view, &cache.limits())?;
     let namespace = namespace(cache, view.namespace)?;
+    let mut code = Code::Ok;
     let read = cache.try_read(&namespace, get.key, get.touch, now, loaded, |entry| {
-        put_read(id, get.metadata_only, Ok(entry), out);
+        code = put_read(id, get.metadata_only, Ok(entry), out);
     });
     match read {
-        Ok(()) => {}
-        Err(NotRead::Miss(reason)) => put_read(id, false, Err(NotRead::Miss(reason)), out),
-        Err(NotRead::Refused(refusal)) => return Err(CallError::refused(refusal, 0).into()),
-        Err(NotRead::NeedsLoad(pending)) => return Err(Undone::NeedsLoad(pending)),
+        Ok(()) => Ok(Put::Now(code)),
+        Err(NotRead::Miss(reason)) => Ok(Put::Now(put_read(id, false, Err(NotRead::Miss(reason)), out))),
+        Err(NotRead::Refused(refusal)) => Err(CallError::refused(refusal, 0).into()),
+        Err(NotRead::NeedsLoad(pending)) => Err(Undone::NeedsLoad(pending)),
     }
-    Ok(())
 }
 
 fn put_write(
@@ -556,7 +519,7 @@ fn put_write(
     write: &WriteRequest<'_>,
     loaded: Option<Loaded>,
     out: &mut Replies,
-) -> Result<(), Undone> {
+) -> Result<Put, Undone> {
     // None of these answers is longer than 32 bytes.
     let mut result = Vec::with_capacity(32);
     let flush = execute(cache, now, write, loaded, &mut result)?;
@@ -569,5 +532,5 @@ fn put_write(
     let number = command.op.map_or(0, |(number, _)| number);
     encode::put_reply_head(out, command.id, result::of_op(number), result.len());
     out.extend_from_slice(&result);
-    Ok(())
+    Ok(if flush { Put::OnceFlushed } else { Put::Now(Code::Ok) })
 }

@@ -17,9 +17,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::time::{Sleep, sleep_until};
 
-use super::commands::{
-    BacklogTurn, CommandOutcome, Defer, DeferredCommand, Message, NoRoom, Replies, run_one,
-};
+use super::commands::{BacklogTurn, CommandOutcome, Defer, DeferredCommand, Message, NoRoom, run_one};
+use super::replies::Replies;
 use crate::cache::QueuePlace;
 use crate::clock::monotonic;
 use crate::grpc::GrpcError;
@@ -27,7 +26,7 @@ use crate::lookup::{AbandonedLoad, Loaded, Loading};
 use crate::service::error::CallError;
 use crate::service::long_requests::StoppedCall;
 use crate::service::slow::describe_first;
-use crate::telemetry::SlowCalls;
+use crate::telemetry::{CallSpan, SlowCalls};
 
 /// Commands of a stream that may wait.
 pub(super) const COMMANDS_MAX: usize = 16;
@@ -61,6 +60,8 @@ struct Command {
     state: State,
     /// How it stands to the journal's backlog, and the place that it has in its queue until it is done.
     standing: (BacklogTurn, Option<QueuePlace>),
+    /// Its own span, if it has one.
+    span: Option<Box<CallSpan>>,
 }
 
 /// What a command waits for.
@@ -194,17 +195,18 @@ impl DeferredCommands {
     ) -> bool {
         let command = &mut self.commands[at];
         let mut message = Message::new(command.bytes.clone(), command.arrived);
-        message.turn = command.standing.0;
+        (message.turn, message.span) = (command.standing.0, command.span.take());
         out.commands_left = out.commands_left.saturating_sub(1);
         let plane = Arc::clone(&out.plane);
         let answer = run_one(&plane.cache, &mut message, loaded, out).expect("it was read before");
         match answer {
             CommandOutcome::WantsTurn => {
-                command.standing = (BacklogTurn::None, None);
+                (command.standing, command.span) = ((BacklogTurn::None, None), message.span);
                 command.state = State::Backlogged(None);
             }
             CommandOutcome::NeedsLoad(pending) => {
-                command.state = State::Loading(pending.into_loading(&command.key))
+                command.state = State::Loading(pending.into_loading(&command.key));
+                command.span = message.span;
             }
             CommandOutcome::Given => {
                 let command = self.commands.remove(at);
@@ -240,7 +242,10 @@ impl DeferredCommands {
     /// Answers a command without doing it.
     fn give_up(&mut self, at: usize, why: &CallError, out: &mut Replies) {
         let command = self.commands.remove(at);
-        out.put_error(command.id, why);
+        let code = out.put_error(command.id, why);
+        if let Some(span) = command.span {
+            span.end(Some(code));
+        }
         let bytes = command.bytes.len();
         let is_behind = matches!(command.state, State::Behind);
         match command.state {
@@ -276,7 +281,7 @@ impl Defer for DeferredCommands {
 
     fn keep(&mut self, kept: DeferredCommand<'_>) -> Result<(), NoRoom> {
         if self.commands.len() + self.abandoned.len() >= COMMANDS_MAX || self.bytes >= BYTES_MAX {
-            return Err(NoRoom);
+            return Err(NoRoom(kept.span));
         }
         // A copy, as the rest of the message need not stay.
         let bytes = Bytes::copy_from_slice(kept.bytes);
@@ -290,6 +295,7 @@ impl Defer for DeferredCommands {
             arrived: kept.arrived,
             deadline: (!timeout.is_zero()).then(|| kept.arrived + timeout),
             standing: (BacklogTurn::None, None),
+            span: kept.span,
             state: kept
                 .pending
                 .map_or(State::Behind, |pending| State::Loading(pending.into_loading(kept.key))),

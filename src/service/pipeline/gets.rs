@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
-use super::commands::{
-    Defer, DeferredCommand, Message, REPLY_HEADS_BYTES, Replies, SHORT_REPLY_BYTES_MAX, Stands, keep,
-};
+use tonic::Code;
+
+use super::commands::{Defer, DeferredCommand, Message, Stands, keep};
+use super::replies::{REPLY_HEADS_BYTES, Replies, SHORT_REPLY_BYTES_MAX};
 use crate::cache::Cache;
 use crate::clock::Now;
 use crate::engine::{EntryView, Namespace, NotRead};
@@ -122,6 +123,7 @@ impl<'a> Gets<'a> {
                 key,
                 key_hash,
                 pending,
+                span: None,
             };
             if matches!(keep(defer, kept, message, out), Stands::Held) {
                 message.is_held = true;
@@ -146,14 +148,14 @@ fn run_of_others(
     at + keys[at..].iter().take_while(is_other).count()
 }
 
-/// Puts the reply of a Get.
+/// Puts the reply of a Get; its status.
 #[inline]
 pub(super) fn put_read(
     id: u64,
     metadata_only: bool,
     read: Result<EntryView<'_>, NotRead>,
     out: &mut Replies,
-) {
+) -> Code {
     match read {
         Ok(entry) => {
             let hit = HitMessage::new(&entry, metadata_only);
@@ -170,11 +172,13 @@ pub(super) fn put_read(
             }
             out.make_room(length);
             hit.write_reply(id, result::GET, &mut out.bytes);
+            Code::Ok
         }
         Err(NotRead::Miss(reason)) => {
             out.make_room(SHORT_REPLY_BYTES_MAX);
             encode::put_reply_head(&mut out.bytes, id, result::GET, encode::MISS_LEN);
             encode::put_miss(&mut out.bytes, reason);
+            Code::Ok
         }
         Err(NotRead::Refused(refusal)) => out.put_error(id, &CallError::refused(refusal, 0)),
     }

@@ -14,7 +14,7 @@ use tonic::Code;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{CallSpan, CallTracer};
+use super::{CallSpan, CallTracer, span_name};
 use crate::verb::Verb;
 
 /// Puts spans around the calls of a service.
@@ -158,10 +158,7 @@ impl<B: Body> Body for TraceBody<B> {
 
 fn begin<B>(tracer: &CallTracer, request: &Request<B>) -> Option<Box<CallSpan>> {
     let header = |name| request.headers().get(name);
-    let method = match Verb::of_path(request.uri().path()) {
-        Verb::Other => "_OTHER",
-        method => method.as_str(),
-    };
+    let method = span_name(Verb::of_path(request.uri().path()));
     let parent = header("traceparent").map(|value| value.as_bytes());
     let state = header("tracestate").and_then(|value| value.to_str().ok());
     tracer.begin(method, parent, state).map(Box::new)

@@ -4,6 +4,10 @@
 //! none, and of those without a caller that speaks of traces the share that `--trace-sample` says. A call that
 //! gets none, and every call while no collector is configured, costs a look at one header and no allocation.
 //!
+//! A Pipeline is one call, with a span by these rules. A command of it has a span of its own where its own
+//! `traceparent` says sampled, and by nothing else: what says nothing readable is part of the stream's span, and no
+//! share is drawn for it.
+//!
 //! Spans follow the semantic conventions for RPC: kind SERVER, `rpc.system.name`, `rpc.method`,
 //! `rpc.response.status_code`, `error.type`. They name the methods of the contract only, so that a stranger who
 //! makes paths up does not fill the collector with names.
@@ -29,6 +33,7 @@ pub(crate) use layer::TraceLayer;
 
 use crate::proto::code_name;
 use crate::redacted::Redacted;
+use crate::verb::Verb;
 use parent::Parent;
 
 /// How a node traces.
@@ -139,7 +144,7 @@ impl CallTracer {
     }
 
     /// The span of a call that begins now, if it is to have one. `parent` and `state` are the caller's
-    /// `traceparent` and `tracestate`; also a Pipeline's commands bring theirs.
+    /// `traceparent` and `tracestate`.
     #[inline]
     #[must_use]
     pub(crate) fn begin(
@@ -157,6 +162,27 @@ impl CallTracer {
             }
             None => None,
         }
+    }
+
+    /// Whether a Pipeline's command with this `traceparent` is to have a span of its own.
+    #[inline]
+    #[must_use]
+    pub(crate) fn samples_command(&self, traceparent: &str) -> bool {
+        !traceparent.is_empty() && self.sampled_parent(traceparent).is_some()
+    }
+
+    /// The span of a Pipeline's command that begins now, if it is to have one; `None` as the verb: no op of the contract.
+    #[cold]
+    #[must_use]
+    pub(crate) fn begin_command(&self, verb: Option<Verb>, traceparent: &str) -> Option<CallSpan> {
+        let parent = self.sampled_parent(traceparent)?;
+        let inner = self.0.as_deref()?;
+        Some(inner.child(span_name(verb.unwrap_or(Verb::Other)), parent, None))
+    }
+
+    fn sampled_parent(&self, traceparent: &str) -> Option<Parent> {
+        self.0.as_ref()?;
+        Parent::parse(traceparent.as_bytes()).filter(|parent| parent.sampled)
     }
 }
 
@@ -211,6 +237,14 @@ impl Drop for CallSpan {
         if !self.ended {
             self.finish(Some(Code::Cancelled));
         }
+    }
+}
+
+/// What the spans of a verb's calls are called. Those of no method of the contract share a name.
+fn span_name(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Other => "_OTHER",
+        verb => verb.as_str(),
     }
 }
 
