@@ -14,7 +14,8 @@ use std::sync::{Arc, OnceLock};
 
 use crate::clock::{Clock, Now, SystemClock};
 use crate::engine::{
-    Engine, EngineConfig, Namespace, NamespaceChange, NamespaceReport, PolicyName, Refusal, Scope, Stats,
+    DrainedEvents, Engine, EngineConfig, EventConfig, Namespace, NamespaceChange, NamespaceReport,
+    PolicyName, Refusal, Scope, Stats,
 };
 use crate::entry::Limits;
 use crate::lookup::Lookup;
@@ -170,6 +171,21 @@ impl Cache {
             below.tier.takes_invalidation(namespace.number(), scope, self.bytes_limit())?;
         }
         self.engine.invalidate(namespace, scope, now)
+    }
+
+    /// Notes what becomes untrue as events; see [`Engine::start_events`].
+    pub fn start_events(&self, config: &EventConfig, sequences: &[u64]) {
+        self.engine.start_events(config, sequences);
+    }
+
+    /// Notes no more events; how far each shard had counted.
+    pub fn stop_events(&self) -> Vec<u64> {
+        self.engine.stop_events()
+    }
+
+    /// Takes a shard's events out; see [`Engine::drain_events`].
+    pub fn drain_events(&self, shard: usize, into: &mut Vec<u8>) -> Option<DrainedEvents> {
+        self.engine.drain_events(shard, into)
     }
 
     /// Takes out entries that invalidations cover. Looks at `entries_max` entries at most; true if any may be left.

@@ -163,6 +163,17 @@ impl Expiry {
             Self::AtMs(at) => at <= steady_ms,
         }
     }
+
+    /// Whether it comes before another.
+    #[must_use]
+    #[inline]
+    pub fn is_before(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Never, _) => false,
+            (Self::AtMs(_), Self::Never) => true,
+            (Self::AtMs(at), Self::AtMs(other)) => at < other,
+        }
+    }
 }
 
 /// A number of bytes, written `64MiB` in flags and files.

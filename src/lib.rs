@@ -87,7 +87,7 @@ pub mod cli;
 pub mod cache;
 #[cfg(all(feature = "server", not(feature = "testing")))]
 mod cache;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "client", feature = "server"))]
 mod grpc;
 #[cfg(feature = "server")]
 mod lookup;

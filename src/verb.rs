@@ -66,6 +66,8 @@ pub enum Served {
     PutBlob,
     /// The data plane, from the blobs, to a request of one message.
     Blob,
+    /// The data plane, as the stream of what is no longer true.
+    Watch,
     /// Nothing yet: the contract has it, and a call is UNIMPLEMENTED.
     Planned,
     /// A service that tonic generated.
@@ -152,7 +154,7 @@ verbs! {
     ListBlobs = "Cache/ListBlobs" Read NoSideEffects None Neither Blob,
     Scan = "Cache/Scan" Read NoSideEffects None Neither Unary,
     Invalidate = "Cache/Invalidate" Write Idempotent None Neither Unary,
-    Watch = "Cache/Watch" Read NoSideEffects None Response Planned,
+    Watch = "Cache/Watch" Read NoSideEffects None Response Watch,
     Spawn = "Admin/Spawn" Operate Idempotent None Neither Generated,
     Drain = "Admin/Drain" Operate Idempotent None Neither Generated,
     GetStats = "Admin/GetStats" Operate NoSideEffects None Neither Generated,
@@ -215,7 +217,7 @@ impl Verb {
 
     /// What may be done when the answer is lost.
     #[cfg_attr(
-        not(feature = "testing"),
+        not(any(feature = "testing", feature = "client")),
         expect(dead_code, reason = "the table is whole before all of it is asked")
     )]
     #[must_use]

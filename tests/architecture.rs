@@ -247,7 +247,7 @@ fn the_client_needs_no_room_that_a_build_of_it_alone_leaves_out() {
         }
         gates.clear();
     }
-    let expected = ["client", "clock", "endpoint", "entry", "proto", "redacted", "verb"];
+    let expected = ["client", "clock", "endpoint", "entry", "grpc", "proto", "redacted", "verb"];
     assert_eq!(rooms.iter().copied().collect::<Vec<_>>(), expected);
     let (_, arrows) = ARROWS.iter().find(|(from, _)| *from == "client").unwrap();
     for (to, _) in *arrows {

@@ -142,7 +142,7 @@ impl Cache {
         self.engine.stop_log();
         for namespace in self.engine.namespaces() {
             // Of the default one, which stays.
-            let _ = self.engine.delete_namespace(namespace.name());
+            let _ = self.engine.delete_namespace(namespace.name(), self.now());
         }
         Restorer::new(&self.engine).empty(self.now());
     }

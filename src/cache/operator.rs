@@ -66,7 +66,7 @@ impl Cache {
     /// # Errors
     /// There is none of the name, or it is the default one.
     pub fn delete_namespace(&self, name: &str) -> Result<u64, NamespaceError> {
-        self.engine.delete_namespace(name)
+        self.engine.delete_namespace(name, self.now())
     }
 
     /// Removes every entry of a namespace; how many there were, those not counted that were invalidated before.

@@ -47,7 +47,7 @@ pub(super) fn run(global: &Global, args: CounterArgs, direction: Direction) -> R
     let key = args.form.key(&args.key)?;
     let asked = key.clone();
     let (initial, durability) = (args.initial, args.waits_for.durability);
-    let options = CounterOptions { initial, ttl: args.ttl.unwrap_or_default(), durability };
+    let options = CounterOptions { initial, ttl: args.ttl.unwrap_or_default(), durability, request_id: None };
     let counter = super::block_on(async {
         let client = global.client()?;
         Ok(match direction {

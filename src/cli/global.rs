@@ -107,7 +107,10 @@ impl ClientArgs {
 
 impl Global {
     pub(super) fn builder(&self) -> ClientBuilder {
-        ClientBuilder::new(self.nodes.iter().cloned()).namespace(self.namespace.clone()).timeout(self.timeout)
+        ClientBuilder::new(self.nodes.iter().cloned())
+            .short_lived()
+            .namespace(self.namespace.clone())
+            .timeout(self.timeout)
     }
 
     pub(super) fn client(&self) -> Result<Client, CliError> {

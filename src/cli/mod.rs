@@ -54,6 +54,7 @@ mod set;
 mod touch;
 mod ttl;
 mod usage;
+mod watch;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -109,6 +110,8 @@ enum Command {
     Scan(scan::ScanArgs),
     /// Drop a prefix, a tag or everything of a namespace at once
     Invalidate(invalidate::InvalidateArgs),
+    /// Print what becomes untrue, a line for each change, until interrupted
+    Watch(watch::WatchArgs),
     /// Store a file, or stdin, as a blob: streamed to the node's disk, of any size
     PutBlob(blobs::PutBlobArgs),
     /// Write a blob to stdout or a file; exit 1 where there is none
@@ -205,6 +208,7 @@ impl Cli {
             Command::Touch(args) => touch::run(&global(self.client)?, args),
             Command::Scan(args) => scan::run(&global(self.client)?, args),
             Command::Invalidate(args) => invalidate::run(&global(self.client)?, args),
+            Command::Watch(args) => watch::run(&global(self.client)?, args),
             Command::PutBlob(args) => blobs::put(&global(self.client)?, args),
             Command::GetBlob(args) => blobs::get(&global(self.client)?, args),
             Command::DelBlob(args) => blobs::del(&global(self.client)?, args),
@@ -353,6 +357,7 @@ mod tests {
             "del k -0",
             "del -0 --escaped",
             "exists",
+            "watch --count 0",
             "ttl",
             "scan -0 --values",
             "latency --count 1 --duration 1s",

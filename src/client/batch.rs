@@ -13,12 +13,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use prost::Message;
 
-use super::calls::{Client, SetOptions};
+use super::calls::{Client, SetCondition, SetOptions};
 use super::convert::{self, wire_durability};
 use super::error::{ClientError, Refusal};
-use super::outcome::{GetOutcome, SetOutcome};
+use super::outcome::{GetOutcome, NotStored, SetOutcome};
 use super::request::Request;
-use crate::entry::{Durability, Limits};
+use crate::entry::{Durability, Limits, MissReason};
 use crate::proto::v1;
 
 /// What the fields around an item take in a message, at most.
@@ -116,6 +116,11 @@ fn index(field: &str) -> Option<usize> {
     rest.split_once(']')?.0.parse().ok()
 }
 
+/// The results of a batch whose items all came to the same.
+fn all_alike<R: Clone>(count: usize, outcome: R) -> Vec<Result<R, Refusal>> {
+    vec![outcome; count].into_iter().map(Ok).collect()
+}
+
 impl Client {
     /// Looks many keys up. The results are in the keys' order; a key that the node refuses has its refusal for one.
     ///
@@ -126,7 +131,13 @@ impl Client {
         let results = |response: v1::BatchGetResponse| {
             response.results.into_iter().filter_map(|result| convert::get_outcome(result).map(Ok)).collect()
         };
-        self.in_parts(keys, Bytes::len, message, results).await
+        let count = keys.len();
+        match self.in_parts(keys, Bytes::len, message, results).await {
+            Err(error) if self.is_a_miss(&error) => {
+                Ok(all_alike(count, GetOutcome::Miss(MissReason::OwnerDown)))
+            }
+            outcome => outcome,
+        }
     }
 
     /// Stores many entries, each with its own result, in the items' order. Not atomic.
@@ -156,7 +167,13 @@ impl Client {
             });
             results.collect()
         };
-        self.in_parts(items, bytes_of, message, results).await
+        let (count, is_plain) = (items.len(), options.condition == SetCondition::Always);
+        match self.in_parts(items, bytes_of, message, results).await {
+            Err(error) if is_plain && self.is_a_miss(&error) => {
+                Ok(all_alike(count, SetOutcome::NotStored(NotStored::OwnerDown)))
+            }
+            outcome => outcome,
+        }
     }
 
     /// Removes many keys; each result says whether there was an entry. Not atomic. `durability` is what the answer

@@ -1,33 +1,54 @@
 //! Putting a client together.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::admin::AdminClient;
-use super::calls::Client;
+use super::calls::{CallDefaults, Client, OnUnavailable};
+use super::connect::Connector;
 use super::error::ClientError;
 use super::health::HealthClient;
-use super::pool::{Connector, Pool};
+use super::lane::LaneConfig;
+use super::node::{Node, NodeConfig};
+use super::pool::Pool;
 use super::url::NodeUrl;
 use crate::entry::MESSAGE_BYTES_MAX;
 
 /// What a client is made of.
 ///
 /// # Defaults
-/// - connections per node: 1 (one connection carries many calls; for throughput take several)
-/// - timeout per call: 5 s
+/// For a service, which makes many calls at once and lives long:
+/// - connections per node: 4 for single-key calls, which share them; as many more, each made when it is first needed, for
+///   batches, scans, blobs and values above 64 KiB
+/// - they are opened when the client is built, in the background: [`ClientBuilder::lazy`] waits for the first call
+/// - timeout per call: 1 s, the time in the client's own queue counted
+/// - time for a connection: 1 s
+/// - sign of life: asked for after 300 ms of silence while an answer is due (on one connection always), waited for 500 ms
+/// - a node that is out: a cache that has nothing ([`OnUnavailable::Miss`])
+/// - retries: 2 of a call at most, a tenth of all calls at most
 /// - namespace: "" (the default one)
 /// - longest answer: 2 GiB, which is what a node can be set to send; memory is taken for what comes, not for the limit
+///
+/// [`ClientBuilder::short_lived`] has others, for a function that makes a call or two and is gone.
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct ClientBuilder {
     nodes: Vec<NodeUrl>,
     namespace: String,
     timeout: Duration,
+    connect_timeout: Duration,
     connections: NonZeroUsize,
     max_message_bytes: usize,
+    keepalive: (Duration, Duration),
+    on_unavailable: OnUnavailable,
+    /// Whether single-key calls share Pipeline streams.
+    coalesces: bool,
+    is_lazy: bool,
     connector: Connector,
 }
+
+const CONNECTIONS: NonZeroUsize = NonZeroUsize::new(4).expect("it is not 0");
 
 impl ClientBuilder {
     /// A client of these nodes. Until the ring exists it is exactly one; the build methods refuse more.
@@ -35,11 +56,49 @@ impl ClientBuilder {
         Self {
             nodes: nodes.into_iter().collect(),
             namespace: String::new(),
-            timeout: Duration::from_secs(5),
-            connections: NonZeroUsize::MIN,
+            timeout: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(1),
+            connections: CONNECTIONS,
             max_message_bytes: MESSAGE_BYTES_MAX,
+            keepalive: (Duration::from_millis(300), Duration::from_millis(500)),
+            on_unavailable: OnUnavailable::default(),
+            coalesces: true,
+            is_lazy: false,
             connector: Connector::System,
         }
+    }
+
+    /// For a program that makes a call or two and is gone: one connection, made by the first call; each call by itself, a
+    /// round trip, without retries; 5 s for a call; a node that is out is an error. Nothing runs in the background.
+    pub fn short_lived(mut self) -> Self {
+        (self.coalesces, self.is_lazy, self.connections) = (false, true, NonZeroUsize::MIN);
+        (self.timeout, self.on_unavailable) = (Duration::from_secs(5), OnUnavailable::Error);
+        self
+    }
+
+    /// Waits for the first call before anything is connected.
+    pub fn lazy(mut self) -> Self {
+        self.is_lazy = true;
+        self
+    }
+
+    /// What a node that is out is to the application.
+    pub fn on_unavailable(mut self, on_unavailable: OnUnavailable) -> Self {
+        self.on_unavailable = on_unavailable;
+        self
+    }
+
+    /// How long making a connection may take.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// After how long a silence a node is asked for a sign of life, and how long that may take. A node that gives none is
+    /// out.
+    pub fn keepalive(mut self, interval: Duration, timeout: Duration) -> Self {
+        self.keepalive = (interval, timeout);
+        self
     }
 
     /// The namespace that every call names.
@@ -54,7 +113,7 @@ impl ClientBuilder {
         self
     }
 
-    /// How many connections are kept to each node. Calls take them in turn.
+    /// How many connections single-key calls share to each node, by their keys; of a short-lived client, all calls, in turn.
     pub fn connections(mut self, connections: NonZeroUsize) -> Self {
         self.connections = connections;
         self
@@ -74,14 +133,48 @@ impl ClientBuilder {
         self
     }
 
-    /// A client of the data plane. Nothing is connected yet; that happens with the first call. Must be called
-    /// within a tokio runtime.
+    /// A client of the data plane. Its connections are made in the background: a call waits for them within its own
+    /// deadline, and [`ClientBuilder::connect`] waits for them first. Must be called within a tokio runtime, in which the
+    /// client lives.
     ///
     /// # Errors
-    /// [`ClientError::NoNode`], [`ClientError::SeveralNodes`], [`ClientError::BadUrl`].
+    /// [`ClientError::NoNode`], [`ClientError::SeveralNodes`], [`ClientError::BadUrl`], [`ClientError::ZeroTimeout`].
     pub fn build(self) -> Result<Client, ClientError> {
-        let pool = self.pool()?;
-        Ok(Client::new(pool, self.namespace))
+        if self.timeout.is_zero() || self.connect_timeout.is_zero() {
+            return Err(ClientError::ZeroTimeout);
+        }
+        let pool = Arc::new(self.pool()?);
+        let node = if self.coalesces {
+            let lane = LaneConfig {
+                url: pool.url().clone(),
+                connector: self.connector.clone(),
+                connect_timeout: self.connect_timeout,
+                keepalive_interval: self.keepalive.0,
+                keepalive_timeout: self.keepalive.1,
+                keeps_alive_idle: false,
+                is_lazy: self.is_lazy,
+                max_message_bytes: self.max_message_bytes,
+            };
+            Node::with_lanes(pool, &NodeConfig { lanes: self.connections, lane })
+        } else {
+            Node::unary(pool)
+        };
+        let defaults = CallDefaults {
+            namespace: self.namespace,
+            timeout: self.timeout,
+            on_unavailable: self.on_unavailable,
+        };
+        Ok(Client::new(node, defaults))
+    }
+
+    /// [`Self::build`], and waits until the node can be asked, no longer than a connection may take.
+    ///
+    /// # Errors
+    /// As [`Self::build`], and [`ClientError::Unavailable`] where the node cannot be asked.
+    pub async fn connect(self) -> Result<Client, ClientError> {
+        let client = self.build()?;
+        client.node().connected().await?;
+        Ok(client)
     }
 
     /// A client of the admin listener at the same kind of URL. Must be called within a tokio runtime.

@@ -4,23 +4,46 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::builder::ClientBuilder;
+use super::codec;
 use super::convert::{self, wire_ms};
 use super::error::ClientError;
-use super::outcome::{Counter, Deletion, GetOutcome, SetOutcome};
+use super::metrics::ClientMetrics;
+use super::node::{Node, NodeHealth};
+use super::outcome::{Counter, Deletion, GetOutcome, NotStored, SetOutcome};
 use super::pool::Pool;
-use super::request::Request;
+use super::retry::{Repeat, RequestIds};
 use super::url::NodeUrl;
-use crate::entry::{Durability, Version};
+use crate::entry::{Durability, MissReason, Version};
 use crate::proto::v1;
 use crate::verb::Verb;
 
-/// A client of one node's data plane. Cloning it is cheap and shares the connections.
+/// A client of the data plane. Cloning it is cheap and shares the connections.
+///
+/// Dropping a call's future gives the call up: what was not sent is not sent, and of what was, the node stops the work.
 #[derive(Debug, Clone)]
 pub struct Client {
-    pool: Arc<Pool>,
+    node: Arc<Node>,
     namespace: Arc<str>,
+    timeout: Duration,
+    on_unavailable: OnUnavailable,
+    traceparent: Arc<str>,
+    request_ids: Arc<RequestIds>,
+}
+
+/// What a node that is out is to the application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum OnUnavailable {
+    /// A cache that has nothing: a Get is a miss with reason [`OwnerDown`](super::MissReason::OwnerDown), and a Set without a condition is
+    /// [`NotStored::OwnerDown`](super::NotStored::OwnerDown). What must not be lost in silence is an error all the same: a Delete, a Touch, a counter, a Set
+    /// with a condition, an Invalidate.
+    #[default]
+    Miss,
+    /// [`ClientError::Unavailable`].
+    Error,
 }
 
 /// When an entry that is set expires.
@@ -81,6 +104,9 @@ pub struct CounterOptions {
     pub ttl: Duration,
     /// What the answer waits for; `None`: what the node's default says.
     pub durability: Option<Durability>,
+    /// The name of this one call, up to 64 B: a repeat of it within ten minutes counts nothing. `None`: the library draws one
+    /// where it may have to repeat the call itself. Empty: none, and the library repeats nothing.
+    pub request_id: Option<String>,
 }
 
 /// What a Delete may say beside its key.
@@ -98,8 +124,47 @@ impl Client {
         ClientBuilder::new(nodes)
     }
 
-    pub(super) fn new(pool: Pool, namespace: String) -> Self {
-        Self { pool: Arc::new(pool), namespace: namespace.into() }
+    pub(super) fn new(node: Node, options: CallDefaults) -> Self {
+        let CallDefaults { namespace, timeout, on_unavailable } = options;
+        Self {
+            node: Arc::new(node),
+            namespace: namespace.into(),
+            timeout,
+            on_unavailable,
+            traceparent: "".into(),
+            request_ids: Arc::default(),
+        }
+    }
+
+    /// The same client, whose calls have this long each, time in the client's own queue counted.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Self { timeout, ..self.clone() }
+    }
+
+    /// The same client, whose calls belong to this W3C trace context (`00-…-…-01`). Empty: to none.
+    #[must_use]
+    pub fn with_traceparent(&self, traceparent: &str) -> Self {
+        Self { traceparent: traceparent.into(), ..self.clone() }
+    }
+
+    /// The same client, whose calls name this namespace.
+    #[must_use]
+    pub fn with_namespace(&self, namespace: &str) -> Self {
+        Self { namespace: namespace.into(), ..self.clone() }
+    }
+
+    /// How the node is, now and each time that it changes. Of a client that is [short-lived](ClientBuilder::short_lived)
+    /// nothing is known, and the node counts as available.
+    #[must_use]
+    pub fn health(&self) -> watch::Receiver<NodeHealth> {
+        self.node.health()
+    }
+
+    /// What the client has done so far.
+    #[must_use]
+    pub fn metrics(&self) -> ClientMetrics {
+        ClientMetrics::of(&self.node)
     }
 
     /// The namespace that every call names.
@@ -112,28 +177,38 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`], as every call here: unreachable, timed out, or the status that the node answered.
-    pub async fn get(&self, key: impl Into<Bytes>) -> Result<GetOutcome, ClientError> {
-        let key = key.into();
-        self.look_up(v1::GetRequest { namespace: self.owned_namespace(), key, ..Default::default() }).await
+    pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<GetOutcome, ClientError> {
+        self.look_up(key.as_ref(), false).await
     }
 
     /// Looks a key up without its value: what comes has `value_bytes` and everything else.
     ///
     /// # Errors
     /// See [`Client::get`].
-    pub async fn metadata(&self, key: impl Into<Bytes>) -> Result<GetOutcome, ClientError> {
-        let message = v1::GetRequest {
-            namespace: self.owned_namespace(),
-            key: key.into(),
-            metadata_only: true,
-            ..Default::default()
-        };
-        self.look_up(message).await
+    pub async fn metadata(&self, key: impl AsRef<[u8]>) -> Result<GetOutcome, ClientError> {
+        self.look_up(key.as_ref(), true).await
     }
 
-    async fn look_up(&self, message: v1::GetRequest) -> Result<GetOutcome, ClientError> {
-        let outcome = convert::get_outcome(self.call(message).await?);
-        outcome.ok_or_else(|| self.bad_answer(Verb::Get, "no outcome"))
+    async fn look_up(&self, key: &[u8], metadata_only: bool) -> Result<GetOutcome, ClientError> {
+        let outcome = if self.node.has_lanes() {
+            let command = codec::Get { namespace: &self.namespace, key, metadata_only };
+            self.command(Verb::Get, &command, Repeat::Safe).await.and_then(|result| {
+                codec::get_outcome(result).map_err(|codec::Unreadable| self.bad_answer(Verb::Get, UNREADABLE))
+            })
+        } else {
+            let message = v1::GetRequest {
+                namespace: self.owned_namespace(),
+                key: Bytes::copy_from_slice(key),
+                metadata_only,
+                ..Default::default()
+            };
+            let outcome = self.call(message).await.map(convert::get_outcome);
+            outcome.and_then(|outcome| outcome.ok_or_else(|| self.bad_answer(Verb::Get, "no outcome")))
+        };
+        match outcome {
+            Err(error) if self.is_a_miss(&error) => Ok(GetOutcome::Miss(MissReason::OwnerDown)),
+            outcome => outcome,
+        }
     }
 
     /// Stores an entry.
@@ -142,13 +217,34 @@ impl Client {
     /// See [`Client::get`].
     pub async fn set(
         &self,
-        key: impl Into<Bytes>,
+        key: impl AsRef<[u8]>,
         value: impl Into<Bytes>,
         options: &SetOptions,
     ) -> Result<SetOutcome, ClientError> {
-        let message = convert::set_request(&self.namespace, key.into(), value.into(), options);
-        let outcome = convert::set_outcome(self.call(message).await?);
-        outcome.ok_or_else(|| self.bad_answer(Verb::Set, "no outcome"))
+        let (key, value) = (key.as_ref(), value.into());
+        let outcome = if self.node.has_lanes() && value.len() <= LANE_VALUE_BYTES_MAX {
+            let rest = convert::set_request("", Bytes::new(), Bytes::new(), options);
+            let command = codec::Set { namespace: &self.namespace, key, value: &value, rest: &rest };
+            let repeat = match options.condition {
+                SetCondition::Always => Repeat::Safe,
+                // Done twice, the second is not met, though the first was.
+                _ => Repeat::No,
+            };
+            let result = self.command(Verb::Set, &command, repeat).await;
+            result.and_then(|result| self.read(Verb::Set, result))
+        } else {
+            let key = Bytes::copy_from_slice(key);
+            self.call(convert::set_request(&self.namespace, key, value, options)).await
+        };
+        match outcome {
+            Err(error) if options.condition == SetCondition::Always && self.is_a_miss(&error) => {
+                Ok(SetOutcome::NotStored(NotStored::OwnerDown))
+            }
+            Err(error) => Err(error),
+            Ok(response) => {
+                convert::set_outcome(response).ok_or_else(|| self.bad_answer(Verb::Set, "no outcome"))
+            }
+        }
     }
 
     /// Removes an entry, of a given version where one is named.
@@ -157,11 +253,14 @@ impl Client {
     /// See [`Client::get`].
     pub async fn delete(
         &self,
-        key: impl Into<Bytes>,
+        key: impl AsRef<[u8]>,
         options: &DeleteOptions,
     ) -> Result<Deletion, ClientError> {
-        let message = convert::delete_request(&self.namespace, key.into(), options);
-        Ok(convert::deletion(&self.call(message).await?))
+        let key = Bytes::copy_from_slice(key.as_ref());
+        let message = convert::delete_request(&self.namespace, key, options);
+        // Done twice, the second finds nothing, though the first did: only who deletes whichever is there cares not.
+        let repeat = if options.if_version.is_none() { Repeat::Safe } else { Repeat::No };
+        Ok(convert::deletion(&self.one(message, repeat).await?))
     }
 
     /// Adds to a counter and answers what it is then. Delta 0 counts as 1.
@@ -171,12 +270,14 @@ impl Client {
     /// leaves i64.
     pub async fn increment(
         &self,
-        key: impl Into<Bytes>,
+        key: impl AsRef<[u8]>,
         delta: i64,
         options: &CounterOptions,
     ) -> Result<Counter, ClientError> {
-        let message = convert::increment_request(&self.namespace, key.into(), delta, options);
-        Ok(convert::incremented(&self.call(message).await?))
+        let key = Bytes::copy_from_slice(key.as_ref());
+        let mut message = convert::increment_request(&self.namespace, key, delta, options);
+        let repeat = self.name_once(&mut message.request_id, options);
+        Ok(convert::incremented(&self.one(message, repeat).await?))
     }
 
     /// Takes from a counter, as [`Client::increment`] in everything else.
@@ -185,36 +286,61 @@ impl Client {
     /// See [`Client::increment`].
     pub async fn decrement(
         &self,
-        key: impl Into<Bytes>,
+        key: impl AsRef<[u8]>,
         delta: i64,
         options: &CounterOptions,
     ) -> Result<Counter, ClientError> {
-        let message = convert::decrement_request(&self.namespace, key.into(), delta, options);
-        Ok(convert::decremented(&self.call(message).await?))
+        let key = Bytes::copy_from_slice(key.as_ref());
+        let mut message = convert::decrement_request(&self.namespace, key, delta, options);
+        let repeat = self.name_once(&mut message.request_id, options);
+        Ok(convert::decremented(&self.one(message, repeat).await?))
     }
 
     /// Gives an entry a new time to live, counted from now; zero is never. False: there is no entry.
     ///
     /// # Errors
     /// See [`Client::get`].
-    pub async fn touch(&self, key: impl Into<Bytes>, ttl: Duration) -> Result<bool, ClientError> {
-        let message =
-            v1::TouchRequest { namespace: self.owned_namespace(), key: key.into(), ttl_ms: wire_ms(ttl) };
-        Ok(self.call(message).await?.found)
+    pub async fn touch(&self, key: impl AsRef<[u8]>, ttl: Duration) -> Result<bool, ClientError> {
+        let key = Bytes::copy_from_slice(key.as_ref());
+        let message = v1::TouchRequest { namespace: self.owned_namespace(), key, ttl_ms: wire_ms(ttl) };
+        Ok(self.one(message, Repeat::Safe).await?.found)
     }
 
-    /// The path of every call that is one request and one answer: to the node of the key that the request names.
-    pub(super) async fn call<R: Request>(&self, message: R) -> Result<R::Answer, ClientError> {
-        self.node_of(message.key()).call(message).await
+    pub(super) fn node(&self) -> &Arc<Node> {
+        &self.node
     }
 
     /// The connections to the node that a key belongs to, or to any node for what names none. There is one.
     pub(super) fn node_of(&self, _key: Option<&[u8]>) -> &Arc<Pool> {
-        &self.pool
+        self.node.pool()
+    }
+
+    /// How long a call may take in all.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    pub(super) fn traceparent(&self) -> &str {
+        &self.traceparent
+    }
+
+    /// Whether an error is one that this client's calls are to take for a cache that has nothing.
+    pub(super) fn is_a_miss(&self, error: &ClientError) -> bool {
+        self.on_unavailable == OnUnavailable::Miss && error.is_unavailable()
+    }
+
+    /// Names a counting call, so that it counts once however often it is sent.
+    fn name_once(&self, request_id: &mut String, options: &CounterOptions) -> Repeat {
+        match &options.request_id {
+            Some(given) => request_id.clone_from(given),
+            None if self.node.has_lanes() => *request_id = self.request_ids.draw(),
+            None => {}
+        }
+        if request_id.is_empty() { Repeat::No } else { Repeat::Safe }
     }
 
     pub(super) fn bad_answer(&self, verb: Verb, problem: &str) -> ClientError {
-        self.pool.bad_answer(verb.name(), problem)
+        self.node.pool().bad_answer(verb.name(), problem)
     }
 
     pub(super) fn owned_namespace(&self) -> String {
@@ -225,3 +351,15 @@ impl Client {
         self.namespace.clone()
     }
 }
+
+/// What the calls of a client have in common.
+#[derive(Debug)]
+pub(super) struct CallDefaults {
+    pub(super) namespace: String,
+    pub(super) timeout: Duration,
+    pub(super) on_unavailable: OnUnavailable,
+}
+
+/// A longer value has a connection of its own, where it holds up nobody.
+const LANE_VALUE_BYTES_MAX: usize = 64 << 10;
+pub(super) const UNREADABLE: &str = "an answer that cannot be read";

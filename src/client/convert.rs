@@ -175,6 +175,7 @@ pub(super) fn hit(hit: v1::Hit) -> Hit {
         remaining_ttl: remaining_ttl(hit.remaining_ttl_ms),
         flags: hit.flags,
         tier: tier(hit.tier()),
+        near_cache_ttl: Duration::from_millis(hit.near_cache_ttl_ms),
         value: hit.value,
         content_type: hit.content_type,
     }

@@ -7,6 +7,7 @@ use prost::Message;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use super::lane::{Failure, FaultKind, Phase};
 use super::url::{BadNodeUrl, NodeUrl};
 use crate::entry::duration_text;
 use crate::proto::code_name;
@@ -92,7 +93,10 @@ pub enum ClientError {
     },
 
     /// The deadline passed at the caller's end.
-    #[error("{method} at {url} gave no answer within {}; --timeout sets how long to wait", duration_text(*.after))]
+    #[error(
+        "{method} at {url} gave no answer within {}{}; --timeout sets how long to wait",
+        duration_text(*.after), phase_text(*.phase)
+    )]
     Timeout {
         /// The node.
         url: String,
@@ -100,6 +104,40 @@ pub enum ClientError {
         method: &'static str,
         /// How long was waited.
         after: Duration,
+        /// Where the call was then; `None`: it is not known.
+        phase: Option<Phase>,
+    },
+
+    /// The node is out of service, as far as the client knows, so the call was not sent.
+    #[error(
+        "{url} is out of service, and {method} was not sent to it ({problem}; {} spent): the client tries to reach it meanwhile, and \
+         its health() tells when it has", duration_text(*.after)
+    )]
+    Unavailable {
+        /// The node.
+        url: String,
+        /// The method that was called.
+        method: &'static str,
+        /// What is known of the node.
+        problem: String,
+        /// How long the call had waited.
+        after: Duration,
+    },
+
+    /// The client's timeout is zero, within which nothing can be done.
+    #[error("the timeout of the call is 0; give it the time that the answer may take, such as 1s")]
+    ZeroTimeout,
+
+    /// The runtime that the client was built in has ended, and its connections with it.
+    #[error(
+        "{method} was not sent to {url}: the tokio runtime that the client was built in has ended, or the process is a fork of that \
+         one; build a client in this runtime"
+    )]
+    Ended {
+        /// The node.
+        url: String,
+        /// The method that was called.
+        method: &'static str,
     },
 
     /// What was to be stored could not be read: the caller's stream failed.
@@ -188,7 +226,7 @@ impl ClientError {
     pub(crate) fn from_status(url: &NodeUrl, method: &'static str, after: Duration, status: Status) -> Self {
         let url = url.to_string();
         if status.code() == Code::Cancelled && status.message() == "Timeout expired" {
-            return Self::Timeout { url, method, after };
+            return Self::Timeout { url, method, after, phase: None };
         }
         // A status that came from a node has no cause here.
         if let Some(cause) = status.source() {
@@ -203,17 +241,57 @@ impl ClientError {
         Self::Status(Box::new(Refusal::new(url, status)))
     }
 
+    /// Why a lane had no reply.
+    #[must_use]
+    pub(super) fn of_failure(url: &NodeUrl, method: &'static str, failure: Failure, after: Duration) -> Self {
+        let url = url.to_string();
+        let (fault, was_sent) = match failure {
+            Failure::Deadline(phase) => return Self::Timeout { url, method, after, phase: Some(phase) },
+            Failure::Broken(fault) => (fault, true),
+            Failure::Out(fault) => (fault, false),
+        };
+        let problem = fault.problem.clone();
+        // A node that refuses streams for another reason than that it stops has a reason that the caller should know.
+        if let Some(status) = fault.status.clone().filter(|status| status.code() != Code::Unavailable) {
+            return Self::Status(Box::new(Refusal::new(url, status)));
+        }
+        let source = || Box::new(fault.status.clone().unwrap_or_else(|| Status::unavailable(&problem)));
+        match fault.kind {
+            FaultKind::Ended => Self::Ended { url, method },
+            FaultKind::Protocol => Self::BadAnswer { url, method, problem },
+            FaultKind::Closed if was_sent => Self::Closed { url, method, source: source(), problem },
+            _ if was_sent => Self::BrokenOff { url, method, source: source(), problem },
+            _ => Self::Unavailable { url, method, problem, after },
+        }
+    }
+
+    /// True where the node is out of service, so that a cache may stand for one that has nothing.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Unavailable { .. }
+            | Self::Unreachable { .. }
+            | Self::Closed { .. }
+            | Self::BrokenOff { .. } => true,
+            Self::Status(refusal) => refusal.code == Code::Unavailable,
+            _ => false,
+        }
+    }
+
     /// The gRPC code that this error counts under, as its name is written: `UNAVAILABLE`.
     #[must_use]
     pub fn code_name(&self) -> &'static str {
         match self {
-            Self::BadUrl(_) | Self::NoNode | Self::SeveralNodes { .. } | Self::BadSetting { .. } => {
-                code_name(Code::InvalidArgument)
-            }
-            Self::Source { .. } | Self::Sink { .. } => code_name(Code::Cancelled),
-            Self::Unreachable { .. } | Self::Closed { .. } | Self::BrokenOff { .. } => {
-                code_name(Code::Unavailable)
-            }
+            Self::BadUrl(_)
+            | Self::NoNode
+            | Self::SeveralNodes { .. }
+            | Self::BadSetting { .. }
+            | Self::ZeroTimeout => code_name(Code::InvalidArgument),
+            Self::Source { .. } | Self::Sink { .. } | Self::Ended { .. } => code_name(Code::Cancelled),
+            Self::Unreachable { .. }
+            | Self::Unavailable { .. }
+            | Self::Closed { .. }
+            | Self::BrokenOff { .. } => code_name(Code::Unavailable),
             Self::Timeout { .. } => code_name(Code::DeadlineExceeded),
             Self::Status(refusal) => code_name(refusal.code),
             Self::BadAnswer { .. } => code_name(Code::Internal),
@@ -229,9 +307,19 @@ impl ClientError {
                 | Self::NoNode
                 | Self::SeveralNodes { .. }
                 | Self::BadSetting { .. }
+                | Self::ZeroTimeout
                 | Self::Source { .. }
                 | Self::Sink { .. }
         )
+    }
+}
+
+fn phase_text(phase: Option<Phase>) -> &'static str {
+    match phase {
+        None => "",
+        Some(Phase::Queue) => " (it waited to be sent: the connection takes no more)",
+        Some(Phase::Connect) => " (there was no connection yet)",
+        Some(Phase::Server) => " (it was sent)",
     }
 }
 

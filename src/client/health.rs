@@ -4,10 +4,15 @@ use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
+use std::sync::Arc;
+
 use super::error::ClientError;
-use super::pool::Pool;
+use super::pool::{Incoming, Pool};
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
+const WATCH: &str = "/grpc.health.v1.Health/Watch";
+/// What the data plane is called there.
+const CACHE_SERVICE: &str = "larder.v1.Cache";
 
 /// A client of a listener's health service.
 #[derive(Debug)]
@@ -54,16 +59,39 @@ impl HealthClient {
     pub async fn check(&self, service: &str) -> Result<Serving, ClientError> {
         let message = HealthCheckRequest { service: service.to_owned() };
         match self.pool.unary::<_, HealthCheckResponse>("Check", CHECK, message).await {
-            Ok(answer) => Ok(match answer.status() {
-                ServingStatus::Serving => Serving::Serving,
-                ServingStatus::NotServing => Serving::NotServing,
-                ServingStatus::ServiceUnknown => Serving::UnknownService,
-                ServingStatus::Unknown => Serving::Unknown,
-            }),
+            Ok(answer) => Ok(serving(answer.status())),
             Err(ClientError::Status(refusal)) if refusal.code == Code::NotFound => {
                 Ok(Serving::UnknownService)
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+fn serving(status: ServingStatus) -> Serving {
+    match status {
+        ServingStatus::Serving => Serving::Serving,
+        ServingStatus::NotServing => Serving::NotServing,
+        ServingStatus::ServiceUnknown => Serving::UnknownService,
+        ServingStatus::Unknown => Serving::Unknown,
+    }
+}
+
+/// What a node says of its data plane, each time that it changes.
+#[derive(Debug)]
+pub(super) struct WatchStream {
+    messages: Incoming<HealthCheckResponse>,
+}
+
+impl WatchStream {
+    pub(super) async fn open(pool: &Arc<Pool>) -> Result<Self, ClientError> {
+        let message = HealthCheckRequest { service: CACHE_SERVICE.to_owned() };
+        Ok(Self { messages: pool.stream("Watch", WATCH, message).await? })
+    }
+
+    /// None: the stream has ended.
+    pub(super) async fn next(&mut self) -> Option<Serving> {
+        let message = self.messages.next(None).await.ok()??;
+        Some(serving(message.status()))
     }
 }

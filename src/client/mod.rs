@@ -1,39 +1,49 @@
-//! The client: calls to a node's Cache, Admin and health services, with deadlines and readable errors.
+//! The client: many calls on few connections, with deadlines, readable errors, and no waiting for a node that is gone.
 //!
 //! ```text
-//!  Client ── calls.rs, batch.rs … ─┐  request.rs: verb, answer     pool.rs: call, open, upload, exchange
-//!  AdminClient ── admin/ ──────────┼─ and key of each message ──── several lazy connections to one node
-//!  HealthClient ── health.rs ──────┘
+//!  Client: calls.rs, batch.rs, keyspace.rs, blobs.rs
+//!    │  retry.rs   once more where that is safe, within the deadline and a budget
+//!    ▼
+//!  Node: node.rs   is it there? asked before each call; greylist.rs, health Watch
+//!    ├─ lane/      single-key calls: each lane a connection with one Pipeline stream that many calls share
+//!    └─ pool.rs    everything else: several lazy channels; AdminClient and HealthClient have one of their own
+//!
 //!  outcome.rs  what calls come to      convert.rs  ⇄ generated messages      codec/  a Pipeline's messages as bytes
 //! ```
 //!
 //! It knows no ring yet: a [`Client`] speaks to exactly one node, and the builder refuses more than one URL, so
-//! that nobody's keys are spread by accident. Routing is to be what `Client::node_of` answers: one pool per
-//! node, and a pure `route(key)` before it.
+//! that nobody's keys are spread by accident. Routing is to be what `Client::node_of` answers.
 //!
-//! Invariants: no call waits longer than its deadline (it is sent as grpc-timeout *and* kept by a local timer,
-//! so a silent peer cannot hold a caller); connections are made on first use and again after they break; a
-//! miss is an outcome, never an error; what a call comes to is a type of the library's own.
+//! Invariants: no call waits longer than its deadline, wherever it is; nothing is queued for a node that is out, and a call
+//! to it costs no time-out; a call is repeated only where it does the same twice, or has a request id; a miss is an
+//! outcome, never an error; what a call comes to is a type of the library's own.
 //!
-//! It is not a retry layer and not a near cache: those are parts of the ring-routing client library. It builds alone, by
-//! the feature `client`.
+//! It builds alone, by the feature `client`.
 
 mod admin;
+mod backoff;
 mod batch;
 mod blobs;
 mod builder;
 mod calls;
 pub(crate) mod codec;
+mod connect;
 mod convert;
 mod error;
+mod greylist;
 mod health;
 mod keyspace;
+mod lane;
+mod metrics;
+mod node;
 mod outcome;
 mod pipeline;
 mod pool;
 mod request;
+mod retry;
 mod url;
 pub mod value;
+mod watch;
 
 pub use crate::entry::MissReason;
 #[cfg(feature = "cli")]
@@ -46,15 +56,23 @@ pub use admin::{
 };
 pub use blobs::{BlobDownload, BlobOptions, BlobRange, ListBlobsOptions};
 pub use builder::ClientBuilder;
-pub use calls::{Client, CounterOptions, DeleteOptions, SetCondition, SetExpiration, SetOptions};
+pub use calls::{
+    Client, CounterOptions, DeleteOptions, OnUnavailable, SetCondition, SetExpiration, SetOptions,
+};
 #[cfg(feature = "cli")]
 pub(crate) use convert::wire_durability;
 pub use error::{ClientError, Refusal};
 pub use health::{HealthClient, Serving};
 pub use keyspace::{InvalidateScope, ScanOptions};
+pub use lane::Phase;
+pub use metrics::ClientMetrics;
+pub use node::{Availability, NodeHealth};
 pub use outcome::{
     BlobInfo, BlobPage, Counter, Deletion, GetOutcome, Hit, NotStored, PipelineOutcome, PipelineReply,
     ScanItem, ScanPage, SetOutcome, StoredBlob, Tier,
 };
 pub use pipeline::{Commands, PipelineReceiver, PipelineSender};
 pub use url::{BadNodeUrl, NodeUrl};
+pub use watch::{
+    WatchDiscontinuity, WatchEvent, WatchMessage, WatchOptions, WatchPosition, WatchScope, WatchStream,
+};

@@ -61,6 +61,9 @@ pub struct Hit {
     pub content_type: String,
     /// Where the entry was found.
     pub tier: Tier,
+    /// How long the caller may answer from a copy of its own, counted from now, if Watch keeps that copy true. Zero: not at
+    /// all.
+    pub near_cache_ttl: Duration,
 }
 
 /// Where an entry was found.

@@ -14,7 +14,7 @@ use {
 };
 
 use super::calls::{Client, CounterOptions, DeleteOptions, SetOptions};
-use super::codec::{self, CommandKind, ReplyKind, Unreadable};
+use super::codec::{self, CommandHead, CommandKind, ReplyKind, Unreadable};
 use super::convert;
 use super::error::{ClientError, Refusal};
 use super::outcome::{PipelineOutcome, PipelineReply};
@@ -151,7 +151,8 @@ impl Commands {
     }
 
     fn put(&mut self, id: u64, kind: CommandKind, request: &impl Message) {
-        codec::put_command_head(&mut self.message, id, kind, request.encoded_len());
+        let head = CommandHead { id, ..CommandHead::default() };
+        codec::put_command_head(&mut self.message, head, kind, request.encoded_len());
         request.encode(&mut self.message).expect("a buffer that grows has room");
         self.count += 1;
     }
@@ -189,7 +190,7 @@ impl PipelineReceiver {
             State::Open(incoming) => incoming,
             State::Opening(outgoing) => {
                 let call = pool.exchange(Verb::Pipeline, ReceiverStream::new(outgoing));
-                Box::new(pool.incoming(Verb::Pipeline, call).await?)
+                Box::new(pool.incoming(Verb::Pipeline.name(), call).await?)
             }
         };
         let message = incoming.next(Some(pool.timeout())).await;

@@ -28,6 +28,7 @@ use tonic_prost::ProstCodec;
 
 use super::batch::BatchLimits;
 use super::codec::RawCodec;
+use super::connect::Connector;
 use super::error::ClientError;
 use super::request::Request;
 use super::url::{BadNodeUrl, NodeUrl};
@@ -37,7 +38,7 @@ use crate::verb::Verb;
 /// How long the local timer waits beyond the deadline that was sent to the node, so that the node's own answer wins
 /// where there is one.
 const GRACE: Duration = Duration::from_millis(50);
-const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
@@ -96,6 +97,22 @@ impl Pool {
         self.unary(R::VERB.name(), R::VERB.path(), message).await
     }
 
+    /// [`Self::call`] with a deadline of its own, as a part of a trace; empty: of none.
+    pub(super) async fn call_within<R: Request>(
+        &self,
+        message: R,
+        timeout: Duration,
+        traceparent: &str,
+    ) -> Result<R::Answer, ClientError> {
+        let mut request = tonic::Request::new(message);
+        if !traceparent.is_empty()
+            && let Ok(traceparent) = traceparent.parse()
+        {
+            request.metadata_mut().insert("traceparent", traceparent);
+        }
+        self.ask(R::VERB.name(), R::VERB.path(), request, timeout).await
+    }
+
     /// [`Self::call`] of a method that is not the contract's.
     pub(super) async fn unary<M, A>(
         &self,
@@ -107,11 +124,24 @@ impl Pool {
         M: Message + 'static,
         A: Message + Default + 'static,
     {
-        let mut request = tonic::Request::new(message);
-        request.set_timeout(self.timeout);
+        self.ask(method, path, tonic::Request::new(message), self.timeout).await
+    }
+
+    async fn ask<M, A>(
+        &self,
+        method: &'static str,
+        path: &'static str,
+        mut request: tonic::Request<M>,
+        timeout: Duration,
+    ) -> Result<A, ClientError>
+    where
+        M: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        request.set_timeout(timeout);
         let path = PathAndQuery::from_static(path);
         let call = async { self.grpc().await?.unary(request, path, ProstCodec::default()).await };
-        self.within(method, call).await
+        self.within(method, timeout, call).await
     }
 
     /// Asks for a stream of answers, and awaits that it is open.
@@ -119,11 +149,25 @@ impl Pool {
         self: &Arc<Self>,
         message: R,
     ) -> Result<Incoming<R::Answer>, ClientError> {
+        self.stream(R::VERB.name(), R::VERB.path(), message).await
+    }
+
+    /// [`Self::open`] of a method that is not the contract's.
+    pub(super) async fn stream<M, A>(
+        self: &Arc<Self>,
+        method: &'static str,
+        path: &'static str,
+        message: M,
+    ) -> Result<Incoming<A>, ClientError>
+    where
+        M: Message + 'static,
+        A: Message + Default + 'static,
+    {
         // No grpc-timeout: the stream is meant to last.
         let request = tonic::Request::new(message);
-        let path = PathAndQuery::from_static(R::VERB.path());
+        let path = PathAndQuery::from_static(path);
         let call = async { self.grpc().await?.server_streaming(request, path, ProstCodec::default()).await };
-        self.incoming(R::VERB, call).await
+        self.incoming(method, call).await
     }
 
     /// Sends a stream of messages and awaits the answer, however long that takes.
@@ -155,11 +199,11 @@ impl Pool {
     /// What a node sends on a stream that `call` opens.
     pub(super) async fn incoming<T>(
         self: &Arc<Self>,
-        verb: Verb,
+        method: &'static str,
         call: impl Future<Output = Result<Response<Streaming<T>>, Status>>,
     ) -> Result<Incoming<T>, ClientError> {
-        let messages = self.within(verb.name(), call).await?;
-        Ok(Incoming { pool: self.clone(), method: verb.name(), messages })
+        let messages = self.within(method, self.timeout, call).await?;
+        Ok(Incoming { pool: self.clone(), method, messages })
     }
 
     /// The next connection in turn, once it takes a call.
@@ -176,12 +220,15 @@ impl Pool {
     async fn within<T>(
         &self,
         method: &'static str,
+        timeout: Duration,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, ClientError> {
-        match tokio::time::timeout(self.timeout.saturating_add(GRACE), call).await {
+        match tokio::time::timeout(timeout.saturating_add(GRACE), call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(self.error(method, status)),
-            Err(_elapsed) => Err(self.timed_out(method)),
+            Ok(Err(status)) => Err(ClientError::from_status(&self.url, method, timeout, status)),
+            Err(_elapsed) => {
+                Err(ClientError::Timeout { url: self.url.to_string(), method, after: timeout, phase: None })
+            }
         }
     }
 
@@ -190,41 +237,11 @@ impl Pool {
     }
 
     pub(super) fn timed_out(&self, method: &'static str) -> ClientError {
-        ClientError::Timeout { url: self.url.to_string(), method, after: self.timeout }
+        ClientError::Timeout { url: self.url.to_string(), method, after: self.timeout, phase: None }
     }
 
     pub(super) fn bad_answer(&self, method: &'static str, problem: impl Into<String>) -> ClientError {
         ClientError::BadAnswer { url: self.url.to_string(), method, problem: problem.into() }
-    }
-}
-
-/// What makes connections.
-#[derive(Debug, Clone)]
-pub(super) enum Connector {
-    /// The operating system.
-    System,
-    /// A simulation.
-    #[cfg(feature = "testing")]
-    Simulated(crate::endpoint::network::SharedNetwork),
-}
-
-impl Connector {
-    /// A lazy connection to a node.
-    #[cfg_attr(not(feature = "testing"), expect(unused_variables, reason = "the channel has its URI"))]
-    fn channel(&self, channel: &Endpoint, node: &NodeUrl) -> Channel {
-        match self {
-            Self::System => channel.connect_lazy(),
-            #[cfg(feature = "testing")]
-            Self::Simulated(network) => {
-                let (network, node) = (network.clone(), node.endpoint().clone());
-                // The channel's own, which it keeps around a connector that is given, would say nothing of a connection.
-                let within = channel.get_connect_timeout().unwrap_or(CONNECT_TIMEOUT_MAX);
-                channel.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
-                    let connecting = tokio::time::timeout(within, network.connect(node.clone()));
-                    async { connecting.await?.map(hyper_util::rt::TokioIo::new) }
-                }))
-            }
-        }
     }
 }
 

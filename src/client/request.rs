@@ -7,7 +7,7 @@ use crate::proto::v1::*;
 use crate::verb::Verb;
 
 /// A message that asks for something.
-pub(super) trait Request: Message + 'static {
+pub(super) trait Request: Message + Clone + 'static {
     /// What it asks for.
     const VERB: Verb;
     /// What answers it: once, or as often as the verb's stream has it.
@@ -58,6 +58,7 @@ requests! {
     ListBlobsRequest: ListBlobs -> ListBlobsResponse;
     ScanRequest: Scan -> ScanResponse;
     InvalidateRequest: Invalidate -> InvalidateResponse;
+    WatchRequest: Watch -> WatchResponse;
     SpawnRequest: Spawn -> SpawnResponse;
     DrainRequest: Drain -> DrainResponse;
     GetStatsRequest: GetStats -> GetStatsResponse;

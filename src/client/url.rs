@@ -21,7 +21,15 @@ impl NodeUrl {
     pub(crate) fn channel_uri(&self) -> String {
         match &self.0 {
             Endpoint::Unix(_) => self.0.to_string(),
-            other => format!("http://{}", other.authority()),
+            _ => format!("http://{}", self.authority()),
+        }
+    }
+
+    /// What requests name as the host that they go to.
+    pub(crate) fn authority(&self) -> String {
+        match &self.0 {
+            Endpoint::Unix(_) => "localhost".to_owned(),
+            other => other.authority().to_string(),
         }
     }
 }

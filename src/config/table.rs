@@ -188,6 +188,8 @@ settings! {
         max_connections: u32 { N, takes Count(1, 1_000_000), default 4_096, live NextConnection }
         /// Most calls that may wait at a time; more are turned away
         max_in_flight: u32 { N, takes Count(1, 1_000_000), default 8_192, live NextCall }
+        /// Most Watch streams, on all connections together
+        max_watchers: u32 { N, takes Count(0, 100_000), default 1_000, live NextCall }
         /// Most HTTP/2 streams of a connection; of those beyond the 64th less, down to 32, so that all together have about 64 × N
         max_streams: u32 { N, takes Count(1, 1_024), default 256, live NextConnection }
     }

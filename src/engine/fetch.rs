@@ -227,7 +227,7 @@ impl Engine {
         let (mut shard, now) = self.lock_for(number, key, admission).map_err(NotRead::Refused)?;
         match Fetch::begin(&mut shard, number, key, now) {
             Some(fetch) => Err(NotRead::NeedsLoad(fetch)),
-            None => shard.read(key, touch, now, found).map_err(NotRead::Miss),
+            None => shard.read(key, touch, &self.versions, now, found).map_err(NotRead::Miss),
         }
     }
 
@@ -248,7 +248,7 @@ impl Engine {
         let mut see = |entry: EntryView<'_>| seen.take().expect("an entry is read once")(entry);
         let read = self.with_fetched(namespace, key, fetch, found, admission, |shard, key, now, found| {
             let tier = if found.is_some() { Tier::Disk } else { Tier::Memory };
-            match shard.read(key, touch, now, |entry| see(EntryView { tier, ..entry })) {
+            match shard.read(key, touch, &self.versions, now, |entry| see(EntryView { tier, ..entry })) {
                 Ok(read) => {
                     if found.is_some() {
                         shard.count_hit_on_disk(key.namespace);

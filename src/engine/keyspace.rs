@@ -137,7 +137,7 @@ impl Engine {
     ///
     /// # Errors
     /// There is none of the name, or it is the default one.
-    pub fn delete_namespace(&self, name: &str) -> Result<u64, NamespaceError> {
+    pub fn delete_namespace(&self, name: &str, now: Now) -> Result<u64, NamespaceError> {
         let mut barriers = self.barriers.lock();
         let namespace = self.namespaces.delete(name)?;
         let mut entries = 0;
@@ -145,7 +145,7 @@ impl Engine {
             let mut shard = shard.lock();
             entries += shard.stats_of(&namespace).entries;
             shard.invalidate(&namespace, Scope::All, Version(u64::MAX), MissReason::Deleted);
-            shard.log_barrier();
+            shard.changes.barrier(Some((&namespace, Scope::All)), || self.versions.next_bound(now));
         }
         barriers.add(&Record::NamespaceDeleted { number: namespace.number() });
         Ok(entries)
@@ -172,7 +172,7 @@ impl Engine {
             for shard in &self.shards {
                 let mut shard = shard.lock();
                 shard.invalidate(namespace, scope, until, MissReason::Invalidated);
-                shard.log_barrier();
+                shard.changes.barrier(Some((namespace, scope)), || until);
             }
             barriers.add(&Record::Invalidated { namespace: namespace.number(), scope, until });
             until

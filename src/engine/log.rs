@@ -1,5 +1,5 @@
-//! The stream of changes: the result of every change, in order. It is the only one; all that follow changes, as the
-//! journal does, drain it.
+//! The stream of changes as the journal has it: the result of every change, in order. A shard formulates a change once, for
+//! all that follow ([`super::changes`]).
 //!
 //! Each shard writes its changes to a buffer of its own under its lock and counts them ([`Drained::events`]), so that
 //! the buffer's order is the order in which they were made. What concerns all shards at once (an invalidation, a
@@ -133,7 +133,18 @@ impl<'a> Put<'a> {
     }
 }
 
-impl Record<'_> {
+impl<'a> Record<'a> {
+    /// Its key, where it is a change of one.
+    #[must_use]
+    #[inline]
+    pub fn key(&self) -> Option<&'a [u8]> {
+        match self {
+            Self::Put(put) => Some(put.key),
+            Self::Remove { key, .. } | Self::Expiry { key, .. } | Self::Counted { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+
     /// The version that it was drawn for; [`Version::NONE`]: none was.
     #[must_use]
     pub fn version(&self) -> Version {

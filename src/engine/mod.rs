@@ -21,6 +21,8 @@
 mod admission;
 mod arena;
 mod batch;
+mod changes;
+mod events;
 mod eviction;
 mod eviction_log;
 mod expiry;
@@ -51,6 +53,7 @@ use parking_lot::{Mutex, MutexGuard};
 pub use admission::Admission;
 #[cfg(test)]
 pub(crate) use admission::CountingAdmission;
+pub use events::{DrainedEvents, Event, EventConfig, EventScope};
 pub use eviction::{Estimate, PolicyName, UnknownPolicy};
 pub use fetch::Fetch;
 pub use hot::{HotKey, HotKeys};
@@ -238,13 +241,13 @@ impl Engine {
     ) -> Outcome {
         match op {
             Op::Get { touch, .. } => {
-                let read = shard.read(key, *touch, now, |entry| entry.to_hit());
+                let read = shard.read(key, *touch, &self.versions, now, |entry| entry.to_hit());
                 read.map_or_else(Outcome::Miss, Outcome::Hit)
             }
             Op::Set(set) => shard.set(set, key, large, &self.versions, now),
-            Op::Delete { if_version, .. } => shard.delete(key, *if_version, now),
+            Op::Delete { if_version, .. } => shard.delete(key, *if_version, &self.versions, now),
             Op::Increment(increment) => shard.increment(increment, key, &self.versions, now),
-            Op::Touch { ttl, .. } => shard.touch(key, *ttl, now),
+            Op::Touch { ttl, .. } => shard.touch(key, *ttl, &self.versions, now),
         }
     }
 
@@ -265,7 +268,7 @@ impl Engine {
         let (number, key) = self.locate(namespace, key);
         let mut shard = self.shards[number].lock();
         shard.maintain(now);
-        shard.read(key, touch, now, found)
+        shard.read(key, touch, &self.versions, now, found)
     }
 
     /// Reclaims expired entries, hands entries over to a new policy and comes down to a lowered limit: all that
@@ -319,7 +322,8 @@ impl Engine {
         let until = self.versions.next_bound(now);
         for shard in &self.shards {
             let mut held = shard.lock();
-            held.log_barrier();
+            // Whatever version an entry here has that goes, this one is above it.
+            held.changes.barrier(Some((namespace, Scope::All)), || self.versions.next_bound(now));
             removed += held.stats_of(namespace).entries;
             if namespace.number() == DEFAULT && held.has_only_default() {
                 let emptied = held.emptied(namespace, now);

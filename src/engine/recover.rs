@@ -129,7 +129,7 @@ impl Engine {
     /// Writes down what is in force for a namespace.
     pub(super) fn namespace_barrier(&self, barriers: &mut Barriers, namespace: &Namespace) {
         for shard in &self.shards {
-            shard.lock().log_barrier();
+            shard.lock().changes.barrier(None, || Version::NONE);
         }
         barriers.add(&namespace_record(namespace, &namespace.config()));
     }
@@ -303,7 +303,7 @@ impl<'a> Restorer<'a> {
                     return Restored::NoNamespace(number);
                 };
                 // Nobody else can delete it yet.
-                let _ = self.engine.delete_namespace(namespace.name());
+                let _ = self.engine.delete_namespace(namespace.name(), now);
                 self.engine.sweep(usize::MAX);
                 Restored::Applied
             }
@@ -332,7 +332,7 @@ impl<'a> Restorer<'a> {
     pub fn empty(&mut self, now: Now) {
         for (_, namespace) in self.by_number.drain() {
             // Nobody else can delete it yet.
-            let _ = self.engine.delete_namespace(namespace.name());
+            let _ = self.engine.delete_namespace(namespace.name(), now);
         }
         let default = self.engine.default_namespace();
         self.engine.clear(default, now);

@@ -19,13 +19,14 @@ use bytes::Bytes;
 
 use super::VersionClock;
 use super::arena::Arena;
+use super::changes::Changes;
 use super::eviction::{Estimate, Policy, PolicyName};
 use super::eviction_log::EvictionLog;
 use super::expiry::Wheel;
 use super::fetch::Fetches;
 use super::hot::HotKeyCounter;
 use super::index::Index;
-use super::log::{Put, Record, ShardLog};
+use super::log::{Put, Record};
 use super::namespace::Namespace;
 use super::op::{Condition, EntryView, Expiration, MissReason, Outcome, Refusal, Set, ValueView};
 use super::record::{Deadline, DraftValue, KeyHasher, RecordDraft, Records};
@@ -84,8 +85,8 @@ pub(super) struct Shard {
     evicting_from: (u16, u32),
     /// Counters of deleted namespaces.
     gone: Stats,
-    /// Where changes are written for a journal, if there is one.
-    log: Option<Box<ShardLog>>,
+    /// Where changes are written for those that follow them, if any do.
+    pub(super) changes: Changes,
     /// Keys that are being fetched from below, where there is something below.
     fetches: Option<Box<Fetches>>,
     /// What it takes to know where entries lie below.
@@ -121,7 +122,7 @@ impl Shard {
             hot: HotKeyCounter::new(config.bytes_limit, now),
             evicting_from: (0, 0),
             gone: Stats::default(),
-            log: None,
+            changes: Changes::default(),
             fetches: None,
             disk_tier_bytes: 0,
             blob_bytes: 0,
@@ -156,7 +157,7 @@ impl Shard {
         }
         let default_ttl = key.namespace.default_ttl();
         let Some(expiry) = self.expiry_for(set.expiration, default_ttl, existing, now) else {
-            self.set_expired(key, existing);
+            self.set_expired(key, existing, versions, now);
             return Outcome::Expired;
         };
         let Some(version) = versions.next(now) else {
@@ -176,8 +177,8 @@ impl Shard {
         match self.store(&draft, key.hash, existing) {
             Ok(()) => {
                 self.counts(key.namespace).sets += 1;
-                if let Some(log) = &mut self.log {
-                    log.add(&Record::Put(Put {
+                if self.changes.are_followed() {
+                    let put = Put {
                         namespace: number,
                         key: set.key,
                         value: large.map_or(ValueView::Inline(set.value), ValueView::Shared),
@@ -187,7 +188,9 @@ impl Shard {
                         content_type: set.content_type,
                         tags: set.tags,
                         request_id: "",
-                    }));
+                    };
+                    // Also of a key that had no entry: a copy of one that was evicted may be kept somewhere.
+                    self.changes.add(key.namespace, &Record::Put(put), Some(version));
                 }
                 if self.filter_tags(number, set.tags) {
                     self.shrink(usize::MAX);
@@ -199,31 +202,37 @@ impl Shard {
     }
 
     /// The time is past that an entry is set to expire at: nothing is stored, and what was there goes.
-    fn set_expired(&mut self, key: KeyRef<'_>, existing: Option<Slot>) {
+    fn set_expired(&mut self, key: KeyRef<'_>, existing: Option<Slot>, versions: &VersionClock, now: Now) {
         self.counts(key.namespace).not_stored += 1;
         // It may have been evicted, and a journal would bring it back.
-        self.log_removed(key);
+        self.log_removed(key, versions, now);
         let Some(slot) = existing else { return };
         self.remove_entry(slot, key.hash);
         self.eviction_log.insert(key.hash, MissReason::Expired);
     }
 
     /// Removes an entry.
-    pub(super) fn delete(&mut self, key: KeyRef<'_>, if_version: Option<Version>, now: Now) -> Outcome {
+    pub(super) fn delete(
+        &mut self,
+        key: KeyRef<'_>,
+        if_version: Option<Version>,
+        versions: &VersionClock,
+        now: Now,
+    ) -> Outcome {
         if let Err(refusal) = self.takes_writes() {
             return Outcome::Refused(refusal);
         }
         self.note_change(key);
         let Some(slot) = self.find_live(key, now) else {
             // It may have been evicted, and a journal would bring it back.
-            self.log_removed(key);
+            self.log_removed(key, versions, now);
             return Outcome::Deleted(false);
         };
         let current = self.records.version(slot);
         if if_version.is_some_and(|version| version != current) {
             return Outcome::NotDeleted(current);
         }
-        self.log_removed(key);
+        self.log_removed(key, versions, now);
         self.remove_entry(slot, key.hash);
         self.eviction_log.insert(key.hash, MissReason::Deleted);
         self.counts(key.namespace).deletes += 1;
@@ -231,7 +240,7 @@ impl Shard {
     }
 
     /// Gives an entry a new time to live.
-    pub(super) fn touch(&mut self, key: KeyRef<'_>, ttl: Ttl, now: Now) -> Outcome {
+    pub(super) fn touch(&mut self, key: KeyRef<'_>, ttl: Ttl, versions: &VersionClock, now: Now) -> Outcome {
         if let Err(refusal) = self.takes_writes() {
             return Outcome::Refused(refusal);
         }
@@ -240,13 +249,15 @@ impl Shard {
             return Outcome::Touched(false);
         };
         let expiry = Expiry::after(ttl, now.steady_ms);
+        let is_shortened = expiry.is_before(self.expiry(slot));
         self.counts(key.namespace).touches += 1;
         if let Err(refusal) = self.touch_until(key, slot, expiry) {
             return Outcome::Refused(refusal);
         }
-        if let Some(log) = &mut self.log {
+        if self.changes.are_followed() {
+            let until = (is_shortened && self.changes.are_watched()).then(|| versions.next_bound(now));
             let namespace = key.namespace.number();
-            log.add(&Record::Expiry { namespace, key: key.key, expiry });
+            self.changes.add(key.namespace, &Record::Expiry { namespace, key: key.key, expiry }, until);
         }
         Outcome::Touched(true)
     }
@@ -309,7 +320,7 @@ impl Shard {
     pub(super) fn emptied(&mut self, default: &Namespace, now: Now) -> Self {
         let mut empty = Self::new(self.config.clone(), default, now);
         empty.records.arena = Arena::after(&self.records.arena);
-        empty.log = self.log.take();
+        empty.changes = std::mem::take(&mut self.changes);
         empty.requests = self.requests.emptied();
         empty.fetches = self.fetches.take();
         (empty.disk_tier_bytes, empty.blob_bytes) = (self.disk_tier_bytes, self.blob_bytes);
@@ -325,15 +336,17 @@ impl Shard {
     /// Why a write cannot be accepted now, if it cannot.
     #[inline]
     fn takes_writes(&self) -> Result<(), Refusal> {
-        match self.log.as_ref().and_then(|log| log.refusal()) {
+        match self.changes.refusal() {
             None => Ok(()),
             Some(refusal) => Err(refusal),
         }
     }
 
-    fn log_removed(&mut self, key: KeyRef<'_>) {
-        if let Some(log) = &mut self.log {
-            log.add(&Record::Remove { namespace: key.namespace.number(), key: key.key });
+    fn log_removed(&mut self, key: KeyRef<'_>, versions: &VersionClock, now: Now) {
+        if self.changes.are_followed() {
+            let until = self.changes.are_watched().then(|| versions.next_bound(now));
+            let removed = Record::Remove { namespace: key.namespace.number(), key: key.key };
+            self.changes.add(key.namespace, &removed, until);
         }
     }
 

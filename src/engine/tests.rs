@@ -2,6 +2,7 @@
 
 mod changes;
 mod drain;
+mod events;
 mod keyspace;
 mod model;
 mod stress;

@@ -7,20 +7,27 @@
 //! └────────────┴────────────────────┴─────────┘
 //! ```
 
+#[cfg(feature = "server")]
 use super::error::GrpcError;
 
 /// Bytes before a message.
 pub(crate) const PREFIX: usize = 5;
 
+/// The compressed flag and the length of the message whose frame begins here; `None`: the prefix is not whole yet.
+pub(crate) fn head(frame: &[u8]) -> Option<(u8, usize)> {
+    let (prefix, _) = frame.split_first_chunk::<PREFIX>()?;
+    Some((prefix[0], u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize))
+}
+
 /// The length of the message whose frame begins here; `None`: the prefix is not whole yet.
+#[cfg(feature = "server")]
 pub(crate) fn message_len(frame: &[u8], max: usize) -> Result<Option<usize>, GrpcError> {
-    let Some((prefix, _)) = frame.split_first_chunk::<PREFIX>() else { return Ok(None) };
-    match prefix[0] {
+    let Some((compressed, len)) = head(frame) else { return Ok(None) };
+    match compressed {
         0 => {}
         1 => return Err(GrpcError::CompressedFrame),
         _ => return Err(GrpcError::Frame { what: "its compressed flag is neither 0 nor 1" }),
     }
-    let len = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
     if len > max { Err(GrpcError::MessageTooLarge { bytes: len, max }) } else { Ok(Some(len)) }
 }
 
@@ -32,6 +39,7 @@ pub(crate) fn finish(out: &mut [u8], at: usize) {
 }
 
 /// Writes the prefix for a message of a length known before.
+#[cfg(feature = "server")]
 pub(crate) fn put_prefix(out: &mut Vec<u8>, len: usize) {
     out.push(0);
     out.extend_from_slice(&(len as u32).to_be_bytes());

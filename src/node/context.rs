@@ -8,13 +8,13 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::descriptors::DescriptorShares;
-use super::parts::{control_urls, request_limits};
+use super::parts::{bytes, control_urls, request_limits};
 use crate::cache::Cache;
 use crate::clock::{Clock, SystemClock, monotonic};
-use crate::config::{LoadedConfig, ServeConfig};
+use crate::config::{LoadedConfig, MemoryPlan, ServeConfig};
 use crate::server::stack::{CallTimeout, InFlight};
 use crate::server::{Connections, Lifecycle, Server};
-use crate::service::{LiveConfig, LongRequests, ResponseBacklog};
+use crate::service::{LiveConfig, LongRequests, ResponseBacklog, Watches};
 use crate::telemetry::{NodeStats, SlowOps, log, process};
 
 /// What the parts of a node share.
@@ -62,17 +62,26 @@ pub(super) struct Bounds {
     pub(super) in_flight: InFlight,
     pub(super) response_backlog: ResponseBacklog,
     pub(super) requests: LongRequests,
+    pub(super) watches: Watches,
 }
 
 impl Bounds {
-    fn new(config: &ServeConfig, shares: DescriptorShares) -> Self {
-        Self {
+    fn new(config: &ServeConfig, shares: DescriptorShares, watches: Watches) -> Self {
+        let bounds = Self {
             connections: Connections::new(config.limits.max_connections as usize).within(shares.connections),
             timeout: CallTimeout::new(config.timeouts.timeout),
             in_flight: InFlight::new(config.limits.max_in_flight as usize),
             response_backlog: ResponseBacklog::new(config.limits.max_response_backlog.bytes()),
             requests: LongRequests::new(request_limits(config)),
-        }
+            watches,
+        };
+        bounds.set_watches(config);
+        bounds
+    }
+
+    fn set_watches(&self, config: &ServeConfig) {
+        let log_bytes_max = MemoryPlan::of(config.cache.memory.0).watch_bytes;
+        self.watches.set_limits(config.limits.max_watchers as usize, bytes(log_bytes_max));
     }
 
     /// Holds what comes from now on to a configuration.
@@ -82,6 +91,7 @@ impl Bounds {
         self.in_flight.set_limit(config.limits.max_in_flight as usize);
         self.response_backlog.set_bytes_max(config.limits.max_response_backlog.bytes());
         self.requests.set_limits(request_limits(config));
+        self.set_watches(config);
     }
 }
 
@@ -93,14 +103,16 @@ impl NodeContext {
         shares: DescriptorShares,
     ) -> Self {
         let config = &loaded.config;
+        let incarnation = clock.now().unix_us;
+        let watches = Watches::new(Arc::clone(&cache), incarnation);
         Self {
-            bounds: Bounds::new(config, shares),
+            bounds: Bounds::new(config, shares, watches),
             cache,
             lifecycle: Lifecycle::new(),
             slow_ops: Arc::new(SlowOps::new(config.telemetry.slow_op, Arc::clone(&clock))),
             stats_interval: watch::Sender::new(config.telemetry.stats_interval),
             started: monotonic(),
-            incarnation: clock.now().unix_us,
+            incarnation,
             server: OnceLock::new(),
             current: CurrentConfig::new(loaded),
         }
@@ -108,7 +120,8 @@ impl NodeContext {
 
     /// The node's figures of now.
     pub(super) fn figures(&self) -> NodeStats {
-        let Bounds { connections, in_flight, response_backlog, requests, timeout: _ } = &self.bounds;
+        let Bounds { connections, in_flight, response_backlog, requests, watches, timeout: _ } = &self.bounds;
+        let watches = watches.figures();
         NodeStats {
             state: self.lifecycle.state().as_str(),
             uptime: monotonic().saturating_duration_since(self.started),
@@ -121,6 +134,10 @@ impl NodeContext {
             requests_in_flight: in_flight.waiting() as u64,
             response_backlog_bytes: response_backlog.bytes(),
             request_bytes: requests.bytes(),
+            watchers: watches.watchers,
+            watch_events: watches.events,
+            watch_discontinuities: watches.discontinuities,
+            watch_log_bytes: watches.log_bytes,
             requests_shed: in_flight.shed() + response_backlog.refused() + connections.requests_refused(),
             log_lines_lost: log::lines_lost(),
             journal: self.journal(),

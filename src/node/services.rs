@@ -66,7 +66,8 @@ impl NodeContext {
             let service = DataService::new(Arc::clone(&context.cache), ending, others.clone())
                 .with_unread_time(connection.unread.clone())
                 .with_budgets(bounds.response_backlog.clone(), bounds.requests.clone())
-                .with_tracer(tracer.clone());
+                .with_tracer(tracer.clone())
+                .with_watches(bounds.watches.clone());
             ServiceBuilder::new()
                 .layer(TraceLayer::new(tracer.clone()))
                 .layer(MetricsLayer::new(Arc::clone(&calls), slow.clone()))

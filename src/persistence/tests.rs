@@ -235,7 +235,7 @@ fn step(stand: &Stand, random: &mut StdRng) {
         }
         95 if !name.is_empty() => {
             drop(namespace);
-            engine.delete_namespace(name).unwrap();
+            engine.delete_namespace(name, now).unwrap();
         }
         96 if !name.is_empty() => {
             let change = NamespaceChange { bytes_limit: Some(1 << 20), ..NamespaceChange::default() };

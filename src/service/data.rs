@@ -30,11 +30,13 @@ use super::request::Request as CacheRequest;
 use super::response_backlog::ResponseBacklog;
 use super::slow::describe;
 use super::unary::{Undone, call};
+use super::watch::{WATCH_ITEMS_MAX, Watches};
 use crate::cache::Cache;
 use crate::clock::UnreadTime;
 use crate::grpc::frame::{PREFIX, message_len};
 use crate::grpc::{Begun, DescribeCall, GrpcError, ResponseBody, Trailers, Unary};
 use crate::quote::Quote;
+use crate::service::codec::convert;
 use crate::service::error::CallError;
 use crate::telemetry::{CallDescription, CallTracer, SlowCalls};
 use crate::verb::{Served, Verb};
@@ -58,6 +60,8 @@ pub struct Plane {
     pub(super) cache: Arc<Cache>,
     pub(super) response_backlog: ResponseBacklog,
     pub(super) requests: LongRequests,
+    /// Those that watch; `None`: nobody can.
+    pub(super) watches: Option<Watches>,
     /// Calls of the connection that wait for room among those.
     pub(super) stopped: StoppedCalls,
     /// How long what is read from the connection had come before.
@@ -83,7 +87,16 @@ impl Plane {
         let ending: Arc<dyn Fn() -> Ending + Send + Sync> = Arc::new(|| Box::pin(std::future::pending()));
         let (stopped, unread) = (StoppedCalls::default(), UnreadTime::default());
         let tracer = CallTracer::off();
-        Self { cache: Arc::new(cache), response_backlog, requests, stopped, unread, tracer, ending }
+        Self {
+            cache: Arc::new(cache),
+            response_backlog,
+            requests,
+            watches: None,
+            stopped,
+            unread,
+            tracer,
+            ending,
+        }
     }
 }
 
@@ -108,6 +121,7 @@ impl DataService {
             cache,
             response_backlog,
             requests,
+            watches: None,
             stopped: StoppedCalls::default(),
             unread: UnreadTime::default(),
             tracer: CallTracer::off(),
@@ -117,11 +131,12 @@ impl DataService {
     }
 
     fn with_plane(self, change: impl FnOnce(Plane) -> Plane) -> Self {
-        let Plane { cache, response_backlog, requests, unread, tracer, ending, .. } = &*self.plane;
+        let Plane { cache, response_backlog, requests, watches, unread, tracer, ending, .. } = &*self.plane;
         let plane = Plane {
             cache: Arc::clone(cache),
             response_backlog: response_backlog.clone(),
             requests: requests.clone(),
+            watches: watches.clone(),
             stopped: StoppedCalls::default(),
             unread: unread.clone(),
             tracer: tracer.clone(),
@@ -146,6 +161,12 @@ impl DataService {
     #[must_use]
     pub(crate) fn with_tracer(self, tracer: CallTracer) -> Self {
         self.with_plane(|plane| Plane { tracer, ..plane })
+    }
+
+    /// Tells changes to those that are among `watches`.
+    #[must_use]
+    pub fn with_watches(self, watches: Watches) -> Self {
+        self.with_plane(|plane| Plane { watches: Some(watches), ..plane })
     }
 
     /// Keeps Pipeline messages that take long in `slow`.
@@ -200,7 +221,7 @@ where
                 let call = BlobCall::put(request.into_body(), Arc::clone(&self.plane.cache));
                 DataFuture::PutBlob { call }
             }
-            Served::Blob => {
+            Served::Blob | Served::Watch => {
                 let (head, body) = request.into_parts();
                 let plane = Arc::clone(&self.plane);
                 let message = Gathered::default();
@@ -345,6 +366,7 @@ where
                         let gathered = ready!(message.poll_gather(body.as_mut(), max, plane, cx));
                         let whole = gathered.and_then(|()| message.whole(max));
                         let whole = match whole {
+                            Ok(whole) if *verb == Verb::Watch => return Poll::Ready(Ok(watch(plane, whole))),
                             Ok(whole) => Bytes::copy_from_slice(whole),
                             Err(error) => return Poll::Ready(Ok(ResponseBody::error(error))),
                         };
@@ -434,6 +456,16 @@ fn at_once(
             Ok(AtOnce::Deferred(Why::Loading(pending.into_loading(key))))
         }
     }
+}
+
+/// Answers a Watch.
+fn watch(plane: &Plane, message: &[u8]) -> Response<ResponseBody> {
+    let opened = convert::decode_items(message, WATCH_ITEMS_MAX).and_then(|request| {
+        let watches =
+            plane.watches.as_ref().ok_or_else(|| CallError::NotServed { what: "Cache.Watch".to_owned() })?;
+        watches.watch(&request, (plane.ending)(), plane.response_backlog.clone())
+    });
+    opened.map_or_else(ResponseBody::error, ResponseBody::stream)
 }
 
 /// What is kept for a call that is slow.

@@ -59,6 +59,12 @@ pub enum CallError {
     Setting { field: String, why: String },
     #[error("{why}")]
     NeedsRestart { why: String },
+    #[error("{field} has {items} items, the limit is {max}")]
+    TooManyItems { field: &'static str, items: usize, max: usize },
+    #[error(
+        "the node has {max} watchers already, as many as it will hold (--max-watchers): one stream for a process is enough"
+    )]
+    TooManyWatchers { max: usize },
     #[error("the batch has {items} items or more, the limit is {max}: send several")]
     BatchTooLong { items: usize, max: usize },
     #[error("only {answered} of {keys} answers fit {max} bytes (--max-message-out): ask for fewer keys")]
@@ -221,6 +227,8 @@ impl CallError {
             Self::Mask { .. } => bad_field("BAD_MASK", "update_mask"),
             Self::Setting { field, .. } => bad_field("INVALID_VALUE", field),
             Self::NeedsRestart { .. } => kind(FailedPrecondition, "NEEDS_RESTART"),
+            Self::TooManyItems { field, .. } => bad_field("TOO_MANY_ITEMS", field),
+            Self::TooManyWatchers { .. } => kind(ResourceExhausted, "TOO_MANY_WATCHERS").retryable(),
             Self::ValueTooLarge { .. } => kind(ResourceExhausted, "VALUE_TOO_LARGE"),
             Self::BatchTooLong { .. } => kind(ResourceExhausted, "BATCH_TOO_LONG"),
             Self::AnswerTooLarge { .. } | Self::ReportTooLarge { .. } => {
@@ -293,7 +301,8 @@ impl CallError {
             Self::EntryTooLarge { limit, .. } => (*limit, "bytes"),
             Self::TtlTooLong { max, .. } | Self::ExpiryTooFar { max, .. } => (*max, "ms"),
             Self::TooManyTags { max, .. } => (*max as u64, "tags"),
-            Self::BatchTooLong { max, .. } => (*max as u64, "items"),
+            Self::BatchTooLong { max, .. } | Self::TooManyItems { max, .. } => (*max as u64, "items"),
+            Self::TooManyWatchers { max } => (*max as u64, "watchers"),
             Self::CommandsFull { max } => (*max as u64, "commands"),
             Self::BlobsOverloaded { limit } => (*limit as u64, "blobs"),
             Self::Namespace(NamespaceError::TooMany { max }) => (*max as u64, "namespaces"),
@@ -301,6 +310,12 @@ impl CallError {
             _ => return None,
         };
         Some((limit, unit))
+    }
+
+    /// The end of a stream whose listener closes.
+    pub(super) fn stream_ends() -> Self {
+        let what = "the stream ends; open one on another node".to_owned();
+        Self::NotReady { state: "draining", what }
     }
 
     /// The error for an operation that the engine refused.

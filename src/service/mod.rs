@@ -26,6 +26,7 @@ mod slow;
 mod stats;
 mod turns;
 mod unary;
+mod watch;
 
 pub use admin::AdminService;
 pub use control::{NodeControl, NodeIdentity};
@@ -37,6 +38,7 @@ pub use long_requests::{LongRequests, RequestLimits, WINDOWS_PER_CONNECTION};
 pub use response_backlog::ResponseBacklog;
 pub use stats::LiveConfig;
 pub(crate) use stats::config_response;
+pub use watch::{WatchFigures, Watches};
 
 /// What fuzz/ drives and nobody else can reach.
 #[cfg(fuzzing)]

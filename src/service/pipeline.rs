@@ -310,8 +310,7 @@ where
     }
 
     fn draining() -> Ended {
-        let what = "the stream ends; open one on another node".to_owned();
-        CallError::NotReady { state: "draining", what }.into()
+        CallError::stream_ends().into()
     }
 
     /// Reads what the client sends next, unless the listener ends: all that was read before is answered by then.

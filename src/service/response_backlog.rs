@@ -108,6 +108,16 @@ impl ResponseBacklog {
         ResponsePermit { backlog: self.clone(), bytes: 0 }.count_in_done(message)
     }
 
+    /// Counts in what lies in memory elsewhere too, whether there is room or not.
+    pub(super) fn count_in_shared(&self, bytes: Bytes) -> Bytes {
+        if bytes.len() < COUNTED_BYTES_MIN {
+            return bytes;
+        }
+        let mut held = ResponsePermit { backlog: self.clone(), bytes: 0 };
+        held.count(bytes.len());
+        held.count_in_shared(bytes)
+    }
+
     /// What is left for an answer of such a length.
     pub(super) fn room(&self, bytes: usize) -> usize {
         let max = self.0.bytes_max.load(Relaxed);

@@ -91,6 +91,12 @@ const REQUESTS_IN_FLIGHT: (&str, &str) =
     ("larder_requests_in_flight", "Calls that wait; one that is done at once never does");
 const RESPONSE_BACKLOG: (&str, &str) =
     ("larder_response_backlog_bytes", "Bytes of answers that clients have yet to read");
+const WATCHERS: (&str, &str) = ("larder_watchers", "Watch streams that are open");
+const WATCH_EVENTS: (&str, &str) =
+    ("larder_watch_events_total", "Events that were noted, while anybody watches or has of late");
+const WATCH_DISCONTINUITIES: (&str, &str) =
+    ("larder_watch_discontinuities_total", "Times that a watcher was told that events are missing");
+const WATCH_LOG: (&str, &str) = ("larder_watch_log_bytes", "Bytes of events that are kept for watchers");
 const REQUESTS_SHED: (&str, &str) =
     ("larder_requests_shed_total", "Calls that were turned away because of overload or quota");
 const LOG_LINES_LOST: (&str, &str) =
@@ -263,6 +269,10 @@ impl Page {
         self.gauge(CONNECTIONS, snapshot.connections);
         self.gauge(REQUESTS_IN_FLIGHT, snapshot.requests_in_flight);
         self.gauge(RESPONSE_BACKLOG, snapshot.response_backlog_bytes);
+        self.gauge(WATCHERS, snapshot.watchers);
+        self.counter(WATCH_EVENTS, snapshot.watch_events);
+        self.counter(WATCH_DISCONTINUITIES, snapshot.watch_discontinuities);
+        self.gauge(WATCH_LOG, snapshot.watch_log_bytes);
         self.counter(REQUESTS_SHED, snapshot.requests_shed);
         self.counter(LOG_LINES_LOST, snapshot.log_lines_lost);
         if let Some(journal) = &snapshot.journal {

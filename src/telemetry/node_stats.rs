@@ -29,6 +29,14 @@ pub struct NodeStats {
     pub response_backlog_bytes: u64,
     /// Bytes of long requests that are under way.
     pub request_bytes: u64,
+    /// Watch streams that are open.
+    pub watchers: u64,
+    /// Events that were noted for watchers.
+    pub watch_events: u64,
+    /// Times that a watcher was told that events are missing.
+    pub watch_discontinuities: u64,
+    /// Bytes of events that are kept for watchers.
+    pub watch_log_bytes: u64,
     /// Calls that were turned away because of overload or quota.
     pub requests_shed: u64,
     /// Lines that were lost because the log could not be written.
@@ -125,6 +133,10 @@ impl Default for NodeStats {
             requests_in_flight: 0,
             response_backlog_bytes: 0,
             request_bytes: 0,
+            watchers: 0,
+            watch_events: 0,
+            watch_discontinuities: 0,
+            watch_log_bytes: 0,
             requests_shed: 0,
             log_lines_lost: 0,
             journal: None,

@@ -125,6 +125,7 @@ fn every_served_setting_of_a_file_arrives() {
         max-namespaces = 7
         max-connections = 8
         max-in-flight = 9
+        max-watchers = 11
         max-streams = 10
         stats-interval = "1m"
         slow-op = "5ms"
@@ -182,6 +183,7 @@ fn every_served_setting_of_a_file_arrives() {
             max_namespaces: 7,
             max_connections: 8,
             max_in_flight: 9,
+            max_watchers: 11,
             max_streams: 10,
         },
         telemetry: TelemetrySettings {

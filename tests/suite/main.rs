@@ -11,6 +11,7 @@ mod blobs;
 mod blobs_on_disk;
 mod cache;
 mod cli;
+mod client;
 mod config;
 mod counters;
 mod disk;
@@ -43,3 +44,4 @@ mod store;
 #[path = "../support/mod.rs"]
 mod support;
 mod transports;
+mod watch;

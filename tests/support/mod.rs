@@ -12,6 +12,7 @@ pub(crate) mod node;
 pub(crate) mod opened;
 pub(crate) mod outside;
 pub(crate) mod plain_node;
+pub(crate) mod proxy;
 pub(crate) mod raw;
 pub(crate) mod simulated;
 pub(crate) mod stored;

@@ -265,9 +265,16 @@ pub(crate) fn facts(status: &Status) -> (Code, String, Option<String>) {
 #[track_caller]
 pub(crate) fn assert_status(status: &Status, code: Code, reason: &str, field: Option<&str>) {
     assert_eq!(facts(status), (code, reason.to_owned(), field.map(str::to_owned)), "{status:?}");
-    let retry =
-        ["BACKLOG_FULL", "INVALIDATIONS_UNSWEPT", "JOURNAL_BACKLOG", "OVERLOADED", "NOT_READY", "SHORTAGE"]
-            .contains(&reason);
+    let retry = [
+        "BACKLOG_FULL",
+        "INVALIDATIONS_UNSWEPT",
+        "JOURNAL_BACKLOG",
+        "OVERLOADED",
+        "NOT_READY",
+        "SHORTAGE",
+        "TOO_MANY_WATCHERS",
+    ]
+    .contains(&reason);
     assert_eq!(status.get_error_details().retry_info().is_some(), retry, "{status:?}");
 }
 
@@ -449,6 +456,15 @@ impl Process {
         let killed =
             Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status().unwrap();
         assert!(killed.success());
+    }
+
+    /// Sends SIGSTOP, and waits until it runs no more.
+    pub(crate) fn stopped(&self) {
+        self.signal("STOP");
+        let stat = format!("/proc/{}/stat", self.id());
+        while !std::fs::read_to_string(&stat).unwrap().contains(") T ") {
+            std::thread::yield_now();
+        }
     }
 
     /// Sends SIGTERM and waits for its end as [`Self::ended`] does; the test's own connections hear of the drain meanwhile,

@@ -95,7 +95,7 @@ async fn start(name: &str) -> RunningNode {
 /// A client of a node's listener, on the host that this is called on, whose calls take 2 s at most.
 pub(crate) fn client(name: &str, port: u16) -> ClientBuilder {
     let url: NodeUrl = format!("tcp://{name}:{port}").parse().unwrap();
-    ClientBuilder::new([url]).network(network()).timeout(Duration::from_secs(2))
+    ClientBuilder::new([url]).short_lived().network(network()).timeout(Duration::from_secs(2))
 }
 
 /// GET over plain HTTP/1.1: the head and the body.

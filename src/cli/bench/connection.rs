@@ -53,6 +53,15 @@ impl Connection {
 
     /// Calls a method and hands its answer out undecoded.
     pub(super) async fn call(&self, method: Uri, message: &[u8]) -> Result<Bytes, Status> {
+        read(self.open_stream(method, message).await?).await
+    }
+
+    /// Calls a method; what it answers is for the caller to read.
+    pub(super) async fn open_stream(
+        &self,
+        method: Uri,
+        message: &[u8],
+    ) -> Result<http::Response<Incoming>, Status> {
         let mut framed = BytesMut::with_capacity(HEAD_BYTES + message.len());
         framed.put_u8(0);
         framed.put_u32(
@@ -66,8 +75,7 @@ impl Connection {
         *request.headers_mut() = self.headers.clone();
         let mut sender = self.sender().await.map_err(|error| Status::unavailable(error.to_string()))?;
         sender.ready().await.map_err(|error| broken(&error))?;
-        let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
-        read(response).await
+        sender.send_request(request).await.map_err(|error| broken(&error))
     }
 
     fn open(&self) -> Option<SendRequest<Full<Bytes>>> {

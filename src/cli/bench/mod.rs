@@ -5,6 +5,7 @@
 //!                              │   ├─ calls.rs   callers of Get/Set and BatchGet/BatchSet
 //!                              │   │    └─ connection.rs  unary calls straight on hyper
 //!                              │   └─ stream.rs  callers of Pipeline, several messages in flight
+//!                              ├─ watchers.rs  Watch streams that are read meanwhile
 //!                              ├─ fill.rs     every key set before, and deleted after
 //!                              ├─ load.rs     which key, which operation, how large a value
 //!                              ├─ wire.rs     requests written and answers read by hand, without allocation per key
@@ -32,6 +33,7 @@ mod plan;
 mod report;
 mod run;
 mod stream;
+mod watchers;
 mod wire;
 
 use std::num::NonZeroUsize;
@@ -51,6 +53,7 @@ use super::parse::{self, Distribution, Offered, Ratio, SizeRange};
 use crate::node::descriptors;
 use load::Written;
 use plan::Plan;
+use watchers::Watchers;
 
 /// Arguments of `bench`.
 #[derive(Debug, Clone, Args)]
@@ -117,6 +120,9 @@ pub(super) struct BenchArgs {
     /// With --rate: how calls are spread over time
     #[arg(long, value_enum, default_value = "poisson", requires = "rate")]
     arrivals: Arrivals,
+    /// Watch streams of everything that are read during the run, each on a connection and all on a thread of their own
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    watchers: usize,
     /// Threads that make the load
     #[arg(long, value_name = "N", default_value = "1")]
     threads: NonZeroUsize,
@@ -135,7 +141,8 @@ enum Arrivals {
 }
 
 pub(super) fn run(global: &Global, args: BenchArgs) -> Result<Exit, CliError> {
-    let (histogram, prefill, keep) = (args.histogram.clone(), args.prefill, args.keep);
+    let (histogram, prefill, keep, watchers) =
+        (args.histogram.clone(), args.prefill, args.keep, args.watchers);
     // Each connection is a file.
     descriptors::raise_limit();
     let plan = Plan::new(global, args)?;
@@ -151,8 +158,10 @@ pub(super) fn run(global: &Global, args: BenchArgs) -> Result<Exit, CliError> {
     }
     // Before that nothing was measured, and Ctrl-C ends the process.
     let interrupt = Interrupt::catch()?;
+    let watchers = (watchers > 0).then(|| Watchers::start(&plan.endpoint, watchers)).transpose()?;
     let results = run::run(&plan, "bench", written.clone(), &interrupt)?;
-    report::show(global, &plan, &results)?;
+    let watched = watchers.map(Watchers::stop).transpose()?;
+    report::show(global, &plan, &results, watched.as_ref())?;
     if let Some(path) = histogram {
         report::write_histogram(&path, &results)?;
     }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::plan::{LoadPattern, Mode, Plan};
 use super::run::Results;
+use super::watchers::Watched;
 use crate::cli::exit::{CliError, local};
 use crate::cli::facts::{Fact, Group, hit_ratio, lines, listing};
 use crate::cli::global::Global;
@@ -20,12 +21,18 @@ use crate::cli::output::{colours, print_json, print_raw};
 const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
 
-pub(super) fn show(global: &Global, plan: &Plan, results: &Results) -> Result<(), CliError> {
+pub(super) fn show(
+    global: &Global,
+    plan: &Plan,
+    results: &Results,
+    watched: Option<&Watched>,
+) -> Result<(), CliError> {
     let latencies = latencies(results);
     if global.json() {
-        return print_json(&document(plan, results, &latencies));
+        return print_json(&document(plan, results, &latencies, watched));
     }
     let mut groups = vec![machine(), load(plan), throughput(plan, results)];
+    groups.extend(watched.map(watching));
     if io::stdout().is_terminal() {
         let text = format!("{}{}\n", listing(&groups, colours(&io::stdout())), table(&latencies));
         return print_raw(text.as_bytes());
@@ -160,7 +167,21 @@ fn throughput(plan: &Plan, results: &Results) -> Group {
     Group { title: "Throughput", facts }
 }
 
-fn document(plan: &Plan, results: &Results, latencies: &Latencies) -> Value {
+/// What watchers were told meanwhile.
+fn watching(watched: &Watched) -> Group {
+    let mut facts = vec![
+        ("watch.watchers".to_owned(), Fact::Count(watched.watchers as u64)),
+        ("watch.events".to_owned(), Fact::Count(watched.events)),
+        ("watch.discontinuities".to_owned(), Fact::Count(watched.discontinuities)),
+    ];
+    for (name, quantile) in [("p50", 0.5), ("p99", 0.99)] {
+        let us = watched.propagation_us.value_at_quantile(quantile);
+        facts.push((format!("watch.propagation_us_{name}"), Fact::Count(us)));
+    }
+    Group { title: "Watch", facts }
+}
+
+fn document(plan: &Plan, results: &Results, latencies: &Latencies, watched: Option<&Watched>) -> Value {
     let facts = |group: Group| crate::cli::facts::json(&[group]);
     let latency: Map<String, Value> = latencies
         .iter()
@@ -170,12 +191,16 @@ fn document(plan: &Plan, results: &Results, latencies: &Latencies) -> Value {
             ((*name).to_owned(), Value::Object(object))
         })
         .collect();
-    json!({
+    let mut document = json!({
         "machine": facts(machine()),
         "load": facts(load(plan)),
         "throughput": facts(throughput(plan, results)),
         "latency_us": latency,
-    })
+    });
+    if let (Some(watched), Some(document)) = (watched, document.as_object_mut()) {
+        document.extend(facts(watching(watched)));
+    }
+    document
 }
 
 fn mode(plan: &Plan) -> &'static str {

@@ -142,7 +142,8 @@ pub(super) fn put_command(buffer: &mut BytesMut, id: u64, operation: Operation, 
         Operation::Get => CommandKind::Get,
         Operation::Set => CommandKind::Set,
     };
-    codec::put_command_head(buffer, id, kind, request.len());
+    let head = codec::CommandHead { id, ..codec::CommandHead::default() };
+    codec::put_command_head(buffer, head, kind, request.len());
     buffer.put_slice(request);
 }
 

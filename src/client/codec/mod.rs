@@ -2,9 +2,9 @@
 //! for `larder bench`, which may not cost the load thread more than the calls that it measures.
 //!
 //! Fields are read and written by [`proto::wire`](crate::proto::wire), as on the node. An answer may have any number of
-//! them, and a field of another type than the contract's is passed over. What is inside a command or a reply is its caller's:
-//! the library writes and reads the generated messages there, the benchmark writes keys in place and looks at no more of an
-//! answer than what it came to.
+//! them, and a field of another type than the contract's is passed over. A Get and a Set are written from borrowed parts, and
+//! what a Get came to is read in place; what is inside other commands and replies is written and read by the generated
+//! messages.
 //!
 //! Tested against the generated types, which are the authority.
 
@@ -18,8 +18,8 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 use crate::proto::wire::Malformed;
 
-pub(crate) use read::{RawReply, ReplyKind, replies};
-pub(crate) use write::{CommandKind, put_command_head};
+pub(crate) use read::{RawReply, ReplyKind, each_command, get_outcome, replies, replies_up_to};
+pub(crate) use write::{Command, CommandHead, CommandKind, Get, Set, put_command, put_command_head};
 
 /// The message is not what the protocol allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

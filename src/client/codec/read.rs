@@ -1,7 +1,15 @@
-//! Reading: the replies of a Pipeline.
+//! Reading: the replies of a Pipeline, and what a Get came to.
+
+use std::time::Duration;
+
+use bytes::Bytes;
 
 use super::Unreadable;
-use crate::proto::wire::{Field, Reader, result};
+use crate::client::convert::{miss_reason, tier};
+use crate::client::outcome::{GetOutcome, Hit};
+use crate::entry::Version;
+use crate::proto::v1;
+use crate::proto::wire::{Field, Reader, op, result};
 
 /// What a reply is to, or that it is an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +47,23 @@ pub(crate) fn replies<'m>(
     Ok(())
 }
 
+/// Hands out the first replies in a PipelineResponse, no more than `left`, which counts down; how many bytes they take.
+pub(crate) fn replies_up_to<'m>(
+    message: &'m [u8],
+    left: &mut usize,
+    mut each: impl FnMut(RawReply<'m>),
+) -> Result<usize, Unreadable> {
+    let mut fields = Reader::unlimited(message);
+    while *left > 0
+        && let Some(field) = fields.next()?
+    {
+        let (1, Field::Bytes(reply)) = field else { continue };
+        each(raw_reply(reply)?);
+        *left -= 1;
+    }
+    Ok(message.len() - fields.remaining())
+}
+
 fn raw_reply(message: &[u8]) -> Result<RawReply<'_>, Unreadable> {
     let (mut id, mut owner, mut found) = (0, &[][..], None);
     let mut fields = Reader::unlimited(message);
@@ -58,6 +83,106 @@ fn raw_reply(message: &[u8]) -> Result<RawReply<'_>, Unreadable> {
     }
     let (kind, result) = found.ok_or(Unreadable)?;
     Ok(RawReply { id, owner, kind, result })
+}
+
+/// Hands out each command of a PipelineRequest that this library wrote, as the bytes of its field, with its id; a Cancel
+/// has none.
+pub(crate) fn each_command(message: &[u8], mut each: impl FnMut(Option<u64>, &[u8])) {
+    let mut fields = Reader::unlimited(message);
+    let mut at = 0;
+    while let Ok(Some((_, Field::Bytes(command)))) = fields.next() {
+        let end = message.len() - fields.remaining();
+        each(id_of(command), &message[at..end]);
+        at = end;
+    }
+}
+
+fn id_of(command: &[u8]) -> Option<u64> {
+    let (mut id, mut fields) = (0, Reader::unlimited(command));
+    while let Ok(Some(field)) = fields.next() {
+        match field {
+            (1, Field::Varint(number)) => id = number,
+            (op::CANCEL, _) => return None,
+            _ => {}
+        }
+    }
+    Some(id)
+}
+
+/// What a GetResponse says. The value in it is a part of the message, whose memory it holds.
+pub(crate) fn get_outcome(message: Bytes) -> Result<GetOutcome, Unreadable> {
+    let mut outcome = None;
+    let mut fields = Reader::unlimited(&message);
+    while let Some(field) = fields.next()? {
+        outcome = match field {
+            (1, Field::Bytes(hit)) => Some(Found::Hit(hit)),
+            (2, Field::Bytes(stale)) => Some(Found::Stale(entry_of(stale)?)),
+            (3, Field::Bytes(miss)) => Some(Found::Miss(reason_of(miss)?)),
+            _ => continue,
+        };
+    }
+    Ok(match outcome.ok_or(Unreadable)? {
+        Found::Hit(hit) => GetOutcome::Hit(hit_of(&message, hit)?),
+        Found::Stale(hit) => GetOutcome::Stale(hit_of(&message, hit)?),
+        Found::Miss(reason) => GetOutcome::Miss(miss_reason(
+            v1::MissReason::try_from(reason as i32).unwrap_or(v1::MissReason::Unspecified),
+        )),
+    })
+}
+
+enum Found<'m> {
+    Hit(&'m [u8]),
+    Stale(&'m [u8]),
+    Miss(u64),
+}
+
+fn entry_of(stale: &[u8]) -> Result<&[u8], Unreadable> {
+    let (mut entry, mut fields) = (None, Reader::unlimited(stale));
+    while let Some(field) = fields.next()? {
+        if let (1, Field::Bytes(hit)) = field {
+            entry = Some(hit);
+        }
+    }
+    entry.ok_or(Unreadable)
+}
+
+fn reason_of(miss: &[u8]) -> Result<u64, Unreadable> {
+    let (mut reason, mut fields) = (0, Reader::unlimited(miss));
+    while let Some(field) = fields.next()? {
+        if let (1, Field::Varint(number)) = field {
+            reason = number;
+        }
+    }
+    Ok(reason)
+}
+
+fn hit_of(message: &Bytes, hit: &[u8]) -> Result<Hit, Unreadable> {
+    let (mut value, mut content_type) = (&[][..], &[][..]);
+    let (mut version, mut ttl_ms, mut flags, mut found_in, mut near_ms, mut value_bytes) = (0, 0, 0, 0, 0, 0);
+    let mut fields = Reader::unlimited(hit);
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Field::Bytes(bytes)) => value = bytes,
+            (2, Field::Fixed64(number)) => version = number,
+            (3, Field::Varint(number)) => ttl_ms = number,
+            (4, Field::Varint(number)) => flags = number as u32,
+            (5, Field::Bytes(text)) => content_type = text,
+            (6, Field::Varint(number)) => found_in = number as i32,
+            (7, Field::Varint(number)) => near_ms = number,
+            (8, Field::Varint(number)) => value_bytes = number,
+            _ => {}
+        }
+    }
+    Ok(Hit {
+        value: if value.is_empty() { Bytes::new() } else { message.slice_ref(value) },
+        value_bytes,
+        version: Version(version),
+        remaining_ttl: (ttl_ms != 0).then(|| Duration::from_millis(ttl_ms)),
+        flags,
+        content_type: std::str::from_utf8(content_type).map_err(|_| Unreadable)?.to_owned(),
+        tier: tier(v1::Tier::try_from(found_in).unwrap_or(v1::Tier::Unspecified)),
+        near_cache_ttl: Duration::from_millis(near_ms),
+    })
 }
 
 #[cfg(test)]
@@ -142,5 +267,40 @@ mod tests {
         })
         .unwrap();
         assert_eq!(count, 5_000);
+    }
+
+    #[test]
+    fn what_a_get_came_to_is_read_as_the_generated_types_say() {
+        use v1::get_response::Outcome;
+        let hit = v1::Hit {
+            value: vec![b'v'; 300].into(),
+            version: u64::MAX,
+            remaining_ttl_ms: 7,
+            flags: u32::MAX,
+            content_type: "text/plain".to_owned(),
+            tier: v1::Tier::Disk as i32,
+            near_cache_ttl_ms: 9,
+            value_bytes: 300,
+        };
+        let empty = v1::Hit { tier: 99, ..v1::Hit::default() };
+        let stale = |entry| Outcome::Stale(v1::Stale { entry, lease_won: true, lease_token: 3 });
+        let miss = |reason| Outcome::Miss(v1::Miss { reason, lease_token: 1 });
+        for outcome in [
+            Some(Outcome::Hit(hit.clone())),
+            Some(Outcome::Hit(empty)),
+            Some(stale(Some(hit))),
+            Some(stale(None)),
+            Some(miss(v1::MissReason::OwnerDown as i32)),
+            Some(miss(1_000)),
+            None,
+        ] {
+            let response = v1::GetResponse { outcome };
+            let bytes = Bytes::from(response.encode_to_vec());
+            for end in 0..bytes.len() {
+                // Whatever is cut off, nothing panics.
+                let _ = get_outcome(bytes.slice(..end));
+            }
+            assert_eq!(get_outcome(bytes).ok(), crate::client::convert::get_outcome(response));
+        }
     }
 }

@@ -68,7 +68,7 @@ impl Shard {
             return Outcome::Refused(refusal);
         }
         self.counts(key.namespace).increments += 1;
-        self.log_counted(&draft, tags, increment.request_id, expiry);
+        self.log_counted(key, &draft, tags, increment.request_id, expiry);
         if !increment.request_id.is_empty() {
             let done = Done { key, request_id: increment.request_id, value, version };
             self.requests.remember(&done, now.steady_ms);
@@ -80,13 +80,14 @@ impl Shard {
 impl Shard {
     fn log_counted(
         &mut self,
+        key: KeyRef<'_>,
         draft: &RecordDraft<'_>,
         tags: PackedTags<'_>,
         request_id: &str,
         expiry: Expiry,
     ) {
-        let (Some(log), DraftValue::Inline(value)) = (&mut self.log, draft.value) else { return };
-        log.add(&Record::Put(Put {
+        let (true, DraftValue::Inline(value)) = (self.changes.are_followed(), draft.value) else { return };
+        let put = Put {
             namespace: draft.namespace,
             key: draft.key,
             value: ValueView::Inline(value),
@@ -96,7 +97,8 @@ impl Shard {
             content_type: draft.content_type,
             tags: &tags.names().collect::<Vec<_>>(),
             request_id,
-        }));
+        };
+        self.changes.add(key.namespace, &Record::Put(put), Some(draft.version));
     }
 }
 

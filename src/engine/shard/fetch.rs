@@ -27,7 +27,7 @@ impl Shard {
         if self.find_live(key, now).is_some() {
             return None;
         }
-        let logged = self.log.as_ref().map_or(0, |log| log.events());
+        let logged = self.changes.journal.as_ref().map_or(0, |log| log.events());
         self.fetches.as_mut().map(|fetches| (fetches.begin(key.hash), logged))
     }
 

@@ -2,6 +2,7 @@
 
 use super::{KeyRef, Shard};
 use crate::clock::Now;
+use crate::engine::VersionClock;
 use crate::engine::eviction::Policy;
 use crate::engine::namespace::Namespace;
 use crate::engine::op::{EntryView, MissReason};
@@ -65,11 +66,12 @@ impl Shard {
         &mut self,
         key: KeyRef<'_>,
         touch: Option<Ttl>,
+        versions: &VersionClock,
         now: Now,
         found: impl FnOnce(EntryView<'_>) -> R,
     ) -> Result<R, MissReason> {
         if let Some(ttl) = touch {
-            let _ = self.touch(key, ttl, now);
+            let _ = self.touch(key, ttl, versions, now);
         }
         self.get(key, None, now, found)
     }

@@ -20,34 +20,28 @@ use crate::entry::Expiry;
 
 impl Shard {
     pub(in crate::engine) fn start_log(&mut self, config: LogConfig, drains: Arc<AtomicU64>) {
-        self.log = Some(Box::new(ShardLog::new(config, drains)));
+        self.changes.journal = Some(Box::new(ShardLog::new(config, drains)));
         self.requests.keep_names();
     }
 
     pub(in crate::engine) fn stop_log(&mut self) {
-        self.log = None;
+        self.changes.journal = None;
     }
 
     pub(in crate::engine) fn close_log(&mut self) {
-        if let Some(log) = &mut self.log {
+        if let Some(log) = &mut self.changes.journal {
             log.close();
         }
     }
 
     pub(in crate::engine) fn set_log_full(&mut self, is_full: bool) {
-        if let Some(log) = &mut self.log {
+        if let Some(log) = &mut self.changes.journal {
             log.set_full(is_full);
         }
     }
 
-    pub(in crate::engine) fn log_barrier(&mut self) {
-        if let Some(log) = &mut self.log {
-            log.barrier();
-        }
-    }
-
     pub(in crate::engine) fn drain_log(&mut self, into: &mut Logged) {
-        if let Some(log) = &mut self.log {
+        if let Some(log) = &mut self.changes.journal {
             log.drain(into);
         }
     }

@@ -248,7 +248,7 @@ fn what_many_namespaces_take_beside_their_entries_is_charged_bounded_and_given_b
     assert!(memory.policy_bytes < 4 << 20 && stats.entries > 14_000, "{memory:?}");
     engine.validate();
     for n in 0..NAMESPACES {
-        engine.delete_namespace(&n.to_string()).unwrap();
+        engine.delete_namespace(&n.to_string(), at(0)).unwrap();
     }
     while engine.sweep(usize::MAX) {}
     let after = engine.stats().bytes_used;
@@ -276,7 +276,7 @@ fn a_namespace_too_many_for_the_memory_is_refused_before_others_entries_go_for_i
     let last = namespaces.pop().unwrap();
     assert!(!is_there(&engine, &last, b"k"));
     set(&engine, engine.default_namespace(), b"k", b"v");
-    engine.delete_namespace("0").unwrap();
+    engine.delete_namespace("0", at(0)).unwrap();
     while engine.sweep(usize::MAX) {}
     set(&engine, &last, b"k", b"v");
     engine.validate();

@@ -330,7 +330,7 @@ impl Model {
     /// Deletes a namespace and creates another of the same name.
     fn recreate(&mut self) {
         let config = config("free", 0);
-        self.engine.delete_namespace("free").unwrap();
+        self.engine.delete_namespace("free", self.now).unwrap();
         self.known.retain(|(namespace, _), _| namespace != "free");
         let gone = self.engine.apply(&self.namespace, &Op::Set(Set::new(b"x", b"y")), self.now);
         if self.namespace.name() == "free" {

@@ -124,7 +124,7 @@ fn change(arena: &Arena, rng: &mut SmallRng) -> &'static str {
             engine.update_namespace(&namespace, &change);
         }
         3 => drop(engine.create_namespace(&config("come and gone", 1 << 20))),
-        4 => drop(engine.delete_namespace("come and gone")),
+        4 => drop(engine.delete_namespace("come and gone", at(0))),
         _ => drop(engine.advance(arena.now())),
     }
     "resize, set_policy, update_namespace, create, delete or advance"

@@ -26,7 +26,12 @@ pub(crate) fn key<'a>(key: &'a [u8], limits: &Limits, field: impl FnOnce() -> St
 
 /// A message that is not hot, if it has no more fields than a request can need.
 pub(crate) fn decode<M: prost::Message + Default>(message: &[u8]) -> Result<M> {
-    let mut fields = Reader::new(message);
+    decode_items(message, 0)
+}
+
+/// [`decode`] of a message that may have `items_max` items beside its other fields.
+pub(crate) fn decode_items<M: prost::Message + Default>(message: &[u8], items_max: usize) -> Result<M> {
+    let mut fields = Reader::with_items(message, items_max);
     while fields.next()?.is_some() {}
     M::decode(message).map_err(|error| GrpcError::Undecodable { why: error.to_string() }.into())
 }

@@ -1,0 +1,249 @@
+//! The client library beside redis-rs, in one run: server on core 0, client on core 1, one thread each.
+//!
+//! `cargo bench --bench client [-- --quick]`. Needs redis-server. Each case is `get(key).await` or `set` of 100 B under one of
+//! 100,000 keys of 16 B, by callers that each wait for their answer before they ask again. Per case: calls a second, the
+//! client's CPU time and allocations per call.
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use larder::client::{Client, GetOutcome, SetOptions, SetOutcome};
+use larder::clock::monotonic;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use support::{Process, cpu_seconds, have, headline, median, pinned, quick};
+
+const KEYS: usize = 100_000;
+const CONNECTIONS: usize = 8;
+const ROUNDS: usize = 3;
+
+/// Counts what the client allocates.
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+#[expect(unsafe_code, reason = "an allocator that counts is one that is asked as the system's is")]
+// SAFETY: everything is the system allocator's.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Op {
+    Get,
+    Set,
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    if let Some(at) = args.iter().position(|arg| arg == "--load") {
+        let [peer, address, op, callers] = &args[at + 1..at + 5] else { panic!("four arguments") };
+        let op = if op == "get" { Op::Get } else { Op::Set };
+        return load(peer, address, op, callers.parse().expect("a number"));
+    }
+    headline("the client library / redis-rs, 8 connections, one caller to 512");
+    if !have("redis-server", "redis-server") {
+        return;
+    }
+    let (larder, redis) = (Process::larder(&["--memory", "1GiB"]), Process::redis());
+    println!("{:>4} {:>4}   {:<40} {:<40} ratio", "op", "callers", "larder", "redis-rs");
+    let cases: &[(Op, usize)] = if quick() {
+        &[(Op::Get, 128)]
+    } else {
+        &[
+            (Op::Get, 1),
+            (Op::Get, 8),
+            (Op::Get, 64),
+            (Op::Get, 128),
+            (Op::Get, 512),
+            (Op::Set, 1),
+            (Op::Set, 128),
+        ]
+    };
+    for (op, callers) in cases.iter().copied() {
+        let rounds = if quick() { 1 } else { ROUNDS };
+        let pairs: Vec<(Figures, Figures)> = (0..rounds)
+            .map(|_| (run("larder", &larder, op, callers), run("redis", &redis, op, callers)))
+            .collect();
+        let of = |pick: fn(&(Figures, Figures)) -> f64| median(pairs.iter().map(pick).collect());
+        println!(
+            "{:>4} {callers:>4}   {:>8.0}/s {:.2} µs CPU {:.2} allocations   {:>8.0}/s {:.2} µs CPU {:.2} allocations   {:.2}",
+            if op == Op::Get { "get" } else { "set" },
+            of(|pair| pair.0.rate),
+            of(|pair| pair.0.cpu_us),
+            of(|pair| pair.0.allocations),
+            of(|pair| pair.1.rate),
+            of(|pair| pair.1.cpu_us),
+            of(|pair| pair.1.allocations),
+            of(|pair| pair.0.rate / pair.1.rate),
+        );
+    }
+}
+
+struct Figures {
+    rate: f64,
+    cpu_us: f64,
+    allocations: f64,
+}
+
+/// Runs the load in a process of its own on core 1.
+fn run(peer: &str, server: &Process, op: Op, callers: usize) -> Figures {
+    let own = std::env::current_exe().expect("a process has a file");
+    let output = pinned(1, &own.display().to_string())
+        .args(["--load", peer, &server.data, if op == Op::Get { "get" } else { "set" }, &callers.to_string()])
+        .args(if quick() { &["--quick"][..] } else { &[] })
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .expect("it is this program");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let figures: Vec<f64> = text.split_whitespace().filter_map(|figure| figure.parse().ok()).collect();
+    let [rate, cpu_us, allocations] = figures[..] else { panic!("{peer}: no figures in {text:?}") };
+    Figures { rate, cpu_us, allocations }
+}
+
+fn load(peer: &str, address: &str, op: Op, callers: usize) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let span = Duration::from_millis(if quick() { 500 } else { 3_000 });
+    let keys: Arc<Vec<String>> = Arc::new((0..KEYS).map(|key| format!("{key:016}")).collect());
+    let figures = runtime.block_on(async {
+        match peer {
+            "larder" => larder_load(address, op, callers, keys, span).await,
+            _ => redis_load(address, op, callers, keys, span).await,
+        }
+    });
+    println!("{} {} {}", figures.rate, figures.cpu_us, figures.allocations);
+}
+
+/// Lets callers call until the time is over.
+async fn measure<F, Fut>(callers: usize, span: Duration, mut caller: F) -> Figures
+where
+    F: FnMut(usize, SmallRng, std::time::Instant) -> Fut,
+    Fut: Future<Output = u64> + Send + 'static,
+{
+    let (begun, cpu, allocations) =
+        (monotonic(), cpu_seconds(std::process::id()), ALLOCATIONS.load(Ordering::Relaxed));
+    let end = begun + span;
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..callers {
+        tasks.spawn(caller(number, SmallRng::seed_from_u64(number as u64), end));
+    }
+    let calls = tasks.join_all().await.into_iter().sum::<u64>() as f64;
+    let elapsed = (monotonic() - begun).as_secs_f64();
+    Figures {
+        rate: calls / elapsed,
+        cpu_us: (cpu_seconds(std::process::id()) - cpu) * 1e6 / calls,
+        allocations: (ALLOCATIONS.load(Ordering::Relaxed) - allocations) as f64 / calls,
+    }
+}
+
+async fn larder_load(
+    address: &str,
+    op: Op,
+    callers: usize,
+    keys: Arc<Vec<String>>,
+    span: Duration,
+) -> Figures {
+    let connections = std::env::var("CONNECTIONS").ok().and_then(|text| text.parse().ok());
+    let connections = NonZeroUsize::new(connections.unwrap_or(CONNECTIONS)).expect("it is not 0");
+    let url = address.parse().expect("an address");
+    let client = Client::builder([url]).connections(connections).connect().await.expect("a node");
+    let value = bytes::Bytes::from(vec![b'v'; 100]);
+    let items = keys.iter().map(|key| (bytes::Bytes::from(key.clone()), value.clone())).collect();
+    client.batch_set(items, &SetOptions::default()).await.expect("a node that stores");
+    let figures = measure(callers, span, |_, mut rng, end| {
+        let (client, keys, value) = (client.clone(), keys.clone(), value.clone());
+        async move {
+            let (mut calls, options) = (0, SetOptions::default());
+            while calls % 16 != 0 || monotonic() < end {
+                let key = &keys[rng.random_range(0..KEYS)];
+                match op {
+                    Op::Get => {
+                        let outcome = client.get(key).await.expect("an answer");
+                        assert!(matches!(outcome, GetOutcome::Hit(hit) if hit.value.len() == 100));
+                    }
+                    Op::Set => {
+                        let outcome = client.set(key, value.clone(), &options).await.expect("an answer");
+                        assert!(matches!(outcome, SetOutcome::Stored(_)));
+                    }
+                }
+                calls += 1;
+            }
+            calls
+        }
+    })
+    .await;
+    if std::env::var("METRICS").is_ok() {
+        eprintln!("{:?}", client.metrics());
+    }
+    figures
+}
+
+async fn redis_load(
+    address: &str,
+    op: Op,
+    callers: usize,
+    keys: Arc<Vec<String>>,
+    span: Duration,
+) -> Figures {
+    let client = redis::Client::open(format!("redis://{address}/")).expect("an address");
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        connections.push(client.get_multiplexed_async_connection().await.expect("a server"));
+    }
+    let value = vec![b'v'; 100];
+    for keys in keys.chunks(1_000) {
+        let mut mset = redis::cmd("MSET");
+        for key in keys {
+            mset.arg(key).arg(&value);
+        }
+        let () = mset.query_async(&mut connections[0]).await.expect("a server that stores");
+    }
+    measure(callers, span, |number, mut rng, end| {
+        let mut connection = connections[number % CONNECTIONS].clone();
+        let (keys, value) = (keys.clone(), value.clone());
+        async move {
+            let mut calls = 0;
+            while calls % 16 != 0 || monotonic() < end {
+                let key = &keys[rng.random_range(0..KEYS)];
+                match op {
+                    Op::Get => {
+                        let found: Vec<u8> =
+                            redis::cmd("GET").arg(key).query_async(&mut connection).await.expect("an answer");
+                        assert_eq!(found.len(), 100);
+                    }
+                    Op::Set => {
+                        let () = redis::cmd("SET")
+                            .arg(key)
+                            .arg(&value[..])
+                            .query_async(&mut connection)
+                            .await
+                            .expect("an answer");
+                    }
+                }
+                calls += 1;
+            }
+            calls
+        }
+    })
+    .await
+}

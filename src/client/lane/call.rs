@@ -1,0 +1,157 @@
+//! A call on a lane, from its caller's side.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use super::slots::{Slot, Stage};
+use super::{COMMAND_BYTES, Failure, Lane, Reply, Standing, State, wake};
+use crate::client::codec::{Command, CommandHead};
+use crate::clock::monotonic;
+
+/// A command on its way, and its reply. Dropping it gives the command up.
+#[derive(Debug)]
+#[must_use = "nothing is asked until it is awaited"]
+pub(in crate::client) struct Call<'a, C> {
+    lane: &'a Lane,
+    command: &'a C,
+    traceparent: &'a str,
+    deadline: Instant,
+    /// What is left until then, as the caller has just computed it.
+    timeout_ms: u32,
+    hash: u64,
+    slot: Option<u32>,
+}
+
+impl Lane {
+    /// Asks for something, by a deadline that is `timeout_ms` from now. `hash`: of the key, for which this lane was chosen.
+    pub(in crate::client) fn call<'a, C: Command>(
+        &'a self,
+        command: &'a C,
+        hash: u64,
+        (deadline, timeout_ms): (Instant, u32),
+        traceparent: &'a str,
+    ) -> Call<'a, C> {
+        Call { lane: self, command, traceparent, deadline, timeout_ms, hash, slot: None }
+    }
+}
+
+impl<C: Command> Call<'_, C> {
+    fn bytes(&self) -> usize {
+        COMMAND_BYTES + self.command.request_bytes() + self.traceparent.len()
+    }
+
+    fn begin(&mut self, state: &mut State, cx: &Context<'_>) -> Result<(), Failure> {
+        match &state.standing {
+            Standing::Out(fault) => {
+                let fault = fault.clone();
+                state.choice.done(self.hash);
+                return Err(Failure::Out(fault));
+            }
+            Standing::Unused => state.standing = Standing::Connecting,
+            Standing::Connecting | Standing::Open => {}
+        }
+        let bytes = self.bytes();
+        let is_room = state.queue.is_empty() && state.has_room(bytes);
+        let stage = if is_room { Stage::Written(state.batch_number) } else { Stage::Queued(bytes) };
+        let id = state.slots.take(Slot {
+            deadline: self.deadline,
+            waker: Some(cx.waker().clone()),
+            outcome: None,
+            stage,
+            hash: self.hash,
+            is_abandoned: false,
+        });
+        self.slot = Some(id);
+        if is_room {
+            let head =
+                CommandHead { id: id.into(), timeout_ms: self.timeout_ms, traceparent: self.traceparent };
+            state.write(head, self.command);
+        } else {
+            state.queue.push_back(id);
+            state.counts.queued += 1;
+        }
+        if state.next_deadline.is_none_or(|next| self.deadline < next) {
+            state.next_deadline = Some(self.deadline);
+        }
+        Ok(())
+    }
+
+    /// Writes the command that had to wait for room.
+    fn write_granted(&self, state: &mut State, id: u32, bytes: usize) {
+        state.granted_bytes -= bytes;
+        state.slots.of_call(id).stage = Stage::Written(state.batch_number);
+        let left = self.deadline.saturating_duration_since(monotonic()).as_millis();
+        let timeout_ms = u32::try_from(left).unwrap_or(u32::MAX).max(1);
+        state.write(CommandHead { id: id.into(), timeout_ms, traceparent: self.traceparent }, self.command);
+    }
+}
+
+impl<C: Command> Future for Call<'_, C> {
+    type Output = Result<Reply, Failure>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let lane = self.lane;
+        let mut state = lane.shared.lock();
+        let Some(id) = self.slot else {
+            if let Err(failure) = self.begin(&mut state, cx) {
+                return Poll::Ready(Err(failure));
+            }
+            let driver = state.driver.take();
+            drop(state);
+            wake(driver);
+            return Poll::Pending;
+        };
+        let slot = state.slots.of_call(id);
+        if let Some(outcome) = slot.outcome.take() {
+            slot.is_abandoned = true;
+            self.slot = None;
+            state.slots.free_if_over(id);
+            return Poll::Ready(outcome);
+        }
+        match &mut slot.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            empty => *empty = Some(cx.waker().clone()),
+        }
+        if let Stage::Granted(bytes) = slot.stage {
+            self.write_granted(&mut state, id, bytes);
+            let driver = state.driver.take();
+            drop(state);
+            wake(driver);
+        }
+        Poll::Pending
+    }
+}
+
+impl<C> Drop for Call<'_, C> {
+    fn drop(&mut self) {
+        let Some(id) = self.slot else { return };
+        let mut guard = self.lane.shared.lock();
+        let state = &mut *guard;
+        let batch_number = state.batch_number;
+        let slot = state.slots.of_call(id);
+        let had_outcome = slot.outcome.take().is_some();
+        let waker = slot.waker.take();
+        slot.is_abandoned = true;
+        match slot.stage {
+            Stage::Written(batch) if batch < batch_number => {
+                if !had_outcome {
+                    state.write_cancel(id);
+                }
+            }
+            // Counted already, where its deadline passed.
+            Stage::Written(_) => state.dead_in_batch += usize::from(!had_outcome),
+            Stage::Granted(bytes) => {
+                slot.end(&state.choice);
+                state.granted_bytes -= bytes;
+            }
+            _ => slot.end(&state.choice),
+        }
+        state.slots.free_if_over(id);
+        let driver = state.driver.take();
+        drop(guard);
+        drop(waker);
+        wake(driver);
+    }
+}

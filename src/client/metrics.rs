@@ -1,0 +1,46 @@
+//! What a client has done, in numbers.
+
+use super::node::Node;
+
+/// Counts since the client was built. All only grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ClientMetrics {
+    /// Single-key commands that were written to a Pipeline.
+    pub commands: u64,
+    /// Answers to them.
+    pub replies: u64,
+    /// Batches in which they went out: `commands / batches` of them to a batch, on average.
+    pub batches: u64,
+    /// Bytes of commands.
+    pub bytes_sent: u64,
+    /// Bytes of answers.
+    pub bytes_received: u64,
+    /// Calls that waited because a connection took no more.
+    pub queued: u64,
+    /// Calls whose deadline passed.
+    pub deadlines: u64,
+    /// Calls that were sent again.
+    pub retries: u64,
+    /// Connections that were opened for commands.
+    pub connections_opened: u64,
+    /// How often the node was found to be out.
+    pub times_out: u64,
+}
+
+impl ClientMetrics {
+    pub(super) fn of(node: &Node) -> Self {
+        let mut sum = Self { retries: node.retries(), times_out: node.times_out(), ..Self::default() };
+        for counts in node.counts() {
+            sum.commands += counts.commands;
+            sum.replies += counts.replies;
+            sum.batches += counts.batches;
+            sum.bytes_sent += counts.bytes_sent;
+            sum.bytes_received += counts.bytes_received;
+            sum.queued += counts.queued;
+            sum.deadlines += counts.deadlines;
+            sum.connections_opened += counts.opened;
+        }
+        sum
+    }
+}

@@ -1,0 +1,185 @@
+//! One path for every call: to its node, and again where that is safe and allowed.
+//!
+//! A call is tried three times at most, within its deadline. It is repeated where the connection broke under it, if done
+//! twice it comes to the same, or it has a request id, by which the node knows it again; and where the node says that a
+//! retry helps (google.rpc.RetryInfo), after the time that it says. What is repeated is a tenth of all calls at most,
+//! beside ten at once, so that a node in trouble is not asked more than one that is well.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use prost::Message;
+use tonic::Code;
+
+use super::backoff::{random, random_share};
+use super::calls::{Client, UNREADABLE};
+use super::codec::{Command, ReplyKind};
+use super::error::{ClientError, Refusal};
+use super::lane::Failure;
+use super::node::CallTime;
+use super::request::Request;
+use crate::clock::monotonic;
+use crate::proto::google::rpc;
+use crate::verb::{Idempotency, Verb};
+
+/// Whether a call may be sent again when nobody knows what came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// Done twice, it comes to the same.
+    Safe,
+    /// It might not.
+    No,
+}
+
+/// How often a call is sent at most.
+const TRIES_MAX: usize = 3;
+
+/// Names for calls that must be done once.
+#[derive(Debug)]
+pub(super) struct RequestIds {
+    client: u64,
+    next: AtomicU64,
+}
+
+impl Default for RequestIds {
+    fn default() -> Self {
+        Self { client: random(), next: AtomicU64::new(0) }
+    }
+}
+
+impl RequestIds {
+    /// A name that no other call has.
+    pub(super) fn draw(&self) -> String {
+        format!("{:016x}-{:x}", self.client, self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Client {
+    /// Sends a command by a lane, and gives the message that answers it.
+    pub(super) async fn command<C: Command>(
+        &self,
+        verb: Verb,
+        command: &C,
+        repeat: Repeat,
+    ) -> Result<Bytes, ClientError> {
+        let begun = monotonic();
+        let hash = xxhash_rust::xxh64::xxh64(command.key(), 0);
+        let mut time = CallTime::new(begun, self.timed()?);
+        let mut tried = 0;
+        loop {
+            let outcome = self.node().call(command, hash, time, self.traceparent()).await;
+            tried += 1;
+            let error = match outcome {
+                Ok(reply) if reply.kind != ReplyKind::Error => return Ok(reply.result),
+                Ok(refused) => self.refused(verb, refused.result),
+                Err(failure) => self.failed(verb, failure, begun),
+            };
+            let Some(wait) = wait_before_retry(&error, repeat).filter(|_| tried < TRIES_MAX) else {
+                return Err(error);
+            };
+            match self.retry(wait, time, hash).await {
+                Some(left) => time = left,
+                None => return Err(error),
+            }
+        }
+    }
+
+    /// A single-key call: by a lane, or where there are none by itself.
+    pub(super) async fn one<R>(&self, message: R, repeat: Repeat) -> Result<R::Answer, ClientError>
+    where
+        R: Request + Command,
+    {
+        if !self.node().has_lanes() {
+            return self.call(message).await;
+        }
+        let result = self.command(R::VERB, &message, repeat).await?;
+        self.read(R::VERB, result)
+    }
+
+    pub(super) fn read<A: Message + Default>(&self, verb: Verb, result: Bytes) -> Result<A, ClientError> {
+        A::decode(result).map_err(|_| self.bad_answer(verb, UNREADABLE))
+    }
+
+    /// The path of every call that is one request and one answer by itself: to the node of the key that the request names.
+    pub(super) async fn call<R: Request>(&self, message: R) -> Result<R::Answer, ClientError> {
+        let pool = self.node_of(message.key());
+        let begun = monotonic();
+        let timeout = self.timed()?;
+        if !self.node().has_lanes() {
+            return pool.call_within(message, timeout, self.traceparent()).await;
+        }
+        let repeat = match R::VERB.idempotency() {
+            Idempotency::Unknown => Repeat::No,
+            _ => Repeat::Safe,
+        };
+        let mut time = CallTime::new(begun, timeout);
+        let mut tried = 0;
+        loop {
+            if let Err(fault) = self.node().check_pool() {
+                return Err(self.failed(R::VERB, Failure::Out(fault), begun));
+            }
+            let left = Duration::from_millis(time.timeout_ms.into());
+            let error = match pool.call_within(message.clone(), left, self.traceparent()).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            tried += 1;
+            let Some(wait) = wait_before_retry(&error, repeat).filter(|_| tried < TRIES_MAX) else {
+                return Err(error);
+            };
+            match self.retry(wait, time, 0).await {
+                Some(left) => time = left,
+                None => return Err(error),
+            }
+        }
+    }
+
+    /// The time that a call has.
+    fn timed(&self) -> Result<Duration, ClientError> {
+        if self.timeout().is_zero() { Err(ClientError::ZeroTimeout) } else { Ok(self.timeout()) }
+    }
+
+    /// Waits before a call is sent again; none: it is not to be.
+    async fn retry(&self, wait: Duration, time: CallTime, hash: u64) -> Option<CallTime> {
+        if time.deadline.saturating_duration_since(monotonic()) <= wait || !self.node().may_retry(hash) {
+            return None;
+        }
+        self.node().note_retry();
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        time.left(monotonic())
+    }
+
+    fn refused(&self, verb: Verb, status: Bytes) -> ClientError {
+        match rpc::Status::decode(status) {
+            Ok(status) => {
+                let url = self.node_of(None).url().to_string();
+                ClientError::Status(Box::new(Refusal::of_item(url, status)))
+            }
+            Err(_) => self.bad_answer(verb, UNREADABLE),
+        }
+    }
+
+    fn failed(&self, verb: Verb, failure: Failure, begun: Instant) -> ClientError {
+        ClientError::of_failure(self.node_of(None).url(), verb.name(), failure, monotonic() - begun)
+    }
+}
+
+/// How long to wait before a call that came to this is sent again; none: it is not.
+fn wait_before_retry(error: &ClientError, repeat: Repeat) -> Option<Duration> {
+    match error {
+        ClientError::BrokenOff { .. } | ClientError::Closed { .. } if repeat == Repeat::Safe => {
+            Some(Duration::ZERO)
+        }
+        // What the node has refused it has not done.
+        ClientError::Status(refusal)
+            if matches!(refusal.code, Code::Unavailable | Code::ResourceExhausted) =>
+        {
+            let wait = refusal.retry_after?;
+            Some(wait + random_share(wait / 4))
+        }
+        _ => None,
+    }
+}
