@@ -1,4 +1,4 @@
-//! The client for programs without a runtime: the calls of [`client::Client`](crate::client::Client), each of which waits for
+//! The client for programs without a runtime: the calls of [`client::Client`], each of which waits for
 //! its answer.
 //!
 //! ```no_run
