@@ -161,6 +161,12 @@ impl Client {
         load: impl Future<Output = Result<LoadedValue, E>>,
     ) -> Result<LoadedValue, E> {
         let loaded = async {
+            // Who missed it before another's load ended begins here after that one has stored it.
+            if replaces.is_none()
+                && let Ok(Some(hit)) = self.found(key).await
+            {
+                return Ok((hit.value, hit.content_type));
+            }
             let (value, content_type) = load.await?;
             // A value that was written after the miss is newer than this one.
             let condition = replaces.map_or(SetCondition::IfAbsent, SetCondition::IfVersion);
