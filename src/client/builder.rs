@@ -10,6 +10,8 @@ use super::connect::Connector;
 use super::error::ClientError;
 use super::health::HealthClient;
 use super::lane::LaneConfig;
+#[cfg(feature = "near-cache")]
+use super::near::{self, NearCache};
 use super::node::{Node, NodeConfig};
 use super::pool::Pool;
 use super::url::NodeUrl;
@@ -27,6 +29,8 @@ use crate::entry::MESSAGE_BYTES_MAX;
 /// - sign of life: asked for after 300 ms of silence while an answer is due (on one connection always), waited for 500 ms
 /// - a node that is out: a cache that has nothing ([`OnUnavailable::Miss`])
 /// - retries: 2 of a call at most, a tenth of all calls at most
+/// - hedged gets: none
+/// - near cache: none
 /// - namespace: "" (the default one)
 /// - longest answer: 2 GiB, which is what a node can be set to send; memory is taken for what comes, not for the limit
 ///
@@ -42,9 +46,12 @@ pub struct ClientBuilder {
     max_message_bytes: usize,
     keepalive: (Duration, Duration),
     on_unavailable: OnUnavailable,
+    hedge_after: Option<Duration>,
     /// Whether single-key calls share Pipeline streams.
     coalesces: bool,
     is_lazy: bool,
+    #[cfg(feature = "near-cache")]
+    near_cache_bytes: u64,
     connector: Connector,
 }
 
@@ -62,8 +69,11 @@ impl ClientBuilder {
             max_message_bytes: MESSAGE_BYTES_MAX,
             keepalive: (Duration::from_millis(300), Duration::from_millis(500)),
             on_unavailable: OnUnavailable::default(),
+            hedge_after: None,
             coalesces: true,
             is_lazy: false,
+            #[cfg(feature = "near-cache")]
+            near_cache_bytes: 0,
             connector: Connector::System,
         }
     }
@@ -82,9 +92,24 @@ impl ClientBuilder {
         self
     }
 
+    /// Keeps copies of what is read in this process, of at most this number of bytes in all, 1 MiB at least; 0: none. They are
+    /// kept true by a Watch of the node. A short-lived client keeps none.
+    #[cfg(feature = "near-cache")]
+    pub fn near_cache(mut self, bytes: u64) -> Self {
+        self.near_cache_bytes = bytes;
+        self
+    }
+
     /// What a node that is out is to the application.
     pub fn on_unavailable(mut self, on_unavailable: OnUnavailable) -> Self {
         self.on_unavailable = on_unavailable;
+        self
+    }
+
+    /// Asks a second time, by another connection, for what a Get has not been answered after this time, such as the 99th
+    /// percentile of what it takes. The answer that comes first counts. It is a retry to the budget.
+    pub fn hedge_after(mut self, after: Duration) -> Self {
+        self.hedge_after = Some(after);
         self
     }
 
@@ -163,8 +188,17 @@ impl ClientBuilder {
             namespace: self.namespace,
             timeout: self.timeout,
             on_unavailable: self.on_unavailable,
+            hedge_after: self.hedge_after,
         };
-        Ok(Client::new(node, defaults))
+        let client = Client::new(node, defaults);
+        #[cfg(feature = "near-cache")]
+        if self.near_cache_bytes > 0 && self.coalesces {
+            let cache = Arc::new(NearCache::new(self.near_cache_bytes));
+            let (pool, health) = (client.node().pool().clone(), client.health());
+            tokio::spawn(near::follow(Arc::downgrade(&cache), pool, health));
+            return Ok(client.with_near(&cache));
+        }
+        Ok(client)
     }
 
     /// [`Self::build`], and waits until the node can be asked, no longer than a connection may take.

@@ -22,15 +22,32 @@ pub struct ClientMetrics {
     pub deadlines: u64,
     /// Calls that were sent again.
     pub retries: u64,
+    /// Gets that were asked a second time before they were answered.
+    pub hedges: u64,
     /// Connections that were opened for commands.
     pub connections_opened: u64,
     /// How often the node was found to be out.
     pub times_out: u64,
+    /// Gets that the near cache answered.
+    pub near_hits: u64,
+    /// Gets that it did not.
+    pub near_misses: u64,
+    /// Entries that it has copies of.
+    pub near_entries: u64,
+    /// Bytes that it takes.
+    pub near_bytes: u64,
+    /// How often it dropped everything, because it could not tell what was still true.
+    pub near_resets: u64,
 }
 
 impl ClientMetrics {
     pub(super) fn of(node: &Node) -> Self {
-        let mut sum = Self { retries: node.retries(), times_out: node.times_out(), ..Self::default() };
+        let mut sum = Self {
+            retries: node.retries(),
+            hedges: node.hedges(),
+            times_out: node.times_out(),
+            ..Self::default()
+        };
         for counts in node.counts() {
             sum.commands += counts.commands;
             sum.replies += counts.replies;
@@ -42,5 +59,17 @@ impl ClientMetrics {
             sum.connections_opened += counts.opened;
         }
         sum
+    }
+
+    #[cfg(feature = "near-cache")]
+    pub(super) fn with_near(self, [hits, misses, entries, bytes, resets]: [u64; 5]) -> Self {
+        Self {
+            near_hits: hits,
+            near_misses: misses,
+            near_entries: entries,
+            near_bytes: bytes,
+            near_resets: resets,
+            ..self
+        }
     }
 }

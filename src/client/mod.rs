@@ -30,17 +30,22 @@ pub(crate) mod codec;
 mod connect;
 mod convert;
 mod error;
+mod flights;
 mod greylist;
 mod health;
 mod keyspace;
 mod lane;
 mod metrics;
+#[cfg(feature = "near-cache")]
+mod near;
 mod node;
 mod outcome;
 mod pipeline;
 mod pool;
 mod request;
 mod retry;
+mod typed;
+mod update;
 mod url;
 pub mod value;
 mod watch;
@@ -72,6 +77,8 @@ pub use outcome::{
     ScanItem, ScanPage, SetOutcome, StoredBlob, Tier,
 };
 pub use pipeline::{Commands, PipelineReceiver, PipelineSender};
+pub use typed::Typed;
+pub use update::{LoadError, Updated};
 pub use url::{BadNodeUrl, NodeUrl};
 pub use watch::{
     WatchDiscontinuity, WatchEvent, WatchMessage, WatchOptions, WatchPosition, WatchScope, WatchStream,
