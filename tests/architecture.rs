@@ -42,8 +42,10 @@ impl Source {
     /// The room that it belongs to: `engine`, `node`, `server/stack`.
     fn room(&self) -> &str {
         let path = self.path.to_str().unwrap();
-        if path.starts_with("server/stack/") {
-            return "server/stack";
+        for inner in ["server/stack", "client/near"] {
+            if path.strip_prefix(inner).is_some_and(|rest| rest.starts_with('/')) {
+                return inner;
+            }
         }
         path.split('/').next().unwrap().trim_end_matches(".rs")
     }

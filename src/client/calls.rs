@@ -239,7 +239,7 @@ impl Client {
             if let Some(hit) = near.get(key) {
                 return Ok(GetOutcome::Hit(hit));
             }
-            return near.look_up(self.namespace(), key, self.ask(key, false)).await;
+            return Box::pin(near.look_up(self.namespace(), key, self.ask(key, false))).await;
         }
         self.ask(key, metadata_only).await
     }

@@ -375,7 +375,7 @@ impl Presence {
         self.tell();
     }
 
-    /// Tells whoever listens how the node is, if that has changed.
+    /// Tells those that listen how the node is, if that has changed.
     fn tell(&self) {
         let known = self.known();
         let is_open = known.lanes_open.contains(&true);

@@ -70,7 +70,7 @@ impl Client {
         let mut tried = 0;
         loop {
             let outcome = match self.hedge_after() {
-                Some(after) if verb == Verb::Get => self.hedged(command, hash, time, after).await,
+                Some(after) if verb == Verb::Get => Box::pin(self.hedged(command, hash, time, after)).await,
                 _ => self.node().call(command, hash, time, self.traceparent()).await,
             };
             tried += 1;
@@ -136,7 +136,12 @@ impl Client {
     }
 
     /// The path of every call that is one request and one answer by itself: to the node of the key that the request names.
+    /// Its future is long, and has a place of its own: that of a call by a lane is not to be as long.
     pub(super) async fn call<R: Request>(&self, message: R) -> Result<R::Answer, ClientError> {
+        Box::pin(self.call_alone(message)).await
+    }
+
+    async fn call_alone<R: Request>(&self, message: R) -> Result<R::Answer, ClientError> {
         let pool = self.node_of(message.key());
         let begun = monotonic();
         let timeout = self.timed()?;

@@ -86,6 +86,8 @@ pub(crate) const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("verb", ALL),
         ],
     ),
+    // Copies are kept in the engine; the rest of the client knows nothing of it.
+    ("client/near", &[("client", ALL), ("clock", ALL), ("engine", ALL), ("entry", ALL)]),
     (
         "config",
         &[

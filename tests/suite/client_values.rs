@@ -32,7 +32,7 @@ fn order(id: u64) -> Order {
     Order {
         id,
         lines: vec![Line::Article { name: "tea".to_owned(), count: 2 }, Line::Discount(-0.5), Line::Free],
-        note: (id % 2 == 0).then(|| "éç".repeat(id as usize)),
+        note: id.is_multiple_of(2).then(|| "éç".repeat(id as usize)),
         tags: [("a".to_owned(), -1)].into(),
     }
 }

@@ -1,4 +1,4 @@
-//! An open Pipeline stream with the connection that it is alone on, both driven by whoever polls this.
+//! An open Pipeline stream with the connection that it is alone on, both driven by the task that polls this.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};

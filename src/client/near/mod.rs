@@ -290,7 +290,7 @@ impl Near {
         let mut asked_for = missing.iter().zip(tickets).zip(asked);
         Ok(found
             .iter_mut()
-            .map(|found| match found.take() {
+            .filter_map(|found| match found.take() {
                 Some(outcome) => Some(Ok(outcome)),
                 None => {
                     let ((at, ticket), outcome) = asked_for.next()?;
@@ -300,7 +300,6 @@ impl Near {
                     Some(outcome)
                 }
             })
-            .flatten()
             .collect())
     }
 
