@@ -183,6 +183,11 @@ impl Cache {
         self.engine.stop_events()
     }
 
+    /// Says what events may take; see [`Engine::charge_events`].
+    pub fn charge_events(&self, bytes: u64) {
+        self.engine.charge_events(bytes);
+    }
+
     /// Takes a shard's events out; see [`Engine::drain_events`].
     pub fn drain_events(&self, shard: usize, into: &mut Vec<u8>) -> Option<DrainedEvents> {
         self.engine.drain_events(shard, into)

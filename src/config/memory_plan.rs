@@ -6,11 +6,10 @@
 //!
 //! | part | of the spare memory | at the most |
 //! |---|---|---|
-//! | answers that clients have yet to read | three tenths | 32 MiB |
+//! | answers that clients have yet to read | a third | 32 MiB |
 //! | long requests under way | an eighth | 256 MiB |
 //! | what came of long requests that wait to be read | what the others leave of ten twelfths | 64 MiB |
 //! | short requests that wait for the disk | a twelfth | 64 MiB |
-//! | events that watchers have yet to read | a thirtieth | 16 MiB |
 //! | changes that wait for the disk | a thirty-second of the limit, at least 4 MiB | 64 MiB |
 
 const MIB: u64 = 1 << 20;
@@ -30,8 +29,6 @@ pub struct MemoryPlan {
     pub waiting_bytes: u64,
     /// What may have come of long requests that wait to be read.
     pub unread_bytes: u64,
-    /// Events that watchers have yet to read, or may ask for again.
-    pub watch_bytes: u64,
     /// What a peer may send of a call before the node has read it: 64 KiB to 1 MiB.
     pub window_bytes: u64,
 }
@@ -41,18 +38,16 @@ impl MemoryPlan {
     #[must_use]
     pub fn of(memory_bytes: u64) -> Self {
         let spare = 32 * MIB + memory_bytes / 10;
-        let answer_bytes = (spare / 10 * 3).min(MAX_RESPONSE_BACKLOG_BYTES);
+        let answer_bytes = (spare / 3).min(MAX_RESPONSE_BACKLOG_BYTES);
         let request_bytes = (spare / 8).min(256 * MIB);
         let journal_bytes = (memory_bytes / 32).clamp(4 * MIB, 64 * MIB);
         let waiting_bytes = (spare / 12).min(64 * MIB);
-        let watch_bytes = (spare / 30).min(16 * MIB);
-        let others = answer_bytes + request_bytes + journal_bytes + waiting_bytes + watch_bytes;
+        let others = answer_bytes + request_bytes + journal_bytes + waiting_bytes;
         Self {
             answer_bytes,
             request_bytes,
             journal_bytes,
             waiting_bytes,
-            watch_bytes,
             unread_bytes: (spare / 12 * 10).saturating_sub(others).min(64 * MIB),
             window_bytes: (memory_bytes / 4_096).clamp(MIB / 16, MIB),
         }
@@ -76,8 +71,7 @@ mod tests {
         for memory_bytes in (0..40).map(|power| 1 << power) {
             let plan = MemoryPlan::of(memory_bytes);
             let MemoryPlan { answer_bytes, request_bytes, journal_bytes, window_bytes, .. } = plan;
-            let brief = plan.waiting_bytes + plan.watch_bytes + plan.unread_bytes;
-            let all = answer_bytes + request_bytes + journal_bytes + brief;
+            let all = answer_bytes + request_bytes + journal_bytes + plan.waiting_bytes + plan.unread_bytes;
             assert!(all <= (32 * MIB + memory_bytes / 10) / 12 * 10, "{memory_bytes}: {plan:?}");
             assert!(plan.unread_bytes / window_bytes >= 60, "60 long requests may wait");
             assert!(journal_bytes >= before.journal_bytes && window_bytes >= before.window_bytes);

@@ -157,6 +157,13 @@ impl Engine {
         self.shards.iter().map(stop).collect()
     }
 
+    /// Says what events may take, those that were taken out too, in bytes: that counts as memory in use.
+    pub fn charge_events(&self, bytes: u64) {
+        for shard in &self.shards {
+            shard.lock().set_event_bytes(bytes / self.shards.len() as u64);
+        }
+    }
+
     /// Takes a shard's events out, in place of what is in `into`; `None`: they are not noted.
     pub fn drain_events(&self, shard: usize, into: &mut Vec<u8>) -> Option<DrainedEvents> {
         self.shards.get(shard)?.lock().changes.events.as_mut().map(|events| events.drain(into))

@@ -31,6 +31,8 @@ pub struct Memory {
     pub disk_tier_bytes: u64,
     /// What it takes to know which blobs there are.
     pub blob_bytes: u64,
+    /// What events for watchers may take, while they are noted.
+    pub event_bytes: u64,
     /// What all of it together may be.
     pub bytes_limit: u64,
 }
@@ -38,7 +40,7 @@ pub struct Memory {
 impl Memory {
     /// The parts by name.
     #[must_use]
-    pub fn parts(&self) -> [(&'static str, u64); 13] {
+    pub fn parts(&self) -> [(&'static str, u64); 14] {
         [
             ("entries", self.entry_bytes),
             ("large-values", self.large_value_bytes),
@@ -53,6 +55,7 @@ impl Memory {
             ("invalidations", self.invalidation_bytes),
             ("places-on-disk", self.disk_tier_bytes),
             ("blobs", self.blob_bytes),
+            ("watch-log", self.event_bytes),
         ]
     }
 

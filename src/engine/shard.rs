@@ -92,6 +92,8 @@ pub(super) struct Shard {
     /// What it takes to know where entries lie below.
     disk_tier_bytes: u64,
     blob_bytes: u64,
+    /// A part of what events may take, while they are noted.
+    event_bytes: u64,
 }
 
 /// An entry's own copy of what its cell holds, to write it again in another form.
@@ -126,6 +128,7 @@ impl Shard {
             fetches: None,
             disk_tier_bytes: 0,
             blob_bytes: 0,
+            event_bytes: 0,
             config,
         }
     }
@@ -324,6 +327,7 @@ impl Shard {
         empty.requests = self.requests.emptied();
         empty.fetches = self.fetches.take();
         (empty.disk_tier_bytes, empty.blob_bytes) = (self.disk_tier_bytes, self.blob_bytes);
+        empty.event_bytes = self.event_bytes;
         empty.note_change_of_all();
         empty.gone = self.gone;
         empty.hits = self.hits;

@@ -8,10 +8,10 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::descriptors::DescriptorShares;
-use super::parts::{bytes, control_urls, request_limits};
+use super::parts::{control_urls, request_limits};
 use crate::cache::Cache;
 use crate::clock::{Clock, SystemClock, monotonic};
-use crate::config::{LoadedConfig, MemoryPlan, ServeConfig};
+use crate::config::{LoadedConfig, ServeConfig};
 use crate::server::stack::{CallTimeout, InFlight};
 use crate::server::{Connections, Lifecycle, Server};
 use crate::service::{LiveConfig, LongRequests, ResponseBacklog, Watches};
@@ -67,21 +67,15 @@ pub(super) struct Bounds {
 
 impl Bounds {
     fn new(config: &ServeConfig, shares: DescriptorShares, watches: Watches) -> Self {
-        let bounds = Self {
+        watches.set_watchers_max(config.limits.max_watchers as usize);
+        Self {
             connections: Connections::new(config.limits.max_connections as usize).within(shares.connections),
             timeout: CallTimeout::new(config.timeouts.timeout),
             in_flight: InFlight::new(config.limits.max_in_flight as usize),
             response_backlog: ResponseBacklog::new(config.limits.max_response_backlog.bytes()),
             requests: LongRequests::new(request_limits(config)),
             watches,
-        };
-        bounds.set_watches(config);
-        bounds
-    }
-
-    fn set_watches(&self, config: &ServeConfig) {
-        let log_bytes_max = MemoryPlan::of(config.cache.memory.0).watch_bytes;
-        self.watches.set_limits(config.limits.max_watchers as usize, bytes(log_bytes_max));
+        }
     }
 
     /// Holds what comes from now on to a configuration.
@@ -91,7 +85,7 @@ impl Bounds {
         self.in_flight.set_limit(config.limits.max_in_flight as usize);
         self.response_backlog.set_bytes_max(config.limits.max_response_backlog.bytes());
         self.requests.set_limits(request_limits(config));
-        self.set_watches(config);
+        self.watches.set_watchers_max(config.limits.max_watchers as usize);
     }
 }
 

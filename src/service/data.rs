@@ -30,13 +30,12 @@ use super::request::Request as CacheRequest;
 use super::response_backlog::ResponseBacklog;
 use super::slow::describe;
 use super::unary::{Undone, call};
-use super::watch::{WATCH_ITEMS_MAX, Watches};
+use super::watch::{self, Watches};
 use crate::cache::Cache;
 use crate::clock::UnreadTime;
 use crate::grpc::frame::{PREFIX, message_len};
 use crate::grpc::{Begun, DescribeCall, GrpcError, ResponseBody, Trailers, Unary};
 use crate::quote::Quote;
-use crate::service::codec::convert;
 use crate::service::error::CallError;
 use crate::telemetry::{CallDescription, CallTracer, SlowCalls};
 use crate::verb::{Served, Verb};
@@ -366,7 +365,9 @@ where
                         let gathered = ready!(message.poll_gather(body.as_mut(), max, plane, cx));
                         let whole = gathered.and_then(|()| message.whole(max));
                         let whole = match whole {
-                            Ok(whole) if *verb == Verb::Watch => return Poll::Ready(Ok(watch(plane, whole))),
+                            Ok(whole) if *verb == Verb::Watch => {
+                                return Poll::Ready(Ok(watch::answer(plane, whole)));
+                            }
                             Ok(whole) => Bytes::copy_from_slice(whole),
                             Err(error) => return Poll::Ready(Ok(ResponseBody::error(error))),
                         };
@@ -456,16 +457,6 @@ fn at_once(
             Ok(AtOnce::Deferred(Why::Loading(pending.into_loading(key))))
         }
     }
-}
-
-/// Answers a Watch.
-fn watch(plane: &Plane, message: &[u8]) -> Response<ResponseBody> {
-    let opened = convert::decode_items(message, WATCH_ITEMS_MAX).and_then(|request| {
-        let watches =
-            plane.watches.as_ref().ok_or_else(|| CallError::NotServed { what: "Cache.Watch".to_owned() })?;
-        watches.watch(&request, (plane.ending)(), plane.response_backlog.clone())
-    });
-    opened.map_or_else(ResponseBody::error, ResponseBody::stream)
 }
 
 /// What is kept for a call that is slow.

@@ -32,16 +32,19 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Response;
 use parking_lot::Mutex;
 
-use super::data::Ending;
+use super::data::{Ending, Plane};
 use super::error::CallError;
 use super::response_backlog::ResponseBacklog;
 use super::unary::namespace;
 use crate::cache::Cache;
 use crate::engine::EventConfig;
 use crate::entry::{KEY_BYTES_MAX, NAMESPACES_MAX};
+use crate::grpc::ResponseBody;
 use crate::proto::v1;
+use crate::service::codec::convert;
 use body::{Reading, WatchBody};
 use collector::Nudges;
 use frames::{Filter, Place, put_event, put_heartbeat};
@@ -50,15 +53,17 @@ use log::EventLog;
 /// The most shards that a node has, and so the most positions.
 const POSITIONS_MAX: usize = 1_024;
 /// The namespaces and positions that are read of a request: one more of each than it may have, so that it can be named.
-pub(super) const WATCH_ITEMS_MAX: usize = NAMESPACES_MAX + POSITIONS_MAX + 2;
+const ITEMS_MAX: usize = NAMESPACES_MAX + POSITIONS_MAX + 2;
 /// How soon a shard's next heartbeat comes at the latest, as watchers are told.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// What all watchers together are sent in a second for each processor, in bytes: copying that into sockets takes about a
 /// third of one.
 const BYTES_PER_PROCESSOR: u64 = 192 << 20;
-/// Without a setting: the defaults of `--max-watchers` and of the memory plan.
+/// Without a setting: `--max-watchers`' default.
 const WATCHERS_MAX: usize = 1_000;
-const LOG_BYTES_MAX: usize = 1 << 20;
+/// The log may take this part of the limit on memory, within these bounds.
+const LOG_PART: u64 = 64;
+const LOG_BYTES: std::ops::RangeInclusive<u64> = 256 << 10..=16 << 20;
 
 /// The watchers of a node. Clones are the same.
 #[derive(Debug, Clone)]
@@ -82,7 +87,6 @@ struct Hub {
     cache: Arc<Cache>,
     incarnation: u64,
     watchers_max: AtomicUsize,
-    log_bytes_max: AtomicUsize,
     bytes_per_second: u64,
     state: Mutex<State>,
     nudges: Arc<Nudges>,
@@ -137,7 +141,6 @@ impl Watches {
             cache,
             incarnation,
             watchers_max: WATCHERS_MAX.into(),
-            log_bytes_max: LOG_BYTES_MAX.into(),
             bytes_per_second: processors * BYTES_PER_PROCESSOR,
             state: Mutex::new(state),
             nudges: Arc::new(Nudges::new(shards)),
@@ -146,10 +149,9 @@ impl Watches {
         }))
     }
 
-    /// Sets how many may watch at a time, and the bytes that the log may take. Those that watch stay.
-    pub fn set_limits(&self, watchers_max: usize, log_bytes_max: usize) {
+    /// Sets how many may watch at a time. Those that watch stay.
+    pub fn set_watchers_max(&self, watchers_max: usize) {
         self.0.watchers_max.store(watchers_max, Relaxed);
-        self.0.log_bytes_max.store(log_bytes_max, Relaxed);
     }
 
     /// The figures of now.
@@ -165,7 +167,7 @@ impl Watches {
     }
 
     /// A stream of what was asked for, to be ended when `ending` does.
-    pub(super) fn watch(
+    fn watch(
         &self,
         request: &v1::WatchRequest,
         ending: Ending,
@@ -185,6 +187,16 @@ impl Watches {
         let slot = state.enter();
         Ok(WatchBody::new(Arc::clone(hub), slot, reading, ending, response_backlog))
     }
+}
+
+/// Answers a Watch.
+pub(super) fn answer(plane: &Plane, message: &[u8]) -> Response<ResponseBody> {
+    let opened = convert::decode_items(message, ITEMS_MAX).and_then(|request| {
+        let not_served = || CallError::NotServed { what: "Cache.Watch".to_owned() };
+        let watches = plane.watches.as_ref().ok_or_else(not_served)?;
+        watches.watch(&request, (plane.ending)(), plane.response_backlog.clone())
+    });
+    opened.map_or_else(ResponseBody::error, ResponseBody::stream)
 }
 
 /// What a request asks for, where that is not everything.
@@ -273,8 +285,23 @@ impl Hub {
             waiting_bytes_max: (shard_bytes / WAITING_PART).clamp(WAITING_BYTES_MIN, WAITING_BYTES_MAX),
         };
         self.cache.start_events(&config, &state.sequences);
-        state.log = Some(EventLog::new(state.sequences.clone(), self.log_bytes_max.load(Relaxed)));
+        let bytes_max = self.log_bytes_max();
+        self.cache.charge_events(bytes_max);
+        state.log = Some(EventLog::new(state.sequences.clone(), bytes_max as usize));
         tokio::spawn(collector::run(Arc::downgrade(self)));
+    }
+
+    /// What the log may take, in bytes.
+    fn log_bytes_max(&self) -> u64 {
+        (self.cache.bytes_limit() / LOG_PART).clamp(*LOG_BYTES.start(), *LOG_BYTES.end())
+    }
+
+    /// Sees to it that the log takes what it may, and that this is charged.
+    fn resize_log(&self, log: &mut EventLog) {
+        let bytes_max = self.log_bytes_max();
+        if log.set_bytes_max(bytes_max as usize) {
+            self.cache.charge_events(bytes_max);
+        }
     }
 
     /// How far apart watchers are woken: each takes some ten microseconds of a processor then, which are to be no more

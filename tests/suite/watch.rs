@@ -274,7 +274,7 @@ async fn a_stream_that_breaks_goes_on_where_it_was_and_drops_and_repeats_nothing
 #[tokio::test]
 async fn positions_that_cannot_be_gone_on_from_begin_with_a_discontinuity() {
     // A log of 1 MiB.
-    let node = Node::with(&["--memory", "16MiB", "--shards", "2", "--max-value", "256KiB"]).await;
+    let node = Node::with(&["--memory", "64MiB", "--shards", "2"]).await;
     let mut calls = Calls(node.cache().await);
     let mut watcher = Watcher::of_all(&node).await;
     calls.set(set("k", "1")).await.unwrap();
@@ -308,7 +308,7 @@ async fn positions_that_cannot_be_gone_on_from_begin_with_a_discontinuity() {
 
 #[tokio::test]
 async fn a_reader_that_falls_behind_is_told_so_and_goes_on() {
-    let flags = ["--memory", "16MiB", "--shards", "2", "--max-value", "256KiB", "--stall-timeout", "10m"];
+    let flags = ["--memory", "64MiB", "--shards", "2", "--stall-timeout", "10m"];
     let node = Node::with(&flags).await;
     let mut calls = Calls(node.cache().await);
     let mut slow = [

@@ -84,6 +84,7 @@ impl Shard {
         memory.invalidation_bytes += self.spaces.iter().map(|space| space.invalidations.bytes()).sum::<u64>();
         memory.disk_tier_bytes += self.disk_tier_bytes;
         memory.blob_bytes += self.blob_bytes;
+        memory.event_bytes += self.event_bytes;
         memory.bytes_limit += self.config.bytes_limit;
     }
 }

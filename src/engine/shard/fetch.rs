@@ -85,6 +85,11 @@ impl Shard {
         self.blob_bytes = bytes;
     }
 
+    /// And what events may take.
+    pub(in crate::engine) fn set_event_bytes(&mut self, bytes: u64) {
+        self.event_bytes = bytes;
+    }
+
     pub(in crate::engine) fn has(&self, key: KeyRef<'_>) -> bool {
         self.find(key).is_some()
     }

@@ -28,6 +28,7 @@ impl Shard {
             + self.hot.bytes()
             + self.disk_tier_bytes
             + self.blob_bytes
+            + self.event_bytes
     }
 
     /// Sees to it that a cell of the class can be allocated for a draft whose key has this hash, and its large value be

@@ -44,7 +44,6 @@ impl AdminService {
         let beside = [
             ("answers", now.response_backlog_bytes),
             ("requests", now.request_bytes),
-            ("watch-log", now.watch_log_bytes),
             ("journal-backlog", journal_bytes),
         ];
         let beside = beside.into_iter().filter(|(_, bytes)| *bytes > 0);

@@ -137,9 +137,7 @@ impl Collector {
         hub.events.fetch_add(events, Ordering::Relaxed);
         let wakers: Vec<Waker> = {
             let mut state = hub.state.lock();
-            let bytes_max = hub.log_bytes_max.load(Ordering::Relaxed);
             let Some(log) = &mut state.log else { return };
-            log.set_bytes_max(bytes_max);
             chunks.finish(self.collected).into_iter().for_each(|chunk| log.push(chunk));
             lost.into_iter().for_each(|(shard, sequence)| log.lose(shard, sequence));
             state.slots.iter_mut().filter_map(|slot| slot.waker.take()).collect()
@@ -161,10 +159,12 @@ impl Collector {
             self.idle_since = idle_since;
             if idle_since.is_some_and(|since| now.saturating_duration_since(since) >= KEPT_FOR) {
                 state.sequences = hub.cache.stop_events().iter().map(|sequence| sequence + 1).collect();
+                hub.cache.charge_events(0);
                 (state.log, state.heartbeats) = (None, None);
                 return Goes::Ended;
             }
             if let Some(log) = &mut state.log {
+                hub.resize_log(log);
                 log.forget(now);
             }
             let slots = state.slots.iter_mut().enumerate();

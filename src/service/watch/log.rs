@@ -69,8 +69,17 @@ impl EventLog {
         Self { chunks: VecDeque::new(), first: 0, bytes: 0, bytes_max, tails: heads.clone(), heads }
     }
 
-    pub(super) fn set_bytes_max(&mut self, bytes_max: usize) {
-        self.bytes_max = bytes_max;
+    /// Drops what there is no room for any more; whether that changed anything.
+    pub(super) fn set_bytes_max(&mut self, bytes_max: usize) -> bool {
+        let was = std::mem::replace(&mut self.bytes_max, bytes_max);
+        self.drop_excess();
+        was != bytes_max
+    }
+
+    fn drop_excess(&mut self) {
+        while self.bytes > self.bytes_max {
+            self.drop_first();
+        }
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -99,9 +108,7 @@ impl EventLog {
         }
         self.bytes += chunk.size();
         self.chunks.push_back(chunk);
-        while self.bytes > self.bytes_max {
-            self.drop_first();
-        }
+        self.drop_excess();
     }
 
     /// Drops what is too old at this time.
@@ -207,7 +214,7 @@ mod tests {
     fn a_log_that_is_full_drops_its_oldest_and_says_so() {
         let mut log = log(1 << 20);
         let bytes = log.bytes();
-        log.set_bytes_max(bytes);
+        assert!(log.set_bytes_max(bytes) && !log.set_bytes_max(bytes));
         log.push(chunk(&[(2, 31, 31)], monotonic()));
         assert!(log.bytes() <= bytes && log.from(0).is_none());
         assert_eq!(log.from(1).unwrap().count(), 3);

@@ -17,9 +17,10 @@ use v1::watch_response::Event;
 const SHARDS: u32 = 2;
 
 fn watches() -> Watches {
-    let engine = EngineConfig { shards: Some(SHARDS), ..EngineConfig::default() };
+    let bytes_limit = 1 << 30;
+    let engine = EngineConfig { bytes_limit, shards: Some(SHARDS), ..EngineConfig::default() };
     let watches = Watches::new(Arc::new(Cache::new(&engine, Limits::default())), 7);
-    watches.set_limits(10, 8 << 20);
+    watches.set_watchers_max(10);
     watches
 }
 
@@ -74,12 +75,17 @@ async fn a_log_ends_some_time_after_the_last_watcher_and_its_positions_with_it()
     let position = v1::WatchPosition { incarnation: 7, shard: last.shard, sequence: 1 };
     drop(body);
 
-    sleep(log::KEPT_FOR - Duration::from_secs(1)).await;
+    sleep(log::KEPT_FOR - Duration::from_secs(3)).await;
     assert!(is_noted() && watches.figures().log_bytes > 0);
+    let charged = || watches.0.cache.memory().event_bytes;
+    assert_eq!(charged(), 16 << 20);
+    watches.0.cache.resize(128 << 20);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(charged(), 2 << 20);
     // A stream that goes on keeps it.
     drop(open(&watches, &[position], &backlog));
     sleep(log::KEPT_FOR + Duration::from_secs(1)).await;
-    assert!(!is_noted());
+    assert!(!is_noted() && charged() == 0);
     assert_eq!(watches.figures(), WatchFigures { events: 1, ..WatchFigures::default() });
 
     set(&watches, b"k");
