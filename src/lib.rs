@@ -23,25 +23,7 @@
 //! with its configuration, the client and what they speak of; the rest is the program's own.
 //!
 //! # Ways in
-//! - **The engine in your own process**, without a socket: [`Engine`]. A call costs a hash, a lock and a copy.
-//!   ```
-//!   use larder::clock::{Clock, SystemClock};
-//!   use larder::engine::{Condition, EngineConfig, Expiration, Op, Outcome, Set};
-//!   use larder::entry::Ttl;
-//!   use larder::Engine;
-//!
-//!   let clock = SystemClock::new();
-//!   let engine = Engine::new(&EngineConfig { bytes_limit: 16 << 20, ..EngineConfig::default() }, clock.now());
-//!
-//!   let set = Set { expiration: Expiration::In(Ttl::Ms(60_000)), ..Set::new(b"colour", b"green") };
-//!   let Outcome::Stored(version) = engine.apply(engine.default_namespace(), &Op::Set(set), clock.now()) else { panic!("full") };
-//!
-//!   // Compare-and-set: only while the entry is the one that was read.
-//!   let set = Set { condition: Condition::IfVersion(version), ..Set::new(b"colour", b"red") };
-//!   let stored = engine.apply(engine.default_namespace(), &Op::Set(set), clock.now());
-//!   assert!(matches!(stored, Outcome::Stored(newer) if newer > version));
-//!   ```
-//!
+//! - **The engine in your own process**, without a socket: [`Engine`], by hand; every call takes the time.
 //! - **A whole node in your own process**: [`RunningNode`] with a [`ServeConfig`], which keeps all in `./larder-data`.
 //! - **A client** of a node elsewhere: [`Client`].
 //!   ```no_run
@@ -71,7 +53,7 @@ pub mod clock;
 #[cfg(feature = "server")]
 pub mod config;
 pub mod endpoint;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "local", feature = "server"))]
 pub mod engine;
 pub mod entry;
 #[cfg(feature = "server")]
@@ -95,10 +77,12 @@ mod lookup;
 pub mod persistence;
 #[cfg(all(feature = "server", not(feature = "testing")))]
 mod persistence;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "local", feature = "server"))]
 mod quote;
 #[cfg(any(feature = "client", feature = "server"))]
 mod redacted;
+#[cfg(any(feature = "local", feature = "server"))]
+mod request;
 #[cfg(feature = "testing")]
 pub mod server;
 #[cfg(all(feature = "server", not(feature = "testing")))]
@@ -116,5 +100,7 @@ mod verb;
 
 #[cfg(feature = "client")]
 pub use client::Client;
+#[cfg(any(feature = "local", feature = "server"))]
+pub use engine::Engine;
 #[cfg(feature = "server")]
-pub use {config::ServeConfig, engine::Engine, node::RunningNode};
+pub use {config::ServeConfig, node::RunningNode};

@@ -35,13 +35,13 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::data::Ending;
-use super::error::CallError;
 use super::response_backlog::ResponseBacklog;
 use super::unary::namespace;
 use crate::cache::Cache;
 use crate::engine::EventConfig;
 use crate::entry::{KEY_BYTES_MAX, NAMESPACES_MAX};
 use crate::proto::v1;
+use crate::request::CallError;
 use body::{Reading, WatchBody};
 use collector::Nudges;
 use frames::{Filter, Place, put_event, put_heartbeat};

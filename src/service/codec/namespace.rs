@@ -4,7 +4,7 @@ use crate::engine::{NamespaceChange, NamespaceConfig, PolicyName};
 use crate::entry::{NAMESPACE_BYTES_MAX, Ttl};
 use crate::proto::v1;
 use crate::quote::Quote;
-use crate::service::error::CallError;
+use crate::request::CallError;
 
 type Result<T> = std::result::Result<T, CallError>;
 
