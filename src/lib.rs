@@ -19,11 +19,19 @@
 //! ```
 //!
 //! Arrows point down. The engine is synchronous, does no I/O and has no clock: every call takes the time. The
-//! server moves bytes and states and knows nothing of caches. The client imports neither. Public are the engine, the node
-//! with its configuration, the client and what they speak of; the rest is the program's own.
+//! server moves bytes and states and knows nothing of caches. The client imports neither, and `local` is the engine
+//! behind the client's trait. Public are the engine, the node with its configuration, the client, `local` and what they
+//! speak of; the rest is the program's own.
 //!
 //! # Ways in
-//! - **The engine in your own process**, without a socket: [`Engine`], by hand; every call takes the time.
+//! - **A cache in your own process**, without a socket: [`LocalCache`](local::LocalCache), or the [`Engine`] by hand.
+//!   ```
+//!   let cache = larder::local::LocalCache::builder().memory(16 << 20).build();
+//!   cache.set("colour", "green")?;
+//!   assert_eq!(cache.get("colour").as_deref(), Some(&b"green"[..]));
+//!   # Ok::<(), larder::client::ClientError>(())
+//!   ```
+//!
 //! - **A whole node in your own process**: [`RunningNode`] with a [`ServeConfig`], which keeps all in `./larder-data`.
 //! - **A client** of a node elsewhere: [`Client`].
 //!   ```no_run
@@ -56,6 +64,8 @@ pub mod endpoint;
 #[cfg(any(feature = "local", feature = "server"))]
 pub mod engine;
 pub mod entry;
+#[cfg(feature = "local")]
+pub mod local;
 #[cfg(feature = "server")]
 pub mod node;
 pub mod proto;

@@ -1,7 +1,7 @@
 //! The client: many calls on few connections, with deadlines, readable errors, and no waiting for a node that is gone.
 //!
 //! ```text
-//!  Client: calls.rs, batch.rs, keyspace.rs, blobs.rs
+//!  Client: calls.rs, batch.rs, keyspace.rs, blobs.rs; cache.rs: the trait that it has in common with `larder::local`
 //!    │  retry.rs   once more where that is safe, within the deadline and a budget
 //!    ▼
 //!  Node: node.rs   is it there? asked before each call; greylist.rs, health Watch
@@ -25,11 +25,14 @@ mod backoff;
 mod batch;
 mod blobs;
 mod builder;
+mod cache;
 mod calls;
 pub(crate) mod codec;
 mod connect;
 mod convert;
 mod error;
+#[cfg(feature = "local")]
+pub mod faults;
 mod greylist;
 mod health;
 mod keyspace;
@@ -54,13 +57,18 @@ pub use admin::{
     NodeStats, PersistenceStats, PolicyEstimate, RecoveryReport, Setting, SettingInForce, SettingSource,
     SettingValue, SlowOp, SlowOps, Snapshot, SnapshotTaken, Spawned, StatsStream,
 };
+#[cfg(feature = "local")]
+pub(crate) use backoff::random;
 pub use blobs::{BlobDownload, BlobOptions, BlobRange, ListBlobsOptions};
 pub use builder::ClientBuilder;
+pub use cache::Cache;
 pub use calls::{
     Client, CounterOptions, DeleteOptions, OnUnavailable, SetCondition, SetExpiration, SetOptions,
 };
 #[cfg(feature = "cli")]
 pub(crate) use convert::wire_durability;
+#[cfg(feature = "local")]
+pub(crate) use convert::{remaining_ttl, wire_ms};
 pub use error::{ClientError, Refusal};
 pub use health::{HealthClient, Serving};
 pub use keyspace::{InvalidateScope, ScanOptions};

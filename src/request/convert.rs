@@ -3,7 +3,7 @@
 use super::CallError;
 use super::view::{ConditionView, DeleteView, ExpirationView, GetView, IncrementView, SetView, TouchView};
 use crate::engine::{Condition, Expiration, Increment, MissReason, Op, Outcome, Scope, Set, Tier};
-use crate::entry::{Durability, Limits, REQUEST_ID_BYTES_MAX, Ttl, Version};
+use crate::entry::{Durability, Limits, NAMESPACE_BYTES_MAX, REQUEST_ID_BYTES_MAX, Ttl, Version};
 use crate::grpc::GrpcError;
 use crate::proto::v1::{self, invalidate_request};
 use crate::proto::wire::Reader;
@@ -242,6 +242,20 @@ pub(crate) fn unexpected(outcome: &Outcome, delta: i128) -> CallError {
         Outcome::Refused(refusal) => CallError::refused(*refusal, delta),
         other => unreachable!("no operation of this kind comes to {other:?}"),
     }
+}
+
+/// The name of a namespace that is to be created; `field` names it in the error.
+pub(crate) fn namespace_name<'a>(name: &'a str, field: &'static str) -> Result<&'a str> {
+    if !(1..=NAMESPACE_BYTES_MAX).contains(&name.len()) {
+        let bytes = name.len();
+        let why = format!("a name has 1 to {NAMESPACE_BYTES_MAX} bytes, this one has {bytes}");
+        return Err(CallError::Invalid { field, why });
+    }
+    if let Some(control) = name.chars().find(|c| c.is_control()) {
+        let why = format!("{} has the control character {control:?}; a name has none", Quote::of(name));
+        return Err(CallError::Invalid { field, why });
+    }
+    Ok(name)
 }
 
 /// A batch's length.

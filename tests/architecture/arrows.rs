@@ -98,6 +98,20 @@ pub(crate) const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("verb", ALL),
         ],
     ),
+    // The engine behind the client's trait: the outcomes are the client's, what is refused is refused as by a node.
+    (
+        "local",
+        &[
+            ("client", ALL),
+            ("clock", ALL),
+            ("engine", ALL),
+            ("entry", ALL),
+            ("grpc", Some(&["Failure"])),
+            ("proto", ALL),
+            ("quote", ALL),
+            ("request", ALL),
+        ],
+    ),
     (
         "config",
         &[

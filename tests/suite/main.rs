@@ -13,6 +13,7 @@ mod cache;
 mod cli;
 mod client;
 mod config;
+mod conformance;
 mod counters;
 mod disk;
 mod disk_trouble;
