@@ -127,6 +127,14 @@ impl Client {
     /// # Errors
     /// See [`Client::get`].
     pub async fn batch_get(&self, keys: Vec<Bytes>) -> Result<Vec<Result<GetOutcome, Refusal>>, ClientError> {
+        #[cfg(feature = "near-cache")]
+        if let Some(near) = self.near() {
+            return near.look_up_many(self.namespace(), keys, |keys| self.ask_for_many(keys)).await;
+        }
+        self.ask_for_many(keys).await
+    }
+
+    async fn ask_for_many(&self, keys: Vec<Bytes>) -> Result<Vec<Result<GetOutcome, Refusal>>, ClientError> {
         let message = |keys| v1::BatchGetRequest { namespace: self.owned_namespace(), keys };
         let results = |response: v1::BatchGetResponse| {
             response.results.into_iter().filter_map(|result| convert::get_outcome(result).map(Ok)).collect()
@@ -150,6 +158,8 @@ impl Client {
         options: &SetOptions,
     ) -> Result<Vec<Result<SetOutcome, Refusal>>, ClientError> {
         use v1::set_result::Result as Item;
+        let keys: Vec<Bytes> = items.iter().map(|(key, _)| key.clone()).collect();
+        let _writing: Vec<_> = keys.iter().map(|key| self.writes(key)).collect();
         let request = |key, value| convert::set_request("", key, value, options);
         let options_bytes = request(Bytes::new(), Bytes::new()).encoded_len();
         let bytes_of = |(key, value): &(Bytes, Bytes)| key.len() + value.len() + options_bytes;
@@ -186,6 +196,8 @@ impl Client {
         keys: Vec<Bytes>,
         durability: Option<Durability>,
     ) -> Result<Vec<Result<bool, Refusal>>, ClientError> {
+        let written = keys.clone();
+        let _writing: Vec<_> = written.iter().map(|key| self.writes(key)).collect();
         let durability = wire_durability(durability);
         let message = |keys| v1::BatchDeleteRequest { namespace: self.owned_namespace(), keys, durability };
         let results = |response: v1::BatchDeleteResponse| response.deleted.into_iter().map(Ok).collect();

@@ -10,6 +10,8 @@ use super::connect::Connector;
 use super::error::ClientError;
 use super::health::HealthClient;
 use super::lane::LaneConfig;
+#[cfg(feature = "near-cache")]
+use super::near::{self, NearCache};
 use super::node::{Node, NodeConfig};
 use super::pool::Pool;
 use super::url::NodeUrl;
@@ -27,6 +29,7 @@ use crate::entry::MESSAGE_BYTES_MAX;
 /// - sign of life: asked for after 300 ms of silence while an answer is due (on one connection always), waited for 500 ms
 /// - a node that is out: a cache that has nothing ([`OnUnavailable::Miss`])
 /// - retries: 2 of a call at most, a tenth of all calls at most
+/// - near cache: none
 /// - namespace: "" (the default one)
 /// - longest answer: 2 GiB, which is what a node can be set to send; memory is taken for what comes, not for the limit
 ///
@@ -45,6 +48,8 @@ pub struct ClientBuilder {
     /// Whether single-key calls share Pipeline streams.
     coalesces: bool,
     is_lazy: bool,
+    #[cfg(feature = "near-cache")]
+    near_cache_bytes: u64,
     connector: Connector,
 }
 
@@ -64,6 +69,8 @@ impl ClientBuilder {
             on_unavailable: OnUnavailable::default(),
             coalesces: true,
             is_lazy: false,
+            #[cfg(feature = "near-cache")]
+            near_cache_bytes: 0,
             connector: Connector::System,
         }
     }
@@ -79,6 +86,14 @@ impl ClientBuilder {
     /// Waits for the first call before anything is connected.
     pub fn lazy(mut self) -> Self {
         self.is_lazy = true;
+        self
+    }
+
+    /// Keeps copies of what is read in this process, of at most this number of bytes in all, 1 MiB at least; 0: none. They are
+    /// kept true by a Watch of the node. A short-lived client keeps none.
+    #[cfg(feature = "near-cache")]
+    pub fn near_cache(mut self, bytes: u64) -> Self {
+        self.near_cache_bytes = bytes;
         self
     }
 
@@ -164,7 +179,15 @@ impl ClientBuilder {
             timeout: self.timeout,
             on_unavailable: self.on_unavailable,
         };
-        Ok(Client::new(node, defaults))
+        let client = Client::new(node, defaults);
+        #[cfg(feature = "near-cache")]
+        if self.near_cache_bytes > 0 && self.coalesces {
+            let cache = Arc::new(NearCache::new(self.near_cache_bytes));
+            let (pool, health) = (client.node().pool().clone(), client.health());
+            tokio::spawn(near::follow(Arc::downgrade(&cache), pool, health));
+            return Ok(client.with_near(&cache));
+        }
+        Ok(client)
     }
 
     /// [`Self::build`], and waits until the node can be asked, no longer than a connection may take.

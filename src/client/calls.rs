@@ -10,11 +10,15 @@ use super::builder::ClientBuilder;
 use super::codec;
 use super::convert::{self, wire_ms};
 use super::error::ClientError;
+use super::flights::Flights;
 use super::metrics::ClientMetrics;
+#[cfg(feature = "near-cache")]
+use super::near::{Near, NearCache, Writing};
 use super::node::{Node, NodeHealth};
 use super::outcome::{Counter, Deletion, GetOutcome, NotStored, SetOutcome};
 use super::pool::Pool;
 use super::retry::{Repeat, RequestIds};
+use super::update::LoadedValue;
 use super::url::NodeUrl;
 use crate::entry::{Durability, MissReason, Version};
 use crate::proto::v1;
@@ -31,6 +35,9 @@ pub struct Client {
     on_unavailable: OnUnavailable,
     traceparent: Arc<str>,
     request_ids: Arc<RequestIds>,
+    loads: Arc<Flights<LoadedValue>>,
+    #[cfg(feature = "near-cache")]
+    near: Option<Near>,
 }
 
 /// What a node that is out is to the application.
@@ -133,8 +140,32 @@ impl Client {
             on_unavailable,
             traceparent: "".into(),
             request_ids: Arc::default(),
+            loads: Arc::default(),
+            #[cfg(feature = "near-cache")]
+            near: None,
         }
     }
+
+    /// Keeps copies of what it reads in this cache.
+    #[cfg(feature = "near-cache")]
+    pub(super) fn with_near(mut self, cache: &Arc<NearCache>) -> Self {
+        self.near = cache.of(&self.namespace);
+        self
+    }
+
+    #[cfg(feature = "near-cache")]
+    pub(super) fn near(&self) -> Option<&Near> {
+        self.near.as_ref()
+    }
+
+    /// What drops the copy of a key, when the call ends that writes it.
+    #[cfg(feature = "near-cache")]
+    pub(super) fn writes<'a>(&'a self, key: &'a [u8]) -> Option<Writing<'a>> {
+        self.near.as_ref().map(|near| near.writing(&self.namespace, key))
+    }
+
+    #[cfg(not(feature = "near-cache"))]
+    pub(super) fn writes(&self, _key: &[u8]) {}
 
     /// The same client, whose calls have this long each, time in the client's own queue counted.
     #[must_use]
@@ -151,7 +182,12 @@ impl Client {
     /// The same client, whose calls name this namespace.
     #[must_use]
     pub fn with_namespace(&self, namespace: &str) -> Self {
-        Self { namespace: namespace.into(), ..self.clone() }
+        let renamed = Self { namespace: namespace.into(), ..self.clone() };
+        #[cfg(feature = "near-cache")]
+        if let Some(near) = &self.near {
+            return renamed.with_near(&near.cache);
+        }
+        renamed
     }
 
     /// How the node is, now and each time that it changes. Of a client that is [short-lived](ClientBuilder::short_lived)
@@ -164,7 +200,12 @@ impl Client {
     /// What the client has done so far.
     #[must_use]
     pub fn metrics(&self) -> ClientMetrics {
-        ClientMetrics::of(&self.node)
+        let metrics = ClientMetrics::of(&self.node);
+        #[cfg(feature = "near-cache")]
+        if let Some(near) = &self.near {
+            return metrics.with_near(near.cache.counts());
+        }
+        metrics
     }
 
     /// The namespace that every call names.
@@ -189,7 +230,20 @@ impl Client {
         self.look_up(key.as_ref(), true).await
     }
 
+    /// The near cache first, where there is one: copies have everything, and so it is asked for whole entries alone.
     async fn look_up(&self, key: &[u8], metadata_only: bool) -> Result<GetOutcome, ClientError> {
+        #[cfg(feature = "near-cache")]
+        if let Some(near) = self.near.as_ref().filter(|_| !metadata_only) {
+            if let Some(hit) = near.get(key) {
+                return Ok(GetOutcome::Hit(hit));
+            }
+            return near.look_up(self.namespace(), key, self.ask(key, false)).await;
+        }
+        self.ask(key, metadata_only).await
+    }
+
+    /// Asks the node.
+    pub(super) async fn ask(&self, key: &[u8], metadata_only: bool) -> Result<GetOutcome, ClientError> {
         let outcome = if self.node.has_lanes() {
             let command = codec::Get { namespace: &self.namespace, key, metadata_only };
             self.command(Verb::Get, &command, Repeat::Safe).await.and_then(|result| {
@@ -222,6 +276,7 @@ impl Client {
         options: &SetOptions,
     ) -> Result<SetOutcome, ClientError> {
         let (key, value) = (key.as_ref(), value.into());
+        let _written = self.writes(key);
         let outcome = if self.node.has_lanes() && value.len() <= LANE_VALUE_BYTES_MAX {
             let rest = convert::set_request("", Bytes::new(), Bytes::new(), options);
             let command = codec::Set { namespace: &self.namespace, key, value: &value, rest: &rest };
@@ -256,6 +311,7 @@ impl Client {
         key: impl AsRef<[u8]>,
         options: &DeleteOptions,
     ) -> Result<Deletion, ClientError> {
+        let _written = self.writes(key.as_ref());
         let key = Bytes::copy_from_slice(key.as_ref());
         let message = convert::delete_request(&self.namespace, key, options);
         // Done twice, the second finds nothing, though the first did: only who deletes whichever is there cares not.
@@ -274,6 +330,7 @@ impl Client {
         delta: i64,
         options: &CounterOptions,
     ) -> Result<Counter, ClientError> {
+        let _written = self.writes(key.as_ref());
         let key = Bytes::copy_from_slice(key.as_ref());
         let mut message = convert::increment_request(&self.namespace, key, delta, options);
         let repeat = self.name_once(&mut message.request_id, options);
@@ -290,6 +347,7 @@ impl Client {
         delta: i64,
         options: &CounterOptions,
     ) -> Result<Counter, ClientError> {
+        let _written = self.writes(key.as_ref());
         let key = Bytes::copy_from_slice(key.as_ref());
         let mut message = convert::decrement_request(&self.namespace, key, delta, options);
         let repeat = self.name_once(&mut message.request_id, options);
@@ -301,9 +359,19 @@ impl Client {
     /// # Errors
     /// See [`Client::get`].
     pub async fn touch(&self, key: impl AsRef<[u8]>, ttl: Duration) -> Result<bool, ClientError> {
+        let _written = self.writes(key.as_ref());
         let key = Bytes::copy_from_slice(key.as_ref());
         let message = v1::TouchRequest { namespace: self.owned_namespace(), key, ttl_ms: wire_ms(ttl) };
         Ok(self.one(message, Repeat::Safe).await?.found)
+    }
+
+    pub(super) fn loads(&self) -> &Flights<LoadedValue> {
+        &self.loads
+    }
+
+    /// The same client, to which a node that is out is an error.
+    pub(super) fn strict(&self) -> Self {
+        Self { on_unavailable: OnUnavailable::Error, ..self.clone() }
     }
 
     pub(super) fn node(&self) -> &Arc<Node> {

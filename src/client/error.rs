@@ -9,6 +9,7 @@ use tonic_types::StatusExt;
 
 use super::lane::{Failure, FaultKind, Phase};
 use super::url::{BadNodeUrl, NodeUrl};
+use super::value::ValueError;
 use crate::entry::duration_text;
 use crate::proto::code_name;
 use crate::proto::google::rpc;
@@ -123,6 +124,10 @@ pub enum ClientError {
         /// How long the call had waited.
         after: Duration,
     },
+
+    /// What is stored is no value of the type that was asked for, or a value cannot be stored in the format that was chosen.
+    #[error(transparent)]
+    Value(#[from] ValueError),
 
     /// The client's timeout is zero, within which nothing can be done.
     #[error("the timeout of the call is 0; give it the time that the answer may take, such as 1s")]
@@ -295,6 +300,7 @@ impl ClientError {
             Self::Timeout { .. } => code_name(Code::DeadlineExceeded),
             Self::Status(refusal) => code_name(refusal.code),
             Self::BadAnswer { .. } => code_name(Code::Internal),
+            Self::Value(_) => code_name(Code::FailedPrecondition),
         }
     }
 

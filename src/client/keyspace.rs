@@ -62,6 +62,8 @@ impl Client {
     /// See [`Client::get`].
     pub async fn invalidate(&self, scope: InvalidateScope) -> Result<u64, ClientError> {
         use v1::invalidate_request::Scope;
+        #[cfg(feature = "near-cache")]
+        let _dropping = self.near().map(|near| near.dropping(self.namespace(), &scope));
         let scope = match scope {
             InvalidateScope::Prefix(prefix) => Scope::Prefix(prefix),
             InvalidateScope::Tag(tag) => Scope::Tag(tag),

@@ -26,6 +26,16 @@ pub struct ClientMetrics {
     pub connections_opened: u64,
     /// How often the node was found to be out.
     pub times_out: u64,
+    /// Gets that the near cache answered.
+    pub near_hits: u64,
+    /// Gets that it did not.
+    pub near_misses: u64,
+    /// Entries that it has copies of.
+    pub near_entries: u64,
+    /// Bytes that it takes.
+    pub near_bytes: u64,
+    /// How often it dropped everything, because it could not tell what was still true.
+    pub near_resets: u64,
 }
 
 impl ClientMetrics {
@@ -42,5 +52,17 @@ impl ClientMetrics {
             sum.connections_opened += counts.opened;
         }
         sum
+    }
+
+    #[cfg(feature = "near-cache")]
+    pub(super) fn with_near(self, [hits, misses, entries, bytes, resets]: [u64; 5]) -> Self {
+        Self {
+            near_hits: hits,
+            near_misses: misses,
+            near_entries: entries,
+            near_bytes: bytes,
+            near_resets: resets,
+            ..self
+        }
     }
 }

@@ -33,17 +33,22 @@ mod convert;
 mod error;
 #[cfg(feature = "local")]
 pub mod faults;
+mod flights;
 mod greylist;
 mod health;
 mod keyspace;
 mod lane;
 mod metrics;
+#[cfg(feature = "near-cache")]
+mod near;
 mod node;
 mod outcome;
 mod pipeline;
 mod pool;
 mod request;
 mod retry;
+mod typed;
+mod update;
 mod url;
 pub mod value;
 mod watch;
@@ -80,6 +85,8 @@ pub use outcome::{
     ScanItem, ScanPage, SetOutcome, StoredBlob, Tier,
 };
 pub use pipeline::{Commands, PipelineReceiver, PipelineSender};
+pub use typed::Typed;
+pub use update::{LoadError, Updated};
 pub use url::{BadNodeUrl, NodeUrl};
 pub use watch::{
     WatchDiscontinuity, WatchEvent, WatchMessage, WatchOptions, WatchPosition, WatchScope, WatchStream,

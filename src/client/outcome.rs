@@ -76,6 +76,8 @@ pub enum Tier {
     Disk,
     /// At the origin, by this call or one that this call waited for.
     Origin,
+    /// In the client's own process, where a near cache keeps copies.
+    NearCache,
     /// The node did not say, or said what this build does not know.
     Unknown,
 }
@@ -88,6 +90,7 @@ impl Tier {
             Self::Memory => "memory",
             Self::Disk => "disk",
             Self::Origin => "origin",
+            Self::NearCache => "near-cache",
             Self::Unknown => "unknown",
         }
     }

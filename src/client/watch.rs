@@ -3,13 +3,14 @@
 //! A thin face of the contract's stream: it compares nothing and keeps nothing. How to keep copies true by it is the book's
 //! to say.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::calls::Client;
 use super::error::ClientError;
-use super::pool::Incoming;
+use super::pool::{Incoming, Pool};
 use crate::entry::Version;
 use crate::proto::v1;
 use crate::verb::Verb;
@@ -136,7 +137,7 @@ impl WatchDiscontinuity {
 /// What a node tells, for as long as the caller reads.
 #[derive(Debug)]
 pub struct WatchStream {
-    client: Client,
+    pool: Arc<Pool>,
     messages: Incoming<v1::WatchResponse>,
 }
 
@@ -146,6 +147,12 @@ impl Client {
     /// # Errors
     /// See [`Client::get`]; `RESOURCE_EXHAUSTED` where the node has as many watchers as it will hold.
     pub async fn watch(&self, options: WatchOptions) -> Result<WatchStream, ClientError> {
+        WatchStream::open(self.node_of(None), options).await
+    }
+}
+
+impl WatchStream {
+    pub(super) async fn open(pool: &Arc<Pool>, options: WatchOptions) -> Result<Self, ClientError> {
         let wire = |position: WatchPosition| v1::WatchPosition {
             incarnation: position.incarnation,
             shard: position.shard,
@@ -153,12 +160,10 @@ impl Client {
         };
         let WatchOptions { namespaces, prefix, positions } = options;
         let positions = positions.into_iter().map(wire).collect();
-        let messages = self.node_of(None).open(v1::WatchRequest { namespaces, prefix, positions }).await?;
-        Ok(WatchStream { client: self.clone(), messages })
+        let messages = pool.open(v1::WatchRequest { namespaces, prefix, positions }).await?;
+        Ok(Self { pool: pool.clone(), messages })
     }
-}
 
-impl WatchStream {
     /// The next message. `None`: the node has ended the stream, which it does with an error as a rule.
     ///
     /// # Errors
@@ -166,7 +171,7 @@ impl WatchStream {
     pub async fn next(&mut self) -> Result<Option<WatchMessage>, ClientError> {
         let Some(message) = self.messages.next(None).await? else { return Ok(None) };
         let known = self::message(message);
-        known.map(Some).ok_or_else(|| self.client.bad_answer(Verb::Watch, "a message without an event"))
+        known.map(Some).ok_or_else(|| self.pool.bad_answer(Verb::Watch.name(), "a message without an event"))
     }
 }
 

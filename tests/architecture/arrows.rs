@@ -98,6 +98,8 @@ pub(crate) const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("verb", ALL),
         ],
     ),
+    // Copies in the client's own process: the part of the client that knows the engine.
+    ("client/near", &[("clock", ALL), ("engine", ALL), ("entry", ALL)]),
     // The engine behind the client's trait: the outcomes are the client's, what is refused is refused as by a node.
     (
         "local",

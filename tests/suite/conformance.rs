@@ -1,5 +1,5 @@
 //! The trait `larder::client::Cache`, once: what it promises holds of the client of a real node, of the short-lived one, of the
-//! cache in this process, and of the cache that injects faults while it injects none.
+//! one with a near cache, of the cache in this process, and of the cache that injects faults while it injects none.
 
 mod cases;
 
@@ -27,6 +27,10 @@ async fn short_lived(namespace: &str) -> (impl Cache, Node) {
     client_of(namespace, ClientBuilder::short_lived).await
 }
 
+async fn near_cached(namespace: &str) -> (impl Cache, Node) {
+    client_of(namespace, |builder| builder.near_cache(4 << 20)).await
+}
+
 async fn local(namespace: &str) -> (impl Cache, ()) {
     (LocalCache::builder().build().with_namespace(namespace), ())
 }
@@ -39,6 +43,7 @@ macro_rules! suite {
     ($($case:ident)*) => {
         suite!(@of client $($case)*);
         suite!(@of short_lived $($case)*);
+        suite!(@of near_cached $($case)*);
         suite!(@of local $($case)*);
         suite!(@of faulty_without_faults $($case)*);
     };
