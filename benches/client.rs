@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use larder::client::{Client, GetOutcome, SetOptions, SetOutcome};
+use larder::client::{Client, GetOutcome, SetOptions, SetOutcome, Tier};
 use larder::clock::monotonic;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -80,6 +80,8 @@ fn main() {
             (Op::Set, 128),
         ]
     };
+    let near = run("near", &larder, Op::Get, 1);
+    println!("near cache: {:.0} ns a hit, one thread, {:.2} allocations", 1e9 / near.rate, near.allocations);
     for (op, callers) in cases.iter().copied() {
         let rounds = if quick() { 1 } else { ROUNDS };
         let pairs: Vec<(Figures, Figures)> = (0..rounds)
@@ -127,6 +129,7 @@ fn load(peer: &str, address: &str, op: Op, callers: usize) {
     let keys: Arc<Vec<String>> = Arc::new((0..KEYS).map(|key| format!("{key:016}")).collect());
     let figures = runtime.block_on(async {
         match peer {
+            "near" => near_hits(address, keys, span).await,
             "larder" => larder_load(address, op, callers, keys, span).await,
             _ => redis_load(address, op, callers, keys, span).await,
         }
@@ -196,6 +199,40 @@ async fn larder_load(
         eprintln!("{:?}", client.metrics());
     }
     figures
+}
+
+/// Gets of 1,000 keys that the near cache has.
+async fn near_hits(address: &str, keys: Arc<Vec<String>>, span: Duration) -> Figures {
+    let url = address.parse().expect("an address");
+    let client = Client::builder([url]).near_cache(64 << 20).connect().await.expect("a node");
+    let keys = &keys[..1_000];
+    for key in keys {
+        client.set(key, vec![b'v'; 100], &SetOptions::default()).await.expect("a node that stores");
+    }
+    let is_near = |outcome: &GetOutcome| outcome.entry().is_some_and(|hit| hit.tier == Tier::NearCache);
+    for key in keys {
+        while !is_near(&client.get(key).await.expect("an answer")) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    let (begun, cpu, allocations) =
+        (monotonic(), cpu_seconds(std::process::id()), ALLOCATIONS.load(Ordering::Relaxed));
+    let mut calls = 0_u64;
+    while monotonic() < begun + span {
+        for key in keys {
+            let outcome = client.get(key).await.expect("an answer");
+            assert!(outcome.entry().is_some_and(|hit| hit.value.len() == 100));
+            calls += 1;
+        }
+        // The task that follows Watch runs here too.
+        tokio::task::yield_now().await;
+    }
+    let calls = calls as f64;
+    Figures {
+        rate: calls / (monotonic() - begun).as_secs_f64(),
+        cpu_us: (cpu_seconds(std::process::id()) - cpu) * 1e6 / calls,
+        allocations: (ALLOCATIONS.load(Ordering::Relaxed) - allocations) as f64 / calls,
+    }
 }
 
 async fn redis_load(

@@ -322,4 +322,24 @@ mod tests {
             assert_eq!(has_key, is_keyed, "{}", method.name());
         }
     }
+
+    #[test]
+    fn the_books_service_config_retries_what_may_be_repeated() {
+        let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/src/when-a-node-fails.md");
+        // The package that is published has no book.
+        let Ok(page) = std::fs::read_to_string(page) else { return };
+        let json = page.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
+        let config: serde_json::Value = serde_json::from_str(json).unwrap();
+        let names = config["methodConfig"][0]["name"].as_array().unwrap();
+        let named =
+            names.iter().map(|name| format!("{}/{}", name["service"], name["method"]).replace('"', ""));
+        // A blob that is sent would be kept to be sent again, and nothing answers Watch yet.
+        let is_left_out = |verb: &Verb| matches!(verb, Verb::PutBlob | Verb::Watch);
+        let may_repeat = Verb::ALL.into_iter().filter(|verb| {
+            matches!(verb.access(), Access::Read | Access::Write)
+                && verb.idempotency() != Idempotency::Unknown
+        });
+        let expected = may_repeat.filter(|verb| !is_left_out(verb)).map(Verb::as_str);
+        assert_eq!(named.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    }
 }

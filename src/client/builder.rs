@@ -29,6 +29,7 @@ use crate::entry::MESSAGE_BYTES_MAX;
 /// - sign of life: asked for after 300 ms of silence while an answer is due (on one connection always), waited for 500 ms
 /// - a node that is out: a cache that has nothing ([`OnUnavailable::Miss`])
 /// - retries: 2 of a call at most, a tenth of all calls at most
+/// - hedged gets: none
 /// - near cache: none
 /// - namespace: "" (the default one)
 /// - longest answer: 2 GiB, which is what a node can be set to send; memory is taken for what comes, not for the limit
@@ -45,6 +46,7 @@ pub struct ClientBuilder {
     max_message_bytes: usize,
     keepalive: (Duration, Duration),
     on_unavailable: OnUnavailable,
+    hedge_after: Option<Duration>,
     /// Whether single-key calls share Pipeline streams.
     coalesces: bool,
     is_lazy: bool,
@@ -67,6 +69,7 @@ impl ClientBuilder {
             max_message_bytes: MESSAGE_BYTES_MAX,
             keepalive: (Duration::from_millis(300), Duration::from_millis(500)),
             on_unavailable: OnUnavailable::default(),
+            hedge_after: None,
             coalesces: true,
             is_lazy: false,
             #[cfg(feature = "near-cache")]
@@ -100,6 +103,13 @@ impl ClientBuilder {
     /// What a node that is out is to the application.
     pub fn on_unavailable(mut self, on_unavailable: OnUnavailable) -> Self {
         self.on_unavailable = on_unavailable;
+        self
+    }
+
+    /// Asks a second time, by another connection, for what a Get has not been answered after this time, such as the 99th
+    /// percentile of what it takes. The answer that comes first counts. It is a retry to the budget.
+    pub fn hedge_after(mut self, after: Duration) -> Self {
+        self.hedge_after = Some(after);
         self
     }
 
@@ -178,6 +188,7 @@ impl ClientBuilder {
             namespace: self.namespace,
             timeout: self.timeout,
             on_unavailable: self.on_unavailable,
+            hedge_after: self.hedge_after,
         };
         let client = Client::new(node, defaults);
         #[cfg(feature = "near-cache")]

@@ -33,6 +33,7 @@ pub struct Client {
     namespace: Arc<str>,
     timeout: Duration,
     on_unavailable: OnUnavailable,
+    hedge_after: Option<Duration>,
     traceparent: Arc<str>,
     request_ids: Arc<RequestIds>,
     loads: Arc<Flights<LoadedValue>>,
@@ -132,12 +133,13 @@ impl Client {
     }
 
     pub(super) fn new(node: Node, options: CallDefaults) -> Self {
-        let CallDefaults { namespace, timeout, on_unavailable } = options;
+        let CallDefaults { namespace, timeout, on_unavailable, hedge_after } = options;
         Self {
             node: Arc::new(node),
             namespace: namespace.into(),
             timeout,
             on_unavailable,
+            hedge_after,
             traceparent: "".into(),
             request_ids: Arc::default(),
             loads: Arc::default(),
@@ -388,6 +390,10 @@ impl Client {
         self.timeout
     }
 
+    pub(super) fn hedge_after(&self) -> Option<Duration> {
+        self.hedge_after
+    }
+
     pub(super) fn traceparent(&self) -> &str {
         &self.traceparent
     }
@@ -426,6 +432,7 @@ pub(super) struct CallDefaults {
     pub(super) namespace: String,
     pub(super) timeout: Duration,
     pub(super) on_unavailable: OnUnavailable,
+    pub(super) hedge_after: Option<Duration>,
 }
 
 /// A longer value has a connection of its own, where it holds up nobody.

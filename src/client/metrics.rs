@@ -22,6 +22,8 @@ pub struct ClientMetrics {
     pub deadlines: u64,
     /// Calls that were sent again.
     pub retries: u64,
+    /// Gets that were asked a second time before they were answered.
+    pub hedges: u64,
     /// Connections that were opened for commands.
     pub connections_opened: u64,
     /// How often the node was found to be out.
@@ -40,7 +42,12 @@ pub struct ClientMetrics {
 
 impl ClientMetrics {
     pub(super) fn of(node: &Node) -> Self {
-        let mut sum = Self { retries: node.retries(), times_out: node.times_out(), ..Self::default() };
+        let mut sum = Self {
+            retries: node.retries(),
+            hedges: node.hedges(),
+            times_out: node.times_out(),
+            ..Self::default()
+        };
         for counts in node.counts() {
             sum.commands += counts.commands;
             sum.replies += counts.replies;

@@ -102,6 +102,8 @@ struct Presence {
     times_out: AtomicU64,
     /// Calls that were sent again.
     retries: AtomicU64,
+    /// Gets that were asked a second time before they were answered.
+    hedges: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -169,6 +171,14 @@ impl Node {
         self.presence.retries.load(Ordering::Relaxed)
     }
 
+    pub(super) fn hedges(&self) -> u64 {
+        self.presence.hedges.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_hedge(&self) {
+        self.presence.hedges.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn note_retry(&self) {
         self.presence.retries.fetch_add(1, Ordering::Relaxed);
     }
@@ -228,6 +238,18 @@ impl Node {
             }
         }
         Err(Failure::Out(Arc::new(Fault::closed())))
+    }
+
+    /// Asks the node by another connection than [`Self::call`] does, if it has one.
+    pub(super) async fn call_elsewhere<C: Command>(
+        &self,
+        command: &C,
+        hash: u64,
+        time: CallTime,
+        traceparent: &str,
+    ) -> Result<Reply, Failure> {
+        let lane = self.choice.begin_elsewhere(hash);
+        self.lanes[lane].call(command, hash, (time.deadline, time.timeout_ms), traceparent).await
     }
 
     /// Takes note of a call that failed at the node.
@@ -321,6 +343,7 @@ impl Presence {
             is_withheld: AtomicBool::new(false),
             times_out: AtomicU64::new(0),
             retries: AtomicU64::new(0),
+            hedges: AtomicU64::new(0),
         }
     }
 

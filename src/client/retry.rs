@@ -5,6 +5,7 @@
 //! retry helps (google.rpc.RetryInfo), after the time that it says. What is repeated is a tenth of all calls at most,
 //! beside ten at once, so that a node in trouble is not asked more than one that is well.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use super::backoff::{random, random_share};
 use super::calls::{Client, UNREADABLE};
 use super::codec::{Command, ReplyKind};
 use super::error::{ClientError, Refusal};
-use super::lane::Failure;
+use super::lane::{Failure, Reply};
 use super::node::CallTime;
 use super::request::Request;
 use crate::clock::monotonic;
@@ -68,7 +69,10 @@ impl Client {
         let mut time = CallTime::new(begun, self.timed()?);
         let mut tried = 0;
         loop {
-            let outcome = self.node().call(command, hash, time, self.traceparent()).await;
+            let outcome = match self.hedge_after() {
+                Some(after) if verb == Verb::Get => self.hedged(command, hash, time, after).await,
+                _ => self.node().call(command, hash, time, self.traceparent()).await,
+            };
             tried += 1;
             let error = match outcome {
                 Ok(reply) if reply.kind != ReplyKind::Error => return Ok(reply.result),
@@ -82,6 +86,36 @@ impl Client {
                 Some(left) => time = left,
                 None => return Err(error),
             }
+        }
+    }
+
+    /// Asks a second time, by another connection, where the first answer takes long; the one that comes first counts, and
+    /// the other is given up.
+    async fn hedged<C: Command>(
+        &self,
+        command: &C,
+        hash: u64,
+        time: CallTime,
+        after: Duration,
+    ) -> Result<Reply, Failure> {
+        let mut first = pin!(self.node().call(command, hash, time, self.traceparent()));
+        if let Ok(answered) = tokio::time::timeout(after, &mut first).await {
+            return answered;
+        }
+        let Some(left) = time.left(monotonic()).filter(|_| self.node().may_retry(hash)) else {
+            return first.await;
+        };
+        self.node().note_hedge();
+        let mut second = pin!(self.node().call_elsewhere(command, hash, left, self.traceparent()));
+        tokio::select! {
+            answered = &mut first => match answered {
+                Err(Failure::Broken(_) | Failure::Out(_)) => second.await,
+                answered => answered,
+            },
+            answered = &mut second => match answered {
+                Ok(answered) => Ok(answered),
+                Err(_) => first.await,
+            },
         }
     }
 

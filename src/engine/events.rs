@@ -54,11 +54,14 @@ impl<'a> From<Scope<'a>> for EventScope<'a> {
     }
 }
 
+/// Writes an event behind what is in the buffer: at least one byte.
+pub type EncodeEvent = Arc<dyn Fn(&Event<'_>, &mut Vec<u8>) + Send + Sync>;
+
 /// How events are noted.
 #[derive(Clone)]
 pub struct EventConfig {
-    /// Writes an event behind what is in the buffer: at least one byte.
-    pub encode: Arc<dyn Fn(&Event<'_>, &mut Vec<u8>) + Send + Sync>,
+    /// Writes an event.
+    pub encode: EncodeEvent,
     /// Called under a shard's lock, with the shard's number, when it has something to take out and had nothing before, and
     /// again when half of what may wait is there: it must be quick and must not call the engine.
     pub nudge: Arc<dyn Fn(usize) + Send + Sync>,

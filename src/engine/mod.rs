@@ -53,7 +53,7 @@ use parking_lot::{Mutex, MutexGuard};
 pub use admission::Admission;
 #[cfg(test)]
 pub(crate) use admission::CountingAdmission;
-pub use events::{DrainedEvents, Event, EventConfig, EventScope};
+pub use events::{DrainedEvents, EncodeEvent, Event, EventConfig, EventScope};
 pub use eviction::{Estimate, PolicyName, UnknownPolicy};
 pub use fetch::Fetch;
 pub use hot::{HotKey, HotKeys};

@@ -37,7 +37,7 @@ pub use long_requests::{LongRequests, RequestLimits, WINDOWS_PER_CONNECTION};
 pub use response_backlog::ResponseBacklog;
 pub use stats::LiveConfig;
 pub(crate) use stats::config_response;
-pub use watch::{WatchFigures, Watches};
+pub use watch::Watches;
 
 /// What fuzz/ drives and nobody else can reach.
 #[cfg(fuzzing)]

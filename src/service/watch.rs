@@ -55,7 +55,7 @@ pub(super) const WATCH_ITEMS_MAX: usize = NAMESPACES_MAX + POSITIONS_MAX + 2;
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// What all watchers together are sent in a second for each processor, in bytes: copying that into sockets takes about a
 /// third of one.
-const BYTES_PER_PROCESSOR: u64 = 256 << 20;
+const BYTES_PER_PROCESSOR: u64 = 192 << 20;
 /// Without a setting: the defaults of `--max-watchers` and of the memory plan.
 const WATCHERS_MAX: usize = 1_000;
 const LOG_BYTES_MAX: usize = 1 << 20;
@@ -350,3 +350,6 @@ const WAITING_BYTES_MAX: usize = 256 << 10;
 const SPACING_PER_WATCHER: Duration = Duration::from_micros(80);
 const SPACING_MIN: Duration = Duration::from_millis(1);
 const SPACING_MAX: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests;

@@ -251,6 +251,36 @@ async fn calls_whose_answers_are_lost_are_repeated_where_that_is_safe_and_count_
 }
 
 #[tokio::test]
+async fn a_get_that_takes_long_is_asked_once_more_by_another_connection() {
+    let node = Node::start().await;
+    let proxy = Proxy::before(&node.data()).await;
+    let client = builder(&proxy.url())
+        .connections(NonZeroUsize::new(2).unwrap())
+        .keepalive(LONG, LONG)
+        .timeout(Duration::from_secs(2))
+        .hedge_after(Duration::from_millis(20))
+        .connect()
+        .await
+        .unwrap();
+    put(&client, "k", "v").await;
+    while client.metrics().connections_opened < 2 {
+        tokio::task::yield_now().await;
+    }
+    // Calls gather on the connection that was open first, and nothing comes by that one any more.
+    proxy.mute(1);
+    let begun = monotonic();
+    let outcome = client.get("k").await.unwrap();
+    let metrics = client.metrics();
+    // Whichever of the two that was.
+    assert_eq!(value(outcome), "v");
+    assert!(begun.elapsed() < Duration::from_secs(1) && metrics.hedges <= 1, "{metrics:?}");
+    proxy.mute(0);
+    for _ in 0..100 {
+        assert_eq!(value(client.get("k").await.unwrap()), "v");
+    }
+}
+
+#[tokio::test]
 async fn a_node_that_drains_is_a_miss_at_once() {
     let node = Process::start(&["--lame-duck", "3s"]);
     let client = builder(&node.ready.data[0]).connect().await.unwrap();

@@ -493,3 +493,19 @@ async fn the_command_prints_a_line_for_each_event() {
     assert_eq!((documents.len(), &documents[0]["event"]), (2, &serde_json::json!("key")));
     assert_eq!(documents[1]["previous_sequence"], documents[0]["sequence"]);
 }
+
+#[tokio::test]
+async fn a_benchmark_counts_what_its_watchers_were_told() {
+    let node = Node::start().await;
+    let nodes = format!("tcp://{}", node.data());
+    let mut bench = larder();
+    bench.args(["bench", "--nodes", &nodes, "-c", "1", "-k", "1000", "-r", "0:1", "--output", "json"]);
+    bench.args(["--duration", "1s", "--watchers", "2"]);
+    let output = soon(tokio::task::spawn_blocking(move || bench.output().unwrap())).await.unwrap();
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let watch = &document["watch"];
+    assert_eq!((&watch["watchers"], &watch["discontinuities"]), (&2.into(), &0.into()), "{document}");
+    let (told, stored) =
+        (watch["events"].as_u64().unwrap(), document["throughput"]["stored"].as_u64().unwrap());
+    assert!(told > stored && told <= 2 * stored, "{document}");
+}

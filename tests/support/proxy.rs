@@ -22,6 +22,8 @@ pub(crate) enum Network {
 pub(crate) struct Proxy {
     pub(crate) at: SocketAddr,
     network: Arc<watch::Sender<Network>>,
+    /// Connections below this number, counted from 0, have no answers passed on.
+    mute: Arc<watch::Sender<usize>>,
     cuts: Arc<watch::Sender<u64>>,
 }
 
@@ -32,19 +34,22 @@ impl Proxy {
         let at = listener.local_addr().unwrap();
         let network = Arc::new(watch::Sender::new(Network::Passes));
         let cuts = Arc::new(watch::Sender::new(0));
-        let (node, states, ends) = (node.to_owned(), network.clone(), cuts.clone());
+        let mute = Arc::new(watch::Sender::new(0));
+        let (node, states, ends, mutes) = (node.to_owned(), network.clone(), cuts.clone(), mute.clone());
         tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
+            for number in 0.. {
+                let Ok((client, _)) = listener.accept().await else { return };
+                let mutes = mutes.subscribe();
                 let (node, states, mut cuts) = (node.clone(), states.subscribe(), ends.subscribe());
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = pass(client, &node, states) => {}
+                        () = pass(client, &node, states, (number, mutes)) => {}
                         _ = cuts.changed() => {}
                     }
                 });
             }
         });
-        Self { at, network, cuts }
+        Self { at, network, mute, cuts }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -55,20 +60,30 @@ impl Proxy {
         self.network.send_replace(network);
     }
 
+    /// Passes no answers on to the first connections, this number of them.
+    pub(crate) fn mute(&self, connections: usize) {
+        self.mute.send_replace(connections);
+    }
+
     /// Closes the connections that there are; what they hold back is lost.
     pub(crate) fn cut(&self) {
         self.cuts.send_modify(|count| *count += 1);
     }
 }
 
-async fn pass(client: TcpStream, node: &str, mut states: watch::Receiver<Network>) {
+async fn pass(
+    client: TcpStream,
+    node: &str,
+    mut states: watch::Receiver<Network>,
+    (number, mute): (usize, watch::Receiver<usize>),
+) {
     // A black hole takes connections: so does the kernel of a machine whose processes hang.
     let Ok(_) = states.wait_for(|state| *state != Network::BlackHole).await else { return };
     let Ok(server) = TcpStream::connect(node).await else { return };
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     tokio::select! {
-        () = copy(from_client, to_server, states.clone(), &[Network::BlackHole]) => {}
-        () = copy(from_server, to_client, states, &[Network::BlackHole, Network::DropsAnswers]) => {}
+        () = copy(from_client, to_server, states.clone(), &[Network::BlackHole], None) => {}
+        () = copy(from_server, to_client, states, &[Network::BlackHole, Network::DropsAnswers], Some((number, mute))) => {}
     }
 }
 
@@ -77,10 +92,17 @@ async fn copy(
     mut to: impl AsyncWrite + Unpin,
     mut states: watch::Receiver<Network>,
     held_in: &[Network],
+    mute: Option<(usize, watch::Receiver<usize>)>,
 ) {
+    let mut mute = mute;
     let mut buffer = vec![0; 64 << 10];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         if states.wait_for(|state| !held_in.contains(state)).await.is_err() {
+            return;
+        }
+        if let Some((number, mute)) = &mut mute
+            && mute.wait_for(|muted| *number >= *muted).await.is_err()
+        {
             return;
         }
         if to.write_all(&buffer[..count]).await.is_err() {

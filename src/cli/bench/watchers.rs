@@ -128,13 +128,14 @@ async fn read(
             let _ = begun.send(());
         }
         rest.extend_from_slice(&data);
-        note(&mut rest, &mut watched.borrow_mut(), clock.now().unix_us);
+        let now = Version::clock_at(clock.now().unix_us).unwrap_or_default();
+        note(&mut rest, &mut watched.borrow_mut(), now);
     }
     Ok(())
 }
 
-/// Counts the messages that are whole, and leaves the rest.
-fn note(rest: &mut BytesMut, watched: &mut Watched, now_us: u64) {
+/// Counts the messages that are whole, and leaves the rest; `now` is the time as versions have it, in µs.
+fn note(rest: &mut BytesMut, watched: &mut Watched, now: u64) {
     let mut is_first = true;
     while let Some(length) = rest.get(1..PREFIX) {
         let length = u32::from_be_bytes([length[0], length[1], length[2], length[3]]) as usize;
@@ -148,7 +149,7 @@ fn note(rest: &mut BytesMut, watched: &mut Watched, now_us: u64) {
                     if std::mem::take(&mut is_first)
                         && let Some(version) = version(invalidation)
                     {
-                        let passed = now_us.saturating_sub(version.clock());
+                        let passed = now.saturating_sub(version.clock());
                         watched.propagation_us.saturating_record(passed);
                     }
                 }

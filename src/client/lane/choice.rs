@@ -37,14 +37,15 @@ impl Choice {
         }
     }
 
-    /// The lane of a call that begins; [`Self::done`] ends it. `than`: rather another than this one.
+    /// The lane of a call that begins; [`Self::done`] ends it. `than`: another than this one, which has no connection.
     pub(in crate::client) fn begin(&self, hash: u64, than: Option<usize>) -> usize {
         let slot = &self.order[slot_of(hash)];
         let mut found = slot.load(Ordering::Relaxed);
         loop {
             let lane = match (found & COUNT, than) {
+                // What is under way on a lane without a connection fails.
+                (_, Some(than)) => (than + 1) % self.lanes,
                 (0, None) => self.current.load(Ordering::Relaxed),
-                (0, Some(than)) => (than + 1) % self.lanes,
                 _ => (found >> COUNT_BITS) as usize,
             };
             let next = (lane as u32) << COUNT_BITS | ((found & COUNT) + 1);
@@ -53,6 +54,19 @@ impl Choice {
                 Err(other) => found = other,
             }
         }
+    }
+
+    /// The lane that a call would not take now, which is to be asked elsewhere; the same, where there is but one.
+    pub(in crate::client) fn begin_elsewhere(&self, hash: u64) -> usize {
+        let here = self.order[slot_of(hash)].load(Ordering::Relaxed);
+        let here = match here & COUNT {
+            0 => self.current.load(Ordering::Relaxed),
+            _ => (here >> COUNT_BITS) as usize,
+        };
+        let elsewhere = self.next_open(here);
+        // A read beside one that is under way: it takes no place in the order of the key, and a slot of its own here.
+        self.order[slot_of(hash)].fetch_add(1, Ordering::Relaxed);
+        elsewhere
     }
 
     /// A call is over: it was answered, or no answer can come.
@@ -109,7 +123,9 @@ mod tests {
         choice.pass_on(0);
         assert_eq!((choice.begin(7, None), choice.begin(8, None)), (0, 1));
         choice.done(7);
-        assert_eq!(choice.begin(7, Some(0)), 0, "one is still under way");
+        assert_eq!(choice.begin(7, None), 0, "one is still under way");
+        assert_eq!(choice.begin(7, Some(0)), 1, "unless that lane is out");
+        choice.done(7);
         choice.done(7);
         choice.done(7);
         assert_eq!(choice.begin(7, None), 1);

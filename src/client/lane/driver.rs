@@ -20,11 +20,11 @@ use crate::clock::monotonic;
 
 /// How long calls wait for a connection in place of one that was closed, before the node counts as out.
 const RECONNECT_PATIENCE: Duration = Duration::from_millis(100);
-/// How many replies are handed out at a time: half of those that are due, within these bounds.
+/// How many replies are handed out at a time: a quarter of those that are due, within these bounds.
 const REPLIES_MIN: usize = 16;
-const REPLIES_MAX: usize = 32;
+const REPLIES_MAX: usize = 64;
 /// A lane with this number of calls under way lets another gather.
-const LANE_CALLS: usize = 256;
+const LANE_CALLS: usize = 1_024;
 /// A stream that was open this long was well, and so was one that has answered something.
 const WELL_AFTER: Duration = Duration::from_secs(1);
 
@@ -334,7 +334,7 @@ impl Turn<'_> {
     fn answer(&mut self) -> Result<(), Fault> {
         let read = {
             let mut state = self.shared.lock();
-            let mut left = (state.outstanding / 2).clamp(REPLIES_MIN, REPLIES_MAX);
+            let mut left = (state.outstanding / 4).clamp(REPLIES_MIN, REPLIES_MAX);
             loop {
                 let Some(message) = self.messages.front_mut().filter(|_| left > 0) else { break Ok(()) };
                 match state.answer(message, &mut left, &mut self.woken) {
