@@ -15,6 +15,8 @@
 //! node in a simulation the wall clock is made up as well, from where it stood and how fast it goes
 //! (`SystemClock::simulated`).
 
+#[cfg(feature = "local")]
+mod manual;
 #[cfg(feature = "testing")]
 mod simulated;
 mod throttle;
@@ -26,6 +28,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
+#[cfg(feature = "local")]
+pub use manual::ManualClock;
 #[cfg(feature = "testing")]
 pub use simulated::SimulatedTime;
 pub use throttle::Throttle;

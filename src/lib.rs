@@ -19,27 +19,17 @@
 //! ```
 //!
 //! Arrows point down. The engine is synchronous, does no I/O and has no clock: every call takes the time. The
-//! server moves bytes and states and knows nothing of caches. The client imports neither. Public are the engine, the node
-//! with its configuration, the client and what they speak of; the rest is the program's own.
+//! server moves bytes and states and knows nothing of caches. The client imports neither, and `local` is the engine
+//! behind the client's trait. Public are the engine, the node with its configuration, the client, `local` and what they
+//! speak of; the rest is the program's own.
 //!
 //! # Ways in
-//! - **The engine in your own process**, without a socket: [`Engine`]. A call costs a hash, a lock and a copy.
+//! - **A cache in your own process**, without a socket: [`LocalCache`](local::LocalCache), or the [`Engine`] by hand.
 //!   ```
-//!   use larder::clock::{Clock, SystemClock};
-//!   use larder::engine::{Condition, EngineConfig, Expiration, Op, Outcome, Set};
-//!   use larder::entry::Ttl;
-//!   use larder::Engine;
-//!
-//!   let clock = SystemClock::new();
-//!   let engine = Engine::new(&EngineConfig { bytes_limit: 16 << 20, ..EngineConfig::default() }, clock.now());
-//!
-//!   let set = Set { expiration: Expiration::In(Ttl::Ms(60_000)), ..Set::new(b"colour", b"green") };
-//!   let Outcome::Stored(version) = engine.apply(engine.default_namespace(), &Op::Set(set), clock.now()) else { panic!("full") };
-//!
-//!   // Compare-and-set: only while the entry is the one that was read.
-//!   let set = Set { condition: Condition::IfVersion(version), ..Set::new(b"colour", b"red") };
-//!   let stored = engine.apply(engine.default_namespace(), &Op::Set(set), clock.now());
-//!   assert!(matches!(stored, Outcome::Stored(newer) if newer > version));
+//!   let cache = larder::local::LocalCache::builder().memory(16 << 20).build();
+//!   cache.set("colour", "green")?;
+//!   assert_eq!(cache.get("colour").as_deref(), Some(&b"green"[..]));
+//!   # Ok::<(), larder::client::ClientError>(())
 //!   ```
 //!
 //! - **A whole node in your own process**: [`RunningNode`] with a [`ServeConfig`], which keeps all in `./larder-data`.
@@ -71,9 +61,11 @@ pub mod clock;
 #[cfg(feature = "server")]
 pub mod config;
 pub mod endpoint;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "local", feature = "server"))]
 pub mod engine;
 pub mod entry;
+#[cfg(feature = "local")]
+pub mod local;
 #[cfg(feature = "server")]
 pub mod node;
 pub mod proto;
@@ -95,10 +87,12 @@ mod lookup;
 pub mod persistence;
 #[cfg(all(feature = "server", not(feature = "testing")))]
 mod persistence;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "local", feature = "server"))]
 mod quote;
 #[cfg(any(feature = "client", feature = "server"))]
 mod redacted;
+#[cfg(any(feature = "local", feature = "server"))]
+mod request;
 #[cfg(feature = "testing")]
 pub mod server;
 #[cfg(all(feature = "server", not(feature = "testing")))]
@@ -116,5 +110,7 @@ mod verb;
 
 #[cfg(feature = "client")]
 pub use client::Client;
+#[cfg(any(feature = "local", feature = "server"))]
+pub use engine::Engine;
 #[cfg(feature = "server")]
-pub use {config::ServeConfig, engine::Engine, node::RunningNode};
+pub use {config::ServeConfig, node::RunningNode};

@@ -182,7 +182,8 @@ fn arrows_point_from_the_outside_in() {
 }
 
 /// What a program that embeds a node, an engine or a client may build on; `cli` is for src/main.rs, and hidden.
-const PUBLIC: &[&str] = &["client", "clock", "config", "endpoint", "engine", "entry", "node", "proto", "cli"];
+const PUBLIC: &[&str] =
+    &["client", "clock", "config", "endpoint", "engine", "entry", "local", "node", "proto", "cli"];
 
 #[test]
 fn the_public_interface_is_small_and_the_rest_is_public_to_tests_alone() {
@@ -229,18 +230,35 @@ fn no_file_leaves_its_room_by_super() {
 
 /// The most packages that a build of the client alone may compile, larder among them.
 const CLIENT_PACKAGES_MAX: usize = 115;
+/// And one of the client with the cache in its own process: the engine's data structures beside.
+const LOCAL_PACKAGES_MAX: usize = CLIENT_PACKAGES_MAX + 8;
+/// What makes a node, of which that one has nothing.
+const NODE_CRATES: &[&str] = &[
+    "axum",
+    "clap",
+    "opentelemetry",
+    "sled",
+    "socket2",
+    "toml",
+    "tonic-reflection",
+    "tracing-subscriber",
+    "flate2",
+    "rand",
+];
 
-#[test]
-fn the_client_needs_no_room_that_a_build_of_it_alone_leaves_out() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let lib = std::fs::read_to_string(root.join("src/lib.rs")).unwrap();
+/// The rooms of a build that has these features and no others.
+fn rooms_of(features: &[&str]) -> BTreeSet<String> {
+    let lib = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
     let (mut rooms, mut gates) = (BTreeSet::new(), Vec::new());
     for line in lib.lines() {
         let room =
             line.trim_start_matches("pub ").strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';'));
-        let is_gated = |gate: &&str| gate.starts_with("#[cfg(") && !gate.contains("feature = \"client\"");
+        let is_shut = |gate: &&str| {
+            let opens = |feature: &&str| gate.contains(&format!("feature = \"{feature}\""));
+            gate.starts_with("#[cfg(") && !features.iter().any(|feature| opens(&feature))
+        };
         match room {
-            Some(room) if !gates.iter().any(is_gated) => drop(rooms.insert(room)),
+            Some(room) if !gates.iter().any(is_shut) => drop(rooms.insert(room.to_owned())),
             None if line.starts_with("#[") => {
                 gates.push(line);
                 continue;
@@ -249,18 +267,35 @@ fn the_client_needs_no_room_that_a_build_of_it_alone_leaves_out() {
         }
         gates.clear();
     }
-    let expected = ["client", "clock", "endpoint", "entry", "grpc", "proto", "redacted", "verb"];
-    assert_eq!(rooms.iter().copied().collect::<Vec<_>>(), expected);
-    let (_, arrows) = ARROWS.iter().find(|(from, _)| *from == "client").unwrap();
-    for (to, _) in *arrows {
-        assert!(rooms.contains(to), "client → {to}, which a build of the client alone does not have");
-    }
+    rooms
 }
 
 #[test]
-fn the_client_alone_is_few_packages() {
+fn what_builds_without_a_node_needs_no_room_that_its_build_leaves_out() {
+    let client = rooms_of(&["client"]);
+    let expected = ["client", "clock", "endpoint", "entry", "grpc", "proto", "redacted", "verb"];
+    assert_eq!(client.iter().collect::<Vec<_>>(), expected);
+    let local = rooms_of(&["client", "local"]);
+    let more: Vec<&String> = local.difference(&client).collect();
+    assert_eq!(more, ["engine", "local", "quote", "request"]);
+    for (from, rooms) in [
+        ("client", &client),
+        ("client/near", &local),
+        ("local", &local),
+        ("engine", &local),
+        ("request", &local),
+    ] {
+        let (_, arrows) = ARROWS.iter().find(|(room, _)| *room == from).unwrap();
+        for (to, _) in *arrows {
+            assert!(rooms.contains(*to), "{from} → {to}, which a build of {from} alone does not have");
+        }
+    }
+}
+
+/// The packages that a build with this feature alone compiles, by name and version.
+fn packages_of(feature: &str) -> BTreeSet<String> {
     let tree = std::process::Command::new(env!("CARGO"))
-        .args(["tree", "--offline", "--locked", "--no-default-features", "--features", "client"])
+        .args(["tree", "--offline", "--locked", "--no-default-features", "--features", feature])
         .args(["--edges", "normal,build", "--prefix", "none", "--format", "{p}"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
@@ -269,9 +304,22 @@ fn the_client_alone_is_few_packages() {
     let tree = String::from_utf8(tree.stdout).unwrap();
     // Name and version; what follows says where it is from, or that it was listed before.
     let package = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
-    let packages: BTreeSet<String> = tree.lines().map(package).collect();
-    assert!(packages.len() > 50, "{} packages are not all", packages.len());
-    assert!(packages.len() <= CLIENT_PACKAGES_MAX, "{} packages: {packages:?}", packages.len());
+    tree.lines().map(package).collect()
+}
+
+#[test]
+fn the_client_alone_is_few_packages_and_the_local_cache_few_more() {
+    let client = packages_of("client");
+    assert!(client.len() > 50, "{} packages are not all", client.len());
+    assert!(client.len() <= CLIENT_PACKAGES_MAX, "{} packages: {client:?}", client.len());
+    let local = packages_of("local");
+    assert!(local.is_superset(&client) && local.len() > client.len());
+    let more: Vec<&String> = local.difference(&client).collect();
+    assert!(local.len() <= LOCAL_PACKAGES_MAX, "{} packages more: {more:?}", more.len());
+    for package in more {
+        let name = package.split(' ').next().unwrap();
+        assert!(!NODE_CRATES.contains(&name), "{name} is a node's");
+    }
 }
 
 /// A generated type in a signature or field of the client that others see: a change of the contract would be a change of
@@ -279,7 +327,7 @@ fn the_client_alone_is_few_packages() {
 #[test]
 fn what_the_client_gives_out_is_its_own() {
     let mut shown = 0;
-    for source in sources().into_iter().filter(|source| source.room() == "client") {
+    for source in sources().into_iter().filter(|source| source.room().starts_with("client")) {
         let path = source.path.to_str().unwrap();
         let generated: BTreeSet<&str> = ["v1::", "rpc::"].into();
         for item in public_items(&source.code) {

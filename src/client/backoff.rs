@@ -33,7 +33,7 @@ pub(super) fn random_share(of: Duration) -> Duration {
 }
 
 /// A random number, from the seeds that the standard library draws for its maps.
-pub(super) fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     RandomState::new().hash_one(0_u8)
 }
 

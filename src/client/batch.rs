@@ -128,7 +128,7 @@ fn index(field: &str) -> Option<usize> {
 }
 
 /// The results of a batch whose items all came to the same.
-fn all_alike<R: Clone>(count: usize, outcome: R) -> Vec<Result<R, Refusal>> {
+pub(super) fn all_alike<R: Clone>(count: usize, outcome: R) -> Vec<Result<R, Refusal>> {
     vec![outcome; count].into_iter().map(Ok).collect()
 }
 

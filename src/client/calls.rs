@@ -167,7 +167,9 @@ impl Client {
     }
 
     #[cfg(not(feature = "near-cache"))]
-    pub(super) fn writes(&self, _key: &[u8]) {}
+    pub(super) fn writes(&self, _key: &[u8]) -> Option<std::convert::Infallible> {
+        None
+    }
 
     /// The same client, whose calls have this long each, time in the client's own queue counted.
     #[must_use]

@@ -16,7 +16,7 @@ use crate::entry::{Durability, MissReason, Version};
 use crate::proto::v1;
 
 /// A duration as the wire has it: whole milliseconds, rounded up so that a short one does not become "never".
-pub(super) fn wire_ms(duration: Duration) -> u64 {
+pub(crate) fn wire_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
@@ -204,7 +204,7 @@ pub(super) fn miss_reason(reason: v1::MissReason) -> MissReason {
 }
 
 /// What is left of a life; on the wire 0 is one without an end.
-pub(super) fn remaining_ttl(ms: u64) -> Option<Duration> {
+pub(crate) fn remaining_ttl(ms: u64) -> Option<Duration> {
     (ms > 0).then(|| Duration::from_millis(ms))
 }
 

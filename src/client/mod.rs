@@ -3,7 +3,8 @@
 //! ```text
 //!  blocking/   the same calls, waited for, and the thread that they run on
 //!    ▼
-//!  Client: calls.rs, batch.rs, keyspace.rs, blobs.rs; as streams, readers and writers: items.rs, blob_streams.rs
+//!  Client: calls.rs, batch.rs, keyspace.rs, blobs.rs; as streams, readers and writers: items.rs, blob_streams.rs;
+//!    │     cache.rs: the trait that it has in common with `larder::local`
 //!    │  retry.rs   once more where that is safe, within the deadline and a budget
 //!    ▼
 //!  Node: node.rs   is it there? asked before each call; greylist.rs, health Watch
@@ -29,11 +30,14 @@ mod blob_streams;
 mod blobs;
 pub mod blocking;
 mod builder;
+mod cache;
 mod calls;
 pub(crate) mod codec;
 mod connect;
 mod convert;
 mod error;
+#[cfg(feature = "local")]
+pub mod faults;
 mod flights;
 mod greylist;
 mod health;
@@ -64,15 +68,20 @@ pub use admin::{
     NodeStats, PersistenceStats, PolicyEstimate, RecoveryReport, Setting, SettingInForce, SettingSource,
     SettingValue, SlowOp, SlowOps, Snapshot, SnapshotTaken, Spawned, StatsStream,
 };
+#[cfg(feature = "local")]
+pub(crate) use backoff::random;
 pub use batch::BatchItem;
 pub use blob_streams::{BlobReader, BlobWriter};
 pub use blobs::{BlobDownload, BlobOptions, BlobRange, ListBlobsOptions};
 pub use builder::ClientBuilder;
+pub use cache::Cache;
 pub use calls::{
     Client, CounterOptions, DeleteOptions, OnUnavailable, SetCondition, SetExpiration, SetOptions,
 };
 #[cfg(feature = "cli")]
 pub(crate) use convert::wire_durability;
+#[cfg(feature = "local")]
+pub(crate) use convert::{remaining_ttl, wire_ms};
 pub use error::{ClientError, Refusal};
 pub use health::{HealthClient, Serving};
 pub use items::ItemStream;

@@ -6,11 +6,11 @@
 mod body;
 #[cfg(feature = "server")]
 mod call;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "local", feature = "server"))]
 mod details;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "local", feature = "server"))]
 mod error;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "local", feature = "server"))]
 mod failure;
 pub(crate) mod frame;
 #[cfg(feature = "server")]
@@ -24,13 +24,13 @@ pub(crate) use body::{Trailers, Unary, ok_trailers};
 pub(crate) use call::{Begun, DescribeCall};
 #[cfg(feature = "server")]
 pub(crate) use details::STATUS_BYTES_MAX;
-#[cfg(all(test, feature = "server"))]
+#[cfg(all(test, any(feature = "local", feature = "server")))]
 pub(crate) use details::bound_status;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "local", feature = "server"))]
 pub(crate) use error::GrpcError;
 #[cfg(feature = "server")]
 pub(crate) use failure::STATUS_BYTES_MIN;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "local", feature = "server"))]
 pub(crate) use failure::{Failure, FailureFacts};
 #[cfg(feature = "server")]
 pub(crate) use timeout::grpc_timeout;

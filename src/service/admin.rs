@@ -16,13 +16,13 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
 use super::control::NodeControl;
-use super::error::CallError;
 use super::live_config::ConfigUpdate;
 use super::slow::slow_ops_response;
 use super::stats::{node_state, stats_response};
 use crate::cache::Cache;
 use crate::engine::PolicyName;
 use crate::proto::v1::{self, admin_server::Admin};
+use crate::request::CallError;
 use crate::telemetry::NodeStats;
 
 /// The Admin service of a node.

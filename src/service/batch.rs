@@ -12,7 +12,7 @@ use super::data::Plane;
 use super::request::BatchKind;
 use super::response_backlog::ResponsePermit;
 use super::turns::{STEP_ITEMS, Turns};
-use super::unary::{Undone, flushes, namespace, put_set, unexpected};
+use super::unary::{Undone, flushes, namespace, put_set};
 use crate::cache::Cache;
 use crate::clock::Now;
 use crate::engine::{EntryView, Namespace, NotRead, Op, Outcome};
@@ -22,10 +22,10 @@ use crate::grpc::{Failure, STATUS_BYTES_MIN};
 use crate::grpc::{Trailers, Unary};
 use crate::lookup::{Loaded, Loading};
 use crate::proto::wire;
-use crate::service::codec::convert;
+use crate::request::CallError;
+use crate::request::convert;
+use crate::request::view::{BatchView, SetView};
 use crate::service::codec::encode::{self, HitMessage};
-use crate::service::codec::view::{BatchView, SetView};
-use crate::service::error::CallError;
 
 /// What room is made for each answer of a BatchGet before its size is known.
 const ANSWER_BYTES_LIKELY: usize = 144;
@@ -378,7 +378,7 @@ async fn delete(
                 continue;
             }
             Ok(other) => {
-                let refused = unexpected(&other, 0);
+                let refused = convert::unexpected(&other, 0);
                 if progress.breaks_off(&refused) {
                     progress.keep(batch, namespace);
                     return Err(refused.into());

@@ -29,7 +29,7 @@ use http_body::Body;
 use prost::Message;
 use tokio::task::{spawn_blocking, yield_now};
 
-use super::keyspace::{bad_token, framed, page_size};
+use super::keyspace::framed;
 use super::turns::joined;
 use super::unary::namespace;
 use crate::cache::{BlobError, Blobs, Cache, Listed, Manifest};
@@ -38,8 +38,9 @@ use crate::entry::Ttl;
 use crate::grpc::ResponseBody;
 use crate::proto::v1;
 use crate::quote::Quote;
-use crate::service::codec::convert;
-use crate::service::error::CallError;
+use crate::request::CallError;
+use crate::request::convert;
+use crate::request::page::{bad_token, page_size};
 use crate::verb::Verb;
 
 /// Manifests that a page looks at before it ends, be it empty.

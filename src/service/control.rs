@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::error::CallError;
 use super::live_config::ConfigUpdate;
 use crate::proto::v1;
+use crate::request::CallError;
 use crate::telemetry::{NodeStats, SlowOps};
 
 /// Who a node is.

@@ -36,7 +36,7 @@ use crate::clock::UnreadTime;
 use crate::grpc::frame::{PREFIX, message_len};
 use crate::grpc::{Begun, DescribeCall, GrpcError, ResponseBody, Trailers, Unary};
 use crate::quote::Quote;
-use crate::service::error::CallError;
+use crate::request::CallError;
 use crate::telemetry::{CallDescription, CallTracer, SlowCalls};
 use crate::verb::{Served, Verb};
 

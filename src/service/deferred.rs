@@ -23,7 +23,7 @@ use super::unary::{Answered, Undone, call, in_turns};
 use crate::cache::{Cache, QueuePlace};
 use crate::grpc::{Trailers, Unary};
 use crate::lookup::{Loaded, Loading};
-use crate::service::error::CallError;
+use crate::request::CallError;
 use crate::telemetry::CallDescription;
 use crate::verb::Verb;
 

@@ -1,9 +1,9 @@
 //! UpdateConfig: what a caller wants changed of a node's settings, read and checked.
 
-use super::error::CallError;
 use crate::config::{BadSetting, Conflict, ServeConfig, Setting};
 use crate::proto::{FieldValue, settings, v1};
 use crate::quote::Quote;
+use crate::request::CallError;
 
 /// Settings and the values that they are to have.
 #[derive(Debug, Clone, PartialEq)]

@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
-use super::error::CallError;
+use crate::request::CallError;
 
 /// Messages up to this length are not counted: of those that do not come whole, `InFlight` bounds the number.
 pub(super) const UNCOUNTED_BYTES_MAX: usize = 8 << 10;

@@ -10,9 +10,9 @@
 use http::{HeaderMap, HeaderValue};
 use tonic::metadata::MetadataMap;
 
-use super::error::CallError;
 use crate::grpc::GrpcError;
 use crate::quote::Quote;
+use crate::request::CallError;
 
 const ENCODING: &str = "grpc-encoding";
 const RING_EPOCH: &str = "larder-ring-epoch";

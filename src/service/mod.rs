@@ -12,7 +12,6 @@ mod codec;
 mod control;
 mod data;
 mod deferred;
-mod error;
 mod generated;
 mod keyspace;
 mod live_config;
@@ -28,10 +27,10 @@ mod turns;
 mod unary;
 mod watch;
 
+pub use crate::request::CallError;
 pub use admin::AdminService;
 pub use control::{NodeControl, NodeIdentity};
 pub use data::DataService;
-pub use error::CallError;
 pub use generated::GeneratedService;
 pub use live_config::ConfigUpdate;
 pub use long_requests::{LongRequests, RequestLimits, WINDOWS_PER_CONNECTION};
@@ -48,7 +47,7 @@ pub mod fuzz {
     /// # Panics
     /// Where the two differ.
     pub fn requests_agree(bytes: &[u8]) {
-        super::codec::view::agree::agree(bytes);
+        crate::request::view::agree::agree(bytes);
     }
 
     /// Reads `bytes` as a stream of PutBlob, cut into pieces as long as the first byte says.

@@ -32,12 +32,12 @@ use http_body::{Body, Frame};
 use tonic::{Code, Status};
 
 use super::data::{Ending, Plane};
-use super::error::CallError;
 use super::long_requests::{RequestPermit, SHORT_REQUEST_BYTES_MAX, UNCOUNTED_BYTES_MAX};
 use super::slow::describe_first;
 use crate::clock::{UndoneCommands, monotonic};
 use crate::grpc::frame::{PREFIX, finish, message_len};
 use crate::grpc::{Failure, GrpcError, ResponseBody, ok_trailers};
+use crate::request::CallError;
 use crate::telemetry::{CallSpan, SlowCalls};
 use commands::{BacklogTurn, Defer, Message, NoDefer, check_length, run};
 use deferred::DeferredCommands;

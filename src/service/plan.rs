@@ -3,7 +3,7 @@
 
 use super::request::{BatchKind, Request, sets_of};
 use crate::cache::Cache;
-use crate::service::codec::view::{ExpirationView, SetView};
+use crate::request::view::{ExpirationView, SetView};
 
 /// How and where a request is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

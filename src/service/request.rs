@@ -4,9 +4,9 @@
 
 use crate::proto::v1;
 use crate::proto::wire::op;
-use crate::service::codec::convert::{self, Direction};
-use crate::service::codec::view::{BatchView, DeleteView, GetView, IncrementView, SetView, TouchView};
-use crate::service::error::CallError;
+use crate::request::CallError;
+use crate::request::convert::{self, Direction};
+use crate::request::view::{BatchView, DeleteView, GetView, IncrementView, SetView, TouchView};
 use crate::telemetry::CallDescription;
 use crate::verb::Verb;
 

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use bytes::Bytes;
 
-use super::error::CallError;
+use crate::request::CallError;
 use crate::telemetry::stripe_number;
 
 /// Answers from this length on are counted.

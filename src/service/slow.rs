@@ -2,11 +2,11 @@
 
 use http::HeaderMap;
 
-use super::codec::convert;
-use super::codec::view::CommandView;
 use super::request::{Request, verb_of};
 use crate::proto::v1;
 use crate::proto::wire::{Field, Reader};
+use crate::request::convert;
+use crate::request::view::CommandView;
 use crate::telemetry::{CallDescription, SlowOps};
 use crate::verb::Verb;
 

@@ -20,10 +20,10 @@ use crate::grpc::Unary;
 use crate::grpc::frame::{PREFIX, finish, put_prefix};
 use crate::lookup::{Loaded, PendingLoad};
 use crate::quote::Quote;
-use crate::service::codec::convert::{self, Direction};
+use crate::request::CallError;
+use crate::request::convert::{self, Direction};
+use crate::request::view::{DeleteView, GetView, IncrementView, SetView, TouchView};
 use crate::service::codec::encode::{self, HitMessage};
-use crate::service::codec::view::{DeleteView, GetView, IncrementView, SetView, TouchView};
-use crate::service::error::CallError;
 
 /// An answer, and whether it waits until what was done is on the disk.
 pub(super) type Answered = Result<(Unary, bool), CallError>;
@@ -172,7 +172,7 @@ pub(super) fn put_set(
         Outcome::Stored(version) => encode::put_stored(out, version.0),
         Outcome::NotStored(current) => encode::put_not_stored(out, current.0),
         Outcome::Expired => encode::put_not_stored_expired(out),
-        other => return Err(unexpected(&other, 0).into()),
+        other => return Err(convert::unexpected(&other, 0).into()),
     }
     Ok(flush)
 }
@@ -193,7 +193,7 @@ fn put_delete(
     {
         Outcome::Deleted(deleted) => encode::put_deleted(out, deleted, 0),
         Outcome::NotDeleted(current) => encode::put_deleted(out, false, current.0),
-        other => return Err(unexpected(&other, 0).into()),
+        other => return Err(convert::unexpected(&other, 0).into()),
     }
     Ok(flush)
 }
@@ -212,7 +212,7 @@ fn put_increment(
     let flush = flushes(cache, view.durability)?;
     match cache.try_apply(&namespace, &Op::Increment(increment), now, loaded).map_err(Undone::NeedsLoad)? {
         Outcome::Counted { value, version } => encode::put_counted(out, value, version.0),
-        other => return Err(unexpected(&other, increment.delta).into()),
+        other => return Err(convert::unexpected(&other, increment.delta).into()),
     }
     Ok(flush)
 }
@@ -232,14 +232,7 @@ fn put_touch(
         .map_err(Undone::NeedsLoad)?
     {
         Outcome::Touched(found) => encode::put_touched(out, found),
-        other => return Err(unexpected(&other, 0).into()),
+        other => return Err(convert::unexpected(&other, 0).into()),
     }
     Ok(flush)
-}
-
-pub(super) fn unexpected(outcome: &Outcome, delta: i128) -> CallError {
-    match outcome {
-        Outcome::Refused(refusal) => CallError::refused(*refusal, delta),
-        other => unreachable!("no operation of this kind comes to {other:?}"),
-    }
 }

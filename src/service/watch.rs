@@ -36,7 +36,6 @@ use http::Response;
 use parking_lot::Mutex;
 
 use super::data::{Ending, Plane};
-use super::error::CallError;
 use super::response_backlog::ResponseBacklog;
 use super::unary::namespace;
 use crate::cache::Cache;
@@ -44,7 +43,7 @@ use crate::engine::EventConfig;
 use crate::entry::{KEY_BYTES_MAX, NAMESPACES_MAX};
 use crate::grpc::ResponseBody;
 use crate::proto::v1;
-use crate::service::codec::convert;
+use crate::request::{CallError, convert};
 use body::{Reading, WatchBody};
 use collector::Nudges;
 use frames::{Filter, Place, put_event, put_heartbeat};

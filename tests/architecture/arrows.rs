@@ -18,6 +18,17 @@ pub(crate) const ARROWS: &[(&str, &[(&str, Only)])] = &[
     // The table of verbs; its tests compare it with the contract.
     ("verb", &[]),
     ("engine", &[("clock", ALL), ("entry", ALL), ("quote", ALL)]),
+    // What a request to the caches says, and what is wrong with it: for the node, and for the cache in one's own process.
+    (
+        "request",
+        &[
+            ("engine", ENGINE_WORDS),
+            ("entry", ALL),
+            ("grpc", Some(&["Failure", "FailureFacts", "GrpcError"])),
+            ("proto", ALL),
+            ("quote", ALL),
+        ],
+    ),
     ("persistence", &[("clock", ALL), ("engine", ALL), ("entry", ALL), ("quote", ALL), ("shortage", ALL)]),
     // One future for what memory has not got, over its sources.
     ("lookup", &[("clock", ALL), ("engine", ALL), ("persistence", ALL)]),
@@ -36,6 +47,7 @@ pub(crate) const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("lookup", Some(&["AbandonedLoad", "Loaded", "Loading", "PendingLoad"])),
             ("proto", ALL),
             ("quote", ALL),
+            ("request", ALL),
             // Figures; what is kept of a slow call; the spans of a Pipeline's commands.
             (
                 "telemetry",
@@ -86,8 +98,22 @@ pub(crate) const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("verb", ALL),
         ],
     ),
-    // Copies are kept in the engine; the rest of the client knows nothing of it.
-    ("client/near", &[("client", ALL), ("clock", ALL), ("engine", ALL), ("entry", ALL)]),
+    // Copies in the client's own process: the part of the client that knows the engine.
+    ("client/near", &[("clock", ALL), ("engine", ALL), ("entry", ALL)]),
+    // The engine behind the client's trait: the outcomes are the client's, what is refused is refused as by a node.
+    (
+        "local",
+        &[
+            ("client", ALL),
+            ("clock", ALL),
+            ("engine", ALL),
+            ("entry", ALL),
+            ("grpc", Some(&["Failure"])),
+            ("proto", ALL),
+            ("quote", ALL),
+            ("request", ALL),
+        ],
+    ),
     (
         "config",
         &[

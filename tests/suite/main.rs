@@ -16,6 +16,7 @@ mod client;
 mod client_streams;
 mod client_values;
 mod config;
+mod conformance;
 mod counters;
 mod disk;
 mod disk_trouble;

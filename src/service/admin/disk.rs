@@ -12,8 +12,8 @@ use crate::cache::{
 use crate::clock::{monotonic, since};
 use crate::grpc::{Failure, STATUS_BYTES_MAX};
 use crate::proto::v1;
+use crate::request::CallError;
 use crate::service::blobs;
-use crate::service::error::CallError;
 
 /// Damages that are named.
 const DAMAGES_MAX: usize = 1_000;

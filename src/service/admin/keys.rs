@@ -4,8 +4,8 @@ use xxhash_rust::xxh64::{Xxh64, xxh64};
 
 use super::AdminService;
 use crate::proto::v1;
-use crate::service::codec::convert;
-use crate::service::error::CallError;
+use crate::request::CallError;
+use crate::request::convert;
 use crate::service::unary;
 
 impl AdminService {

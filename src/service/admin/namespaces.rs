@@ -8,8 +8,8 @@ use super::{AdminService, blocking};
 use crate::cache::{Cache, Removed};
 use crate::engine::{BYTES_LIMIT_MIN, Namespace, NamespaceChange};
 use crate::proto::v1;
+use crate::request::CallError;
 use crate::service::codec::namespace::{self, BytesBounds, NamespaceBounds};
-use crate::service::error::CallError;
 use crate::service::{blobs, unary};
 
 /// Deletes a namespace; how many entries and blobs went with it.

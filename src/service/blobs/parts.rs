@@ -15,8 +15,8 @@ use crate::grpc::GrpcError;
 use crate::grpc::frame::{PREFIX, message_len};
 use crate::proto::v1;
 use crate::proto::wire::{FIELDS_MAX, Malformed};
-use crate::service::codec::convert;
-use crate::service::error::CallError;
+use crate::request::CallError;
+use crate::request::convert;
 
 /// Longer than the header of any blob: key, namespace and content type have their limits.
 const HEADER_BYTES_MAX: u64 = 16 << 10;

@@ -1,9 +1,9 @@
 //! Proto ⇄ domain for blobs: a header that begins one, checked against the limits.
 
-use super::convert::{key, ttl};
 use crate::entry::{Limits, Ttl};
 use crate::proto::v1;
-use crate::service::error::CallError;
+use crate::request::CallError;
+use crate::request::convert::{key, ttl};
 
 /// The SHA-256's length.
 const SHA256_BYTES: usize = 32;

@@ -1,10 +1,11 @@
 //! Proto ⇄ domain for namespaces: what a request says of one, checked against the bounds.
 
 use crate::engine::{NamespaceChange, NamespaceConfig, PolicyName};
-use crate::entry::{NAMESPACE_BYTES_MAX, Ttl};
+use crate::entry::Ttl;
 use crate::proto::v1;
 use crate::quote::Quote;
-use crate::service::error::CallError;
+use crate::request::CallError;
+use crate::request::convert;
 
 type Result<T> = std::result::Result<T, CallError>;
 
@@ -48,16 +49,7 @@ pub(crate) struct NamespaceBounds {
 
 /// The settings of a namespace that is to be created.
 pub(crate) fn config(message: &v1::NamespaceConfig, bounds: &NamespaceBounds) -> Result<NamespaceConfig> {
-    let name = message.name.as_str();
-    if !(1..=NAMESPACE_BYTES_MAX).contains(&name.len()) {
-        let bytes = name.len();
-        let why = format!("a name has 1 to {NAMESPACE_BYTES_MAX} bytes, this one has {bytes}");
-        return Err(CallError::Invalid { field: "namespace.name", why });
-    }
-    if let Some(control) = name.chars().find(|c| c.is_control()) {
-        let why = format!("{} has the control character {control:?}; a name has none", Quote::of(name));
-        return Err(CallError::Invalid { field: "namespace.name", why });
-    }
+    let name = convert::namespace_name(&message.name, "namespace.name")?;
     Ok(NamespaceConfig {
         name: name.to_owned(),
         bytes_limit: bounds.bytes_limit.check(message.bytes_limit, BYTES_LIMIT)?,

@@ -23,7 +23,7 @@ use crate::cache::QueuePlace;
 use crate::clock::monotonic;
 use crate::grpc::GrpcError;
 use crate::lookup::{AbandonedLoad, Loaded, Loading};
-use crate::service::error::CallError;
+use crate::request::CallError;
 use crate::service::long_requests::StoppedCall;
 use crate::service::slow::describe_first;
 use crate::telemetry::{CallSpan, SlowCalls};

@@ -12,10 +12,10 @@ use crate::clock::Now;
 use crate::engine::{EntryView, Namespace, NotRead};
 use crate::entry::Limits;
 use crate::proto::wire::{op, result};
-use crate::service::codec::convert;
+use crate::request::CallError;
+use crate::request::convert;
+use crate::request::view::{CommandView, GetView};
 use crate::service::codec::encode::{self, HitMessage};
-use crate::service::codec::view::{CommandView, GetView};
-use crate::service::error::CallError;
 
 /// Gets that are read together, at the most.
 const GETS_MAX: usize = 16;

@@ -7,9 +7,9 @@ use tonic::Code;
 use crate::grpc::Failure;
 use crate::grpc::frame::{PREFIX, finish};
 use crate::proto::wire::result;
+use crate::request::CallError;
 use crate::service::codec::encode;
 use crate::service::data::Plane;
-use crate::service::error::CallError;
 use crate::service::response_backlog::SHORT_ANSWER_BYTES_MAX;
 use crate::telemetry::CallSpan;
 

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
 use super::commands::Message;
-use crate::service::error::CallError;
+use crate::request::CallError;
 use crate::service::long_requests::{ARRIVES_WITHIN, LongRequests, RequestPermit};
 
 /// What a stream holds.

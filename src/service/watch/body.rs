@@ -18,8 +18,8 @@ use super::{Hub, State};
 use crate::clock::monotonic;
 use crate::grpc::ResponseBody;
 use crate::proto::v1::DiscontinuityReason;
+use crate::request::CallError;
 use crate::service::data::Ending;
-use crate::service::error::CallError;
 use crate::service::response_backlog::ResponseBacklog;
 
 /// Chunks shorter than this are put together, up to the other length.

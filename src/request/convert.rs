@@ -1,13 +1,13 @@
 //! Proto ⇄ domain: what a request says, checked against the limits, as operations of the engine.
 
+use super::CallError;
 use super::view::{ConditionView, DeleteView, ExpirationView, GetView, IncrementView, SetView, TouchView};
-use crate::engine::{Condition, Expiration, Increment, MissReason, Op, Set, Tier};
-use crate::entry::{Durability, Limits, REQUEST_ID_BYTES_MAX, Ttl, Version};
+use crate::engine::{Condition, Expiration, Increment, MissReason, Op, Outcome, Scope, Set, Tier};
+use crate::entry::{Durability, Limits, NAMESPACE_BYTES_MAX, REQUEST_ID_BYTES_MAX, Ttl, Version};
 use crate::grpc::GrpcError;
-use crate::proto::v1;
+use crate::proto::v1::{self, invalidate_request};
 use crate::proto::wire::Reader;
 use crate::quote::Quote;
-use crate::service::error::CallError;
 
 type Result<T> = std::result::Result<T, CallError>;
 
@@ -203,6 +203,59 @@ pub(crate) fn increment<'a>(
 pub(crate) fn touch<'a>(view: &TouchView<'a>, limits: &Limits) -> Result<Op<'a>> {
     let key = key(view.key, limits, key_field)?;
     Ok(Op::Touch { key, ttl: ttl("ttl_ms", view.ttl_ms, limits)? })
+}
+
+/// What an Invalidate drops.
+pub(crate) fn scope<'a>(scope: Option<&'a invalidate_request::Scope>, limits: &Limits) -> Result<Scope<'a>> {
+    use invalidate_request::Scope as Asked;
+    match scope {
+        None => {
+            let why = "say what to drop: a prefix, a tag, or all".to_owned();
+            Err(CallError::Invalid { field: "scope", why })
+        }
+        Some(Asked::Prefix(prefix)) if prefix.is_empty() => {
+            let why = "it is empty: to drop everything, say all".to_owned();
+            Err(CallError::Invalid { field: "prefix", why })
+        }
+        Some(Asked::Prefix(prefix)) => Ok(Scope::Prefix(key(prefix, limits, || "prefix".to_owned())?)),
+        Some(Asked::Tag(name)) => {
+            tag(name, limits, || "tag".to_owned())?;
+            Ok(Scope::Tag(name))
+        }
+        Some(Asked::All(false)) => Err(CallError::FalseInOneof { field: "all" }),
+        Some(Asked::All(true)) => Ok(Scope::All),
+    }
+}
+
+/// The prefix of a scan, which may be empty.
+pub(crate) fn prefix<'a>(prefix: &'a [u8], limits: &Limits) -> Result<&'a [u8]> {
+    let (bytes, max) = (prefix.len(), limits.key_bytes_max);
+    if bytes > max {
+        return Err(CallError::KeyTooLong { field: "prefix".to_owned(), bytes, max });
+    }
+    Ok(prefix)
+}
+
+/// The error that an operation of this kind came to, as it came to none of its outcomes.
+pub(crate) fn unexpected(outcome: &Outcome, delta: i128) -> CallError {
+    match outcome {
+        Outcome::Refused(refusal) => CallError::refused(*refusal, delta),
+        other => unreachable!("no operation of this kind comes to {other:?}"),
+    }
+}
+
+/// The name of a namespace that is to be created; `field` names it in the error.
+pub(crate) fn namespace_name<'a>(name: &'a str, field: &'static str) -> Result<&'a str> {
+    if !(1..=NAMESPACE_BYTES_MAX).contains(&name.len()) {
+        let bytes = name.len();
+        let why = format!("a name has 1 to {NAMESPACE_BYTES_MAX} bytes, this one has {bytes}");
+        return Err(CallError::Invalid { field, why });
+    }
+    if let Some(control) = name.chars().find(|c| c.is_control()) {
+        let why = format!("{} has the control character {control:?}; a name has none", Quote::of(name));
+        return Err(CallError::Invalid { field, why });
+    }
+    Ok(name)
 }
 
 /// A batch's length.

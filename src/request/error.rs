@@ -313,7 +313,7 @@ impl CallError {
     }
 
     /// The end of a stream whose listener closes.
-    pub(super) fn stream_ends() -> Self {
+    pub(crate) fn stream_ends() -> Self {
         let what = "the stream ends; open one on another node".to_owned();
         Self::NotReady { state: "draining", what }
     }

@@ -129,8 +129,8 @@ fn a_message_has_so_many_fields_and_no_more() {
         let long = of(FIELDS_MAX + 1);
         assert_eq!(GetView::read(&long), Err(too_many.clone()));
         assert_eq!(SetView::read(&long).unwrap_err(), too_many);
-        assert!(crate::service::codec::convert::decode::<v1::ScanRequest>(&long).is_err());
-        assert!(crate::service::codec::convert::decode::<v1::ScanRequest>(&of(FIELDS_MAX)).is_ok());
+        assert!(crate::request::convert::decode::<v1::ScanRequest>(&long).is_err());
+        assert!(crate::request::convert::decode::<v1::ScanRequest>(&of(FIELDS_MAX)).is_ok());
     }
 }
 
