@@ -19,6 +19,9 @@ use support::{headline, median, quick};
 const KEYS: usize = 1_000;
 const VALUE: [u8; 100] = [7; 100];
 
+/// A way to ask for a key, with its name; whether it was there.
+type Way<'a> = (&'a str, &'a dyn Fn(&str) -> bool);
+
 fn main() {
     let gets = if quick() { 20_000 } else { 2_000_000 };
     let asked = std::env::args().find_map(|arg| arg.strip_prefix("--rounds=")?.parse().ok());
@@ -48,7 +51,7 @@ fn main() {
         black_box(found).is_ok_and(|found| found.entry().is_some())
     };
     let exactly = |key: &str| black_box(exact.get(key)).is_some();
-    let ways: [(&str, &dyn Fn(&str) -> bool); 4] = [
+    let ways: [Way<'_>; 4] = [
         ("the engine alone", &engine_alone),
         ("LocalCache::get", &get),
         ("Cache::get of it", &by_trait),
