@@ -334,6 +334,8 @@ impl Turn<'_> {
     fn answer(&mut self) -> Result<(), Fault> {
         let read = {
             let mut state = self.shared.lock();
+            // Where answers come all the time nothing else looks at the deadlines of those that do not.
+            state.expire(self.quiet_since, &mut self.woken);
             let mut left = (state.outstanding / 4).clamp(REPLIES_MIN, REPLIES_MAX);
             loop {
                 let Some(message) = self.messages.front_mut().filter(|_| left > 0) else { break Ok(()) };
