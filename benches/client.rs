@@ -143,19 +143,36 @@ where
     F: FnMut(usize, SmallRng, std::time::Instant) -> Fut,
     Fut: Future<Output = u64> + Send + 'static,
 {
-    let (begun, cpu, allocations) =
-        (monotonic(), cpu_seconds(std::process::id()), ALLOCATIONS.load(Ordering::Relaxed));
-    let end = begun + span;
+    let meter = Meter::start();
+    let end = meter.begun + span;
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..callers {
         tasks.spawn(caller(number, SmallRng::seed_from_u64(number as u64), end));
     }
-    let calls = tasks.join_all().await.into_iter().sum::<u64>() as f64;
-    let elapsed = (monotonic() - begun).as_secs_f64();
-    Figures {
-        rate: calls / elapsed,
-        cpu_us: (cpu_seconds(std::process::id()) - cpu) * 1e6 / calls,
-        allocations: (ALLOCATIONS.load(Ordering::Relaxed) - allocations) as f64 / calls,
+    meter.figures(tasks.join_all().await.into_iter().sum())
+}
+
+/// What a run began with.
+struct Meter {
+    begun: std::time::Instant,
+    cpu_seconds: f64,
+    allocations: u64,
+}
+
+impl Meter {
+    fn start() -> Self {
+        let cpu_seconds = cpu_seconds(std::process::id());
+        Self { begun: monotonic(), cpu_seconds, allocations: ALLOCATIONS.load(Ordering::Relaxed) }
+    }
+
+    /// What the calls since then took.
+    fn figures(&self, calls: u64) -> Figures {
+        let calls = calls as f64;
+        Figures {
+            rate: calls / (monotonic() - self.begun).as_secs_f64(),
+            cpu_us: (cpu_seconds(std::process::id()) - self.cpu_seconds) * 1e6 / calls,
+            allocations: (ALLOCATIONS.load(Ordering::Relaxed) - self.allocations) as f64 / calls,
+        }
     }
 }
 
@@ -215,10 +232,8 @@ async fn near_hits(address: &str, keys: Arc<Vec<String>>, span: Duration) -> Fig
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
-    let (begun, cpu, allocations) =
-        (monotonic(), cpu_seconds(std::process::id()), ALLOCATIONS.load(Ordering::Relaxed));
-    let mut calls = 0_u64;
-    while monotonic() < begun + span {
+    let (meter, mut calls) = (Meter::start(), 0);
+    while monotonic() < meter.begun + span {
         for key in keys {
             let outcome = client.get(key).await.expect("an answer");
             assert!(outcome.entry().is_some_and(|hit| hit.value.len() == 100));
@@ -227,12 +242,7 @@ async fn near_hits(address: &str, keys: Arc<Vec<String>>, span: Duration) -> Fig
         // The task that follows Watch runs here too.
         tokio::task::yield_now().await;
     }
-    let calls = calls as f64;
-    Figures {
-        rate: calls / (monotonic() - begun).as_secs_f64(),
-        cpu_us: (cpu_seconds(std::process::id()) - cpu) * 1e6 / calls,
-        allocations: (ALLOCATIONS.load(Ordering::Relaxed) - allocations) as f64 / calls,
-    }
+    meter.figures(calls)
 }
 
 async fn redis_load(

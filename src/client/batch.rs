@@ -151,12 +151,8 @@ impl Client {
             response.results.into_iter().filter_map(|result| convert::get_outcome(result).map(Ok)).collect()
         };
         let count = keys.len();
-        match self.in_parts(keys, Bytes::len, message, results).await {
-            Err(error) if self.is_a_miss(&error) => {
-                Ok(all_alike(count, GetOutcome::Miss(MissReason::OwnerDown)))
-            }
-            outcome => outcome,
-        }
+        let outcome = self.in_parts(keys, Bytes::len, message, results).await;
+        self.or_nothing(outcome, || Some(all_alike(count, GetOutcome::Miss(MissReason::OwnerDown))))
     }
 
     /// Stores many entries with the same options, each with its own result, in the items' order. Not atomic.
@@ -194,8 +190,7 @@ impl Client {
         durability: Option<Durability>,
     ) -> Result<Vec<Result<SetOutcome, Refusal>>, ClientError> {
         use v1::set_result::Result as Item;
-        let keys: Vec<Bytes> = items.iter().map(|item| item.key.clone()).collect();
-        let _writing: Vec<_> = keys.iter().map(|key| self.writes(key)).collect();
+        let _written = self.writes_many(items.iter().map(|item| &item.key));
         let durability = wire_durability(durability);
         let message = |items| v1::BatchSetRequest { namespace: self.owned_namespace(), items, durability };
         let url = self.node_of(None).url();
@@ -207,12 +202,9 @@ impl Client {
             results.collect()
         };
         let (count, is_plain) = (items.len(), items.iter().all(|item| item.condition.is_none()));
-        match self.in_parts(items, Message::encoded_len, message, results).await {
-            Err(error) if is_plain && self.is_a_miss(&error) => {
-                Ok(all_alike(count, SetOutcome::NotStored(NotStored::OwnerDown)))
-            }
-            outcome => outcome,
-        }
+        let outcome = self.in_parts(items, Message::encoded_len, message, results).await;
+        let nothing = SetOutcome::NotStored(NotStored::OwnerDown);
+        self.or_nothing(outcome, || is_plain.then(|| all_alike(count, nothing)))
     }
 
     /// Removes many keys; each result says whether there was an entry. Not atomic. `durability` is what the answer
@@ -225,8 +217,7 @@ impl Client {
         keys: Vec<Bytes>,
         durability: Option<Durability>,
     ) -> Result<Vec<Result<bool, Refusal>>, ClientError> {
-        let written = keys.clone();
-        let _writing: Vec<_> = written.iter().map(|key| self.writes(key)).collect();
+        let _written = self.writes_many(keys.iter());
         let durability = wire_durability(durability);
         let message = |keys| v1::BatchDeleteRequest { namespace: self.owned_namespace(), keys, durability };
         let results = |response: v1::BatchDeleteResponse| response.deleted.into_iter().map(Ok).collect();

@@ -13,7 +13,7 @@ use super::error::ClientError;
 use super::flights::Flights;
 use super::metrics::ClientMetrics;
 #[cfg(feature = "near-cache")]
-use super::near::{Near, NearCache, Writing};
+use super::near::{Near, NearCache, Writing, WritingMany};
 use super::node::{Node, NodeHealth};
 use super::outcome::{Counter, Deletion, GetOutcome, NotStored, SetOutcome};
 use super::pool::Pool;
@@ -126,6 +126,13 @@ pub struct DeleteOptions {
     pub durability: Option<Durability>,
 }
 
+impl OnUnavailable {
+    /// Whether an error is to be taken for a cache that has nothing.
+    pub(super) fn makes_nothing_of(self, error: &ClientError) -> bool {
+        self == Self::Miss && error.is_unavailable()
+    }
+}
+
 impl Client {
     /// The way to a client.
     pub fn builder(nodes: impl IntoIterator<Item = NodeUrl>) -> ClientBuilder {
@@ -166,8 +173,22 @@ impl Client {
         self.near.as_ref().map(|near| near.writing(&self.namespace, key))
     }
 
+    /// [`Self::writes`] of many keys, which are copied only if there are copies to drop.
+    #[cfg(feature = "near-cache")]
+    pub(super) fn writes_many<'k>(&self, keys: impl Iterator<Item = &'k Bytes>) -> Option<WritingMany<'_>> {
+        self.near.as_ref().map(|near| near.writing_many(&self.namespace, keys.cloned().collect()))
+    }
+
     #[cfg(not(feature = "near-cache"))]
     pub(super) fn writes(&self, _key: &[u8]) -> Option<std::convert::Infallible> {
+        None
+    }
+
+    #[cfg(not(feature = "near-cache"))]
+    pub(super) fn writes_many<'k>(
+        &self,
+        _keys: impl Iterator<Item = &'k Bytes>,
+    ) -> Option<std::convert::Infallible> {
         None
     }
 
@@ -263,10 +284,7 @@ impl Client {
             let outcome = self.call(message).await.map(convert::get_outcome);
             outcome.and_then(|outcome| outcome.ok_or_else(|| self.bad_answer(Verb::Get, "no outcome")))
         };
-        match outcome {
-            Err(error) if self.is_a_miss(&error) => Ok(GetOutcome::Miss(MissReason::OwnerDown)),
-            outcome => outcome,
-        }
+        self.or_nothing(outcome, || Some(GetOutcome::Miss(MissReason::OwnerDown)))
     }
 
     /// Stores an entry.
@@ -284,26 +302,17 @@ impl Client {
         let outcome = if self.node.has_lanes() && value.len() <= LANE_VALUE_BYTES_MAX {
             let rest = convert::set_request("", Bytes::new(), Bytes::new(), options);
             let command = codec::Set { namespace: &self.namespace, key, value: &value, rest: &rest };
-            let repeat = match options.condition {
-                SetCondition::Always => Repeat::Safe,
-                // Done twice, the second is not met, though the first was.
-                _ => Repeat::No,
-            };
-            let result = self.command(Verb::Set, &command, repeat).await;
+            let result = self.command(Verb::Set, &command, Repeat::of(&rest)).await;
             result.and_then(|result| self.read(Verb::Set, result))
         } else {
             let key = Bytes::copy_from_slice(key);
             self.call(convert::set_request(&self.namespace, key, value, options)).await
         };
-        match outcome {
-            Err(error) if options.condition == SetCondition::Always && self.is_a_miss(&error) => {
-                Ok(SetOutcome::NotStored(NotStored::OwnerDown))
-            }
-            Err(error) => Err(error),
-            Ok(response) => {
-                convert::set_outcome(response).ok_or_else(|| self.bad_answer(Verb::Set, "no outcome"))
-            }
-        }
+        let outcome = outcome.and_then(|response| {
+            convert::set_outcome(response).ok_or_else(|| self.bad_answer(Verb::Set, "no outcome"))
+        });
+        let is_plain = options.condition == SetCondition::Always;
+        self.or_nothing(outcome, || is_plain.then_some(SetOutcome::NotStored(NotStored::OwnerDown)))
     }
 
     /// Removes an entry, of a given version where one is named.
@@ -318,8 +327,7 @@ impl Client {
         let _written = self.writes(key.as_ref());
         let key = Bytes::copy_from_slice(key.as_ref());
         let message = convert::delete_request(&self.namespace, key, options);
-        // Done twice, the second finds nothing, though the first did: only who deletes whichever is there cares not.
-        let repeat = if options.if_version.is_none() { Repeat::Safe } else { Repeat::No };
+        let repeat = Repeat::of(&message);
         Ok(convert::deletion(&self.one(message, repeat).await?))
     }
 
@@ -366,7 +374,8 @@ impl Client {
         let _written = self.writes(key.as_ref());
         let key = Bytes::copy_from_slice(key.as_ref());
         let message = v1::TouchRequest { namespace: self.owned_namespace(), key, ttl_ms: wire_ms(ttl) };
-        Ok(self.one(message, Repeat::Safe).await?.found)
+        let repeat = Repeat::of(&message);
+        Ok(self.one(message, repeat).await?.found)
     }
 
     pub(super) fn loads(&self) -> &Flights<LoadedValue> {
@@ -400,9 +409,16 @@ impl Client {
         &self.traceparent
     }
 
-    /// Whether an error is one that this client's calls are to take for a cache that has nothing.
-    pub(super) fn is_a_miss(&self, error: &ClientError) -> bool {
-        self.on_unavailable == OnUnavailable::Miss && error.is_unavailable()
+    /// What a call came to; of a node that is out `nothing`, where that may stand for it and the client wants it so.
+    pub(super) fn or_nothing<T>(
+        &self,
+        outcome: Result<T, ClientError>,
+        nothing: impl FnOnce() -> Option<T>,
+    ) -> Result<T, ClientError> {
+        match outcome {
+            Err(error) if self.on_unavailable.makes_nothing_of(&error) => nothing().ok_or(error),
+            outcome => outcome,
+        }
     }
 
     /// Names a counting call, so that it counts once however often it is sent.

@@ -343,7 +343,7 @@ impl<C> FaultyCache<C> {
             }
         };
         match nothing {
-            Some(nothing) if self.on_unavailable == OnUnavailable::Miss && error.is_unavailable() => {
+            Some(nothing) if self.on_unavailable.makes_nothing_of(&error) => {
                 Ok(nothing(MissReason::OwnerDown))
             }
             _ => Err(error),

@@ -14,7 +14,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -25,8 +25,8 @@ use super::error::ClientError;
 use super::greylist::Greylist;
 use super::health::{Serving, WatchStream};
 use super::lane::{
-    Choice, Failure, Fault, FaultKind, LANES_MAX, Lane, LaneConfig, LaneCounts, LaneEvents, Phase, Reply,
-    Standing,
+    CallTime, Choice, Failure, Fault, FaultKind, LANES_MAX, Lane, LaneConfig, LaneCounts, LaneEvents, Phase,
+    Reply, Standing,
 };
 use super::pool::Pool;
 use super::url::NodeUrl;
@@ -49,6 +49,12 @@ pub enum Availability {
 }
 
 impl Availability {
+    /// Whether calls fail at once: the node says that it does not serve, or cannot be reached.
+    #[must_use]
+    pub fn is_out(self) -> bool {
+        matches!(self, Self::NotServing | Self::Unreachable)
+    }
+
     /// Its name: `available`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -205,18 +211,14 @@ impl Node {
     /// [`Self::check`] for a call that no lane carries: it finds out too that no lane has a connection.
     pub(super) fn check_pool(&self) -> Result<(), Arc<Fault>> {
         self.check()?;
-        let known = self.presence.known();
-        if known.lanes_open.is_empty() || known.lanes_open.contains(&true) {
-            return Ok(());
+        let mut fault = None;
+        for lane in &self.lanes {
+            match lane.standing() {
+                Standing::Out(why) => fault = fault.or(Some(why)),
+                _ => return Ok(()),
+            }
         }
-        drop(known);
-        match self.lanes.iter().map(Lane::standing).find(|standing| !matches!(standing, Standing::Out(_))) {
-            Some(_) => Ok(()),
-            None => match self.lanes[0].standing() {
-                Standing::Out(fault) => Err(fault),
-                _ => Ok(()),
-            },
-        }
+        fault.map_or(Ok(()), Err)
     }
 
     /// Asks the node. `hash` is the key's.
@@ -231,7 +233,7 @@ impl Node {
         let mut than = None;
         for left in (0..self.lanes.len()).rev() {
             let lane = self.choice.begin(hash, than);
-            let call = self.lanes[lane].call(command, hash, (time.deadline, time.timeout_ms), traceparent);
+            let call = self.lanes[lane].call(command, hash, time, traceparent);
             match call.await {
                 Err(Failure::Out(_)) if left > 0 => than = Some(lane),
                 other => return self.judged(other, time),
@@ -249,7 +251,7 @@ impl Node {
         traceparent: &str,
     ) -> Result<Reply, Failure> {
         let lane = self.choice.begin_elsewhere(hash);
-        self.lanes[lane].call(command, hash, (time.deadline, time.timeout_ms), traceparent).await
+        self.lanes[lane].call(command, hash, time, traceparent).await
     }
 
     /// Takes note of a call that failed at the node.
@@ -304,30 +306,6 @@ impl Drop for Node {
             watching.abort();
         }
     }
-}
-
-/// By when a call is to be answered.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct CallTime {
-    pub(super) deadline: Instant,
-    /// What is left until then.
-    pub(super) timeout_ms: u32,
-}
-
-impl CallTime {
-    pub(super) fn new(now: Instant, timeout: Duration) -> Self {
-        Self { deadline: now + timeout, timeout_ms: whole_ms(timeout) }
-    }
-
-    /// The same deadline, seen from now; none: it has passed.
-    pub(super) fn left(self, now: Instant) -> Option<Self> {
-        let left = self.deadline.checked_duration_since(now).filter(|left| !left.is_zero())?;
-        Some(Self { deadline: self.deadline, timeout_ms: whole_ms(left) })
-    }
-}
-
-fn whole_ms(duration: Duration) -> u32 {
-    u32::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
 }
 
 impl Presence {
@@ -392,9 +370,8 @@ impl Presence {
             if (health.availability, &health.problem) == (availability, &problem) {
                 return false;
             }
-            let was_out = matches!(health.availability, Availability::NotServing | Availability::Unreachable);
-            let is_out = matches!(availability, Availability::NotServing | Availability::Unreachable);
-            self.times_out.fetch_add(u64::from(is_out && !was_out), Ordering::Relaxed);
+            let is_news = availability.is_out() && !health.availability.is_out();
+            self.times_out.fetch_add(u64::from(is_news), Ordering::Relaxed);
             (health.availability, health.problem) = (availability, problem);
             true
         });

@@ -17,8 +17,7 @@ use super::backoff::{random, random_share};
 use super::calls::{Client, UNREADABLE};
 use super::codec::{Command, ReplyKind};
 use super::error::{ClientError, Refusal};
-use super::lane::{Failure, Reply};
-use super::node::CallTime;
+use super::lane::{CallTime, Failure, Reply};
 use super::request::Request;
 use crate::clock::monotonic;
 use crate::proto::google::rpc;
@@ -33,8 +32,29 @@ pub(super) enum Repeat {
     No,
 }
 
+impl Repeat {
+    /// Of a request that is one: what its verb allows, if it has no condition, which the first time has changed.
+    pub(super) fn of<R: Request>(message: &R) -> Self {
+        match R::VERB.idempotency() {
+            Idempotency::Unknown => Self::No,
+            _ if message.is_conditional() => Self::No,
+            _ => Self::Safe,
+        }
+    }
+}
+
 /// How often a call is sent at most.
 const TRIES_MAX: usize = 3;
+
+/// A call that is sent, and perhaps again.
+struct Tries {
+    repeat: Repeat,
+    /// Of the key, by which the budget is kept.
+    hash: u64,
+    time: CallTime,
+    begun: Instant,
+    sent: usize,
+}
 
 /// Names for calls that must be done once.
 #[derive(Debug)]
@@ -64,27 +84,20 @@ impl Client {
         command: &C,
         repeat: Repeat,
     ) -> Result<Bytes, ClientError> {
-        let begun = monotonic();
-        let hash = xxhash_rust::xxh64::xxh64(command.key(), 0);
-        let mut time = CallTime::new(begun, self.timed()?);
-        let mut tried = 0;
+        let mut tries = self.tries(repeat, xxhash_rust::xxh64::xxh64(command.key(), 0))?;
         loop {
+            let (hash, time) = (tries.hash, tries.time);
             let outcome = match self.hedge_after() {
                 Some(after) if verb == Verb::Get => Box::pin(self.hedged(command, hash, time, after)).await,
                 _ => self.node().call(command, hash, time, self.traceparent()).await,
             };
-            tried += 1;
             let error = match outcome {
                 Ok(reply) if reply.kind != ReplyKind::Error => return Ok(reply.result),
                 Ok(refused) => self.refused(verb, refused.result),
-                Err(failure) => self.failed(verb, failure, begun),
+                Err(failure) => self.failed(verb, failure, tries.begun),
             };
-            let Some(wait) = wait_before_retry(&error, repeat).filter(|_| tried < TRIES_MAX) else {
+            if !self.try_again(&mut tries, &error).await {
                 return Err(error);
-            };
-            match self.retry(wait, time, hash).await {
-                Some(left) => time = left,
-                None => return Err(error),
             }
         }
     }
@@ -143,36 +156,29 @@ impl Client {
 
     async fn call_alone<R: Request>(&self, message: R) -> Result<R::Answer, ClientError> {
         let pool = self.node_of(message.key());
-        let begun = monotonic();
-        let timeout = self.timed()?;
         if !self.node().has_lanes() {
-            return pool.call_within(message, timeout, self.traceparent()).await;
+            return pool.call_within(message, self.timed()?, self.traceparent()).await;
         }
-        let repeat = match R::VERB.idempotency() {
-            Idempotency::Unknown => Repeat::No,
-            _ if message.is_conditional() => Repeat::No,
-            _ => Repeat::Safe,
-        };
-        let mut time = CallTime::new(begun, timeout);
-        let mut tried = 0;
+        let mut tries = self.tries(Repeat::of(&message), 0)?;
         loop {
             if let Err(fault) = self.node().check_pool() {
-                return Err(self.failed(R::VERB, Failure::Out(fault), begun));
+                return Err(self.failed(R::VERB, Failure::Out(fault), tries.begun));
             }
-            let left = Duration::from_millis(time.timeout_ms.into());
+            let left = Duration::from_millis(tries.time.timeout_ms.into());
             let error = match pool.call_within(message.clone(), left, self.traceparent()).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            tried += 1;
-            let Some(wait) = wait_before_retry(&error, repeat).filter(|_| tried < TRIES_MAX) else {
+            if !self.try_again(&mut tries, &error).await {
                 return Err(error);
-            };
-            match self.retry(wait, time, 0).await {
-                Some(left) => time = left,
-                None => return Err(error),
             }
         }
+    }
+
+    /// A call that begins now, and has the client's timeout.
+    fn tries(&self, repeat: Repeat, hash: u64) -> Result<Tries, ClientError> {
+        let begun = monotonic();
+        Ok(Tries { repeat, hash, time: CallTime::new(begun, self.timed()?), begun, sent: 0 })
     }
 
     /// That a call which no lane carries may be made: the node is not known to be out.
@@ -185,16 +191,23 @@ impl Client {
         if self.timeout().is_zero() { Err(ClientError::ZeroTimeout) } else { Ok(self.timeout()) }
     }
 
-    /// Waits before a call is sent again; none: it is not to be.
-    async fn retry(&self, wait: Duration, time: CallTime, hash: u64) -> Option<CallTime> {
-        if time.deadline.saturating_duration_since(monotonic()) <= wait || !self.node().may_retry(hash) {
-            return None;
+    /// Waits before a call that came to this error is sent again. False: it is not to be.
+    async fn try_again(&self, tries: &mut Tries, error: &ClientError) -> bool {
+        tries.sent += 1;
+        let Some(wait) = wait_before_retry(error, tries.repeat).filter(|_| tries.sent < TRIES_MAX) else {
+            return false;
+        };
+        let left = tries.time.deadline.saturating_duration_since(monotonic());
+        if left <= wait || !self.node().may_retry(tries.hash) {
+            return false;
         }
         self.node().note_retry();
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
-        time.left(monotonic())
+        let left = tries.time.left(monotonic());
+        tries.time = left.unwrap_or(tries.time);
+        left.is_some()
     }
 
     fn refused(&self, verb: Verb, status: Bytes) -> ClientError {

@@ -84,15 +84,15 @@ impl Client {
         options: &SetOptions,
         mut change: impl FnMut(Option<&Hit>) -> Result<Option<(T, Bytes, Arc<str>)>, E>,
     ) -> Result<EntryUpdate<T>, E> {
-        let begun = monotonic();
-        for tried in 0.. {
+        let (begun, strict, mut tried) = (monotonic(), self.strict(), 0_u32);
+        loop {
             let left = self.timeout().saturating_sub(monotonic().saturating_duration_since(begun));
             if left.is_zero() && tried > 0 {
                 let url = self.node_of(None).url().to_string();
                 let (method, after) = ("update", self.timeout());
                 return Err(ClientError::Timeout { url, method, after, phase: None }.into());
             }
-            let client = self.strict().with_timeout(if tried == 0 { self.timeout() } else { left });
+            let client = strict.with_timeout(if tried == 0 { self.timeout() } else { left });
             // From the node: what a near cache has may be what is to be replaced.
             let old = match client.ask(key, false).await? {
                 GetOutcome::Hit(hit) | GetOutcome::Stale(hit) => Some(hit),
@@ -109,10 +109,10 @@ impl Client {
                 SetOutcome::NotStored(NotStored::ConditionNotMet { .. }) => {}
                 SetOutcome::NotStored(_) => return Ok(EntryUpdate::Unchanged(None)),
             }
-            let most = CONTENTION_FIRST * (1 << (tried as u32).min(CONTENTION_DOUBLINGS_MAX));
+            let most = CONTENTION_FIRST * (1 << tried.min(CONTENTION_DOUBLINGS_MAX));
             tokio::time::sleep(random_share(most)).await;
+            tried += 1;
         }
-        unreachable!("the loop ends by its deadline")
     }
 
     /// An entry's value, or what `load` finds, which is then stored for others. However many callers of this client and its

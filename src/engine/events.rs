@@ -1,8 +1,8 @@
 //! Events: what is no longer true, for those that keep copies of entries.
 //!
 //! Each shard counts its events and writes them to a buffer under its lock, so that their order is the order of its changes.
-//! Somebody takes the buffers out often ([`Engine::drain_events`]); one that grows beyond its bound is dropped, and whoever
-//! takes it out is told that events were lost: what is not taken out costs no memory and holds up no write.
+//! Somebody takes the buffers out often ([`Engine::drain_events`]); one that grows beyond its bound is dropped, and the next
+//! drain says that events were lost: what is not taken out costs no memory and holds up no write.
 //!
 //! An event says up to which version copies are untrue. That of a Put is the entry's own; for a removal, a shortened life
 //! or a namespace's end a version is drawn, above all that copies may have and below all that come.

@@ -19,6 +19,12 @@ pub(crate) fn head(frame: &[u8]) -> Option<(u8, usize)> {
     Some((prefix[0], u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize))
 }
 
+/// The first message of some that have prefixes, and what follows it; `None`: it is not whole yet.
+pub(crate) fn split(frames: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (_, len) = head(frames)?;
+    frames[PREFIX..].split_at_checked(len)
+}
+
 /// The length of the message whose frame begins here; `None`: the prefix is not whole yet.
 #[cfg(feature = "server")]
 pub(crate) fn message_len(frame: &[u8], max: usize) -> Result<Option<usize>, GrpcError> {

@@ -10,7 +10,7 @@
 //!
 //! The log is one for all watchers, and a watcher is a place in it: what it does not read costs no memory. One that falls
 //! behind the log's oldest chunk is told so (Discontinuity) and goes on at its end. A chunk is sent as it lies in the log to
-//! whoever is told all of it in order; for a filter, and while a stream catches up from positions, events are told one by
+//! a watcher that is told all of it in order; for a filter, and while a stream catches up from positions, events are told one by
 //! one, each with the sequence that this watcher was told before it.
 //!
 //! A write writes its event to its shard's buffer and goes on: it never waits for watchers. They are woken together,

@@ -164,6 +164,8 @@ pub(crate) const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("config", ALL),
             ("endpoint", ALL),
             ("entry", ALL),
+            // The load reads messages where they lie.
+            ("grpc", Some(&["frame"])),
             ("node", ALL),
             ("proto", ALL),
             ("quote", ALL),

@@ -34,7 +34,7 @@ async fn client(url: &str) -> Client {
     Client::builder([url.parse().unwrap()]).connect().await.unwrap()
 }
 
-/// A reader of so many bytes that each differ from their neighbours.
+/// A reader of this number of bytes, of which each differs from its neighbours.
 struct Pattern {
     at: u64,
     end: u64,

@@ -17,10 +17,10 @@ use crate::cli::exit::{CliError, local};
 use crate::clock::{Clock, SystemClock};
 use crate::endpoint::Endpoint;
 use crate::entry::Version;
+use crate::grpc::frame;
 use crate::proto::wire::Reader;
 
 const WATCH: PathAndQuery = PathAndQuery::from_static("/larder.v1.Cache/Watch");
-const PREFIX: usize = 5;
 /// Fields of a WatchResponse and of its Invalidation.
 const INVALIDATION: u32 = 5;
 const DISCONTINUITY: u32 = 7;
@@ -137,9 +137,8 @@ async fn read(
 /// Counts the messages that are whole, and leaves the rest; `now` is the time as versions have it, in µs.
 fn note(rest: &mut BytesMut, watched: &mut Watched, now: u64) {
     let mut is_first = true;
-    while let Some(length) = rest.get(1..PREFIX) {
-        let length = u32::from_be_bytes([length[0], length[1], length[2], length[3]]) as usize;
-        let Some(message) = rest.get(PREFIX..PREFIX + length) else { break };
+    while let Some((message, _)) = frame::split(rest) {
+        let whole = frame::PREFIX + message.len();
         let mut fields = Reader::unlimited(message);
         while let Ok(Some((number, field))) = fields.next() {
             match number {
@@ -157,7 +156,7 @@ fn note(rest: &mut BytesMut, watched: &mut Watched, now: u64) {
                 _ => {}
             }
         }
-        rest.advance(PREFIX + length);
+        rest.advance(whole);
     }
 }
 

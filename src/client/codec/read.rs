@@ -37,28 +37,24 @@ pub(crate) struct RawReply<'m> {
 /// Hands out each reply in a PipelineResponse.
 pub(crate) fn replies<'m>(
     message: &'m [u8],
-    mut each: impl FnMut(RawReply<'m>) -> Result<(), Unreadable>,
+    each: impl FnMut(RawReply<'m>) -> Result<(), Unreadable>,
 ) -> Result<(), Unreadable> {
-    let mut fields = Reader::unlimited(message);
-    while let Some(field) = fields.next()? {
-        let (1, Field::Bytes(reply)) = field else { continue };
-        each(raw_reply(reply)?)?;
-    }
-    Ok(())
+    let mut left = usize::MAX;
+    replies_up_to(message, &mut left, each).map(|_| ())
 }
 
 /// Hands out the first replies in a PipelineResponse, no more than `left`, which counts down; how many bytes they take.
 pub(crate) fn replies_up_to<'m>(
     message: &'m [u8],
     left: &mut usize,
-    mut each: impl FnMut(RawReply<'m>),
+    mut each: impl FnMut(RawReply<'m>) -> Result<(), Unreadable>,
 ) -> Result<usize, Unreadable> {
     let mut fields = Reader::unlimited(message);
     while *left > 0
         && let Some(field) = fields.next()?
     {
         let (1, Field::Bytes(reply)) = field else { continue };
-        each(raw_reply(reply)?);
+        each(raw_reply(reply)?)?;
         *left -= 1;
     }
     Ok(message.len() - fields.remaining())

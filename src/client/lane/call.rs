@@ -3,10 +3,9 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use super::slots::{Slot, Stage};
-use super::{COMMAND_BYTES, Failure, Lane, Reply, Standing, State, wake};
+use super::{COMMAND_BYTES, CallTime, Failure, Lane, Reply, Standing, State, wake_driver};
 use crate::client::codec::{Command, CommandHead};
 use crate::clock::monotonic;
 
@@ -17,23 +16,21 @@ pub(in crate::client) struct Call<'a, C> {
     lane: &'a Lane,
     command: &'a C,
     traceparent: &'a str,
-    deadline: Instant,
-    /// What is left until then, as the caller has just computed it.
-    timeout_ms: u32,
+    time: CallTime,
     hash: u64,
     slot: Option<u32>,
 }
 
 impl Lane {
-    /// Asks for something, by a deadline that is `timeout_ms` from now. `hash`: of the key, for which this lane was chosen.
+    /// Asks for something, in the time that was looked at just now. `hash`: of the key, for which this lane was chosen.
     pub(in crate::client) fn call<'a, C: Command>(
         &'a self,
         command: &'a C,
         hash: u64,
-        (deadline, timeout_ms): (Instant, u32),
+        time: CallTime,
         traceparent: &'a str,
     ) -> Call<'a, C> {
-        Call { lane: self, command, traceparent, deadline, timeout_ms, hash, slot: None }
+        Call { lane: self, command, traceparent, time, hash, slot: None }
     }
 }
 
@@ -56,7 +53,7 @@ impl<C: Command> Call<'_, C> {
         let is_room = state.queue.is_empty() && state.has_room(bytes);
         let stage = if is_room { Stage::Written(state.batch_number) } else { Stage::Queued(bytes) };
         let id = state.slots.take(Slot {
-            deadline: self.deadline,
+            deadline: self.time.deadline,
             waker: Some(cx.waker().clone()),
             outcome: None,
             stage,
@@ -65,26 +62,28 @@ impl<C: Command> Call<'_, C> {
         });
         self.slot = Some(id);
         if is_room {
-            let head =
-                CommandHead { id: id.into(), timeout_ms: self.timeout_ms, traceparent: self.traceparent };
-            state.write(head, self.command);
+            state.write(self.head(id, self.time.timeout_ms), self.command);
         } else {
             state.queue.push_back(id);
             state.counts.queued += 1;
         }
-        if state.next_deadline.is_none_or(|next| self.deadline < next) {
-            state.next_deadline = Some(self.deadline);
+        if state.next_deadline.is_none_or(|next| self.time.deadline < next) {
+            state.next_deadline = Some(self.time.deadline);
         }
         Ok(())
+    }
+
+    fn head(&self, id: u32, timeout_ms: u32) -> CommandHead<'_> {
+        CommandHead { id: id.into(), timeout_ms, traceparent: self.traceparent }
     }
 
     /// Writes the command that had to wait for room.
     fn write_granted(&self, state: &mut State, id: u32, bytes: usize) {
         state.granted_bytes -= bytes;
         state.slots.of_call(id).stage = Stage::Written(state.batch_number);
-        let left = self.deadline.saturating_duration_since(monotonic()).as_millis();
-        let timeout_ms = u32::try_from(left).unwrap_or(u32::MAX).max(1);
-        state.write(CommandHead { id: id.into(), timeout_ms, traceparent: self.traceparent }, self.command);
+        // One that has passed meanwhile is found out before the batch is sent.
+        let timeout_ms = self.time.left(monotonic()).map_or(1, |left| left.timeout_ms);
+        state.write(self.head(id, timeout_ms), self.command);
     }
 }
 
@@ -98,9 +97,7 @@ impl<C: Command> Future for Call<'_, C> {
             if let Err(failure) = self.begin(&mut state, cx) {
                 return Poll::Ready(Err(failure));
             }
-            let driver = state.driver.take();
-            drop(state);
-            wake(driver);
+            wake_driver(state);
             return Poll::Pending;
         };
         let slot = state.slots.of_call(id);
@@ -116,9 +113,7 @@ impl<C: Command> Future for Call<'_, C> {
         }
         if let Stage::Granted(bytes) = slot.stage {
             self.write_granted(&mut state, id, bytes);
-            let driver = state.driver.take();
-            drop(state);
-            wake(driver);
+            wake_driver(state);
         }
         Poll::Pending
     }
@@ -149,9 +144,7 @@ impl<C> Drop for Call<'_, C> {
             _ => slot.end(&state.choice),
         }
         state.slots.free_if_over(id);
-        let driver = state.driver.take();
-        drop(guard);
+        wake_driver(guard);
         drop(waker);
-        wake(driver);
     }
 }

@@ -50,46 +50,34 @@ impl Drop for EndOnDrop {
 impl Shared {
     /// There is no connection: calls fail, those that were sent as well where `broke`.
     fn out(&self, fault: &Arc<Fault>, broke: bool) {
-        let mut woken = Vec::new();
-        {
-            let mut state = self.lock();
+        self.change(|state, woken| {
             if broke {
-                state.broke(fault, &mut woken);
+                state.broke(fault, woken);
             }
-            state.fail_unsent(fault, &mut woken);
+            state.fail_unsent(fault, woken);
             state.standing = Standing::Out(fault.clone());
-        }
-        self.choice.set_open(self.number, false);
-        woken.into_iter().for_each(Waker::wake);
+            state.choice.set_open(self.number, false);
+        });
     }
 
     fn broke(&self, fault: &Arc<Fault>) {
-        let mut woken = Vec::new();
-        {
-            let mut state = self.lock();
-            state.broke(fault, &mut woken);
+        self.change(|state, woken| {
+            state.broke(fault, woken);
             state.condemned = None;
             state.standing = Standing::Connecting;
-        }
-        self.choice.set_open(self.number, false);
-        woken.into_iter().for_each(Waker::wake);
+            state.choice.set_open(self.number, false);
+        });
     }
 
     fn expire(&self) -> Option<Instant> {
-        let mut woken = Vec::new();
-        let next = {
-            let mut state = self.lock();
+        self.change(|state, woken| {
             if state.next_deadline.is_some() {
-                state.expire(monotonic(), &mut woken);
+                state.expire(monotonic(), woken);
             }
             state.next_deadline
-        };
-        woken.into_iter().for_each(Waker::wake);
-        next
+        })
     }
-}
 
-impl Shared {
     /// Keeps a limit that the node has stated when it ended the stream. What was sent goes out again, in messages that it
     /// takes: for the calls the connection was closed, no more.
     fn learn(&self, fault: Fault) -> Fault {
@@ -189,8 +177,8 @@ impl Driver {
             let mut state = self.shared.lock();
             state.standing = Standing::Open;
             state.counts.opened += 1;
+            state.choice.set_open(self.shared.number, true);
         }
-        self.shared.choice.set_open(self.shared.number, true);
         self.events.opened();
     }
 
@@ -366,7 +354,7 @@ impl Turn<'_> {
                 self.quiet_since = monotonic();
             }
             if state.outstanding >= LANE_CALLS {
-                self.shared.choice.pass_on(self.shared.number);
+                state.choice.pass_on(self.shared.number);
             }
             batch
         };

@@ -26,6 +26,7 @@ mod driver;
 mod fault;
 mod slots;
 mod stream;
+mod time;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,6 +44,7 @@ use slots::{Slots, Stage};
 
 pub(super) use choice::{Choice, LANES_MAX};
 pub(super) use fault::{Fault, FaultKind};
+pub(super) use time::CallTime;
 
 /// What a lane is made with.
 #[derive(Debug, Clone)]
@@ -153,7 +155,6 @@ pub(super) struct Lane {
 struct Shared {
     /// Its number among the node's lanes.
     number: usize,
-    choice: Arc<Choice>,
     state: Mutex<State>,
 }
 
@@ -215,11 +216,7 @@ impl Lane {
         events: Arc<dyn LaneEvents>,
     ) -> Self {
         let standing = if config.is_lazy { Standing::Unused } else { Standing::Connecting };
-        let shared = Arc::new(Shared {
-            number,
-            choice: choice.clone(),
-            state: Mutex::new(State::new(choice, standing)),
-        });
+        let shared = Arc::new(Shared { number, state: Mutex::new(State::new(choice, standing)) });
         driver::spawn(shared.clone(), config, events);
         Self { shared }
     }
@@ -234,7 +231,7 @@ impl Lane {
         let mut state = self.shared.lock();
         if matches!(state.standing, Standing::Open) {
             state.condemned = Some(fault);
-            wake(state.driver.take());
+            wake_driver(state);
         }
     }
 
@@ -254,7 +251,7 @@ impl Lane {
     pub(super) fn close(&self) {
         let mut state = self.shared.lock();
         state.is_closing = true;
-        wake(state.driver.take());
+        wake_driver(state);
     }
 }
 
@@ -272,11 +269,22 @@ impl Shared {
         // Nothing that can panic is done under the lock but growing a buffer, after which the state is as it was.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Changes the state, and wakes callers when nobody holds the lock.
+    fn change<R>(&self, change: impl FnOnce(&mut State, &mut Vec<Waker>) -> R) -> R {
+        let mut woken = Vec::new();
+        let changed = change(&mut self.lock(), &mut woken);
+        woken.into_iter().for_each(Waker::wake);
+        changed
+    }
 }
 
-fn wake(waker: Option<Waker>) {
-    if let Some(waker) = waker {
-        waker.wake();
+/// Wakes the lane's task, if it sleeps, when nobody holds the lock.
+fn wake_driver(mut state: MutexGuard<'_, State>) {
+    let driver = state.driver.take();
+    drop(state);
+    if let Some(driver) = driver {
+        driver.wake();
     }
 }
 
@@ -369,7 +377,7 @@ impl State {
         let written = self.batch.split();
         let (mut rest, slots, choice) = (&written[..], &mut self.slots, &self.choice);
         let mut dead = Vec::new();
-        while let Some((message, after)) = split_message(rest) {
+        while let Some((message, after)) = frame::split(rest) {
             let at = self.batch.len();
             self.batch.extend_from_slice(&[0; frame::PREFIX]);
             codec::each_command(message, |id, command| {
@@ -399,15 +407,14 @@ impl State {
     /// Lets calls that wait for room write, as far as there is some.
     fn grant(&mut self, woken: &mut Vec<Waker>) {
         while let Some(id) = self.queue.front().copied() {
-            let slot = self.slots.of_call(id);
-            let Stage::Queued(bytes) = slot.stage else {
+            let Stage::Queued(bytes) = self.slots.of_call(id).stage else {
                 self.queue.pop_front();
                 continue;
             };
-            let taken = self.batch.len() + self.granted_bytes;
-            if taken > 0 && taken + bytes > BATCH_BYTES_MAX {
+            if !self.has_room(bytes) {
                 break;
             }
+            let slot = self.slots.of_call(id);
             slot.stage = Stage::Granted(bytes);
             self.granted_bytes += bytes;
             self.queue.pop_front();
@@ -469,15 +476,16 @@ impl State {
     ) -> Result<(), codec::Unreadable> {
         let (mut answered, slots, choice) = (0, &mut self.slots, &self.choice);
         let read = codec::replies_up_to(message, left, |raw| {
-            let Some((id, slot)) = slots.of_reply(raw.id) else { return };
+            let Some((id, slot)) = slots.of_reply(raw.id) else { return Ok(()) };
             slot.end(choice);
             answered += 1;
             if slot.is_abandoned || slot.outcome.is_some() {
                 slots.free_if_over(id);
-                return;
+                return Ok(());
             }
             slot.outcome = Some(Ok(Reply { kind: raw.kind, result: message.slice_ref(raw.result) }));
             woken.extend(slot.waker.take());
+            Ok(())
         })?;
         self.outstanding -= answered;
         self.counts.replies += answered as u64;
@@ -518,12 +526,6 @@ impl State {
         (self.message_at, self.message_commands) = (0, 0);
         (self.dead_in_batch, self.granted_bytes, self.outstanding) = (0, 0, 0);
     }
-}
-
-/// The first message of some that have prefixes, and what follows it.
-fn split_message(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (_, len) = frame::head(bytes)?;
-    bytes[frame::PREFIX..].split_at_checked(len)
 }
 
 #[cfg(test)]

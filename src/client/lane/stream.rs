@@ -13,7 +13,6 @@ use tonic::Status;
 
 use super::LaneConfig;
 use super::fault::{Fault, FaultKind};
-use super::split_message;
 use crate::client::connect::Socket;
 use crate::grpc::frame;
 use crate::verb::Verb;
@@ -131,7 +130,7 @@ impl PipelineStream {
             data = self.partial.split().freeze();
         }
         while let Some(len) = self.next_length(&data)?
-            && let Some((message, _)) = split_message(&data)
+            && let Some((message, _)) = frame::split(&data)
         {
             let message = data.slice_ref(message);
             data = data.split_off(frame::PREFIX + len);

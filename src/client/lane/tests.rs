@@ -43,7 +43,7 @@ impl Stand {
     fn sent(&mut self) -> Vec<Vec<u64>> {
         let batch = self.state.take_batch();
         let (mut messages, mut rest) = (Vec::new(), &batch[..]);
-        while let Some((message, after)) = split_message(rest) {
+        while let Some((message, after)) = frame::split(rest) {
             let message = v1::PipelineRequest::decode(message).unwrap();
             messages.push(message.commands.iter().map(|command| command.id).collect());
             rest = after;

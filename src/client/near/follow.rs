@@ -62,9 +62,6 @@ async fn read(
     heard: &mut Heard,
 ) -> Option<()> {
     let mut tidy = tokio::time::interval(TIDY_EVERY);
-    let is_out = |health: &NodeHealth| {
-        matches!(health.availability, Availability::Unreachable | Availability::NotServing)
-    };
     loop {
         let message = tokio::select! {
             message = stream.next() => message,
@@ -72,7 +69,7 @@ async fn read(
                 cache.upgrade()?.tidy();
                 continue;
             }
-            gone = health.wait_for(is_out) => return gone.ok().map(|_| ()),
+            gone = health.wait_for(|health| health.availability.is_out()) => return gone.ok().map(|_| ()),
         };
         let Ok(Some(message)) = message else { return Some(()) };
         let cache = cache.upgrade()?;

@@ -308,6 +308,11 @@ impl Near {
         Writing { near: self, name, key }
     }
 
+    /// A write of these keys that begins.
+    pub(super) fn writing_many<'a>(&'a self, name: &'a str, keys: Vec<Bytes>) -> WritingMany<'a> {
+        WritingMany { near: self, name, keys }
+    }
+
     /// This client has written the key, or has tried to.
     fn written(&self, name: &str, key: &[u8]) {
         let cache = &*self.cache;
@@ -338,6 +343,22 @@ pub(super) struct Writing<'a> {
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
         self.near.written(self.name, self.key);
+    }
+}
+
+/// [`Writing`] of many keys.
+#[derive(Debug)]
+pub(super) struct WritingMany<'a> {
+    near: &'a Near,
+    name: &'a str,
+    keys: Vec<Bytes>,
+}
+
+impl Drop for WritingMany<'_> {
+    fn drop(&mut self) {
+        for key in &self.keys {
+            self.near.written(self.name, key);
+        }
     }
 }
 

@@ -165,7 +165,7 @@ mod zstd_frame {
 
     /// The frame's first bytes.
     const MAGIC: [u8; 4] = zstd::zstd_safe::MAGICNUMBER.to_le_bytes();
-    /// Decoders are to take windows of 8 MiB (RFC 8878 §3.1.1.1.2); larger ones only where so much may come of them.
+    /// Decoders are to take windows of 8 MiB (RFC 8878 §3.1.1.1.2); larger ones only up to the limit on decompressed bytes.
     const WINDOW_LOG_MIN: u32 = 23;
     /// The largest that the library takes by itself.
     const WINDOW_LOG_MAX: u32 = 27;
