@@ -105,11 +105,15 @@ impl NodeContext {
     /// Neither counted nor traced: probes are many and tell nothing of the load.
     fn health_service(&self) -> impl ConnectionService + use<> {
         let routes = Routes::new(self.lifecycle.health().service(Mount::Control));
-        ServiceBuilder::new()
-            .layer(RepairLayer)
-            .layer(DeadlineLayer::new(CallTimeout::new(Some(PROBE_TIMEOUT))))
-            .layer(InFlight::new(PROBES_IN_FLIGHT_MAX))
-            .service(GeneratedService::new(with_reflection(routes)))
+        let service = GeneratedService::new(with_reflection(routes));
+        let in_flight = InFlight::new(PROBES_IN_FLIGHT_MAX);
+        PerConnection(move |_: &ConnectionInfo| {
+            ServiceBuilder::new()
+                .layer(RepairLayer)
+                .layer(DeadlineLayer::new(CallTimeout::new(Some(PROBE_TIMEOUT))))
+                .layer(in_flight.clone())
+                .service(service.clone())
+        })
     }
 
     fn http_router(self: &Arc<Self>, calls: Arc<CallMetrics>) -> Router {

@@ -139,22 +139,14 @@ pub struct ConnectionInfo {
     pub unread: UnreadTime,
 }
 
-/// What serves a listener's connections: a [`GrpcService`], cloned for each, or [`PerConnection`], which makes each its
-/// own.
+/// What serves a listener's connections: each has a [`GrpcService`] of its own, which [`PerConnection`] makes. There is none that
+/// connections share, since a share of what each may have is counted by the service that is its own.
 pub trait ConnectionService: Clone + Send + Sync + 'static {
     /// What serves one connection.
     type Service: GrpcService;
 
     /// What serves this connection.
     fn service(&self, connection: &ConnectionInfo) -> Self::Service;
-}
-
-impl<S: GrpcService> ConnectionService for S {
-    type Service = S;
-
-    fn service(&self, _: &ConnectionInfo) -> S {
-        self.clone()
-    }
 }
 
 /// Makes a service for each connection that knows what is known of it.

@@ -1,7 +1,7 @@
 //! Peers that send frames which cost a node work and ask for nothing, and those that make it reset streams: they are told to
 //! go away, and others go on.
 
-use crate::support::node::{Node, connect};
+use crate::support::node::Node;
 use crate::support::plain_node::{PlainNode, get, soon};
 use crate::support::raw::{self, PREFACE, Raw, SETTINGS, post};
 use bytes::Bytes;
@@ -13,8 +13,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_client::HealthClient;
 
 /// A frame of HTTP/2.
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -124,31 +122,43 @@ async fn streams_that_the_node_is_made_to_reset_are_answered_with_goaway() {
 #[tokio::test]
 async fn requests_that_do_not_come_whole_leave_room_on_the_health_listener() {
     let node = Node::start().await;
-    let (mut peers, mut sending, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+    let mut peers = Vec::new();
     for _ in 0..40 {
-        let peer = Raw::connect(&node.health()).await;
-        for _ in 0..16 {
-            let (answer, rest) = peer.open(post("/grpc.health.v1.Health/Check")).await;
-            sending.push(rest);
-            answers.push(answer);
-        }
-        peers.push(peer);
-        let mut other = HealthClient::new(connect(&node.health()).await);
-        let status = soon(other.check(HealthCheckRequest::default())).await.unwrap().into_inner().status();
-        assert_eq!(status, ServingStatus::Serving);
+        peers.push(Raw::connect(&node.health()).await);
     }
-    // 640 were begun; what is too much is refused, and the others wait: on a slow machine some have waited for too long.
-    let mut answers = FuturesUnordered::from_iter(answers);
+    let check = || post("/grpc.health.v1.Health/Check");
+    let whole = raw::framed(&HealthCheckRequest::default());
+    // 640 are begun; what is too much is refused, and the others wait. Where this machine is so slow that some have waited for
+    // too long before the last is begun, all of it is done again.
     let is_refused = async {
-        while let Some(answer) = answers.next().await {
-            let status = Status::from_header_map(answer.unwrap().headers()).unwrap();
-            if status.code() == Code::ResourceExhausted {
-                return true;
+        loop {
+            let (mut sending, mut answers) = (Vec::new(), FuturesUnordered::new());
+            for peer in &peers {
+                for _ in 0..16 {
+                    let (answer, rest) = peer.open(check()).await;
+                    sending.push(rest);
+                    answers.push(answer);
+                }
+            }
+            while let Some(answer) = answers.next().await {
+                let status = Status::from_header_map(answer.unwrap().headers()).unwrap();
+                if status.code() == Code::ResourceExhausted {
+                    return (sending, answers);
+                }
             }
         }
-        false
     };
-    assert!(soon(is_refused).await);
+    let _waiting = soon(is_refused).await;
+    // On a connection that begins while they wait, and whose own request comes in two parts.
+    let other = Raw::connect(&node.health()).await;
+    let (in_parts, mut rest) = other.open(check()).await;
+    // Its answer says that what came before it has been read.
+    let at_once = other.call(check(), whole.clone()).await;
+    // Fails where its call was refused already, which its answer tells.
+    let _ = rest.send_data(whole.clone(), true);
+    for answer in [at_once, raw::answer(in_parts).await] {
+        assert_eq!(answer.status.map(|status| status.code()), Some(Code::Ok));
+    }
 }
 
 #[tokio::test]

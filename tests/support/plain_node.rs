@@ -15,7 +15,10 @@ use larder::endpoint::Endpoint;
 use larder::proto::v1::cache_client::CacheClient;
 use larder::proto::v1::cache_server::{Cache, CacheServer};
 use larder::proto::v1::*;
-use larder::server::{Connections, Lifecycle, Mount, Server, ServerConfig, Services, StartError};
+use larder::server::{
+    ConnectionInfo, ConnectionService, Connections, Lifecycle, Mount, PerConnection, Server, ServerConfig,
+    Services, StartError,
+};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::service::Routes;
 use tonic::transport::Channel;
@@ -34,6 +37,10 @@ pub(crate) struct PlainNode {
     pub(crate) stuck: mpsc::UnboundedReceiver<()>,
     /// Lets it go when this is dropped.
     _stick: std::sync::mpsc::Sender<()>,
+}
+
+fn per_connection(routes: Routes) -> impl ConnectionService {
+    PerConnection(move |_: &ConnectionInfo| routes.clone())
 }
 
 impl PlainNode {
@@ -59,9 +66,11 @@ impl PlainNode {
             let _ = let_go.lock().map(|let_go| let_go.recv());
         };
         let services = Services {
-            data: Routes::new(CacheServer::new(cache.clone())).add_service(health.service(Mount::Data)),
-            admin: Routes::new(health.service(Mount::Control)),
-            health: Routes::new(health.service(Mount::Control)),
+            data: per_connection(
+                Routes::new(CacheServer::new(cache.clone())).add_service(health.service(Mount::Data)),
+            ),
+            admin: per_connection(Routes::new(health.service(Mount::Control))),
+            health: per_connection(Routes::new(health.service(Mount::Control))),
             http: axum::Router::new()
                 .route("/livez", axum::routing::get(|| async { "ok" }))
                 .route("/stuck", axum::routing::get(get_stuck)),
