@@ -67,7 +67,7 @@ async fn a_batch_goes_on_behind_the_items_that_it_has_done_and_does_none_twice()
         }
     })
     .await;
-    stuck.disk.hold_appends();
+    stuck.hold_appends_after("before").await;
     // Some of the items have room, in whichever shard they are.
     let keys = keys("some", 60);
     let mut versions = stuck.calls.set(set("versions", "")).await.unwrap();
@@ -372,7 +372,7 @@ async fn what_is_turned_away_for_those_that_wait_has_changed_nothing() {
     let header = BlobHeader { key: "kept".into(), ..BlobHeader::default() };
     let header = PutBlobRequest { part: Some(put_blob_request::Part::Header(header)) };
     stuck.calls.0.put_blob(tokio_stream::iter([header])).await.unwrap();
-    stuck.disk.hold_appends();
+    stuck.hold_appends_after("before").await;
     stuck.fill().await;
     let waiting = stuck.begin_set(set("waits", "v"));
     stuck.waiting(1).await;
@@ -456,7 +456,7 @@ async fn deletes_that_are_broken_off_say_how_many_were_done() {
     for key in &keys {
         stuck.calls.set(set(key, "v")).await.unwrap();
     }
-    stuck.disk.hold_appends();
+    stuck.hold_appends_after("before").await;
     stuck.fill().await;
     stuck.make_some_room();
     let mut client = stuck.calls.0.clone();

@@ -52,13 +52,19 @@ impl Stuck {
         let (cache, opened) = (Arc::clone(node.running.cache()), Arc::new(disk.clone()));
         let open = move || cache.open_disk_on(opened, lock, &options, &RecoveryProgress::default()).unwrap();
         tokio::task::spawn_blocking(open).await.unwrap();
-        let mut calls = Calls(node.cache().await);
-        calls.set(set("before", "v")).await.unwrap();
-        disk.hold_appends();
+        let calls = Calls(node.cache().await);
         let mut stuck = Self { node, calls, disk, filled: 0, _directory: directory };
+        stuck.hold_appends_after("before").await;
         stuck.fill().await;
         assert!(stuck.filled * VALUE_BYTES <= 2 * BACKLOG_BYTES, "{} entries", stuck.filled);
         stuck
+    }
+
+    /// Sets `key` to "v", and holds back every append once that is on the disk, so that no append under way makes room later.
+    pub(crate) async fn hold_appends_after(&mut self, key: &str) {
+        let flushed = SetRequest { durability: Durability::Flushed as i32, ..set(key, "v") };
+        self.calls.set(flushed).await.unwrap();
+        self.disk.hold_appends();
     }
 
     /// Sets entries until the backlog is full.

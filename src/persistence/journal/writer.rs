@@ -211,16 +211,15 @@ impl Writer {
         }
     }
 
-    /// Writes what was drained, which stays to be written where that meets a shortage.
+    /// Writes what was drained, which stays to be written where that meets a shortage. What cannot be written keeps its part of
+    /// the budget until the log is closed, so that no write is let in by the room of those that are lost.
     fn write_drained(&mut self) -> Result<(), BackendError> {
         let drained = std::mem::take(&mut self.drained);
         let written = self.write(&drained);
         self.drained = drained;
         self.is_pending = written.as_ref().is_err_and(BackendError::is_passing);
-        if !self.is_pending {
-            self.drained.clear(&self.log);
-        }
         written?;
+        self.drained.clear(&self.log);
         self.shared.backlog.grant();
         Ok(())
     }
@@ -458,6 +457,7 @@ impl Writer {
 
     fn poison(&mut self, why: &str) {
         self.close_log();
+        self.drained.clear(&self.log);
         let why: Arc<str> = why.into();
         tracing::error!(error = %why, "the journal is poisoned: no write is accepted any more, reads go on");
         self.shared.progress.send_modify(|progress| progress.poisoned = Some(Arc::clone(&why)));

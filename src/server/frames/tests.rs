@@ -142,9 +142,10 @@ async fn a_backlog_that_is_longer_than_a_turn_reads_is_not_taken_for_the_end() {
     let mut undone = UndoneCommands::none(connection.reading.unread_time());
     undone.set(true);
     load.limit(1);
-    assert_eq!(turn(&mut connection).await, None, "nothing is passed on, and it has not ended");
-    assert_eq!(turn(&mut connection).await, None);
-    assert_eq!(connections.requests_refused(), requests as u64);
+    // Two turns of this many bytes, or more where one is cut short since it took long.
+    while connections.requests_refused() < requests as u64 {
+        assert_eq!(turn(&mut connection).await, None, "nothing is passed on, and it has not ended");
+    }
     far.write_all(&[0, 0, 1, 1, 5, 0, 1, 0, 1, 0x83]).await.unwrap();
     assert!(turn(&mut connection).await.is_some(), "what comes then is read");
 }
