@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Blobs, Cache};
 use crate::clock::Clock;
 use crate::engine::{NamespaceConfig, Restorer};
-use crate::entry::{Durability, Ttl, Version, WallClockError};
+use crate::entry::{Durability, Version, WallClockError};
 use crate::lookup::Lookup;
 use crate::persistence::backend::{self, BackendKind};
 use crate::persistence::blob::{BlobError, Opened};
@@ -121,9 +121,7 @@ impl Cache {
     fn make_again(&self, namespaces: BTreeSet<String>) {
         for name in namespaces.into_iter().filter(|name| self.engine.namespace(name).is_none()) {
             let policy = self.engine.default_namespace().config().policy;
-            let config =
-                NamespaceConfig { name: name.clone(), bytes_limit: 0, policy, default_ttl: Ttl::Never };
-            match self.engine.create_namespace(&config) {
+            match self.engine.create_namespace(&NamespaceConfig::new(&name, policy)) {
                 Ok(_) => tracing::warn!(
                     namespace = ?name,
                     "made a namespace again that has blobs and was not recovered: its settings are the node's defaults"
@@ -255,7 +253,7 @@ mod tests {
 
     use super::*;
     use crate::engine::{EngineConfig, Op, Outcome, PolicyName, Set};
-    use crate::entry::Limits;
+    use crate::entry::{Limits, Ttl};
     use crate::persistence::journal::{JournalConfig, RESERVE_BYTES, SEGMENT_BYTES};
     use crate::persistence::{MemoryBackend, RecoveryMethod};
 
@@ -299,10 +297,7 @@ mod tests {
         let first = cache();
         open(&first, &backend).unwrap();
         set(&first, "a");
-        let name = "more".to_owned();
-        let policy = PolicyName::Lru;
-        let more = NamespaceConfig { name, bytes_limit: 0, policy, default_ttl: Ttl::Never };
-        first.engine.create_namespace(&more).unwrap();
+        first.engine.create_namespace(&NamespaceConfig::new("more", PolicyName::Lru)).unwrap();
         first.disk().unwrap().snapshot().unwrap();
         set(&first, "b");
         first.close_disk().unwrap();

@@ -381,9 +381,7 @@ mod tests {
     #[test]
     fn what_memory_has_no_room_for_is_read_where_it_was_found_and_counts_once() {
         let (engine, value) = engine();
-        let (name, policy) = ("other".to_owned(), PolicyName::Lru);
-        let config = NamespaceConfig { name, bytes_limit: 0, policy, default_ttl: Ttl::Never };
-        let other = engine.create_namespace(&config).unwrap();
+        let other = engine.create_namespace(&NamespaceConfig::new("other", PolicyName::Lru)).unwrap();
         for namespace in [engine.default_namespace(), &other] {
             let (fetch, admission) =
                 (engine.begin_fetch(namespace, b"key", at(0)), CountingAdmission::at(at(0)));

@@ -177,12 +177,8 @@ impl Engine {
         let count = config.shard_count();
         let hasher = KeyHasher::default();
         let bytes_limit = config.bytes_limit.max(BYTES_LIMIT_MIN);
-        let default = NamespaceConfig {
-            name: String::new(),
-            bytes_limit,
-            policy: config.policy,
-            default_ttl: config.default_ttl,
-        };
+        let default_ttl = config.default_ttl;
+        let default = NamespaceConfig { bytes_limit, default_ttl, ..NamespaceConfig::new("", config.policy) };
         let namespaces = Namespaces::new(&default, config.namespaces_max);
         let shard = ShardConfig {
             bytes_limit: bytes_limit / u64::from(count),

@@ -33,6 +33,16 @@ pub struct NamespaceConfig {
     pub policy: PolicyName,
     /// The time to live of entries that are stored without one.
     pub default_ttl: Ttl,
+    /// How long clients may answer from copies of its entries without asking, in ms; 0: not at all.
+    pub near_cache_ttl_ms: u64,
+}
+
+impl NamespaceConfig {
+    /// Without a cap of its own; what is stored without a time to live stays, and copies are not answered from.
+    #[must_use]
+    pub fn new(name: &str, policy: PolicyName) -> Self {
+        Self { name: name.to_owned(), bytes_limit: 0, policy, default_ttl: Ttl::Never, near_cache_ttl_ms: 0 }
+    }
 }
 
 /// What to change of a namespace; what is `None` stays.
@@ -44,6 +54,20 @@ pub struct NamespaceChange {
     pub policy: Option<PolicyName>,
     /// The new default time to live; entries that are there keep theirs.
     pub default_ttl: Option<Ttl>,
+    /// How long clients may answer from the copies that they make from now on, in ms; 0: not at all.
+    pub near_cache_ttl_ms: Option<u64>,
+}
+
+impl From<&NamespaceConfig> for NamespaceChange {
+    /// All that can be changed.
+    fn from(config: &NamespaceConfig) -> Self {
+        Self {
+            bytes_limit: Some(config.bytes_limit),
+            policy: Some(config.policy),
+            default_ttl: Some(config.default_ttl),
+            near_cache_ttl_ms: Some(config.near_cache_ttl_ms),
+        }
+    }
 }
 
 /// What a policy believes of one of the ways that it tries in the small.
@@ -160,6 +184,7 @@ struct Shared {
     name: Box<str>,
     bytes_limit: AtomicU64,
     default_ttl_ms: AtomicU64,
+    near_cache_ttl_ms: AtomicU64,
     policy: Mutex<PolicyName>,
     /// What its entries weigh in all shards; not kept for the default one.
     bytes_used: AtomicU64,
@@ -182,6 +207,7 @@ impl Namespace {
             name: config.name.as_str().into(),
             bytes_limit: AtomicU64::new(config.bytes_limit),
             default_ttl_ms: AtomicU64::new(config.default_ttl.to_wire_ms()),
+            near_cache_ttl_ms: AtomicU64::new(config.near_cache_ttl_ms),
             policy: Mutex::new(config.policy),
             bytes_used: AtomicU64::new(0),
             deleted: AtomicBool::new(false),
@@ -203,6 +229,7 @@ impl Namespace {
             bytes_limit: self.bytes_limit(),
             policy: *self.0.policy.lock(),
             default_ttl: self.default_ttl(),
+            near_cache_ttl_ms: self.0.near_cache_ttl_ms.load(Ordering::Relaxed),
         }
     }
 
@@ -233,6 +260,15 @@ impl Namespace {
         Ttl::from_wire_ms(self.0.default_ttl_ms.load(Ordering::Relaxed))
     }
 
+    /// How long a client may answer from its copy of an entry that has this much left to live, in ms; 0 there: it does not
+    /// expire, 0 here: not at all.
+    #[inline]
+    #[must_use]
+    pub fn near_cache_ttl_ms(&self, remaining_ttl_ms: u64) -> u64 {
+        let ttl_ms = self.0.near_cache_ttl_ms.load(Ordering::Relaxed);
+        if remaining_ttl_ms == 0 { ttl_ms } else { ttl_ms.min(remaining_ttl_ms) }
+    }
+
     pub(crate) fn policy(&self) -> PolicyName {
         *self.0.policy.lock()
     }
@@ -252,6 +288,9 @@ impl Namespace {
         }
         if let Some(default_ttl) = change.default_ttl {
             self.0.default_ttl_ms.store(default_ttl.to_wire_ms(), Ordering::Relaxed);
+        }
+        if let Some(ttl_ms) = change.near_cache_ttl_ms {
+            self.0.near_cache_ttl_ms.store(ttl_ms, Ordering::Relaxed);
         }
     }
 
@@ -414,12 +453,7 @@ mod tests {
     use super::*;
 
     fn config(name: &str) -> NamespaceConfig {
-        NamespaceConfig {
-            name: name.to_owned(),
-            bytes_limit: 0,
-            policy: PolicyName::Lru,
-            default_ttl: Ttl::Never,
-        }
+        NamespaceConfig::new(name, PolicyName::Lru)
     }
 
     #[test]

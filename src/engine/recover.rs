@@ -281,13 +281,8 @@ impl<'a> Restorer<'a> {
                 match self.namespace(number) {
                     Some(known) if number == DEFAULT => known.set_generation(generation),
                     Some(known) => {
-                        let change = NamespaceChange {
-                            bytes_limit: Some(config.bytes_limit),
-                            policy: Some(config.policy),
-                            default_ttl: Some(config.default_ttl),
-                        };
                         let known = known.clone();
-                        self.engine.update_namespace(&known, &change);
+                        self.engine.update_namespace(&known, &NamespaceChange::from(config));
                         known.set_generation(generation);
                     }
                     None => {

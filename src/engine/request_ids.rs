@@ -211,15 +211,9 @@ mod tests {
     use super::*;
     use crate::engine::PolicyName;
     use crate::engine::namespace::{NamespaceConfig, Namespaces};
-    use crate::entry::Ttl;
 
     fn config() -> NamespaceConfig {
-        NamespaceConfig {
-            name: String::new(),
-            bytes_limit: 0,
-            policy: PolicyName::Lru,
-            default_ttl: Ttl::Never,
-        }
+        NamespaceConfig::new("", PolicyName::Lru)
     }
 
     #[test]

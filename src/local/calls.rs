@@ -9,7 +9,7 @@ use crate::client::{
     ClientError, Counter, CounterOptions, DeleteOptions, Deletion, GetOutcome, Hit, NotStored, SetCondition,
     SetExpiration, SetOptions, SetOutcome, Tier, remaining_ttl, wire_ms,
 };
-use crate::engine::{EntryView, Op, Outcome};
+use crate::engine::{EntryView, Namespace, Op, Outcome};
 use crate::entry::{Durability, Version};
 use crate::request::CallError;
 use crate::request::convert::{self, Direction, unexpected};
@@ -97,7 +97,8 @@ impl LocalCache {
         let key = self.key(key)?;
         let namespace = self.namespace_in_use()?;
         let shared = &*self.shared;
-        let read = shared.engine.read(&namespace, key, None, shared.now(), |entry| hit(&entry, wanted));
+        let read =
+            shared.engine.read(&namespace, key, None, shared.now(), |entry| hit(&namespace, &entry, wanted));
         Ok(read.map_or_else(GetOutcome::Miss, GetOutcome::Hit))
     }
 
@@ -169,7 +170,7 @@ pub(super) enum Wanted {
 }
 
 /// An entry as the client's type.
-pub(super) fn hit(entry: &EntryView<'_>, wanted: Wanted) -> Hit {
+pub(super) fn hit(namespace: &Namespace, entry: &EntryView<'_>, wanted: Wanted) -> Hit {
     Hit {
         value: if wanted == Wanted::Entry { entry.value.to_bytes() } else { Bytes::new() },
         value_bytes: entry.value.as_slice().len() as u64,
@@ -178,7 +179,7 @@ pub(super) fn hit(entry: &EntryView<'_>, wanted: Wanted) -> Hit {
         flags: entry.flags,
         content_type: entry.content_type.to_owned(),
         tier: Tier::Memory,
-        near_cache_ttl: Duration::ZERO,
+        near_cache_ttl: Duration::from_millis(namespace.near_cache_ttl_ms(entry.remaining_ttl_ms)),
     }
 }
 

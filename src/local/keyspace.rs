@@ -48,7 +48,7 @@ impl LocalCache {
         }
         let found = |index: usize, read: Result<EntryView<'_>, NotRead>| {
             results[places[index]] = match read {
-                Ok(entry) => Ok(GetOutcome::Hit(hit(&entry, Wanted::Entry))),
+                Ok(entry) => Ok(GetOutcome::Hit(hit(&namespace, &entry, Wanted::Entry))),
                 Err(NotRead::Miss(reason)) => Ok(GetOutcome::Miss(reason)),
                 Err(NotRead::Refused(refused)) => Err(refusal(&CallError::refused(refused, 0))),
                 Err(NotRead::NeedsLoad(never)) => match never {},
@@ -132,7 +132,7 @@ impl LocalCache {
         let (mut items, mut bytes) = (Vec::new(), 0);
         let range = ScanRange { prefix, after, entries_max: ENTRIES_PER_PAGE };
         let next = shared.engine.scan(&namespace, range, shared.now(), |key, entry| {
-            let item = ScanItem { key: Bytes::copy_from_slice(key), entry: hit(&entry, value) };
+            let item = ScanItem { key: Bytes::copy_from_slice(key), entry: hit(&namespace, &entry, value) };
             // A page is as long as a node's, but of one entry at least.
             bytes += item.key.len() + item.entry.value.len();
             if items.len() == wanted || (bytes > bytes_max && !items.is_empty()) {

@@ -229,8 +229,13 @@ impl LocalCache {
     pub fn create_namespace(&self, config: &NamespaceConfig) -> Result<Self, ClientError> {
         let created = || {
             convert::namespace_name(&config.name, "namespace.name")?;
-            let ttl_ms = config.default_ttl.to_wire_ms();
-            convert::ttl("namespace.default_ttl_ms", ttl_ms, &self.shared.limits)?;
+            let ttls = [
+                ("namespace.default_ttl_ms", config.default_ttl.to_wire_ms()),
+                ("namespace.near_cache_ttl_ms", config.near_cache_ttl_ms),
+            ];
+            for (field, ttl_ms) in ttls {
+                convert::ttl(field, ttl_ms, self.shared.limits.ttl_ms_max)?;
+            }
             Ok(self.shared.engine.create_namespace(config)?)
         };
         let namespace = NamespaceInUse::Found(created().map_err(refused)?);

@@ -132,12 +132,8 @@ fn a_namespace_has_its_own_keys_and_one_that_is_not_there_is_refused() {
     let ClientError::Status(refusal) = &error else { panic!("{error}") };
     assert_eq!(refusal.reason, "NAMESPACE_NOT_FOUND");
     assert_eq!((missing.get("k"), missing.clear()), (None, 0));
-    let config = NamespaceConfig {
-        name: "shop".to_owned(),
-        bytes_limit: 0,
-        policy: PolicyName::Lru,
-        default_ttl: Ttl::Ms(60_000),
-    };
+    let config =
+        NamespaceConfig { default_ttl: Ttl::Ms(60_000), ..NamespaceConfig::new("shop", PolicyName::Lru) };
     let shop = cache.create_namespace(&config).unwrap();
     shop.set("k", "of the shop").unwrap();
     cache.set("k", "of nobody").unwrap();

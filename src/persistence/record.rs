@@ -9,7 +9,8 @@
 //! counted    4 | 0 | namespace 2 | key length 2 | id length 2 | value 8 | version 8 | key | id
 //! invalid.   5 | scope (1 prefix, 2 tag, 3 all) | namespace 2 | length 2 | until 8 | prefix or tag
 //! cleared    6 | 0 | namespace 2
-//! namespace  7 | 0 | number 2 | name length 2 | policy length 2 | generation 8 | bytes limit 8 | default TTL, ms, 8 | name | policy
+//! namespace  7 | attributes | number 2 | name length 2 | policy length 2 | generation 8 | bytes limit 8 | default TTL, ms, 8
+//!              | [near-cache TTL, ms, 8] | name | policy
 //! deleted    8 | 0 | number 2
 //! ```
 //!
@@ -37,6 +38,9 @@ const CONTENT_TYPE: u8 = 4;
 const TAGS: u8 = 8;
 const REQUEST_ID: u8 = 16;
 const ATTRIBUTES: u8 = EXPIRES | FLAGS | CONTENT_TYPE | TAGS | REQUEST_ID;
+
+/// Of a namespace.
+const NEAR_CACHE_TTL: u8 = 1;
 
 const PREFIX: u8 = 1;
 const TAG: u8 = 2;
@@ -93,12 +97,15 @@ pub fn write(record: &Record<'_>, out: &mut Vec<u8>) {
         }
         Record::Cleared { namespace } => head(out, CLEARED, 0, *namespace),
         Record::Namespace { number, generation, config } => {
-            head(out, NAMESPACE, 0, *number);
+            head(out, NAMESPACE, if config.near_cache_ttl_ms == 0 { 0 } else { NEAR_CACHE_TTL }, *number);
             let policy = config.policy.as_str();
             put_len(out, config.name.len());
             put_len(out, policy.len());
             for number in [*generation, config.bytes_limit, config.default_ttl.to_wire_ms()] {
                 out.extend_from_slice(&number.to_le_bytes());
+            }
+            if config.near_cache_ttl_ms != 0 {
+                out.extend_from_slice(&config.near_cache_ttl_ms.to_le_bytes());
             }
             out.extend_from_slice(config.name.as_bytes());
             out.extend_from_slice(policy.as_bytes());
@@ -197,7 +204,15 @@ const SHORT: &str = "it ends too early";
 fn read_one(reader: &mut Reader<'_>, visit: &mut impl FnMut(usize, &Record<'_>)) -> Result<(), &'static str> {
     let [kind, attributes] = reader.array()?;
     let namespace = u16::from_le_bytes(reader.array()?);
-    if !matches!(kind, PUT | EXPIRY | INVALIDATED) && attributes != 0 {
+    let known = match kind {
+        PUT => ATTRIBUTES,
+        EXPIRY => EXPIRES,
+        // A scope, which is looked at there.
+        INVALIDATED => u8::MAX,
+        NAMESPACE => NEAR_CACHE_TTL,
+        _ => 0,
+    };
+    if attributes & !known != 0 {
         return Err("an attribute that no record of its kind has");
     }
     match kind {
@@ -208,9 +223,6 @@ fn read_one(reader: &mut Reader<'_>, visit: &mut impl FnMut(usize, &Record<'_>))
             visit(reader.rest.len(), &Record::Remove { namespace, key });
         }
         EXPIRY => {
-            if attributes & !EXPIRES != 0 {
-                return Err("an attribute that no record of its kind has");
-            }
             let len = reader.len()?;
             let expiry = if attributes == 0 { Expiry::Never } else { Expiry::AtMs(reader.u64()?) };
             let key = reader.take(len)?;
@@ -240,10 +252,11 @@ fn read_one(reader: &mut Reader<'_>, visit: &mut impl FnMut(usize, &Record<'_>))
             let (name_len, policy_len) = (reader.len()?, reader.len()?);
             let (generation, bytes_limit) = (reader.u64()?, reader.u64()?);
             let default_ttl = Ttl::from_wire_ms(reader.u64()?);
+            let near_cache_ttl_ms = if attributes == 0 { 0 } else { reader.u64()? };
             let name = text(reader.take(name_len)?)?.to_owned();
             let policy = text(reader.take(policy_len)?)?;
             let policy: PolicyName = policy.parse().map_err(|_| "a policy that is not known")?;
-            let config = NamespaceConfig { name, bytes_limit, policy, default_ttl };
+            let config = NamespaceConfig { name, bytes_limit, policy, default_ttl, near_cache_ttl_ms };
             visit(reader.rest.len(), &Record::Namespace { number: namespace, generation, config: &config });
         }
         NAMESPACE_DELETED => visit(reader.rest.len(), &Record::NamespaceDeleted { number: namespace }),
@@ -259,9 +272,6 @@ fn read_put(
     namespace: u16,
     visit: &mut impl FnMut(usize, &Record<'_>),
 ) -> Result<(), &'static str> {
-    if attributes & !ATTRIBUTES != 0 {
-        return Err("an attribute that no record of its kind has");
-    }
     let key_len = reader.len()?;
     let value_len = u32::from_le_bytes(reader.array()?) as usize;
     let version = Version(reader.u64()?);
@@ -337,6 +347,7 @@ mod tests {
             bytes_limit: 1 << 30,
             policy: PolicyName::Sieve,
             default_ttl: Ttl::Ms(5_000),
+            near_cache_ttl_ms: 700,
         };
         let plain = Put {
             namespace: 0,

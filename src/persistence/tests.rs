@@ -184,13 +184,8 @@ fn step(stand: &Stand, random: &mut StdRng) {
     } else if let Some(namespace) = engine.namespace(name) {
         namespace
     } else {
-        let config = NamespaceConfig {
-            name: name.to_owned(),
-            bytes_limit: 0,
-            policy: PolicyName::ALL[random.random_range(0..PolicyName::ALL.len())],
-            default_ttl: Ttl::Never,
-        };
-        engine.create_namespace(&config).unwrap()
+        let policy = PolicyName::ALL[random.random_range(0..PolicyName::ALL.len())];
+        engine.create_namespace(&NamespaceConfig::new(name, policy)).unwrap()
     };
     let (now, key) = (stand.now(), format!("key:{}", random.random_range(0..60)));
     let value = vec![random.random_range(b'a'..=b'z'); value_bytes(random)];

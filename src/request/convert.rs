@@ -72,8 +72,7 @@ fn none_set(options: &[(&str, u64)]) -> Result<()> {
 }
 
 /// A time to live within the limits.
-pub(crate) fn ttl(field: &'static str, ttl_ms: u64, limits: &Limits) -> Result<Ttl> {
-    let max = limits.ttl_ms_max;
+pub(crate) fn ttl(field: &'static str, ttl_ms: u64, max: u64) -> Result<Ttl> {
     if ttl_ms > max {
         Err(CallError::TtlTooLong { field, ttl_ms, max })
     } else {
@@ -95,7 +94,7 @@ pub(crate) fn get<'a>(view: &GetView<'a>, limits: &Limits) -> Result<Get<'a>> {
     let unserved =
         [("max_stale_ms", view.max_stale_ms), ("lease_ms", view.lease_ms), ("wait_ms", view.wait_ms)];
     none_set(&unserved)?;
-    let touch = view.touch_ttl_ms.map(|ms| ttl("touch_ttl_ms", ms, limits)).transpose()?;
+    let touch = view.touch_ttl_ms.map(|ms| ttl("touch_ttl_ms", ms, limits.ttl_ms_max)).transpose()?;
     Ok(Get { key, touch, metadata_only: view.metadata_only })
 }
 
@@ -112,7 +111,7 @@ pub(crate) fn set<'a>(view: &'a SetView<'a>, limits: &Limits, now_unix_ms: u64) 
     }
     let expiration = match view.expiration {
         None => Expiration::Default,
-        Some(ExpirationView::TtlMs(ms)) => Expiration::In(ttl("ttl_ms", ms, limits)?),
+        Some(ExpirationView::TtlMs(ms)) => Expiration::In(ttl("ttl_ms", ms, limits.ttl_ms_max)?),
         Some(ExpirationView::ExpireAtUnixMs(at)) => {
             let (ttl_ms, max) = (at.saturating_sub(now_unix_ms), limits.ttl_ms_max);
             if ttl_ms > max {
@@ -187,7 +186,7 @@ pub(crate) fn increment<'a>(
         return Err(CallError::RequestIdTooLong { bytes, max });
     }
     let delta = if view.delta == 0 { 1 } else { i128::from(view.delta) };
-    let expiration = match ttl("ttl_ms", view.ttl_ms, limits)? {
+    let expiration = match ttl("ttl_ms", view.ttl_ms, limits.ttl_ms_max)? {
         Ttl::Never => Expiration::Default,
         ttl => Expiration::In(ttl),
     };
@@ -202,7 +201,7 @@ pub(crate) fn increment<'a>(
 
 pub(crate) fn touch<'a>(view: &TouchView<'a>, limits: &Limits) -> Result<Op<'a>> {
     let key = key(view.key, limits, key_field)?;
-    Ok(Op::Touch { key, ttl: ttl("ttl_ms", view.ttl_ms, limits)? })
+    Ok(Op::Touch { key, ttl: ttl("ttl_ms", view.ttl_ms, limits.ttl_ms_max)? })
 }
 
 /// What an Invalidate drops.

@@ -124,7 +124,7 @@ async fn get(plane: &Plane, view: &BatchView<'_>, turns: &mut Turns) -> Result<(
     let mut out = Vec::with_capacity(PREFIX + ANSWER_BYTES_LIKELY * keys.len());
     out.resize(PREFIX, 0);
     let max = limits.message_out_bytes_max;
-    let mut answers = Answers { out, held, max, answered: 0, refused: None };
+    let mut answers = Answers { namespace: &namespace, out, held, max, answered: 0, refused: None };
     for step in keys.chunks(STEP_ITEMS) {
         let before = answers.answered;
         read_step(cache, &namespace, step, &mut answers, turns).await?;
@@ -143,7 +143,8 @@ async fn get(plane: &Plane, view: &BatchView<'_>, turns: &mut Turns) -> Result<(
 }
 
 /// The answers of a BatchGet so far.
-struct Answers {
+struct Answers<'a> {
+    namespace: &'a Namespace,
     out: Vec<u8>,
     held: ResponsePermit,
     max: usize,
@@ -151,12 +152,12 @@ struct Answers {
     refused: Option<CallError>,
 }
 
-impl Answers {
+impl Answers<'_> {
     /// Puts the next answer, if it finds room.
     #[inline]
     fn put(&mut self, read: Result<EntryView<'_>, NotRead>) -> ControlFlow<()> {
         let hit = match &read {
-            Ok(entry) => Ok(HitMessage::new(entry, false)),
+            Ok(entry) => Ok(HitMessage::new(self.namespace, entry, false)),
             Err(NotRead::Miss(reason)) => Err(*reason),
             Err(NotRead::Refused(refusal)) => {
                 self.refused = Some(CallError::refused(*refusal, 0));
@@ -192,7 +193,7 @@ async fn read_step(
     cache: &Cache,
     namespace: &Namespace,
     keys: &[&[u8]],
-    answers: &mut Answers,
+    answers: &mut Answers<'_>,
     turns: &Turns,
 ) -> Result<(), Undone> {
     let mut at = 0;
@@ -217,7 +218,7 @@ async fn read_together(
     cache: &Cache,
     namespace: &Namespace,
     keys: &[&[u8]],
-    answers: &mut Answers,
+    answers: &mut Answers<'_>,
 ) -> ControlFlow<()> {
     let load = |key: &&[u8]| Some(cache.pending_load_of(namespace, key)?.into_loading(key));
     let mut loads: Vec<_> = keys.iter().map(load).collect();

@@ -11,7 +11,7 @@ use super::turns::Turns;
 use super::unary::{Answered, flushes, namespace};
 use crate::cache::{Cache, TierReadError};
 use crate::clock::Now;
-use crate::engine::{EntryView, ScanRange};
+use crate::engine::{EntryView, Namespace, ScanRange};
 use crate::grpc::frame::{PREFIX, finish};
 use crate::proto::v1;
 use crate::request::CallError;
@@ -46,7 +46,8 @@ pub(super) async fn scan(plane: &Plane, request: &v1::ScanRequest, mut turns: Tu
     let mut looked_at = 0;
     let next = loop {
         let range = ScanRange { prefix, after, entries_max: ENTRIES_PER_STEP };
-        let next = cache.scan(&namespace, range, cache.now(), |key, entry| page.take(key, &entry));
+        let next =
+            cache.scan(&namespace, range, cache.now(), |key, entry| page.take(&namespace, key, &entry));
         after = next.map_err(unreadable)?;
         looked_at += ENTRIES_PER_STEP;
         if page.is_full || after.is_none() || looked_at >= ENTRIES_PER_PAGE {
@@ -82,7 +83,7 @@ struct Page {
 }
 
 impl Page {
-    fn take(&mut self, key: &[u8], entry: &EntryView<'_>) -> ControlFlow<()> {
+    fn take(&mut self, namespace: &Namespace, key: &[u8], entry: &EntryView<'_>) -> ControlFlow<()> {
         let value = entry.value.as_slice();
         let value_bytes = if self.keys_only { 0 } else { value.len() };
         let hit = v1::Hit {
@@ -91,6 +92,7 @@ impl Page {
             flags: entry.flags,
             content_type: entry.content_type.to_owned(),
             tier: convert::tier(entry.tier) as i32,
+            near_cache_ttl_ms: namespace.near_cache_ttl_ms(entry.remaining_ttl_ms),
             value_bytes: value.len() as u64,
             ..v1::Hit::default()
         };

@@ -121,7 +121,7 @@ fn get(plane: &Plane, now: Now, view: &GetView<'_>, loaded: Option<Loaded>) -> R
     let get = convert::get(view, &cache.limits())?;
     let namespace = namespace(cache, view.namespace)?;
     let read = cache.try_read(&namespace, get.key, get.touch, now, loaded, |entry| {
-        let hit = HitMessage::new(&entry, get.metadata_only);
+        let hit = HitMessage::new(&namespace, &entry, get.metadata_only);
         let length = PREFIX + hit.len();
         let held = if length < COUNTED_BYTES_MIN { None } else { Some(response_backlog.take(length)?) };
         let mut out = Vec::with_capacity(length);

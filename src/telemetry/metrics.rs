@@ -374,7 +374,6 @@ mod tests {
     use super::super::exposition::tests::read;
     use super::*;
     use crate::engine::{NamespaceConfig, PolicyName, Stats};
-    use crate::entry::Ttl;
     use crate::telemetry::DiskTierFigures;
 
     fn text_of(calls: CallMetrics, snapshot: NodeStats) -> String {
@@ -446,10 +445,10 @@ mod tests {
     #[test]
     fn namespaces_are_labels_whatever_they_are_called() {
         let report = |name: &str, hits, evicted| {
-            let (name, policy, default_ttl) = (name.to_owned(), PolicyName::Lru, Ttl::Never);
             let mut stats = Stats { hits, entries: 2, bytes_used: 300, ..Stats::default() };
             stats.misses_by_reason[MissReason::Evicted as usize - 1] = evicted;
-            let config = NamespaceConfig { name, bytes_limit: 1_000, policy, default_ttl };
+            let config =
+                NamespaceConfig { bytes_limit: 1_000, ..NamespaceConfig::new(name, PolicyName::Lru) };
             NamespaceReport { id: 0, config, stats, generation: 0, estimates: Vec::new() }
         };
         let namespaces = vec![report("", 3, 0), report("a \"b\" \\ c", 4, 5)];
@@ -482,8 +481,7 @@ mod tests {
             leader,
         };
         let report = |name: &str, estimates| {
-            let (policy, default_ttl) = (PolicyName::Adaptive, Ttl::Never);
-            let config = NamespaceConfig { name: name.to_owned(), bytes_limit: 0, policy, default_ttl };
+            let config = NamespaceConfig::new(name, PolicyName::Adaptive);
             NamespaceReport { id: 0, config, stats: Stats::default(), generation: 0, estimates }
         };
         let known = vec![estimate("arc", 0.5, 40, false), estimate("window-1", 0.625, 40, true)];
@@ -539,8 +537,7 @@ mod tests {
             leader: candidate == "arc",
         });
         let namespaces = ["", "a \"b\" \\ c\n", "ü"].map(|name| {
-            let (name, policy, default_ttl) = (name.to_owned(), PolicyName::Adaptive, Ttl::Never);
-            let config = NamespaceConfig { name, bytes_limit: 0, policy, default_ttl };
+            let config = NamespaceConfig::new(name, PolicyName::Adaptive);
             let (id, stats, estimates) = (0, Stats::default(), estimates.to_vec());
             NamespaceReport { id, config, stats, generation: 0, estimates }
         });

@@ -178,7 +178,6 @@ fn stats_since(now: &Stats, base: &Stats) -> Stats {
 mod tests {
     use super::*;
     use crate::engine::NamespaceConfig;
-    use crate::entry::Ttl;
 
     #[test]
     fn counters_start_again_at_the_base_and_sizes_do_not() {
@@ -211,8 +210,7 @@ mod tests {
     #[test]
     fn a_namespace_of_a_name_that_there_was_before_counts_from_nothing() {
         let report = |id, hits| {
-            let (name, policy, default_ttl) = (format!("{id}"), PolicyName::Lru, Ttl::Never);
-            let config = NamespaceConfig { name, bytes_limit: 0, policy, default_ttl };
+            let config = NamespaceConfig::new(&format!("{id}"), PolicyName::Lru);
             NamespaceReport {
                 id,
                 config,

@@ -232,6 +232,7 @@ async fn a_node_that_was_told_to_end_comes_back_with_all_it_had() {
         name: "sessions".to_owned(),
         policy: "lru".to_owned(),
         default_ttl_ms: 3_600_000,
+        near_cache_ttl_ms: 700,
         ..NamespaceConfig::default()
     };
     let create = CreateNamespaceRequest { namespace: Some(namespace) };
@@ -253,7 +254,7 @@ async fn a_node_that_was_told_to_end_comes_back_with_all_it_had() {
     let hit = found(cache.get(who).await.unwrap().into_inner()).unwrap();
     assert!(hit.value == "me" && (3_500_000..=3_600_000).contains(&hit.remaining_ttl_ms), "{hit:?}");
     let listed = admin.list_namespaces(ListNamespacesRequest {}).await.unwrap().into_inner();
-    assert_eq!(listed.namespaces[1].policy, "lru");
+    assert_eq!((&*listed.namespaces[1].policy, listed.namespaces[1].near_cache_ttl_ms), ("lru", 700));
     let hit = found(cache.get(get("tagged")).await.unwrap().into_inner()).unwrap();
     assert_eq!((&hit.value[..], hit.flags), (&b"v"[..], 7));
     assert_eq!(found(cache.get(get("large")).await.unwrap().into_inner()).unwrap().value.len(), 200_000);

@@ -330,8 +330,13 @@ impl Writer {
 
     async fn create_namespace(&mut self, name: &str, policy: &str, default_ttl_ms: u64) {
         let name = name.to_owned();
-        let config =
-            NamespaceConfig { name, policy: policy.to_owned(), default_ttl_ms, bytes_limit: 16 << 20 };
+        let config = NamespaceConfig {
+            name,
+            policy: policy.to_owned(),
+            default_ttl_ms,
+            bytes_limit: 16 << 20,
+            ..Default::default()
+        };
         let create = CreateNamespaceRequest { namespace: Some(config) };
         self.admin.create_namespace(create).await.unwrap();
     }

@@ -3,8 +3,11 @@
 use std::process::Command;
 
 use crate::support::node::*;
+use crate::support::stream::{command, message};
 use larder::proto::v1::admin_client::AdminClient;
 use larder::proto::v1::invalidate_request::Scope;
+use larder::proto::v1::pipeline_command::Op;
+use larder::proto::v1::pipeline_reply::Result as Reply;
 use larder::proto::v1::*;
 use serde_json::Value;
 use tonic::transport::Channel;
@@ -116,6 +119,9 @@ async fn a_namespace_that_cannot_be_is_refused_and_the_field_named() {
     let long_lived = NamespaceConfig { default_ttl_ms: u64::MAX, ..config("long", 0) };
     let status = create(&mut admin, long_lived).await.unwrap_err();
     assert_status(&status, Code::InvalidArgument, "TTL_TOO_LONG", Some("namespace.default_ttl_ms"));
+    let long_kept = NamespaceConfig { near_cache_ttl_ms: u64::MAX, ..config("long", 0) };
+    let status = create(&mut admin, long_kept).await.unwrap_err();
+    assert_status(&status, Code::InvalidArgument, "TTL_TOO_LONG", Some("namespace.near_cache_ttl_ms"));
     let status = create(&mut admin, config("there", 0)).await.unwrap_err();
     assert_status(&status, Code::AlreadyExists, "NAMESPACE_EXISTS", None);
     let status = admin.create_namespace(CreateNamespaceRequest { namespace: None }).await.unwrap_err();
@@ -169,7 +175,7 @@ async fn an_update_changes_what_its_mask_names_and_all_of_it_or_nothing() {
     ] {
         let status = update(&mut admin, config("n", 0), paths).await.unwrap_err();
         assert_status(&status, Code::InvalidArgument, "INVALID_VALUE", Some("update_mask"));
-        let known = ["bytes_limit", "policy", "default_ttl_ms", word];
+        let known = ["bytes_limit", "policy", "default_ttl_ms", "near_cache_ttl_ms", word];
         assert!(known.iter().all(|word| status.message().contains(word)), "{status:?}");
     }
     let status = update(&mut admin, config("nowhere", 0), &["policy"]).await.unwrap_err();
@@ -178,6 +184,37 @@ async fn an_update_changes_what_its_mask_names_and_all_of_it_or_nothing() {
     let none =
         update(&mut admin, config("n", 0), &["bytes_limit", "policy", "default_ttl_ms"]).await.unwrap();
     assert_eq!(none, NamespaceConfig { policy: "adaptive".to_owned(), ..config("n", 0) });
+}
+
+#[tokio::test]
+async fn every_answer_says_how_long_a_copy_of_it_may_be_answered_from() {
+    let (_node, mut calls, mut admin) = start().await;
+    create(&mut admin, NamespaceConfig { near_cache_ttl_ms: 5_000, ..config("n", 0) }).await.unwrap();
+    calls.set(set_in("n", "k", "v")).await.unwrap();
+    let short_lived = Some(set_request::Expiration::TtlMs(2_000));
+    calls.set(SetRequest { expiration: short_lived, ..set_in("n", "short", "v") }).await.unwrap();
+    assert_eq!(calls.lookup(get_in("n", "k")).await.unwrap().near_cache_ttl_ms, 5_000);
+    let short = calls.lookup(get_in("n", "short")).await.unwrap();
+    assert_eq!(short.near_cache_ttl_ms, short.remaining_ttl_ms);
+    let keys = vec!["k".into()];
+    let batch = BatchGetRequest { namespace: "n".to_owned(), keys };
+    let results = calls.0.batch_get(batch).await.unwrap().into_inner().results;
+    let in_batch = found(results.into_iter().next().unwrap()).unwrap();
+    let commands = message([command(1, Op::Get(get_in("n", "k")))]);
+    let mut replies = calls.0.pipeline(tokio_stream::iter([commands])).await.unwrap().into_inner();
+    let reply = replies.message().await.unwrap().unwrap().replies.remove(0);
+    let Some(Reply::Get(in_pipeline)) = reply.result else { panic!("{reply:?}") };
+    let in_pipeline = found(in_pipeline).unwrap();
+    let page = ScanRequest { namespace: "n".to_owned(), prefix: "k".into(), ..ScanRequest::default() };
+    let mut items = calls.0.scan(page).await.unwrap().into_inner().items;
+    let scanned = items.remove(0).entry.unwrap();
+    let explained = ExplainKeyRequest { namespace: "n".to_owned(), key: "k".into() };
+    let explained = admin.explain_key(explained).await.unwrap().into_inner().entry.unwrap();
+    for hit in [in_batch, in_pipeline, scanned, explained] {
+        assert_eq!(hit.near_cache_ttl_ms, 5_000, "{hit:?}");
+    }
+    update(&mut admin, config("n", 0), &["near_cache_ttl_ms"]).await.unwrap();
+    assert_eq!(calls.lookup(get_in("n", "k")).await.unwrap().near_cache_ttl_ms, 0);
 }
 
 #[tokio::test]
@@ -365,8 +402,9 @@ async fn the_command_line_creates_lists_changes_and_deletes() {
         let (_, stdout, _) = larder(&[args, &["--output", "json"]].concat());
         serde_json::from_str(&stdout).unwrap()
     };
-    let create = ["admin", "namespaces", "create", "a \"b\"", "--bytes-limit", "1MiB", "--default-ttl", "1h"];
-    let made = "name \"a \\\"b\\\"\"\nbytes_limit 1048576\npolicy adaptive\ndefault_ttl_ms 3600000\n";
+    let create = ["admin", "namespaces", "create", "a \"b\"", "--bytes-limit", "1MiB"];
+    let create = [&create[..], &["--default-ttl", "1h", "--near-cache-ttl", "5s"]].concat();
+    let made = "name \"a \\\"b\\\"\"\nbytes_limit 1048576\npolicy adaptive\ndefault_ttl_ms 3600000\nnear_cache_ttl_ms 5000\n";
     assert_eq!(larder(&create), (Some(0), made.to_owned(), String::new()));
     assert_eq!(larder(&["set", "k", "v", "--namespace", "a \"b\""]).0, Some(0));
     let (code, listed, _) = larder(&["admin", "namespaces"]);
@@ -375,6 +413,7 @@ async fn the_command_line_creates_lists_changes_and_deletes() {
         "namespace.\"a \\\"b\\\"\".entries 1",
         "namespace.\"a \\\"b\\\"\".default_ttl_ms 3600000",
         "namespace.\"a \\\"b\\\"\".bytes_limit 1048576",
+        "namespace.\"a \\\"b\\\"\".near_cache_ttl_ms 5000",
     ] {
         assert!(code == Some(0) && listed.lines().any(|found| found == line), "{line} is not in\n{listed}");
     }

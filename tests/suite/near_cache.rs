@@ -9,6 +9,7 @@ use larder::client::{
     Client, CounterOptions, DeleteOptions, GetOutcome, InvalidateScope, SetExpiration, SetOptions, Tier,
 };
 use larder::clock::monotonic;
+use larder::proto::v1::{CreateNamespaceRequest, NamespaceConfig};
 
 use crate::support::node::*;
 use crate::support::proxy::{Network, Proxy};
@@ -304,4 +305,43 @@ async fn copies_take_no_more_bytes_than_they_may_and_misses_of_one_key_are_one_c
     let same = (0..100).map(|_| client.get("asked-for-by-many"));
     futures_util::future::join_all(same).await;
     assert_eq!(client.metrics().commands, before + 1);
+}
+
+#[tokio::test]
+async fn without_watch_a_copy_is_served_for_as_long_as_its_namespace_allows_and_no_longer() {
+    let node = Node::with(&["--max-watchers", "0"]).await;
+    let (name, near_cache_ttl_ms) = ("old".to_owned(), 400);
+    let old = NamespaceConfig { name, near_cache_ttl_ms, ..NamespaceConfig::default() };
+    let request = CreateNamespaceRequest { namespace: Some(old) };
+    node.admin().await.create_namespace(request).await.unwrap();
+    let builder = Client::builder([node.data().parse().unwrap()]).near_cache(1 << 20).timeout(LONG);
+    let client = builder.connect().await.unwrap();
+    let (old, far) = (client.with_namespace("old"), far(&node.data()).await.with_namespace("old"));
+    for kept in [&client, &old] {
+        put(kept, "k", "1").await;
+        value(kept, "k").await.unwrap();
+    }
+    assert_eq!(tier(&client.get("k").await.unwrap()), Some(Tier::Memory), "nobody keeps its copy true");
+    let mut served = 0;
+    let begun = monotonic();
+    loop {
+        let asked = monotonic();
+        let GetOutcome::Hit(hit) = old.get("k").await.unwrap() else { panic!("a hit") };
+        if hit.tier == Tier::NearCache {
+            assert!(!hit.near_cache_ttl.is_zero() && hit.near_cache_ttl <= Duration::from_millis(400));
+            served += 1;
+            if served == 1 {
+                put(&far, "k", "2").await;
+            }
+        }
+        if hit.value == "2" {
+            break;
+        }
+        assert!(asked - begun < PATIENCE, "{:?}", old.metrics());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(served > 0);
+    // A client reads its own writes all the same.
+    put(&old, "k", "3").await;
+    assert_eq!(value(&old, "k").await.unwrap(), "3");
 }

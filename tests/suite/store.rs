@@ -255,12 +255,7 @@ fn steps() -> u64 {
 
 /// Lets writers loose on a cache while snapshots are taken; gives back what each should find.
 fn churn(cache: &Cache, seed: u64, models: Vec<Model>) -> Vec<Model> {
-    let config = NamespaceConfig {
-        name: "shop".to_owned(),
-        bytes_limit: 0,
-        policy: PolicyName::S3Fifo,
-        default_ttl: Ttl::Never,
-    };
+    let config = NamespaceConfig::new("shop", PolicyName::S3Fifo);
     let engine = cache.engine();
     let shop = engine.namespace("shop").unwrap_or_else(|| engine.create_namespace(&config).unwrap());
     let done = AtomicBool::new(false);

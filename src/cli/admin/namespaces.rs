@@ -68,6 +68,10 @@ struct SettingsArgs {
     /// The time to live of what is stored without one; 0 never ends
     #[arg(long, value_name = "DUR", value_parser = parse::ttl)]
     default_ttl: Option<Duration>,
+    /// How long clients may answer from their own copies of its entries, which may then be that much out of date; 0 is only
+    /// while Watch keeps the copies true
+    #[arg(long, value_name = "DUR", value_parser = parse::ttl)]
+    near_cache_ttl: Option<Duration>,
 }
 
 impl From<SettingsArgs> for NamespaceUpdate {
@@ -76,6 +80,7 @@ impl From<SettingsArgs> for NamespaceUpdate {
             bytes_limit: args.bytes_limit.map(|size| size.0),
             policy: args.policy,
             default_ttl: args.default_ttl,
+            near_cache_ttl: args.near_cache_ttl,
         }
     }
 }
@@ -94,7 +99,8 @@ pub(super) async fn run(
         Some(NamespacesCommand::Update(args)) => {
             let change = NamespaceUpdate::from(args.settings);
             if change == NamespaceUpdate::default() {
-                let what = "there is nothing to change: give --bytes-limit, --policy or --default-ttl";
+                let what = "there is nothing to change: give --bytes-limit, --policy, --default-ttl or \
+                            --near-cache-ttl";
                 return Err(CliError::Usage(what.to_owned()));
             }
             print_config(global, &admin.update_namespace(&args.name, &change).await?)?;
@@ -111,14 +117,16 @@ pub(super) async fn run(
 fn print_config(global: &Global, config: &NamespaceSettings) -> Result<(), CliError> {
     let bytes_limit = config.bytes_limit.unwrap_or_default();
     let default_ttl_ms = config.default_ttl.map_or(0, whole_ms);
+    let near_cache_ttl_ms = whole_ms(config.near_cache_ttl);
     let document = json!({ "name": config.name, "bytes_limit": bytes_limit, "policy": config.policy,
-        "default_ttl_ms": default_ttl_ms });
+        "default_ttl_ms": default_ttl_ms, "near_cache_ttl_ms": near_cache_ttl_ms });
     let name = format!("{:?}", config.name);
-    let facts: [(&str, &dyn std::fmt::Display); 4] = [
+    let facts: [(&str, &dyn std::fmt::Display); 5] = [
         ("name", &name),
         ("bytes_limit", &bytes_limit),
         ("policy", &config.policy),
         ("default_ttl_ms", &default_ttl_ms),
+        ("near_cache_ttl_ms", &near_cache_ttl_ms),
     ];
     print(global, &document, &facts)
 }
@@ -135,6 +143,7 @@ async fn list(global: &Global, admin: &AdminClient) -> Result<(), CliError> {
         (stats.policy, stats.bytes_limit) = (config.policy.clone(), config.bytes_limit);
         let mut facts = vec![("default_ttl_ms", Fact::Ms(config.default_ttl.map_or(0, whole_ms)))];
         facts.extend(namespace_facts(&stats));
+        facts.push(("near_cache_ttl_ms", Fact::Ms(whole_ms(config.near_cache_ttl))));
         (&*config.name, facts)
     });
     if global.json() {

@@ -130,6 +130,7 @@ pub(super) fn namespace(config: v1::NamespaceConfig) -> NamespaceSettings {
         bytes_limit: nonzero(config.bytes_limit),
         policy: config.policy,
         default_ttl: remaining_ttl(config.default_ttl_ms),
+        near_cache_ttl: Duration::from_millis(config.near_cache_ttl_ms),
     }
 }
 

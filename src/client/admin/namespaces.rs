@@ -19,6 +19,8 @@ pub struct NamespaceUpdate {
     pub policy: Option<String>,
     /// The new TTL of what is stored without an expiration; zero: such entries never expire.
     pub default_ttl: Option<Duration>,
+    /// How long clients may answer from the copies that they make from now on; zero: only while Watch keeps them true.
+    pub near_cache_ttl: Option<Duration>,
 }
 
 impl AdminClient {
@@ -79,6 +81,7 @@ impl NamespaceUpdate {
             bytes_limit: self.bytes_limit.unwrap_or_default(),
             policy: self.policy.clone().unwrap_or_default(),
             default_ttl_ms: self.default_ttl.map_or(0, wire_ms),
+            near_cache_ttl_ms: self.near_cache_ttl.map_or(0, wire_ms),
         }
     }
 
@@ -87,6 +90,7 @@ impl NamespaceUpdate {
             ("bytes_limit", self.bytes_limit.is_some()),
             ("policy", self.policy.is_some()),
             ("default_ttl_ms", self.default_ttl.is_some()),
+            ("near_cache_ttl_ms", self.near_cache_ttl.is_some()),
         ];
         named.into_iter().filter(|(_, is_some)| *is_some).map(|(path, _)| path.to_owned()).collect()
     }

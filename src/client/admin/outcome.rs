@@ -32,6 +32,9 @@ pub struct NamespaceSettings {
     pub policy: String,
     /// The time to live of what is stored in it without an expiration, up to 100 years. `None`: such entries never expire.
     pub default_ttl: Option<Duration>,
+    /// How long clients may answer from their own copies of its entries without asking, up to 100 years. Zero: only while Watch
+    /// keeps the copies true.
+    pub near_cache_ttl: Duration,
 }
 
 /// What went with a namespace that was removed.

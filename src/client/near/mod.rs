@@ -8,8 +8,8 @@
 //!
 //! The rules that keep it true:
 //! - A copy is served while Watch is up: each shard of the node has been heard within three of its intervals. Where it is
-//!   not, a copy is served until the time that its namespace allows (`near_cache_ttl_ms`, counted from when it was
-//!   read), and not at all where that is 0.
+//!   not, a copy is served until the time that its namespace allows (`near_cache_ttl_ms`), and not at all where that is 0.
+//! - Times to live are counted from when the node was asked, which is before it answered: none is longer than it said.
 //! - A ticket is taken before the node is asked. What was read is kept only if no event and no write of this client has
 //!   touched its slot since; the copy is put first and the slot looked at then, while an event marks the slot first and
 //!   drops the copy then, so that one of the two sees the other.
@@ -69,6 +69,7 @@ pub(super) struct Ticket {
     slot: usize,
     happened: u64,
     wide: u64,
+    asked_ms: u64,
 }
 
 const SLOTS: usize = 4_096;
@@ -102,12 +103,7 @@ impl NearCache {
     /// The copies of a namespace. None: there are too many namespaces.
     pub(super) fn of(self: &Arc<Self>, namespace: &str) -> Option<Near> {
         let known = self.namespace(namespace);
-        let config = NamespaceConfig {
-            name: namespace.to_owned(),
-            bytes_limit: 0,
-            policy: POLICY,
-            default_ttl: Ttl::Never,
-        };
+        let config = NamespaceConfig::new(namespace, POLICY);
         let namespace = known.or_else(|| self.engine.create_namespace(&config).ok())?;
         Some(Near { cache: self.clone(), namespace })
     }
@@ -223,6 +219,7 @@ impl Near {
             slot,
             happened: cache.slots[slot].load(Ordering::SeqCst),
             wide: cache.wide.load(Ordering::SeqCst),
+            asked_ms: cache.now().steady_ms,
         }
     }
 
@@ -230,8 +227,14 @@ impl Near {
     pub(super) fn keep(&self, ticket: Ticket, key: &[u8], hit: &Hit) {
         let cache = &*self.cache;
         let now = cache.now();
-        let served_for = u64::try_from(hit.near_cache_ttl.as_millis()).unwrap_or(u64::MAX);
-        let is_useful = cache.is_trusted(now) || served_for > 0;
+        let until = |ttl: Duration| {
+            ticket.asked_ms.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
+        };
+        let served_until = if hit.near_cache_ttl.is_zero() { 0 } else { until(hit.near_cache_ttl) };
+        // The namespace's bound holds with Watch too.
+        let ends = [hit.remaining_ttl.map(until), (served_until > 0).then_some(served_until)];
+        let left = ends.into_iter().flatten().min().map(|end| end.saturating_sub(now.steady_ms));
+        let is_useful = left != Some(0) && (cache.is_trusted(now) || served_until > 0);
         // Its bytes may have been left out.
         let is_whole = hit.value.len() as u64 == hit.value_bytes;
         if !is_useful || !is_whole || hit.value.len() > VALUE_BYTES_MAX {
@@ -239,13 +242,9 @@ impl Near {
         }
         let mut value = Vec::with_capacity(HEADER_BYTES + hit.value.len());
         value.extend_from_slice(&hit.version.0.to_le_bytes());
-        let served_until = if served_for == 0 { 0 } else { now.steady_ms.saturating_add(served_for) };
         value.extend_from_slice(&served_until.to_le_bytes());
         value.extend_from_slice(&hit.value);
-        let remaining = hit.remaining_ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
-        // The namespace's bound holds with Watch too.
-        let life = [remaining, (served_for > 0).then_some(served_for)].into_iter().flatten().min();
-        let expiration = Expiration::In(life.map_or(Ttl::Never, |ms| Ttl::Ms(ms.max(1))));
+        let expiration = Expiration::In(left.map_or(Ttl::Never, Ttl::Ms));
         let set =
             Set { expiration, flags: hit.flags, content_type: &hit.content_type, ..Set::new(key, &value) };
         cache.engine.apply(&self.namespace, &Op::Set(set), now);

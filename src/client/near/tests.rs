@@ -117,3 +117,24 @@ fn a_namespace_may_allow_copies_that_nobody_vouches_for() {
     stand.near.keep(ticket, b"part", &part);
     assert_eq!(stand.version(b"part"), None);
 }
+
+#[test]
+fn a_copys_times_are_counted_from_when_it_was_asked_for() {
+    let stand = Stand::new();
+    stand.cache().clock.advance_to(60_000);
+    stand.cache().trust(TRUST);
+    let second = Duration::from_secs(1);
+    let asked = |ago: Duration| {
+        let ticket = stand.near.ticket("n", b"k");
+        Ticket { asked_ms: ticket.asked_ms.saturating_sub(ago.as_millis() as u64), ..ticket }
+    };
+    stand.near.keep(asked(10 * second), b"k", &hit(5, 30 * second));
+    let copy = stand.near.get(b"k").unwrap();
+    assert!((10 * second..=20 * second).contains(&copy.near_cache_ttl), "{copy:?}");
+    assert!((10 * second..=20 * second).contains(&copy.remaining_ttl.unwrap()), "{copy:?}");
+    stand.near.keep(asked(10 * second), b"late", &hit(5, 9 * second));
+    assert_eq!(stand.version(b"late"), None);
+    let short_lived = Hit { remaining_ttl: Some(9 * second), ..hit(5, Duration::ZERO) };
+    stand.near.keep(asked(10 * second), b"ended", &short_lived);
+    assert_eq!(stand.version(b"ended"), None);
+}

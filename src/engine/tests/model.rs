@@ -20,8 +20,7 @@ static LONG_TAGS: LazyLock<[&'static str; 13]> = LazyLock::new(|| {
 });
 
 pub(super) fn config(name: &str, bytes_limit: u64) -> NamespaceConfig {
-    let (name, policy, default_ttl) = (name.to_owned(), PolicyName::S3Fifo, Ttl::Never);
-    NamespaceConfig { name, bytes_limit, policy, default_ttl }
+    NamespaceConfig { bytes_limit, ..NamespaceConfig::new(name, PolicyName::S3Fifo) }
 }
 
 #[derive(Debug, Clone, PartialEq)]

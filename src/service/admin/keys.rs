@@ -28,6 +28,7 @@ impl AdminService {
             flags: hit.flags,
             content_type: hit.content_type,
             tier: v1::Tier::Memory as i32,
+            near_cache_ttl_ms: namespace.near_cache_ttl_ms(hit.remaining_ttl_ms),
             value_bytes: known.value_bytes,
             ..v1::Hit::default()
         });

@@ -224,7 +224,6 @@ fn size(bytes: u64) -> String {
 mod tests {
     use super::*;
     use crate::engine::{NamespaceConfig, PolicyName};
-    use crate::entry::Ttl;
 
     const LIMIT: u64 = 1 << 30;
 
@@ -285,12 +284,7 @@ mod tests {
     fn namespaces_at_their_cap_are_told_the_one_that_misses_most_first() {
         let report = |name: &str, bytes_used, missed| NamespaceReport {
             id: 0,
-            config: NamespaceConfig {
-                name: name.to_owned(),
-                bytes_limit: 1_000,
-                policy: PolicyName::Lru,
-                default_ttl: Ttl::Never,
-            },
+            config: NamespaceConfig { bytes_limit: 1_000, ..NamespaceConfig::new(name, PolicyName::Lru) },
             stats: Stats { bytes_used, ..stats(9, missed) },
             generation: 0,
             estimates: Vec::new(),

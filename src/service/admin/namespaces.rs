@@ -40,7 +40,8 @@ impl AdminService {
         let namespace = self.cache.create_namespace(&config)?;
         let config = namespace.config();
         tracing::info!(namespace = ?config.name, bytes_limit = config.bytes_limit, policy = %config.policy,
-            default_ttl_ms = config.default_ttl.to_wire_ms(), "namespace created");
+            default_ttl_ms = config.default_ttl.to_wire_ms(), near_cache_ttl_ms = config.near_cache_ttl_ms,
+            "namespace created");
         Ok(v1::CreateNamespaceResponse { namespace: Some(config.into()) })
     }
 
@@ -58,7 +59,8 @@ impl AdminService {
         blocking("updating", move || cache.update_namespace(&changed, &change)).await?;
         let config = namespace.config();
         tracing::info!(namespace = ?config.name, bytes_limit = config.bytes_limit, policy = %config.policy,
-            default_ttl_ms = config.default_ttl.to_wire_ms(), "namespace changed");
+            default_ttl_ms = config.default_ttl.to_wire_ms(), near_cache_ttl_ms = config.near_cache_ttl_ms,
+            "namespace changed");
         Ok(v1::UpdateNamespaceResponse { namespace: Some(config.into()) })
     }
 

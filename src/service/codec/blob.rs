@@ -26,7 +26,7 @@ pub(crate) fn promise(header: &v1::BlobHeader, limits: &Limits) -> Result<BlobPr
     if bytes > max {
         return Err(CallError::ContentTypeTooLong { bytes, max });
     }
-    let ttl = ttl("ttl_ms", header.ttl_ms, limits)?;
+    let ttl = ttl("ttl_ms", header.ttl_ms, limits.ttl_ms_max)?;
     if header.version != 0 {
         let why = "it is the node's to draw: leave it 0".to_owned();
         return Err(CallError::Invalid { field: "version", why });

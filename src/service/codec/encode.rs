@@ -1,7 +1,7 @@
 //! The hot responses, written straight into the buffer that is sent: sizes first, then the fields in order, with
 //! no message in between. Compatible with the generated types (property tests hold it to that).
 
-use crate::engine::{EntryView, MissReason, Tier};
+use crate::engine::{EntryView, MissReason, Namespace, Tier};
 use crate::proto::wire::{
     Room, Sink, field_len, nonzero_fixed64_len, nonzero_len, put_bytes, put_head, put_nonzero,
     put_nonzero_fixed64,
@@ -21,6 +21,7 @@ fn tier(tier: Tier) -> u64 {
 pub(crate) struct HitMessage<'a> {
     entry: &'a EntryView<'a>,
     value: &'a [u8],
+    near_cache_ttl_ms: u64,
     /// The Hit message's length, and the GetResponse's.
     hit_len: usize,
     len: usize,
@@ -28,13 +29,15 @@ pub(crate) struct HitMessage<'a> {
 
 impl<'a> HitMessage<'a> {
     #[inline]
-    pub(crate) fn new(entry: &'a EntryView<'a>, metadata_only: bool) -> Self {
+    pub(crate) fn new(namespace: &Namespace, entry: &'a EntryView<'a>, metadata_only: bool) -> Self {
+        let near_cache_ttl_ms = namespace.near_cache_ttl_ms(entry.remaining_ttl_ms);
         let stored = entry.value.as_slice();
         let value = if metadata_only { &[] } else { stored };
         let mut hit_len = nonzero_fixed64_len(entry.version.0)
             + nonzero_len(entry.remaining_ttl_ms)
             + nonzero_len(u64::from(entry.flags))
             + nonzero_len(tier(entry.tier))
+            + nonzero_len(near_cache_ttl_ms)
             + nonzero_len(stored.len() as u64);
         if !value.is_empty() {
             hit_len += field_len(value.len());
@@ -42,7 +45,7 @@ impl<'a> HitMessage<'a> {
         if !entry.content_type.is_empty() {
             hit_len += field_len(entry.content_type.len());
         }
-        Self { entry, value, hit_len, len: field_len(hit_len) }
+        Self { entry, value, near_cache_ttl_ms, hit_len, len: field_len(hit_len) }
     }
 
     /// The GetResponse's length.
@@ -70,6 +73,7 @@ impl<'a> HitMessage<'a> {
             put_bytes(out, 5, self.entry.content_type.as_bytes());
         }
         put_nonzero(out, 6, tier(self.entry.tier));
+        put_nonzero(out, 7, self.near_cache_ttl_ms);
         put_nonzero(out, 8, self.entry.value.as_slice().len() as u64);
     }
 

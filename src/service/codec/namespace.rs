@@ -55,6 +55,7 @@ pub(crate) fn config(message: &v1::NamespaceConfig, bounds: &NamespaceBounds) ->
         bytes_limit: bounds.bytes_limit.check(message.bytes_limit, BYTES_LIMIT)?,
         policy: policy(message, bounds)?,
         default_ttl: default_ttl(message, bounds)?,
+        near_cache_ttl_ms: near_cache_ttl_ms(message, bounds)?,
     })
 }
 
@@ -76,6 +77,7 @@ pub(crate) fn change(
             }
             "policy" => change.policy = Some(policy(message, bounds)?),
             "default_ttl_ms" => change.default_ttl = Some(default_ttl(message, bounds)?),
+            "near_cache_ttl_ms" => change.near_cache_ttl_ms = Some(near_cache_ttl_ms(message, bounds)?),
             "name" => return Err(refused(format!("a name cannot be changed; {KNOWN_PATHS} can"))),
             other => {
                 return Err(refused(format!(
@@ -95,6 +97,7 @@ impl From<NamespaceConfig> for v1::NamespaceConfig {
             bytes_limit: config.bytes_limit,
             policy: config.policy.to_string(),
             default_ttl_ms: config.default_ttl.to_wire_ms(),
+            near_cache_ttl_ms: config.near_cache_ttl_ms,
         }
     }
 }
@@ -104,12 +107,15 @@ fn policy(message: &v1::NamespaceConfig, bounds: &NamespaceBounds) -> Result<Pol
 }
 
 fn default_ttl(message: &v1::NamespaceConfig, bounds: &NamespaceBounds) -> Result<Ttl> {
-    let (ttl_ms, max) = (message.default_ttl_ms, bounds.ttl_ms_max);
-    if ttl_ms > max {
-        return Err(CallError::TtlTooLong { field: "namespace.default_ttl_ms", ttl_ms, max });
-    }
-    Ok(Ttl::from_wire_ms(ttl_ms))
+    convert::ttl("namespace.default_ttl_ms", message.default_ttl_ms, bounds.ttl_ms_max)
+}
+
+/// Held to what a time to live may be.
+fn near_cache_ttl_ms(message: &v1::NamespaceConfig, bounds: &NamespaceBounds) -> Result<u64> {
+    let ttl_ms = message.near_cache_ttl_ms;
+    convert::ttl("namespace.near_cache_ttl_ms", ttl_ms, bounds.ttl_ms_max)?;
+    Ok(ttl_ms)
 }
 
 const BYTES_LIMIT: &str = "namespace.bytes_limit";
-const KNOWN_PATHS: &str = "bytes_limit, policy and default_ttl_ms";
+const KNOWN_PATHS: &str = "bytes_limit, policy, default_ttl_ms and near_cache_ttl_ms";

@@ -502,11 +502,13 @@ fn put_get(
     let namespace = namespace(cache, view.namespace)?;
     let mut code = Code::Ok;
     let read = cache.try_read(&namespace, get.key, get.touch, now, loaded, |entry| {
-        code = put_read(id, get.metadata_only, Ok(entry), out);
+        code = put_read(&namespace, id, get.metadata_only, Ok(entry), out);
     });
     match read {
         Ok(()) => Ok(Put::Now(code)),
-        Err(NotRead::Miss(reason)) => Ok(Put::Now(put_read(id, false, Err(NotRead::Miss(reason)), out))),
+        Err(NotRead::Miss(reason)) => {
+            Ok(Put::Now(put_read(&namespace, id, false, Err(NotRead::Miss(reason)), out)))
+        }
         Err(NotRead::Refused(refusal)) => Err(CallError::refused(refusal, 0).into()),
         Err(NotRead::NeedsLoad(pending)) => Err(Undone::NeedsLoad(pending)),
     }

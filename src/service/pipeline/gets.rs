@@ -100,7 +100,7 @@ impl<'a> Gets<'a> {
                     left = Some(begin);
                     return ControlFlow::Break(());
                 }
-                put_read(id, metadata_only, read, out);
+                put_read(namespace, id, metadata_only, read, out);
                 ControlFlow::Continue(())
             });
             if left.is_some() {
@@ -151,6 +151,7 @@ fn run_of_others(
 /// Puts the reply of a Get; its status.
 #[inline]
 pub(super) fn put_read(
+    namespace: &Namespace,
     id: u64,
     metadata_only: bool,
     read: Result<EntryView<'_>, NotRead>,
@@ -158,7 +159,7 @@ pub(super) fn put_read(
 ) -> Code {
     match read {
         Ok(entry) => {
-            let hit = HitMessage::new(&entry, metadata_only);
+            let hit = HitMessage::new(namespace, &entry, metadata_only);
             if hit.len() > out.longest {
                 let full = out.plane.response_backlog.full();
                 return out.put_error(id, &full);
