@@ -263,7 +263,7 @@ fn unpaused() -> Instant {
 }
 
 #[expect(clippy::disallowed_methods, reason = "this module is the one that reads the clocks")]
-fn unix_us() -> u64 {
+pub(crate) fn unix_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }

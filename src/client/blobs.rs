@@ -88,7 +88,8 @@ impl Client {
         let timeout = self.timed()?;
         let pool = self.node_of(Some(&header.key));
         let (parts, outgoing) = mpsc::channel(CHUNKS_WAITING);
-        let mut call = pin!(pool.upload(Verb::PutBlob, whole(outgoing)));
+        let trace = self.trace(Verb::PutBlob);
+        let mut call = pin!(pool.upload(Verb::PutBlob, whole(outgoing), &trace));
         let mut feed = pin!(feed(header, content, parts, timeout));
         let wait = timeout.max(STORED_WITHIN);
         let mut expected = None;
@@ -169,7 +170,8 @@ impl Client {
         };
         self.check_node(Verb::GetBlob)?;
         let timeout = self.timed()?;
-        let mut stream = match self.node_of(message.key()).open_within(message, timeout).await {
+        let trace = self.trace(Verb::GetBlob);
+        let mut stream = match self.node_of(message.key()).open_within(message, timeout, &trace).await {
             Err(ClientError::Status(refusal)) if refusal.reason == "BLOB_NOT_FOUND" => return Ok(None),
             opened => opened?,
         };

@@ -18,6 +18,7 @@ use super::node::{Node, NodeHealth};
 use super::outcome::{Counter, Deletion, GetOutcome, NotStored, SetOutcome};
 use super::pool::Pool;
 use super::retry::{Repeat, RequestIds};
+use super::trace::Trace;
 use super::update::LoadedValue;
 use super::url::NodeUrl;
 use crate::entry::{Durability, MissReason, Version};
@@ -198,7 +199,8 @@ impl Client {
         Self { timeout, ..self.clone() }
     }
 
-    /// The same client, whose calls belong to this W3C trace context (`00-…-…-01`). Empty: to none.
+    /// The same client, whose calls belong to this W3C trace context (`00-…-…-01`). Empty: to none, or with the feature
+    /// `opentelemetry` to the span that is current where a call is awaited, if it is sampled.
     #[must_use]
     pub fn with_traceparent(&self, traceparent: &str) -> Self {
         Self { traceparent: traceparent.into(), ..self.clone() }
@@ -405,8 +407,10 @@ impl Client {
         self.hedge_after
     }
 
-    pub(super) fn traceparent(&self) -> &str {
-        &self.traceparent
+    /// The trace that a call belongs to which begins now.
+    #[inline]
+    pub(super) fn trace(&self, verb: Verb) -> Trace<'_> {
+        Trace::new(&self.traceparent, self.node.pool().url(), verb)
     }
 
     /// What a call came to; of a node that is out `nothing`, where that may stand for it and the client wants it so.

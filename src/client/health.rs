@@ -86,7 +86,9 @@ pub(super) struct WatchStream {
 impl WatchStream {
     pub(super) async fn open(pool: &Arc<Pool>) -> Result<Self, ClientError> {
         let message = HealthCheckRequest { service: CACHE_SERVICE.to_owned() };
-        Ok(Self { messages: pool.stream("Watch", WATCH, message, pool.timeout()).await? })
+        Ok(Self {
+            messages: pool.stream("Watch", WATCH, tonic::Request::new(message), pool.timeout()).await?,
+        })
     }
 
     /// None: the stream has ended.

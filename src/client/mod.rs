@@ -53,6 +53,7 @@ mod pipeline;
 mod pool;
 mod request;
 mod retry;
+mod trace;
 mod typed;
 mod update;
 mod url;

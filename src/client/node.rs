@@ -29,6 +29,7 @@ use super::lane::{
     Reply, Standing,
 };
 use super::pool::Pool;
+use super::trace::Trace;
 use super::url::NodeUrl;
 use crate::clock::monotonic;
 
@@ -227,13 +228,13 @@ impl Node {
         command: &C,
         hash: u64,
         time: CallTime,
-        traceparent: &str,
+        trace: &Trace<'_>,
     ) -> Result<Reply, Failure> {
         self.check().map_err(Failure::Out)?;
         let mut than = None;
         for left in (0..self.lanes.len()).rev() {
             let lane = self.choice.begin(hash, than);
-            let call = self.lanes[lane].call(command, hash, time, traceparent);
+            let call = self.lanes[lane].call(command, hash, time, trace);
             match call.await {
                 Err(Failure::Out(_)) if left > 0 => than = Some(lane),
                 other => return self.judged(other, time),
@@ -248,10 +249,10 @@ impl Node {
         command: &C,
         hash: u64,
         time: CallTime,
-        traceparent: &str,
+        trace: &Trace<'_>,
     ) -> Result<Reply, Failure> {
         let lane = self.choice.begin_elsewhere(hash);
-        self.lanes[lane].call(command, hash, time, traceparent).await
+        self.lanes[lane].call(command, hash, time, trace).await
     }
 
     /// Takes note of a call that failed at the node.

@@ -31,6 +31,7 @@ use super::codec::RawCodec;
 use super::connect::Connector;
 use super::error::ClientError;
 use super::request::Request;
+use super::trace::Trace;
 use super::url::{BadNodeUrl, NodeUrl};
 use crate::entry::MESSAGE_BYTES_MAX;
 use crate::verb::Verb;
@@ -53,6 +54,18 @@ pub(super) struct Pool {
     timeout: Duration,
     max_message_bytes: usize,
     limits: BatchLimits,
+}
+
+/// A request that carries the trace's context, if there is one.
+fn traced<M>(message: M, trace: &Trace<'_>) -> tonic::Request<M> {
+    let mut request = tonic::Request::new(message);
+    let traceparent = trace.traceparent();
+    if !traceparent.is_empty()
+        && let Ok(traceparent) = traceparent.parse()
+    {
+        request.metadata_mut().insert("traceparent", traceparent);
+    }
+    request
 }
 
 impl Pool {
@@ -97,20 +110,15 @@ impl Pool {
         self.unary(R::VERB.name(), R::VERB.path(), message).await
     }
 
-    /// [`Self::call`] with a deadline of its own, as a part of a trace; empty: of none.
+    /// [`Self::call`] with a deadline of its own, as a part of a trace.
     pub(super) async fn call_within<R: Request>(
         &self,
         message: R,
         timeout: Duration,
-        traceparent: &str,
+        trace: &Trace<'_>,
     ) -> Result<R::Answer, ClientError> {
-        let mut request = tonic::Request::new(message);
-        if !traceparent.is_empty()
-            && let Ok(traceparent) = traceparent.parse()
-        {
-            request.metadata_mut().insert("traceparent", traceparent);
-        }
-        self.ask(R::VERB.name(), R::VERB.path(), request, timeout).await
+        let request = traced(message, trace);
+        trace.over(self.ask(R::VERB.name(), R::VERB.path(), request, timeout)).await
     }
 
     /// [`Self::call`] of a method that is not the contract's.
@@ -149,16 +157,18 @@ impl Pool {
         self: &Arc<Self>,
         message: R,
     ) -> Result<Incoming<R::Answer>, ClientError> {
-        self.open_within(message, self.timeout).await
+        self.stream(R::VERB.name(), R::VERB.path(), tonic::Request::new(message), self.timeout).await
     }
 
-    /// [`Self::open`] with a deadline of its own.
+    /// [`Self::open`] with a deadline of its own, as a part of a trace.
     pub(super) async fn open_within<R: Request>(
         self: &Arc<Self>,
         message: R,
         timeout: Duration,
+        trace: &Trace<'_>,
     ) -> Result<Incoming<R::Answer>, ClientError> {
-        self.stream(R::VERB.name(), R::VERB.path(), message, timeout).await
+        let request = traced(message, trace);
+        trace.over(self.stream(R::VERB.name(), R::VERB.path(), request, timeout)).await
     }
 
     /// [`Self::open`] of a method that is not the contract's.
@@ -166,7 +176,7 @@ impl Pool {
         self: &Arc<Self>,
         method: &'static str,
         path: &'static str,
-        message: M,
+        request: tonic::Request<M>,
         timeout: Duration,
     ) -> Result<Incoming<A>, ClientError>
     where
@@ -174,7 +184,6 @@ impl Pool {
         A: Message + Default + 'static,
     {
         // No grpc-timeout: the stream is meant to last.
-        let request = tonic::Request::new(message);
         let path = PathAndQuery::from_static(path);
         let call = async { self.grpc().await?.server_streaming(request, path, ProstCodec::default()).await };
         self.incoming(method, timeout, call).await
@@ -185,15 +194,18 @@ impl Pool {
         &self,
         verb: Verb,
         messages: impl Stream<Item = M> + Send + 'static,
+        trace: &Trace<'_>,
     ) -> Result<A, ClientError>
     where
         M: Message + 'static,
         A: Message + Default + 'static,
     {
         let path = PathAndQuery::from_static(verb.path());
-        let request = tonic::Request::new(messages);
+        let request = traced(messages, trace);
         let call = async { self.grpc().await?.client_streaming(request, path, ProstCodec::default()).await };
-        call.await.map(Response::into_inner).map_err(|status| self.error(verb.name(), status))
+        let answered =
+            async { call.await.map(Response::into_inner).map_err(|status| self.error(verb.name(), status)) };
+        trace.over(answered).await
     }
 
     /// Opens a stream of messages each way, which are the caller's to write and read.

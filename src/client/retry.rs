@@ -19,6 +19,7 @@ use super::codec::{Command, ReplyKind};
 use super::error::{ClientError, Refusal};
 use super::lane::{CallTime, Failure, Reply};
 use super::request::Request;
+use super::trace::Trace;
 use crate::clock::monotonic;
 use crate::proto::google::rpc;
 use crate::verb::{Idempotency, Verb};
@@ -85,11 +86,14 @@ impl Client {
         repeat: Repeat,
     ) -> Result<Bytes, ClientError> {
         let mut tries = self.tries(repeat, xxhash_rust::xxh64::xxh64(command.key(), 0))?;
+        let trace = &self.trace(verb);
         loop {
             let (hash, time) = (tries.hash, tries.time);
             let outcome = match self.hedge_after() {
-                Some(after) if verb == Verb::Get => Box::pin(self.hedged(command, hash, time, after)).await,
-                _ => self.node().call(command, hash, time, self.traceparent()).await,
+                Some(after) if verb == Verb::Get => {
+                    Box::pin(self.hedged(command, hash, time, after, trace)).await
+                }
+                _ => self.node().call(command, hash, time, trace).await,
             };
             let error = match outcome {
                 Ok(reply) if reply.kind != ReplyKind::Error => return Ok(reply.result),
@@ -110,8 +114,9 @@ impl Client {
         hash: u64,
         time: CallTime,
         after: Duration,
+        trace: &Trace<'_>,
     ) -> Result<Reply, Failure> {
-        let mut first = pin!(self.node().call(command, hash, time, self.traceparent()));
+        let mut first = pin!(self.node().call(command, hash, time, trace));
         if let Ok(answered) = tokio::time::timeout(after, &mut first).await {
             return answered;
         }
@@ -119,7 +124,7 @@ impl Client {
             return first.await;
         };
         self.node().note_hedge();
-        let mut second = pin!(self.node().call_elsewhere(command, hash, left, self.traceparent()));
+        let mut second = pin!(self.node().call_elsewhere(command, hash, left, trace));
         tokio::select! {
             answered = &mut first => match answered {
                 Err(Failure::Broken(_) | Failure::Out(_)) => second.await,
@@ -156,8 +161,9 @@ impl Client {
 
     async fn call_alone<R: Request>(&self, message: R) -> Result<R::Answer, ClientError> {
         let pool = self.node_of(message.key());
+        let trace = &self.trace(R::VERB);
         if !self.node().has_lanes() {
-            return pool.call_within(message, self.timed()?, self.traceparent()).await;
+            return pool.call_within(message, self.timed()?, trace).await;
         }
         let mut tries = self.tries(Repeat::of(&message), 0)?;
         loop {
@@ -165,7 +171,7 @@ impl Client {
                 return Err(self.failed(R::VERB, Failure::Out(fault), tries.begun));
             }
             let left = Duration::from_millis(tries.time.timeout_ms.into());
-            let error = match pool.call_within(message.clone(), left, self.traceparent()).await {
+            let error = match pool.call_within(message.clone(), left, trace).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::calls::Client;
 use super::error::ClientError;
 use super::pool::{Incoming, Pool};
+use super::trace::Trace;
 use crate::entry::Version;
 use crate::proto::v1;
 use crate::verb::Verb;
@@ -166,7 +167,7 @@ impl WatchStream {
         let WatchOptions { namespaces, prefix, positions } = options;
         let positions = positions.into_iter().map(wire).collect();
         let message = v1::WatchRequest { namespaces, prefix, positions };
-        let messages = pool.open_within(message, timeout).await?;
+        let messages = pool.open_within(message, timeout, &Trace::none(pool.url(), Verb::Watch)).await?;
         Ok(Self { pool: pool.clone(), messages })
     }
 

@@ -15,6 +15,8 @@ mod failure;
 pub(crate) mod frame;
 #[cfg(feature = "server")]
 mod timeout;
+#[cfg(any(feature = "opentelemetry", feature = "server"))]
+pub(crate) mod traceparent;
 
 #[cfg(feature = "server")]
 pub(crate) use body::ResponseBody;

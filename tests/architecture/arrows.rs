@@ -132,6 +132,8 @@ pub(crate) const ARROWS: &[(&str, &[(&str, Only)])] = &[
         &[
             ("clock", ALL),
             ("config", Some(&["LogFormat"])),
+            // The trace that a call belongs to.
+            ("grpc", Some(&["traceparent"])),
             // The names of status codes, as labels.
             ("proto", Some(&["code_name"])),
             ("redacted", ALL),

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use super::slots::{Slot, Stage};
 use super::{COMMAND_BYTES, CallTime, Failure, Lane, Reply, Standing, State, wake_driver};
 use crate::client::codec::{Command, CommandHead};
+use crate::client::trace::{Part, Trace};
 use crate::clock::monotonic;
 
 /// A command on its way, and its reply. Dropping it gives the command up.
@@ -15,10 +16,12 @@ use crate::clock::monotonic;
 pub(in crate::client) struct Call<'a, C> {
     lane: &'a Lane,
     command: &'a C,
-    traceparent: &'a str,
+    trace: &'a Trace<'a>,
     time: CallTime,
     hash: u64,
     slot: Option<u32>,
+    /// In the span of the commands that it is sent with.
+    part: Option<Part>,
 }
 
 impl Lane {
@@ -28,15 +31,15 @@ impl Lane {
         command: &'a C,
         hash: u64,
         time: CallTime,
-        traceparent: &'a str,
+        trace: &'a Trace<'a>,
     ) -> Call<'a, C> {
-        Call { lane: self, command, traceparent, time, hash, slot: None }
+        Call { lane: self, command, trace, time, hash, slot: None, part: None }
     }
 }
 
 impl<C: Command> Call<'_, C> {
     fn bytes(&self) -> usize {
-        COMMAND_BYTES + self.command.request_bytes() + self.traceparent.len()
+        COMMAND_BYTES + self.command.request_bytes() + self.trace.traceparent().len()
     }
 
     fn begin(&mut self, state: &mut State, cx: &Context<'_>) -> Result<(), Failure> {
@@ -62,7 +65,7 @@ impl<C: Command> Call<'_, C> {
         });
         self.slot = Some(id);
         if is_room {
-            state.write(self.head(id, self.time.timeout_ms), self.command);
+            self.write(state, id, self.time.timeout_ms);
         } else {
             state.queue.push_back(id);
             state.counts.queued += 1;
@@ -73,17 +76,19 @@ impl<C: Command> Call<'_, C> {
         Ok(())
     }
 
-    fn head(&self, id: u32, timeout_ms: u32) -> CommandHead<'_> {
-        CommandHead { id: id.into(), timeout_ms, traceparent: self.traceparent }
+    fn write(&mut self, state: &mut State, id: u32, timeout_ms: u32) {
+        let traceparent = self.trace.traceparent();
+        state.write(CommandHead { id: id.into(), timeout_ms, traceparent }, self.command);
+        self.part = self.trace.join(&mut state.span);
     }
 
     /// Writes the command that had to wait for room.
-    fn write_granted(&self, state: &mut State, id: u32, bytes: usize) {
+    fn write_granted(&mut self, state: &mut State, id: u32, bytes: usize) {
         state.granted_bytes -= bytes;
         state.slots.of_call(id).stage = Stage::Written(state.batch_number);
         // One that has passed meanwhile is found out before the batch is sent.
         let timeout_ms = self.time.left(monotonic()).map_or(1, |left| left.timeout_ms);
-        state.write(self.head(id, timeout_ms), self.command);
+        self.write(state, id, timeout_ms);
     }
 }
 
@@ -105,6 +110,10 @@ impl<C: Command> Future for Call<'_, C> {
             slot.is_abandoned = true;
             self.slot = None;
             state.slots.free_if_over(id);
+            drop(state);
+            if let (Some(part), Err(failure)) = (self.part.take(), &outcome) {
+                part.failed(failure.code_name());
+            }
             return Poll::Ready(outcome);
         }
         match &mut slot.waker {

@@ -34,12 +34,14 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use tonic::Code;
 
 use super::codec::{self, Command, CommandHead, CommandKind, ReplyKind};
 use super::connect::Connector;
+use super::trace::Gathering;
 use super::url::NodeUrl;
 use crate::grpc::frame;
-use crate::proto::v1;
+use crate::proto::{code_name, v1};
 use slots::{Slots, Stage};
 
 pub(super) use choice::{Choice, LANES_MAX};
@@ -93,6 +95,16 @@ pub enum Phase {
     Connect,
     /// Sent, and waiting for the node's answer.
     Server,
+}
+
+impl Failure {
+    /// The gRPC code that it counts under, as its name is written.
+    pub(super) fn code_name(&self) -> &'static str {
+        code_name(match self {
+            Self::Out(_) | Self::Broken(_) => Code::Unavailable,
+            Self::Deadline(_) => Code::DeadlineExceeded,
+        })
+    }
 }
 
 impl Phase {
@@ -176,6 +188,10 @@ struct State {
     message_bytes_max: usize,
     /// Written commands of this batch that nobody wants any more.
     dead_in_batch: usize,
+    /// The span of the commands in it.
+    span: Gathering,
+    /// Commands that were written before it.
+    commands_before: u64,
     /// Bytes that are kept for calls that were told to write.
     granted_bytes: usize,
     /// Calls that wait for room.
@@ -301,6 +317,8 @@ impl State {
             commands_max: MESSAGE_COMMANDS_MAX,
             message_bytes_max: MESSAGE_BYTES_MAX,
             dead_in_batch: 0,
+            span: Gathering::default(),
+            commands_before: 0,
             granted_bytes: 0,
             queue: VecDeque::new(),
             outstanding: 0,
@@ -369,6 +387,8 @@ impl State {
         self.batch_number += 1;
         self.counts.batches += u64::from(!batch.is_empty());
         self.counts.bytes_sent += batch.len() as u64;
+        self.span.sent(self.counts.commands - self.commands_before, batch.len());
+        self.commands_before = self.counts.commands;
         batch
     }
 

@@ -13,7 +13,6 @@
 //! makes paths up does not fill the collector with names.
 
 mod layer;
-mod parent;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,10 +30,10 @@ use tracing::subscriber::{NoSubscriber, with_default};
 
 pub(crate) use layer::TraceLayer;
 
+use crate::grpc::traceparent::Traceparent;
 use crate::proto::code_name;
 use crate::redacted::Redacted;
 use crate::verb::Verb;
-use parent::Parent;
 
 /// How a node traces.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -154,7 +153,7 @@ impl CallTracer {
         state: Option<&str>,
     ) -> Option<CallSpan> {
         let inner = self.0.as_deref()?;
-        match parent.and_then(Parent::parse) {
+        match parent.and_then(Traceparent::parse) {
             Some(parent) if parent.sampled => Some(inner.child(method, parent, state)),
             Some(_) => None,
             None if inner.sample > 0.0 && rand::random::<f64>() < inner.sample => {
@@ -180,17 +179,17 @@ impl CallTracer {
         Some(inner.child(span_name(verb.unwrap_or(Verb::Other)), parent, None))
     }
 
-    fn sampled_parent(&self, traceparent: &str) -> Option<Parent> {
+    fn sampled_parent(&self, traceparent: &str) -> Option<Traceparent> {
         self.0.as_ref()?;
-        Parent::parse(traceparent.as_bytes()).filter(|parent| parent.sampled)
+        Traceparent::parse(traceparent.as_bytes()).filter(|parent| parent.sampled)
     }
 }
 
 impl Inner {
     #[cold]
-    fn child(&self, method: &'static str, parent: Parent, state: Option<&str>) -> CallSpan {
+    fn child(&self, method: &'static str, parent: Traceparent, state: Option<&str>) -> CallSpan {
         let state = state.and_then(|text| text.parse::<TraceState>().ok()).unwrap_or_default();
-        let Parent { trace_id, span_id, .. } = parent;
+        let Traceparent { trace_id, span_id, .. } = parent;
         let remote = SpanContext::new(trace_id, span_id, TraceFlags::SAMPLED, true, state);
         self.span(method, &Context::new().with_remote_span_context(remote))
     }

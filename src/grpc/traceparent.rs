@@ -9,19 +9,20 @@
 
 use opentelemetry::trace::{SpanId, TraceId};
 
-/// Who called, as its `traceparent` tells.
+/// The span that a call belongs to, as its `traceparent` tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Parent {
-    pub(super) trace_id: TraceId,
-    pub(super) span_id: SpanId,
-    pub(super) sampled: bool,
+pub(crate) struct Traceparent {
+    pub(crate) trace_id: TraceId,
+    pub(crate) span_id: SpanId,
+    pub(crate) sampled: bool,
 }
 
-const LEN: usize = 55;
+/// Bytes of the header's present version.
+pub(crate) const LEN: usize = 55;
 
-impl Parent {
+impl Traceparent {
     /// `None` for what is no valid traceparent: the call then counts as having no parent, as the standard says.
-    pub(super) fn parse(header: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(header: &[u8]) -> Option<Self> {
         let (fixed, rest) = header.split_at_checked(LEN)?;
         if fixed[2] != b'-' || fixed[35] != b'-' || fixed[52] != b'-' {
             return None;
@@ -65,14 +66,14 @@ mod tests {
 
     #[test]
     fn the_standards_example_is_understood() {
-        let parent = Parent::parse(VALID.as_bytes()).unwrap();
+        let parent = Traceparent::parse(VALID.as_bytes()).unwrap();
         assert_eq!(parent.trace_id.to_string(), "0af7651916cd43dd8448eb211c80319c");
         assert_eq!(parent.span_id.to_string(), "b7ad6b7169203331");
         assert!(parent.sampled);
         let unsampled = VALID.replace("-01", "-fe");
-        assert!(!Parent::parse(unsampled.as_bytes()).unwrap().sampled);
+        assert!(!Traceparent::parse(unsampled.as_bytes()).unwrap().sampled);
         let later = format!("cc{}-what-comes-later", &VALID[2..]);
-        assert_eq!(Parent::parse(later.as_bytes()), Some(parent));
+        assert_eq!(Traceparent::parse(later.as_bytes()), Some(parent));
     }
 
     #[test]
@@ -86,20 +87,20 @@ mod tests {
         let dashes = VALID.replace('-', "_");
         for text in ["", "00", &VALID[..54], &upper, &no_trace, &no_span, &longer, &later, &version, &dashes]
         {
-            assert_eq!(Parent::parse(text.as_bytes()), None, "{text}");
+            assert_eq!(Traceparent::parse(text.as_bytes()), None, "{text}");
         }
     }
 
     proptest! {
         #[test]
         fn no_bytes_panic_the_parser(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let _ = Parent::parse(&bytes);
+            let _ = Traceparent::parse(&bytes);
         }
 
         #[test]
         fn ids_come_through(trace in 1_u128.., span in 1_u64.., flags in any::<u8>()) {
             let header = format!("00-{trace:032x}-{span:016x}-{flags:02x}");
-            let parent = Parent::parse(header.as_bytes()).unwrap();
+            let parent = Traceparent::parse(header.as_bytes()).unwrap();
             prop_assert_eq!(parent.trace_id, TraceId::from(trace));
             prop_assert_eq!(parent.span_id, SpanId::from(span));
             prop_assert_eq!(parent.sampled, flags & 1 == 1);
