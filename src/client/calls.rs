@@ -11,13 +11,14 @@ use super::codec;
 use super::convert::{self, wire_ms};
 use super::error::ClientError;
 use super::flights::Flights;
+use super::large_keys::SMALL_VALUE_BYTES_MAX;
 use super::metrics::ClientMetrics;
 #[cfg(feature = "near-cache")]
 use super::near::{Near, NearCache, Writing, WritingMany};
 use super::node::{Node, NodeHealth};
 use super::outcome::{Counter, Deletion, GetOutcome, NotStored, SetOutcome};
 use super::pool::Pool;
-use super::retry::{Repeat, RequestIds};
+use super::retry::{Repeat, RequestIds, key_hash};
 use super::trace::Trace;
 use super::update::LoadedValue;
 use super::url::NodeUrl;
@@ -271,9 +272,10 @@ impl Client {
 
     /// Asks the node.
     pub(super) async fn ask(&self, key: &[u8], metadata_only: bool) -> Result<GetOutcome, ClientError> {
-        let outcome = if self.node.has_lanes() {
+        let (hash, large_keys) = (key_hash(key), self.node.large_keys());
+        let outcome = if self.node.has_lanes() && (metadata_only || !large_keys.has(hash)) {
             let command = codec::Get { namespace: &self.namespace, key, metadata_only };
-            self.command(Verb::Get, &command, Repeat::Safe).await.and_then(|result| {
+            self.command(Verb::Get, hash, &command, Repeat::Safe).await.and_then(|result| {
                 codec::get_outcome(result).map_err(|codec::Unreadable| self.bad_answer(Verb::Get, UNREADABLE))
             })
         } else {
@@ -286,6 +288,9 @@ impl Client {
             let outcome = self.call(message).await.map(convert::get_outcome);
             outcome.and_then(|outcome| outcome.ok_or_else(|| self.bad_answer(Verb::Get, "no outcome")))
         };
+        if let Ok(GetOutcome::Hit(hit)) = &outcome {
+            large_keys.note(hash, usize::try_from(hit.value_bytes).unwrap_or(usize::MAX));
+        }
         self.or_nothing(outcome, || Some(GetOutcome::Miss(MissReason::OwnerDown)))
     }
 
@@ -301,10 +306,12 @@ impl Client {
     ) -> Result<SetOutcome, ClientError> {
         let (key, value) = (key.as_ref(), value.into());
         let _written = self.writes(key);
-        let outcome = if self.node.has_lanes() && value.len() <= LANE_VALUE_BYTES_MAX {
+        let hash = key_hash(key);
+        self.node.large_keys().note(hash, value.len());
+        let outcome = if self.node.has_lanes() && value.len() <= SMALL_VALUE_BYTES_MAX {
             let rest = convert::set_request("", Bytes::new(), Bytes::new(), options);
             let command = codec::Set { namespace: &self.namespace, key, value: &value, rest: &rest };
-            let result = self.command(Verb::Set, &command, Repeat::of(&rest)).await;
+            let result = self.command(Verb::Set, hash, &command, Repeat::of(&rest)).await;
             result.and_then(|result| self.read(Verb::Set, result))
         } else {
             let key = Bytes::copy_from_slice(key);
@@ -457,6 +464,4 @@ pub(super) struct CallDefaults {
     pub(super) hedge_after: Option<Duration>,
 }
 
-/// A longer value has a connection of its own, where it holds up nobody.
-const LANE_VALUE_BYTES_MAX: usize = 64 << 10;
 pub(super) const UNREADABLE: &str = "an answer that cannot be read";

@@ -44,6 +44,7 @@ mod health;
 mod items;
 mod keyspace;
 mod lane;
+mod large_keys;
 mod metrics;
 #[cfg(feature = "near-cache")]
 mod near;

@@ -28,6 +28,7 @@ use super::lane::{
     CallTime, Choice, Failure, Fault, FaultKind, LANES_MAX, Lane, LaneConfig, LaneCounts, LaneEvents, Phase,
     Reply, Standing,
 };
+use super::large_keys::LargeKeys;
 use super::pool::Pool;
 use super::trace::Trace;
 use super::url::NodeUrl;
@@ -94,6 +95,7 @@ pub(super) struct Node {
     pool: Arc<Pool>,
     lanes: Vec<Lane>,
     choice: Arc<Choice>,
+    large_keys: LargeKeys,
     watching: Option<JoinHandle<()>>,
 }
 
@@ -149,17 +151,25 @@ impl Node {
         let lanes: Vec<Lane> = (0..count).map(lane).collect();
         presence.known().lanes.clone_from(&lanes);
         let watching = tokio::spawn(watch_health(pool.clone(), Arc::downgrade(&presence)));
-        Self { presence, pool, lanes, choice, watching: Some(watching) }
+        let large_keys = LargeKeys::default();
+        Self { presence, pool, lanes, choice, large_keys, watching: Some(watching) }
     }
 
     /// A node whose calls each go by themselves, on a connection that is made when it is needed.
     pub(super) fn unary(pool: Arc<Pool>) -> Self {
         let presence = Arc::new(Presence::new(pool.url().clone(), 0));
-        Self { presence, pool, lanes: Vec::new(), choice: Arc::new(Choice::new(0)), watching: None }
+        let (lanes, choice, large_keys) = (Vec::new(), Arc::new(Choice::new(0)), LargeKeys::default());
+        Self { presence, pool, lanes, choice, large_keys, watching: None }
     }
 
     pub(super) fn pool(&self) -> &Arc<Pool> {
         &self.pool
+    }
+
+    /// Which keys were seen to have long values.
+    #[inline]
+    pub(super) fn large_keys(&self) -> &LargeKeys {
+        &self.large_keys
     }
 
     pub(super) fn has_lanes(&self) -> bool {

@@ -77,15 +77,22 @@ impl RequestIds {
     }
 }
 
+/// The hash by which a key's calls are kept in order, and what is known of it is found.
+#[inline]
+pub(super) fn key_hash(key: &[u8]) -> u64 {
+    xxhash_rust::xxh64::xxh64(key, 0)
+}
+
 impl Client {
-    /// Sends a command by a lane, and gives the message that answers it.
+    /// Sends a command by a lane, and gives the message that answers it. `hash` is its key's.
     pub(super) async fn command<C: Command>(
         &self,
         verb: Verb,
+        hash: u64,
         command: &C,
         repeat: Repeat,
     ) -> Result<Bytes, ClientError> {
-        let mut tries = self.tries(repeat, xxhash_rust::xxh64::xxh64(command.key(), 0))?;
+        let mut tries = self.tries(repeat, hash)?;
         let trace = &self.trace(verb);
         loop {
             let (hash, time) = (tries.hash, tries.time);
@@ -145,7 +152,7 @@ impl Client {
         if !self.node().has_lanes() {
             return self.call(message).await;
         }
-        let result = self.command(R::VERB, &message, repeat).await?;
+        let result = self.command(R::VERB, key_hash(Command::key(&message)), &message, repeat).await?;
         self.read(R::VERB, result)
     }
 

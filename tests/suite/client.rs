@@ -452,6 +452,36 @@ async fn a_value_of_any_length_is_stored_and_read_and_small_limits_are_learned()
 }
 
 #[tokio::test]
+async fn a_long_value_comes_by_a_shared_connection_once() {
+    let node = Node::start().await;
+    let (client, writer) = (builder(&node.data()).timeout(LONG), builder(&node.data()).timeout(LONG));
+    let (client, writer) = (client.connect().await.unwrap(), writer.connect().await.unwrap());
+    writer.set("k", vec![7; 200_000], &plain()).await.unwrap();
+    let commands = || client.metrics().commands;
+    assert_eq!(value(client.get("k").await.unwrap()).len(), 200_000);
+    assert_eq!(commands(), 1, "nothing was known of it");
+    for _ in 0..3 {
+        assert_eq!(value(client.get("k").await.unwrap()).len(), 200_000);
+    }
+    assert_eq!(commands(), 1, "it holds up nobody");
+    client.metadata("k").await.unwrap();
+    assert_eq!(commands(), 2, "no value comes");
+    // What becomes short comes by the shared ones again, once that is known.
+    put(&writer, "k", "short").await;
+    for (expected, sent) in [("short", 2), ("short", 3)] {
+        assert_eq!(value(client.get("k").await.unwrap()), expected);
+        assert_eq!(commands(), sent);
+    }
+    // And the client's own long values are known from when they are written.
+    client.set("own", vec![7; 200_000], &plain()).await.unwrap();
+    client.get("own").await.unwrap();
+    assert_eq!(commands(), 3);
+    put(&client, "own", "short").await;
+    client.get("own").await.unwrap();
+    assert_eq!(commands(), 5);
+}
+
+#[tokio::test]
 async fn a_lazy_client_connects_when_it_is_asked() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = builder(&listener.local_addr().unwrap().to_string()).lazy().build().unwrap();
