@@ -161,10 +161,10 @@ pub enum ClientError {
     )]
     InTask,
 
-    /// The process is a fork of the one that the client was built in, and has neither its thread nor its place on its
+    /// The process is a fork of the one that the client was built in, and has neither its threads nor its place on its
     /// connections.
     #[error(
-        "process {process} is a fork of process {built_in}, in which the client was built: its connections and its thread are \
+        "process {process} is a fork of process {built_in}, in which the client was built: its connections and its threads are \
          there alone; build a client after the fork"
     )]
     Forked {
@@ -291,12 +291,18 @@ impl ClientError {
         }
         let source = || Box::new(fault.status.clone().unwrap_or_else(|| Status::unavailable(&problem)));
         match fault.kind {
+            FaultKind::Forked { built_in } => Self::forked(built_in),
             FaultKind::Ended => Self::Ended { url, method },
             FaultKind::Protocol => Self::BadAnswer { url, method, problem },
             FaultKind::Closed if was_sent => Self::Closed { url, method, source: source(), problem },
             _ if was_sent => Self::BrokenOff { url, method, source: source(), problem },
             _ => Self::Unavailable { url, method, problem, after },
         }
+    }
+
+    /// In a fork of the process that the client was built in.
+    pub(super) fn forked(built_in: u32) -> Self {
+        Self::Forked { built_in, process: std::process::id() }
     }
 
     /// True where the node is out of service, so that a cache may stand for one that has nothing.

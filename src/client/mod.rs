@@ -49,6 +49,7 @@ mod metrics;
 #[cfg(feature = "near-cache")]
 mod near;
 mod node;
+mod of_process;
 mod outcome;
 mod pipeline;
 mod pool;

@@ -96,6 +96,8 @@ pub(super) struct Node {
     lanes: Vec<Lane>,
     choice: Arc<Choice>,
     large_keys: LargeKeys,
+    /// The process that it belongs to.
+    built_in: u32,
     watching: Option<JoinHandle<()>>,
 }
 
@@ -152,14 +154,22 @@ impl Node {
         presence.known().lanes.clone_from(&lanes);
         let watching = tokio::spawn(watch_health(pool.clone(), Arc::downgrade(&presence)));
         let large_keys = LargeKeys::default();
-        Self { presence, pool, lanes, choice, large_keys, watching: Some(watching) }
+        Self {
+            presence,
+            pool,
+            lanes,
+            choice,
+            large_keys,
+            built_in: std::process::id(),
+            watching: Some(watching),
+        }
     }
 
     /// A node whose calls each go by themselves, on a connection that is made when it is needed.
     pub(super) fn unary(pool: Arc<Pool>) -> Self {
         let presence = Arc::new(Presence::new(pool.url().clone(), 0));
         let (lanes, choice, large_keys) = (Vec::new(), Arc::new(Choice::new(0)), LargeKeys::default());
-        Self { presence, pool, lanes, choice, large_keys, watching: None }
+        Self { presence, pool, lanes, choice, large_keys, built_in: std::process::id(), watching: None }
     }
 
     pub(super) fn pool(&self) -> &Arc<Pool> {
@@ -221,6 +231,9 @@ impl Node {
 
     /// [`Self::check`] for a call that no lane carries: it finds out too that no lane has a connection.
     pub(super) fn check_pool(&self) -> Result<(), Arc<Fault>> {
+        if let Some(fault) = Fault::of_fork(self.built_in) {
+            return Err(Arc::new(fault));
+        }
         self.check()?;
         let mut fault = None;
         for lane in &self.lanes {

@@ -1,7 +1,6 @@
 //! The blocking client, as a program without a runtime meets it.
 
 use std::io::{Read, Write};
-use std::process::Command;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +12,7 @@ use larder::client::{
 };
 use tokio::runtime::Runtime;
 
+use crate::support::forks;
 use crate::support::node::*;
 
 /// A node with a runtime of its own, which the client knows nothing of.
@@ -219,27 +219,12 @@ fn the_thread_has_ended_when_the_last_clone_is_gone() {
     assert_eq!(Arc::strong_count(&of_a_task), 1);
 }
 
-/// Set in the process that forks: the node's URL.
-const FORKS: &str = "LARDER_TEST_FORKS";
-
 #[test]
 fn in_a_fork_a_call_is_an_error_and_a_new_client_works() {
-    let Ok(url) = std::env::var(FORKS) else {
+    let name = "blocking::in_a_fork_a_call_is_an_error_and_a_new_client_works";
+    let Some(url) = forks::url() else {
         let elsewhere = Elsewhere::start();
-        // A process of its own, since this one has threads of other tests; one that hangs is ended.
-        let output = Command::new("timeout")
-            .arg("60")
-            .arg(std::env::current_exe().unwrap())
-            .args(["--exact", "--nocapture", "blocking::in_a_fork_a_call_is_an_error_and_a_new_client_works"])
-            .env(FORKS, elsewhere.url())
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success() && said.contains("1 passed"),
-            "{said}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        forks::run_apart(name, &elsewhere.url());
         drop(elsewhere.runtime);
         return;
     };
@@ -248,22 +233,9 @@ fn in_a_fork_a_call_is_an_error_and_a_new_client_works() {
     let items = client.scan_iter("", ScanOptions::default());
     let mut writer = client.blob_writer("b", &BlobOptions::default());
     writer.write_all(b"half").unwrap();
-    match fork::fork().unwrap() {
-        fork::Fork::Child => {
-            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                forked(&url, client, items, writer)
-            }));
-            #[expect(clippy::exit, reason = "the rest of the test is the parent's")]
-            std::process::exit(outcome.is_err().into());
-        }
-        fork::Fork::Parent(child) => {
-            let child = rustix::process::Pid::from_raw(child).unwrap();
-            let (_, status) = rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty())
-                .unwrap()
-                .unwrap();
-            assert_eq!(status.exit_status(), Some(0));
-        }
-    }
+    let all = (client, items, writer);
+    let (client, _, writer) =
+        forks::in_a_fork(all, |(client, items, writer)| forked(&url, client, items, writer));
     // The fork has taken nothing from its parent.
     assert_eq!(value(client.get("k").unwrap()), "v");
     assert_eq!(writer.finish().unwrap().size_bytes, 4);

@@ -13,7 +13,9 @@ use larder::client::{
 use larder::clock::monotonic;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
 
+use crate::support::forks;
 use crate::support::node::*;
 use crate::support::proxy::{Network, Proxy};
 
@@ -449,6 +451,40 @@ async fn a_value_of_any_length_is_stored_and_read_and_small_limits_are_learned()
         assert!(outcome.unwrap().entry().is_none());
     }
     assert_eq!(client.health().borrow().availability, Availability::Available);
+}
+
+#[test]
+fn in_a_fork_an_async_call_is_an_error_and_takes_nothing_from_the_parent() {
+    let name = "client::in_a_fork_an_async_call_is_an_error_and_takes_nothing_from_the_parent";
+    let Some(url) = forks::url() else {
+        let runtime = Runtime::new().unwrap();
+        let node = runtime.block_on(Node::start());
+        forks::run_apart(name, &format!("tcp://{}", node.data()));
+        drop(runtime);
+        return;
+    };
+    let is_forked = |error: ClientError| {
+        assert!(matches!(error, ClientError::Forked { .. }), "{error}");
+    };
+    for runtime in [Builder::new_current_thread().enable_all().build(), Runtime::new()] {
+        let runtime = runtime.unwrap();
+        let client = runtime.block_on(builder(&url).timeout(LONG).connect()).unwrap();
+        runtime.block_on(put(&client, "k", "v"));
+        let all = forks::in_a_fork((runtime, client), |(runtime, client)| {
+            is_forked(runtime.block_on(client.get("k")).unwrap_err());
+            is_forked(runtime.block_on(client.batch_get(vec!["k".into()])).unwrap_err());
+            // A runtime of several threads has none of them here, and would wait for them.
+            let _kept_for_ever = std::mem::ManuallyDrop::new((runtime, client));
+            let runtime = Runtime::new().unwrap();
+            let client = runtime.block_on(builder(&url).connect()).unwrap();
+            assert_eq!(value(runtime.block_on(client.get("k")).unwrap()), "v");
+        });
+        let (runtime, client) = all;
+        for _ in 0..10 {
+            assert_eq!(value(runtime.block_on(client.get("k")).unwrap()), "v");
+        }
+        assert_eq!(client.metrics().connections_opened, 4, "none was lost");
+    }
 }
 
 #[tokio::test]

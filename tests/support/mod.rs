@@ -5,6 +5,7 @@ pub(crate) mod fake;
 mod fake_admin;
 pub(crate) mod faketime;
 pub(crate) mod fixture;
+pub(crate) mod forks;
 pub(crate) mod held;
 pub(crate) mod history;
 pub(crate) mod kept;

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Read, Write};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
 use super::Client;
-use super::thread::OfProcess;
+use crate::client::of_process::OfProcess;
 use crate::client::{self, BlobInfo, ClientError, StoredBlob};
 
 /// A blob that is read as it comes: [`client::BlobReader`], waited for.

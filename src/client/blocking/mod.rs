@@ -30,8 +30,9 @@ use futures_util::{Stream, StreamExt};
 use tokio::sync::watch;
 
 pub use self::blobs::{BlobReader, BlobWriter};
-use self::thread::{OfProcess, RuntimeThread, Shared};
+use self::thread::{RuntimeThread, Shared};
 pub use self::typed::Typed;
+use super::of_process::OfProcess;
 use super::{
     BatchItem, BlobInfo, BlobOptions, BlobPage, BlobRange, ClientBuilder, ClientError, ClientMetrics,
     Counter, CounterOptions, DeleteOptions, Deletion, GetOutcome, InvalidateScope, ListBlobsOptions,

@@ -2,10 +2,11 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::slots::{Slot, Stage};
-use super::{COMMAND_BYTES, CallTime, Failure, Lane, Reply, Standing, State, wake_driver};
+use super::{COMMAND_BYTES, CallTime, Failure, Fault, Lane, Reply, Standing, State, wake_driver};
 use crate::client::codec::{Command, CommandHead};
 use crate::client::trace::{Part, Trace};
 use crate::clock::monotonic;
@@ -43,6 +44,13 @@ impl<C: Command> Call<'_, C> {
     }
 
     fn begin(&mut self, state: &mut State, cx: &Context<'_>) -> Result<(), Failure> {
+        // Looked at by those who wake the lane's task, which no other process has: the others' commands go with theirs.
+        if state.driver.is_some()
+            && let Some(fault) = Fault::of_fork(self.lane.shared.built_in)
+        {
+            state.choice.done(self.hash);
+            return Err(Failure::Out(Arc::new(fault)));
+        }
         match &state.standing {
             Standing::Out(fault) => {
                 let fault = fault.clone();

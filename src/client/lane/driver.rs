@@ -16,6 +16,7 @@ use super::stream::PipelineStream;
 use super::{LaneConfig, LaneEvents, Shared, Standing};
 use crate::client::backoff::Backoff;
 use crate::client::codec;
+use crate::client::of_process::OfProcess;
 use crate::clock::monotonic;
 
 /// How long calls wait for a connection in place of one that was closed, before the node counts as out.
@@ -116,6 +117,9 @@ impl Driver {
                 Some(Err(fault)) => (fault, self.backoff.next()),
                 Some(Ok(stream)) => {
                     let Some(fault) = self.drive_to_its_end(stream).await else { return };
+                    if matches!(fault.kind, FaultKind::Forked { .. }) {
+                        return self.out(Arc::new(fault));
+                    }
                     wait_until = Some(monotonic() + RECONNECT_PATIENCE);
                     // The first attempt is made at once.
                     let rest = if self.backoff.is_fresh() { Duration::ZERO } else { self.backoff.next() };
@@ -138,10 +142,11 @@ impl Driver {
     }
 
     /// Moves what there is to move until the stream ends, and says why. None: the client is gone.
-    async fn drive_to_its_end(&mut self, mut stream: PipelineStream) -> Option<Fault> {
+    async fn drive_to_its_end(&mut self, stream: PipelineStream) -> Option<Fault> {
         let (opened, answered_before) = (monotonic(), self.shared.lock().counts.replies);
+        let mut stream = OfProcess::new(stream);
         self.open();
-        let fault = self.shared.learn(self.drive(&mut stream).await?);
+        let fault = self.shared.learn(self.drive(stream.get_mut().ok()?).await?);
         drop(stream);
         self.shared.broke(&Arc::new(fault.clone()));
         let answered = self.shared.lock().counts.replies - answered_before;
@@ -269,6 +274,9 @@ struct Found {
 
 impl Turn<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Fault>> {
+        if let Some(fault) = Fault::of_fork(self.shared.built_in) {
+            return Poll::Ready(Some(fault));
+        }
         loop {
             let mut has_sent = false;
             match self.stream.poll_idle(cx) {

@@ -5,6 +5,8 @@ use std::fmt;
 
 use tonic::Status;
 
+use crate::client::of_process::is_fork_of;
+
 /// What happened to a connection, or to the attempt to make one.
 #[derive(Debug, Clone)]
 pub(in crate::client) struct Fault {
@@ -30,6 +32,8 @@ pub(in crate::client) enum FaultKind {
     Protocol,
     /// The client's runtime has ended, or the client is gone.
     Ended,
+    /// The process is a fork of the one that this is the number of.
+    Forked { built_in: u32 },
 }
 
 impl Fault {
@@ -54,6 +58,12 @@ impl Fault {
             return Self::new(FaultKind::Closed, "the node has reset the stream");
         }
         Self::new(FaultKind::Protocol, innermost(error))
+    }
+
+    /// In a fork of the process that the connection belongs to, which has to leave it alone; None: this is that process.
+    pub(in crate::client) fn of_fork(built_in: u32) -> Option<Self> {
+        let forked = || Self::new(FaultKind::Forked { built_in }, "the process was forked");
+        is_fork_of(built_in).then(forked)
     }
 
     pub(in crate::client) fn closed() -> Self {

@@ -167,6 +167,8 @@ pub(super) struct Lane {
 struct Shared {
     /// Its number among the node's lanes.
     number: usize,
+    /// The process that it belongs to.
+    built_in: u32,
     state: Mutex<State>,
 }
 
@@ -232,7 +234,11 @@ impl Lane {
         events: Arc<dyn LaneEvents>,
     ) -> Self {
         let standing = if config.is_lazy { Standing::Unused } else { Standing::Connecting };
-        let shared = Arc::new(Shared { number, state: Mutex::new(State::new(choice, standing)) });
+        let shared = Arc::new(Shared {
+            number,
+            built_in: std::process::id(),
+            state: Mutex::new(State::new(choice, standing)),
+        });
         driver::spawn(shared.clone(), config, events);
         Self { shared }
     }
