@@ -90,7 +90,8 @@ struct Heard {
 #[derive(Debug, Clone, Copy)]
 struct Shard {
     sequence: u64,
-    /// When it was heard on this stream, in ms of the cache's time; none: it was not.
+    /// When its last Heartbeat came on this stream, in ms of the cache's time; none: there was none. An event is no such sign:
+    /// who has fallen behind is told old ones.
     heard_ms: Option<u64>,
 }
 
@@ -155,19 +156,126 @@ impl Heard {
             self.lose_everything(cache);
         }
         let now = cache.now().steady_ms;
-        self.shards.insert(shard, Shard { sequence, heard_ms: Some(now) });
+        let heard_ms = if interval.is_some() { Some(now) } else { self.heard_ms(shard) };
+        self.shards.insert(shard, Shard { sequence, heard_ms });
         if let Some(interval) = interval {
             self.interval = interval;
+            self.vouch(cache, now);
         }
-        self.vouch(cache, now);
     }
 
-    /// Trusts what is here until three intervals after the shard was heard that was heard the longest ago.
+    /// Trusts what is here until three intervals after the oldest of the shards' last Heartbeats.
     fn vouch(&self, cache: &NearCache, now: u64) {
         let oldest = (0..self.count).map(|shard| self.heard_ms(shard)).min().flatten();
         if let Some(oldest) = oldest {
             let age = Duration::from_millis(now.saturating_sub(oldest));
             cache.trust((self.interval * 3).saturating_sub(age));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::entry::Version;
+
+    const INTERVAL: Duration = Duration::from_secs(1);
+
+    struct Stand {
+        cache: Arc<NearCache>,
+        heard: Heard,
+    }
+
+    impl Stand {
+        /// A stream of a node with two shards, both of which have been heard.
+        fn new() -> Self {
+            let mut stand = Self { cache: Arc::new(NearCache::new(1 << 20)), heard: Heard::default() };
+            stand.says(0, 0, 0, Stand::heartbeat());
+            assert!(!stand.is_trusted(), "the other shard may have told something");
+            stand.says(1, 0, 0, Stand::heartbeat());
+            assert!(stand.is_trusted());
+            stand
+        }
+
+        fn heartbeat() -> WatchEvent {
+            WatchEvent::Heartbeat { shards: 2, interval: INTERVAL }
+        }
+
+        fn event(key: &'static str) -> WatchEvent {
+            let scope = WatchScope::Key(Bytes::from_static(key.as_bytes()));
+            WatchEvent::Invalidation { namespace: String::new(), scope, version: Version(9) }
+        }
+
+        fn says(&mut self, shard: u32, previous_sequence: u64, sequence: u64, event: WatchEvent) {
+            let message = WatchMessage { incarnation: 7, shard, sequence, previous_sequence, event };
+            self.heard.take(&self.cache, message);
+        }
+
+        fn is_trusted(&self) -> bool {
+            self.cache.is_trusted(self.cache.now())
+        }
+
+        fn pass(&self, time: Duration) {
+            self.cache.clock.advance_to(self.cache.now().steady_ms + time.as_millis() as u64);
+        }
+
+        /// How often all copies were dropped.
+        fn resets(&self) -> u64 {
+            self.cache.counts()[4]
+        }
+    }
+
+    #[test]
+    fn copies_are_trusted_for_three_intervals_after_the_oldest_heartbeat() {
+        let mut stand = Stand::new();
+        stand.pass(INTERVAL * 2);
+        stand.says(0, 0, 0, Stand::heartbeat());
+        assert!(stand.is_trusted());
+        stand.pass(INTERVAL + INTERVAL / 10);
+        assert!(!stand.is_trusted(), "the other shard is silent");
+        stand.says(1, 0, 0, Stand::heartbeat());
+        assert!(stand.is_trusted());
+    }
+
+    #[test]
+    fn events_are_no_sign_that_all_was_told() {
+        let mut stand = Stand::new();
+        for sequence in 1..=8 {
+            stand.pass(INTERVAL / 2);
+            stand.says(0, sequence - 1, sequence, Stand::event("a"));
+            stand.says(1, sequence - 1, sequence, Stand::event("b"));
+        }
+        assert!(!stand.is_trusted(), "it is behind: they may be old");
+        assert_eq!(stand.resets(), 0);
+    }
+
+    #[test]
+    fn what_was_missed_drops_everything_and_so_does_another_incarnation() {
+        let mut stand = Stand::new();
+        stand.says(0, 0, 1, Stand::event("a"));
+        stand.says(0, 2, 3, Stand::event("a"));
+        assert_eq!((stand.resets(), stand.is_trusted()), (1, false), "2 was lost");
+        stand.says(0, 3, 3, Stand::heartbeat());
+        stand.says(1, 0, 0, Stand::heartbeat());
+        assert!(stand.is_trusted());
+        let event = Stand::heartbeat();
+        let other = WatchMessage { incarnation: 8, shard: 0, sequence: 3, previous_sequence: 3, event };
+        stand.heard.take(&stand.cache, other);
+        assert_eq!((stand.resets(), stand.is_trusted()), (2, false));
+    }
+
+    #[test]
+    fn a_new_stream_vouches_for_nothing_until_all_shards_are_heard_on_it() {
+        let mut stand = Stand::new();
+        stand.cache.trust(Duration::ZERO);
+        stand.heard.begin_stream();
+        stand.says(0, 0, 4, Stand::event("a"));
+        stand.says(0, 4, 4, Stand::heartbeat());
+        assert!(!stand.is_trusted() && !stand.heard.is_covered());
+        stand.says(1, 0, 0, Stand::heartbeat());
+        assert_eq!((stand.is_trusted(), stand.heard.is_covered(), stand.resets()), (true, true, 0));
     }
 }
