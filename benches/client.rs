@@ -82,6 +82,10 @@ fn main() {
     };
     let near = run("near", &larder, Op::Get, 1);
     println!("near cache: {:.0} ns a hit, one thread, {:.2} allocations", 1e9 / near.rate, near.allocations);
+    let [p50, p99, max] = three("news", &larder, Op::Set, 1);
+    println!(
+        "near cache: served what was before an acknowledged set for {p50:.0} µs (p50), {p99:.0} (p99), {max:.0} (most)"
+    );
     for (op, callers) in cases.iter().copied() {
         let rounds = if quick() { 1 } else { ROUNDS };
         let pairs: Vec<(Figures, Figures)> = (0..rounds)
@@ -108,8 +112,13 @@ struct Figures {
     allocations: f64,
 }
 
-/// Runs the load in a process of its own on core 1.
 fn run(peer: &str, server: &Process, op: Op, callers: usize) -> Figures {
+    let [rate, cpu_us, allocations] = three(peer, server, op, callers);
+    Figures { rate, cpu_us, allocations }
+}
+
+/// Runs the load in a process of its own on core 1, which prints three figures.
+fn three(peer: &str, server: &Process, op: Op, callers: usize) -> [f64; 3] {
     let own = std::env::current_exe().expect("a process has a file");
     let output = pinned(1, &own.display().to_string())
         .args(["--load", peer, &server.data, if op == Op::Get { "get" } else { "set" }, &callers.to_string()])
@@ -119,22 +128,25 @@ fn run(peer: &str, server: &Process, op: Op, callers: usize) -> Figures {
         .expect("it is this program");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let figures: Vec<f64> = text.split_whitespace().filter_map(|figure| figure.parse().ok()).collect();
-    let [rate, cpu_us, allocations] = figures[..] else { panic!("{peer}: no figures in {text:?}") };
-    Figures { rate, cpu_us, allocations }
+    figures.try_into().unwrap_or_else(|_| panic!("{peer}: no figures in {text:?}"))
 }
 
 fn load(peer: &str, address: &str, op: Op, callers: usize) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let span = Duration::from_millis(if quick() { 500 } else { 3_000 });
     let keys: Arc<Vec<String>> = Arc::new((0..KEYS).map(|key| format!("{key:016}")).collect());
-    let figures = runtime.block_on(async {
-        match peer {
+    runtime.block_on(async {
+        let figures = match peer {
+            "news" => {
+                let [p50, p99, max] = near_news(address, span).await;
+                return println!("{p50} {p99} {max}");
+            }
             "near" => near_hits(address, keys, span).await,
             "larder" => larder_load(address, op, callers, keys, span).await,
             _ => redis_load(address, op, callers, keys, span).await,
-        }
+        };
+        println!("{} {} {}", figures.rate, figures.cpu_us, figures.allocations);
     });
-    println!("{} {} {}", figures.rate, figures.cpu_us, figures.allocations);
 }
 
 /// Lets callers call until the time is over.
@@ -243,6 +255,31 @@ async fn near_hits(address: &str, keys: Arc<Vec<String>>, span: Duration) -> Fig
         tokio::task::yield_now().await;
     }
     meter.figures(calls)
+}
+
+/// How long after a set of another client is acknowledged a copy of what was before is still served, in µs: the median, the 99th of
+/// 100, and the most. Nothing else is done meanwhile.
+async fn near_news(address: &str, span: Duration) -> [f64; 3] {
+    let url: larder::client::NodeUrl = address.parse().expect("an address");
+    let near = Client::builder([url.clone()]).near_cache(64 << 20).connect().await.expect("a node");
+    let far = Client::builder([url]).connect().await.expect("a node");
+    let (mut late, begun, options) = (Vec::new(), monotonic(), SetOptions::default());
+    far.set("news", "none", &options).await.expect("a node that stores");
+    while monotonic() < begun + span {
+        let value = late.len().to_string();
+        while near.get("news").await.expect("an answer").entry().is_none_or(|hit| hit.tier != Tier::NearCache)
+        {
+            tokio::task::yield_now().await;
+        }
+        far.set("news", value.clone(), &options).await.expect("a node that stores");
+        let acknowledged = monotonic();
+        while near.get("news").await.expect("an answer").into_value().is_none_or(|read| read != value) {
+            tokio::task::yield_now().await;
+        }
+        late.push(acknowledged.elapsed().as_secs_f64() * 1e6);
+    }
+    late.sort_by(f64::total_cmp);
+    [late[late.len() / 2], late[late.len() * 99 / 100], late[late.len() - 1]]
 }
 
 async fn redis_load(

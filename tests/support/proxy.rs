@@ -22,8 +22,8 @@ pub(crate) enum Network {
 pub(crate) struct Proxy {
     pub(crate) at: SocketAddr,
     network: Arc<watch::Sender<Network>>,
-    /// Connections below this number, counted from 0, have no answers passed on.
-    mute: Arc<watch::Sender<usize>>,
+    /// The connection of this number, counted from 0, has no answers passed on.
+    mute: Arc<watch::Sender<Option<usize>>>,
     cuts: Arc<watch::Sender<u64>>,
 }
 
@@ -34,7 +34,7 @@ impl Proxy {
         let at = listener.local_addr().unwrap();
         let network = Arc::new(watch::Sender::new(Network::Passes));
         let cuts = Arc::new(watch::Sender::new(0));
-        let mute = Arc::new(watch::Sender::new(0));
+        let mute = Arc::new(watch::Sender::new(None));
         let (node, states, ends, mutes) = (node.to_owned(), network.clone(), cuts.clone(), mute.clone());
         tokio::spawn(async move {
             for number in 0.. {
@@ -60,9 +60,9 @@ impl Proxy {
         self.network.send_replace(network);
     }
 
-    /// Passes no answers on to the first connections, this number of them.
-    pub(crate) fn mute(&self, connections: usize) {
-        self.mute.send_replace(connections);
+    /// Passes no answers on to the connection of this number, counted from 0; None: to all.
+    pub(crate) fn mute(&self, connection: Option<usize>) {
+        self.mute.send_replace(connection);
     }
 
     /// Closes the connections that there are; what they hold back is lost.
@@ -75,7 +75,7 @@ async fn pass(
     client: TcpStream,
     node: &str,
     mut states: watch::Receiver<Network>,
-    (number, mute): (usize, watch::Receiver<usize>),
+    (number, mute): (usize, watch::Receiver<Option<usize>>),
 ) {
     // A black hole takes connections: so does the kernel of a machine whose processes hang.
     let Ok(_) = states.wait_for(|state| *state != Network::BlackHole).await else { return };
@@ -92,7 +92,7 @@ async fn copy(
     mut to: impl AsyncWrite + Unpin,
     mut states: watch::Receiver<Network>,
     held_in: &[Network],
-    mute: Option<(usize, watch::Receiver<usize>)>,
+    mute: Option<(usize, watch::Receiver<Option<usize>>)>,
 ) {
     let mut mute = mute;
     let mut buffer = vec![0; 64 << 10];
@@ -101,7 +101,7 @@ async fn copy(
             return;
         }
         if let Some((number, mute)) = &mut mute
-            && mute.wait_for(|muted| *number >= *muted).await.is_err()
+            && mute.wait_for(|muted| *muted != Some(*number)).await.is_err()
         {
             return;
         }

@@ -50,6 +50,7 @@ fn a_copy_is_kept_and_served_while_watch_vouches_for_it() {
     stand.read(b"k", 5, || ());
     assert_eq!(stand.version(b"k"), None, "nobody vouches");
     stand.cache().trust(TRUST);
+    assert_eq!(stand.version(b"k"), None, "nor did anybody when it was read");
     stand.read(b"k", 5, || ());
     let copy = stand.near.get(b"k").unwrap();
     assert_eq!((copy.tier, copy.flags, copy.content_type.as_str()), (Tier::NearCache, 3, "text/plain"));
