@@ -22,6 +22,7 @@ impl LocalCache {
     ///
     /// # Errors
     /// [`ClientError::Status`] as a node answers: the key is empty or too long, or there is no such namespace.
+    #[inline]
     pub fn look_up(&self, key: impl AsRef<[u8]>) -> Result<GetOutcome, ClientError> {
         self.read(key.as_ref(), Wanted::Entry).map_err(refused)
     }
@@ -93,6 +94,7 @@ impl LocalCache {
         self.prolong(key.as_ref(), ttl).map_err(refused)
     }
 
+    #[inline]
     fn read(&self, key: &[u8], wanted: Wanted) -> Done<GetOutcome> {
         let key = self.key(key)?;
         let namespace = self.namespace_in_use()?;
@@ -170,6 +172,7 @@ pub(super) enum Wanted {
 }
 
 /// An entry as the client's type.
+#[inline]
 pub(super) fn hit(namespace: &Namespace, entry: &EntryView<'_>, wanted: Wanted) -> Hit {
     Hit {
         value: if wanted == Wanted::Entry { entry.value.to_bytes() } else { Bytes::new() },

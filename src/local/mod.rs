@@ -274,6 +274,7 @@ impl LocalCache {
 }
 
 /// A refusal as the client gives a node's.
+#[cold]
 fn refused(error: CallError) -> ClientError {
     ClientError::Status(Box::new(refusal(&error)))
 }
