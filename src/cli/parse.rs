@@ -28,9 +28,19 @@ pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
 
 /// A time to live: a duration up to 100 years; 0 is never.
 pub(super) fn ttl(text: &str) -> Result<Duration, String> {
+    ttl_or(text, "write 0 for one that never ends")
+}
+
+/// How long clients may answer from their copies: a duration up to 100 years.
+pub(super) fn near_cache_ttl(text: &str) -> Result<Duration, String> {
+    ttl_or(text, "write 0 for copies that are served only while Watch keeps them true")
+}
+
+/// A duration up to 100 years; `instead` says what can be written for a longer one.
+fn ttl_or(text: &str, instead: &str) -> Result<Duration, String> {
     let ttl = duration(text)?;
     if ttl > Duration::from_millis(TTL_MS_MAX) {
-        return Err("the longest time to live is 100 years; write 0 for one that never ends".to_owned());
+        return Err(format!("the longest time to live is 100 years; {instead}"));
     }
     Ok(ttl)
 }
@@ -178,7 +188,8 @@ mod tests {
         assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5_400)));
         assert!(duration("5").unwrap_err().contains("250ms"));
         assert!(positive_duration("0s").is_err());
-        assert!(ttl("101years").unwrap_err().contains("100 years"));
+        assert!(ttl("101years").unwrap_err().contains("100 years; write 0 for one that never ends"));
+        assert!(near_cache_ttl("101years").unwrap_err().contains("while Watch keeps them true"));
         assert_eq!(ttl("0"), Ok(Duration::ZERO));
         assert_eq!(ttl_or_default("1ms"), Ok(Duration::from_millis(1)));
         assert!(ttl_or_default("0s").unwrap_err().contains("namespace's default"));

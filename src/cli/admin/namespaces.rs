@@ -70,7 +70,7 @@ struct SettingsArgs {
     default_ttl: Option<Duration>,
     /// How long clients may answer from their own copies of its entries, which may then be that much out of date; 0 is only
     /// while Watch keeps the copies true
-    #[arg(long, value_name = "DUR", value_parser = parse::ttl)]
+    #[arg(long, value_name = "DUR", value_parser = parse::near_cache_ttl)]
     near_cache_ttl: Option<Duration>,
 }
 
