@@ -15,7 +15,7 @@
 //!   │ persistence      journal, snapshots, blobs   │                  │
 //!   │ engine           shards: arena, timer wheel  │                  │
 //!   └───────┬──────────────────────────────────────┘                  │
-//!           └──────────── grpc, proto, entry, endpoint, clock ────────┘
+//!           └───────── grpc, proto, entry, endpoint, clock, ring ─────┘
 //! ```
 //!
 //! Arrows point down. The engine is synchronous, does no I/O and has no clock: every call takes the time. The
@@ -69,6 +69,8 @@ pub mod local;
 #[cfg(feature = "server")]
 pub mod node;
 pub mod proto;
+#[cfg(any(feature = "client", feature = "server"))]
+pub mod ring;
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]

@@ -15,6 +15,8 @@ pub(crate) const ARROWS: &[(&str, &[(&str, Only)])] = &[
     // What an error quotes of a caller, wherever it arises.
     ("quote", &[]),
     ("shortage", &[]),
+    // Pure: which member owns a key.
+    ("ring", &[]),
     // The table of verbs; its tests compare it with the contract.
     ("verb", &[]),
     ("engine", &[("clock", ALL), ("entry", ALL), ("quote", ALL)]),
@@ -48,6 +50,8 @@ pub(crate) const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("proto", ALL),
             ("quote", ALL),
             ("request", ALL),
+            // Where a key lies on every ring.
+            ("ring", Some(&["Position"])),
             // Figures; what is kept of a slow call; the spans of a Pipeline's commands.
             (
                 "telemetry",

@@ -42,6 +42,7 @@ mod pipeline;
 mod pipeline_disk;
 mod process;
 mod python;
+mod ring_hash;
 mod simulation;
 mod slow_ops;
 mod stalled;

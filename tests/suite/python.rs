@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use crate::support::node::Process;
 use crate::support::outside::{said, skip};
@@ -14,19 +15,7 @@ fn a_python_client_made_from_proto_alone_can_do_all_that_is_served() {
         Ok(python) => python,
         Err(why) => return skip(&format!("the Python client: {why}")),
     };
-    let generated = tempfile::tempdir().unwrap();
-    let protos =
-        ["google/rpc/status", "larder/v1/types", "larder/v1/cache", "larder/v1/admin", "larder/v1/cluster"];
-    let output = Command::new(&python)
-        .args(["-m", "grpc_tools.protoc", "-I", "proto", "--python_out"])
-        .arg(generated.path())
-        .arg("--grpc_python_out")
-        .arg(generated.path())
-        .args(protos.map(|proto| format!("{proto}.proto")))
-        .current_dir(HERE)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", said(&output));
+    let generated = generated(&python);
     let process = Process::start(&["--memory", "64MiB"]);
     let output = Command::new(&python)
         .arg(Path::new(HERE).join("tests/python/client.py"))
@@ -38,8 +27,29 @@ fn a_python_client_made_from_proto_alone_can_do_all_that_is_served() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("all is well"));
 }
 
+/// The contract's Python modules, in a directory of their own.
+pub(crate) fn generated(python: &Path) -> tempfile::TempDir {
+    let generated = tempfile::tempdir().unwrap();
+    let protos =
+        ["google/rpc/status", "larder/v1/types", "larder/v1/cache", "larder/v1/admin", "larder/v1/cluster"];
+    let output = Command::new(python)
+        .args(["-m", "grpc_tools.protoc", "-I", "proto", "--python_out"])
+        .arg(generated.path())
+        .arg("--grpc_python_out")
+        .arg(generated.path())
+        .args(protos.map(|proto| format!("{proto}.proto")))
+        .current_dir(HERE)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    generated
+}
+
 /// A Python that has grpcio and its generator; made once and kept below target/.
-fn python_with_grpc() -> Result<PathBuf, String> {
+pub(crate) fn python_with_grpc() -> Result<PathBuf, String> {
+    // Two tests want it.
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python-client");
     let python = directory.join("bin/python");
     let works = || {

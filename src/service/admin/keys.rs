@@ -1,11 +1,10 @@
 //! Admin's calls about single keys: what a node knows of one, and which are asked for most.
 
-use xxhash_rust::xxh64::{Xxh64, xxh64};
-
 use super::AdminService;
 use crate::proto::v1;
 use crate::request::CallError;
 use crate::request::convert;
+use crate::ring::Position;
 use crate::service::unary;
 
 impl AdminService {
@@ -36,7 +35,7 @@ impl AdminService {
             // A node alone owns every key.
             owner: node_id.clone(),
             node_id,
-            ring_position: ring_position(&request.namespace, key),
+            ring_position: Position::of(&request.namespace, key).0,
             shard: known.shard,
             entry,
             miss_reason: miss_reason as i32,
@@ -60,27 +59,5 @@ impl AdminService {
             value_bytes: key.value_bytes,
         });
         v1::ListHotKeysResponse { keys: keys.collect(), lookups: hot.lookups, window_ms: hot.window_ms }
-    }
-}
-
-/// Where a key lies on every ring: XXH64 of the hexadecimal digits of XXH64 of namespace, a zero byte and key. The
-/// digits, because they are what a stock gRPC client can hash (gRFC A42).
-fn ring_position(namespace: &str, key: &[u8]) -> u64 {
-    let mut hash = Xxh64::new(0);
-    hash.update(namespace.as_bytes());
-    hash.update(&[0]);
-    hash.update(key);
-    xxh64(format!("{:016x}", hash.digest()).as_bytes(), 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_position_depends_on_namespace_and_key() {
-        let digits = format!("{:016x}", xxh64(b"ns\0key", 0));
-        assert_eq!(ring_position("ns", b"key"), xxh64(digits.as_bytes(), 0));
-        assert_ne!(ring_position("", b"nskey"), ring_position("ns", b"key"));
     }
 }
