@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::hint::black_box;
 
 use hashring::HashRing;
@@ -17,26 +17,9 @@ use xxhash_rust::xxh64::xxh64;
 
 const KEYS: usize = 65_536;
 
-/// A point or a position, which is its own hash.
-#[derive(Clone, Copy)]
-struct Own(u64);
-
-#[derive(Default, Clone, Copy)]
+/// The hash of a number is the number.
+#[derive(Default)]
 struct AsItIs(u64);
-
-impl Hash for Own {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.0);
-    }
-}
-
-impl BuildHasher for AsItIs {
-    type Hasher = Self;
-
-    fn build_hasher(&self) -> Self {
-        Self(0)
-    }
-}
 
 impl Hasher for AsItIs {
     fn finish(&self) -> u64 {
@@ -63,9 +46,9 @@ fn main() {
     let begun = monotonic();
     let ring = Ring::new(members_of_one.clone(), POINTS_PER_WEIGHT).expect("they make a ring");
     println!("made in {:.1} ms", begun.elapsed().as_secs_f64() * 1e3);
-    let mut theirs = HashRing::with_hasher(AsItIs::default());
+    let mut theirs = HashRing::with_hasher(BuildHasherDefault::<AsItIs>::default());
     let points = members_of_one.iter().flat_map(|member| {
-        (0..POINTS_PER_WEIGHT).map(|number| Own(xxh64(format!("{}_{number}", member.id).as_bytes(), 0)))
+        (0..POINTS_PER_WEIGHT).map(|number| xxh64(format!("{}_{number}", member.id).as_bytes(), 0))
     });
     theirs.batch_add(points.collect());
     let keys: Vec<[u8; 16]> = (0..KEYS).map(|_| random.random()).collect();
@@ -74,7 +57,7 @@ fn main() {
     let ways: [(&str, &dyn Fn(usize) -> u64); 4] = [
         ("key to position", &|at| Position::of("", &keys[at]).0),
         ("position to owner", &|at| ring.owner_index(positions[at]) as u64),
-        ("the same by hashring", &|at| theirs.get(&Own(positions[at].0)).map_or(0, |point| point.0)),
+        ("the same by hashring", &|at| theirs.get(&positions[at].0).map_or(0, |point| *point)),
         ("key to owner, all of it", &|at| ring.owner_index(Position::of("", &keys[at])) as u64),
     ];
     for (name, way) in ways {

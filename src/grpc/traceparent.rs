@@ -7,7 +7,7 @@
 //! behind, after another dash)
 //! ```
 
-use opentelemetry::trace::{SpanId, TraceId};
+use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
 /// The span that a call belongs to, as its `traceparent` tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(crate) struct Traceparent {
 }
 
 /// Bytes of the header's present version.
-pub(crate) const LEN: usize = 55;
+const LEN: usize = 55;
 
 impl Traceparent {
     /// `None` for what is no valid traceparent: the call then counts as having no parent, as the standard says.
@@ -41,6 +41,16 @@ impl Traceparent {
             span_id: span_id.into(),
             sampled: flags & 1 == 1,
         })
+    }
+
+    /// That of a span that is sampled; `None` as well for one that is not.
+    pub(crate) fn sampled(header: &[u8]) -> Option<Self> {
+        Self::parse(header).filter(|parent| parent.sampled)
+    }
+
+    /// The span as one of another process, as whose child a sampled span is made.
+    pub(crate) fn remote_context(self, state: TraceState) -> SpanContext {
+        SpanContext::new(self.trace_id, self.span_id, TraceFlags::SAMPLED, true, state)
     }
 }
 

@@ -18,7 +18,7 @@ mod index;
 mod position;
 
 use std::fmt;
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use hashring::HashRing;
 use xxhash_rust::xxh64::xxh64;
@@ -129,7 +129,7 @@ impl Ring {
         let mut members: Box<[RingMember]> = members.into_iter().collect();
         members.sort_by(|one, other| one.id.cmp(&other.id));
         check(&members, points_per_weight)?;
-        let mut points = HashRing::with_hasher(AsItIs);
+        let mut points = HashRing::with_hasher(AsItIs::default());
         points.batch_add(virtual_nodes(&members, points_per_weight));
         let index = Index::new(points.len(), |position| *first_at_or_after(&points, position));
         let digest = RingDigest::new(&members, points_per_weight);
@@ -207,9 +207,9 @@ impl Ring {
 fn check(members: &[RingMember], points_per_weight: u32) -> Result<(), RingError> {
     match members.len() {
         0 => return Err(RingError::NoMember),
-        members @ 1..=MEMBERS_MAX => members,
+        1..=MEMBERS_MAX => {}
         members => return Err(RingError::TooManyMembers { members }),
-    };
+    }
     for RingMember { id, weight } in members {
         if !(1..=ID_BYTES_MAX).contains(&id.len()) {
             return Err(RingError::BadId { id: id.clone() });
@@ -232,7 +232,7 @@ fn check(members: &[RingMember], points_per_weight: u32) -> Result<(), RingError
 
 /// The point that decides.
 fn first_at_or_after(points: &HashRing<VirtualNode, AsItIs>, position: u64) -> &VirtualNode {
-    points.get(&VirtualNode { point: position, member: 0 }).expect("a ring has a point")
+    points.get(&position).expect("a ring has a point")
 }
 
 /// All points, in their order. Of two members with one point the first by id has it.
@@ -271,20 +271,11 @@ impl Hash for VirtualNode {
 }
 
 /// Hashes what is its own hash.
-#[derive(Debug, Clone, Copy, Default)]
-struct AsItIs;
+type AsItIs = BuildHasherDefault<Written>;
 
 /// The hash that was written.
 #[derive(Debug, Default)]
 struct Written(u64);
-
-impl BuildHasher for AsItIs {
-    type Hasher = Written;
-
-    fn build_hasher(&self) -> Written {
-        Written::default()
-    }
-}
 
 impl Hasher for Written {
     fn finish(&self) -> u64 {

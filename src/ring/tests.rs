@@ -27,7 +27,7 @@ proptest! {
     #[test]
     fn owners_are_those_of_hashring((members, points) in rings(), positions in prop::collection::vec(any::<u64>(), 50)) {
         let ring = Ring::new(members.clone(), points).unwrap();
-        let mut theirs = HashRing::with_hasher(AsItIs);
+        let mut theirs = HashRing::with_hasher(AsItIs::default());
         theirs.batch_add(virtual_nodes(&members, points));
         // At, before and behind points as well.
         let nodes = virtual_nodes(&members, points);

@@ -1,7 +1,7 @@
 //! Peers that send frames which cost a node work and ask for nothing, and those that make it reset streams: they are told to
 //! go away, and others go on.
 
-use crate::support::node::Node;
+use crate::support::node::{Node, connect};
 use crate::support::plain_node::{PlainNode, get, soon};
 use crate::support::raw::{self, PREFACE, Raw, SETTINGS, post};
 use bytes::Bytes;
@@ -13,6 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 /// A frame of HTTP/2.
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -139,6 +141,9 @@ async fn requests_that_do_not_come_whole_leave_room_on_the_health_listener() {
                     sending.push(rest);
                     answers.push(answer);
                 }
+                let mut other = HealthClient::new(connect(&node.health()).await);
+                let status = other.check(HealthCheckRequest::default()).await.unwrap().into_inner().status();
+                assert_eq!(status, ServingStatus::Serving);
             }
             while let Some(answer) = answers.next().await {
                 let status = Status::from_header_map(answer.unwrap().headers()).unwrap();

@@ -120,7 +120,7 @@ impl<C: Command> Future for Call<'_, C> {
             state.slots.free_if_over(id);
             drop(state);
             if let (Some(part), Err(failure)) = (self.part.take(), &outcome) {
-                part.failed(failure.code_name());
+                self.trace.failed(&part, failure);
             }
             return Poll::Ready(outcome);
         }

@@ -34,14 +34,13 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use tonic::Code;
 
 use super::codec::{self, Command, CommandHead, CommandKind, ReplyKind};
 use super::connect::Connector;
 use super::trace::Gathering;
 use super::url::NodeUrl;
 use crate::grpc::frame;
-use crate::proto::{code_name, v1};
+use crate::proto::v1;
 use slots::{Slots, Stage};
 
 pub(super) use choice::{Choice, LANES_MAX};
@@ -95,16 +94,6 @@ pub enum Phase {
     Connect,
     /// Sent, and waiting for the node's answer.
     Server,
-}
-
-impl Failure {
-    /// The gRPC code that it counts under, as its name is written.
-    pub(super) fn code_name(&self) -> &'static str {
-        code_name(match self {
-            Self::Out(_) | Self::Broken(_) => Code::Unavailable,
-            Self::Deadline(_) => Code::DeadlineExceeded,
-        })
-    }
 }
 
 impl Phase {

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::convert::wire_ms;
 use super::error::{ClientError, Refusal};
 use super::flights::Flights;
 use super::keyspace::InvalidateScope;
@@ -227,9 +228,7 @@ impl Near {
     pub(super) fn keep(&self, ticket: Ticket, key: &[u8], hit: &Hit) {
         let cache = &*self.cache;
         let now = cache.now();
-        let until = |ttl: Duration| {
-            ticket.asked_ms.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
-        };
+        let until = |ttl: Duration| ticket.asked_ms.saturating_add(wire_ms(ttl));
         let served_until = if hit.near_cache_ttl.is_zero() { 0 } else { until(hit.near_cache_ttl) };
         // The namespace's bound holds with Watch too.
         let ends = [hit.remaining_ttl.map(until), (served_until > 0).then_some(served_until)];

@@ -17,7 +17,10 @@ use none as spans;
 
 pub(super) use spans::{Gathering, Part, Sampled};
 
+use std::time::Duration;
+
 use super::error::ClientError;
+use super::lane::Failure;
 use super::url::NodeUrl;
 use crate::verb::Verb;
 
@@ -59,6 +62,12 @@ impl<'c> Trace<'c> {
             part.failed(error.code_name());
         }
         outcome
+    }
+
+    /// The call has part in a span, and came to this.
+    pub(super) fn failed(&self, part: &Part, failure: &Failure) {
+        let error = ClientError::of_failure(self.url, self.verb.name(), failure.clone(), Duration::ZERO);
+        part.failed(error.code_name());
     }
 
     /// Takes part in the span of what gathers, if the call is traced.

@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use opentelemetry::trace::{
-    Link, Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, TraceFlags, TraceState,
-    Tracer,
+    Link, Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, TraceState, Tracer,
 };
 use opentelemetry::{Context, InstrumentationScope, KeyValue, global};
 
@@ -75,10 +74,7 @@ impl Sampled {
 
     #[cold]
     fn of_given(given: &str) -> Option<Self> {
-        let parent = Traceparent::parse(given.as_bytes()).filter(|parent| parent.sampled)?;
-        let Traceparent { trace_id, span_id, .. } = parent;
-        let state = TraceState::default();
-        let context = SpanContext::new(trace_id, span_id, TraceFlags::SAMPLED, true, state);
+        let context = Traceparent::sampled(given.as_bytes())?.remote_context(TraceState::default());
         Some(Self { context, traceparent: given.to_owned() })
     }
 

@@ -146,6 +146,7 @@ async fn a_backlog_that_is_longer_than_a_turn_reads_is_not_taken_for_the_end() {
     while connections.requests_refused() < requests as u64 {
         assert_eq!(turn(&mut connection).await, None, "nothing is passed on, and it has not ended");
     }
+    assert_eq!(connections.requests_refused(), requests as u64);
     far.write_all(&[0, 0, 1, 1, 5, 0, 1, 0, 1, 0x83]).await.unwrap();
     assert!(turn(&mut connection).await.is_some(), "what comes then is read");
 }

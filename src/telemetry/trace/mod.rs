@@ -18,8 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::trace::{
-    SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, TraceFlags, TraceState, Tracer,
-    TracerProvider,
+    SpanBuilder, SpanKind, Status, TraceContextExt, TraceState, Tracer, TracerProvider,
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
@@ -181,7 +180,7 @@ impl CallTracer {
 
     fn sampled_parent(&self, traceparent: &str) -> Option<Traceparent> {
         self.0.as_ref()?;
-        Traceparent::parse(traceparent.as_bytes()).filter(|parent| parent.sampled)
+        Traceparent::sampled(traceparent.as_bytes())
     }
 }
 
@@ -189,9 +188,7 @@ impl Inner {
     #[cold]
     fn child(&self, method: &'static str, parent: Traceparent, state: Option<&str>) -> CallSpan {
         let state = state.and_then(|text| text.parse::<TraceState>().ok()).unwrap_or_default();
-        let Traceparent { trace_id, span_id, .. } = parent;
-        let remote = SpanContext::new(trace_id, span_id, TraceFlags::SAMPLED, true, state);
-        self.span(method, &Context::new().with_remote_span_context(remote))
+        self.span(method, &Context::new().with_remote_span_context(parent.remote_context(state)))
     }
 
     #[cold]
