@@ -1,8 +1,9 @@
 //! What stands in front of hashring's binary search: the owner of each stretch of the circle that is one member's
 //! whole.
 //!
-//! There are two to four stretches for each point, so that of ten positions seven or more lie in a stretch without a
-//! point in it, whose owner is one read away. The others are looked up.
+//! There are four to eight stretches for each point of up to 65,536, so that of ten positions seven or more lie in a
+//! stretch without a point in it, whose owner is one read away. The others are looked up, as are most in a ring of very
+//! many points.
 
 use super::VirtualNode;
 
@@ -27,8 +28,11 @@ impl Index {
         let shift = u64::BITS - bits;
         let owners = (0..1_u64 << bits).map(|stretch| {
             let begin = stretch << shift;
-            let (first, last) = (first_at_or_after(begin), first_at_or_after(begin | ((1 << shift) - 1)));
-            if first == last { first.member } else { SEVERAL }
+            let end = begin | ((1 << shift) - 1);
+            let (first, last) = (first_at_or_after(begin), first_at_or_after(end));
+            // The end's may be the first of all, which may be the beginning's again although others lie between.
+            let has_points = (begin..=end).contains(&first.point) && points > 1;
+            if first == last && !has_points { first.member } else { SEVERAL }
         });
         Self { owners: owners.collect(), shift }
     }

@@ -59,6 +59,23 @@ proptest! {
     }
 }
 
+/// Rings whose points all lie in one stretch of the index among them.
+#[test]
+fn owners_are_those_of_hashring_in_the_smallest_rings() {
+    for (one, other) in (0..12).flat_map(|one| (0..one).map(move |other| (one, other))) {
+        let members = [member(format!("node-{one}"), 1), member(format!("node-{other}"), 1)];
+        for points in 1..4 {
+            let ring = Ring::new(members.clone(), points).unwrap();
+            for node in virtual_nodes(ring.members(), points) {
+                for position in [node.point.wrapping_sub(1), node.point, node.point.wrapping_add(1)] {
+                    let expected = first_at_or_after(&ring.points, position).member;
+                    assert_eq!(ring.owner_index(Position(position)), usize::from(expected), "{ring:?}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_member_that_comes_takes_its_share_and_moves_nothing_else() {
     let before = Ring::new(equal(10), POINTS_PER_WEIGHT).unwrap();
