@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use larder::client::{BlobOptions, Client, SetOptions};
+use larder::client::{Availability, BlobOptions, Client, OnUnavailable, SetOptions};
 use larder::clock::monotonic;
 use larder::proto::v1::DrainRequest;
 use opentelemetry::trace::{
@@ -165,6 +165,31 @@ async fn a_call_that_goes_by_itself_has_a_span_and_what_was_told_counts_before_w
     let [mut of_node] = spans_of_node(node, &collector, [told]).await;
     of_node.sort();
     assert_eq!(of_node, ["BatchGet", "DeleteBlob", "Get", "PutBlob"].map(of_cache));
+}
+
+#[tokio::test]
+async fn what_was_never_sent_has_a_span_of_its_own() {
+    recorder();
+    let (before, after) = (0xd1, 0xd2);
+    let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let builder = Client::builder([format!("tcp://{listen}").parse().unwrap()])
+        .connections(NonZeroUsize::MIN)
+        .on_unavailable(OnUnavailable::Error)
+        .timeout(LONG);
+    let client = builder.build().unwrap();
+    client.get("k").with_context(within(before, TraceFlags::SAMPLED)).await.unwrap_err();
+    let spans = spans_of(before);
+    assert_eq!(attribute(&spans[0], "error.type").as_deref(), Some("UNAVAILABLE"));
+    assert_eq!((spans.len(), attribute(&spans[0], "larder.commands")), (1, None));
+    let _node = Process::start_on(&["--listen", &format!("tcp://{listen}"), "--persistence", "none"]);
+    let mut health = client.health();
+    let is_there = health.wait_for(|health| health.availability == Availability::Available);
+    soon(is_there).await.unwrap();
+    client.get("k").with_context(within(after, TraceFlags::SAMPLED)).await.unwrap();
+    let spans = spans_of(after);
+    assert_eq!((spans.len(), spans[0].span_context.trace_id()), (1, after.into()));
+    assert_eq!((&spans[0].status, spans[0].links.len()), (&Status::Unset, 0));
+    assert_eq!(attribute(&spans[0], "larder.commands").as_deref(), Some("1"));
 }
 
 #[tokio::test]

@@ -350,13 +350,14 @@ impl Turn<'_> {
 
     /// Sends what has gathered; whether there was something.
     fn send_batch(&mut self) -> bool {
-        let batch = {
+        let (batch, _part) = {
             let mut state = self.shared.lock();
             if state.batch.is_empty() {
                 return false;
             }
             let was_due = state.outstanding > 0;
             let batch = state.take_batch();
+            let part = state.end_span(batch.len());
             state.grant(&mut self.woken);
             if !was_due {
                 self.quiet_since = monotonic();
@@ -364,7 +365,7 @@ impl Turn<'_> {
             if state.outstanding >= LANE_CALLS {
                 state.choice.pass_on(self.shared.number);
             }
-            batch
+            (batch, part)
         };
         self.woken.drain(..).for_each(Waker::wake);
         let has_some = !batch.is_empty();

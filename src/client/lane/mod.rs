@@ -37,7 +37,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::codec::{self, Command, CommandHead, CommandKind, ReplyKind};
 use super::connect::Connector;
-use super::trace::Gathering;
+use super::trace::{Gathering, Part};
 use super::url::NodeUrl;
 use crate::grpc::frame;
 use crate::proto::v1;
@@ -181,7 +181,7 @@ struct State {
     dead_in_batch: usize,
     /// The span of the commands in it.
     span: Gathering,
-    /// Commands that were written before it.
+    /// Commands that were written before it, or were taken out of it.
     commands_before: u64,
     /// Bytes that are kept for calls that were told to write.
     granted_bytes: usize,
@@ -382,9 +382,13 @@ impl State {
         self.batch_number += 1;
         self.counts.batches += u64::from(!batch.is_empty());
         self.counts.bytes_sent += batch.len() as u64;
-        self.span.sent(self.counts.commands - self.commands_before, batch.len());
-        self.commands_before = self.counts.commands;
         batch
+    }
+
+    /// The batch of this length was taken: its part in the span, to be dropped when the lock is not held.
+    fn end_span(&mut self, bytes: usize) -> Option<Part> {
+        let before = std::mem::replace(&mut self.commands_before, self.counts.commands);
+        self.span.sent(self.counts.commands - before, bytes)
     }
 
     /// Writes the batch anew, without the commands that nobody wants.
@@ -413,6 +417,7 @@ impl State {
             rest = after;
         }
         self.outstanding -= dead.len();
+        self.commands_before += dead.len() as u64;
         for id in dead {
             self.slots.free_if_over(id);
         }
@@ -540,6 +545,7 @@ impl State {
         self.batch.clear();
         (self.message_at, self.message_commands) = (0, 0);
         (self.dead_in_batch, self.granted_bytes, self.outstanding) = (0, 0, 0);
+        (self.span, self.commands_before) = (Gathering::default(), self.counts.commands);
     }
 }
 

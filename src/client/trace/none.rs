@@ -31,7 +31,9 @@ impl Gathering {
     }
 
     #[expect(clippy::unused_self, reason = "as where there are spans")]
-    pub(crate) fn sent(&mut self, _commands: u64, _bytes: usize) {}
+    pub(crate) fn sent(&mut self, _commands: u64, _bytes: usize) -> Option<Part> {
+        None
+    }
 }
 
 impl Part {

@@ -3,7 +3,7 @@
 //! A span is made whole when it ends, by the last caller that has part in it: what the application's provider does is never
 //! done under a lane's lock, and what is not sampled makes nothing.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use opentelemetry::trace::{
@@ -24,9 +24,9 @@ pub(crate) struct Sampled {
     traceparent: String,
 }
 
-/// The span of the commands that leave together, once one of them is traced.
+/// The span of the commands that leave together, once one of them is traced, for as long as one of their callers has part in it.
 #[derive(Debug, Default)]
-pub(crate) struct Gathering(Option<Arc<Span>>);
+pub(crate) struct Gathering(Weak<Span>);
 
 /// A call's part in a span, which ends when the last part of it is dropped.
 #[derive(Debug)]
@@ -97,9 +97,11 @@ impl Gathering {
     /// Takes part in the span, which begins now if there is none.
     #[cold]
     pub(crate) fn join(&mut self, sampled: &Sampled, verb: Verb, url: &NodeUrl) -> Part {
-        let span = self.0.get_or_insert_with(|| {
+        let span = self.0.upgrade().unwrap_or_else(|| {
             let known = Known { callers: Vec::new(), verb: Some(verb), calls: 0, sent: None, failed: None };
-            Arc::new(Span { url: url.clone(), begun: now(), known: known.into() })
+            let span = Arc::new(Span { url: url.clone(), begun: now(), known: known.into() });
+            self.0 = Arc::downgrade(&span);
+            span
         });
         span.change(|known| {
             known.calls += 1;
@@ -108,15 +110,17 @@ impl Gathering {
                 known.callers.push(sampled.context.clone());
             }
         });
-        Part(span.clone())
+        Part(span)
     }
 
-    /// What has gathered is sent; what gathers next has another span.
+    /// What has gathered is sent; what gathers next has another span. What comes back may be the last part of it: to be
+    /// dropped when no lock is held.
     #[inline]
-    pub(crate) fn sent(&mut self, commands: u64, bytes: usize) {
-        if let Some(span) = self.0.take() {
-            span.change(|known| known.sent = Some((commands, bytes)));
-        }
+    #[must_use]
+    pub(crate) fn sent(&mut self, commands: u64, bytes: usize) -> Option<Part> {
+        let span = std::mem::take(&mut self.0).upgrade()?;
+        span.change(|known| known.sent = Some((commands, bytes)));
+        Some(Part(span))
     }
 }
 
