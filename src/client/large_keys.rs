@@ -2,7 +2,7 @@
 //! that small calls do not wait behind their values.
 //!
 //! A table by the key's hash, of one entry a place: it may forget a key, whose value then comes by a shared connection once more, and
-//! takes no other for it but with a chance of 2^-31, which costs that key a call by itself.
+//! takes no other for it but with a chance of 2^-31, or where two namespaces have the key, which costs that key a call by itself.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 

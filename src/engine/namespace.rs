@@ -33,12 +33,12 @@ pub struct NamespaceConfig {
     pub policy: PolicyName,
     /// The time to live of entries that are stored without one.
     pub default_ttl: Ttl,
-    /// How long clients may answer from copies of its entries without asking, in ms; 0: not at all.
+    /// How long clients may answer from copies of its entries without asking, in ms; 0: only while Watch keeps them true.
     pub near_cache_ttl_ms: u64,
 }
 
 impl NamespaceConfig {
-    /// Without a cap of its own; what is stored without a time to live stays, and copies are not answered from.
+    /// Without a cap of its own; what is stored without a time to live stays, and copies are served only while Watch keeps them true.
     #[must_use]
     pub fn new(name: &str, policy: PolicyName) -> Self {
         Self { name: name.to_owned(), bytes_limit: 0, policy, default_ttl: Ttl::Never, near_cache_ttl_ms: 0 }
@@ -54,7 +54,8 @@ pub struct NamespaceChange {
     pub policy: Option<PolicyName>,
     /// The new default time to live; entries that are there keep theirs.
     pub default_ttl: Option<Ttl>,
-    /// How long clients may answer from the copies that they make from now on, in ms; 0: not at all.
+    /// How long clients may answer from the copies that they make from now on, in ms; 0: only while Watch keeps them
+    /// true.
     pub near_cache_ttl_ms: Option<u64>,
 }
 
@@ -261,7 +262,7 @@ impl Namespace {
     }
 
     /// How long a client may answer from its copy of an entry that has this much left to live, in ms; 0 there: it does not
-    /// expire, 0 here: not at all.
+    /// expire, 0 here: only while Watch keeps it true.
     #[inline]
     #[must_use]
     pub fn near_cache_ttl_ms(&self, remaining_ttl_ms: u64) -> u64 {
