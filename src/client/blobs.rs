@@ -84,8 +84,7 @@ impl Client {
             sha256: options.sha256.map_or_else(Bytes::new, |sha256| Bytes::copy_from_slice(&sha256)),
             version: 0,
         };
-        self.check_node(Verb::PutBlob)?;
-        let timeout = self.timed()?;
+        let timeout = self.timed_alone(Verb::PutBlob)?;
         let pool = self.node_of(Some(&header.key));
         let (parts, outgoing) = mpsc::channel(CHUNKS_WAITING);
         let trace = self.trace(Verb::PutBlob);
@@ -168,8 +167,7 @@ impl Client {
             offset: range.offset,
             length: range.length,
         };
-        self.check_node(Verb::GetBlob)?;
-        let timeout = self.timed()?;
+        let timeout = self.timed_alone(Verb::GetBlob)?;
         let trace = self.trace(Verb::GetBlob);
         let mut stream = match self.node_of(message.key()).open_within(message, timeout, &trace).await {
             Err(ClientError::Status(refusal)) if refusal.reason == "BLOB_NOT_FOUND" => return Ok(None),

@@ -33,6 +33,8 @@ use crate::verb::Verb;
 pub struct Client {
     node: Arc<Node>,
     namespace: Arc<str>,
+    /// Tells its keys from those of other namespaces.
+    namespace_hash: u64,
     timeout: Duration,
     on_unavailable: OnUnavailable,
     hedge_after: Option<Duration>,
@@ -145,6 +147,7 @@ impl Client {
         let CallDefaults { namespace, timeout, on_unavailable, hedge_after } = options;
         Self {
             node: Arc::new(node),
+            namespace_hash: key_hash(namespace.as_bytes()),
             namespace: namespace.into(),
             timeout,
             on_unavailable,
@@ -164,21 +167,22 @@ impl Client {
         self
     }
 
+    /// The copies of its namespace. A fork has none: their locks may be held for ever, and nobody keeps them true.
     #[cfg(feature = "near-cache")]
     pub(super) fn near(&self) -> Option<&Near> {
-        self.near.as_ref()
+        self.near.as_ref().filter(|_| self.node.pool().built_in().is_current())
     }
 
     /// What drops the copy of a key, when the call ends that writes it.
     #[cfg(feature = "near-cache")]
     pub(super) fn writes<'a>(&'a self, key: &'a [u8]) -> Option<Writing<'a>> {
-        self.near.as_ref().map(|near| near.writing(&self.namespace, key))
+        self.near().map(|near| near.writing(&self.namespace, key))
     }
 
     /// [`Self::writes`] of many keys, which are copied only if there are copies to drop.
     #[cfg(feature = "near-cache")]
     pub(super) fn writes_many<'k>(&self, keys: impl Iterator<Item = &'k Bytes>) -> Option<WritingMany<'_>> {
-        self.near.as_ref().map(|near| near.writing_many(&self.namespace, keys.cloned().collect()))
+        self.near().map(|near| near.writing_many(&self.namespace, keys.cloned().collect()))
     }
 
     #[cfg(not(feature = "near-cache"))]
@@ -210,9 +214,10 @@ impl Client {
     /// The same client, whose calls name this namespace.
     #[must_use]
     pub fn with_namespace(&self, namespace: &str) -> Self {
-        let renamed = Self { namespace: namespace.into(), ..self.clone() };
+        let namespace_hash = key_hash(namespace.as_bytes());
+        let renamed = Self { namespace: namespace.into(), namespace_hash, ..self.clone() };
         #[cfg(feature = "near-cache")]
-        if let Some(near) = &self.near {
+        if let Some(near) = self.near() {
             return renamed.with_near(&near.cache);
         }
         renamed
@@ -230,7 +235,7 @@ impl Client {
     pub fn metrics(&self) -> ClientMetrics {
         let metrics = ClientMetrics::of(&self.node);
         #[cfg(feature = "near-cache")]
-        if let Some(near) = &self.near {
+        if let Some(near) = self.near() {
             return metrics.with_near(near.cache.counts());
         }
         metrics
@@ -261,7 +266,7 @@ impl Client {
     /// The near cache first, where there is one: copies have everything, and so it is asked for whole entries alone.
     async fn look_up(&self, key: &[u8], metadata_only: bool) -> Result<GetOutcome, ClientError> {
         #[cfg(feature = "near-cache")]
-        if let Some(near) = self.near.as_ref().filter(|_| !metadata_only) {
+        if let Some(near) = self.near().filter(|_| !metadata_only) {
             if let Some(hit) = near.get(key) {
                 return Ok(GetOutcome::Hit(hit));
             }
@@ -273,7 +278,8 @@ impl Client {
     /// Asks the node.
     pub(super) async fn ask(&self, key: &[u8], metadata_only: bool) -> Result<GetOutcome, ClientError> {
         let (hash, large_keys) = (key_hash(key), self.node.large_keys());
-        let outcome = if self.node.has_lanes() && (metadata_only || !large_keys.has(hash)) {
+        let entry = hash ^ self.namespace_hash;
+        let outcome = if self.node.has_lanes() && (metadata_only || !large_keys.has(entry)) {
             let command = codec::Get { namespace: &self.namespace, key, metadata_only };
             self.command(Verb::Get, hash, &command, Repeat::Safe).await.and_then(|result| {
                 codec::get_outcome(result).map_err(|codec::Unreadable| self.bad_answer(Verb::Get, UNREADABLE))
@@ -288,8 +294,10 @@ impl Client {
             let outcome = self.call(message).await.map(convert::get_outcome);
             outcome.and_then(|outcome| outcome.ok_or_else(|| self.bad_answer(Verb::Get, "no outcome")))
         };
-        if let Ok(GetOutcome::Hit(hit)) = &outcome {
-            large_keys.note(hash, usize::try_from(hit.value_bytes).unwrap_or(usize::MAX));
+        match &outcome {
+            Ok(GetOutcome::Hit(hit) | GetOutcome::Stale(hit)) => large_keys.note(entry, hit.value_bytes),
+            Ok(GetOutcome::Miss(_)) => large_keys.note(entry, 0),
+            Err(_) => {}
         }
         self.or_nothing(outcome, || Some(GetOutcome::Miss(MissReason::OwnerDown)))
     }
@@ -307,8 +315,8 @@ impl Client {
         let (key, value) = (key.as_ref(), value.into());
         let _written = self.writes(key);
         let hash = key_hash(key);
-        self.node.large_keys().note(hash, value.len());
-        let outcome = if self.node.has_lanes() && value.len() <= SMALL_VALUE_BYTES_MAX {
+        self.node.large_keys().note(hash ^ self.namespace_hash, value.len() as u64);
+        let outcome = if self.node.has_lanes() && value.len() as u64 <= SMALL_VALUE_BYTES_MAX {
             let rest = convert::set_request("", Bytes::new(), Bytes::new(), options);
             let command = codec::Set { namespace: &self.namespace, key, value: &value, rest: &rest };
             let result = self.command(Verb::Set, hash, &command, Repeat::of(&rest)).await;

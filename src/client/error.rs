@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::lane::{Failure, FaultKind, Phase};
+use super::process::Process;
 use super::url::{BadNodeUrl, NodeUrl};
 use super::value::ValueError;
 use crate::entry::duration_text;
@@ -300,9 +301,15 @@ impl ClientError {
         }
     }
 
-    /// In a fork of the process that the client was built in.
-    pub(super) fn forked(built_in: u32) -> Self {
-        Self::Forked { built_in, process: std::process::id() }
+    /// That a call may begin of what was built in this process: it is no fork of it.
+    #[inline]
+    pub(super) fn check_process(built_in: Process) -> Result<(), Self> {
+        if built_in.is_current() { Ok(()) } else { Err(Self::forked(built_in)) }
+    }
+
+    #[cold]
+    fn forked(built_in: Process) -> Self {
+        Self::Forked { built_in: built_in.id(), process: std::process::id() }
     }
 
     /// True where the node is out of service, so that a cache may stand for one that has nothing.

@@ -1,13 +1,13 @@
 //! Which keys have long values, as far as the client has seen: their Gets go by connections of their own, as their Sets do, so
 //! that small calls do not wait behind their values.
 //!
-//! A table by the key's hash, of one entry a place: it may forget a key, whose value then comes by a shared connection once more, and
-//! takes no other for it but with a chance of 2^-31, or where two namespaces have the key, which costs that key a call by itself.
+//! A table by the hash of namespace and key, of one entry a place: it may forget a key, whose value then comes by a shared connection
+//! once more, and takes no other for it but with a chance of 2^-31, which costs that key a call by itself.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// The longest value that goes by a shared connection.
-pub(super) const SMALL_VALUE_BYTES_MAX: usize = 64 << 10;
+pub(super) const SMALL_VALUE_BYTES_MAX: u64 = 64 << 10;
 
 const PLACES: usize = 1_024;
 
@@ -28,9 +28,9 @@ impl LargeKeys {
         self.place(hash).load(Relaxed) == mark(hash)
     }
 
-    /// The key with this hash has a value of this length now.
+    /// The key with this hash has a value of this length now; 0: or none.
     #[inline]
-    pub(super) fn note(&self, hash: u64, value_bytes: usize) {
+    pub(super) fn note(&self, hash: u64, value_bytes: u64) {
         if value_bytes > SMALL_VALUE_BYTES_MAX {
             self.place(hash).store(mark(hash), Relaxed);
         } else if self.has(hash) {
@@ -62,7 +62,7 @@ mod tests {
         assert!(keys.has(one) && !keys.has(other));
         keys.note(other, 3);
         assert!(keys.has(one), "it is not that one's");
-        keys.note(other, usize::MAX);
+        keys.note(other, u64::MAX);
         assert!(keys.has(other) && !keys.has(one));
         keys.note(other, 0);
         assert!(!keys.has(other));

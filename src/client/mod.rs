@@ -53,6 +53,7 @@ mod of_process;
 mod outcome;
 mod pipeline;
 mod pool;
+mod process;
 mod request;
 mod retry;
 mod trace;

@@ -96,8 +96,6 @@ pub(super) struct Node {
     lanes: Vec<Lane>,
     choice: Arc<Choice>,
     large_keys: LargeKeys,
-    /// The process that it belongs to.
-    built_in: u32,
     watching: Option<JoinHandle<()>>,
 }
 
@@ -154,22 +152,14 @@ impl Node {
         presence.known().lanes.clone_from(&lanes);
         let watching = tokio::spawn(watch_health(pool.clone(), Arc::downgrade(&presence)));
         let large_keys = LargeKeys::default();
-        Self {
-            presence,
-            pool,
-            lanes,
-            choice,
-            large_keys,
-            built_in: std::process::id(),
-            watching: Some(watching),
-        }
+        Self { presence, pool, lanes, choice, large_keys, watching: Some(watching) }
     }
 
     /// A node whose calls each go by themselves, on a connection that is made when it is needed.
     pub(super) fn unary(pool: Arc<Pool>) -> Self {
         let presence = Arc::new(Presence::new(pool.url().clone(), 0));
         let (lanes, choice, large_keys) = (Vec::new(), Arc::new(Choice::new(0)), LargeKeys::default());
-        Self { presence, pool, lanes, choice, large_keys, built_in: std::process::id(), watching: None }
+        Self { presence, pool, lanes, choice, large_keys, watching: None }
     }
 
     pub(super) fn pool(&self) -> &Arc<Pool> {
@@ -231,9 +221,6 @@ impl Node {
 
     /// [`Self::check`] for a call that no lane carries: it finds out too that no lane has a connection.
     pub(super) fn check_pool(&self) -> Result<(), Arc<Fault>> {
-        if let Some(fault) = Fault::of_fork(self.built_in) {
-            return Err(Arc::new(fault));
-        }
         self.check()?;
         let mut fault = None;
         for lane in &self.lanes {
@@ -324,6 +311,10 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        // The locks may be held by threads that a fork has not got, and the lanes' tasks are not its own.
+        if !self.pool.built_in().is_current() {
+            return;
+        }
         self.presence.known().lanes.clear();
         self.lanes.iter().for_each(Lane::close);
         if let Some(watching) = &self.watching {

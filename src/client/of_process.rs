@@ -3,19 +3,20 @@
 use std::mem::ManuallyDrop;
 
 use super::error::ClientError;
+use super::process::Process;
 
 /// What belongs to the process that made it. In a fork of that it cannot be reached, and is not dropped: the locks in it
 /// may be held by threads that the fork has not got.
 #[derive(Debug)]
 pub(super) struct OfProcess<T> {
-    built_in: u32,
+    built_in: Process,
     /// Always there until it is dropped.
     inner: Option<T>,
 }
 
 impl<T> OfProcess<T> {
     pub(super) fn new(inner: T) -> Self {
-        Self { built_in: std::process::id(), inner: Some(inner) }
+        Self { built_in: Process::current(), inner: Some(inner) }
     }
 
     pub(super) fn get(&self) -> Result<&T, ClientError> {
@@ -34,7 +35,7 @@ impl<T> OfProcess<T> {
     }
 
     fn check(&self) -> Result<(), ClientError> {
-        if is_fork_of(self.built_in) { Err(ClientError::forked(self.built_in)) } else { Ok(()) }
+        ClientError::check_process(self.built_in)
     }
 }
 
@@ -44,11 +45,6 @@ impl<T> Drop for OfProcess<T> {
             let _kept_for_ever = ManuallyDrop::new(self.inner.take());
         }
     }
-}
-
-/// Whether this process is another one than the one that a thing was built in. A call of the kernel.
-pub(super) fn is_fork_of(built_in: u32) -> bool {
-    std::process::id() != built_in
 }
 
 #[cfg(test)]
@@ -68,7 +64,7 @@ mod tests {
         let drops = std::cell::Cell::new(0);
         drop(OfProcess::new(Dropped(&drops)));
         assert_eq!(drops.get(), 1);
-        let mut others = OfProcess { built_in: 1, inner: Some(Dropped(&drops)) };
+        let mut others = OfProcess { built_in: Process::another(), inner: Some(Dropped(&drops)) };
         let error = others.get_mut().map(drop).unwrap_err();
         assert!(others.get().is_err() && error.is_usage());
         let said = format!("process {} is a fork of process 1", std::process::id());

@@ -30,6 +30,7 @@ use super::batch::BatchLimits;
 use super::codec::RawCodec;
 use super::connect::Connector;
 use super::error::ClientError;
+use super::process::Process;
 use super::request::Request;
 use super::trace::Trace;
 use super::url::{BadNodeUrl, NodeUrl};
@@ -49,6 +50,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 #[derive(Debug)]
 pub(super) struct Pool {
     url: NodeUrl,
+    /// The process that the connections belong to.
+    built_in: Process,
     channels: Vec<Channel>,
     next: AtomicUsize,
     timeout: Duration,
@@ -89,7 +92,13 @@ impl Pool {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
         let channels = (0..connections.get()).map(|_| connector.channel(&endpoint, &url)).collect();
         let (next, limits) = (AtomicUsize::new(0), BatchLimits::default());
-        Ok(Self { url, channels, next, timeout, max_message_bytes, limits })
+        let built_in = Process::current();
+        Ok(Self { url, built_in, channels, next, timeout, max_message_bytes, limits })
+    }
+
+    /// The process that the connections belong to, and no fork of it.
+    pub(super) fn built_in(&self) -> Process {
+        self.built_in
     }
 
     /// What the node was seen to take at once.
@@ -246,6 +255,7 @@ impl Pool {
         timeout: Duration,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, ClientError> {
+        ClientError::check_process(self.built_in)?;
         match tokio::time::timeout(timeout.saturating_add(GRACE), call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(ClientError::from_status(&self.url, method, timeout, status)),
@@ -277,6 +287,7 @@ pub(super) struct Incoming<T> {
 impl<T> Incoming<T> {
     /// The next message, waited for no longer than `wait`, where that is given. `None`: the node has ended the stream.
     pub(super) async fn next(&mut self, wait: Option<Duration>) -> Result<Option<T>, ClientError> {
+        ClientError::check_process(self.pool.built_in)?;
         let next = self.messages.message();
         let next = match wait {
             None => next.await,

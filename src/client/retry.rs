@@ -194,13 +194,17 @@ impl Client {
         Ok(Tries { repeat, hash, time: CallTime::new(begun, self.timed()?), begun, sent: 0 })
     }
 
-    /// That a call which no lane carries may be made: the node is not known to be out.
-    pub(super) fn check_node(&self, verb: Verb) -> Result<(), ClientError> {
-        self.node().check_pool().map_err(|fault| self.failed(verb, Failure::Out(fault), monotonic()))
+    /// [`Self::timed`] of a call that no lane carries, and is not repeated: the node is not known to be out.
+    pub(super) fn timed_alone(&self, verb: Verb) -> Result<Duration, ClientError> {
+        let timeout = self.timed()?;
+        let checked = self.node().check_pool();
+        checked.map_err(|fault| self.failed(verb, Failure::Out(fault), monotonic()))?;
+        Ok(timeout)
     }
 
-    /// The time that a call has.
+    /// The time that a call has which begins now, and may: every call asks for it before it does anything else.
     pub(super) fn timed(&self) -> Result<Duration, ClientError> {
+        ClientError::check_process(self.node().pool().built_in())?;
         if self.timeout().is_zero() { Err(ClientError::ZeroTimeout) } else { Ok(self.timeout()) }
     }
 

@@ -148,8 +148,8 @@ impl Client {
     /// # Errors
     /// See [`Client::get`]; `RESOURCE_EXHAUSTED` where the node has as many watchers as it will hold.
     pub async fn watch(&self, options: WatchOptions) -> Result<WatchStream, ClientError> {
-        self.check_node(Verb::Watch)?;
-        WatchStream::open(self.node_of(None), options, self.timed()?).await
+        let timeout = self.timed_alone(Verb::Watch)?;
+        WatchStream::open(self.node_of(None), options, timeout).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! Asks the processor for memory before it is needed, without waiting for it.
 //!
-//! The one file with `unsafe` in it: the standard library has no safe way to the instruction. Reading a byte and
+//! This file has `unsafe` in it: the standard library has no safe way to the instruction. Reading a byte and
 //! dropping it, which is the safe way, keeps the processor from going on once its reorder buffer is full of such reads:
 //! with it a BatchGet of 100 keys spent a sixth of its time there (`perf`, cpu-clock; the figures are in
 //! docs/src/benchmarks.md). It stands alone, so that it can be tested under AddressSanitizer by itself; .ci/run does.

@@ -13,6 +13,7 @@ mod blocking;
 mod cache;
 mod cli;
 mod client;
+mod client_forks;
 mod client_spans;
 mod client_streams;
 mod client_values;

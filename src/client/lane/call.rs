@@ -44,13 +44,6 @@ impl<C: Command> Call<'_, C> {
     }
 
     fn begin(&mut self, state: &mut State, cx: &Context<'_>) -> Result<(), Failure> {
-        // Looked at by those who wake the lane's task, which no other process has: the others' commands go with theirs.
-        if state.driver.is_some()
-            && let Some(fault) = Fault::of_fork(self.lane.shared.built_in)
-        {
-            state.choice.done(self.hash);
-            return Err(Failure::Out(Arc::new(fault)));
-        }
         match &state.standing {
             Standing::Out(fault) => {
                 let fault = fault.clone();
@@ -105,6 +98,10 @@ impl<C: Command> Future for Call<'_, C> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let lane = self.lane;
+        // Before the lock, which a thread may hold that a fork has not got. No command of a fork is written.
+        if let Some(fault) = Fault::of_fork(lane.shared.built_in) {
+            return Poll::Ready(Err(Failure::Out(Arc::new(fault))));
+        }
         let mut state = lane.shared.lock();
         let Some(id) = self.slot else {
             if let Err(failure) = self.begin(&mut state, cx) {
@@ -139,6 +136,9 @@ impl<C: Command> Future for Call<'_, C> {
 impl<C> Drop for Call<'_, C> {
     fn drop(&mut self) {
         let Some(id) = self.slot else { return };
+        if !self.lane.shared.built_in.is_current() {
+            return;
+        }
         let mut guard = self.lane.shared.lock();
         let state = &mut *guard;
         let batch_number = state.batch_number;

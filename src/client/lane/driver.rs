@@ -44,7 +44,10 @@ struct EndOnDrop(Arc<Shared>);
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
         let fault = Fault::new(FaultKind::Ended, "the client's runtime has ended, or the client was dropped");
-        self.0.out(&Arc::new(fault), true);
+        // In a fork nothing waits, and the lock may be held for ever.
+        if self.0.built_in.is_current() {
+            self.0.out(&Arc::new(fault), true);
+        }
     }
 }
 
@@ -117,9 +120,6 @@ impl Driver {
                 Some(Err(fault)) => (fault, self.backoff.next()),
                 Some(Ok(stream)) => {
                     let Some(fault) = self.drive_to_its_end(stream).await else { return };
-                    if matches!(fault.kind, FaultKind::Forked { .. }) {
-                        return self.out(Arc::new(fault));
-                    }
                     wait_until = Some(monotonic() + RECONNECT_PATIENCE);
                     // The first attempt is made at once.
                     let rest = if self.backoff.is_fresh() { Duration::ZERO } else { self.backoff.next() };
@@ -141,7 +141,8 @@ impl Driver {
         }
     }
 
-    /// Moves what there is to move until the stream ends, and says why. None: the client is gone.
+    /// Moves what there is to move until the stream ends, and says why. None: the client is gone, or this is a fork of its
+    /// process.
     async fn drive_to_its_end(&mut self, stream: PipelineStream) -> Option<Fault> {
         let (opened, answered_before) = (monotonic(), self.shared.lock().counts.replies);
         let mut stream = OfProcess::new(stream);
@@ -205,11 +206,13 @@ impl Driver {
         Some(done.unwrap_or_else(|_elapsed| Err(not_in_time())))
     }
 
-    /// Awaits something, while calls that wait keep their deadlines. None: the client is gone.
+    /// Awaits something, while calls that wait keep their deadlines. None: the client is gone, or this is a fork of its process.
     async fn unless_closing<T>(&self, what: impl Future<Output = T>) -> Option<T> {
-        tokio::pin!(what);
+        // A socket in it is the parent's too, and would be taken from it where it is dropped.
+        let mut what = OfProcess::new(Box::pin(what));
         let mut timer = Timer::default();
         poll_fn(|cx| {
+            let Ok(what) = what.get_mut() else { return Poll::Ready(None) };
             if let Poll::Ready(done) = what.as_mut().poll(cx) {
                 return Poll::Ready(Some(done));
             }
@@ -230,7 +233,8 @@ impl Driver {
         .await
     }
 
-    /// Moves batches and replies until the stream ends, and says why. None: the client is gone.
+    /// Moves batches and replies until the stream ends, and says why. None: the client is gone, or this is a fork of its
+    /// process, which leaves the connection alone.
     async fn drive(&self, stream: &mut PipelineStream) -> Option<Fault> {
         let mut turn = Turn {
             shared: &self.shared,
@@ -274,8 +278,8 @@ struct Found {
 
 impl Turn<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Fault>> {
-        if let Some(fault) = Fault::of_fork(self.shared.built_in) {
-            return Poll::Ready(Some(fault));
+        if !self.shared.built_in.is_current() {
+            return Poll::Ready(None);
         }
         loop {
             let mut has_sent = false;

@@ -5,7 +5,7 @@ use std::fmt;
 
 use tonic::Status;
 
-use crate::client::of_process::is_fork_of;
+use crate::client::process::Process;
 
 /// What happened to a connection, or to the attempt to make one.
 #[derive(Debug, Clone)]
@@ -32,8 +32,8 @@ pub(in crate::client) enum FaultKind {
     Protocol,
     /// The client's runtime has ended, or the client is gone.
     Ended,
-    /// The process is a fork of the one that this is the number of.
-    Forked { built_in: u32 },
+    /// The process is a fork of this one.
+    Forked { built_in: Process },
 }
 
 impl Fault {
@@ -61,9 +61,9 @@ impl Fault {
     }
 
     /// In a fork of the process that the connection belongs to, which has to leave it alone; None: this is that process.
-    pub(in crate::client) fn of_fork(built_in: u32) -> Option<Self> {
+    pub(in crate::client) fn of_fork(built_in: Process) -> Option<Self> {
         let forked = || Self::new(FaultKind::Forked { built_in }, "the process was forked");
-        is_fork_of(built_in).then(forked)
+        (!built_in.is_current()).then(forked)
     }
 
     pub(in crate::client) fn closed() -> Self {

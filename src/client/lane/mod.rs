@@ -37,6 +37,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::codec::{self, Command, CommandHead, CommandKind, ReplyKind};
 use super::connect::Connector;
+use super::process::Process;
 use super::trace::{Gathering, Part};
 use super::url::NodeUrl;
 use crate::grpc::frame;
@@ -157,7 +158,7 @@ struct Shared {
     /// Its number among the node's lanes.
     number: usize,
     /// The process that it belongs to.
-    built_in: u32,
+    built_in: Process,
     state: Mutex<State>,
 }
 
@@ -225,7 +226,7 @@ impl Lane {
         let standing = if config.is_lazy { Standing::Unused } else { Standing::Connecting };
         let shared = Arc::new(Shared {
             number,
-            built_in: std::process::id(),
+            built_in: Process::current(),
             state: Mutex::new(State::new(choice, standing)),
         });
         driver::spawn(shared.clone(), config, events);
@@ -255,7 +256,8 @@ impl Lane {
     }
 
     pub(super) fn counts(&self) -> LaneCounts {
-        self.shared.lock().counts
+        // A fork counts nothing, and the lock may be held for ever there.
+        if self.shared.built_in.is_current() { self.shared.lock().counts } else { LaneCounts::default() }
     }
 
     /// Lets the task end: the client is gone.
