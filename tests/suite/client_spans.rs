@@ -23,10 +23,18 @@ struct Recorder(Arc<Mutex<Vec<SpanData>>>);
 
 impl SpanExporter for Recorder {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        // Whoever takes in a span may ask the client that it is of.
+        if let Some(client) = ASKED.lock().unwrap().clone() {
+            let (told, hears) = std::sync::mpsc::channel();
+            std::thread::spawn(move || told.send(client.metrics().commands));
+            hears.recv_timeout(LONG).expect("a span ended under the lane's lock");
+        }
         self.0.lock().unwrap().extend(batch);
         Ok(())
     }
 }
+
+static ASKED: Mutex<Option<Client>> = Mutex::new(None);
 
 /// All spans that the clients of this process make.
 fn recorder() -> &'static Recorder {
@@ -213,4 +221,20 @@ async fn a_span_says_what_a_call_failed_with() {
         assert!(begun.elapsed() < LONG);
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn a_span_whose_callers_are_gone_ends_where_its_client_may_be_asked() {
+    recorder();
+    let node = Node::start().await;
+    let client = client(&node).await;
+    *ASKED.lock().unwrap() = Some(client.clone());
+    let trace = 0xe1;
+    // Written, and given up before the lane's task has had its turn: that ends the span.
+    let mut given_up = Box::pin(client.get("k").with_context(within(trace, TraceFlags::SAMPLED)));
+    assert!(futures_util::poll!(&mut given_up).is_pending());
+    drop(given_up);
+    client.get("k").await.unwrap();
+    *ASKED.lock().unwrap() = None;
+    assert_eq!(spans_of(trace).len(), 1);
 }
