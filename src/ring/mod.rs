@@ -16,6 +16,7 @@
 mod digest;
 mod index;
 mod position;
+mod stock;
 
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -104,11 +105,6 @@ pub const POINTS_MAX: u64 = 1 << 24;
 /// its share, in 95 of 100 rings.
 pub const POINTS_PER_WEIGHT: u32 = 4_000;
 
-/// The most points for a weight with which gRPC's ring_hash can have the same ring.
-const STOCK_POINTS_PER_WEIGHT_MAX: u32 = 400;
-/// The most points that gRPC's clients make in all, unless they are told otherwise.
-const STOCK_POINTS_MAX: u64 = 4_096;
-
 /// A point, which is its own hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct VirtualNode {
@@ -185,22 +181,15 @@ impl Ring {
     }
 
     /// The `min_ring_size` and `max_ring_size` with which gRPC's ring_hash policy has the same ring; `None`: none have.
-    /// It needs members of equal weight whose ids are HOST:PORT, as its clients hash their addresses, and few enough
+    /// It needs members of equal weight whose ids are IP:PORT, as its clients hash their addresses, and few enough
     /// points.
     #[must_use]
     pub fn stock_sizes(&self) -> Option<(u32, u32)> {
         let weight = self.members[0].weight;
-        let is_address = |member: &RingMember| {
-            member
-                .id
-                .rsplit_once(':')
-                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-        };
-        let are_alike = self.members.iter().all(|member| member.weight == weight && is_address(member));
-        let points = u64::from(self.points_per_weight * weight) * self.members.len() as u64;
-        let fits =
-            self.points_per_weight * weight <= STOCK_POINTS_PER_WEIGHT_MAX && points <= STOCK_POINTS_MAX;
-        (are_alike && fits).then_some((points as u32, STOCK_POINTS_MAX as u32))
+        let are_alike =
+            self.members.iter().all(|member| member.weight == weight && stock::is_address(&member.id));
+        let points = self.points_per_weight.checked_mul(weight).filter(|_| are_alike)?;
+        stock::sizes(self.members.len(), points)
     }
 }
 
