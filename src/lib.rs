@@ -86,6 +86,8 @@ mod grpc;
 #[cfg(feature = "server")]
 mod lookup;
 #[cfg(feature = "testing")]
+pub mod membership;
+#[cfg(feature = "testing")]
 pub mod persistence;
 #[cfg(all(feature = "server", not(feature = "testing")))]
 mod persistence;

@@ -37,6 +37,7 @@ mod lifecycle;
 mod listener;
 mod live_config;
 mod logs;
+mod membership;
 mod namespaces;
 mod near_cache;
 mod pipeline;

@@ -1,0 +1,24 @@
+//! Membership: who belongs to a cluster, written down in one place.
+//!
+//! ```text
+//!   a node ── read, changed ──▶ Document { epoch, members, past } ──▶ ring
+//!          ── compare_and_swap ─▶ the next document, if nobody was quicker
+//!          ── keep_alive ───────▶ a life: "this incarnation of this id is there", until its time is over
+//!                        │
+//!                      Store: file (etcd and Kubernetes to come), memory with faults for tests
+//! ```
+//!
+//! The document is the only thing that says who is a member. It is changed as a whole, by compare-and-swap, and each one
+//! has a higher epoch than the one before. Health is no part of it: who is well is for each party to see for itself, and
+//! moves no key. A store keeps a document and lives, and knows nothing of what they mean; what a node makes of them is
+//! not here.
+
+pub mod document;
+pub mod file;
+pub mod memory;
+pub mod store;
+
+pub use document::{BadDocument, Change, Document, Member, MemberState, PastMember, PastRing};
+pub use file::FileStore;
+pub use memory::{MemoryFault, MemoryStore};
+pub use store::{Life, Revision, Store, StoreError, Stored, Swapped};
