@@ -13,6 +13,9 @@ const PROTOS: [&str; 5] = [
     "larder/v1/cluster.proto",
 ];
 
+/// What nodes speak with etcd.
+const ETCD: &str = "etcd/etcd.proto";
+
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     for proto in PROTOS {
@@ -31,5 +34,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_client(feature("CLIENT"))
         .build_server(feature("SERVER"))
         .compile_fds(descriptors)?;
+    if feature("SERVER") {
+        println!("cargo:rerun-if-changed=proto/{ETCD}");
+        // Apart from the contract, whose descriptors are served by reflection.
+        let descriptors = protox::compile([ETCD], ["proto"])?;
+        let generator = tonic_prost_build::configure().bytes(".").build_server(false).build_transport(false);
+        generator.compile_fds(descriptors)?;
+    }
     Ok(())
 }

@@ -5,7 +5,7 @@
 //!          ── compare_and_swap ─▶ the next document, if nobody was quicker
 //!          ── keep_alive ───────▶ a life: "this incarnation of this id is there", until its time is over
 //!                        │
-//!                      Store: file (etcd and Kubernetes to come), memory with faults for tests
+//!                      Store: etcd, file (Kubernetes to come), memory with faults for tests
 //! ```
 //!
 //! The document is the only thing that says who is a member. It is changed as a whole, by compare-and-swap, and each one
@@ -14,11 +14,13 @@
 //! not here.
 
 pub mod document;
+pub mod etcd;
 pub mod file;
 pub mod memory;
 pub mod store;
 
 pub use document::{BadDocument, Change, Document, Member, MemberState, PastMember, PastRing};
+pub use etcd::{BadEtcdAddress, EtcdAddress, EtcdStore};
 pub use file::FileStore;
 pub use memory::{MemoryFault, MemoryStore};
 pub use store::{Life, Revision, Store, StoreError, Stored, Swapped};

@@ -39,5 +39,17 @@ pub mod google {
     }
 }
 
+/// The part of etcd's API that a membership store needs.
+#[cfg(feature = "server")]
+#[expect(
+    missing_docs,
+    clippy::allow_attributes_without_reason,
+    clippy::allow_attributes,
+    reason = "tonic's generator writes them"
+)]
+pub mod etcd {
+    tonic::include_proto!("etcdserverpb");
+}
+
 /// The compiled descriptors of proto/, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/larder.v1.bin"));

@@ -18,7 +18,7 @@ pub(crate) const ARROWS: &[(&str, &[(&str, Only)])] = &[
     // Pure: which member owns a key.
     ("ring", &[]),
     // Who belongs to a cluster, and where that is written down.
-    ("membership", &[("clock", ALL), ("endpoint", ALL), ("ring", ALL)]),
+    ("membership", &[("clock", ALL), ("endpoint", ALL), ("proto", Some(&["etcd"])), ("ring", ALL)]),
     // The table of verbs; its tests compare it with the contract.
     ("verb", &[]),
     ("engine", &[("clock", ALL), ("entry", ALL), ("quote", ALL)]),

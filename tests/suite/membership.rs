@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use larder::clock::monotonic;
 use larder::membership::*;
 
+use crate::support::etcd::Etcd;
 use crate::support::node::LONG;
 
 fn member(id: &str, incarnation: u64) -> Member {
@@ -142,6 +143,46 @@ async fn a_file_holds() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ring.json");
     holds(Arc::new(FileStore::new(&path)), Arc::new(FileStore::new(&path))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcd_holds() {
+    let Some(etcd) = Etcd::start().await else { return };
+    holds(Arc::new(etcd.store("larder/one")), Arc::new(etcd.store("larder/one"))).await;
+    // Another prefix is another cluster, also where it begins like this one.
+    let another = etcd.store("larder/on").read().await.unwrap();
+    assert_eq!((another.document, another.lives.len()), (None, 0));
+}
+
+#[tokio::test]
+async fn an_etcd_that_is_gone_is_an_error_and_one_that_is_back_has_what_it_had() {
+    let Some(mut etcd) = Etcd::start().await else { return };
+    let store = etcd.store("larder");
+    let nothing = store.read().await.unwrap();
+    let first = joined(None, &["a"]);
+    store.compare_and_swap(&nothing.revision, &first).await.unwrap();
+    store.keep_alive(&life("a", 7), LONG).await.unwrap();
+    let stored = store.read().await.unwrap();
+    let waits = {
+        let (store, since) = (etcd.store("larder"), stored.revision.clone());
+        tokio::spawn(async move { store.changed(&since).await })
+    };
+    etcd.kill();
+    let heard = tokio::time::timeout(LONG, waits).await.expect("it waits for what is gone").unwrap();
+    assert!(heard.is_err() || heard.unwrap() == stored);
+    let error = store.read().await.unwrap_err().to_string();
+    assert!(error.contains(&format!("etcd:{}/larder", etcd.url())), "{error}");
+    store.keep_alive(&life("a", 7), LONG).await.unwrap_err();
+    etcd.run().await;
+    // By another endpoint as well, where the first does not answer.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let two = format!("http://{},{}/larder", nobody.local_addr().unwrap(), etcd.url());
+    let two = EtcdStore::new(&two.parse().unwrap()).unwrap();
+    for store in [&store, &two] {
+        assert_eq!(store.read().await.unwrap(), stored, "its leases have gone on");
+        store.keep_alive(&life("a", 7), LONG).await.unwrap();
+        assert_eq!(store.read().await.unwrap(), stored);
+    }
 }
 
 #[tokio::test]

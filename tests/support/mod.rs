@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub(crate) mod collector;
+pub(crate) mod etcd;
 pub(crate) mod fake;
 mod fake_admin;
 pub(crate) mod faketime;
