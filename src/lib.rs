@@ -1,7 +1,6 @@
 //! Larder: a distributed cache whose native protocol is gRPC.
 //!
-//! This crate is the `larder` program and what it is made of. Version 0.1 is one node, in memory and on disk: what of the
-//! contract in `proto/larder/v1` is not served yet answers `UNIMPLEMENTED` and is never ignored in silence.
+//! Version 0.1 is one node, in memory and on disk. What of `proto/larder/v1` is not served yet answers `UNIMPLEMENTED`.
 //!
 //! # Layers
 //! ```text
@@ -18,10 +17,8 @@
 //!           └───────── grpc, proto, entry, endpoint, clock, ring ─────┘
 //! ```
 //!
-//! Arrows point down. The engine is synchronous, does no I/O and has no clock: every call takes the time. The
-//! server moves bytes and states and knows nothing of caches. The client imports neither, and `local` is the engine
-//! behind the client's trait. Public are the engine, the node with its configuration, the client, `local` and what they
-//! speak of; the rest is the program's own.
+//! Arrows point down. The engine is synchronous, does no I/O and has no clock: every call takes the time. The server moves
+//! bytes and knows nothing of caches. The client imports neither, and `local` is the engine behind the client's trait.
 //!
 //! # Ways in
 //! - **A cache in your own process**, without a socket: [`LocalCache`](local::LocalCache), or the [`Engine`] by hand.
@@ -31,7 +28,6 @@
 //!   assert_eq!(cache.get("colour").as_deref(), Some(&b"green"[..]));
 //!   # Ok::<(), larder::client::ClientError>(())
 //!   ```
-//!
 //! - **A whole node in your own process**: [`RunningNode`] with a [`ServeConfig`], which keeps all in `./larder-data`.
 //! - **A client** of a node elsewhere: [`Client`].
 //!   ```no_run
@@ -81,12 +77,16 @@ pub mod cli;
 pub mod cache;
 #[cfg(all(feature = "server", not(feature = "testing")))]
 mod cache;
+#[cfg(feature = "server")]
+mod cluster;
 #[cfg(any(feature = "client", feature = "server"))]
 mod grpc;
 #[cfg(feature = "server")]
 mod lookup;
 #[cfg(feature = "testing")]
 pub mod membership;
+#[cfg(all(feature = "server", not(feature = "testing")))]
+mod membership;
 #[cfg(feature = "testing")]
 pub mod persistence;
 #[cfg(all(feature = "server", not(feature = "testing")))]

@@ -178,10 +178,9 @@ verbs! {
     ListSlowOps = "Admin/ListSlowOps" Operate NoSideEffects None Neither Generated,
     GetMemoryReport = "Admin/GetMemoryReport" Operate NoSideEffects None Neither Generated,
     ExplainKey = "Admin/ExplainKey" Operate NoSideEffects One Neither Generated,
-    GetRing = "Cluster/GetRing" Route NoSideEffects None Neither Planned,
-    WatchRing = "Cluster/WatchRing" Route NoSideEffects None Response Planned,
+    GetRing = "Cluster/GetRing" Route NoSideEffects None Neither Generated,
+    WatchRing = "Cluster/WatchRing" Route NoSideEffects None Response Generated,
     Forward = "Cluster/Forward" Route Unknown Many Both Planned,
-    Fence = "Cluster/Fence" Route Idempotent None Neither Planned,
 }
 
 impl Verb {

@@ -48,6 +48,7 @@ mod progress;
 mod read;
 mod refusals;
 mod replay;
+mod ring;
 mod scan;
 mod serve;
 mod set;
@@ -112,6 +113,8 @@ enum Command {
     Invalidate(invalidate::InvalidateArgs),
     /// Print what becomes untrue, a line for each change, until interrupted
     Watch(watch::WatchArgs),
+    /// Show the members of the cluster and their shares of the keys, or the owners of the keys given
+    Ring(ring::RingArgs),
     /// Store a file, or stdin, as a blob: streamed to the node's disk, of any size
     PutBlob(blobs::PutBlobArgs),
     /// Write a blob to stdout or a file; exit 1 where there is none
@@ -209,6 +212,7 @@ impl Cli {
             Command::Scan(args) => scan::run(&global(self.client)?, args),
             Command::Invalidate(args) => invalidate::run(&global(self.client)?, args),
             Command::Watch(args) => watch::run(&global(self.client)?, args),
+            Command::Ring(args) => ring::run(&global(self.client)?, args),
             Command::PutBlob(args) => blobs::put(&global(self.client)?, args),
             Command::GetBlob(args) => blobs::get(&global(self.client)?, args),
             Command::DelBlob(args) => blobs::del(&global(self.client)?, args),

@@ -56,6 +56,7 @@ mod pool;
 mod process;
 mod request;
 mod retry;
+mod ring;
 mod trace;
 mod typed;
 mod update;
@@ -98,6 +99,7 @@ pub use outcome::{
     ScanItem, ScanPage, SetOutcome, StoredBlob, Tier,
 };
 pub use pipeline::{Commands, PipelineReceiver, PipelineSender};
+pub use ring::{ClusterMember, ClusterMemberState, ClusterRing, RingStream};
 pub use typed::Typed;
 pub use update::{LoadError, Updated};
 pub use url::{BadNodeUrl, NodeUrl};

@@ -93,6 +93,8 @@ requests! {
     ListSlowOpsRequest: ListSlowOps -> ListSlowOpsResponse;
     GetMemoryReportRequest: GetMemoryReport -> GetMemoryReportResponse;
     ExplainKeyRequest: ExplainKey -> ExplainKeyResponse;
+    GetRingRequest: GetRing -> GetRingResponse;
+    WatchRingRequest: WatchRing -> WatchRingResponse;
 }
 
 #[cfg(test)]

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use super::ServeConfig;
 use super::row::setting;
 use super::setting::{InvalidValue, Kind, Setting};
+use super::{Identity, ServeConfig};
 use crate::engine::UnknownPolicy;
 use crate::entry::duration_text;
 use crate::proto::FieldValue;
 use crate::quote::Quote;
+use crate::ring::ID_BYTES_MAX;
 
 /// Why a setting cannot be set so.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -126,6 +127,19 @@ impl ServeConfig {
                     .to_owned(),
             });
         }
+        let Identity { node_id, advertise } = self.identity(&[]);
+        if node_id.len() > ID_BYTES_MAX {
+            return Some(Conflict {
+                one: setting!(node_id),
+                one_text: "the advertised URL".to_owned(),
+                other: setting!(advertise),
+                why: format!(
+                    "that URL has {} B, and an id {ID_BYTES_MAX} B at most; give --node-id",
+                    node_id.len()
+                ),
+                other_text: advertise,
+            });
+        }
         let limits = &self.limits;
         let sizes = [
             (setting!(max_message_in), limits.max_message_in, "such a value could never arrive"),
@@ -162,6 +176,17 @@ mod tests {
     use super::*;
     use crate::config::SETTINGS;
     use crate::config::setting::Kind;
+
+    #[test]
+    fn an_advertised_url_that_is_too_long_for_an_id_needs_one_beside_it() {
+        let mut config = ServeConfig::default();
+        let host = [&"a".repeat(63)[..], &"b".repeat(63), &"c".repeat(63), &"d".repeat(61)].join(".");
+        config.node.advertise = Some(format!("tcp://{host}:7400").parse().unwrap());
+        let conflict = config.conflict().unwrap().to_string();
+        assert!(conflict.contains("264 B") && conflict.contains("give --node-id"), "{conflict}");
+        config.node.node_id = Some("larder-0".to_owned());
+        assert_eq!(config.conflict(), None);
+    }
 
     #[test]
     fn the_settings_that_are_live_are_those_that_can_be_set() {

@@ -17,7 +17,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ring::{Ring, RingError, RingMember};
+use crate::ring::{RingConfig, RingError, RingMember};
 
 /// Who is a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,7 +138,8 @@ const PAST_BYTES_MAX: usize = 256 << 10;
 /// The most that a member takes there beside its id, about.
 const PAST_MEMBER_BYTES: usize = 32;
 const ZONE_BYTES_MAX: usize = 255;
-const ADDRESSES_MAX: usize = 16;
+/// The most addresses of a member.
+pub const ADDRESSES_MAX: usize = 16;
 
 /// A document as it lies in a store.
 #[derive(Serialize, Deserialize)]
@@ -246,11 +247,11 @@ impl Document {
         self.member(id).filter(|member| member.incarnation == incarnation)
     }
 
-    /// The ring of its members.
+    /// What decides the ring of its members.
     ///
     /// # Errors
     /// [`RingError::NoMember`]: the last one has left.
-    pub fn ring(&self) -> Result<Ring, RingError> {
+    pub fn ring(&self) -> Result<RingConfig, RingError> {
         let members = self.members.iter().map(|member| (&member.id, member.weight));
         ring(members, self.points_per_weight)
     }
@@ -337,9 +338,9 @@ impl Document {
         for member in &self.members {
             member.check()?;
         }
-        match self.ring_error() {
-            None | Some(RingError::NoMember) => {}
-            Some(error) => return Err(error.into()),
+        match self.ring() {
+            Ok(_) | Err(RingError::NoMember) => {}
+            Err(error) => return Err(error.into()),
         }
         let mut newer = self.ring_epoch;
         for ring in &self.past {
@@ -353,20 +354,14 @@ impl Document {
         }
         Ok(())
     }
-
-    fn ring_error(&self) -> Option<RingError> {
-        let members =
-            self.members.iter().map(|member| RingMember { id: member.id.clone(), weight: member.weight });
-        Ring::check(members, self.points_per_weight).err()
-    }
 }
 
 impl PastRing {
-    /// The ring itself.
+    /// What decided it.
     ///
     /// # Errors
     /// [`RingError`]: it had no member, or its record is damaged.
-    pub fn ring(&self) -> Result<Ring, RingError> {
+    pub fn ring(&self) -> Result<RingConfig, RingError> {
         ring(self.members.iter().map(|PastMember(id, _, weight)| (id, *weight)), self.points_per_weight)
     }
 }
@@ -399,8 +394,8 @@ impl Member {
 fn ring<'m>(
     members: impl Iterator<Item = (&'m String, u32)>,
     points_per_weight: u32,
-) -> Result<Ring, RingError> {
-    Ring::new(members.map(|(id, weight)| RingMember { id: id.clone(), weight }), points_per_weight)
+) -> Result<RingConfig, RingError> {
+    RingConfig::new(members.map(|(id, weight)| RingMember { id: id.clone(), weight }), points_per_weight)
 }
 
 fn impossible(problem: impl Into<String>) -> BadDocument {

@@ -13,14 +13,25 @@
 //! moves no key. A store keeps a document and lives, and knows nothing of what they mean; what a node makes of them is
 //! not here.
 
+#[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "nodes do not use all of it yet"))]
 pub mod document;
+#[cfg(feature = "testing")]
 pub mod etcd;
+#[cfg(feature = "testing")]
 pub mod file;
+#[cfg(feature = "testing")]
 pub mod memory;
+#[cfg(feature = "testing")]
 pub mod store;
 
-pub use document::{BadDocument, Change, Document, Member, MemberState, PastMember, PastRing};
+pub use document::{ADDRESSES_MAX, BadDocument, Change, Document, Member, MemberState};
+#[cfg(feature = "testing")]
+pub use document::{PastMember, PastRing};
+#[cfg(feature = "testing")]
 pub use etcd::{BadEtcdAddress, EtcdAddress, EtcdStore};
+#[cfg(feature = "testing")]
 pub use file::FileStore;
+#[cfg(feature = "testing")]
 pub use memory::{MemoryFault, MemoryStore};
+#[cfg(feature = "testing")]
 pub use store::{Life, Revision, Store, StoreError, Stored, Swapped};

@@ -11,7 +11,10 @@ use super::descriptors::DescriptorShares;
 use super::parts::{control_urls, request_limits};
 use crate::cache::Cache;
 use crate::clock::{Clock, SystemClock, monotonic};
+use crate::cluster::CurrentRing;
 use crate::config::{LoadedConfig, ServeConfig};
+use crate::membership::{ADDRESSES_MAX, Member, MemberState};
+use crate::ring::POINTS_PER_WEIGHT;
 use crate::server::stack::{CallTimeout, InFlight};
 use crate::server::{Connections, Lifecycle, Server};
 use crate::service::{LiveConfig, LongRequests, ResponseBacklog, Watches};
@@ -28,6 +31,8 @@ pub(super) struct NodeContext {
     pub(super) stats_interval: watch::Sender<Option<Duration>>,
     pub(super) started: Instant,
     pub(super) incarnation: u64,
+    /// Set when it is first asked for: the node's id may be the address of a listener.
+    ring: OnceLock<CurrentRing>,
     /// Set when the listeners are open. Weak, as the node's own services hold this: dropping it must end it.
     pub(super) server: OnceLock<Weak<Server>>,
 }
@@ -107,6 +112,7 @@ impl NodeContext {
             stats_interval: watch::Sender::new(config.telemetry.stats_interval),
             started: monotonic(),
             incarnation,
+            ring: OnceLock::new(),
             server: OnceLock::new(),
             current: CurrentConfig::new(loaded),
         }
@@ -140,6 +146,24 @@ impl NodeContext {
         }
     }
 
+    /// The ring that the node goes by, which is of itself alone. Its listeners are bound.
+    pub(super) fn ring(&self) -> CurrentRing {
+        let alone = || {
+            let live = self.live_config();
+            let node = &self.current.load().config.node;
+            let member = Member {
+                id: live.node_id,
+                incarnation: self.incarnation,
+                weight: node.weight,
+                zone: node.zone.clone(),
+                addresses: addresses(live.advertise, live.listen),
+                state: MemberState::Serving,
+            };
+            CurrentRing::alone(member, POINTS_PER_WEIGHT).expect("the settings' bounds are those of a member")
+        };
+        self.ring.get_or_init(alone).clone()
+    }
+
     /// What is in force now of what the configuration leaves open, or can be changed.
     pub(super) fn live_config(&self) -> LiveConfig {
         let loaded = self.current.load();
@@ -167,4 +191,10 @@ impl NodeContext {
             policy: self.cache.policy().to_string(),
         }
     }
+}
+
+/// The advertised URL, and after it the others, as many as a member has.
+fn addresses(advertise: String, listen: Vec<String>) -> Vec<String> {
+    let others = listen.into_iter().filter(|url| *url != advertise).collect::<Vec<_>>();
+    std::iter::once(advertise).chain(others).take(ADDRESSES_MAX).collect()
 }

@@ -11,9 +11,10 @@ use tower::ServiceBuilder;
 use super::context::NodeContext;
 use crate::proto::FILE_DESCRIPTOR_SET;
 use crate::proto::v1::admin_server::AdminServer;
+use crate::proto::v1::cluster_server::ClusterServer;
 use crate::server::stack::{CallTimeout, DeadlineLayer, InFlight, MetricsLayer, RepairLayer};
 use crate::server::{ConnectionInfo, ConnectionService, Mount, NodeState, PerConnection, Services, http};
-use crate::service::{AdminService, DataService, GeneratedService};
+use crate::service::{AdminService, ClusterService, DataService, GeneratedService};
 use crate::telemetry::trace::TraceLayer;
 use crate::telemetry::{CallMetrics, CallTracer, Metrics, SlowCalls};
 
@@ -25,6 +26,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest request to Admin, which takes names and settings. tonic makes room for what a request says it has
 /// before any of it is here, and a stream may stay as long as its connection.
 const ADMIN_BYTES_MAX: usize = 64 << 10;
+/// The longest request for the ring, which says nothing.
+const CLUSTER_BYTES_MAX: usize = 4 << 10;
 /// The longest request to reflection, which takes names.
 const REFLECTION_BYTES_MAX: usize = 4 << 10;
 
@@ -56,7 +59,12 @@ impl NodeContext {
         tracer: &CallTracer,
     ) -> impl ConnectionService + use<> {
         let health = self.lifecycle.health().clone();
-        let others = GeneratedService::new(with_reflection(Routes::new(health.service(Mount::Data))));
+        let (context, until) = (Arc::clone(self), health.clone());
+        let ending = move || -> Ending { Box::pin(until.ending(Mount::Data)) };
+        let cluster = ClusterServer::new(ClusterService::new(move || context.ring(), ending));
+        let cluster = cluster.max_decoding_message_size(CLUSTER_BYTES_MAX);
+        let others = Routes::new(health.service(Mount::Data)).add_service(cluster);
+        let others = GeneratedService::new(with_reflection(others));
         let (context, calls, tracer) = (Arc::clone(self), Arc::clone(calls), tracer.clone());
         PerConnection(move |connection: &ConnectionInfo| {
             let slow = SlowCalls::new(Arc::clone(&context.slow_ops), &connection.peer.to_string());

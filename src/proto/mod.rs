@@ -3,6 +3,8 @@
 
 mod code;
 #[cfg(any(feature = "client", feature = "server"))]
+mod ring;
+#[cfg(any(feature = "client", feature = "server"))]
 pub(crate) mod settings;
 #[cfg(any(feature = "client", feature = "server"))]
 pub(crate) mod wire;
@@ -41,12 +43,7 @@ pub mod google {
 
 /// The part of etcd's API that a membership store needs.
 #[cfg(feature = "server")]
-#[expect(
-    missing_docs,
-    clippy::allow_attributes_without_reason,
-    clippy::allow_attributes,
-    reason = "tonic's generator writes them"
-)]
+#[expect(missing_docs, clippy::allow_attributes_without_reason, reason = "tonic's generator writes them")]
 pub mod etcd {
     tonic::include_proto!("etcdserverpb");
 }

@@ -37,14 +37,20 @@ pub struct RingMember {
     pub weight: u32,
 }
 
-/// Which member owns a key.
-pub struct Ring {
+/// What decides a ring: its members and their points, before any point is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RingConfig {
     /// By their ids.
     members: Box<[RingMember]>,
     points_per_weight: u32,
+    digest: RingDigest,
+}
+
+/// Which member owns a key.
+pub struct Ring {
+    config: RingConfig,
     points: HashRing<VirtualNode, AsItIs>,
     index: Index,
-    digest: RingDigest,
 }
 
 /// Members that make no ring.
@@ -112,8 +118,8 @@ struct VirtualNode {
     member: u16,
 }
 
-impl Ring {
-    /// The ring of these members, in whatever order they come. Takes some milliseconds for 40,000 points.
+impl RingConfig {
+    /// What decides the ring of these members, in whatever order they come.
     ///
     /// # Errors
     /// [`RingError`]: an id or a weight is out of its bounds, an id is there twice, or there are no members or too many
@@ -125,39 +131,8 @@ impl Ring {
         let mut members: Box<[RingMember]> = members.into_iter().collect();
         members.sort_by(|one, other| one.id.cmp(&other.id));
         check(&members, points_per_weight)?;
-        let mut points = HashRing::with_hasher(AsItIs::default());
-        points.batch_add(virtual_nodes(&members, points_per_weight));
-        let index = Index::new(points.len(), |position| *first_at_or_after(&points, position));
         let digest = RingDigest::new(&members, points_per_weight);
-        Ok(Self { members, points_per_weight, points, index, digest })
-    }
-
-    /// That [`Ring::new`] would make a ring of these members, at a small part of its cost.
-    ///
-    /// # Errors
-    /// As that.
-    pub fn check(
-        members: impl IntoIterator<Item = RingMember>,
-        points_per_weight: u32,
-    ) -> Result<(), RingError> {
-        let mut members: Vec<RingMember> = members.into_iter().collect();
-        members.sort_by(|one, other| one.id.cmp(&other.id));
-        check(&members, points_per_weight)
-    }
-
-    /// The member that owns what lies there: the one of the first point at or after it, or of the first of all.
-    #[inline]
-    #[must_use]
-    pub fn owner(&self, position: Position) -> &RingMember {
-        &self.members[self.owner_index(position)]
-    }
-
-    /// Its place in [`Self::members`].
-    #[inline]
-    #[must_use]
-    pub fn owner_index(&self, position: Position) -> usize {
-        let owner = self.index.owner(position.0);
-        usize::from(owner.unwrap_or_else(|| first_at_or_after(&self.points, position.0).member))
+        Ok(Self { members, points_per_weight, digest })
     }
 
     /// All members, by their ids.
@@ -178,21 +153,6 @@ impl Ring {
         &self.digest
     }
 
-    /// The share of all keys that each member owns, 0 to 1, in the members' order. Takes as long as making the ring.
-    #[must_use]
-    pub fn shares(&self) -> Vec<f64> {
-        let nodes = virtual_nodes(&self.members, self.points_per_weight);
-        let mut owned = vec![0_u128; self.members.len()];
-        let mut before = nodes.last().map_or(0, |last| last.point);
-        for VirtualNode { point, member } in &nodes {
-            // The first one's stretch goes over the end. A single point has all of it.
-            let stretch = u128::from(point.wrapping_sub(before));
-            owned[usize::from(*member)] += if nodes.len() == 1 { 1 << 64 } else { stretch };
-            before = *point;
-        }
-        owned.into_iter().map(|owned| owned as f64 / 2_f64.powi(64)).collect()
-    }
-
     /// The `min_ring_size` and `max_ring_size` with which gRPC's ring_hash policy has the same ring; `None`: none have.
     /// It needs members of equal weight whose ids are IP:PORT, as its clients hash their addresses, and few enough
     /// points.
@@ -203,6 +163,83 @@ impl Ring {
             self.members.iter().all(|member| member.weight == weight && stock::is_address(&member.id));
         let points = self.points_per_weight.checked_mul(weight).filter(|_| are_alike)?;
         stock::sizes(self.members.len(), points)
+    }
+}
+
+impl Ring {
+    /// The ring of these members, in whatever order they come. Takes some milliseconds for 40,000 points.
+    ///
+    /// # Errors
+    /// [`RingError`]: an id or a weight is out of its bounds, an id is there twice, or there are no members or too many
+    /// points.
+    pub fn new(
+        members: impl IntoIterator<Item = RingMember>,
+        points_per_weight: u32,
+    ) -> Result<Self, RingError> {
+        Ok(Self::of(RingConfig::new(members, points_per_weight)?))
+    }
+
+    /// The ring of this configuration. Takes some milliseconds for 40,000 points.
+    #[must_use]
+    pub fn of(config: RingConfig) -> Self {
+        let mut points = HashRing::with_hasher(AsItIs::default());
+        points.batch_add(virtual_nodes(&config));
+        let index = Index::new(points.len(), |position| *first_at_or_after(&points, position));
+        Self { config, points, index }
+    }
+
+    /// What decides it.
+    #[must_use]
+    pub fn config(&self) -> &RingConfig {
+        &self.config
+    }
+
+    /// The member that owns what lies there: the one of the first point at or after it, or of the first of all.
+    #[inline]
+    #[must_use]
+    pub fn owner(&self, position: Position) -> &RingMember {
+        &self.members()[self.owner_index(position)]
+    }
+
+    /// Its place in [`Self::members`].
+    #[inline]
+    #[must_use]
+    pub fn owner_index(&self, position: Position) -> usize {
+        let owner = self.index.owner(position.0);
+        usize::from(owner.unwrap_or_else(|| first_at_or_after(&self.points, position.0).member))
+    }
+
+    /// All members, by their ids.
+    #[must_use]
+    pub fn members(&self) -> &[RingMember] {
+        &self.config.members
+    }
+
+    /// Points for each 1 of weight.
+    #[must_use]
+    pub fn points_per_weight(&self) -> u32 {
+        self.config.points_per_weight
+    }
+
+    /// What decides owners, in short: rings with the same have the same owner for every key.
+    #[must_use]
+    pub fn digest(&self) -> &RingDigest {
+        &self.config.digest
+    }
+
+    /// The share of all keys that each member owns, 0 to 1, in the members' order. Takes as long as making the ring.
+    #[must_use]
+    pub fn shares(&self) -> Vec<f64> {
+        let nodes = virtual_nodes(&self.config);
+        let mut owned = vec![0_u128; self.members().len()];
+        let mut before = nodes.last().map_or(0, |last| last.point);
+        for VirtualNode { point, member } in &nodes {
+            // The first one's stretch goes over the end. A single point has all of it.
+            let stretch = u128::from(point.wrapping_sub(before));
+            owned[usize::from(*member)] += if nodes.len() == 1 { 1 << 64 } else { stretch };
+            before = *point;
+        }
+        owned.into_iter().map(|owned| owned as f64 / 2_f64.powi(64)).collect()
     }
 }
 
@@ -238,15 +275,15 @@ fn first_at_or_after(points: &HashRing<VirtualNode, AsItIs>, position: u64) -> &
 }
 
 /// All points, in their order. Of two members with one point the first by id has it.
-fn virtual_nodes(members: &[RingMember], points_per_weight: u32) -> Vec<VirtualNode> {
+fn virtual_nodes(config: &RingConfig) -> Vec<VirtualNode> {
     let mut name = Vec::new();
     let mut nodes = Vec::new();
-    for (RingMember { id, weight }, member) in members.iter().zip(0..) {
+    for (RingMember { id, weight }, member) in config.members.iter().zip(0..) {
         name.clear();
         name.extend_from_slice(id.as_bytes());
         name.push(b'_');
         let id_bytes = name.len();
-        for number in 0..points_per_weight * weight {
+        for number in 0..config.points_per_weight * weight {
             name.truncate(id_bytes);
             let _ = std::io::Write::write_fmt(&mut name, format_args!("{number}"));
             nodes.push(VirtualNode { point: xxh64(&name, 0), member });
@@ -260,9 +297,7 @@ fn virtual_nodes(members: &[RingMember], points_per_weight: u32) -> Vec<VirtualN
 impl fmt::Debug for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut ring = f.debug_struct("Ring");
-        ring.field("members", &self.members)
-            .field("points_per_weight", &self.points_per_weight)
-            .finish_non_exhaustive()
+        ring.field("config", &self.config).finish_non_exhaustive()
     }
 }
 

@@ -26,11 +26,11 @@ fn rings() -> impl Strategy<Value = (Vec<RingMember>, u32)> {
 proptest! {
     #[test]
     fn owners_are_those_of_hashring((members, points) in rings(), positions in prop::collection::vec(any::<u64>(), 50)) {
-        let ring = Ring::new(members.clone(), points).unwrap();
+        let ring = Ring::new(members, points).unwrap();
         let mut theirs = HashRing::with_hasher(AsItIs::default());
-        theirs.batch_add(virtual_nodes(&members, points));
+        theirs.batch_add(virtual_nodes(ring.config()));
         // At, before and behind points as well.
-        let nodes = virtual_nodes(&members, points);
+        let nodes = virtual_nodes(ring.config());
         let beside = nodes.iter().flat_map(|node| [node.point.wrapping_sub(1), node.point, node.point.wrapping_add(1)]);
         for position in positions.into_iter().chain(beside).chain([0, u64::MAX]) {
             let expected = first_at_or_after(&theirs, position).member;
@@ -47,7 +47,7 @@ proptest! {
         let other = Ring::new(others, points).unwrap();
         prop_assert_eq!(ring.digest(), other.digest());
         prop_assert_eq!(ring.members(), other.members());
-        prop_assert_eq!(virtual_nodes(&ring.members, points), virtual_nodes(&other.members, points));
+        prop_assert_eq!(virtual_nodes(ring.config()), virtual_nodes(other.config()));
     }
 
     #[test]
@@ -66,7 +66,7 @@ fn owners_are_those_of_hashring_in_the_smallest_rings() {
         let members = [member(format!("node-{one}"), 1), member(format!("node-{other}"), 1)];
         for points in 1..4 {
             let ring = Ring::new(members.clone(), points).unwrap();
-            for node in virtual_nodes(ring.members(), points) {
+            for node in virtual_nodes(ring.config()) {
                 for position in [node.point.wrapping_sub(1), node.point, node.point.wrapping_add(1)] {
                     let expected = first_at_or_after(&ring.points, position).member;
                     assert_eq!(ring.owner_index(Position(position)), usize::from(expected), "{ring:?}");
@@ -162,7 +162,7 @@ fn members_that_make_no_ring_are_refused_with_what_is_wrong() {
 #[test]
 fn stock_clients_can_have_the_same_ring_where_members_are_alike_and_their_ids_addresses() {
     let of = |ids: &[&str], weight, points| {
-        Ring::new(ids.iter().map(|id| member(*id, weight)), points).unwrap().stock_sizes()
+        Ring::new(ids.iter().map(|id| member(*id, weight)), points).unwrap().config().stock_sizes()
     };
     let addresses = ["10.0.0.1:7400", "10.0.0.2:7400", "10.0.0.3:7400"];
     assert_eq!(of(&addresses, 1, 400), Some((1_200, 4_096)));
@@ -170,7 +170,7 @@ fn stock_clients_can_have_the_same_ring_where_members_are_alike_and_their_ids_ad
     assert_eq!(of(&addresses, 1, 401), None);
     assert_eq!(of(&["larder-0", "larder-1"], 1, 100), None, "they are no addresses");
     let unequal = [member("10.0.0.1:7400", 1), member("10.0.0.2:7400", 2)];
-    assert_eq!(Ring::new(unequal, 100).unwrap().stock_sizes(), None);
+    assert_eq!(Ring::new(unequal, 100).unwrap().config().stock_sizes(), None);
     let many: Vec<String> = (0..11).map(|number| format!("10.0.0.{number}:7400")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     assert_eq!(of(&many, 1, 400), None, "4,400 points");

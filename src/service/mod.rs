@@ -8,6 +8,7 @@
 mod admin;
 mod batch;
 mod blobs;
+mod cluster;
 mod codec;
 mod control;
 mod data;
@@ -29,6 +30,7 @@ mod watch;
 
 pub use crate::request::CallError;
 pub use admin::AdminService;
+pub(crate) use cluster::ClusterService;
 pub use control::{NodeControl, NodeIdentity};
 pub use data::DataService;
 pub use generated::GeneratedService;

@@ -19,6 +19,8 @@ pub(crate) const ARROWS: &[(&str, &[(&str, Only)])] = &[
     ("ring", &[]),
     // Who belongs to a cluster, and where that is written down.
     ("membership", &[("clock", ALL), ("endpoint", ALL), ("proto", Some(&["etcd"])), ("ring", ALL)]),
+    // A node's place in it.
+    ("cluster", &[("membership", ALL), ("ring", ALL)]),
     // The table of verbs; its tests compare it with the contract.
     ("verb", &[]),
     ("engine", &[("clock", ALL), ("entry", ALL), ("quote", ALL)]),
@@ -52,6 +54,8 @@ pub(crate) const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("proto", ALL),
             ("quote", ALL),
             ("request", ALL),
+            ("cluster", Some(&["AdoptedRing", "CurrentRing"])),
+            ("membership", Some(&["MemberState"])),
             // Where a key lies on every ring.
             ("ring", Some(&["Position"])),
             // Figures; what is kept of a slow call; the spans of a Pipeline's commands.
@@ -96,6 +100,7 @@ pub(crate) const ARROWS: &[(&str, &[(&str, Only)])] = &[
         "client",
         &[
             ("proto", ALL),
+            ("ring", ALL),
             ("clock", ALL),
             ("endpoint", ALL),
             ("entry", ALL),
@@ -131,6 +136,8 @@ pub(crate) const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("persistence", Some(&["BackendKind", "RecoveryMethod"])),
             ("quote", ALL),
             ("redacted", ALL),
+            // The bounds of an id.
+            ("ring", Some(&["ID_BYTES_MAX"])),
         ],
     ),
     (
@@ -159,6 +166,9 @@ pub(crate) const ARROWS: &[(&str, &[(&str, Only)])] = &[
             ("entry", ALL),
             ("persistence", ALL),
             ("proto", ALL),
+            ("cluster", ALL),
+            ("membership", ALL),
+            ("ring", ALL),
             ("server", ALL),
             ("service", ALL),
             ("telemetry", ALL),

@@ -44,6 +44,7 @@ mod pipeline;
 mod pipeline_disk;
 mod process;
 mod python;
+mod ring;
 mod ring_hash;
 mod simulation;
 mod slow_ops;

@@ -29,7 +29,7 @@ impl Nodes {
         let members = addresses.iter().map(|id| RingMember { id: id.clone(), weight: 1 });
         let ring = Ring::new(members, POINTS).unwrap();
         let sizes = Some((POINTS * 3, 4_096));
-        assert_eq!(ring.stock_sizes(), sizes, "what the programs set their policies to");
+        assert_eq!(ring.config().stock_sizes(), sizes, "what the programs set their policies to");
         Self { nodes, addresses, ring }
     }
 

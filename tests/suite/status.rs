@@ -417,9 +417,6 @@ async fn methods_that_are_not_served_yet_say_so() {
         assert_status(&status, Code::Unimplemented, "NOT_SERVED", None);
     };
     let mut cluster = ClusterClient::new(connect(&node.data()).await);
-    not_served("Cluster.GetRing", cluster.get_ring(GetRingRequest {}).await.map(drop));
-    not_served("Cluster.WatchRing", cluster.watch_ring(WatchRingRequest {}).await.map(drop));
-    not_served("Cluster.Fence", cluster.fence(FenceRequest::default()).await.map(drop));
     let forward = tokio_stream::iter([ForwardRequest::default()]);
     not_served("Cluster.Forward", cluster.forward(forward).await.map(drop));
 }
