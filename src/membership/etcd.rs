@@ -66,8 +66,10 @@ pub struct EtcdStore {
 /// How long one endpoint has for an answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
-/// A watched endpoint that answers no ping in this time is not waited for.
-const PING_INTERVAL: Duration = Duration::from_secs(2);
+/// A watched endpoint is asked for a sign of life this often, and is not waited for where it gives none in time. etcd closes connections
+/// on which it is asked more often than each 5 s (`--grpc-keepalive-min-time`).
+const PING_INTERVAL: Duration = Duration::from_secs(6);
+const PING_WITHIN: Duration = Duration::from_secs(2);
 const PREFIX_BYTES_MAX: usize = 255;
 const INCARNATION_DIGITS: usize = 16;
 
@@ -125,7 +127,7 @@ impl EtcdStore {
             Ok(endpoint
                 .connect_timeout(CONNECT_WITHIN)
                 .http2_keep_alive_interval(PING_INTERVAL)
-                .keep_alive_timeout(PING_INTERVAL)
+                .keep_alive_timeout(PING_WITHIN)
                 .keep_alive_while_idle(false)
                 .connect_lazy())
         };

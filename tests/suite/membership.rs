@@ -148,10 +148,20 @@ async fn a_file_holds() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcd_holds() {
     let Some(etcd) = Etcd::start().await else { return };
+    // A watch that has nothing to tell goes on: etcd closes connections on which pings come more often than each 5 s.
+    let quiet = {
+        let store = etcd.store("quiet");
+        tokio::spawn(async move {
+            let nothing = store.read().await.unwrap().revision;
+            tokio::time::timeout(Duration::from_secs(12), store.changed(&nothing)).await
+        })
+    };
     holds(Arc::new(etcd.store("larder/one")), Arc::new(etcd.store("larder/one"))).await;
     // Another prefix is another cluster, also where it begins like this one.
     let another = etcd.store("larder/on").read().await.unwrap();
     assert_eq!((another.document, another.lives.len()), (None, 0));
+    let told = quiet.await.unwrap();
+    assert!(told.is_err(), "{told:?}");
 }
 
 #[tokio::test]
