@@ -22,6 +22,8 @@ pub mod file;
 #[cfg(feature = "testing")]
 pub mod memory;
 #[cfg(feature = "testing")]
+pub mod spec;
+#[cfg(feature = "testing")]
 pub mod store;
 
 pub use document::{ADDRESSES_MAX, BadDocument, Change, Document, Member, MemberState};
@@ -33,5 +35,7 @@ pub use etcd::{BadEtcdAddress, EtcdAddress, EtcdStore};
 pub use file::FileStore;
 #[cfg(feature = "testing")]
 pub use memory::{MemoryFault, MemoryStore};
+#[cfg(feature = "testing")]
+pub use spec::{BadMembers, MembersSpec, StaticMember};
 #[cfg(feature = "testing")]
 pub use store::{Life, Revision, Store, StoreError, Stored, Swapped};
