@@ -29,6 +29,7 @@ soak OPS="200000" SECONDS="300":
     LARDER_KILLS={{SECONDS}} cargo test --release --locked --test suite durability -- --nocapture
     LARDER_KILLS={{SECONDS}} cargo test --release --locked --test suite blob_kills -- --nocapture
     LARDER_INCREMENTS=100000 cargo test --release --locked --test suite increments -- --nocapture
+    LARDER_RULES_STEPS={{SECONDS}}0000000 cargo test --release --locked --test suite rules -- --nocapture
     LARDER_STORE_STEPS={{OPS}} cargo test --release --locked --test suite store -- --nocapture
 
 # Fuzz targets, the named or all. Needs nightly and cargo-fuzz.

@@ -46,6 +46,8 @@ mod process;
 mod python;
 mod ring;
 mod ring_hash;
+#[path = "../model/tests/rules.rs"]
+mod rules;
 mod simulation;
 mod slow_ops;
 mod stalled;
