@@ -136,7 +136,7 @@ pub const PAST_MAX: usize = 16;
 /// The most that they may take, as JSON in bytes: a ConfigMap has 1 MiB in all, and etcd takes 1.5 MiB in a request.
 const PAST_BYTES_MAX: usize = 256 << 10;
 /// The most that a member takes there beside its id, about.
-const PAST_MEMBER_BYTES: usize = 32;
+const PAST_MEMBER_BYTES: usize = 80;
 const ZONE_BYTES_MAX: usize = 255;
 /// The most addresses of a member.
 pub const ADDRESSES_MAX: usize = 16;
@@ -168,7 +168,8 @@ impl Document {
     }
 
     /// The document that has these changes, in their order, and a higher epoch than this one and than `known`, which is the
-    /// highest that the writer has heard of. `None`: they change nothing.
+    /// highest that the writer has heard of; where that is another one, the rings between are not known, and are not
+    /// remembered. `None`: they change nothing.
     ///
     /// # Errors
     /// [`BadDocument`]: what came of it would break what every document keeps to.
@@ -204,8 +205,10 @@ impl Document {
         if self.epoch == u64::MAX {
             return Err(impossible("the order of documents has come to its end: there is no higher epoch"));
         }
-        if before.epoch == 0 {
+        if before.epoch == 0 || known > before.epoch {
+            // Which rings there were in documents that the writer has not seen is not known.
             self.ring_epoch = self.epoch;
+            self.past.clear();
         } else if !self.has_ring_of(before) {
             self.ring_epoch = self.epoch;
             self.past.insert(0, before.as_past());

@@ -59,8 +59,8 @@ pub struct EtcdStore {
     channels: Vec<Channel>,
     /// The place of the one that answered last.
     answering: AtomicUsize,
-    /// The leases of the lives that are kept from here.
-    leases: Mutex<HashMap<Life, i64>>,
+    /// The leases of the lives that are kept from here, and how long each lasts.
+    leases: Mutex<HashMap<Life, (i64, Duration)>>,
 }
 
 /// How long one endpoint has for an answer.
@@ -167,9 +167,10 @@ impl EtcdStore {
 
     fn failed(&self, status: &Status) -> StoreError {
         let (store, problem) = (self.name.clone(), status.message().to_owned());
-        match status.code() {
-            Code::ResourceExhausted | Code::PermissionDenied => StoreError::NotWritten { store, problem },
-            _ => StoreError::Unavailable { store, problem },
+        if has_no_room(status) {
+            StoreError::NotWritten { store, problem }
+        } else {
+            StoreError::Unavailable { store, problem }
         }
     }
 
@@ -209,26 +210,33 @@ impl EtcdStore {
     }
 
     async fn swap(&self, expected: &Revision, document: &Document) -> Result<Swapped, StoreError> {
+        let (ring, value) = (&self.ring, &document.to_json());
         let mod_revision = expected.0.parse().unwrap_or(-1);
         let answer = self
             .ask(|channel| async move {
                 let compare = Compare {
                     target: CompareTarget::Mod.into(),
-                    key: self.ring.clone().into(),
+                    key: ring.clone().into(),
                     target_union: Some(TargetUnion::ModRevision(mod_revision)),
                     ..Compare::default()
                 };
-                let put =
-                    PutRequest { key: self.ring.clone().into(), value: document.to_json().into(), lease: 0 };
+                let put = PutRequest { key: ring.clone().into(), value: value.clone().into(), lease: 0 };
                 let put = RequestOp { request: Some(request_op::Request::RequestPut(put)) };
-                let request = TxnRequest { compare: vec![compare], success: vec![put], failure: Vec::new() };
-                // A second endpoint finds the document that the first one has written, where its answer was lost: who is
-                // outdone by itself reads that.
+                let failure = vec![read_of(ring.as_bytes(), &[])];
+                let request = TxnRequest { compare: vec![compare], success: vec![put], failure };
                 Ok(KvClient::new(channel).txn(request).await?.into_inner())
             })
             .await?;
-        let revision = answer.header.map_or(0, |header| header.revision);
-        Ok(if answer.succeeded { Swapped::Written(Revision(revision.to_string())) } else { Swapped::Outdone })
+        if answer.succeeded {
+            let revision = answer.header.map_or(0, |header| header.revision);
+            return Ok(Swapped::Written(Revision(revision.to_string())));
+        }
+        // The endpoint that was asked before may have written it, and its answer was lost.
+        let there = answer.responses.into_iter().flat_map(pairs_of).next();
+        Ok(match there.filter(|pair| pair.value == value[..]) {
+            Some(pair) => Swapped::Written(Revision(pair.mod_revision.to_string())),
+            None => Swapped::Outdone,
+        })
     }
 
     async fn wait(&self, since: &Revision) -> Result<Stored, StoreError> {
@@ -246,7 +254,7 @@ impl EtcdStore {
                     futures_util::stream::iter([create.clone()]),
                     futures_util::stream::pending(),
                 );
-                Ok(WatchClient::new(channel).watch(requests).await?.into_inner())
+                Ok(WatchClient::new(channel).watch(led(requests)).await?.into_inner())
             })
             .await?;
         loop {
@@ -261,37 +269,44 @@ impl EtcdStore {
     async fn live(&self, life: &Life, ttl: Duration) -> Result<(), StoreError> {
         let lease = self.leases().get(life).copied();
         if ttl.is_zero() {
-            return self.give_up(life, lease).await;
+            return self.give_up(life, lease.map(|(lease, _)| lease)).await;
         }
-        if let Some(lease) = lease
-            && self.renew(lease).await?
-        {
-            return Ok(());
-        }
-        let lease = self.grant(life, ttl).await?;
-        self.leases().insert(life.clone(), lease);
-        Ok(())
+        // A lease lasts as long as it was made to.
+        let renewed = match lease {
+            Some((lease, of)) if of == ttl => self.renew(lease).await?.then_some(lease),
+            _ => None,
+        };
+        let lease = match renewed {
+            Some(lease) => lease,
+            None => self.grant(ttl).await?,
+        };
+        self.leases().insert(life.clone(), (lease, ttl));
+        // Each time: the key may have been removed, or put under another lease by a request that came late.
+        let put = PutRequest { key: self.key_of(life).into(), value: Vec::new().into(), lease };
+        let put = RequestOp { request: Some(request_op::Request::RequestPut(put)) };
+        self.write(put).await
     }
 
     /// Removes what says that the life is there, whoever has written it, and ends the lease.
     async fn give_up(&self, life: &Life, lease: Option<i64>) -> Result<(), StoreError> {
-        let key = &self.key_of(life);
-        self.ask(|channel| async move {
-            let delete = DeleteRangeRequest { key: key.clone().into() };
-            let delete = RequestOp { request: Some(request_op::Request::RequestDeleteRange(delete)) };
-            let request = TxnRequest { success: vec![delete], ..TxnRequest::default() };
-            KvClient::new(channel.clone()).txn(request).await?;
-            match lease {
-                None => Ok(()),
-                Some(id) => match LeaseClient::new(channel).lease_revoke(LeaseRevokeRequest { id }).await {
+        let delete = DeleteRangeRequest { key: self.key_of(life).into() };
+        self.write(RequestOp { request: Some(request_op::Request::RequestDeleteRange(delete)) }).await?;
+        if let Some(id) = lease {
+            self.ask(|channel| async move {
+                match LeaseClient::new(channel).lease_revoke(LeaseRevokeRequest { id }).await {
                     Err(status) if status.code() != Code::NotFound => Err(status),
                     _ => Ok(()),
-                },
-            }
-        })
-        .await?;
+                }
+            })
+            .await?;
+        }
         self.leases().remove(life);
         Ok(())
+    }
+
+    async fn write(&self, op: RequestOp) -> Result<(), StoreError> {
+        let request = &TxnRequest { success: vec![op], ..TxnRequest::default() };
+        self.ask(|channel| async move { KvClient::new(channel).txn(request.clone()).await.map(drop) }).await
     }
 
     fn key_of(&self, life: &Life) -> String {
@@ -302,7 +317,7 @@ impl EtcdStore {
     async fn renew(&self, lease: i64) -> Result<bool, StoreError> {
         self.ask(|channel| async move {
             let requests = futures_util::stream::iter([LeaseKeepAliveRequest { id: lease }]);
-            let mut answers = LeaseClient::new(channel).lease_keep_alive(requests).await?.into_inner();
+            let mut answers = LeaseClient::new(channel).lease_keep_alive(led(requests)).await?.into_inner();
             let answer =
                 answers.message().await?.ok_or_else(|| Status::unavailable("it ended the stream"))?;
             Ok(answer.ttl > 0)
@@ -310,24 +325,18 @@ impl EtcdStore {
         .await
     }
 
-    /// Begins a lease, and writes under it that the life is there.
-    async fn grant(&self, life: &Life, ttl: Duration) -> Result<i64, StoreError> {
-        let key = &self.key_of(life);
-        // Leases last for whole seconds.
+    /// Begins a lease.
+    async fn grant(&self, ttl: Duration) -> Result<i64, StoreError> {
+        // They last for whole seconds.
         let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
         let request = LeaseGrantRequest { ttl: i64::try_from(seconds).unwrap_or(i64::MAX), id: 0 };
         self.ask(|channel| async move {
-            let lease = LeaseClient::new(channel.clone()).lease_grant(request).await?.into_inner().id;
-            let put = PutRequest { key: key.clone().into(), value: Vec::new().into(), lease };
-            let put = RequestOp { request: Some(request_op::Request::RequestPut(put)) };
-            let request = TxnRequest { success: vec![put], ..TxnRequest::default() };
-            KvClient::new(channel).txn(request).await?;
-            Ok(lease)
+            Ok(LeaseClient::new(channel).lease_grant(request).await?.into_inner().id)
         })
         .await
     }
 
-    fn leases(&self) -> std::sync::MutexGuard<'_, HashMap<Life, i64>> {
+    fn leases(&self) -> std::sync::MutexGuard<'_, HashMap<Life, (i64, Duration)>> {
         self.leases.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
@@ -366,10 +375,21 @@ impl fmt::Debug for EtcdStore {
 
 /// Whether another endpoint would say the same.
 fn is_final(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::ResourceExhausted | Code::PermissionDenied | Code::InvalidArgument | Code::Unauthenticated
-    )
+    has_no_room(status)
+        || matches!(status.code(), Code::PermissionDenied | Code::InvalidArgument | Code::Unauthenticated)
+}
+
+/// Whether it does not write what it was asked to: it is full, or that is too much at once. Other things that are exhausted are
+/// an endpoint's own.
+fn has_no_room(status: &Status) -> bool {
+    ["database space exceeded", "request is too large"].iter().any(|text| status.message().contains(text))
+}
+
+/// A stream that etcd ends where its member has no leader: one that is cut off from the others would be silent for as long.
+fn led<S>(requests: S) -> tonic::Request<S> {
+    let mut request = tonic::Request::new(requests);
+    request.metadata_mut().insert("hasleader", tonic::metadata::MetadataValue::from_static("true"));
+    request
 }
 
 fn read_of(key: &[u8], range_end: &[u8]) -> RequestOp {

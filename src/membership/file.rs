@@ -49,7 +49,7 @@ struct Lasting {
 
 /// How often a file is looked at whose change is waited for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// How long a machine that was restarted, or whose clock was set, may be said to have a life that nobody keeps.
+/// The longest that a life lasts: a machine that was restarted, or whose clock was set back, has none of longer ago.
 const LIFE_MAX: Duration = Duration::from_secs(3_600);
 
 impl FileStore {
@@ -149,7 +149,7 @@ impl Files {
             lives.push(Lasting {
                 id: life.id.clone(),
                 incarnation: format!("{:016x}", life.incarnation),
-                until_unix_ms: now.saturating_add(ms(ttl)),
+                until_unix_ms: now.saturating_add(ms(ttl.min(LIFE_MAX))),
             });
         }
         let bytes = serde_json::to_vec_pretty(&lives).expect("numbers and texts are JSON");
@@ -164,7 +164,7 @@ impl Lasting {
     }
 
     fn lasts(&self, now_ms: u64) -> bool {
-        (now_ms..now_ms.saturating_add(ms(LIFE_MAX))).contains(&self.until_unix_ms)
+        (now_ms + 1..=now_ms.saturating_add(ms(LIFE_MAX))).contains(&self.until_unix_ms)
     }
 }
 

@@ -37,7 +37,7 @@ pub enum MembersSpec {
 /// A member of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StaticMember {
-    /// Its id: the URL as written, where none was given.
+    /// Its id: the URL, where none was given.
     pub id: String,
     /// Where it is reached.
     pub url: Endpoint,
@@ -104,8 +104,8 @@ pub enum BadMembers {
     NoPath,
 }
 
-/// The longest label of Kubernetes, from which `-ring` and the ordinals of pods are counted off.
-const NAME_BYTES_MAX: usize = 52;
+/// The longest label of Kubernetes.
+const NAME_BYTES_MAX: usize = 63;
 
 impl FromStr for MembersSpec {
     type Err = BadMembers;
@@ -152,14 +152,17 @@ fn static_members(list: &str) -> Result<Vec<StaticMember>, BadMembers> {
             return Err(BadMembers::BadId { member: written.to_owned(), bytes: id.len() });
         }
         let bad = |problem| BadMembers::BadUrl { member: written.to_owned(), problem };
-        let member = StaticMember { id: id.to_owned(), url: url.parse().map_err(bad)? };
+        let url: Endpoint = url.parse().map_err(bad)?;
+        // Written in one way, so that whoever has the same list has the same ring.
+        let id = if id == written { url.to_string() } else { id.to_owned() };
+        let member = StaticMember { id, url };
         let twice = |what, value: &str| Err(BadMembers::Twice { what, value: value.to_owned() });
         for other in &members {
             if other.id == member.id {
-                return twice("id", id);
+                return twice("id", &member.id);
             }
             if other.url == member.url {
-                return twice("URL", url);
+                return twice("URL", &member.url.to_string());
             }
         }
         members.push(member);

@@ -14,7 +14,8 @@ use super::document::{BadDocument, Document};
 ///   revision succeeds.
 /// - What was written is read by everybody from then on: reads are linearizable.
 /// - A swap whose answer is lost may have been done: who gets an error reads again.
-/// - A life ends by itself, no sooner than its time after it was last kept, and within a second more.
+/// - A life ends by itself, no sooner than its time after it was last kept, and within some seconds more. In a file that is
+///   by the machine's wall clock.
 pub trait Store: fmt::Debug + Send + Sync {
     /// The store as it was configured, without secrets: for errors and the log.
     fn name(&self) -> &str;
@@ -56,7 +57,7 @@ pub struct Revision(pub(super) String);
 pub enum Swapped {
     /// The document is written, and has this revision.
     Written(Revision),
-    /// Another document is there than was expected. Nothing was written.
+    /// Another document is there than was expected, and is not this one.
     Outdone,
 }
 

@@ -55,7 +55,8 @@ async fn a_document_is_swapped_by_one_of_those_that_saw_the_one_before(one: &dyn
     assert_eq!(one.read().await.unwrap(), stored, "what was outdone has changed nothing");
     let second = joined(Some(&first), &["b"]);
     assert!(matches!(other.compare_and_swap(&revision, &second).await.unwrap(), Swapped::Written(_)));
-    assert_eq!(one.compare_and_swap(&revision, &second).await.unwrap(), Swapped::Outdone);
+    let third = joined(Some(&first), &["c"]);
+    assert_eq!(one.compare_and_swap(&revision, &third).await.unwrap(), Swapped::Outdone);
     assert_eq!(one.read().await.unwrap().document, Some(second));
 }
 
@@ -105,11 +106,12 @@ async fn a_change_is_heard_of(one: &Arc<dyn Store>, other: &Arc<dyn Store>) {
 }
 
 async fn lives_end_in_their_time(one: &dyn Store, other: &dyn Store) {
-    let (short, begun) = (Duration::from_secs(2), monotonic());
+    let short = Duration::from_secs(4);
     one.keep_alive(&life("kept", 1), LONG * 3).await.unwrap();
-    one.keep_alive(&life("short", 1), short).await.unwrap();
     other.keep_alive(&life("kept", u64::MAX), LONG * 3).await.unwrap();
     other.keep_alive(&life("given up", 1), LONG * 3).await.unwrap();
+    let begun = monotonic();
+    one.keep_alive(&life("short", 1), short).await.unwrap();
     let both = [life("kept", 1), life("kept", u64::MAX)];
     let all = [&[life("given up", 1)][..], &both, &[life("short", 1)]].concat();
     assert_eq!(other.read().await.unwrap().lives, all);
@@ -126,6 +128,19 @@ async fn lives_end_in_their_time(one: &dyn Store, other: &dyn Store) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     assert!(took >= short, "{took:?}: sooner than it was told");
+    // Whoever keeps itself is there again, whatever somebody else has done, and for as long as it says now.
+    one.keep_alive(&both[0], Duration::ZERO).await.unwrap();
+    other.keep_alive(&both[1], Duration::ZERO).await.unwrap();
+    one.keep_alive(&both[0], LONG).await.unwrap();
+    other.keep_alive(&both[0], Duration::ZERO).await.unwrap();
+    one.keep_alive(&both[0], LONG).await.unwrap();
+    assert_eq!(other.read().await.unwrap().lives, both[..1]);
+    one.keep_alive(&both[0], Duration::from_secs(1)).await.unwrap();
+    let begun = monotonic();
+    while !other.read().await.unwrap().lives.is_empty() {
+        assert!(begun.elapsed() < LONG, "it does not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     one.keep_alive(&both[0], Duration::ZERO).await.unwrap();
     one.keep_alive(&both[1], Duration::ZERO).await.unwrap();
     assert!(other.read().await.unwrap().lives.is_empty());

@@ -24,14 +24,21 @@ impl Etcd {
             skip("etcd is not installed (Debian: etcd-server): no membership store is tested against it");
             return None;
         }
-        // Both at once, so that they differ. Its own port 0 would be announced as 0.
-        let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [client_port, peer_port] = free.each_ref().map(|free| free.local_addr().unwrap().port());
-        drop(free);
         let directory = tempfile::tempdir().unwrap();
-        let mut etcd = Self { directory, client_port, peer_port, running: None };
-        etcd.run().await;
-        Some(etcd)
+        let mut etcd = Self { directory, client_port: 0, peer_port: 0, running: None };
+        // Its own port 0 would be announced as 0. Another process may take a port that is free now.
+        for _ in 0..5 {
+            let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+            [etcd.client_port, etcd.peer_port] =
+                free.each_ref().map(|free| free.local_addr().unwrap().port());
+            drop(free);
+            if etcd.runs().await {
+                return Some(etcd);
+            }
+            etcd.kill();
+            let _ = std::fs::remove_dir_all(etcd.directory.path().join("data"));
+        }
+        panic!("{}", etcd.log());
     }
 
     /// Its endpoint.
@@ -54,6 +61,15 @@ impl Etcd {
 
     /// Starts it on its directory, and waits until it answers.
     pub(crate) async fn run(&mut self) {
+        assert!(self.runs().await, "{}", self.log());
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// Starts it. False: it has ended, or does not answer.
+    async fn runs(&mut self) -> bool {
         let peer = format!("http://127.0.0.1:{}", self.peer_port);
         let log = std::fs::File::options()
             .create(true)
@@ -70,12 +86,14 @@ impl Etcd {
         let store = self.store("answers");
         let answers = async {
             while store.read().await.is_err() {
+                if self.running.as_mut().is_none_or(|running| running.try_wait().unwrap().is_some()) {
+                    return false;
+                }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
+            true
         };
-        if tokio::time::timeout(LONG, answers).await.is_err() {
-            panic!("{}", std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default());
-        }
+        tokio::time::timeout(LONG, answers).await.unwrap_or(false)
     }
 }
 
