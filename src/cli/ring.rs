@@ -33,8 +33,7 @@ pub(super) fn run(global: &Global, args: RingArgs) -> Result<Exit, CliError> {
     if !args.keys.is_empty() {
         return owners(global, &ring, &keys, &refused);
     }
-    let points = ring.ring();
-    let members: Vec<(&ClusterMember, f64)> = ring.members.iter().zip(points.shares()).collect();
+    let members: Vec<(&ClusterMember, f64)> = ring.members.iter().zip(ring.ring().shares()).collect();
     if global.json() {
         print_json(&document(&ring, &members))?;
     } else if io::stdout().is_terminal() {
@@ -52,8 +51,7 @@ fn owners(
     keys: &[bytes::Bytes],
     refused: &Refusals,
 ) -> Result<Exit, CliError> {
-    let points = ring.ring();
-    let owned = keys.iter().map(|key| (key, &ring.owner(&points, &global.namespace, key).id));
+    let owned = keys.iter().map(|key| (key, &ring.owner(&global.namespace, key).id));
     if global.json() {
         let owners: Vec<Value> =
             owned.map(|(key, owner)| json!({ "key": bytes_json(key), "owner": owner })).collect();

@@ -147,7 +147,7 @@ impl Client {
         let CallDefaults { namespace, timeout, on_unavailable, hedge_after } = options;
         Self {
             node: Arc::new(node),
-            namespace_hash: key_hash(namespace.as_bytes()),
+            namespace_hash: key_hash(namespace.as_bytes()).rotate_left(32),
             namespace: namespace.into(),
             timeout,
             on_unavailable,
@@ -214,7 +214,7 @@ impl Client {
     /// The same client, whose calls name this namespace.
     #[must_use]
     pub fn with_namespace(&self, namespace: &str) -> Self {
-        let namespace_hash = key_hash(namespace.as_bytes());
+        let namespace_hash = key_hash(namespace.as_bytes()).rotate_left(32);
         let renamed = Self { namespace: namespace.into(), namespace_hash, ..self.clone() };
         #[cfg(feature = "near-cache")]
         if let Some(near) = self.near() {

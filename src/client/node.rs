@@ -11,6 +11,7 @@
 //! then fail at once, and cost no time-out; connections are tried meanwhile, at most half a second apart.
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -313,6 +314,8 @@ impl Drop for Node {
     fn drop(&mut self) {
         // The locks may be held by threads that a fork has not got, and the lanes' tasks are not its own.
         if !self.pool.built_in().is_current() {
+            // What tokio and tonic have in them has locks as well.
+            let _kept_for_ever = ManuallyDrop::new((self.presence.clone(), self.pool.clone()));
             return;
         }
         self.presence.known().lanes.clear();

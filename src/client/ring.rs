@@ -1,6 +1,6 @@
 //! The ring as a node tells of it: who is a member, and which of them owns a key.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::calls::Client;
 use super::error::ClientError;
@@ -20,6 +20,7 @@ pub struct ClusterRing {
     /// `min_ring_size` and `max_ring_size` of gRPC's ring_hash policy for the same ring, if it can have it.
     pub ring_hash_sizes: Option<(u32, u32)>,
     config: RingConfig,
+    ring: OnceLock<Ring>,
 }
 
 /// A member of a cluster.
@@ -87,17 +88,17 @@ impl ClusterRing {
         self.config.points_per_weight()
     }
 
-    /// The ring itself, which finds owners. Takes some milliseconds for 40,000 points; keep it.
+    /// The ring itself, which finds owners. It is made when it is first asked for, which takes some milliseconds for 40,000 points.
     #[must_use]
-    pub fn ring(&self) -> Ring {
-        Ring::of(self.config.clone())
+    pub fn ring(&self) -> &Ring {
+        self.ring.get_or_init(|| Ring::of(self.config.clone()))
     }
 
-    /// The member that owns a key on the [`ring`](Self::ring).
+    /// The member that owns a key.
     #[must_use]
-    pub fn owner(&self, ring: &Ring, namespace: &str, key: &[u8]) -> &ClusterMember {
+    pub fn owner(&self, namespace: &str, key: &[u8]) -> &ClusterMember {
         // Both are in the order of ids.
-        &self.members[ring.owner_index(Position::of(namespace, key))]
+        &self.members[self.ring().owner_index(Position::of(namespace, key))]
     }
 }
 
@@ -159,7 +160,7 @@ fn read(answer: v1::GetRingResponse) -> Result<ClusterRing, String> {
     }
     let sizes = (answer.ring_hash_min_size, answer.ring_hash_max_size);
     let ring_hash_sizes = (sizes != (0, 0)).then_some(sizes);
-    Ok(ClusterRing { epoch: answer.epoch, members, ring_hash_sizes, config })
+    Ok(ClusterRing { epoch: answer.epoch, members, ring_hash_sizes, config, ring: OnceLock::new() })
 }
 
 fn member(member: v1::Member) -> ClusterMember {
@@ -192,10 +193,9 @@ mod tests {
         assert_eq!((ring.epoch, ring.ring_hash_sizes, ring.points_per_weight()), (7, None, 40));
         assert!(ring.members.iter().map(|member| &member.id).eq(["a", "b"]));
         assert_eq!(ring.members[0].state, ClusterMemberState::Other, "one that is newer than this library");
-        let points = ring.ring();
         for key in 0..100 {
             let (key, position) = (format!("{key}"), Position::of("n", format!("{key}").as_bytes()));
-            assert_eq!(ring.owner(&points, "n", key.as_bytes()).id, points.owner(position).id);
+            assert_eq!(ring.owner("n", key.as_bytes()).id, ring.ring().owner(position).id);
         }
     }
 

@@ -13,6 +13,7 @@ use crate::cache::Cache;
 use crate::clock::{Clock, SystemClock, monotonic};
 use crate::cluster::CurrentRing;
 use crate::config::{LoadedConfig, ServeConfig};
+use crate::endpoint::Endpoint;
 use crate::membership::{ADDRESSES_MAX, Member, MemberState};
 use crate::ring::POINTS_PER_WEIGHT;
 use crate::server::stack::{CallTimeout, InFlight};
@@ -161,7 +162,8 @@ impl NodeContext {
             };
             CurrentRing::alone(member, POINTS_PER_WEIGHT).expect("the settings' bounds are those of a member")
         };
-        self.ring.get_or_init(alone).clone()
+        // Before that the addresses are not known yet, of which one may be the id.
+        if self.server.get().is_none() { alone() } else { self.ring.get_or_init(alone).clone() }
     }
 
     /// What is in force now of what the configuration leaves open, or can be changed.
@@ -193,8 +195,12 @@ impl NodeContext {
     }
 }
 
-/// The advertised URL, and after it the others, as many as a member has.
+/// The advertised URL, and after it the others that somebody can connect to, as many as a member has.
 fn addresses(advertise: String, listen: Vec<String>) -> Vec<String> {
-    let others = listen.into_iter().filter(|url| *url != advertise).collect::<Vec<_>>();
+    let is_a_place = |url: &String| {
+        let endpoint = url.parse::<Endpoint>();
+        endpoint.is_ok_and(|endpoint| endpoint.host_port().is_none_or(|address| !address.is_unspecified()))
+    };
+    let others: Vec<String> = listen.into_iter().filter(|url| *url != advertise).filter(is_a_place).collect();
     std::iter::once(advertise).chain(others).take(ADDRESSES_MAX).collect()
 }

@@ -65,6 +65,10 @@ pub enum CallError {
         "the node has {max} watchers already, as many as it will hold (--max-watchers): one stream for a process is enough"
     )]
     TooManyWatchers { max: usize },
+    #[error(
+        "the node has {max} streams of its ring already, as many as it will hold: one for a process is enough"
+    )]
+    TooManyRingWatchers { max: usize },
     #[error("the batch has {items} items or more, the limit is {max}: send several")]
     BatchTooLong { items: usize, max: usize },
     #[error("only {answered} of {keys} answers fit {max} bytes (--max-message-out): ask for fewer keys")]
@@ -228,7 +232,9 @@ impl CallError {
             Self::Setting { field, .. } => bad_field("INVALID_VALUE", field),
             Self::NeedsRestart { .. } => kind(FailedPrecondition, "NEEDS_RESTART"),
             Self::TooManyItems { field, .. } => bad_field("TOO_MANY_ITEMS", field),
-            Self::TooManyWatchers { .. } => kind(ResourceExhausted, "TOO_MANY_WATCHERS").retryable(),
+            Self::TooManyWatchers { .. } | Self::TooManyRingWatchers { .. } => {
+                kind(ResourceExhausted, "TOO_MANY_WATCHERS").retryable()
+            }
             Self::ValueTooLarge { .. } => kind(ResourceExhausted, "VALUE_TOO_LARGE"),
             Self::BatchTooLong { .. } => kind(ResourceExhausted, "BATCH_TOO_LONG"),
             Self::AnswerTooLarge { .. } | Self::ReportTooLarge { .. } => {
@@ -302,7 +308,7 @@ impl CallError {
             Self::TtlTooLong { max, .. } | Self::ExpiryTooFar { max, .. } => (*max, "ms"),
             Self::TooManyTags { max, .. } => (*max as u64, "tags"),
             Self::BatchTooLong { max, .. } | Self::TooManyItems { max, .. } => (*max as u64, "items"),
-            Self::TooManyWatchers { max } => (*max as u64, "watchers"),
+            Self::TooManyWatchers { max } | Self::TooManyRingWatchers { max } => (*max as u64, "watchers"),
             Self::CommandsFull { max } => (*max as u64, "commands"),
             Self::BlobsOverloaded { limit } => (*limit as u64, "blobs"),
             Self::Namespace(NamespaceError::TooMany { max }) => (*max as u64, "namespaces"),

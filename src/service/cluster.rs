@@ -27,8 +27,11 @@ pub(crate) struct ClusterService {
 }
 
 /// How many streams of the ring are open. They are few beside those of entries: one for each client.
-#[derive(Debug, Default)]
-struct Watchers(AtomicUsize);
+#[derive(Debug)]
+struct Watchers {
+    open: AtomicUsize,
+    max: usize,
+}
 
 /// The most streams of the ring at a time.
 const WATCHERS_MAX: usize = 10_000;
@@ -39,7 +42,7 @@ impl ClusterService {
         ring: impl Fn() -> CurrentRing + Send + Sync + 'static,
         ending: impl Fn() -> Ending + Send + Sync + 'static,
     ) -> Self {
-        Self { ring: Arc::new(ring), watchers: Arc::default(), ending: Arc::new(ending) }
+        Self { ring: Arc::new(ring), watchers: Watchers::up_to(WATCHERS_MAX), ending: Arc::new(ending) }
     }
 }
 
@@ -83,18 +86,22 @@ impl Cluster for ClusterService {
 struct Watcher(Arc<Watchers>);
 
 impl Watchers {
+    fn up_to(max: usize) -> Arc<Self> {
+        Arc::new(Self { open: AtomicUsize::new(0), max })
+    }
+
     fn enter(watchers: &Arc<Self>) -> Result<Watcher, CallError> {
-        let one_more = |open: usize| (open < WATCHERS_MAX).then_some(open + 1);
-        match watchers.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
+        let one_more = |open: usize| (open < watchers.max).then_some(open + 1);
+        match watchers.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
             Ok(_) => Ok(Watcher(Arc::clone(watchers))),
-            Err(_) => Err(CallError::TooManyWatchers { max: WATCHERS_MAX }),
+            Err(_) => Err(CallError::TooManyRingWatchers { max: watchers.max }),
         }
     }
 }
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -119,5 +126,20 @@ fn ring_response(adopted: &AdoptedRing) -> v1::GetRingResponse {
         members: members.collect(),
         ring_hash_min_size,
         ring_hash_max_size,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_watch_than_are_held_and_one_that_goes_makes_room() {
+        let watchers = Watchers::up_to(2);
+        let two = [(); 2].map(|()| Watchers::enter(&watchers).unwrap());
+        let error = Watchers::enter(&watchers).unwrap_err().to_string();
+        assert!(error.contains("2 streams of its ring"), "{error}");
+        drop(two);
+        assert!(Watchers::enter(&watchers).is_ok());
     }
 }
