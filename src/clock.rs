@@ -117,7 +117,8 @@ impl SystemClock {
     }
 }
 
-fn whole_ms(duration: Duration) -> u64 {
+/// The whole milliseconds of a duration.
+pub(crate) fn whole_ms(duration: Duration) -> u64 {
     duration.as_secs().saturating_mul(1_000).saturating_add(duration.subsec_millis().into())
 }
 

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::ring::{RingConfig, RingError, RingMember};
 
 /// Who is a member.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
     /// Its place in the order of documents; of two the higher one is the newer. 0: nothing was written yet.
     pub epoch: u64,
@@ -31,6 +31,7 @@ pub struct Document {
     /// By their ids. None: the last one has left.
     pub members: Vec<Member>,
     /// The rings before this one, the newest first, up to [`PAST_MAX`].
+    #[serde(default)]
     pub past: Vec<PastRing>,
 }
 
@@ -147,17 +148,6 @@ struct Written<D> {
     format: u32,
     #[serde(flatten)]
     document: D,
-}
-
-/// The fields of a document.
-#[derive(Serialize, Deserialize)]
-struct Fields {
-    epoch: u64,
-    ring_epoch: u64,
-    points_per_weight: u32,
-    members: Vec<Member>,
-    #[serde(default)]
-    past: Vec<PastRing>,
 }
 
 impl Document {
@@ -304,9 +294,7 @@ impl Document {
     /// The document as it lies in a store.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        let Self { epoch, ring_epoch, points_per_weight, members, past } = self.clone();
-        let document = Fields { epoch, ring_epoch, points_per_weight, members, past };
-        let mut json = serde_json::to_vec_pretty(&Written { format: FORMAT, document })
+        let mut json = serde_json::to_vec_pretty(&Written { format: FORMAT, document: self })
             .expect("numbers, texts and lists are JSON");
         json.push(b'\n');
         json
@@ -323,10 +311,9 @@ impl Document {
         if format > FORMAT {
             return Err(BadDocument::LaterFormat { format });
         }
-        let written: Written<Fields> = serde_json::from_slice(json).map_err(BadDocument::Malformed)?;
-        let Fields { epoch, ring_epoch, points_per_weight, mut members, past } = written.document;
-        members.sort_by(|one, other| one.id.cmp(&other.id));
-        let document = Self { epoch, ring_epoch, points_per_weight, members, past };
+        let written: Written<Self> = serde_json::from_slice(json).map_err(BadDocument::Malformed)?;
+        let mut document = written.document;
+        document.members.sort_by(|one, other| one.id.cmp(&other.id));
         document.check()?;
         Ok(document)
     }
@@ -406,19 +393,28 @@ fn impossible(problem: impl Into<String>) -> BadDocument {
 }
 
 /// A number of 64 bits as 16 hexadecimal digits: as a number of JSON many programs would round it.
-mod hexadecimal {
+pub(super) mod hexadecimal {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::membership) fn serialize<S: Serializer>(
+        number: &u64,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{number:016x}"))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    pub(in crate::membership) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<u64, D::Error> {
         let digits = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        read(&digits).ok_or_else(|| D::Error::custom(format_args!("{digits:?} is not 16 hexadecimal digits")))
+    }
+
+    /// The number that is written so; `None`: none is.
+    pub(in crate::membership) fn read(digits: &str) -> Option<u64> {
         let is_one = digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-        let number = u64::from_str_radix(&digits, 16).ok().filter(|_| is_one);
-        number.ok_or_else(|| D::Error::custom(format_args!("{digits:?} is not 16 hexadecimal digits")))
+        u64::from_str_radix(digits, 16).ok().filter(|_| is_one)
     }
 }
 

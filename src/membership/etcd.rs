@@ -12,25 +12,26 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::str::FromStr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use super::document::Document;
-use super::store::{Life, Revision, Store, StoreError, Stored, Swapped};
+use super::document::{Document, hexadecimal};
+use super::store::{Life, Revision, Store, StoreError, Stored, Swapped, read_document};
 use crate::proto::etcd::compare::{CompareTarget, TargetUnion};
 use crate::proto::etcd::kv_client::KvClient;
 use crate::proto::etcd::lease_client::LeaseClient;
+use crate::proto::etcd::request_op::Request;
 use crate::proto::etcd::watch_client::WatchClient;
 use crate::proto::etcd::{
     Compare, DeleteRangeRequest, KeyValue, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest,
     PutRequest, RangeRequest, RequestOp, ResponseOp, TxnRequest, WatchCreateRequest, WatchRequest,
-    request_op, response_op, watch_request,
+    response_op, watch_request,
 };
 
 /// Where an etcd is, and what of it is a cluster's.
@@ -71,7 +72,6 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 const PING_INTERVAL: Duration = Duration::from_secs(6);
 const PING_WITHIN: Duration = Duration::from_secs(2);
 const PREFIX_BYTES_MAX: usize = 255;
-const INCARNATION_DIGITS: usize = 16;
 
 impl FromStr for EtcdAddress {
     type Err = BadEtcdAddress;
@@ -198,15 +198,10 @@ impl EtcdStore {
         lives.sort();
         let stored = Stored {
             revision: Revision(ring.as_ref().map_or(0, |pair| pair.mod_revision).to_string()),
-            document: ring.map(|pair| self.document_of(&pair.value)).transpose()?,
+            document: ring.map(|pair| read_document(&self.name, &pair.value)).transpose()?,
             lives,
         };
         Ok((stored, revision))
-    }
-
-    fn document_of(&self, value: &[u8]) -> Result<Document, StoreError> {
-        Document::from_json(value)
-            .map_err(|source| StoreError::BadDocument { store: self.name.clone(), source })
     }
 
     async fn swap(&self, expected: &Revision, document: &Document) -> Result<Swapped, StoreError> {
@@ -221,7 +216,7 @@ impl EtcdStore {
                     ..Compare::default()
                 };
                 let put = PutRequest { key: ring.clone().into(), value: value.clone().into(), lease: 0 };
-                let put = RequestOp { request: Some(request_op::Request::RequestPut(put)) };
+                let put = op(Request::RequestPut(put));
                 let failure = vec![read_of(ring.as_bytes(), &[])];
                 let request = TxnRequest { compare: vec![compare], success: vec![put], failure };
                 Ok(KvClient::new(channel).txn(request).await?.into_inner())
@@ -267,7 +262,7 @@ impl EtcdStore {
     }
 
     async fn live(&self, life: &Life, ttl: Duration) -> Result<(), StoreError> {
-        let lease = self.leases().get(life).copied();
+        let lease = self.leases.lock().get(life).copied();
         if ttl.is_zero() {
             return self.give_up(life, lease.map(|(lease, _)| lease)).await;
         }
@@ -280,17 +275,16 @@ impl EtcdStore {
             Some(lease) => lease,
             None => self.grant(ttl).await?,
         };
-        self.leases().insert(life.clone(), (lease, ttl));
+        self.leases.lock().insert(life.clone(), (lease, ttl));
         // Each time: the key may have been removed, or put under another lease by a request that came late.
         let put = PutRequest { key: self.key_of(life).into(), value: Vec::new().into(), lease };
-        let put = RequestOp { request: Some(request_op::Request::RequestPut(put)) };
-        self.write(put).await
+        self.write(Request::RequestPut(put)).await
     }
 
-    /// Removes what says that the life is there, whoever has written it, and ends the lease.
+    /// Removes the key of the life, also where another process has written it, and ends the lease.
     async fn give_up(&self, life: &Life, lease: Option<i64>) -> Result<(), StoreError> {
         let delete = DeleteRangeRequest { key: self.key_of(life).into() };
-        self.write(RequestOp { request: Some(request_op::Request::RequestDeleteRange(delete)) }).await?;
+        self.write(Request::RequestDeleteRange(delete)).await?;
         if let Some(id) = lease {
             self.ask(|channel| async move {
                 match LeaseClient::new(channel).lease_revoke(LeaseRevokeRequest { id }).await {
@@ -300,12 +294,12 @@ impl EtcdStore {
             })
             .await?;
         }
-        self.leases().remove(life);
+        self.leases.lock().remove(life);
         Ok(())
     }
 
-    async fn write(&self, op: RequestOp) -> Result<(), StoreError> {
-        let request = &TxnRequest { success: vec![op], ..TxnRequest::default() };
+    async fn write(&self, request: Request) -> Result<(), StoreError> {
+        let request = &TxnRequest { success: vec![op(request)], ..TxnRequest::default() };
         self.ask(|channel| async move { KvClient::new(channel).txn(request.clone()).await.map(drop) }).await
     }
 
@@ -334,10 +328,6 @@ impl EtcdStore {
             Ok(LeaseClient::new(channel).lease_grant(request).await?.into_inner().id)
         })
         .await
-    }
-
-    fn leases(&self) -> std::sync::MutexGuard<'_, HashMap<Life, (i64, Duration)>> {
-        self.leases.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -394,7 +384,11 @@ fn led<S>(requests: S) -> tonic::Request<S> {
 
 fn read_of(key: &[u8], range_end: &[u8]) -> RequestOp {
     let range = RangeRequest { key: key.to_vec().into(), range_end: range_end.to_vec().into() };
-    RequestOp { request: Some(request_op::Request::RequestRange(range)) }
+    op(Request::RequestRange(range))
+}
+
+fn op(request: Request) -> RequestOp {
+    RequestOp { request: Some(request) }
 }
 
 fn pairs_of(op: ResponseOp) -> Vec<KeyValue> {
@@ -416,8 +410,7 @@ fn after(prefix: &str) -> Vec<u8> {
 /// The life that a key tells of, behind the prefix. What is not one was written by somebody else.
 fn life_of(key: &[u8]) -> Option<Life> {
     let (digits, id) = std::str::from_utf8(key).ok()?.split_once('/')?;
-    let incarnation = u64::from_str_radix(digits, 16).ok().filter(|_| digits.len() == INCARNATION_DIGITS)?;
-    Some(Life { id: id.to_owned(), incarnation })
+    Some(Life { id: id.to_owned(), incarnation: hexadecimal::read(digits)? })
 }
 
 #[cfg(test)]

@@ -19,9 +19,9 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh64::xxh64;
 
-use super::document::{BadDocument, Document};
-use super::store::{Life, Revision, Store, StoreError, Stored, Swapped};
-use crate::clock::unix_us;
+use super::document::Document;
+use super::store::{Life, Revision, Store, StoreError, Stored, Swapped, read_document};
+use crate::clock::{unix_us, whole_ms};
 
 /// A document in a file.
 #[derive(Debug, Clone)]
@@ -41,9 +41,8 @@ struct Files {
 /// A life as it is written.
 #[derive(Serialize, Deserialize)]
 struct Lasting {
-    id: String,
-    /// 16 hexadecimal digits.
-    incarnation: String,
+    #[serde(flatten)]
+    life: Life,
     until_unix_ms: u64,
 }
 
@@ -112,20 +111,19 @@ impl Files {
     fn stored(&self) -> Result<Stored, StoreError> {
         let _held = self.lock()?;
         let bytes = self.bytes(&self.document)?;
-        let document = if bytes.is_empty() { None } else { Some(self.document_of(&bytes)?) };
+        let document = if bytes.is_empty() { None } else { Some(read_document(&self.name, &bytes)?) };
         let now = now_ms();
-        let mut lives: Vec<Life> =
-            self.lasting()?.iter().filter(|life| life.lasts(now)).filter_map(Lasting::life).collect();
+        let mut lives: Vec<Life> = self
+            .lasting()?
+            .into_iter()
+            .filter(|lasting| lasting.lasts(now))
+            .map(|lasting| lasting.life)
+            .collect();
         lives.sort();
         Ok(Stored { revision: revision_of(&bytes), document, lives })
     }
 
-    fn document_of(&self, bytes: &[u8]) -> Result<Document, StoreError> {
-        let bad = |source: BadDocument| StoreError::BadDocument { store: self.name.clone(), source };
-        Document::from_json(bytes).map_err(bad)
-    }
-
-    /// Lives that were written. Whoever is not in a damaged file keeps itself in a new one.
+    /// Lives that were written. A damaged file has none: each process writes its own again when it keeps it.
     fn lasting(&self) -> Result<Vec<Lasting>, StoreError> {
         Ok(serde_json::from_slice(&self.bytes(&self.lives)?).unwrap_or_default())
     }
@@ -144,13 +142,10 @@ impl Files {
         let _held = self.lock()?;
         let now = now_ms();
         let mut lives = self.lasting()?;
-        lives.retain(|other| other.lasts(now) && other.life().as_ref() != Some(life));
+        lives.retain(|other| other.lasts(now) && other.life != *life);
         if !ttl.is_zero() {
-            lives.push(Lasting {
-                id: life.id.clone(),
-                incarnation: format!("{:016x}", life.incarnation),
-                until_unix_ms: now.saturating_add(ms(ttl.min(LIFE_MAX))),
-            });
+            let until_unix_ms = now.saturating_add(whole_ms(ttl.min(LIFE_MAX)));
+            lives.push(Lasting { life: life.clone(), until_unix_ms });
         }
         let bytes = serde_json::to_vec_pretty(&lives).expect("numbers and texts are JSON");
         replace(&self.lives, &bytes).map_err(|error| self.not_written(&error))
@@ -158,13 +153,8 @@ impl Files {
 }
 
 impl Lasting {
-    fn life(&self) -> Option<Life> {
-        let incarnation = u64::from_str_radix(&self.incarnation, 16).ok()?;
-        Some(Life { id: self.id.clone(), incarnation })
-    }
-
     fn lasts(&self, now_ms: u64) -> bool {
-        (now_ms + 1..=now_ms.saturating_add(ms(LIFE_MAX))).contains(&self.until_unix_ms)
+        (now_ms + 1..=now_ms.saturating_add(whole_ms(LIFE_MAX))).contains(&self.until_unix_ms)
     }
 }
 
@@ -205,7 +195,7 @@ impl Store for FileStore {
     }
 }
 
-/// Replaces a file by one of this content: whoever reads it has the one or the other, also after a power cut.
+/// Replaces the content of a file: a reader finds the old content or the new, whole, also after a power cut.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut draft = path.as_os_str().to_owned();
     draft.push(".new");
@@ -232,8 +222,4 @@ fn revision_of(bytes: &[u8]) -> Revision {
 
 fn now_ms() -> u64 {
     unix_us() / 1_000
-}
-
-fn ms(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

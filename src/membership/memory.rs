@@ -1,15 +1,16 @@
 //! A store in memory that fails as it is told to: for tests and simulations.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::document::Document;
-use super::store::{Life, Revision, Store, StoreError, Stored, Swapped};
+use super::store::{Life, Revision, Store, StoreError, Stored, Swapped, read_document};
 use crate::clock::monotonic;
 
 /// A store in memory. A clone is another way to the same content, with faults of its own.
@@ -56,8 +57,7 @@ const NAME: &str = "memory";
 
 impl Default for MemoryStore {
     fn default() -> Self {
-        let shared = Shared { kept: Mutex::default(), revision: watch::Sender::new(0) };
-        Self { shared: Arc::new(shared), fault: Arc::new(watch::Sender::new(MemoryFault::None)) }
+        Self::to(Arc::new(Shared { kept: Mutex::default(), revision: watch::Sender::new(0) }))
     }
 }
 
@@ -65,7 +65,12 @@ impl MemoryStore {
     /// Another way to the same content, without faults: of another node.
     #[must_use]
     pub fn another_way(&self) -> Self {
-        Self { shared: self.shared.clone(), fault: Arc::new(watch::Sender::new(MemoryFault::None)) }
+        Self::to(self.shared.clone())
+    }
+
+    /// A way to this content, without faults.
+    fn to(shared: Arc<Shared>) -> Self {
+        Self { shared, fault: Arc::new(watch::Sender::new(MemoryFault::None)) }
     }
 
     /// What goes wrong on this way from now on. What waits now learns of it.
@@ -75,22 +80,18 @@ impl MemoryStore {
 
     /// Ends every life, as a store does that has lost its leases.
     pub fn drop_lives(&self) {
-        self.kept().lives.clear();
+        self.shared.kept.lock().lives.clear();
     }
 
     /// The document that it has.
     #[must_use]
     pub fn document(&self) -> Option<Document> {
-        self.kept().document.clone()
+        self.shared.kept.lock().document.clone()
     }
 
     /// Puts a document there that it may have had before, as from a backup.
     pub fn restore(&self, document: Option<Document>) {
-        self.put(&mut self.kept(), document);
-    }
-
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.put(&mut self.shared.kept.lock(), document);
     }
 
     fn put(&self, kept: &mut Kept, document: Option<Document>) -> Revision {
@@ -128,15 +129,12 @@ impl MemoryStore {
             }
             MemoryFault::Full => work(),
             MemoryFault::Mute => work().and_then(|_| unavailable("its answer was lost")),
-            MemoryFault::Nonsense => Err(StoreError::BadDocument {
-                store: NAME.to_owned(),
-                source: Document::from_json(b"nonsense").expect_err("it is none"),
-            }),
+            MemoryFault::Nonsense => read_document(NAME, b"nonsense").and_then(|_| work()),
         }
     }
 
     fn stored(&self) -> Stored {
-        let mut kept = self.kept();
+        let mut kept = self.shared.kept.lock();
         let now = monotonic();
         kept.lives.retain(|_, until| now < *until);
         Stored {
@@ -147,7 +145,7 @@ impl MemoryStore {
     }
 
     fn swap(&self, expected: &Revision, document: &Document) -> Swapped {
-        let mut kept = self.kept();
+        let mut kept = self.shared.kept.lock();
         if kept.revision.to_string() != expected.0 {
             return Swapped::Outdone;
         }
@@ -155,7 +153,7 @@ impl MemoryStore {
     }
 
     fn live(&self, life: &Life, ttl: Duration) {
-        let mut kept = self.kept();
+        let mut kept = self.shared.kept.lock();
         if ttl.is_zero() {
             kept.lives.remove(life);
         } else {

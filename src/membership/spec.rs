@@ -153,7 +153,7 @@ fn static_members(list: &str) -> Result<Vec<StaticMember>, BadMembers> {
         }
         let bad = |problem| BadMembers::BadUrl { member: written.to_owned(), problem };
         let url: Endpoint = url.parse().map_err(bad)?;
-        // Written in one way, so that whoever has the same list has the same ring.
+        // As the URL is written back: two nodes with one list then have one ring, however it was spelled.
         let id = if id == written { url.to_string() } else { id.to_owned() };
         let member = StaticMember { id, url };
         let twice = |what, value: &str| Err(BadMembers::Twice { what, value: value.to_owned() });

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::document::{BadDocument, Document};
+use serde::{Deserialize, Serialize};
+
+use super::document::{BadDocument, Document, hexadecimal};
 
 /// Where a cluster's document lies.
 ///
@@ -62,11 +64,12 @@ pub enum Swapped {
 }
 
 /// An incarnation of an id.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Life {
     /// The id.
     pub id: String,
     /// Which life of it.
+    #[serde(with = "hexadecimal")]
     pub incarnation: u64,
 }
 
@@ -99,4 +102,9 @@ pub enum StoreError {
         #[source]
         source: BadDocument,
     },
+}
+
+/// The document that lies in the store of this name.
+pub(super) fn read_document(store: &str, json: &[u8]) -> Result<Document, StoreError> {
+    Document::from_json(json).map_err(|source| StoreError::BadDocument { store: store.to_owned(), source })
 }

@@ -11,7 +11,8 @@ const POINTS_OF_MEMBER_MAX: u32 = 400;
 /// The most points that gRPC's clients make in all, unless they are told otherwise.
 const POINTS_MAX: u32 = 4_096;
 
-/// The `min_ring_size` and `max_ring_size` with which each of so many equal members has so many points; `None`: none have.
+/// The `min_ring_size` and `max_ring_size` with which each of `members` equal members has `points` points; `None`: no sizes give
+/// that.
 pub(super) fn sizes(members: usize, points: u32) -> Option<(u32, u32)> {
     let members = u32::try_from(members).ok()?;
     let all = points.checked_mul(members).filter(|all| (1..=POINTS_MAX).contains(all))?;

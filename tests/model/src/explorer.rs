@@ -197,7 +197,7 @@ pub struct Outcome {
     pub counts: Counts,
 }
 
-/// Walks at random until so many actions were performed, or a stale read was found.
+/// Walks at random until `steps` actions were performed, or a stale read was found.
 pub fn explore(config: &Config, seed: u64, steps: u64) -> Exploration {
     let mut random = Random(seed);
     let mut state = State::new(&Setup::default(), config.rules);

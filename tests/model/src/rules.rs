@@ -36,7 +36,7 @@ pub enum Rule {
     /// Repair of R4: for a mass removal the lease must have been gone for `--mass-absence-after` too; as written, gone.
     MassLease,
     /// Repair of §2: a restored store votes and takes documents only after every running process was reached and the newest
-    /// document that one of them knows was put back; as written, whoever sees the restored store first may use it.
+    /// document that one of them knows was put back; as written, the first process that sees the restored store may use it.
     RestoreFenced,
     /// The second half of that repair: all nodes are emptied then.
     RestoreEmpties,

@@ -178,7 +178,7 @@ impl State {
         true
     }
 
-    /// Whether so many more would make two or more, and more than a third, within the window.
+    /// Whether `more` removals would make two or more, and more than a third, within the window.
     fn is_mass(&self, process: usize, more: u32) -> bool {
         let mut going = more;
         let mut epoch = self.processes[process].document;
