@@ -75,6 +75,21 @@ impl Fact {
     }
 }
 
+/// One fact a line of each of several things of a kind, for scripts. A name stands in quotes and escaped: nobody's name can
+/// forge a line.
+pub(super) fn named_lines<'n>(
+    kind: &str,
+    named: impl IntoIterator<Item = (&'n str, Vec<(&'static str, String)>)>,
+) -> String {
+    let mut text = String::new();
+    for (thing, facts) in named {
+        for (name, fact) in facts {
+            text.push_str(&format!("{kind}.{thing:?}.{name} {fact}\n"));
+        }
+    }
+    text
+}
+
 /// The facts of all groups as one JSON object; a dot in a name opens an object within it.
 pub(super) fn json(groups: &[Group]) -> Map<String, Value> {
     let mut document = Map::new();

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::escape::{bytes_json, escaped};
 use super::exit::{CliError, Exit};
+use super::facts::named_lines;
 use super::global::Global;
 use super::keys::KeyForm;
 use super::output::{note, print_json, print_raw, token_json};
@@ -114,16 +115,11 @@ fn table(members: &[(&ClusterMember, f64)]) -> Table {
     table
 }
 
-/// One fact a line, for scripts. An id stands in quotes and escaped: nobody's id can forge a line.
+/// One fact a line, for scripts.
 fn lines(ring: &ClusterRing, members: &[(&ClusterMember, f64)]) -> String {
-    let mut text = format!(
-        "epoch {}\ndigest {}\npoints_per_weight {}\n",
-        ring.epoch,
-        ring.digest(),
-        ring.points_per_weight()
-    );
-    for (member, share) in members {
-        let facts = [
+    let (epoch, digest, points) = (ring.epoch, ring.digest(), ring.points_per_weight());
+    let named = members.iter().map(|(member, share)| {
+        let facts = vec![
             ("state", member.state.to_string()),
             ("weight", member.weight.to_string()),
             ("share", format!("{share:.6}")),
@@ -131,11 +127,9 @@ fn lines(ring: &ClusterRing, members: &[(&ClusterMember, f64)]) -> String {
             ("incarnation", member.incarnation.to_string()),
             ("addresses", format!("{:?}", member.addresses.join(","))),
         ];
-        for (name, fact) in facts {
-            text.push_str(&format!("member.{:?}.{name} {fact}\n", member.id));
-        }
-    }
-    text
+        (member.id.as_str(), facts)
+    });
+    format!("epoch {epoch}\ndigest {digest}\npoints_per_weight {points}\n{}", named_lines("member", named))
 }
 
 fn percent(share: f64) -> String {

@@ -147,7 +147,7 @@ impl Client {
         let CallDefaults { namespace, timeout, on_unavailable, hedge_after } = options;
         Self {
             node: Arc::new(node),
-            namespace_hash: key_hash(namespace.as_bytes()).rotate_left(32),
+            namespace_hash: namespace_hash(&namespace),
             namespace: namespace.into(),
             timeout,
             on_unavailable,
@@ -214,7 +214,7 @@ impl Client {
     /// The same client, whose calls name this namespace.
     #[must_use]
     pub fn with_namespace(&self, namespace: &str) -> Self {
-        let namespace_hash = key_hash(namespace.as_bytes()).rotate_left(32);
+        let namespace_hash = namespace_hash(namespace);
         let renamed = Self { namespace: namespace.into(), namespace_hash, ..self.clone() };
         #[cfg(feature = "near-cache")]
         if let Some(near) = self.near() {
@@ -278,7 +278,7 @@ impl Client {
     /// Asks the node.
     pub(super) async fn ask(&self, key: &[u8], metadata_only: bool) -> Result<GetOutcome, ClientError> {
         let (hash, large_keys) = (key_hash(key), self.node.large_keys());
-        let entry = hash ^ self.namespace_hash;
+        let entry = self.entry_hash(hash);
         let outcome = if self.node.has_lanes() && (metadata_only || !large_keys.has(entry)) {
             let command = codec::Get { namespace: &self.namespace, key, metadata_only };
             self.command(Verb::Get, hash, &command, Repeat::Safe).await.and_then(|result| {
@@ -315,7 +315,7 @@ impl Client {
         let (key, value) = (key.as_ref(), value.into());
         let _written = self.writes(key);
         let hash = key_hash(key);
-        self.node.large_keys().note(hash ^ self.namespace_hash, value.len() as u64);
+        self.node.large_keys().note(self.entry_hash(hash), value.len() as u64);
         let outcome = if self.node.has_lanes() && value.len() as u64 <= SMALL_VALUE_BYTES_MAX {
             let rest = convert::set_request("", Bytes::new(), Bytes::new(), options);
             let command = codec::Set { namespace: &self.namespace, key, value: &value, rest: &rest };
@@ -395,6 +395,11 @@ impl Client {
         Ok(self.one(message, repeat).await?.found)
     }
 
+    /// The hash of namespace and key, of a key with this hash.
+    fn entry_hash(&self, key_hash: u64) -> u64 {
+        key_hash ^ self.namespace_hash
+    }
+
     pub(super) fn loads(&self) -> &Flights<LoadedValue> {
         &self.loads
     }
@@ -461,6 +466,11 @@ impl Client {
     pub(super) fn shared_namespace(&self) -> Arc<str> {
         self.namespace.clone()
     }
+}
+
+/// Turned, so that a namespace and a key do not stand for a key and a namespace of each other's names.
+fn namespace_hash(namespace: &str) -> u64 {
+    key_hash(namespace.as_bytes()).rotate_left(32)
 }
 
 /// What the calls of a client have in common.

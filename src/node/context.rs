@@ -12,7 +12,7 @@ use super::parts::{control_urls, request_limits};
 use crate::cache::Cache;
 use crate::clock::{Clock, SystemClock, monotonic};
 use crate::cluster::CurrentRing;
-use crate::config::{LoadedConfig, ServeConfig};
+use crate::config::{Identity, LoadedConfig, ServeConfig};
 use crate::endpoint::Endpoint;
 use crate::membership::{ADDRESSES_MAX, Member, MemberState};
 use crate::ring::POINTS_PER_WEIGHT;
@@ -150,14 +150,15 @@ impl NodeContext {
     /// The ring that the node goes by, which is of itself alone. Its listeners are bound.
     pub(super) fn ring(&self) -> CurrentRing {
         let alone = || {
-            let live = self.live_config();
-            let node = &self.current.load().config.node;
+            let loaded = self.current.load();
+            let (node, listen) = (&loaded.config.node, self.listen());
+            let Identity { node_id, advertise } = loaded.config.identity(&listen);
             let member = Member {
-                id: live.node_id,
+                id: node_id,
                 incarnation: self.incarnation,
                 weight: node.weight,
                 zone: node.zone.clone(),
-                addresses: addresses(live.advertise, live.listen),
+                addresses: addresses(advertise, &listen),
                 state: MemberState::Serving,
             };
             CurrentRing::alone(member, POINTS_PER_WEIGHT).expect("the settings' bounds are those of a member")
@@ -166,16 +167,22 @@ impl NodeContext {
         if self.server.get().is_none() { alone() } else { self.ring.get_or_init(alone).clone() }
     }
 
+    /// The data listeners: where they are bound, or before that as they are configured.
+    fn listen(&self) -> Vec<Endpoint> {
+        let bound = self.server.get().and_then(Weak::upgrade);
+        match bound.as_deref().map(Server::data_addresses) {
+            Some(bound) if !bound.is_empty() => bound.to_vec(),
+            _ => self.current.load().config.listeners.listen.clone(),
+        }
+    }
+
     /// What is in force now of what the configuration leaves open, or can be changed.
     pub(super) fn live_config(&self) -> LiveConfig {
         let loaded = self.current.load();
         let config = &loaded.config;
-        let bound = self.server.get().and_then(Weak::upgrade);
-        let bound = bound.as_deref();
-        let listen = bound.map_or(&[][..], |server| server.data_addresses());
-        let identity = config.identity(listen);
-        let listen = if listen.is_empty() { &config.listeners.listen[..] } else { listen };
-        let control = match bound {
+        let listen = self.listen();
+        let identity = config.identity(&listen);
+        let control = match self.server.get().and_then(Weak::upgrade) {
             Some(server) => [
                 server.admin_address().to_string(),
                 server.health_address().to_string(),
@@ -196,11 +203,9 @@ impl NodeContext {
 }
 
 /// The advertised URL, and after it the others that somebody can connect to, as many as a member has.
-fn addresses(advertise: String, listen: Vec<String>) -> Vec<String> {
-    let is_a_place = |url: &String| {
-        let endpoint = url.parse::<Endpoint>();
-        endpoint.is_ok_and(|endpoint| endpoint.host_port().is_none_or(|address| !address.is_unspecified()))
-    };
-    let others: Vec<String> = listen.into_iter().filter(|url| *url != advertise).filter(is_a_place).collect();
+fn addresses(advertise: String, listen: &[Endpoint]) -> Vec<String> {
+    let is_a_place = |url: &&Endpoint| url.host_port().is_none_or(|address| !address.is_unspecified());
+    let others = listen.iter().filter(is_a_place).map(ToString::to_string).filter(|url| *url != advertise);
+    let others: Vec<String> = others.collect();
     std::iter::once(advertise).chain(others).take(ADDRESSES_MAX).collect()
 }

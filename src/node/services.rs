@@ -59,19 +59,18 @@ impl NodeContext {
         tracer: &CallTracer,
     ) -> impl ConnectionService + use<> {
         let health = self.lifecycle.health().clone();
-        let (context, until) = (Arc::clone(self), health.clone());
+        let until = health.clone();
         let ending = move || -> Ending { Box::pin(until.ending(Mount::Data)) };
-        let cluster = ClusterServer::new(ClusterService::new(move || context.ring(), ending));
+        let context = Arc::clone(self);
+        let cluster = ClusterServer::new(ClusterService::new(move || context.ring(), ending.clone()));
         let cluster = cluster.max_decoding_message_size(CLUSTER_BYTES_MAX);
         let others = Routes::new(health.service(Mount::Data)).add_service(cluster);
         let others = GeneratedService::new(with_reflection(others));
         let (context, calls, tracer) = (Arc::clone(self), Arc::clone(calls), tracer.clone());
         PerConnection(move |connection: &ConnectionInfo| {
             let slow = SlowCalls::new(Arc::clone(&context.slow_ops), &connection.peer.to_string());
-            let health = health.clone();
-            let ending = move || -> Ending { Box::pin(health.ending(Mount::Data)) };
             let bounds = &context.bounds;
-            let service = DataService::new(Arc::clone(&context.cache), ending, others.clone())
+            let service = DataService::new(Arc::clone(&context.cache), ending.clone(), others.clone())
                 .with_unread_time(connection.unread.clone())
                 .with_budgets(bounds.response_backlog.clone(), bounds.requests.clone())
                 .with_tracer(tracer.clone())

@@ -10,7 +10,7 @@ use comfy_table::{CellAlignment, Table};
 use serde_json::{Map, Value, json};
 
 use crate::cli::exit::{CliError, Exit};
-use crate::cli::facts::{Fact, hit_ratio, whole_ms};
+use crate::cli::facts::{Fact, hit_ratio, named_lines, whole_ms};
 use crate::cli::global::Global;
 use crate::cli::output::{print, print_json, print_raw};
 use crate::cli::parse;
@@ -186,15 +186,12 @@ pub(super) fn namespace_facts(namespace: &NamespaceStats) -> Vec<(&'static str, 
     ]
 }
 
-/// One fact a line, for scripts. A name stands in quotes and escaped: nobody's name can forge a line.
+/// One fact a line, for scripts.
 pub(super) fn namespace_lines<'n>(namespaces: impl Iterator<Item = Named<'n>>) -> String {
-    let mut text = String::new();
-    for (namespace, facts) in namespaces {
-        for (name, fact) in facts {
-            text.push_str(&format!("namespace.{namespace:?}.{name} {}\n", fact.plain()));
-        }
-    }
-    text
+    let plain = |facts: Vec<(&'static str, Fact)>| {
+        facts.into_iter().map(|(name, fact)| (name, fact.plain())).collect()
+    };
+    named_lines("namespace", namespaces.map(|(namespace, facts)| (namespace, plain(facts))))
 }
 
 /// One namespace a row, with as many figures as a terminal is wide.
