@@ -127,7 +127,9 @@ fn a_fork_from_the_midst_of_calls_hangs_nowhere() {
             forks::in_a_fork(&client, each_call_is_refused);
         }
         for _ in 0..10 {
-            forks::in_a_fork((), |()| drop(client.clone()));
+            // The only handle of one whose connections are being made.
+            let last = runtime.block_on(async { builder(url).build().unwrap() });
+            drop(forks::in_a_fork(last, drop));
         }
         runtime.block_on(set_and_get(&client));
     });
